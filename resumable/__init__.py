@@ -1,0 +1,59 @@
+"""Resumable per-position computation over HDF5.
+
+Subclass :class:`Process`, try it with ``test``, run it with ``compute``; killed,
+run it again and it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from resumable.errors import (
+    DeclarationError,
+    IdentityError,
+    NotFinished,
+    OutputError,
+    ParameterError,
+    PlanError,
+    ResumableError,
+    ResumableWarning,
+    RunBusy,
+    RunFileError,
+    SourceError,
+    TargetError,
+    UnitFailed,
+    WorkerDied,
+)
+from resumable.output import Output
+from resumable.plan import Plan
+from resumable.process import Process
+from resumable.process import map_function as map
+from resumable.results import Results
+from resumable.results import open_results as open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DeclarationError",
+    "IdentityError",
+    "NotFinished",
+    "Output",
+    "OutputError",
+    "ParameterError",
+    "Plan",
+    "PlanError",
+    "Process",
+    "Results",
+    "ResumableError",
+    "ResumableWarning",
+    "RunBusy",
+    "RunFileError",
+    "SourceError",
+    "TargetError",
+    "UnitFailed",
+    "WorkerDied",
+    "map",
+    "open",
+]
+
+logging.getLogger("resumable").addHandler(logging.NullHandler())

@@ -1,0 +1,482 @@
+"""Doing one batch: read, compute, write, mark. The same in every engine.
+
+A :class:`Job` says what to do and can be sent anywhere; a :class:`Worker` does it,
+in whatever process it is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import threadpoolctl
+
+from resumable import machine
+from resumable.errors import OutputError
+from resumable.output import by_name, fitted, placer
+from resumable.runfile import Failure
+from resumable.source import Reader, SourceRef
+from resumable.writer import RowWriter, WriteTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resumable.output import Output
+    from resumable.positions import Batch
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Between units, the worker looks up for a request to stop about this often.
+_LOOK_UP_S = 0.02
+#: Failures of one batch that are described; the others are only marked.
+_DESCRIBED = 100
+_BLAS_VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What a session does, for every worker the same."""
+
+    process: Any
+    """The user's Process; it is shipped by cloudpickle where it must travel."""
+    outputs: Mapping[str, Output]
+    """Its outputs per position."""
+    source: SourceRef
+    """Where the data are."""
+    inputs: Mapping[str, SourceRef]
+    """Further sources, by argument name."""
+    target: WriteTarget
+    """Where results go."""
+    stop_on_error: bool
+    """A failing position stops the session and is left pending."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a batch."""
+
+    batch: Batch
+    """Which one."""
+    done: int
+    """Positions computed and written."""
+    failed: int
+    """Positions that raised."""
+    failures: list[Failure]
+    """The first of them, described."""
+    seconds: float
+    """Time the worker took."""
+    peak_bytes: int
+    """Memory of the worker at its peak."""
+    error: Exception | None = None
+    """Why the session must stop."""
+
+
+class Cursor:
+    """Where in its batch a worker is; the Process looks its position up here."""
+
+    __slots__ = ("index", "positions", "rng", "rng_index")
+
+    def __init__(self) -> None:
+        self.positions: Any = None
+        self.index: int | None = None
+        self.rng: np.random.Generator | None = None
+        self.rng_index: int | None = None
+
+    @property
+    def flat(self) -> Any:
+        """Flat position, or all of the block's where no single one is at work."""
+        if self.positions is None:
+            msg = "self.position exists only while a position is computed"
+            raise AttributeError(msg)
+        if self.index is None:
+            return self.positions
+        return int(self.positions[self.index])
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """Return the generator of the present position, the same until it changes."""
+        if self.rng is None or self.rng_index != self.index:
+            flat = self.flat
+            if self.index is None:
+                msg = (
+                    "self.rng belongs to one position; in a block computation seed a "
+                    "generator per position, from self.seed and self.position"
+                )
+                raise AttributeError(msg)
+            sequence = np.random.SeedSequence(seed, spawn_key=(flat,))
+            self.rng = np.random.Generator(np.random.PCG64(sequence))
+            self.rng_index = self.index
+        return self.rng
+
+    def enter(self, positions: Array) -> None:
+        """Begin a block."""
+        self.positions, self.index, self.rng = positions, None, None
+
+
+class Computer:
+    """Computes blocks: calls the user's method and checks what it returns.
+
+    Parameters
+    ----------
+    process : Process
+        The user's object.
+    outputs : dict of Output
+        Its outputs per position.
+    source : SourceRef
+    inputs : dict of SourceRef
+        Opened here, for reading.
+    """
+
+    def __init__(
+        self,
+        process: Any,
+        outputs: Mapping[str, Output],
+        source: SourceRef,
+        inputs: Mapping[str, SourceRef],
+    ) -> None:
+        self.process = process
+        self.outputs = outputs
+        self._cursor = Cursor()
+        object.__setattr__(process, "_cursor", self._cursor)
+        self._open = contextlib.ExitStack()
+        self.reader = self._open.enter_context(Reader(source))
+        self._inputs = {
+            name: self._open.enter_context(Reader(ref)) for name, ref in inputs.items()
+        }
+        process.setup()
+        # After setup, when the libraries of the user's choice are loaded too.
+        self._open.enter_context(threadpoolctl.threadpool_limits(1))
+
+    def close(self) -> None:
+        """Close the sources and give BLAS its threads back."""
+        self._open.close()
+
+    def read(self, start: int, members: Array) -> tuple[Any, dict[str, Any]]:
+        """Read the rows of a block, and those of every input."""
+        count = int(np.count_nonzero(members))
+
+        def rows(reader: Reader) -> Any:
+            out = reader.empty(count)
+            reader.read(start, members, out)
+            return out
+
+        return rows(self.reader), {name: rows(r) for name, r in self._inputs.items()}
+
+    def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
+        """Prepare the computation of a block position by position."""
+        self._cursor.enter(positions)
+        if not self.reader.has_data:
+            rows = rows.tolist()
+        return UnitLoop(self, rows, inputs, self._cursor)
+
+    def block(
+        self, rows: Any, inputs: dict[str, Any], positions: Array
+    ) -> dict[str, Array]:
+        """Compute a block in one call of ``block_computation``.
+
+        Raises
+        ------
+        OutputError
+            What it returned is not what was declared.
+        Exception
+            What it raised.
+        """
+        self._cursor.enter(positions)
+        value = self.process.block_computation(rows, **inputs)
+        named = by_name(value, self.outputs)
+        return {
+            name: np.ascontiguousarray(
+                fitted(name, named[name], output.dtype, (len(rows), *output.shape)),
+                output.dtype,
+            )
+            for name, output in self.outputs.items()
+        }
+
+
+class UnitLoop:
+    """The innermost loop: one call per position, checked, its failures kept.
+
+    Attributes
+    ----------
+    values : dict of ndarray
+        Output name -> rows; the fill value where a position failed.
+    failed : ndarray of bool
+        Which rows failed.
+    exceptions : list of (int, Exception)
+        Row and exception of the failures.
+    """
+
+    def __init__(
+        self, computer: Computer, rows: Any, inputs: dict[str, Any], cursor: Cursor
+    ) -> None:
+        self._unit = computer.process.unit_computation
+        self._rows, self._inputs, self._cursor = rows, inputs, cursor
+        self._outputs = computer.outputs
+        self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}
+        self._places = {
+            n: placer(n, o, self.values[n]) for n, o in self._outputs.items()
+        }
+        self.failed = np.zeros(len(rows), bool)
+        self.exceptions: list[tuple[int, BaseException]] = []
+
+    def run(self, first: int, last: int, *, stop_on_error: bool) -> int:
+        """Compute the rows `first` to `last`; return one past the last one done."""
+        loop = (
+            self._plain if len(self._outputs) == 1 and not self._inputs else self._named
+        )
+        while first < last:
+            reached, error = loop(first, last)
+            if error is None:
+                return last
+            self.exceptions.append((reached, error))
+            self.failed[reached] = True
+            for name, output in self._outputs.items():
+                self.values[name][reached] = output.fill
+            if stop_on_error:
+                return reached
+            first = reached + 1
+        return last
+
+    def _plain(self, first: int, last: int) -> tuple[int, BaseException | None]:
+        """One output, no inputs: the loop that must cost least."""
+        unit, cursor = self._unit, self._cursor
+        ((name, place),) = self._places.items()
+        index = first
+        try:
+            for index, row in enumerate(self._rows[first:last], first):
+                cursor.index = index
+                value = unit(row)
+                if type(value) is dict:
+                    value = by_name(value, self._outputs)[name]
+                place(index, value)
+        except (Exception, SystemExit) as error:
+            return index, error
+        return last, None
+
+    def _named(self, first: int, last: int) -> tuple[int, BaseException | None]:
+        """Several outputs or inputs, by name."""
+        unit, cursor, names = self._unit, self._cursor, self._outputs.keys()
+        places, inputs = self._places, self._inputs
+        index = first
+        try:
+            for index in range(first, last):
+                cursor.index = index
+                further = {name: rows[index] for name, rows in inputs.items()}
+                value = unit(self._rows[index], **further)
+                if type(value) is not dict or value.keys() != names:
+                    value = by_name(value, self._outputs)
+                for name, place in places.items():
+                    place(index, value[name])
+        except (Exception, SystemExit) as error:
+            return index, error
+        return last, None
+
+
+class Worker:
+    """One worker of a session: opens everything once, then does batches.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    own_process : bool
+        It has a process to itself; else it shares the driver's.
+
+    Raises
+    ------
+    RunBusy
+        The session is over.
+    Exception
+        What the user's ``setup`` raised.
+    """
+
+    def __init__(self, job: Job, *, own_process: bool) -> None:
+        self._job = job
+        if own_process:
+            # For libraries that are loaded later, inside a computation.
+            for name in _BLAS_VARIABLES:
+                os.environ[f"{name}_NUM_THREADS"] = "1"
+        self._peak = machine.PeakMemory()
+        before = machine.resident_memory()
+        self._writer = RowWriter(job.target)
+        try:
+            self._computer = Computer(job.process, job.outputs, job.source, job.inputs)
+        except BaseException:
+            self._writer.close()
+            raise
+        # Pages shared with other processes are not this worker's; the driver had
+        # its memory before.
+        resident = machine.resident_memory()
+        self._not_ours = (
+            resident - machine.proportional_memory() if own_process else before
+        )
+        self._looks_after = 1
+        self._closed = False
+
+    def flush(self) -> None:
+        """Commit everything done so far."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Commit everything and close the files; once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._writer.close()
+        finally:
+            self._computer.close()
+
+    def do(self, batch: Batch, stop: Callable[[], bool]) -> Report:
+        """Compute a batch, block by block, until it is done or `stop` says so.
+
+        Raises
+        ------
+        OSError
+            The source cannot be read or the results not written.
+        """
+        self._peak.start()
+        began = time.perf_counter()
+        tally = _Tally()
+        members = batch.members()
+        inside = np.flatnonzero(members)
+        for begin in range(0, batch.count, batch.block):
+            chosen = inside[begin : begin + batch.block]
+            first, last = int(chosen[0]), int(chosen[-1]) + 1
+            self._do_block(batch, first, members[first:last], tally, stop)
+            if tally.error is not None or stop():
+                break
+        return Report(
+            batch,
+            tally.done,
+            tally.failed,
+            tally.failures,
+            time.perf_counter() - began,
+            max(0, self._peak.peak() - self._not_ours),
+            tally.error,
+        )
+
+    def _do_block(
+        self,
+        batch: Batch,
+        first: int,
+        members: Array,
+        tally: _Tally,
+        stop: Callable[[], bool],
+    ) -> None:
+        start = batch.start + first
+        if hasattr(self._job.process, "block_computation"):
+            self._halve(start, members, batch, tally)
+            return
+        positions = start + np.flatnonzero(members)
+        rows, inputs = self._computer.read(start, members)
+        loop = self._computer.units(rows, inputs, positions)
+        reached = self._run_units(loop, len(positions), stop)
+        if loop.exceptions:
+            self._judge(batch, positions, loop.exceptions, tally)
+        failed = loop.failed[:reached]
+        if batch.trial or self._job.stop_on_error:
+            kept = ~failed
+        else:
+            kept = np.ones(reached, bool)
+        done = np.zeros(len(members), bool)
+        bad = np.zeros(len(members), bool)
+        offsets = positions[:reached] - start
+        done[offsets[~failed]] = True
+        bad[offsets[failed & kept]] = True
+        values = {name: rows[:reached][kept] for name, rows in loop.values.items()}
+        self._writer.write(start, done, bad, values)
+        tally.done += int(np.count_nonzero(~failed))
+        tally.failed += int(np.count_nonzero(failed))
+
+    def _run_units(self, loop: UnitLoop, count: int, stop: Callable[[], bool]) -> int:
+        """Run the loop, looking up in between; return how many rows it reached."""
+        reached = 0
+        while reached < count:
+            began = time.perf_counter()
+            goal = min(count, reached + self._looks_after)
+            reached_now = loop.run(reached, goal, stop_on_error=self._job.stop_on_error)
+            if reached_now < goal:
+                return reached_now
+            took = max(time.perf_counter() - began, 1e-7)
+            ideal = int((goal - reached) * _LOOK_UP_S / took)
+            self._looks_after = max(1, min(ideal, 8 * self._looks_after))
+            reached = goal
+            if stop():
+                break
+        return reached
+
+    def _halve(self, start: int, members: Array, batch: Batch, tally: _Tally) -> None:
+        """Compute a block in one call; where it raises, find the position by halves.
+
+        The rows are read again for every half: the computation may have changed
+        the first ones in place.
+        """
+        positions = start + np.flatnonzero(members)
+        if not len(positions):
+            return
+        rows, inputs = self._computer.read(start, members)
+        try:
+            values = self._computer.block(rows, inputs, positions)
+        except (Exception, SystemExit) as error:
+            if len(positions) > 1:
+                del rows, inputs
+                middle = int(positions[len(positions) // 2]) - start
+                self._halve(start, members[:middle], batch, tally)
+                if tally.error is None:
+                    self._halve(start + middle, members[middle:], batch, tally)
+                return
+            self._judge(batch, positions, [(0, error)], tally)
+            tally.failed += 1
+            if not (batch.trial or self._job.stop_on_error):
+                fill = {n: o.filled(1) for n, o in self._job.outputs.items()}
+                self._writer.write(start, np.zeros_like(members), members, fill)
+            return
+        self._writer.write(start, members, np.zeros_like(members), values)
+        tally.done += len(positions)
+
+    def _judge(
+        self,
+        batch: Batch,
+        positions: Array,
+        exceptions: list[tuple[int, BaseException]],
+        tally: _Tally,
+    ) -> None:
+        """Describe failures; decide whether one must stop the session."""
+        for index, error in exceptions:
+            if len(tally.failures) < _DESCRIBED:
+                tally.failures.append(describe(int(positions[index]), error))
+        first = exceptions[0][1]
+        wrong = batch.trial and isinstance(first, OutputError)
+        if wrong or self._job.stop_on_error:
+            tally.error = (
+                first if isinstance(first, Exception) else RuntimeError(repr(first))
+            )
+
+
+@dataclasses.dataclass(slots=True)
+class _Tally:
+    """Running sums of a batch."""
+
+    done: int = 0
+    failed: int = 0
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+
+
+def describe(position: int, error: BaseException) -> Failure:
+    """Describe a failure for the table, with the user's part of the traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [f for f in frames if f.filename != __file__] or frames
+    text = "".join(
+        [*traceback.format_list(users), *traceback.format_exception_only(error)]
+    )
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    return Failure(position, name, str(error), text)

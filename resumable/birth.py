@@ -1,0 +1,335 @@
+"""Making a run file: whole, under a temporary name, then put in place.
+
+This is the only place where HDF5 writes. After :func:`give_birth` nobody opens
+the file for writing through HDF5 again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable import disk
+from resumable.errors import TargetError
+from resumable.positions import WINDOW, runs
+from resumable.runfile import (
+    FAILURE_DTYPE,
+    FAILURE_ROWS,
+    SESSION_DTYPE,
+    SESSION_ROWS,
+    Header,
+    RunFile,
+    structure_digest,
+)
+from resumable.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from resumable.output import Output
+    from resumable.positions import PositionSet
+    from resumable.source import Reader, SourceRef
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_USID_ANCILLARIES = ("Position_Indices", "Position_Values")
+_USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
+#: Index coordinates are written for map axes up to this length.
+_LONGEST_INDEX = 1 << 20
+#: Space is reserved in steps of this many bytes.
+_RESERVE_STEP = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Birth:
+    """What a new run file is made of."""
+
+    identity: str
+    """sha256 of the identity document."""
+    document: dict[str, Any]
+    """The identity document."""
+    process: str
+    """Name of the Process."""
+    outputs: Mapping[str, Output]
+    """What it computes."""
+    provenance: Mapping[str, str]
+    """Attributes of the results group, for people."""
+    source_text: str
+    """Source of the Process class, or empty."""
+    source: dict[str, Any]
+    """The header's note on the source."""
+
+
+def give_birth(
+    path: Path, birth: Birth, reader: Reader, requested: PositionSet
+) -> RunFile:
+    """Make a run file; the caller holds the claim on its name.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; no file has it yet.
+    birth : Birth
+        What goes in.
+    reader : Reader
+        The open source, for coordinates.
+    requested : PositionSet
+        Positions to reserve disk space for.
+
+    Raises
+    ------
+    TargetError
+        The folder cannot be written, or the disk has no room; nothing is left.
+    """
+    temporary = path.with_name(f".{path.stem}.birth")
+    try:
+        temporary.unlink(missing_ok=True)
+        header = _build(temporary, birth, reader, path.stem)
+        with disk.opened(temporary, os.O_RDWR) as fd:
+            reserve(fd, header, requested)
+            disk.write_at(fd, header.to_bytes(), 0)
+            os.fsync(fd)
+        if not disk.link_new(temporary, path):
+            msg = f"{path} appeared while it was being made; run again"
+            raise TargetError(msg)
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        needed = sum(o.row_bytes for o in birth.outputs.values()) * len(requested)
+        raise target_error(path.parent, error, needed) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return RunFile(path)
+
+
+def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
+    """Say what to do about a folder that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with contextlib.suppress(OSError):
+            free = format_bytes(disk.free_bytes(folder))
+            msg = (
+                f"no room for the results in {folder}: they need "
+                f"{format_bytes(needed)}, {free} are free ({error.strerror}); make "
+                "room or give target= another folder"
+            )
+            return TargetError(msg)
+    msg = (
+        f"the folder {folder} cannot be written ({error.strerror or error}); give "
+        "target= a folder of yours"
+    )
+    return TargetError(msg)
+
+
+def reserve(fd: int, header: Header, requested: PositionSet) -> None:
+    """Reserve disk space for the status and the rows of these positions.
+
+    Raises
+    ------
+    OSError
+        ENOSPC; what is in the file is not touched.
+    """
+    extents = header.extents()
+    for name in ("completed_positions", "failed_positions", "sessions"):
+        disk.reserve(fd, *extents[name])
+    for name, output in header.outputs.items():
+        offset, length = extents[name]
+        if output.per == "run":
+            disk.reserve(fd, offset, length)
+            continue
+        for start, stop in _steps(requested, max(1, _RESERVE_STEP // output.row_bytes)):
+            first = start * output.row_bytes
+            last = min(stop * output.row_bytes, length)
+            disk.reserve(fd, offset + first, last - first)
+
+
+def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
+    """Cover a set of positions with few ranges that begin and end at steps."""
+    step = min(max(step, 1), WINDOW)
+    touched = np.zeros(math.ceil(requested.size / step), bool)
+    for start, stop in requested.windows():
+        touched[(start + np.flatnonzero(requested.window(start, stop))) // step] = True
+    return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
+
+
+def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
+    """Write the HDF5 structure and return the header with the offsets found."""
+    shape = reader.geometry.map_shape
+    size = reader.geometry.size
+    header = Header(
+        identity=birth.identity,
+        document=birth.document,
+        group=f"/{reader.ref.name}-{birth.process}_000",
+        map_shape=shape,
+        outputs=dict(birth.outputs),
+        offsets={},
+        rows={"failures": min(size, FAILURE_ROWS), "sessions": SESSION_ROWS},
+        file_bytes=0,
+        structure="0" * 64,
+        user_block=0,
+        source=birth.source,
+    )
+    names = [*birth.outputs, "completed_positions", "failed_positions"]
+    names += ["failures", "sessions", "finished"]
+    # Offsets of 20 digits stand for the real ones, which are not known yet.
+    widest = dataclasses.replace(
+        header,
+        offsets=dict.fromkeys(names, 10**19),
+        file_bytes=10**19,
+        user_block=10**9,
+    )
+    user_block = max(4096, 1 << (len(widest.to_bytes()) - 1).bit_length())
+    header = dataclasses.replace(header, user_block=user_block)
+    with h5py.File(
+        path,
+        "w",
+        userblock_size=user_block,
+        alignment_threshold=1 << 16,
+        alignment_interval=4096,
+    ) as file:
+        group = file.create_group(header.group)
+        for name, output in birth.outputs.items():
+            lead = shape if output.per == "position" else ()
+            made = _create(
+                group, name, (*lead, *output.shape), output.dtype, output.fill
+            )
+            if output.units:
+                made.attrs["units"] = np.bytes_(output.units.encode())
+        _create(group, "completed_positions", (size,), np.dtype("u1"))
+        _create(group, "failed_positions", (size,), np.dtype("u1"))
+        _create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
+        _create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
+        _create(group, "finished", (1,), np.dtype("u1"))
+        _describe(group, birth, reader)
+    with h5py.File(path, "r") as file:
+        group = file[header.group]
+        offsets = {name: group[name].id.get_offset() for name in names}
+    with disk.opened(path, os.O_RDWR) as fd:
+        header = dataclasses.replace(
+            header, offsets=offsets, file_bytes=os.fstat(fd).st_size
+        )
+        return dataclasses.replace(header, structure=structure_digest(fd, header))
+
+
+def _create(
+    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
+) -> h5py.Dataset:
+    """Make a contiguous dataset whose place in the file is fixed at once."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    if fill is not None and np.dtype(dtype).names is None:
+        properties.set_fill_value(np.asarray(fill, dtype))
+    return group.create_dataset(name, shape, dtype, dcpl=properties)
+
+
+def _text(value: str) -> np.bytes_:
+    """Fixed-length text: variable length would need HDF5's global heap."""
+    return np.bytes_(value.encode() or b" ")
+
+
+def _describe(group: h5py.Group, birth: Birth, reader: Reader) -> None:
+    """Add all that is for people and viewers."""
+    from resumable.identity import canonical
+
+    for name, text in birth.provenance.items():
+        group.attrs[name] = _text(text)
+    group.attrs["identity_sha256"] = _text(birth.identity)
+    group.create_dataset("identity", data=_text(canonical(birth.document)))
+    if birth.source_text:
+        group.create_dataset("source_text", data=_text(birth.source_text))
+    if reader.has_data:
+        _link_source(group, reader.ref)
+    _add_axes(group, birth.outputs, reader)
+    if reader.has_data and _is_usid(reader):
+        _add_usid(group, birth.outputs, reader.dataset)
+
+
+def _link_source(group: h5py.Group, ref: SourceRef) -> None:
+    """Link to the source, relative where it lies in the same folder or below."""
+    folder = Path(group.file.filename).resolve().parent
+    target = Path(ref.path).resolve()
+    with contextlib.suppress(ValueError):
+        target = target.relative_to(folder)
+    group["source"] = h5py.ExternalLink(str(target), ref.dataset)
+
+
+def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) -> None:
+    """Add dimension scales and the NXdata attributes viewers plot by."""
+    map_shape = reader.geometry.map_shape
+    known = reader.scales()
+    axes: list[str] = []
+    for number, length in enumerate(map_shape):
+        name, values, units = known.get(number, ("", None, ""))
+        if values is None:
+            if length > _LONGEST_INDEX:
+                axes.append(".")
+                continue
+            values = np.arange(length)
+        if not name or name in group:
+            name = "position" if len(map_shape) == 1 else f"position_{number}"
+        scale = group.create_dataset(name, data=values)
+        scale.make_scale(name)
+        if units:
+            scale.attrs["units"] = _text(units)
+        axes.append(name)
+    maps = [name for name, output in outputs.items() if output.per == "position"]
+    for name in maps:
+        dataset, output = group[name], outputs[name]
+        for number, axis in enumerate(axes):
+            if axis != ".":
+                dataset.dims[number].attach_scale(group[axis])
+        if output.labels:
+            labels = np.array([text.encode() for text in output.labels])
+            group.create_dataset(f"{name}_labels", data=labels)
+            dataset.dims[dataset.ndim - 1].label = "labels"
+    signal = group[maps[0]]
+    group.attrs["NX_class"] = _text("NXdata")
+    group.attrs["signal"] = _text(maps[0])
+    if maps[1:]:
+        group.attrs["auxiliary_signals"] = np.array([n.encode() for n in maps[1:]])
+    rest = signal.ndim - len(axes)
+    group.attrs["axes"] = np.array([n.encode() for n in [*axes, *["."] * rest]])
+
+
+def _is_usid(reader: Reader) -> bool:
+    attributes = reader.dataset.attrs
+    references = (*_USID_ANCILLARIES, *_USID_SPECTROSCOPIC)
+    return (
+        reader.dataset.ndim == 2
+        and reader.ref.position_axes == (0,)
+        and all(isinstance(attributes.get(n), h5py.Reference) for n in references)
+    )
+
+
+def _add_usid(
+    group: h5py.Group, outputs: Mapping[str, Output], source: h5py.Dataset
+) -> None:
+    """Make every 2-D output a USID main dataset, as pyUSID's readers expect it."""
+    for name in _USID_ANCILLARIES:
+        source.file.copy(source.file[source.attrs[name]], group, name)
+    for name, output in outputs.items():
+        simple = output.dtype.names is None and output.dtype.kind in "iufc"
+        if output.per != "position" or len(output.shape) != 1 or not simple:
+            continue
+        labels = np.array([name.encode()])
+        units = np.array([b"a.u."])
+        main = group[name]
+        for ancillary, dtype in zip(_USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
+            values = np.arange(output.shape[0], dtype=dtype).reshape(1, -1)
+            made = group.create_dataset(f"{name}_{ancillary}", data=values)
+            made.attrs["labels"], made.attrs["units"] = labels, units
+            main.attrs[ancillary] = made.ref
+        for ancillary in _USID_ANCILLARIES:
+            main.attrs[ancillary] = group[ancillary].ref
+        main.attrs["quantity"] = _text(name)
+        main.attrs["units"] = _text(output.units or "a.u.")

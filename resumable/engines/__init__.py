@@ -1,0 +1,85 @@
+"""Engines: who computes. An engine only hands out batches.
+
+The driver gives it a :class:`~resumable.batch.Job` and itself, as a
+:class:`Driver`; what a batch is and what becomes of its report is not the
+engine's business. A new engine is one module with a class that has ``name``,
+``workers`` and ``run``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resumable.errors import PlanError, near_miss
+
+if TYPE_CHECKING:
+    from resumable.batch import Job, Report
+    from resumable.positions import Batch
+
+#: Engines by the name a user gives.
+NAMES = ("auto", "serial", "local")
+
+
+class Driver(Protocol):
+    """What an engine sees of the driver."""
+
+    def next(self, seconds: float | None = None) -> Batch | None:
+        """Return the next batch, of at most so many seconds; None when none is left."""
+
+    def take(self, report: Report) -> None:
+        """Take the report of a batch; raises when the session must stop."""
+
+    def give_back(self, batch: Batch) -> None:
+        """Take back a batch that nobody computed."""
+
+    @property
+    def stopping(self) -> bool:
+        """Batches at work should end early, and no new one begin."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected seconds of one worker's work; None before the first batch."""
+
+
+class Engine(Protocol):
+    """Who computes."""
+
+    name: str
+    """As the user gives it."""
+    workers: int
+    """Batches at work at once."""
+    own_processes: bool
+    """Workers have processes, so memory, of their own."""
+
+    def run(self, job: Job, driver: Driver) -> None:
+        """Do batches until none is left or the driver is stopping.
+
+        On return, also by an exception, everything computed is committed and no
+        worker is at work.
+        """
+
+
+def choose(engine: Any, workers: int) -> Engine:
+    """Return the engine a user asks for.
+
+    Raises
+    ------
+    PlanError
+        There is none of that name.
+    """
+    from resumable.engines.local import LocalEngine
+    from resumable.engines.serial import SerialEngine
+
+    if not isinstance(engine, str):
+        if not all(hasattr(engine, name) for name in ("name", "workers", "run")):
+            msg = f"engine must be one of {', '.join(NAMES)}, not {engine!r}"
+            raise PlanError(msg)
+        chosen: Engine = engine
+        return chosen
+    if engine not in NAMES:
+        hint = near_miss(engine, NAMES)
+        msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
+        raise PlanError(msg)
+    if engine == "serial" or (engine == "auto" and workers == 1):
+        return SerialEngine()
+    return LocalEngine(workers, begin_here=engine == "auto")

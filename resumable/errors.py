@@ -1,0 +1,133 @@
+"""Every error and warning of the library.
+
+::
+
+    ResumableError
+    ├── SourceError (ValueError)        the source or an input cannot be used
+    ├── TargetError (OSError)           the folder for run files cannot be used
+    ├── IdentityError (TypeError)       a parameter cannot be part of an identity
+    ├── ParameterError (ValueError)     a parameter is unknown or has a wrong value
+    ├── DeclarationError (TypeError)    the Process class is wrongly declared
+    │   └── OutputError                 a computed value is not what was declared
+    ├── PlanError (ValueError)          positions, memory or workers cannot be met
+    ├── RunFileError (OSError)          a run file is damaged, newer or not ours
+    ├── RunBusy (RuntimeError)          somebody else computes this run
+    ├── UnitFailed (RuntimeError)       the computation raised, the run was stopped
+    └── WorkerDied (RuntimeError)       a worker process ended without an answer
+
+    NotFinished (SystemExit)            stopped before the last position, code 75
+
+    ResumableWarning (UserWarning)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Exit code of a run that was stopped early and goes on when run again
+#: (``EX_TEMPFAIL`` of sysexits.h, which batch schedulers can requeue on).
+EXIT_NOT_FINISHED = 75
+
+
+class ResumableError(Exception):
+    """Base of all errors of the library; catch it to catch them all."""
+
+
+class SourceError(ResumableError, ValueError):
+    """The source or an input cannot be used."""
+
+
+class TargetError(ResumableError, OSError):
+    """The folder for run files cannot be used."""
+
+
+class IdentityError(ResumableError, TypeError):
+    """A value cannot be part of the identity of a run."""
+
+
+class ParameterError(ResumableError, ValueError):
+    """A parameter that does not exist, or a value outside its bounds."""
+
+
+class DeclarationError(ResumableError, TypeError):
+    """A Process class or one of its outputs is declared wrongly."""
+
+
+class OutputError(DeclarationError):
+    """A computed value does not have the declared name, shape or dtype."""
+
+
+class PlanError(ResumableError, ValueError):
+    """Positions, memory or workers that cannot be met."""
+
+
+class RunFileError(ResumableError, OSError):
+    """A run file is damaged, of a newer format, or not a run file."""
+
+
+class RunBusy(ResumableError, RuntimeError):
+    """Another process computes this run at this moment."""
+
+
+class UnitFailed(ResumableError, RuntimeError):
+    """The computation raised and the run was stopped because of it.
+
+    Attributes
+    ----------
+    position : int or None
+        Flat index of a position that failed.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class WorkerDied(ResumableError, RuntimeError):
+    """A worker process ended without an answer.
+
+    Attributes
+    ----------
+    exitcode : int or None
+        Its exit code, negative for a signal.
+    """
+
+    def __init__(self, message: str, exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
+
+
+class NotFinished(SystemExit):
+    """The run was stopped before its last position; run it again to go on.
+
+    Not an error: a script that does not catch it ends with exit code 75.
+
+    Attributes
+    ----------
+    results : Results
+        What has been computed so far.
+    """
+
+    def __init__(self, message: str, results: Any = None) -> None:
+        super().__init__(EXIT_NOT_FINISHED)
+        self.message = message
+        self.results = results
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ResumableWarning(UserWarning):
+    """Something the user should know that does not stop the work."""
+
+
+def near_miss(name: str, candidates: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest candidate, or ``""``."""
+    # Imported here: difflib costs a millisecond that only an error needs.
+    import difflib
+
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

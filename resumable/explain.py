@@ -1,0 +1,77 @@
+"""Why an existing run does or does not match what is wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from resumable.identity import differences
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resumable.driver import Recipe
+
+#: Differences told per run.
+_TOLD = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A run that exists, and how it compares."""
+
+    path: Path
+    """Its file."""
+    matches: bool
+    """It is a run of exactly this computation."""
+    finished: bool
+    """It is complete."""
+    reasons: tuple[str, ...]
+    """State, or the first differences, in words."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Explanation:
+    """All runs of a process on a dataset; print it to read it."""
+
+    identity: str
+    """Of the wanted run."""
+    folder: Path
+    """Where was looked."""
+    candidates: tuple[Candidate, ...]
+    """One per run file."""
+
+    def __str__(self) -> str:
+        if not self.candidates:
+            return (
+                f"no run of this process on this dataset in {self.folder}; compute() "
+                f"would make one with the identity {self.identity[:8]}"
+            )
+        lines = [f"wanted: identity {self.identity[:8]}, in {self.folder}"]
+        for candidate in self.candidates:
+            verdict = "matches" if candidate.matches else "differs"
+            lines.append(f"{candidate.path.name}: {verdict}")
+            lines += [f"    {reason}" for reason in candidate.reasons]
+        return "\n".join(lines)
+
+
+def explain(recipe: Recipe) -> Explanation:
+    """Compare every run of this process on this dataset with the wanted one."""
+    shelf = recipe.shelf
+    candidates = []
+    for run in shelf.runs():
+        done, failed = run.counts()
+        state = f"{done:,} of {run.size:,} positions done, {failed:,} failed"
+        what = "complete: " if run.finished else "unfinished, would be continued: "
+        candidates.append(Candidate(run.path, True, run.finished, (what + state,)))
+    candidates += [
+        Candidate(shelf.folder / shelf.stem, False, False, (str(error),))
+        for error in shelf.damaged()
+    ]
+    for run in shelf.others():
+        told = differences(run.header.document, recipe.birth.document)
+        more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
+        candidates.append(
+            Candidate(run.path, False, run.finished, (*told[:_TOLD], *more))
+        )
+    return Explanation(shelf.identity, shelf.folder, tuple(candidates))

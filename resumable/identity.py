@@ -1,0 +1,314 @@
+"""What makes a run the same run: one document, one digest.
+
+The identity is the sha256 of a canonical JSON document. :func:`encode` turns a
+value into plain JSON so that equal values, and only those, give equal text, in
+any process and for any ``PYTHONHASHSEED``. :func:`differences` says in words how
+two documents differ. Nothing here reads or writes a file.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+import enum
+import functools
+import hashlib
+import inspect
+import json
+import math
+import textwrap
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import IdentityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Raised when the same value would be encoded differently. Part of the document.
+SCHEMA = 1
+
+
+def digest(document: dict[str, Any]) -> str:
+    """sha256 of a document's canonical JSON, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def canonical(document: Any) -> str:
+    """Write plain JSON in its one canonical form: sorted, compact, ASCII."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@functools.singledispatch
+def encode(value: Any, where: str = "value") -> Any:
+    """Turn a value into plain JSON, exactly.
+
+    Lists and tuples are the same; NaN equals NaN; ``-0.0`` is not ``0.0`` and
+    ``1`` is not ``1.0``; arrays count by dtype, shape and contents whatever their
+    byte and memory order.
+
+    Parameters
+    ----------
+    value : object
+        None, bool, numbers, str, bytes, dates, paths, enums, numpy values, and
+        lists, tuples, sets and dicts (with str keys) of them.
+    where : str
+        How to name the value in an error.
+
+    Raises
+    ------
+    IdentityError
+        A value of another type. It is never skipped.
+    """
+    msg = (
+        f"{where} is a {type(value).__qualname__}, which cannot be part of a run's "
+        "identity; use numbers, text, arrays, or lists and dicts of them"
+    )
+    raise IdentityError(msg)
+
+
+@encode.register
+def _(value: None, where: str = "value") -> Any:
+    return value
+
+
+@encode.register
+def _(value: bool, where: str = "value") -> Any:
+    return value
+
+
+@encode.register
+def _(value: str, where: str = "value") -> Any:
+    return str(value)
+
+
+@encode.register
+def _(value: int, where: str = "value") -> Any:
+    return int(value)
+
+
+@encode.register
+def _(value: float, where: str = "value") -> Any:
+    value = float(value)
+    return value if math.isfinite(value) else {"float": str(value).lstrip("+")}
+
+
+@encode.register
+def _(value: complex, where: str = "value") -> Any:
+    return {"complex": [encode(value.real), encode(value.imag)]}
+
+
+@encode.register
+def _(value: bytes, where: str = "value") -> Any:
+    return {"bytes": value.hex()}
+
+
+@encode.register
+def _(value: enum.Enum, where: str = "value") -> Any:
+    return {"enum": f"{type(value).__qualname__}.{value.name}"}
+
+
+@encode.register
+def _(value: PurePath, where: str = "value") -> Any:
+    return {"path": value.as_posix()}
+
+
+@encode.register(dt.date)
+@encode.register(dt.time)
+def _(value: Any, where: str = "value") -> Any:
+    return {type(value).__name__: value.isoformat()}
+
+
+@encode.register
+def _(value: dt.timedelta, where: str = "value") -> Any:
+    return {"timedelta": [value.days, value.seconds, value.microseconds]}
+
+
+@encode.register
+def _(value: np.generic, where: str = "value") -> Any:
+    if value.dtype.kind in "biufcSU":
+        return encode(value.item(), where)
+    return _encode_array(np.asarray(value), where)
+
+
+@encode.register
+def _(value: np.dtype, where: str = "value") -> Any:
+    return {"dtype": encode_dtype(value)}
+
+
+@encode.register
+def _(value: np.ndarray, where: str = "value") -> Any:
+    return _encode_array(value, where)
+
+
+@encode.register(list)
+@encode.register(tuple)
+def _(value: Any, where: str = "value") -> Any:
+    return [encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
+
+
+@encode.register
+def _(value: range, where: str = "value") -> Any:
+    return {"range": [value.start, value.stop, value.step]}
+
+
+@encode.register
+def _(value: slice, where: str = "value") -> Any:
+    return {"slice": encode([value.start, value.stop, value.step], where)}
+
+
+@encode.register(set)
+@encode.register(frozenset)
+def _(value: Any, where: str = "value") -> Any:
+    return {"set": sorted((encode(item, where) for item in value), key=canonical)}
+
+
+@encode.register
+def _(value: dict[Any, Any], where: str = "value") -> Any:
+    for key in value:
+        if not isinstance(key, str):
+            msg = f"{where} has the key {key!r}; keys must be text to be identified"
+            raise IdentityError(msg)
+    # Wrapped, so that a user's {"float": "nan"} is not taken for NaN.
+    return {"dict": {str(k): encode(v, f"{where}[{k!r}]") for k, v in value.items()}}
+
+
+def encode_dtype(dtype: np.dtype[Any]) -> Any:
+    """Write a dtype as plain JSON: ``"<f8"``, or a list of named fields."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return [encode_dtype(base), list(shape)]
+    if dtype.names is None:
+        return dtype.str
+    fields = [[name, encode_dtype(dtype[name])] for name in dtype.names]
+    if dtype.isalignedstruct or dtype != np.dtype([(n, dtype[n]) for n in dtype.names]):
+        offsets = [dtype.fields[name][1] for name in dtype.names]  # type: ignore[index]
+        return {"fields": fields, "offsets": offsets, "itemsize": dtype.itemsize}
+    return fields
+
+
+def decode_dtype(document: Any) -> np.dtype[Any]:
+    """Read what :func:`encode_dtype` wrote."""
+    if isinstance(document, str):
+        return np.dtype(document)
+    if isinstance(document, dict):
+        names = [name for name, _ in document["fields"]]
+        return np.dtype(
+            {
+                "names": names,
+                "formats": [decode_dtype(item) for _, item in document["fields"]],
+                "offsets": document["offsets"],
+                "itemsize": document["itemsize"],
+            }
+        )
+    if len(document) == 2 and all(isinstance(n, int) for n in document[1]):
+        return np.dtype((decode_dtype(document[0]), tuple(document[1])))
+    return np.dtype([(name, decode_dtype(item)) for name, item in document])
+
+
+def _encode_array(value: np.ndarray[Any, Any], where: str) -> Any:
+    if value.dtype.hasobject:
+        msg = f"{where} is an array of Python objects; give it a numeric dtype"
+        raise IdentityError(msg)
+    plain = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
+    return {
+        "array": {
+            "dtype": encode_dtype(plain.dtype),
+            "shape": list(value.shape),
+            "sha256": hashlib.sha256(_one_nan(plain).tobytes()).hexdigest(),
+        }
+    }
+
+
+def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Give every NaN the same bits, whatever its sign and payload."""
+    if array.dtype.names is not None:
+        array = array.copy()
+        for name in array.dtype.names:
+            array[name] = _one_nan(array[name])
+        return array
+    if array.dtype.kind == "c":
+        real = array.view(array.real.dtype)
+        return _one_nan(real).view(array.dtype)
+    if array.dtype.kind == "f":
+        return np.where(np.isnan(array), array.dtype.type(np.nan), array)
+    return array
+
+
+def source_text(cls: type) -> str | None:
+    """Source of a class as its author wrote it, with the bases of her own.
+
+    None when Python cannot find it (a class typed into a bare prompt).
+    """
+    parts = []
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):
+            continue
+        try:
+            parts.append(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):
+            return None
+    return "\n".join(parts)
+
+
+def normalised_source(text: str) -> str:
+    """Drop from source text what cannot change a result: comments, layout, docs."""
+    tree = ast.parse(textwrap.dedent(text))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
+        kept = [item for item in body if not _is_text(item)]
+        if len(kept) < len(body):
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def text_digest(text: str) -> str:
+    """sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_MISSING = object()
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """Say in words how one identity document differs from another."""
+    return [
+        f"{path}: {_show(before)} there, {_show(after)} here"
+        for path, before, after in _walk(old, new, "")
+    ]
+
+
+def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            inner = path if key == "dict" else f"{path}.{key}" if path else key
+            yield from _walk(old.get(key, _MISSING), new.get(key, _MISSING), inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _walk(before, after, f"{path}[{i}]")
+    elif canonical_or_missing(old) != canonical_or_missing(new):
+        yield path, old, new
+
+
+def canonical_or_missing(value: Any) -> str:
+    """Canonical text of a part of a document, or of its absence."""
+    return "missing" if value is _MISSING else canonical(value)
+
+
+def _show(value: Any) -> str:
+    if value is _MISSING:
+        return "missing"
+    text = canonical(value)
+    return text if len(text) <= 60 else text[:57] + "..."

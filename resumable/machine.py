@@ -1,0 +1,138 @@
+"""What this machine offers and what processes use of it: cores and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import psutil
+
+_PROC = Path("/proc/self")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: affinity and the cgroup's quota, at least 1."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # pragma: no cover - macOS
+        cores = os.cpu_count() or 1
+    quota = _cgroup_cores()
+    return max(1, min(cores, int(quota))) if quota else cores
+
+
+def available_memory() -> int:
+    """Bytes that can still be used: free on the host, and left in the cgroup."""
+    free = int(psutil.virtual_memory().available)
+    left = _cgroup_memory_left()
+    return free if left is None else min(free, left)
+
+
+def resident_memory() -> int:
+    """Resident bytes of this process, shared pages counted whole."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def proportional_memory() -> int:
+    """Bytes of this process with shared pages divided among their users (PSS).
+
+    Where the system does not tell (macOS), the resident size.
+    """
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return resident_memory()
+
+
+class PeakMemory:
+    """Resident memory of this process at its peak, from a moment on.
+
+    ``ru_maxrss`` is of no use for it: it never falls, and a child inherits its
+    parent's. Linux can reset its own high-water mark; elsewhere the resident size
+    at the end stands for the peak.
+    """
+
+    def __init__(self) -> None:
+        self._resettable = True
+        self.start()
+
+    def start(self) -> None:
+        """Forget the peak so far."""
+        if self._resettable:
+            try:
+                (_PROC / "clear_refs").write_text("5")
+            except OSError:
+                self._resettable = False
+
+    def peak(self) -> int:
+        """Bytes resident at the peak since the start."""
+        return _high_water_mark() if self._resettable else resident_memory()
+
+
+def _high_water_mark() -> int:
+    for line in (_PROC / "status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resident_memory()  # pragma: no cover
+
+
+def _cgroup_folders() -> list[Path]:
+    """Folders of this process's cgroup (version 2) up to the root."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "cgroup").read_text().splitlines():
+            number, _, path = line.split(":", 2)
+            if number == "0":
+                folder = _CGROUP / path.lstrip("/")
+                return [
+                    folder,
+                    *(p for p in folder.parents if _CGROUP in (p, *p.parents)),
+                ]
+    return [_CGROUP]
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _cgroup_memory_left() -> int | None:
+    left = []
+    for folder in _cgroup_folders():
+        limit = _read_number(folder / "memory.max")
+        used = _read_number(folder / "memory.current")
+        if limit is not None and used is not None:
+            left.append(max(0, limit - used + _reclaimable(folder)))
+    # Version 1, still common on older clusters.
+    limit = _read_number(_CGROUP / "memory/memory.limit_in_bytes")
+    used = _read_number(_CGROUP / "memory/memory.usage_in_bytes")
+    if limit is not None and used is not None and limit < 1 << 60:
+        left.append(max(0, limit - used + _reclaimable(_CGROUP / "memory")))
+    return min(left, default=None)
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of file cache a cgroup gives back under pressure."""
+    with contextlib.suppress(OSError):
+        for line in (folder / "memory.stat").read_text().splitlines():
+            name, value = line.split()
+            if name == "inactive_file":
+                return int(value)
+    return 0
+
+
+def _cgroup_cores() -> float | None:
+    quotas = []
+    for folder in _cgroup_folders():
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                quotas.append(int(quota) / int(period))
+    quota_us = _read_number(_CGROUP / "cpu/cpu.cfs_quota_us")
+    period_us = _read_number(_CGROUP / "cpu/cpu.cfs_period_us")
+    if quota_us and period_us and quota_us > 0:
+        quotas.append(quota_us / period_us)
+    return min(quotas, default=None)

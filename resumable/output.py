@@ -1,0 +1,365 @@
+"""What a computation returns: declared before it runs, checked at every position."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import DeclarationError, OutputError, near_miss
+from resumable.identity import encode_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, DTypeLike
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Datasets every results group has; an output cannot take their names.
+RESERVED_NAMES = frozenset(
+    {
+        "completed_positions",
+        "failed_positions",
+        "failures",
+        "sessions",
+        "finished",
+        "identity",
+        "source",
+        "source_text",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, init=False)
+class Output:
+    """Declare one output of a :class:`~resumable.Process`.
+
+    Parameters
+    ----------
+    shape : int or tuple of int, default ()
+        Exact shape of the value at one position (of the whole value for
+        ``per="run"``). A computed value of another shape is an error, never
+        broadcast.
+    dtype : dtype, default "f8"
+        Any fixed-size dtype HDF5 can hold: numbers, bool, complex, ``"S10"``,
+        compound. A computed value is converted only as numpy's ``same_kind``
+        allows (float64 to float32, not float to int).
+    units : str, optional
+        For people and viewers, for example ``"nm"``. Not part of the identity.
+    labels : sequence of str, optional
+        Names along the last axis of `shape`. Not part of the identity.
+    fill : scalar, optional
+        Value of failed and pending positions; default NaN for floating and
+        complex numbers, 0, False or empty for the rest.
+    per : {"position", "run"}
+        ``"run"`` for a summary that ``finish`` returns once.
+
+    Raises
+    ------
+    DeclarationError
+        A shape that is not exact, a dtype of variable size, labels that do not
+        fit the shape.
+
+    Examples
+    --------
+    >>> Output(shape=2, dtype="f4", labels=("height", "centre")).row_bytes
+    8
+    """
+
+    shape: tuple[int, ...]
+    """Exact shape of one value."""
+    dtype: np.dtype[Any]
+    """How one element is stored."""
+    units: str | None
+    """Physical unit, for people."""
+    labels: tuple[str, ...] | None
+    """Names along the last axis."""
+    fill: Any
+    """Value of failed and pending positions."""
+    per: str
+    """``"position"`` or ``"run"``."""
+
+    def __init__(
+        self,
+        shape: int | Sequence[int] = (),
+        dtype: DTypeLike = "f8",
+        *,
+        units: str | None = None,
+        labels: Sequence[str] | None = None,
+        fill: Any = None,
+        per: str = "position",
+    ) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("shape", _exact_shape(shape))
+        put("dtype", _fixed_dtype(dtype))
+        put("units", units)
+        put("labels", _fitting_labels(labels, self.shape))
+        put("fill", _fitting_fill(fill, self.dtype))
+        if per not in ("position", "run"):
+            msg = f"per must be 'position' or 'run', not {per!r}"
+            raise DeclarationError(msg)
+        put("per", per)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one value."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of it that makes a run another run, as plain JSON."""
+        return {
+            "dtype": encode_dtype(self.dtype),
+            "per": self.per,
+            "shape": list(self.shape),
+        }
+
+    def empty(self, rows: int) -> Array:
+        """Return an array for `rows` values, not initialised."""
+        return np.empty((rows, *self.shape), self.dtype)
+
+    def filled(self, rows: int) -> Array:
+        """Return an array of `rows` fill values."""
+        return np.full((rows, *self.shape), self.fill, self.dtype)
+
+
+def _exact_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        exact = (int(shape),) if np.ndim(shape) == 0 else tuple(map(int, shape))  # type: ignore[arg-type]
+        if any(n != m for n, m in zip(exact, np.atleast_1d(shape), strict=True)):
+            raise TypeError  # noqa: TRY301 - same message as a shape int() refuses
+    except (TypeError, ValueError) as error:
+        msg = f"the shape of an output must be whole numbers, not {shape!r}"
+        raise DeclarationError(msg) from error
+    if any(n < 1 for n in exact):
+        msg = f"every length in an output's shape must be at least 1, not {exact}"
+        raise DeclarationError(msg)
+    return exact
+
+
+def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        fixed = np.dtype(dtype)
+    except TypeError as error:
+        msg = f"{dtype!r} is not a dtype"
+        raise DeclarationError(msg) from error
+    if fixed.hasobject or fixed.itemsize == 0:
+        msg = (
+            f"the dtype {fixed} has no fixed size; use numbers, a compound of them, "
+            "or text of a fixed length such as 'S20'"
+        )
+        raise DeclarationError(msg)
+    if fixed.subdtype is not None:
+        msg = f"give {fixed} as shape={fixed.shape} and dtype={fixed.base}"
+        raise DeclarationError(msg)
+    kinds = {f.kind for f in _leaves(fixed)}
+    for kind, advice in (
+        ("U", "use fixed-length bytes such as 'S20'"),
+        ("M", "store it as an integer, for example 'i8' nanoseconds"),
+        ("m", "store it as an integer, for example 'i8' nanoseconds"),
+    ):
+        if kind in kinds:
+            msg = f"HDF5 cannot hold the dtype {fixed}; {advice}"
+            raise DeclarationError(msg)
+    return fixed
+
+
+def _leaves(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
+    if dtype.names is None:
+        return [dtype.base]
+    return [leaf for name in dtype.names for leaf in _leaves(dtype[name].base)]
+
+
+def _fitting_labels(
+    labels: Sequence[str] | None, shape: tuple[int, ...]
+) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str) or not all(isinstance(text, str) for text in labels):
+        msg = f"labels must be a sequence of texts, not {labels!r}"
+        raise DeclarationError(msg)
+    if not shape or len(labels) != shape[-1]:
+        wanted = f"the last axis has {shape[-1]}" if shape else "the shape is ()"
+        msg = f"{len(labels)} labels were given, but {wanted}"
+        raise DeclarationError(msg)
+    return tuple(labels)
+
+
+def _fitting_fill(fill: Any, dtype: np.dtype[Any]) -> Any:
+    filled = np.zeros((), dtype)
+    if fill is None:
+        _put_nan(filled)
+        return filled[()]
+    try:
+        filled[...] = fill
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"the fill value {fill!r} does not fit the dtype {dtype}"
+        raise DeclarationError(msg) from error
+    return filled[()]
+
+
+def _put_nan(array: Array) -> None:
+    if array.dtype.names is not None:
+        for name in array.dtype.names:
+            _put_nan(array[name])
+    elif array.dtype.kind in "fc":
+        array[...] = np.nan
+
+
+def declared(value: Any, where: str) -> dict[str, Output]:
+    """Check a declaration of outputs and return it as a plain dict.
+
+    Raises
+    ------
+    DeclarationError
+        Not a mapping of names to outputs, none per position, a reserved name.
+    """
+    try:
+        outputs = dict(value)
+    except (TypeError, ValueError) as error:
+        msg = f"{where} must be a dict of name: Output(...), not {value!r}"
+        raise DeclarationError(msg) from error
+    for name, output in outputs.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            msg = f"the output name {name!r} in {where} must be a Python name"
+            raise DeclarationError(msg)
+        if name in RESERVED_NAMES:
+            msg = f"the output name {name!r} in {where} is taken by the run file itself"
+            raise DeclarationError(msg)
+        if not isinstance(output, Output):
+            msg = f"the output {name!r} in {where} must be an Output, not {output!r}"
+            raise DeclarationError(msg)
+    if not any(output.per == "position" for output in outputs.values()):
+        msg = f"{where} declares no output per position; declare at least one"
+        raise DeclarationError(msg)
+    return outputs
+
+
+def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
+    """Return what a computation returned as a mapping of exactly the outputs.
+
+    Raises
+    ------
+    OutputError
+        Names that were not declared, or declared ones that are missing.
+    """
+    if not isinstance(value, dict):
+        if len(outputs) == 1:
+            return {next(iter(outputs)): value}
+        msg = (
+            f"{len(outputs)} outputs are declared ({', '.join(outputs)}), so the "
+            f"computation must return a dict of them, not a {type(value).__name__}"
+        )
+        raise OutputError(msg)
+    for name in value:
+        if name not in outputs:
+            msg = f"the computation returned {name!r}, which is not declared"
+            raise OutputError(msg + near_miss(str(name), outputs))
+    for name in outputs:
+        if name not in value:
+            msg = f"the computation did not return the declared output {name!r}"
+            raise OutputError(msg)
+    return value
+
+
+def fitted(name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Any) -> Array:
+    """Return `value` as an array of exactly this dtype and shape.
+
+    Raises
+    ------
+    OutputError
+        Another shape, or a dtype that is not of the same kind.
+    """
+    try:
+        array = _as_array(value, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"output {name!r}: {_brief(value)} cannot be stored as {dtype} ({error})"
+        raise OutputError(msg) from error
+    if array.shape != tuple(shape):
+        msg = (
+            f"output {name!r} is declared with shape {tuple(shape)}, but the "
+            f"computation returned shape {array.shape}"
+        )
+        raise OutputError(msg)
+    if array.dtype != dtype:
+        _check_kind(name, array, dtype)
+    return array
+
+
+def _as_array(value: ArrayLike, dtype: np.dtype[Any]) -> Array:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value)
+    array = np.asarray(value)
+    plain_ints = array.dtype.kind in "iu" and dtype.kind in "iu"
+    if plain_ints and array.size:
+        # Python's own integers have no width; they fit when their values do.
+        info = np.iinfo(dtype)
+        if not (info.min <= array.min() and array.max() <= info.max):
+            msg = f"out of the range {info.min} to {info.max} of {dtype}"
+            raise OverflowError(msg)
+        return array.astype(dtype)
+    if dtype.names is not None and array.dtype.names is None:
+        return np.asarray(value, dtype)
+    if array.dtype.kind == "U" and dtype.kind == "S":
+        return np.char.encode(array, "utf-8")
+    return array
+
+
+def _check_kind(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+    cut = dtype.kind == "S" and array.dtype.kind == "S"
+    if (cut and array.dtype.itemsize > dtype.itemsize) or not np.can_cast(
+        array.dtype, dtype, "same_kind"
+    ):
+        msg = (
+            f"output {name!r} is declared with dtype {dtype}, but the computation "
+            f"returned {array.dtype}, which would lose something; convert it in the "
+            "computation or declare another dtype"
+        )
+        raise OutputError(msg)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]:
+    """Return the function that puts one checked value into its row.
+
+    It runs once per position, so the two common answers, a scalar of a type seen
+    before and an array of exactly the declared shape and dtype, are let through
+    without building anything.
+    """
+    shape, dtype = output.shape, output.dtype
+    if shape or dtype.names is not None:
+
+        def place_array(index: int, value: Any) -> None:
+            if (
+                type(value) is not np.ndarray
+                or value.shape != shape
+                or value.dtype is not dtype
+            ):
+                value = fitted(name, value, dtype, shape)
+            rows[index] = value
+
+        return place_array
+
+    # Python integers carry no width, so they are looked at each time unless the
+    # output is floating; text can be longer than the one before.
+    passing: set[type] = set()
+    cacheable = (np.bool_, np.number, float, bool)
+    if dtype.kind in "fc":
+        cacheable += (int,)  # type: ignore[assignment]
+
+    def place_scalar(index: int, value: Any) -> None:
+        if type(value) in passing:
+            rows[index] = value
+            return
+        rows[index] = fitted(name, value, dtype, ())
+        if isinstance(value, cacheable):
+            passing.add(type(value))
+
+    return place_scalar

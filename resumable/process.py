@@ -1,0 +1,778 @@
+"""The class users subclass, and ``map`` for those with only a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import platform
+import socket
+import types
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import h5py
+import numpy as np
+import param
+
+from resumable import driver, identity
+from resumable.batch import Cursor
+from resumable.birth import Birth
+from resumable.catalogue import Shelf
+from resumable.driver import Options, Recipe
+from resumable.errors import (
+    DeclarationError,
+    ParameterError,
+    ResumableWarning,
+    SourceError,
+    TargetError,
+    near_miss,
+)
+from resumable.explain import Explanation, explain
+from resumable.output import Output, declared
+from resumable.plan import Footprint, Plan
+from resumable.positions import PositionSet, flat_positions
+from resumable.results import ResultArray, Results
+from resumable.source import Reader, SourceRef, refer
+from resumable.trial import Trial, draw_default, try_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_TARGET_VARIABLE = "RESUMABLE_TARGET"
+_ARGUMENTS = ("source", "target", "inputs", "position_axes", "fingerprint")
+
+
+class Process(param.Parameterized):
+    """A computation per position, resumable and known by what it computes.
+
+    Subclass it, declare `outputs`, and write one of two methods:
+
+    ``unit_computation(self, spectrum, **inputs)``
+        Computes one position. `spectrum` is an array of :attr:`spectrum_shape`
+        (the index where the source is a number of positions). Returns one value,
+        or a dict of them by output name.
+    ``block_computation(self, spectra, **inputs)``
+        Computes many positions at once: everything has one axis more, the
+        positions, in front.
+
+    Parameters that change results are declared as class attributes with `param
+    <https://param.holoviz.org>`_.
+
+    Parameters
+    ----------
+    source : str, h5py.Dataset, output of Results, or int
+        ``"file.h5::/dataset"``; a dataset of a file open for reading; an output of
+        finished results; or a number of positions without data.
+    target : str or Path, optional
+        Folder for run files. Default: the environment variable
+        ``RESUMABLE_TARGET``, else the folder of the source.
+    inputs : dict, optional
+        Argument name -> further source aligned position by position
+        (``"::/dataset"`` is the same file), or a pair of it and its position axes.
+    position_axes : int or tuple of int, default 0
+        Axes of the source that count positions; results have their shape.
+    fingerprint : {"sample", "full"}
+        Digest up to 64 MB of the source to tell a changed one, or all of it.
+    **parameters
+        Values of the declared parameters.
+
+    Attributes
+    ----------
+    version : int or str or None
+        Raise it when the algorithm changes. None (default): the source text of the
+        class is part of the identity instead.
+    scratch : int or method of the number of positions
+        Bytes of working memory of the computation per position, for the budget.
+
+    Raises
+    ------
+    SourceError
+        The source or an input is missing or cannot be used.
+    TargetError
+        The target folder does not exist.
+    ParameterError
+        A parameter is unknown, or its value out of bounds.
+    DeclarationError
+        The class lacks or has wrong outputs or methods.
+
+    Notes
+    -----
+    Construction opens the source to check it and reads none of its data.
+    """
+
+    seed = param.Integer(
+        0, bounds=(0, None), doc="seed of self.rng; every position has its own stream"
+    )
+
+    version: ClassVar[int | str | None] = None
+    outputs: Any = None
+    scratch: Any = 0
+    _cursor = Cursor()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, value in vars(cls).items():
+            taken = name in _ARGUMENTS or (hasattr(Process, name) and name != "seed")
+            if isinstance(value, param.Parameter) and taken:
+                msg = f"{cls.__name__}: the parameter name {name!r} is taken by Process"
+                raise DeclarationError(msg)
+
+    def __init__(
+        self,
+        source: Any,
+        target: str | Path | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        position_axes: int | tuple[int, ...] = 0,
+        fingerprint: str = "sample",
+        **parameters: Any,
+    ) -> None:
+        self._set_parameters(parameters)
+        if fingerprint not in ("sample", "full"):
+            msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
+            raise ParameterError(msg)
+        self._full = fingerprint == "full"
+        self._source = refer(source, position_axes)
+        with Reader(self._source) as reader:
+            self._geometry = reader.geometry
+            self._dtype = reader.dtype
+        self._inputs = {
+            name: self._aligned(name, value) for name, value in (inputs or {}).items()
+        }
+        self._folder = _target_folder(target, self._source)
+        self._seconds_per_position: float | None = None
+        self._check_methods()
+        self._outputs()
+        self._parameter_document()
+
+    def _set_parameters(self, parameters: dict[str, Any]) -> None:
+        known = [name for name in type(self).param if name != "name"]
+        for name in parameters:
+            if name not in known:
+                hint = near_miss(name, [*known, *_ARGUMENTS])
+                msg = (
+                    f"{type(self).__name__} has no parameter {name!r}{hint} "
+                    f"(there are {', '.join(known)})"
+                )
+                raise ParameterError(msg)
+        try:
+            super().__init__(**parameters)  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError) as error:
+            msg = f"{type(self).__name__}: {error}"
+            raise ParameterError(msg) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if (
+            name[0] != "_"
+            and name not in self.__dict__
+            and not hasattr(type(self), name)
+        ):
+            hint = near_miss(name, [n for n in type(self).param if n != "name"])
+            if hint:
+                warnings.warn(
+                    f"{type(self).__name__} has no parameter {name!r}{hint} A plain "
+                    "attribute was set, which changes no identity",
+                    ResumableWarning,
+                    stacklevel=2,
+                )
+        super().__setattr__(name, value)
+
+    def _aligned(self, name: str, value: Any) -> SourceRef:
+        """Refer to an input and check that it has the source's positions."""
+        axes = self._source.position_axes
+        leading = tuple(range(len(axes)))
+        if isinstance(value, tuple) and len(value) == 2:
+            value, only = value
+            candidates = [only]
+        elif isinstance(value, ResultArray):
+            candidates = [leading, axes]
+        else:
+            candidates = [axes, leading]
+        shapes = []
+        for candidate in candidates:
+            try:
+                ref = refer(value, candidate, same_file=self._source.path)
+            except SourceError:
+                if candidate == candidates[-1]:
+                    raise
+                continue
+            with Reader(ref) as reader:
+                if reader.geometry.map_shape == self._geometry.map_shape:
+                    return ref
+                shapes.append(reader.geometry.map_shape)
+        msg = (
+            f"the input {name!r} has positions of shape {shapes[0]}, the source of "
+            f"shape {self._geometry.map_shape}; they must agree (give (source, axes) "
+            "when its positions are on other axes)"
+        )
+        raise SourceError(msg)
+
+    def _check_methods(self) -> None:
+        name = type(self).__name__
+        methods = [
+            method
+            for method in ("unit_computation", "block_computation")
+            if hasattr(self, method)
+        ]
+        if len(methods) != 1:
+            found = "both" if methods else "neither"
+            msg = (
+                f"{name} must have unit_computation (one position) or "
+                f"block_computation (many at once), and has {found}"
+            )
+            raise DeclarationError(msg)
+        try:
+            inspect.signature(getattr(self, methods[0])).bind(
+                None, **dict.fromkeys(self._inputs)
+            )
+        except TypeError as error:
+            wanted = ", ".join(["self", "spectrum", *self._inputs])
+            msg = f"{name}.{methods[0]} must take ({wanted}): {error}"
+            raise DeclarationError(msg) from error
+
+    def _outputs(self) -> dict[str, Output]:
+        where = f"{type(self).__name__}.outputs"
+        value = self.outputs() if callable(self.outputs) else self.outputs
+        if value is None:
+            msg = (
+                f"{type(self).__name__} declares no outputs; add "
+                "outputs = {name: Output(...)}"
+            )
+            raise DeclarationError(msg)
+        return declared(value, where)
+
+    # What a user may override.
+
+    def setup(self) -> None:
+        """Prepare a worker: tables, plans, models. Called once in each of them."""
+
+    def finish(self, results: Results) -> Any:
+        """Summarise a complete run; called once, after the last position.
+
+        Parameters
+        ----------
+        results : Results
+            All positions, done or failed.
+
+        Returns
+        -------
+        dict or value
+            Values of the outputs declared with ``per="run"``, if there are any.
+        """
+
+    def draw(
+        self, axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
+    ) -> None:
+        """Draw one tested position; override it to draw what matters to you.
+
+        Parameters
+        ----------
+        axes : tuple of two matplotlib.axes.Axes
+            For the data and for the result.
+        position : int or tuple
+            Which position.
+        spectrum : ndarray
+            Its data.
+        outputs : dict
+            Its outputs by name.
+        """
+        draw_default(axes, position, spectrum, outputs)
+
+    # What a user asks.
+
+    @property
+    def spectrum_shape(self) -> tuple[int, ...]:
+        """Shape of the data at one position."""
+        return self._geometry.spectrum_shape
+
+    @property
+    def spectrum_dtype(self) -> np.dtype[Any]:
+        """Dtype of the data."""
+        return self._dtype
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Lengths of the position axes; outputs have it in front of their own."""
+        return self._geometry.map_shape
+
+    @property
+    def position(self) -> Any:
+        """Where the computation is: an int, or a tuple on a map.
+
+        In a block computation an array of them, or a tuple of arrays.
+        """
+        flat = self._cursor.flat
+        if len(self.map_shape) == 1:
+            return flat
+        index = np.unravel_index(flat, self.map_shape)
+        return tuple(map(int, index)) if np.ndim(flat) == 0 else index
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random generator of this position, the same in every run of it.
+
+        PCG64 seeded by ``SeedSequence(seed, spawn_key=(position,))`` [1]_, so that
+        the numbers do not depend on batches, workers or interruptions.
+
+        References
+        ----------
+        .. [1] numpy documentation, "Parallel random number generation".
+        """
+        return self._cursor.generator(self.seed)
+
+    @property
+    def identity(self) -> str:
+        """sha256 of what makes a run of this computation this run.
+
+        Reads up to 64 MB of the source.
+        """
+        return self._recipe().shelf.identity
+
+    @property
+    def duplicates(self) -> list[Results]:
+        """Complete runs of exactly this computation, the oldest first."""
+        runs = self._recipe().shelf.runs()
+        return [Results(run.path) for run in runs if run.finished]
+
+    @property
+    def partials(self) -> list[Results]:
+        """Unfinished runs of exactly this computation, the oldest first."""
+        runs = self._recipe().shelf.runs()
+        return [Results(run.path) for run in runs if not run.finished]
+
+    @property
+    def results(self) -> Results | None:
+        """Results that are there, finished or not, else None; computes nothing."""
+        run = driver.existing(self._recipe())
+        return Results(run.path) if run else None
+
+    def explain(self) -> Explanation:
+        """Say which runs exist and why each does or does not match; print it.
+
+        Returns
+        -------
+        Explanation
+            One entry per run of this process on this dataset, with the first
+            differences in words. Nothing is written.
+        """
+        return explain(self._recipe())
+
+    def plan(self, positions: Any = None, **options: Any) -> Plan:
+        """Say what :meth:`compute` would do with the same arguments; print it.
+
+        Returns
+        -------
+        Plan
+            Nothing is written.
+
+        Raises
+        ------
+        PlanError
+            Positions that do not exist, a memory budget that is too small.
+        """
+        recipe = self._recipe()
+        return driver.make_plan(recipe, self._options(positions, options))[0]
+
+    def test(self, position: Any = 0) -> Trial:
+        """Compute one or a few positions and say what all of them would take.
+
+        Parameters
+        ----------
+        position : int, tuple, slice, list, or mask
+            An index, a tuple on a map, several of them, or a boolean mask.
+
+        Returns
+        -------
+        Trial
+            Outputs (of several positions in ascending order), the time per
+            position, the plan for the whole, and a picture.
+
+        Raises
+        ------
+        PlanError
+            The position does not exist.
+        OutputError
+            The outputs are not what was declared.
+        Exception
+            What the computation raises.
+
+        Notes
+        -----
+        Writes nothing. Runs in this process, so a debugger works.
+        """
+        recipe = self._recipe()
+        flat = flat_positions(position, self.map_shape)
+        single = isinstance(position, (int, np.integer, tuple))
+        trial = try_positions(recipe, flat, single=single)
+        self._seconds_per_position = trial.seconds_per_position
+        return trial
+
+    def compute(
+        self,
+        *,
+        engine: Any = "auto",
+        workers: int | None = None,
+        memory: float | str | None = None,
+        positions: Any = None,
+        override: bool = False,
+        on_error: str = "record",
+        retry_failed: bool = False,
+        time_limit: float | str | None = None,
+        checkpoint: float = 10,
+        progress: bool | None = None,
+    ) -> Results:
+        """Compute all positions, or go on, or return what is there.
+
+        Parameters
+        ----------
+        engine : {"auto", "serial", "local"} or Engine
+            ``"local"``: worker processes. ``"auto"``: those when they pay, else
+            ``"serial"``, this process alone.
+        workers : int, optional
+            How many; default the cores this process may use.
+        memory : int or str, optional
+            Bytes, or ``"2 GB"``, for all processes together; default half of what
+            is available (in the cgroup, where there is one).
+        positions : slice, mask, index or indices, optional
+            Compute only these now. The others can follow into the same results.
+        override : bool
+            Compute anew, into another file. An unfinished run that was made this
+            way is gone on with.
+        on_error : {"record", "raise"}
+            Record a failing position and go on, or stop and raise.
+        retry_failed : bool
+            Compute just the positions that failed.
+        time_limit : float or str, optional
+            Seconds, or ``"3h50m"``, after which it stops cleanly.
+        checkpoint : float
+            Seconds after which finished positions are durable; what a kill loses.
+        progress : bool, optional
+            Show a bar; default on a terminal and in notebooks.
+
+        Returns
+        -------
+        Results
+            When every requested position is done or failed; failures give one
+            warning.
+
+        Raises
+        ------
+        NotFinished
+            Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
+            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt).
+        UnitFailed
+            ``on_error="raise"``, or the computation fails everywhere.
+        OutputError
+            The first outputs are not what was declared.
+        RunBusy
+            Another process computes this run.
+        PlanError, TargetError, RunFileError, WorkerDied
+            See there.
+
+        Notes
+        -----
+        Writes one run file into the target folder, and two small lock files for
+        the time of the run. Never changes the source.
+        """
+        options = {
+            "engine": engine,
+            "workers": workers,
+            "memory": memory,
+            "override": override,
+            "on_error": on_error,
+            "retry_failed": retry_failed,
+            "time_limit": time_limit,
+            "checkpoint": checkpoint,
+            "progress": progress,
+        }
+        return driver.compute(self._recipe(), self._options(positions, options))
+
+    def _options(self, positions: Any, options: dict[str, Any]) -> Options:
+        chosen = None
+        if positions is not None:
+            flat = flat_positions(positions, self.map_shape)
+            chosen = PositionSet.of(self._geometry.size, flat)
+        return Options(positions=chosen, **options)
+
+    # How it is resolved.
+
+    def _recipe(self) -> Recipe:
+        outputs = self._outputs()
+        with Reader(self._source) as reader:
+            document = self._document(reader, outputs)
+            contents = reader.contents() if reader.growable else None
+        digest = identity.digest(document)
+        name = type(self).__name__
+        return Recipe(
+            process=self,
+            source=self._source,
+            inputs=self._inputs,
+            outputs=outputs,
+            geometry=self._geometry,
+            footprint=self._footprint(outputs),
+            shelf=Shelf(self._folder, _prefix(self._source, name), digest),
+            birth=Birth(
+                identity=digest,
+                document=document,
+                process=name,
+                outputs=outputs,
+                provenance=self._provenance(),
+                source_text=identity.source_text(type(self)) or "",
+                source={
+                    "source": str(self._source),
+                    "length": self._geometry.map_shape[0],
+                    "contents": contents,
+                },
+            ),
+            open_reader=functools.partial(Reader, self._source),
+            seconds_per_position=self._seconds_per_position,
+        )
+
+    def _document(self, reader: Reader, outputs: dict[str, Output]) -> dict[str, Any]:
+        """Everything that can change results, as plain JSON."""
+        inputs = {}
+        for name, ref in self._inputs.items():
+            with Reader(ref) as other:
+                print_of_input = other.fingerprint(full=self._full)
+            inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
+        return {
+            "schema": identity.SCHEMA,
+            "process": type(self).__name__,
+            "version": self._version_document(),
+            "parameters": self._parameter_document(),
+            "outputs": {name: output.identity() for name, output in outputs.items()},
+            "position_axes": list(self._source.position_axes),
+            "source": reader.fingerprint(full=self._full),
+            "inputs": inputs,
+        }
+
+    def _version_document(self) -> Any:
+        if self.version is not None:
+            return identity.encode(self.version, "version")
+        text = identity.source_text(type(self))
+        if text is None:
+            msg = (
+                f"the source text of {type(self).__name__} cannot be found, so a "
+                "changed algorithm would not be noticed; declare version = 1 in it"
+            )
+            raise DeclarationError(msg)
+        return {"source_text": identity.text_digest(identity.normalised_source(text))}
+
+    def _parameter_document(self) -> dict[str, Any]:
+        document = {}
+        for name in type(self).param:
+            if name != "name":
+                value = _declared_type(self.param[name], getattr(self, name))
+                document[name] = identity.encode(value, f"the parameter {name!r}")
+        return document
+
+    def _footprint(self, outputs: dict[str, Output]) -> Footprint:
+        geometry = self._geometry
+        inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
+        for ref in self._inputs.values():
+            with Reader(ref) as reader:
+                inputs += reader.geometry.row_bytes
+        results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
+        if hasattr(self, "block_computation"):
+            # What the method returns, and a copy where its dtype is another.
+            return Footprint(inputs, 2 * results, self._scratch_bytes)
+        # One position is at work at a time, whatever the block.
+        return Footprint(inputs, results, lambda _: self._scratch_bytes(1))
+
+    def _scratch_bytes(self, count: int) -> int:
+        if callable(self.scratch):
+            return int(self.scratch(count))
+        return int(self.scratch) * count
+
+    def _provenance(self) -> dict[str, str]:
+        from resumable import __version__
+
+        cls = type(self)
+        return {
+            "resumable_version": __version__,
+            "h5py_version": h5py.__version__,
+            "hdf5_version": h5py.version.hdf5_version,
+            "numpy_version": np.__version__,
+            "python_version": platform.python_version(),
+            "platform": platform.platform(),
+            "host": socket.gethostname(),
+            "process": f"{cls.__module__}.{cls.__qualname__}",
+            "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
+            "start_time": _now(),
+            "source_file": self._source.path,
+            "source_dataset": self._source.dataset,
+        }
+
+    def __repr__(self) -> str:
+        values = "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name in type(self).param
+            if name not in ("name", "seed")
+        )
+        return f"{type(self).__name__}({str(self._source)!r}{values})"
+
+
+def _now() -> str:
+    import datetime as dt
+
+    return dt.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _declared_type(parameter: Any, value: Any) -> Any:
+    """Give a value the type its parameter declares: 1 is 1.0 where it is a float."""
+    if isinstance(parameter, param.Number) and not isinstance(parameter, param.Integer):
+        return value if value is None else float(value)
+    if isinstance(parameter, param.NumericTuple) and value is not None:
+        return [float(item) for item in value]
+    return value
+
+
+def _target_folder(target: str | Path | None, source: SourceRef) -> Path:
+    chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
+    if chosen is None:
+        if not source.path:
+            msg = (
+                "a source without data has no folder; give target= one for the results"
+            )
+            raise TargetError(msg)
+        return Path(source.path).parent
+    folder = Path(chosen)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        msg = f"the target folder {folder} {what}; make it first"
+        raise TargetError(msg)
+    return folder
+
+
+def _prefix(source: SourceRef, process: str) -> str:
+    """Start of the names of run files: source, dataset, process."""
+    stem = Path(source.path).stem if source.path else str(source.count)
+    text = f"{stem}-{source.name}-{process}"
+    return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)
+
+
+def map_function(
+    function: Callable[..., Any],
+    source: Any,
+    outputs: Any = None,
+    *,
+    target: str | Path | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    position_axes: int | tuple[int, ...] = 0,
+    version: int | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Results:
+    """Run a plain function over all positions, resumable like a :class:`Process`.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(spectrum, **inputs, **parameters)`` computes one position. Its
+        name is the process name; its source text is part of the identity unless
+        `version` is given.
+    source, target, inputs, position_axes
+        As for :class:`Process`.
+    outputs : Output or dict of Output, optional
+        What it returns; one Output is called ``"result"``. Default one float.
+    version : int or str, optional
+        Raise it when the function changes; then its text does not count.
+    options : dict, optional
+        Arguments of :meth:`Process.compute`, for example ``{"workers": 4}``.
+    **parameters
+        Passed to the function, and part of the identity, as its defaults are.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    DeclarationError
+        A lambda without `version`, a function that does not take the parameters.
+    ResumableError
+        As :class:`Process` and :meth:`Process.compute` raise.
+    """
+    process = _process_of(function, outputs, version, inputs, parameters)
+    made = process(source, target, inputs=inputs, position_axes=position_axes)
+    return made.compute(**(options or {}))
+
+
+def _process_of(
+    function: Callable[..., Any],
+    outputs: Any,
+    version: int | str | None,
+    inputs: Mapping[str, Any] | None,
+    parameters: dict[str, Any],
+) -> type[Process]:
+    """Make a Process class of a function and the values of its parameters."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if version is None:
+        version = _function_version(function, name)
+    try:
+        bound = inspect.signature(function).bind(
+            None, **dict.fromkeys(inputs or {}), **parameters
+        )
+    except TypeError as error:
+        msg = f"{name} cannot be called with these parameters: {error}"
+        raise DeclarationError(msg) from error
+    bound.apply_defaults()
+    first = next(iter(bound.arguments))
+    values = {
+        key: value
+        for key, value in bound.arguments.items()
+        if key not in (first, *(inputs or {}))
+    }
+    for key, parameter in bound.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            values.update(values.pop(key))
+            values = {k: v for k, v in values.items() if k not in (inputs or {})}
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            values.pop(key)
+    if outputs is None or isinstance(outputs, Output):
+        outputs = {"result": outputs or Output()}
+    document = {
+        key: identity.encode(value, f"the parameter {key!r}")
+        for key, value in values.items()
+    }
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace.update(
+            __doc__=function.__doc__,
+            __module__=getattr(function, "__module__", __name__),
+            version=version,
+            outputs=outputs,
+            unit_computation=staticmethod(functools.partial(function, **values)),
+            _parameter_document=lambda self: document,
+        )
+
+    made: type[Process] = types.new_class(name, (Process,), {}, fill)
+    return made
+
+
+def _function_version(function: Callable[..., Any], name: str) -> Any:
+    """Digest of a function's source and of what it has closed over."""
+    plain = inspect.unwrap(function)
+    if name == "<lambda>":
+        msg = "a lambda has no text of its own to tell it by; use def, or give version="
+        raise DeclarationError(msg)
+    try:
+        text = inspect.getsource(plain)
+    except (OSError, TypeError) as error:
+        msg = f"the source text of {name} cannot be found; give version="
+        raise DeclarationError(msg) from error
+    closed = (
+        inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
+    )
+    document = {
+        "text": identity.normalised_source(text),
+        "closed_over": {
+            key: identity.encode(value, f"{key!r}, used by {name} from outside,")
+            for key, value in sorted(closed.items())
+        },
+    }
+    return f"text {identity.digest(document)}"

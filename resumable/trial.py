@@ -1,0 +1,218 @@
+"""Trying a computation on a few positions, writing nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import html
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable import driver
+from resumable.batch import Computer
+from resumable.errors import PlanError
+from resumable.units import format_seconds
+
+if TYPE_CHECKING:
+    from resumable.driver import Recipe
+    from resumable.plan import Plan
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: The computation is repeated on the tested positions until this much time is
+#: measured, so that the first call's imports and compilation do not count.
+_MEASURED_S = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a test found. Print it, or show it in a notebook."""
+
+    positions: list[Any]
+    """Tested positions: ints, or tuples on a map."""
+    spectra: Array
+    """Their data, one row per position."""
+    outputs: dict[str, Any]
+    """Output name -> value; with a leading axis when several were asked for."""
+    rows: dict[str, Array]
+    """Output name -> values of all tested positions, one row each."""
+    seconds_per_position: float
+    """Time of the computation alone."""
+    plan: Plan
+    """What ``compute()`` would do, with the expected time."""
+    process: Any
+    """The Process, for its way of drawing."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.outputs[name]
+
+    def __str__(self) -> str:
+        lines = [f"position {_few(self.positions)}"]
+        for name, value in self.outputs.items():
+            text = np.array2string(np.asarray(value), threshold=20, precision=6)
+            lines.append(f"  {name} = {text}".replace("\n", "\n    "))
+        lines.append(f"  {format_seconds(self.seconds_per_position)} per position")
+        return "\n".join([*lines, str(self.plan)])
+
+    @property
+    def figure(self) -> Any:
+        """Picture of data and result, a matplotlib Figure.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is missing; how to install it is in the message.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            msg = "drawing needs matplotlib: pip install resumable-hdf5[plot]"
+            raise ImportError(msg) from error
+        count = min(len(self.positions), 4)
+        figure = Figure(figsize=(8, 2.6 * count), layout="constrained")
+        grid = figure.subplots(count, 2, squeeze=False)
+        for row, axes in enumerate(grid):
+            values = {name: rows[row] for name, rows in self.rows.items()}
+            self.process.draw(
+                tuple(axes), self.positions[row], self.spectra[row], values
+            )
+        return figure
+
+    def _repr_html_(self) -> str:
+        text = f"<pre>{html.escape(str(self))}</pre>"
+        with contextlib.suppress(ImportError):
+            import base64
+            import io
+
+            picture = io.BytesIO()
+            self.figure.savefig(picture, format="png")
+            code = base64.b64encode(picture.getvalue()).decode()
+            text += f'<img alt="tested positions" src="data:image/png;base64,{code}">'
+        return text
+
+
+def _few(positions: list[Any]) -> str:
+    text = ", ".join(map(str, positions[:5]))
+    return text + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")
+
+
+def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
+    """Compute some positions in this process.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is wanted.
+    flat : ndarray of int
+        Flat positions, ascending.
+    single : bool
+        One was asked for: outputs have no axis for it.
+
+    Raises
+    ------
+    PlanError
+        There are no positions.
+    Exception
+        What the computation raises, with the position as a note.
+    """
+    if not len(flat):
+        msg = "no position to test: the selection is empty"
+        raise PlanError(msg)
+    computer = Computer(
+        recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
+    )
+    with contextlib.closing(computer):
+        spectra, values, seconds = _compute(computer, flat)
+    plan, _ = driver.make_plan(recipe, driver.Options())
+    shape = recipe.geometry.map_shape
+    names = (
+        flat.tolist()
+        if len(shape) == 1
+        else list(
+            zip(*(i.tolist() for i in np.unravel_index(flat, shape)), strict=True)
+        )
+    )
+    return Trial(
+        positions=names,
+        spectra=spectra,
+        outputs={n: v[0] for n, v in values.items()} if single else values,
+        rows=values,
+        seconds_per_position=seconds,
+        plan=dataclasses.replace(plan, seconds_per_position=seconds),
+        process=recipe.process,
+    )
+
+
+def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
+    """Read and compute the positions; time the second and further rounds."""
+    seconds = 0.0
+    rounds = 0
+    # Read apart from the rounds: the computation may change its rows in place.
+    shown, _ = _read(computer, flat)
+    while True:
+        rows, inputs = _read(computer, flat)
+        began = time.perf_counter()
+        values = _once(computer, rows, inputs, flat)
+        took = time.perf_counter() - began
+        if rounds == 0:
+            first_values, first_took = values, took
+        else:
+            seconds += took
+        rounds += 1
+        if first_took > _MEASURED_S or seconds + took > _MEASURED_S:
+            break
+    measured = seconds / (rounds - 1) if rounds > 1 else first_took
+    return shown, first_values, measured / len(flat)
+
+
+def _read(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array]]:
+    parts = [computer.read(int(position), np.ones(1, bool)) for position in flat]
+    rows = np.concatenate([part for part, _ in parts])
+    names = parts[0][1]
+    return rows, {n: np.concatenate([given[n] for _, given in parts]) for n in names}
+
+
+def _once(
+    computer: Computer, rows: Array, inputs: dict[str, Array], flat: Array
+) -> dict[str, Array]:
+    if hasattr(computer.process, "block_computation"):
+        return computer.block(rows, inputs, flat)
+    loop = computer.units(rows, inputs, flat)
+    loop.run(0, len(flat), stop_on_error=True)
+    if loop.exceptions:
+        index, error = loop.exceptions[0]
+        error.add_note(f"at position {int(flat[index])}")
+        raise error
+    return loop.values
+
+
+def draw_default(
+    axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
+) -> None:
+    """Draw the data as a line or an image, and the first numbers that came out."""
+    left, right = axes
+    _draw_array(left, np.asarray(spectrum))
+    left.set_title(f"position {position}", fontsize="medium")
+    for name, value in outputs.items():
+        array = np.asarray(value)
+        if array.dtype.names is not None or array.dtype.kind not in "biufc":
+            continue
+        _draw_array(right, array)
+        right.set_title(name, fontsize="medium")
+        return
+    right.set_axis_off()
+
+
+def _draw_array(axes: Any, array: Array) -> None:
+    array = np.abs(array) if array.dtype.kind == "c" else array
+    if array.dtype.names is not None:
+        axes.set_axis_off()
+    elif array.ndim == 0:
+        axes.text(0.5, 0.5, f"{array[()]:.6g}", ha="center", va="center", fontsize=16)
+        axes.set_axis_off()
+    elif array.ndim == 1:
+        axes.plot(array, "." if len(array) < 10 else "-")
+    else:
+        axes.imshow(array.reshape(-1, *array.shape[-2:])[0], aspect="auto")

@@ -1,0 +1,80 @@
+"""Sizes and durations as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from resumable.errors import PlanError
+
+_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_bytes(size: float | str) -> int:
+    """Turn ``"2 GB"``, ``"512 MiB"`` or a number of bytes into bytes.
+
+    Raises
+    ------
+    PlanError
+        It is not a size, or not positive.
+    """
+    text = str(size).strip().lower()
+    match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)\s*([kmgt]?)(i?)b?", text)
+    if match is None:
+        msg = f"{size!r} is not a size; write for example '2 GB' or '512 MiB'"
+        raise PlanError(msg)
+    number, prefix, binary = match.groups()
+    result = int(float(number) * (_BINARY if binary and prefix else _SIZES)[prefix])
+    if result <= 0:
+        msg = f"a size must be positive, not {size!r}"
+        raise PlanError(msg)
+    return result
+
+
+def parse_seconds(duration: float | str) -> float:
+    """Turn ``"3h50m"``, ``"90 s"`` or a number of seconds into seconds.
+
+    Raises
+    ------
+    PlanError
+        It is not a duration, or not positive.
+    """
+    text = str(duration).strip().lower().replace(" ", "")
+    seconds = 0.0
+    if re.fullmatch(r"\d+\.?\d*(?:e-?\d+)?|\.\d+", text):
+        seconds = float(text)
+    elif re.fullmatch(r"(?:\d+\.?\d*[dhms])+", text):
+        parts = re.findall(r"(\d+\.?\d*)([dhms])", text)
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds <= 0:
+        msg = (
+            f"{duration!r} is not a duration; write for example '3h50m' or 90 (seconds)"
+        )
+        raise PlanError(msg)
+    return seconds
+
+
+def format_bytes(size: float) -> str:
+    """Write bytes for people: ``1.5 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people: ``3 h 50 min``."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes / 1440:.3g} days"

@@ -1,0 +1,245 @@
+"""What a worker writes: rows, then a sync, then the status. Nothing else.
+
+Rows go to the page cache at once. A thread makes them durable and marks them, at
+the checkpoint interval or after so many bytes, while the worker computes on. So
+the status never runs ahead of the rows on the disk, and waiting for the disk
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable import disk
+from resumable.errors import RunBusy
+from resumable.positions import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from resumable.runfile import Header
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Rows are committed after this many bytes even before the checkpoint, so that
+#: the disk works while the worker computes and the last commit is short.
+COMMIT_BYTES = 32 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WriteTarget:
+    """Where to write; can be sent to a worker."""
+
+    path: Path
+    """The run file."""
+    header: Header
+    """Its offsets."""
+    claim: Path
+    """File whose text names the session that may write."""
+    writers: Path
+    """File that every writer holds a shared lock on."""
+    token: str
+    """Name of this session."""
+    checkpoint_s: float
+    """Seconds after which rows are committed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Marks:
+    """Rows that are written but not yet marked."""
+
+    start: int
+    done: Array
+    failed: Array
+
+
+class RowWriter:
+    """Writes rows and status of one worker; one per process and run.
+
+    Parameters
+    ----------
+    target : WriteTarget
+        Where.
+
+    Raises
+    ------
+    RunBusy
+        The session this worker belongs to is over.
+    """
+
+    def __init__(self, target: WriteTarget) -> None:
+        self._target = target
+        self._header = target.header
+        self._lock_file = disk.LockFile(target.writers)
+        # A new session takes this lock exclusively before it reads the status, so
+        # from here on until we die it waits for us.
+        if not self._lock_file.acquire(exclusive=False, patience=10):
+            self._refuse()
+        if target.token not in disk.LockFile(target.claim).read_text():
+            self._lock_file.release()
+            self._refuse()
+        self._fd = os.open(target.path, os.O_RDWR | os.O_CLOEXEC)
+        # Other HDF5 readers get in beside a shared lock, HDF5 writers do not.
+        disk.try_lock(self._fd, exclusive=False)
+        self._marks: list[_Marks] = []
+        self._bytes = 0
+        self._oldest = 0.0
+        self._asked = self._closing = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(
+            target=self._commit_loop, name="resumable-commit", daemon=True
+        )
+        self._thread.start()
+
+    def _refuse(self) -> None:
+        msg = f"the session of this worker on {self._target.path} is over"
+        raise RunBusy(msg)
+
+    def write(
+        self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
+    ) -> None:
+        """Write the rows of a span of positions; they are marked later.
+
+        Parameters
+        ----------
+        start : int
+            First position of the span.
+        done, failed : ndarray of bool
+            Which positions of the span were computed, or failed. The others are
+            not touched.
+        values : dict of ndarray
+            Output name -> rows of the done and failed positions, in order (the
+            fill value for failed ones).
+
+        Raises
+        ------
+        OSError
+            As the disk says; from an earlier commit, too.
+        """
+        self._raise_error()
+        written = 0
+        touched = done | failed
+        for name, rows in values.items():
+            output = self._header.outputs[name]
+            offset = self._header.offsets[name]
+            taken = 0
+            for first, last in runs(touched).tolist():
+                part = rows[taken : taken + last - first]
+                place = offset + (start + first) * output.row_bytes
+                disk.write_at(self._fd, part.view(np.uint8).reshape(-1), place)
+                taken += last - first
+                written += part.nbytes
+        with self._changed:
+            if not self._marks:
+                self._oldest = time.monotonic()
+                self._changed.notify_all()
+            self._marks.append(_Marks(start, done.copy(), failed.copy()))
+            self._bytes += written
+            if self._bytes >= COMMIT_BYTES:
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Return when everything written is durable and marked durably."""
+        with self._changed:
+            self._asked = True
+            self._changed.notify_all()
+            while self._asked and self._error is None:
+                self._changed.wait()
+        self._raise_error()
+
+    def close(self) -> None:
+        """Commit what is written and close the file.
+
+        Raises
+        ------
+        OSError
+            The last commit failed; what it held is left pending.
+        """
+        try:
+            if self._error is None:
+                self.flush()
+        finally:
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
+            self._thread.join()
+            os.close(self._fd)
+            self._lock_file.release()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _commit_loop(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._closing or self._due()):
+                    self._changed.wait(self._patience())
+                if self._closing:
+                    return
+                marks, self._marks, self._bytes = self._marks, [], 0
+                asked = self._asked
+            try:
+                self._commit(marks, durable=asked)
+            except OSError as error:
+                # Never tried again: after a failed sync the system forgets which
+                # pages it lost. What was not marked is computed again.
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                if asked and not self._marks:
+                    self._asked = False
+                self._changed.notify_all()
+
+    def _due(self) -> bool:
+        if self._asked:
+            return True
+        if not self._marks:
+            return False
+        age = time.monotonic() - self._oldest
+        return self._bytes >= COMMIT_BYTES or age >= self._target.checkpoint_s
+
+    def _patience(self) -> float | None:
+        if not self._marks:
+            return None
+        return max(0.0, self._oldest + self._target.checkpoint_s - time.monotonic())
+
+    def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
+        if marks:
+            disk.sync(self._fd)
+            for mark in marks:
+                self._mark(mark)
+        if durable:
+            disk.sync(self._fd)
+
+    def _mark(self, mark: _Marks) -> None:
+        """Set the status of a span, done before failed is cleared: done wins.
+
+        The bytes between are written back as they are: within a session a span
+        belongs to one worker, and between sessions nobody writes.
+        """
+        changes = (
+            ("completed_positions", mark.done, mark.done),
+            ("failed_positions", mark.done | mark.failed, mark.failed),
+        )
+        for name, where, value in changes:
+            if not where.any():
+                continue
+            offset = self._header.offsets[name] + mark.start
+            if where.all():
+                status = np.empty(len(where), np.uint8)
+            else:
+                old = disk.read_at(self._fd, len(where), offset)
+                status = np.frombuffer(old, np.uint8).copy()
+            status[where] = value[where]
+            disk.write_at(self._fd, status, offset)
