@@ -6,8 +6,6 @@ run it again and it goes on.
 
 from __future__ import annotations
 
-import logging
-
 from resumable.errors import (
     DeclarationError,
     IdentityError,
@@ -55,5 +53,3 @@ __all__ = [
     "map",
     "open",
 ]
-
-logging.getLogger("resumable").addHandler(logging.NullHandler())

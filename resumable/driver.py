@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("resumable")
 
+#: A second Ctrl-C counts as one after this many seconds.
+_SECOND_PRESS_S = 0.5
+
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
 
@@ -115,7 +118,7 @@ class Options:
             msg = f"workers must be a whole number from 1, not {self.workers!r}"
             raise PlanError(msg)
         if not self.checkpoint > 0:
-            msg = f"checkpoint must be a positive number of seconds, not {self.checkpoint}"
+            msg = f"checkpoint must be a positive time in s, not {self.checkpoint}"
             raise PlanError(msg)
         if self.time_limit is not None:
             parse_seconds(self.time_limit)
@@ -532,6 +535,7 @@ class _Session:
         if self._stop.by_keyboard and _in_notebook():
             # A SystemExit there prints advice on leaving the interpreter.
             return KeyboardInterrupt(message)
+        logger.warning("%s", message)
         return NotFinished(message, results)
 
     def _finish(self, results: Results) -> None:
@@ -565,6 +569,7 @@ class _StopRequest:
         if time_limit is not None:
             self._deadline = time.monotonic() + parse_seconds(time_limit)
         self._signal: int | None = None
+        self._signal_time = 0.0
 
     @property
     def requested(self) -> bool:
@@ -603,8 +608,12 @@ class _StopRequest:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
         if self._signal == number == signal.SIGINT:
-            # The second Ctrl-C: she does not want to wait for the position.
-            raise KeyboardInterrupt
-        self._signal = number
+            # Launchers pass one Ctrl-C on twice; a later one means that she does
+            # not want to wait for the position at work.
+            if now - self._signal_time > _SECOND_PRESS_S:
+                raise KeyboardInterrupt
+            return
+        self._signal, self._signal_time = number, now
         logger.warning("stopping: what is at work is being committed")

@@ -165,7 +165,7 @@ def _(value: Any, where: str = "value") -> Any:
     return {"set": sorted((encode(item, where) for item in value), key=canonical)}
 
 
-@encode.register
+@encode.register(dict)
 def _(value: dict[Any, Any], where: str = "value") -> Any:
     for key in value:
         if not isinstance(key, str):

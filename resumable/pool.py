@@ -5,10 +5,8 @@ objects, the parent sends it calls of their methods, one at a time, and takes th
 answers as they come. There are no queues, no locks and no threads in the parent:
 it blocks in one place, :meth:`Pool.wait`, on the pipes and on the processes.
 
-Workers are forked from a server process that has imported this library and
-nothing of the user's (``forkserver``), or started afresh (``spawn``). ``__main__``
-is never imported again: objects travel by cloudpickle, so that scripts without a
-guard and classes typed into a notebook work.
+``__main__`` is never imported again: objects travel by cloudpickle, so that scripts
+without a guard and classes typed into a notebook work.
 """
 
 from __future__ import annotations
@@ -17,32 +15,30 @@ import contextlib
 import dataclasses
 import io
 import logging
-import multiprocessing
 import multiprocessing.connection
-import multiprocessing.forkserver
 import os
 import pickle
+import select
 import signal
+import socket
 import sys
 import threading
+import time
 import traceback
-import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from resumable.errors import PlanError, WorkerDied
+from resumable.errors import WorkerDied
+from resumable.launch import start_child, start_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-logger = logging.getLogger("resumable")
-
-#: How workers may be started. fork is not among them: HDF5, threads and BLAS do
-#: not survive it.
-START_METHODS = ("forkserver", "spawn")
-_PRELOADED = ["resumable.batch"]
+#: After its parent's end a worker has this long to end by itself, in seconds.
+_GRACE_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,31 +70,6 @@ class _RemoteTraceback(Exception):
         return "\n\nIn the worker:\n" + str(self.args[0])
 
 
-def start_server(start_method: str) -> None:
-    """Begin to start the server that workers are forked from; does not wait.
-
-    Called as early as workers are sure to be needed, so that the imports of the
-    server go on while the caller does something else.
-    """
-    if start_method != "forkserver":
-        return
-    # Only when the user has not started it with modules of her own.
-    multiprocessing.forkserver.set_forkserver_preload(_PRELOADED)
-    with _main_hidden():
-        multiprocessing.forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Keep multiprocessing from importing the user's script in every worker."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 class Pool:
     """Worker processes that hold objects and answer calls of their methods.
 
@@ -116,16 +87,11 @@ class Pool:
     """
 
     def __init__(self, workers: int, start_method: str = "forkserver") -> None:
-        if start_method not in START_METHODS:
-            msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
-            raise PlanError(msg)
-        self._start_method = start_method
-        self._context: Any = multiprocessing.get_context(start_method)
         start_server(start_method)
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
-        for _ in range(workers):
-            self._add()
+        self._children = [start_child(start_method) for _ in range(workers)]
+        setting = (sys.path, logging.root.getEffectiveLevel(), Path.cwd())
+        for child in self._children:
+            child.connection.send_bytes(pickle.dumps(setting))
 
     def __enter__(self) -> Pool:
         return self
@@ -136,22 +102,7 @@ class Pool:
     @property
     def pids(self) -> list[int]:
         """Process numbers of the workers."""
-        return [process.pid for process in self._processes]
-
-    def _add(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve,
-            args=(theirs, logging.root.getEffectiveLevel(), self._start_method),
-            daemon=True,
-            name=f"resumable-worker-{len(self._pipes)}",
-        )
-        with _main_hidden():
-            process.start()
-        # Ours alone keeps the pipe open, so that a worker's end shows as its end.
-        theirs.close()
-        self._pipes.append(ours)
-        self._processes.append(process)
+        return [child.pid for child in self._children]
 
     def send(self, worker: int, key: str, method: str, *args: Any) -> None:
         """Have a worker call ``objects[key].method(*args)``; does not wait.
@@ -191,54 +142,69 @@ class Pool:
             raise TypeError(msg) from error
         # A worker that has died shows in wait().
         with contextlib.suppress(OSError):
-            self._pipes[worker].send_bytes(data)
+            self._children[worker].connection.send_bytes(data)
 
     def wait(self, timeout: float | None = None) -> list[Answer | Death]:
         """Wait for answers; an empty list when none came in `timeout` seconds."""
-        pipes = {pipe: i for i, pipe in enumerate(self._pipes) if not pipe.closed}
-        sentinels = {self._processes[i].sentinel: i for i in pipes.values()}
-        ready = multiprocessing.connection.wait([*pipes, *sentinels], timeout)
+        pipes = {
+            child.connection: i
+            for i, child in enumerate(self._children)
+            if not child.connection.closed
+        }
         events: list[Answer | Death] = []
-        for pipe, worker in pipes.items():
-            if pipe in ready:
-                events += self._take(worker)
-        for sentinel, worker in sentinels.items():
-            if sentinel in ready:
-                events += self._take(worker)
-                self._pipes[worker].close()
-                self._processes[worker].join()
-                events.append(Death(worker, self._processes[worker].exitcode))
+        for pipe in multiprocessing.connection.wait(list(pipes), timeout):
+            events += self._take(pipes[pipe])  # type: ignore[index]
         return events
 
     def _take(self, worker: int) -> list[Answer | Death]:
-        """Take all that a worker has sent."""
+        """Take all that a worker has sent; the end of its pipe is its death."""
         events: list[Answer | Death] = []
-        pipe = self._pipes[worker]
-        with contextlib.suppress(EOFError, OSError):
-            while pipe.poll(0):
-                kind, *content = pickle.loads(pipe.recv_bytes())
-                if kind == "log":
-                    record = logging.makeLogRecord(content[0])
-                    target = logging.getLogger(record.name)
-                    if target.isEnabledFor(record.levelno):
-                        target.handle(record)
-                elif kind == "value":
-                    events.append(Answer(worker, content[0], None))
-                else:
-                    error, text = content
-                    error.__cause__ = _RemoteTraceback(text)
-                    events.append(Answer(worker, None, error))
+        child = self._children[worker]
+        try:
+            while child.connection.poll(0):
+                answer = self._read(worker, child.connection.recv_bytes())
+                if answer is not None:
+                    events.append(answer)
+        except (EOFError, OSError):
+            child.connection.close()
+            events.append(Death(worker, child.exitcode()))
         return events
 
+    def _read(self, worker: int, data: bytes) -> Answer | None:
+        kind, *content = pickle.loads(data)
+        if kind == "log":
+            record = logging.makeLogRecord(content[0])
+            target = logging.getLogger(record.name)
+            if target.isEnabledFor(record.levelno):
+                target.handle(record)
+            return None
+        if kind == "value":
+            return Answer(worker, content[0], None)
+        error, text = content
+        error.__cause__ = _RemoteTraceback(text)
+        return Answer(worker, None, error)
+
+    def kill(self, worker: int) -> None:
+        """End a worker at once; its death shows in :meth:`wait`."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._children[worker].pid, signal.SIGKILL)
+
     def close(self, patience: float = 2.0) -> None:
-        """End the workers: by closing their pipes, then by force."""
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self._processes:
-            process.join(patience)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+        """End the workers: by hanging up, then by force."""
+        left = [child for child in self._children if not child.connection.closed]
+        deadline = time.monotonic() + patience
+        for child in left:
+            # Our half only, so that the worker's end still shows.
+            with socket.socket(fileno=os.dup(child.connection.fileno())) as ours:
+                ours.shutdown(socket.SHUT_WR)
+        for child in left:
+            with contextlib.suppress(EOFError, OSError):
+                while child.connection.poll(max(0.0, deadline - time.monotonic())):
+                    child.connection.recv_bytes()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+            child.connection.close()
+            child.exitcode()
 
 
 class Line:
@@ -292,10 +258,16 @@ class _LineHandler(logging.Handler):
             self.handleError(record)
 
 
-def _serve(connection: Connection, level: int, start_method: str) -> None:
-    """Run a worker: take messages until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent(start_method)
+def serve(connection: Connection) -> None:
+    """Run a worker: take messages until the parent is gone.
+
+    The first message says how the parent is set up.
+    """
+    sys.path[:], level, folder = pickle.loads(connection.recv_bytes())
+    os.chdir(folder)
+    threading.Thread(
+        target=_watch, args=(connection,), name="resumable-watch", daemon=True
+    ).start()
     line = Line(connection)
     logging.root.handlers[:] = [_LineHandler(line)]
     logging.root.setLevel(level)
@@ -345,29 +317,18 @@ def portable(error: Exception) -> Exception:
     return RuntimeError(f"{type(error).__qualname__}: {error}")
 
 
-def _die_with_parent(start_method: str) -> None:
-    """End this process when its parent ends, however that happens.
+def _watch(connection: Connection) -> None:
+    """End this process when its parent is gone, even in the middle of a call.
 
-    Two nets: a thread that waits for the parent's sentinel, and on Linux the
-    kernel's own signal, which also reaches a worker whose computation holds the
-    interpreter. The latter is sent when the *thread* that made us ends, which for
-    a forked worker is the server's only one, which ends with the parent; a spawned
-    worker's may be any of the user's, so it relies on the first.
+    The kernel tells of the other end's hang-up whether or not messages wait.
     """
-    if start_method == "forkserver" and sys.platform == "linux":
-        import ctypes
-
-        parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is None:  # pragma: no cover - never so in a worker
-        return
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="resumable-watch", daemon=True).start()
+    poll = select.poll()
+    # Hang-ups are reported without being asked for; nothing else is wanted.
+    poll.register(connection.fileno(), 0)
+    poll.poll()
+    # A parent that is there, and only closing its pool, waits this long.
+    time.sleep(_GRACE_S)
+    os._exit(1)
 
 
 def died(event: Death, doing: str) -> WorkerDied:

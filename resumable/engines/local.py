@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resumable import pool as pools
 from resumable.batch import Job, Report, Worker
+from resumable.launch import start_server
 
 if TYPE_CHECKING:
     from resumable.engines import Driver
@@ -88,7 +89,7 @@ class LocalEngine:
             elif server_started is None:
                 left = driver.seconds_left
                 if left is not None and left > WORTH_STARTING_S:
-                    pools.start_server(self._start_method)
+                    start_server(self._start_method)
                     server_started = now
             slow = report.seconds > _SLOW_S
             if hands is None and server_started is not None:

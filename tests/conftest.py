@@ -1,0 +1,77 @@
+"""What several tests need: small files, scripts run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    """Keep the environment of whoever runs the tests out of them."""
+    monkeypatch.delenv("RESUMABLE_TARGET", raising=False)
+
+
+@pytest.fixture
+def make_file(tmp_path):
+    """Return a function that writes datasets into a file and returns its path."""
+
+    def make(name="scan.h5", **datasets):
+        path = tmp_path / name
+        with h5py.File(path, "a") as file:
+            for key, value in datasets.items():
+                if isinstance(value, dict):
+                    file.create_dataset(key, **value)
+                else:
+                    file[key] = value
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def scan(make_file):
+    """Return the source ``scan.h5::/data``, 60 positions of 32 floats."""
+    data = np.random.default_rng(1).normal(size=(60, 32))
+    return make_file(data=data) + "::/data"
+
+
+def data_of(source):
+    """Read the whole dataset of a source."""
+    path, _, name = source.rpartition("::")
+    with h5py.File(path, "r") as file:
+        return file[name][...]
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Return a function that starts a script as a user would, in its folder."""
+    started = []
+
+    def start(text, *arguments, name="script.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        process = subprocess.Popen(
+            [sys.executable, str(path), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
