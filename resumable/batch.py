@@ -14,7 +14,6 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import threadpoolctl
 
 from resumable import machine
 from resumable.errors import OutputError
@@ -148,6 +147,8 @@ class Computer:
             name: self._open.enter_context(Reader(ref)) for name, ref in inputs.items()
         }
         process.setup()
+        import threadpoolctl  # its import costs more than a short run's planning
+
         # After setup, when the libraries of the user's choice are loaded too.
         self._open.enter_context(threadpoolctl.threadpool_limits(1))
 

@@ -69,7 +69,11 @@ class Birth:
 
 
 def give_birth(
-    path: Path, birth: Birth, reader: Reader, requested: PositionSet
+    path: Path,
+    birth: Birth,
+    reader: Reader,
+    requested: PositionSet,
+    ancestor: RunFile | None = None,
 ) -> RunFile:
     """Make a run file; the caller holds the claim on its name.
 
@@ -83,6 +87,8 @@ def give_birth(
         The open source, for coordinates.
     requested : PositionSet
         Positions to reserve disk space for.
+    ancestor : RunFile, optional
+        A run of the same source when it was shorter; its rows are copied in.
 
     Raises
     ------
@@ -95,6 +101,8 @@ def give_birth(
         header = _build(temporary, birth, reader, path.stem)
         with disk.opened(temporary, os.O_RDWR) as fd:
             reserve(fd, header, requested)
+            if ancestor is not None:
+                _inherit(fd, header, ancestor)
             disk.write_at(fd, header.to_bytes(), 0)
             os.fsync(fd)
         if not disk.link_new(temporary, path):
@@ -109,6 +117,19 @@ def give_birth(
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return RunFile(path)
+
+
+def _inherit(fd: int, header: Header, ancestor: RunFile) -> None:
+    """Copy status, rows and failures of a shorter run: the first positions of ours."""
+    names = ["completed_positions", "failed_positions", "failures"]
+    names += [n for n, o in header.outputs.items() if o.per == "position"]
+    with disk.opened(ancestor.path, os.O_RDONLY) as old:
+        for name in names:
+            start, length = ancestor.header.extents()[name]
+            for begin in range(0, length, _RESERVE_STEP):
+                size = min(_RESERVE_STEP, length - begin)
+                part = disk.read_at(old, size, start + begin)
+                disk.write_at(fd, part, header.offsets[name] + begin)
 
 
 def target_error(folder: Path, error: OSError, needed: int) -> TargetError:

@@ -10,7 +10,7 @@ from resumable.identity import differences
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resumable.driver import Recipe
+    from resumable.recipe import Recipe
 
 #: Differences told per run.
 _TOLD = 5

@@ -6,8 +6,6 @@ import contextlib
 import os
 from pathlib import Path
 
-import psutil
-
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -24,6 +22,8 @@ def usable_cores() -> int:
 
 def available_memory() -> int:
     """Bytes that can still be used: free on the host, and left in the cgroup."""
+    import psutil
+
     free = int(psutil.virtual_memory().available)
     left = _cgroup_memory_left()
     return free if left is None else min(free, left)
@@ -31,6 +31,11 @@ def available_memory() -> int:
 
 def resident_memory() -> int:
     """Resident bytes of this process, shared pages counted whole."""
+    with contextlib.suppress(OSError):
+        pages = int((_PROC / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    import psutil  # elsewhere than on Linux
+
     return int(psutil.Process().memory_info().rss)
 
 

@@ -73,8 +73,7 @@ class PositionSet:
 
     def windows(self) -> Iterator[tuple[int, int]]:
         """Bounds of windows that cover all positions."""
-        for start in range(0, self.size, WINDOW):
-            yield start, min(start + WINDOW, self.size)
+        return windows(self.size)
 
     def __len__(self) -> int:
         return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
@@ -100,6 +99,12 @@ class PositionSet:
             found += (start + members[here - seen]).tolist()
             seen += len(members)
         return found
+
+
+def windows(size: int) -> Iterator[tuple[int, int]]:
+    """Bounds of windows that cover the positions 0 to `size`."""
+    for start in range(0, size, WINDOW):
+        yield start, min(start + WINDOW, size)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

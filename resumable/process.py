@@ -20,7 +20,7 @@ from resumable import driver, identity
 from resumable.batch import Cursor
 from resumable.birth import Birth
 from resumable.catalogue import Shelf
-from resumable.driver import Options, Recipe
+from resumable.decision import existing, make_plan
 from resumable.errors import (
     DeclarationError,
     ParameterError,
@@ -29,16 +29,18 @@ from resumable.errors import (
     TargetError,
     near_miss,
 )
-from resumable.explain import Explanation, explain
 from resumable.output import Output, declared
 from resumable.plan import Footprint, Plan
 from resumable.positions import PositionSet, flat_positions
+from resumable.recipe import Options, Recipe
 from resumable.results import ResultArray, Results
 from resumable.source import Reader, SourceRef, refer
-from resumable.trial import Trial, draw_default, try_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from resumable.explain import Explanation
+    from resumable.trial import Trial
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -280,6 +282,8 @@ class Process(param.Parameterized):
         outputs : dict
             Its outputs by name.
         """
+        from resumable.trial import draw_default
+
         draw_default(axes, position, spectrum, outputs)
 
     # What a user asks.
@@ -335,19 +339,27 @@ class Process(param.Parameterized):
     @property
     def duplicates(self) -> list[Results]:
         """Complete runs of exactly this computation, the oldest first."""
-        runs = self._recipe().shelf.runs()
-        return [Results(run.path) for run in runs if run.finished]
+        recipe = self._recipe()
+        return [
+            Results(run.path)
+            for run in recipe.runs()
+            if run.finished and recipe.full_length(run)
+        ]
 
     @property
     def partials(self) -> list[Results]:
         """Unfinished runs of exactly this computation, the oldest first."""
-        runs = self._recipe().shelf.runs()
-        return [Results(run.path) for run in runs if not run.finished]
+        recipe = self._recipe()
+        return [
+            Results(run.path)
+            for run in recipe.runs()
+            if not (run.finished and recipe.full_length(run))
+        ]
 
     @property
     def results(self) -> Results | None:
         """Results that are there, finished or not, else None; computes nothing."""
-        run = driver.existing(self._recipe())
+        run = existing(self._recipe())
         return Results(run.path) if run else None
 
     def explain(self) -> Explanation:
@@ -359,6 +371,8 @@ class Process(param.Parameterized):
             One entry per run of this process on this dataset, with the first
             differences in words. Nothing is written.
         """
+        from resumable.explain import explain
+
         return explain(self._recipe())
 
     def plan(self, positions: Any = None, **options: Any) -> Plan:
@@ -375,7 +389,7 @@ class Process(param.Parameterized):
             Positions that do not exist, a memory budget that is too small.
         """
         recipe = self._recipe()
-        return driver.make_plan(recipe, self._options(positions, options))[0]
+        return make_plan(recipe, self._options(positions, options))[0]
 
     def test(self, position: Any = 0) -> Trial:
         """Compute one or a few positions and say what all of them would take.
@@ -404,6 +418,8 @@ class Process(param.Parameterized):
         -----
         Writes nothing. Runs in this process, so a debugger works.
         """
+        from resumable.trial import try_positions
+
         recipe = self._recipe()
         flat = flat_positions(position, self.map_shape)
         single = isinstance(position, (int, np.integer, tuple))
@@ -423,6 +439,7 @@ class Process(param.Parameterized):
         retry_failed: bool = False,
         time_limit: float | str | None = None,
         checkpoint: float = 10,
+        rechunk: bool = False,
         progress: bool | None = None,
     ) -> Results:
         """Compute all positions, or go on, or return what is there.
@@ -450,6 +467,10 @@ class Process(param.Parameterized):
             Seconds, or ``"3h50m"``, after which it stops cleanly.
         checkpoint : float
             Seconds after which finished positions are durable; what a kill loses.
+        rechunk : bool
+            First copy a source stored across positions (an energy-first stack) into
+            position order, in the target folder; the copy is deleted when the run
+            is complete.
         progress : bool, optional
             Show a bar; default on a terminal and in notebooks.
 
@@ -487,6 +508,7 @@ class Process(param.Parameterized):
             "retry_failed": retry_failed,
             "time_limit": time_limit,
             "checkpoint": checkpoint,
+            "rechunk": rechunk,
             "progress": progress,
         }
         return driver.compute(self._recipe(), self._options(positions, options))
@@ -505,7 +527,9 @@ class Process(param.Parameterized):
         with Reader(self._source) as reader:
             document = self._document(reader, outputs)
             contents = reader.contents() if reader.growable else None
+            self._geometry = reader.geometry
         digest = identity.digest(document)
+        text = identity.source_text(type(self)) or ""
         name = type(self).__name__
         return Recipe(
             process=self,
@@ -521,11 +545,12 @@ class Process(param.Parameterized):
                 process=name,
                 outputs=outputs,
                 provenance=self._provenance(),
-                source_text=identity.source_text(type(self)) or "",
+                source_text=text,
                 source={
                     "source": str(self._source),
                     "length": self._geometry.map_shape[0],
                     "contents": contents,
+                    "text": _text_digest(text),
                 },
             ),
             open_reader=functools.partial(Reader, self._source),
@@ -560,7 +585,7 @@ class Process(param.Parameterized):
                 "changed algorithm would not be noticed; declare version = 1 in it"
             )
             raise DeclarationError(msg)
-        return {"source_text": identity.text_digest(identity.normalised_source(text))}
+        return {"source_text": _text_digest(text)}
 
     def _parameter_document(self) -> dict[str, Any]:
         document = {}
@@ -614,6 +639,10 @@ class Process(param.Parameterized):
             if name not in ("name", "seed")
         )
         return f"{type(self).__name__}({str(self._source)!r}{values})"
+
+
+def _text_digest(text: str) -> str:
+    return identity.text_digest(identity.normalised_source(text)) if text else ""
 
 
 def _now() -> str:

@@ -24,7 +24,7 @@ from resumable.disk import opened, read_at, sync, write_at
 from resumable.errors import RunFileError
 from resumable.identity import canonical, decode_dtype, encode_dtype
 from resumable.output import Output
-from resumable.positions import PositionSet
+from resumable.positions import PositionSet, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -347,8 +347,13 @@ class RunFile:
         with opened(self.path, os.O_RDONLY) as fd:
             return read_at(fd, 1, self.header.offsets["finished"]) == b"\1"
 
-    def scan(self) -> Iterator[tuple[int, Array, Array]]:
+    def scan(self, size: int | None = None) -> Iterator[tuple[int, Array, Array]]:
         """Go through the status window by window.
+
+        Parameters
+        ----------
+        size : int, optional
+            Go on as far, with positions that are neither done nor failed.
 
         Yields
         ------
@@ -359,17 +364,24 @@ class RunFile:
         """
         offsets = self.header.offsets
         with opened(self.path, os.O_RDONLY) as fd:
-            for start, stop in PositionSet(self.size, np.empty(0, np.uint8)).windows():
-                count = stop - start
+            for start, stop in windows(size or self.size):
+                count = max(0, min(stop, self.size) - start)
                 done, failed = (
-                    np.frombuffer(read_at(fd, count, offsets[name] + start), np.uint8)
+                    np.frombuffer(
+                        read_at(fd, count, offsets[name] + start)
+                        + bytes(stop - start - count),
+                        np.uint8,
+                    )
                     == 1
                     for name in ("completed_positions", "failed_positions")
                 )
                 yield start, done, failed & ~done
 
     def select(
-        self, keep: Callable[[Array, Array], Array], within: PositionSet | None = None
+        self,
+        keep: Callable[[Array, Array], Array],
+        within: PositionSet | None = None,
+        size: int | None = None,
     ) -> PositionSet:
         """Return the positions for which ``keep(done, failed)`` holds.
 
@@ -379,9 +391,12 @@ class RunFile:
             Takes and returns boolean arrays.
         within : PositionSet, optional
             Only among these.
+        size : int, optional
+            Positions of the source by now; those beyond this file are neither done
+            nor failed.
         """
-        result = PositionSet(self.size)
-        for start, done, failed in self.scan():
+        result = PositionSet(size or self.size)
+        for start, done, failed in self.scan(result.size):
             members = keep(done, failed)
             if within is not None:
                 members = members & within.window(start, start + len(done))

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable import driver
 from resumable.batch import Computer
+from resumable.decision import make_plan
 from resumable.errors import PlanError
+from resumable.recipe import Options
 from resumable.units import format_seconds
 
 if TYPE_CHECKING:
-    from resumable.driver import Recipe
     from resumable.plan import Plan
+    from resumable.recipe import Recipe
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -125,7 +126,7 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
     )
     with contextlib.closing(computer):
         spectra, values, seconds = _compute(computer, flat)
-    plan, _ = driver.make_plan(recipe, driver.Options())
+    plan, _ = make_plan(recipe, Options())
     shape = recipe.geometry.map_shape
     names = (
         flat.tolist()

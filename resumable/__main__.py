@@ -1,0 +1,5 @@
+"""``python -m resumable`` is the command ``resumable``."""
+
+from resumable.cli import main
+
+main()

@@ -1,0 +1,158 @@
+"""What a session will do: look at what is there, and plan. Nothing is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resumable import engines, machine
+from resumable.plan import Plan, fit_memory
+from resumable.rechunk import in_position_order, worth_it
+from resumable.units import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resumable.positions import PositionSet
+    from resumable.recipe import Options, Recipe
+    from resumable.runfile import RunFile
+
+#: Read amplification above which a rechunked copy is advised.
+ADVISED_ABOVE = 3.0
+
+
+def existing(recipe: Recipe) -> RunFile | None:
+    """Return the run to go on with or return: the newest, complete ones first."""
+    runs = recipe.runs()
+    whole = [run for run in runs if recipe.full_length(run)]
+    complete = [run for run in whole if run.finished]
+    if complete or whole:
+        return (complete or whole)[-1]
+    return max(runs, key=lambda run: run.size, default=None)
+
+
+def _to_override(recipe: Recipe) -> RunFile | None:
+    """Return the run that ``override=True`` goes on with, None to begin anew.
+
+    An unfinished run that itself was made by override is gone on with: otherwise
+    the same line, run again after a kill, would begin again each time.
+    """
+    runs = recipe.runs()
+    if len(runs) > 1 and not runs[-1].finished:
+        return runs[-1]
+    return None
+
+
+def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
+    """Decide what a session will do; reads the status, writes nothing.
+
+    Raises
+    ------
+    PlanError
+        The memory budget is too small, an option makes no sense.
+    RunFileError
+        The file that has this run's name is damaged.
+    """
+    run = _to_override(recipe) if options.override else existing(recipe)
+    if run is None and not options.override:
+        damaged = recipe.shelf.damaged()
+        if damaged:
+            raise damaged[-1]
+    action, reason, pending = _decide(recipe, options, run)
+    geometry = recipe.geometry
+    if options.rechunk and worth_it(geometry):
+        geometry = in_position_order(geometry)
+    workers = int(options.workers or machine.usable_cores())
+    engine = engines.choose(options.engine, workers)
+    memory = _budget(options.memory)
+    blocks = fit_memory(
+        recipe.footprint,
+        geometry,
+        memory=memory,
+        workers=engine.workers,
+        local=engine.own_processes,
+    )
+    amplification = geometry.amplification(blocks.rows)
+    notes = []
+    if amplification > ADVISED_ABOVE:
+        notes.append(
+            "the source's chunks run across positions, so much is read again and "
+            "again: rechunk=True first makes a copy in position order, of "
+            f"{format_bytes(recipe.geometry.row_bytes * recipe.geometry.size)}"
+        )
+    if blocks.workers < engine.workers:
+        notes.append(
+            f"{format_bytes(memory)} is enough for {blocks.workers} of "
+            f"{engine.workers} workers"
+        )
+    plan = Plan(
+        action=action,
+        reason=reason,
+        path=str(_path_of(recipe, run)),
+        positions=geometry.size,
+        pending=pending,
+        engine=engine.name if options.engine != "auto" else "auto",
+        workers=blocks.workers,
+        memory_bytes=memory,
+        share_bytes=blocks.share_bytes,
+        block=blocks.rows,
+        block_bytes=recipe.footprint(blocks.rows),
+        quantum=geometry.quantum,
+        read_amplification=amplification,
+        output_bytes=sum(
+            o.row_bytes * (geometry.size if o.per == "position" else 1)
+            for o in recipe.outputs.values()
+        ),
+        checkpoint_s=float(options.checkpoint),
+        notes=tuple(notes),
+        seconds_per_position=recipe.seconds_per_position,
+    )
+    return plan, run
+
+
+def _path_of(recipe: Recipe, run: RunFile | None) -> Path:
+    """Return where a session writes: a grown source needs a new, longer file."""
+    if run is not None and recipe.full_length(run):
+        return run.path
+    return recipe.shelf.new_path()
+
+
+def _budget(memory: float | str | None) -> int:
+    """Bytes for all processes: what was asked for, at most what there is."""
+    available = machine.available_memory()
+    if memory is None:
+        return available // 2
+    return min(parse_bytes(memory), available)
+
+
+def _decide(
+    recipe: Recipe, options: Options, run: RunFile | None
+) -> tuple[str, str, int]:
+    """Return the action, the reason in words, and the number of pending positions."""
+    wanted = options.positions
+    if run is None:
+        count = recipe.geometry.size if wanted is None else len(wanted)
+        why = "a new run was asked for" if options.override else "no run matches"
+        return "compute", why, count
+    done, failed = run.counts()
+    if not recipe.full_length(run):
+        new = recipe.geometry.size - run.size
+        count = len(pending_positions(run, options, recipe.geometry.size))
+        why = f"the source has {new:,} new positions, {done:,} are copied"
+        return "copy and continue", why, count
+    pending = len(pending_positions(run, options))
+    if options.retry_failed and pending:
+        return "continue", f"{pending:,} failed positions are tried again", pending
+    if pending == 0 and (run.finished or done + failed < run.size):
+        return "return", "all of it was computed before", 0
+    return "continue", f"{done:,} of {run.size:,} positions are done", pending
+
+
+def pending_positions(
+    run: RunFile, options: Options, size: int | None = None
+) -> PositionSet:
+    """Return what is to be computed, of a source that has `size` positions by now."""
+    if options.retry_failed:
+        return run.select(lambda done, failed: failed, options.positions)
+    return run.select(
+        lambda done, failed: ~(done | failed), options.positions, size or run.size
+    )

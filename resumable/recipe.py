@@ -1,0 +1,115 @@
+"""What is wanted, resolved: a computation, and how to compute it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import PlanError
+from resumable.units import parse_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resumable.birth import Birth
+    from resumable.catalogue import Shelf
+    from resumable.output import Output
+    from resumable.plan import Footprint, Geometry
+    from resumable.positions import PositionSet
+    from resumable.runfile import RunFile
+    from resumable.source import Reader, SourceRef
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A computation with everything resolved: what is wanted, not how."""
+
+    process: Any
+    """The user's Process."""
+    source: SourceRef
+    """Where the data are."""
+    inputs: Mapping[str, SourceRef]
+    """Further sources by argument name."""
+    outputs: Mapping[str, Output]
+    """All outputs."""
+    geometry: Geometry
+    """How the positions lie in the source."""
+    footprint: Footprint
+    """Memory for a number of positions."""
+    shelf: Shelf
+    """Where its runs lie."""
+    birth: Birth
+    """What a new run file would be made of."""
+    open_reader: Callable[[], Reader]
+    """Opens the source."""
+    seconds_per_position: float | None
+    """As ``test`` measured it, or None."""
+
+    def runs(self) -> list[RunFile]:
+        """Return the runs of this computation, the oldest first.
+
+        Where the source can grow, its length and most of its contents are not part
+        of the identity: a run counts while the source still begins with what it
+        was made of.
+        """
+        found = self.shelf.runs()
+        if self.birth.source["contents"] is None:
+            return found
+        with self.open_reader() as reader:
+            return [run for run in found if _begins_with(reader, run)]
+
+    def full_length(self, run: RunFile) -> bool:
+        """Return whether a run has all positions that the source has now."""
+        return run.header.map_shape == self.geometry.map_shape
+
+    @property
+    def position_outputs(self) -> dict[str, Output]:
+        """Outputs that have a row per position."""
+        return {n: o for n, o in self.outputs.items() if o.per == "position"}
+
+
+def _begins_with(reader: Reader, run: RunFile) -> bool:
+    """Return whether the source begins with the contents a run was made of."""
+    length, now = run.header.map_shape[0], reader.geometry.map_shape
+    if length > now[0] or run.header.map_shape[1:] != now[1:]:
+        return False
+    return bool(reader.contents(length) == run.header.source["contents"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to compute; nothing here is part of the identity."""
+
+    engine: Any = "auto"
+    workers: int | None = None
+    memory: float | str | None = None
+    positions: PositionSet | None = None
+    override: bool = False
+    on_error: str = "record"
+    retry_failed: bool = False
+    time_limit: float | str | None = None
+    checkpoint: float = 10
+    rechunk: bool = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("record", "raise"):
+            msg = f"on_error must be 'record' or 'raise', not {self.on_error!r}"
+            raise PlanError(msg)
+        if self.workers is not None and not _is_count(self.workers):
+            msg = f"workers must be a whole number from 1, not {self.workers!r}"
+            raise PlanError(msg)
+        if not self.checkpoint > 0:
+            msg = f"checkpoint must be a positive time in s, not {self.checkpoint}"
+            raise PlanError(msg)
+        if self.time_limit is not None:
+            parse_seconds(self.time_limit)
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and value >= 1

@@ -1,0 +1,156 @@
+"""Runs and their state as text, for a terminal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+from resumable.catalogue import busy
+from resumable.errors import RunFileError
+from resumable.results import Status
+from resumable.runfile import RunFile, find_runs
+from resumable.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows in columns, with rich where it is installed."""
+    try:
+        import rich.box
+        import rich.console
+        import rich.table
+        import rich.text
+    except ImportError:
+        return _plain_table(titles, rows)
+    made = rich.table.Table(*titles, box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        # Text, not str: names from a file must not be taken for markup.
+        made.add_row(*(rich.text.Text(cell) for cell in row))
+    console = rich.console.Console()
+    with console.capture() as capture:
+        console.print(made)
+    return capture.get().rstrip("\n")
+
+
+def _plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def list_runs(folder: Path) -> str:
+    """Tell which runs lie in a folder, a line each."""
+    rows = []
+    for run in find_runs(folder, "*.h5"):
+        if isinstance(run, RunFileError):
+            rows.append(["(damaged)", str(run), "", ""])
+            continue
+        document = run.header.document
+        rows.append(
+            [
+                run.path.name,
+                str(document.get("process", "")),
+                f"{_state(run)}: {Status(run)}",
+                _when(run.path.stat().st_mtime),
+            ]
+        )
+    if not rows:
+        return f"no runs in {folder}"
+    return table(["run", "process", "status", "written"], rows)
+
+
+def _state(run: RunFile) -> str:
+    if run.finished:
+        return "finished"
+    return "running" if busy(run) else "stopped"
+
+
+def _when(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def status_text(run: RunFile) -> str:
+    """Tell how far a run is; also while it is computed."""
+    state = Status(run)
+    lines = [f"{run.path.name}: {_state(run)}, {state}"]
+    holder = busy(run)
+    if holder:
+        lines.append(
+            f"  computed by process {holder['pid']} on {holder['host']} "
+            f"since {holder['since']}"
+        )
+        sessions = run.sessions()
+        if sessions:
+            lines.append(f"  {_expected(state, sessions[-1].start, sessions[:-1])}")
+    elif not state.finished:
+        lines.append("  nobody computes it now; run the same command again to go on")
+    return "\n".join(lines)
+
+
+def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
+    """Tell how long the session at work will take, from what it has done so far."""
+    before = sum(session.computed + session.failed for session in earlier)
+    settled = state.done + state.failed - before
+    took = dt.datetime.now().timestamp() - began
+    if settled <= 0 or took <= 0:
+        return "no checkpoint so far in this session"
+    rate = settled / took
+    return (
+        f"{rate:.3g} positions per second, "
+        f"about {format_seconds(state.pending / rate)} left"
+    )
+
+
+def show_text(run: RunFile) -> str:
+    """Tell all about a run: identity, outputs, sessions, failures."""
+    header = run.header
+    document = header.document
+    parts = [
+        status_text(run),
+        f"  file        {run.path} ({format_bytes(run.path.stat().st_size)})",
+        f"  source      {header.source.get('source', '')}",
+        f"  identity    {header.identity}",
+        f"  version     {json.dumps(document.get('version'))}",
+        "  parameters  " + json.dumps(document.get("parameters", {})),
+        "",
+        table(
+            ["output", "shape", "dtype", "units", "per"],
+            [
+                [name, str(o.shape), str(o.dtype), o.units or "", o.per]
+                for name, o in header.outputs.items()
+            ],
+        ),
+        "",
+        table(
+            ["session", "lasted", "host", "process", "engine", "computed", "failed"],
+            [_session_row(session) for session in run.sessions()],
+        ),
+    ]
+    failures = run.failures()
+    if failures:
+        rows = [[str(f.position), f.exception, f.message] for f in failures[:20]]
+        parts += ["", table(["failed position", "exception", "message"], rows)]
+        failed = Status(run).failed
+        if failed > len(rows):
+            parts.append(f"and {failed - len(rows):,} more; see results.failures")
+    return "\n".join(parts)
+
+
+def _session_row(session: Any) -> list[str]:
+    ended = session.end > 0
+    return [
+        _when(session.start),
+        format_seconds(session.end - session.start) if ended else "not ended",
+        session.host,
+        str(session.pid),
+        f"{session.engine} x {session.workers}",
+        f"{session.computed:,}" if ended else "",
+        f"{session.failed:,}" if ended else "",
+    ]

@@ -1,0 +1,85 @@
+"""Stopping well: signals and the time limit, as something to ask."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from resumable.units import parse_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger("resumable")
+
+#: A second Ctrl-C counts as one after this many seconds.
+_SECOND_PRESS_S = 0.5
+
+
+class StopRequest:
+    """Whether a session should stop, and why.
+
+    Parameters
+    ----------
+    time_limit : float or str, optional
+        Seconds or text from now on.
+    """
+
+    def __init__(self, time_limit: float | str | None) -> None:
+        self._deadline: float | None = None
+        self._limit = time_limit
+        if time_limit is not None:
+            self._deadline = time.monotonic() + parse_seconds(time_limit)
+        self._signal: int | None = None
+        self._signal_time = 0.0
+
+    @property
+    def requested(self) -> bool:
+        """Whether the session should stop."""
+        if self._signal is not None:
+            return True
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def by_keyboard(self) -> bool:
+        """It was Ctrl-C."""
+        return self._signal == signal.SIGINT
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        if self._signal is not None:
+            return f"stopped by {signal.Signals(self._signal).name}"
+        return f"stopped at the time limit of {self._limit}"
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Catch signals for the time of a block, in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old = {}
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                old[number] = signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if self._signal == number == signal.SIGINT:
+            # Launchers pass one Ctrl-C on twice; a later one means that she does
+            # not want to wait for the position at work.
+            if now - self._signal_time > _SECOND_PRESS_S:
+                raise KeyboardInterrupt
+            return
+        self._signal, self._signal_time = number, now
+        logger.warning("stopping: what is at work is being committed")
