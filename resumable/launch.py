@@ -14,7 +14,9 @@ the workers, before they have committed.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 START_METHODS = ("forkserver", "spawn")
 
+#: What every worker needs, imported once by the server.
+_PRELOADED = ("resumable.engines.crew", "threadpoolctl")
 _FORK, _WAIT = b"f", b"w"
 _NUMBER_BYTES = 8
 _SERVER_CODE = "from resumable.launch import _run_server; _run_server({fd}, {dies})"
@@ -68,14 +72,18 @@ def start_child(start_method: str) -> Child:
     return _Forked(_Server.get())
 
 
-def start_server(start_method: str) -> None:
+def start_server(start_method: str) -> bool:
     """Begin to start what ``start_child`` needs; does not wait.
 
-    Called as soon as workers are likely to be needed, so that the imports of the
-    server go on while the caller does something else.
+    Called as soon as workers are likely to be needed, and then again, so that the
+    caller does something else while the server imports.
+
+    Returns
+    -------
+    bool
+        Workers can be started at once now.
     """
-    if start_method == "forkserver":
-        _Server.get()
+    return start_method != "forkserver" or _Server.get().ready()
 
 
 def _interpreter(code: str, fd: int) -> subprocess.Popen[bytes]:
@@ -135,12 +143,20 @@ class _Server:
 
     def __init__(self) -> None:
         self._owner = os.getpid()
-        self._pids: list[int] = []
+        self._ready = False
         self._socket, theirs = socket.socketpair()
         main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
             code = _SERVER_CODE.format(fd=theirs.fileno(), dies=main_thread)
             self._process = _interpreter(code, theirs.fileno())
+
+    def ready(self) -> bool:
+        """Return whether it has imported all it needs; does not wait."""
+        if not self._ready:
+            self._ready = bool(select.select([self._socket], [], [], 0)[0])
+            if self._ready:
+                self._receive()
+        return self._ready
 
     def serves(self, pid: int) -> bool:
         """Return whether it belongs to this process and is alive."""
@@ -148,6 +164,9 @@ class _Server:
 
     def fork(self, fd: int) -> int:
         """Have a worker forked that serves `fd`; return its process number."""
+        if not self._ready:
+            self._receive()
+            self._ready = True
         socket.send_fds(self._socket, [_FORK], [fd])
         return self._receive()
 
@@ -175,9 +194,12 @@ def _run_server(fd: int, dies_with_parent: bool) -> None:
     _leave_signals_to_driver()
     if dies_with_parent:
         die_with_parent()
+    for name in _PRELOADED:
+        importlib.import_module(name)
     from resumable.pool import serve
 
     with socket.socket(fileno=fd) as control:
+        _answer(control, 0)
         while True:
             command, fds, _, _ = socket.recv_fds(control, 1, 1)
             if not command:
@@ -193,7 +215,11 @@ def _run_server(fd: int, dies_with_parent: bool) -> None:
             else:
                 number = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
                 answer = _wait_for(number)
-            control.sendall(answer.to_bytes(_NUMBER_BYTES, "big", signed=True))
+            _answer(control, answer)
+
+
+def _answer(control: socket.socket, number: int) -> None:
+    control.sendall(number.to_bytes(_NUMBER_BYTES, "big", signed=True))
 
 
 def _wait_for(pid: int) -> int:

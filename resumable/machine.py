@@ -22,11 +22,19 @@ def usable_cores() -> int:
 
 def available_memory() -> int:
     """Bytes that can still be used: free on the host, and left in the cgroup."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
+    free = _host_memory_free()
     left = _cgroup_memory_left()
     return free if left is None else min(free, left)
+
+
+def _host_memory_free() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    import psutil  # elsewhere than on Linux; its import takes as long as a short run
+
+    return int(psutil.virtual_memory().available)
 
 
 def resident_memory() -> int:
@@ -34,7 +42,7 @@ def resident_memory() -> int:
     with contextlib.suppress(OSError):
         pages = int((_PROC / "statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
-    import psutil  # elsewhere than on Linux
+    import psutil
 
     return int(psutil.Process().memory_info().rss)
 

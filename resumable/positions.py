@@ -88,9 +88,8 @@ class PositionSet:
     def spread(self, count: int) -> list[int]:
         """Return up to `count` members, evenly spread, the first one included."""
         total = len(self)
-        wanted = np.unique(
-            np.linspace(0, total - 1, min(count, total)).astype(np.int64)
-        )
+        count = min(count, total)
+        wanted = np.arange(count) * total // max(1, count)
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():

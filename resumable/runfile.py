@@ -27,7 +27,7 @@ from resumable.output import Output
 from resumable.positions import PositionSet, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -465,7 +465,7 @@ class Ledger:
         self._put("sessions", SESSION_DTYPE, self._session, row)
 
     def end(self, *, computed: int, failed: int) -> None:
-        """Close the session's entry."""
+        """Close the session's entry; durable on return."""
         row = np.array(self._run.array("sessions"))[self._session]
         row["end"], row["computed"], row["failed"] = time.time(), computed, failed
         self._put("sessions", SESSION_DTYPE, self._session, row)
@@ -494,15 +494,23 @@ class Ledger:
             )
             self._put("failures", FAILURE_DTYPE, index, row)
 
-    def set_finished(self, *, finished: bool) -> None:
-        """Say that the run is complete, or no longer; durable on return."""
-        sync(self._fd)
-        write_at(self._fd, bytes([finished]), self._run.header.offsets["finished"])
-        sync(self._fd)
+    def set_finished(self, outputs: Mapping[str, Array]) -> None:
+        """Write the outputs per run, and then that the run is complete.
 
-    def write_run_output(self, name: str, value: Array) -> None:
-        """Write an output declared with ``per="run"``."""
-        write_at(self._fd, np.ascontiguousarray(value), self._run.header.offsets[name])
+        All rows and their status are durable already; the byte is so after
+        :meth:`end`.
+        """
+        offsets = self._run.header.offsets
+        for name, value in outputs.items():
+            write_at(self._fd, np.ascontiguousarray(value), offsets[name])
+        if outputs:
+            sync(self._fd)
+        write_at(self._fd, b"\1", offsets["finished"])
+
+    def reopen(self) -> None:
+        """Say that the run is not complete any more; durable on return."""
+        write_at(self._fd, b"\0", self._run.header.offsets["finished"])
+        sync(self._fd)
 
     def _put(self, table: str, dtype: np.dtype[Any], index: int, row: Any) -> None:
         data = np.zeros((), dtype)

@@ -180,7 +180,7 @@ class Session:
                 workers=plan.workers,
             )
             if self._run.finished:
-                self._ledger.set_finished(finished=False)
+                self._ledger.reopen()
             with self._stop.watching(), self._bar:
                 try:
                     if self._schedule.remaining:
@@ -283,12 +283,13 @@ class Session:
         """Run the user's ``finish`` and declare the run complete."""
         outputs = {n: o for n, o in self._recipe.outputs.items() if o.per == "run"}
         value = self._recipe.process.finish(results)
-        if outputs:
-            named = by_name(value, outputs)
-            for name, output in outputs.items():
-                fit = fitted(name, named[name], output.dtype, output.shape)
-                self._ledger.write_run_output(name, fit.astype(output.dtype))
-        self._ledger.set_finished(finished=True)
+        named = by_name(value, outputs) if outputs else {}
+        self._ledger.set_finished(
+            {
+                name: fitted(name, named[name], o.dtype, o.shape).astype(o.dtype)
+                for name, o in outputs.items()
+            }
+        )
         self._copy_path.unlink(missing_ok=True)
 
 

@@ -92,6 +92,7 @@ class RowWriter:
         self._bytes = 0
         self._oldest = 0.0
         self._asked = self._closing = False
+        self._durable = True
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(
@@ -141,6 +142,7 @@ class RowWriter:
             if not self._marks:
                 self._oldest = time.monotonic()
                 self._changed.notify_all()
+            self._durable = False
             self._marks.append(_Marks(start, done.copy(), failed.copy()))
             self._bytes += written
             if self._bytes >= COMMIT_BYTES:
@@ -149,6 +151,8 @@ class RowWriter:
     def flush(self) -> None:
         """Return when everything written is durable and marked durably."""
         with self._changed:
+            if self._durable and not self._marks:
+                return
             self._asked = True
             self._changed.notify_all()
             while self._asked and self._error is None:
@@ -198,7 +202,7 @@ class RowWriter:
                 return
             with self._changed:
                 if asked and not self._marks:
-                    self._asked = False
+                    self._asked, self._durable = False, True
                 self._changed.notify_all()
 
     def _due(self) -> bool:
