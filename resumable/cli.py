@@ -191,16 +191,16 @@ def _process(cls_text: str, source: str, given: dict[str, Any]) -> Process:
         int(source) if source.isdigit() else source,
         given.pop("target"),
         inputs=inputs,
-        position_axes=_numbers(axes, "--axes"),
+        position_axes=_numbers(axes, "--axes", "whole numbers, for example 0,1"),
         **{name: value for name, value in parameters.items() if value is not None},
     )
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        msg = f"{option} takes whole numbers separated by commas, not {text!r}"
+        msg = f"{option} takes {example}, not {text!r}"
         raise click.UsageError(msg) from error
 
 
@@ -208,13 +208,14 @@ def _positions(text: str | None) -> Any:
     """Read ``5``, ``5,7,9`` or ``0:1000`` or ``::10``."""
     if text is None:
         return None
-    if ":" in text:
-        try:
-            return slice(*(int(part) if part else None for part in text.split(":")))
-        except (ValueError, TypeError) as error:
-            msg = f"--positions takes 5 or 5,7,9 or 0:1000 or ::10, not {text!r}"
-            raise click.UsageError(msg) from error
-    return list(_numbers(text, "--positions"))
+    example = "5 or 5,7,9 or 0:1000 or ::10"
+    if ":" not in text:
+        return list(_numbers(text, "--positions", example))
+    try:
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    except (ValueError, TypeError) as error:
+        msg = f"--positions takes {example}, not {text!r}"
+        raise click.UsageError(msg) from error
 
 
 def _source_options(function: Any) -> Any:

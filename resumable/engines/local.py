@@ -30,7 +30,7 @@ class LocalEngine:
     start_method : {"forkserver", "spawn"}
         How they are started.
     begin_here : bool
-        Compute in this process while they start, and do not start them when the
+        Compute in this process while they start, and do without them when the
         work is short.
     """
 
@@ -82,6 +82,9 @@ class LocalEngine:
         self, here: Worker, job: Job, driver: Driver, stack: contextlib.ExitStack
     ) -> Crew | None:
         """Compute in this process until workers are ready; None when all is done."""
+        # At once: it costs no time here, and a first position that is slow, for
+        # what it imports, would delay it.
+        self._server_ready()
         crew: Crew | None = None
         while not driver.stopping:
             batch = driver.next(_HERE_S)
