@@ -275,6 +275,7 @@ class Schedule:
         self._seconds: float | None = None
         self._returned: collections.deque[Batch] = collections.deque()
         self._trials = [] if proven else pending.spread(TRIALS)[::-1]
+        self._tried: list[int] = []
         self._memory = _MemoryModel(plan.block_bytes / max(1, plan.block))
 
     def next(self, seconds: float | None = None) -> Batch | None:
@@ -286,6 +287,7 @@ class Schedule:
         if not self.proven and self._trials:
             position = self._trials.pop()
             self.pending.discard(position)
+            self._tried.append(position)
             self.remaining -= 1
             return Batch(position, position + 1, None, 1, trial=True)
         return self._cut(self.next_rows(seconds))
@@ -349,6 +351,8 @@ class Schedule:
             start = self._cursor + int(found[0])
             stop = self._cursor + int(found[min(rows, len(found)) - 1]) + 1
             stop = self._aligned(start, stop)
+            # A span belongs to one worker, and another may be at a tried position.
+            stop = min([stop, *(p for p in self._tried if p > start)])
             members = members[start - self._cursor : stop - self._cursor]
             self._cursor = stop
             batch = Batch.of(start, members, self.block)

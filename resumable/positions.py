@@ -48,14 +48,48 @@ class PositionSet:
 
     @classmethod
     def of(cls, size: int, positions: Array) -> PositionSet:
-        """Return the set of the given flat positions (each from 0 to N - 1)."""
+        """Return the set of the given flat positions, ascending, 0 to N - 1."""
         result = cls(size)
-        np.bitwise_or.at(
-            result.bits,
-            positions // 8,
-            (128 >> (positions % 8)).astype(np.uint8),
-        )
+        for start, stop in result.windows():
+            first, last = np.searchsorted(positions, (start, stop))
+            if last > first:
+                members = np.zeros(stop - start, bool)
+                members[positions[first:last] - start] = True
+                result.set_window(start, members)
         return result
+
+    @classmethod
+    def chosen(cls, chosen: Any, map_shape: tuple[int, ...]) -> PositionSet:
+        """Return the set of what a user calls positions.
+
+        The same as :func:`flat_positions`, without a number for every position of
+        a slice or a mask: those can name all of 10^8.
+        """
+        size = int(np.prod(map_shape, dtype=np.int64))
+        if isinstance(chosen, slice):
+            _check_slice(chosen)
+            numbers = range(size)[chosen]
+            if numbers.step < 0:
+                numbers = numbers[::-1]
+            result = cls(size)
+            for start, stop in result.windows():
+                # The first number of the slice that lies in the window.
+                ahead = max(0, -(-(start - numbers.start) // numbers.step))
+                inside = numbers[ahead : ahead + stop - start]
+                members = np.zeros(stop - start, bool)
+                if len(inside) and inside.start < stop:
+                    end = min(stop, inside.stop) - start
+                    members[inside.start - start : end : inside.step] = True
+                result.set_window(start, members)
+            return result
+        if isinstance(chosen, np.ndarray) and chosen.dtype.kind == "b":
+            _check_mask(chosen, map_shape)
+            result = cls(size)
+            flat = chosen.reshape(-1)
+            for start, stop in result.windows():
+                result.set_window(start, flat[start:stop])
+            return result
+        return cls.of(size, flat_positions(chosen, map_shape))
 
     def window(self, start: int, stop: int) -> Array:
         """Membership of the positions `start` to `stop`, as booleans."""
@@ -178,21 +212,13 @@ def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
     """
     size = int(np.prod(map_shape, dtype=np.int64))
     if isinstance(chosen, slice):
-        try:
-            return np.sort(np.arange(size)[chosen])
-        except TypeError as error:
-            msg = f"{chosen!r} is not a slice of positions"
-            raise PlanError(msg) from error
+        _check_slice(chosen)
+        return np.sort(np.arange(size)[chosen])
     if isinstance(chosen, tuple):
         return _on_map(np.array([chosen]), chosen, map_shape)
     array = np.asarray(chosen)
     if array.dtype == bool:
-        if array.shape not in (map_shape, (size,)):
-            msg = (
-                f"the mask has shape {array.shape}, but the positions have shape "
-                f"{map_shape}"
-            )
-            raise PlanError(msg)
+        _check_mask(array, map_shape)
         return np.flatnonzero(array)
     if array.size == 0:
         return np.empty(0, np.int64)
@@ -207,6 +233,23 @@ def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
         )
         raise PlanError(msg)
     return np.unique(_within(array.reshape(-1).astype(np.int64), size, "positions"))
+
+
+def _check_slice(chosen: slice) -> None:
+    try:
+        chosen.indices(1)
+    except (TypeError, ValueError) as error:
+        msg = f"{chosen!r} is not a slice of positions"
+        raise PlanError(msg) from error
+
+
+def _check_mask(mask: Array, map_shape: tuple[int, ...]) -> None:
+    size = int(np.prod(map_shape, dtype=np.int64))
+    if mask.shape not in (map_shape, (size,)):
+        msg = (
+            f"the mask has shape {mask.shape}, but the positions have shape {map_shape}"
+        )
+        raise PlanError(msg)
 
 
 def _on_map(array: Array, chosen: Any, map_shape: tuple[int, ...]) -> Array:

@@ -516,8 +516,7 @@ class Process(param.Parameterized):
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
         chosen = None
         if positions is not None:
-            flat = flat_positions(positions, self.map_shape)
-            chosen = PositionSet.of(self._geometry.size, flat)
+            chosen = PositionSet.chosen(positions, self.map_shape)
         return Options(positions=chosen, **options)
 
     # How it is resolved.

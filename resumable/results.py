@@ -94,10 +94,10 @@ class ResultArray:
     def __getitem__(self, key: Any) -> Any:
         values = np.array(self._run.array(self.name)[key])
         if isinstance(key, str):
-            hidden = self._hidden()[()]
+            hidden = self._hidden(())
             fill = np.asarray(self._output.fill, self.dtype)[key]
         else:
-            hidden = self._hidden()[key]
+            hidden = self._hidden(key)
             fill = self._output.fill
         if np.any(hidden):
             values = np.where(hidden, fill, values) if not values.shape else values
@@ -116,14 +116,14 @@ class ResultArray:
             raise ValueError(msg)
         return np.asarray(self[...], dtype)
 
-    def _hidden(self) -> Array:
-        """Where values do not count, broadcast to the array's shape."""
+    def _hidden(self, key: Any) -> Any:
+        """Return where the indexed values do not count; looks at no others."""
         if self._output.per == "run":
-            return np.broadcast_to(np.asarray(not self._run.finished), self.shape)
+            return np.broadcast_to(np.asarray(not self._run.finished), self.shape)[key]
         done = self._run.array("completed_positions")
-        shape = self._run.header.map_shape
-        hidden = (done != 1).reshape(*shape, *(1,) * len(self._output.shape))
-        return np.broadcast_to(hidden, self.shape)
+        lead, rest = self._run.header.map_shape, len(self._output.shape)
+        # Broadcast and indexed like the values, and only then compared.
+        return np.broadcast_to(done.reshape(*lead, *(1,) * rest), self.shape)[key] != 1
 
     def as_source(self) -> tuple[str, str, str]:
         """Return file, dataset and identity, for a Process that starts from here.

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 #: Rows are committed after this many bytes even before the checkpoint, so that
 #: the disk works while the worker computes and the last commit is short.
 COMMIT_BYTES = 32 << 20
+#: Rows are written in pieces of this many bytes where they do not lie together.
+_PIECE_BYTES = 1 << 20
+#: More runs than this in a piece are written together, with what lies between.
+_SCATTERED = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,15 +133,8 @@ class RowWriter:
         written = 0
         touched = done | failed
         for name, rows in values.items():
-            output = self._header.outputs[name]
-            offset = self._header.offsets[name]
-            taken = 0
-            for first, last in runs(touched).tolist():
-                part = rows[taken : taken + last - first]
-                place = offset + (start + first) * output.row_bytes
-                disk.write_at(self._fd, part.view(np.uint8).reshape(-1), place)
-                taken += last - first
-                written += part.nbytes
+            written += rows.nbytes
+            self._write_rows(name, start, touched, rows)
         with self._changed:
             if not self._marks:
                 self._oldest = time.monotonic()
@@ -147,6 +144,36 @@ class RowWriter:
             self._bytes += written
             if self._bytes >= COMMIT_BYTES:
                 self._changed.notify_all()
+
+    def _write_rows(self, name: str, start: int, touched: Array, rows: Array) -> None:
+        """Write the rows of the touched positions of a span."""
+        size = self._header.outputs[name].row_bytes
+        plain = rows.view(np.uint8).reshape(len(rows), size)
+        offset = self._header.offsets[name] + start * size
+        step = max(1, _PIECE_BYTES // size)
+        taken = 0
+        for first in range(0, len(touched), step):
+            where = touched[first : first + step]
+            bounds = runs(where)
+            count = int(np.count_nonzero(where))
+            part = plain[taken : taken + count]
+            taken += count
+            place = offset + first * size
+            if len(bounds) > _SCATTERED:
+                # One write for many. The rows between are written as they are on
+                # the disk, so that even torn they are what they were.
+                old = np.frombuffer(
+                    disk.read_at(self._fd, len(where) * size, place), np.uint8
+                )
+                merged = old.reshape(len(where), size).copy()
+                merged[where] = part
+                disk.write_at(self._fd, merged, place)
+                continue
+            done = 0
+            for begin, end in bounds.tolist():
+                piece = part[done : done + end - begin]
+                disk.write_at(self._fd, piece, place + begin * size)
+                done += end - begin
 
     def flush(self) -> None:
         """Return when everything written is durable and marked durably."""
