@@ -128,8 +128,9 @@ def _(value: dt.timedelta, where: str = "value") -> Any:
 
 @encode.register
 def _(value: np.generic, where: str = "value") -> Any:
-    if value.dtype.kind in "biufcSU":
-        return encode(value.item(), where)
+    plain = value.item()
+    if value.dtype.kind in "biufcSU" and not isinstance(plain, np.generic):
+        return encode(plain, where)
     return _encode_array(np.asarray(value), where)
 
 
@@ -140,6 +141,9 @@ def _(value: np.dtype, where: str = "value") -> Any:
 
 @encode.register
 def _(value: np.ndarray, where: str = "value") -> Any:
+    # Without axes it is a number like any other.
+    if value.ndim == 0 and not value.dtype.hasobject:
+        return encode(value[()], where)
     return _encode_array(value, where)
 
 
@@ -212,7 +216,12 @@ def _encode_array(value: np.ndarray[Any, Any], where: str) -> Any:
     if value.dtype.hasobject:
         msg = f"{where} is an array of Python objects; give it a numeric dtype"
         raise IdentityError(msg)
-    plain = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
+    if any(leaf.char in "gG" for leaf in leaves(value.dtype)):
+        msg = (
+            f"{where} is a long double, which is another on other machines; use float64"
+        )
+        raise IdentityError(msg)
+    plain = np.ascontiguousarray(value.astype(_packed(value.dtype)))
     return {
         "array": {
             "dtype": encode_dtype(plain.dtype),
@@ -220,6 +229,22 @@ def _encode_array(value: np.ndarray[Any, Any], where: str) -> Any:
             "sha256": hashlib.sha256(_one_nan(plain).tobytes()).hexdigest(),
         }
     }
+
+
+def leaves(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
+    """Return the plain dtypes inside a dtype."""
+    if dtype.names is None:
+        return [dtype.base]
+    return [leaf for name in dtype.names for leaf in leaves(dtype[name].base)]
+
+
+def _packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype little-endian, and without padding: it can hold anything."""
+    if dtype.subdtype is not None:
+        return np.dtype((_packed(dtype.base), dtype.shape))
+    if dtype.names is not None:
+        return np.dtype([(name, _packed(dtype[name])) for name in dtype.names])
+    return dtype.newbyteorder("<")
 
 
 def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -230,8 +255,9 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             array[name] = _one_nan(array[name])
         return array
     if array.dtype.kind == "c":
-        real = array.view(array.real.dtype)
-        return _one_nan(real).view(array.dtype)
+        # Of a field the parts do not lie together, so the array is copied.
+        array = np.ascontiguousarray(array)
+        return _one_nan(array.view(array.real.dtype)).view(array.dtype)
     if array.dtype.kind == "f":
         return np.where(np.isnan(array), array.dtype.type(np.nan), array)
     return array
@@ -255,7 +281,7 @@ def source_text(cls: type) -> str | None:
 
 def normalised_source(text: str) -> str:
     """Drop from source text what cannot change a result: comments, layout, docs."""
-    tree = ast.parse(textwrap.dedent(text))
+    tree = _parsed(text)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(body, list):
@@ -264,6 +290,15 @@ def normalised_source(text: str) -> str:
         if len(kept) < len(body):
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
+
+
+def _parsed(text: str) -> ast.Module:
+    try:
+        return ast.parse(textwrap.dedent(text))
+    except IndentationError:
+        # A text inside reaches the margin, so there is nothing to dedent by.
+        tree = ast.parse(f"if True:\n{text}")
+        return ast.Module(tree.body[0].body, [])  # type: ignore[attr-defined]
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
+#: Version 1 says "no limit" with a number near 2^63.
+_UNLIMITED = 1 << 60
 
 
 def usable_cores() -> int:
@@ -91,18 +93,21 @@ def _high_water_mark() -> int:
     return resident_memory()  # pragma: no cover
 
 
-def _cgroup_folders() -> list[Path]:
-    """Folders of this process's cgroup (version 2) up to the root."""
+def _cgroup_folders(controller: str) -> list[Path]:
+    """Folders that may limit this process, version 2 and 1, up to their roots."""
+    folders = [_CGROUP, _CGROUP / controller]
     with contextlib.suppress(OSError):
         for line in (_PROC / "cgroup").read_text().splitlines():
-            number, _, path = line.split(":", 2)
+            number, controllers, path = line.split(":", 2)
             if number == "0":
-                folder = _CGROUP / path.lstrip("/")
-                return [
-                    folder,
-                    *(p for p in folder.parents if _CGROUP in (p, *p.parents)),
-                ]
-    return [_CGROUP]
+                root = _CGROUP
+            elif controller in controllers.split(","):
+                root = _CGROUP / controller
+            else:
+                continue
+            folder = root / path.lstrip("/")
+            folders += [p for p in (folder, *folder.parents) if root in p.parents]
+    return folders
 
 
 def _read_number(path: Path) -> int | None:
@@ -114,16 +119,16 @@ def _read_number(path: Path) -> int | None:
 
 def _cgroup_memory_left() -> int | None:
     left = []
-    for folder in _cgroup_folders():
-        limit = _read_number(folder / "memory.max")
-        used = _read_number(folder / "memory.current")
-        if limit is not None and used is not None:
-            left.append(max(0, limit - used + _reclaimable(folder)))
-    # Version 1, still common on older clusters.
-    limit = _read_number(_CGROUP / "memory/memory.limit_in_bytes")
-    used = _read_number(_CGROUP / "memory/memory.usage_in_bytes")
-    if limit is not None and used is not None and limit < 1 << 60:
-        left.append(max(0, limit - used + _reclaimable(_CGROUP / "memory")))
+    for folder in _cgroup_folders("memory"):
+        # Version 2, and version 1, which older clusters still have.
+        for limit_name, used_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit = _read_number(folder / limit_name)
+            used = _read_number(folder / used_name)
+            if limit is not None and used is not None and limit < _UNLIMITED:
+                left.append(max(0, limit - used + _reclaimable(folder)))
     return min(left, default=None)
 
 
@@ -139,13 +144,13 @@ def _reclaimable(folder: Path) -> int:
 
 def _cgroup_cores() -> float | None:
     quotas = []
-    for folder in _cgroup_folders():
+    for folder in _cgroup_folders("cpu"):
         with contextlib.suppress(OSError, ValueError):
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
                 quotas.append(int(quota) / int(period))
-    quota_us = _read_number(_CGROUP / "cpu/cpu.cfs_quota_us")
-    period_us = _read_number(_CGROUP / "cpu/cpu.cfs_period_us")
-    if quota_us and period_us and quota_us > 0:
-        quotas.append(quota_us / period_us)
+        quota_us = _read_number(folder / "cpu.cfs_quota_us")
+        period_us = _read_number(folder / "cpu.cfs_period_us")
+        if quota_us and period_us and quota_us > 0:
+            quotas.append(quota_us / period_us)
     return min(quotas, default=None)

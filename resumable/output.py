@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import DeclarationError, OutputError, near_miss
-from resumable.identity import encode_dtype
+from resumable.identity import encode_dtype, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import ArrayLike, DTypeLike
+    from numpy.typing import DTypeLike
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -143,8 +143,8 @@ def _exact_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         fixed = np.dtype(dtype)
-    except TypeError as error:
-        msg = f"{dtype!r} is not a dtype"
+    except (TypeError, ValueError) as error:
+        msg = f"{dtype!r} is not a dtype ({error})"
         raise DeclarationError(msg) from error
     if fixed.hasobject or fixed.itemsize == 0:
         msg = (
@@ -155,7 +155,7 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if fixed.subdtype is not None:
         msg = f"give {fixed} as shape={fixed.shape} and dtype={fixed.base}"
         raise DeclarationError(msg)
-    kinds = {f.kind for f in _leaves(fixed)}
+    kinds = {f.kind for f in leaves(fixed)}
     for kind, advice in (
         ("U", "use fixed-length bytes such as 'S20'"),
         ("M", "store it as an integer, for example 'i8' nanoseconds"),
@@ -167,18 +167,14 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return fixed
 
 
-def _leaves(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
-    if dtype.names is None:
-        return [dtype.base]
-    return [leaf for name in dtype.names for leaf in _leaves(dtype[name].base)]
-
-
 def _fitting_labels(
     labels: Sequence[str] | None, shape: tuple[int, ...]
 ) -> tuple[str, ...] | None:
     if labels is None:
         return None
-    if isinstance(labels, str) or not all(isinstance(text, str) for text in labels):
+    if not isinstance(labels, (list, tuple)) or not all(
+        isinstance(text, str) for text in labels
+    ):
         msg = f"labels must be a sequence of texts, not {labels!r}"
         raise DeclarationError(msg)
     if not shape or len(labels) != shape[-1]:
@@ -189,16 +185,17 @@ def _fitting_labels(
 
 
 def _fitting_fill(fill: Any, dtype: np.dtype[Any]) -> Any:
-    filled = np.zeros((), dtype)
     if fill is None:
-        _put_nan(filled)
-        return filled[()]
+        empty = np.zeros((), dtype)
+        _put_nan(empty)
+        return empty[()]
+    if isinstance(fill, float) and fill.is_integer() and dtype.kind in "iu":
+        fill = int(fill)
     try:
-        filled[...] = fill
-    except (TypeError, ValueError, OverflowError) as error:
+        return fitted("fill", fill, dtype, ()).astype(dtype)[()]
+    except OutputError as error:
         msg = f"the fill value {fill!r} does not fit the dtype {dtype}"
         raise DeclarationError(msg) from error
-    return filled[()]
 
 
 def _put_nan(array: Array) -> None:
@@ -265,8 +262,8 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
     return value
 
 
-def fitted(name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Any) -> Array:
-    """Return `value` as an array of exactly this dtype and shape.
+def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
+    """Return `value` as an array of this shape that dtype can hold.
 
     Raises
     ------
@@ -284,41 +281,74 @@ def fitted(name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Any) -> Arr
             f"computation returned shape {array.shape}"
         )
         raise OutputError(msg)
-    if array.dtype != dtype:
-        _check_kind(name, array, dtype)
-    return array
-
-
-def _as_array(value: ArrayLike, dtype: np.dtype[Any]) -> Array:
-    if isinstance(value, (np.ndarray, np.generic)):
-        return np.asarray(value)
-    array = np.asarray(value)
-    plain_ints = array.dtype.kind in "iu" and dtype.kind in "iu"
-    if plain_ints and array.size:
-        # Python's own integers have no width; they fit when their values do.
-        info = np.iinfo(dtype)
-        if not (info.min <= array.min() and array.max() <= info.max):
-            msg = f"out of the range {info.min} to {info.max} of {dtype}"
-            raise OverflowError(msg)
-        return array.astype(dtype)
-    if dtype.names is not None and array.dtype.names is None:
-        return np.asarray(value, dtype)
-    if array.dtype.kind == "U" and dtype.kind == "S":
-        return np.char.encode(array, "utf-8")
-    return array
-
-
-def _check_kind(name: str, array: Array, dtype: np.dtype[Any]) -> None:
-    cut = dtype.kind == "S" and array.dtype.kind == "S"
-    if (cut and array.dtype.itemsize > dtype.itemsize) or not np.can_cast(
-        array.dtype, dtype, "same_kind"
-    ):
+    if not _same_kind(array.dtype, dtype):
         msg = (
             f"output {name!r} is declared with dtype {dtype}, but the computation "
             f"returned {array.dtype}, which would lose something; convert it in the "
             "computation or declare another dtype"
         )
         raise OutputError(msg)
+    return array
+
+
+def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Make an array of a value, of `dtype` where Python's own types have no width."""
+    if isinstance(value, np.ndarray) and hasattr(value, "mask"):
+        msg = "it has a mask: fill it, for example with value.filled(np.nan)"
+        raise TypeError(msg)
+    given = isinstance(value, (np.ndarray, np.generic))
+    if dtype.names is not None and not given:
+        return _as_compound(value, dtype)
+    array = np.asarray(value)
+    if array.dtype.kind == "U" and dtype.kind == "S":
+        return np.char.encode(array, "utf-8")
+    if given or not array.size:
+        return array
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        # Python's own integers have no width; they fit when their values do.
+        info = np.iinfo(dtype)
+        if not (info.min <= array.min() and array.max() <= info.max):
+            msg = f"out of the range {info.min} to {info.max} of {dtype}"
+            raise OverflowError(msg)
+        return array.astype(dtype)
+    return array
+
+
+def _as_compound(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Make compounds of tuples, each field checked as an output of its own."""
+    if isinstance(value, list):
+        return np.array([_as_compound(item, dtype) for item in value], dtype)
+    names = dtype.names or ()
+    if not isinstance(value, tuple) or len(value) != len(names):
+        msg = f"it is not a tuple of {', '.join(names)}"
+        raise TypeError(msg)
+    compound = np.zeros((), dtype)
+    for name, item in zip(names, value, strict=True):
+        field = dtype[name]
+        try:
+            compound[name] = fitted(name, item, field.base, field.shape)
+        except OutputError as error:
+            raise TypeError(str(error)) from error
+    return compound
+
+
+def _same_kind(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Return whether nothing but precision is lost, as numpy's ``same_kind``.
+
+    Stricter where numpy is lax: text is never cut, numbers are not made text, and
+    fields go by their names.
+    """
+    if given == wanted:
+        return True
+    if wanted.names is not None or given.names is not None:
+        return given.names == wanted.names and all(
+            given[n].shape == wanted[n].shape
+            and _same_kind(given[n].base, wanted[n].base)
+            for n in wanted.names or ()
+        )
+    if wanted.kind == "S":
+        return given.kind == "S" and given.itemsize <= wanted.itemsize
+    return np.can_cast(given, wanted, "same_kind")
 
 
 def _brief(value: Any) -> str:
@@ -347,12 +377,10 @@ def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]
 
         return place_array
 
-    # Python integers carry no width, so they are looked at each time unless the
-    # output is floating; text can be longer than the one before.
+    # Not Python's integers, which carry no width, nor text, which can be longer
+    # than the one before.
     passing: set[type] = set()
     cacheable = (np.bool_, np.number, float, bool)
-    if dtype.kind in "fc":
-        cacheable += (int,)  # type: ignore[assignment]
 
     def place_scalar(index: int, value: Any) -> None:
         if type(value) in passing:

@@ -235,18 +235,21 @@ def fit_memory(
         msg = (
             f"one position needs {format_bytes(footprint(1))} and a worker itself "
             f"{format_bytes(base + server)}, more than the budget of "
-            f"{format_bytes(memory)}; give memory={format_bytes(least)!r} or more"
+            f"{format_bytes(memory)}; give memory='{least} bytes' or more"
         )
         raise PlanError(msg)
-    whole = max(1, footprint.rows_within(max(BLOCK_BYTES, footprint(1))))
+    whole = footprint.rows_within(max(BLOCK_BYTES, footprint(1)))
     if geometry.quantum <= rows:
-        # Whole chunks: as many as make a good block, at least one.
-        whole = max(geometry.quantum, whole // geometry.quantum * geometry.quantum)
+        # Whole chunks, at least one.
+        whole = max(whole, geometry.quantum)
     elif geometry.indivisible:
         # A chunk does not fit, so every block reads chunks it uses a part of:
         # the fewer and larger the blocks, the less is read twice.
         whole = max(whole, math.ceil(geometry.size / workers))
-    return Blocks(workers, share, max(1, min(rows, whole, geometry.size)))
+    rows = min(rows, whole)
+    if rows > geometry.quantum:
+        rows = rows // geometry.quantum * geometry.quantum
+    return Blocks(workers, share, min(rows, geometry.size))
 
 
 class Schedule:

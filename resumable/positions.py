@@ -215,8 +215,8 @@ def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
         _check_slice(chosen)
         return np.sort(np.arange(size)[chosen])
     if isinstance(chosen, tuple):
-        return _on_map(np.array([chosen]), chosen, map_shape)
-    array = np.asarray(chosen)
+        return _on_map(_as_array([chosen], chosen), chosen, map_shape)
+    array = _as_array(chosen, chosen)
     if array.dtype == bool:
         _check_mask(array, map_shape)
         return np.flatnonzero(array)
@@ -232,7 +232,15 @@ def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
             f"positions must be a list of indices, not an array of shape {array.shape}"
         )
         raise PlanError(msg)
-    return np.unique(_within(array.reshape(-1).astype(np.int64), size, "positions"))
+    return np.unique(_within(array.reshape(-1), size, "positions"))
+
+
+def _as_array(value: Any, chosen: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        msg = f"{chosen!r} does not name a position: it is not a position, nor several"
+        raise PlanError(msg) from error
 
 
 def _check_slice(chosen: slice) -> None:
@@ -253,13 +261,13 @@ def _check_mask(mask: Array, map_shape: tuple[int, ...]) -> None:
 
 
 def _on_map(array: Array, chosen: Any, map_shape: tuple[int, ...]) -> Array:
-    if array.dtype.kind not in "iu" or array.shape[1] != len(map_shape):
+    if array.dtype.kind not in "iu" or array.shape[1:] != (len(map_shape),):
         axes = len(map_shape)
         hint = " (a list names several positions)" if axes == 1 else ""
         msg = f"{chosen!r} does not name a position on {axes} axes {map_shape}{hint}"
         raise PlanError(msg)
     columns = [
-        _within(array[:, i].astype(np.int64), n, f"axis {i}")
+        _within(array[:, i], n, f"positions on axis {i}")
         for i, n in enumerate(map_shape)
     ]
     return np.unique(np.ravel_multi_index(columns, map_shape))
@@ -270,4 +278,5 @@ def _within(indices: Array, size: int, what: str) -> Array:
     if len(wrong):
         msg = f"position {wrong[0]} does not exist: {what} go from 0 to {size - 1}"
         raise PlanError(msg)
+    indices = indices.astype(np.int64)
     return np.where(indices < 0, indices + size, indices)

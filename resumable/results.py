@@ -93,7 +93,7 @@ class ResultArray:
 
     def __getitem__(self, key: Any) -> Any:
         values = np.array(self._run.array(self.name)[key])
-        if isinstance(key, str):
+        if isinstance(key, str) or _names_fields(key):
             hidden = self._hidden(())
             fill = np.asarray(self._output.fill, self.dtype)[key]
         else:
@@ -147,6 +147,10 @@ class ResultArray:
     def __repr__(self) -> str:
         units = f", {self.units}" if self.units else ""
         return f"<{self.name}: {self.shape} {self.dtype}{units}>"
+
+
+def _names_fields(key: Any) -> bool:
+    return isinstance(key, list) and bool(key) and isinstance(key[0], str)
 
 
 class Results(Mapping[str, ResultArray]):

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import importlib
 import math
+import operator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,8 @@ def refer(
         found = _dataset(file, path, dataset)
         _check_usable(found, path)
         normal = _normal_axes(axes, found.shape, f"{path}::{dataset}")
-        return SourceRef(path, found.name, normal, upstream=upstream)
+        # The name as typed: behind a link to another file it would be a name there.
+        return SourceRef(path, dataset, normal, upstream=upstream)
 
 
 def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
@@ -223,18 +225,39 @@ def _check_usable(dataset: h5py.Dataset, path: str) -> None:
             "data of a fixed size can be computed position by position"
         )
         raise SourceError(msg)
+    if dataset.dtype.subdtype is not None:
+        msg = (
+            f"{where} has arrays as entries ({dataset.dtype}); store them along an "
+            "axis of their own"
+        )
+        raise SourceError(msg)
     if dataset.is_virtual:
-        for part in dataset.virtual_sources():
-            # HDF5 shows fill values where a part is missing: wrong, silently.
-            lying = Path(path).parent / part.file_name
-            if (
-                part.file_name != "."
-                and not lying.exists()
-                and "%" not in part.file_name
-            ):
-                msg = f"{where} is virtual and its part {lying} is missing"
-                raise SourceError(msg)
+        _check_parts(dataset, Path(path).parent, where)
     _load_filters(dataset, where)
+
+
+def _check_parts(dataset: h5py.Dataset, folder: Path, where: str) -> None:
+    """Check that the parts of a virtual dataset are there.
+
+    HDF5 shows fill values where one is missing: wrong, and silently.
+    """
+    parts = collections.defaultdict(set)
+    for part in dataset.virtual_sources():
+        # A pattern stands for files that may come later.
+        if "%" not in part.file_name + part.dset_name:
+            parts[part.file_name].add(part.dset_name)
+    for name, datasets in parts.items():
+        lying = folder / name
+        missing: Any = lying
+        if name == ".":
+            missing = [d for d in datasets if d not in dataset.file]
+        elif lying.exists():
+            with h5py.File(lying, "r") as file:
+                missing = [f"{lying}::{d}" for d in datasets if d not in file]
+        if missing:
+            first = missing[0] if isinstance(missing, list) else missing
+            msg = f"{where} is virtual and its part {first} is missing"
+            raise SourceError(msg)
 
 
 def _type_name(dataset: h5py.Dataset) -> str:
@@ -260,7 +283,7 @@ def _load_filters(dataset: h5py.Dataset, where: str) -> None:
 
 def _normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
     try:
-        plain = tuple(int(axis) for axis in axes)
+        plain = tuple(operator.index(axis) for axis in axes)
     except (TypeError, ValueError) as error:
         msg = f"position_axes must be a whole number or a tuple of them, not {axes!r}"
         raise SourceError(msg) from error

@@ -20,7 +20,9 @@ def parse_bytes(size: float | str) -> int:
         It is not a size, or not positive.
     """
     text = str(size).strip().lower()
-    match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)\s*([kmgt]?)(i?)b?", text)
+    match = re.fullmatch(
+        r"(\d+\.?\d*(?:e\d+)?|\.\d+)\s*([kmgt]?)(i?)(?:b|bytes?)?", text
+    )
     if match is None:
         msg = f"{size!r} is not a size; write for example '2 GB' or '512 MiB'"
         raise PlanError(msg)
@@ -61,20 +63,20 @@ def format_bytes(size: float) -> str:
         if abs(size) < 999.5:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} TB"
+    return f"{size:.3g} TB" if size < 999.5 else f"{size:.0f} TB"
 
 
 def format_seconds(seconds: float) -> str:
     """Write a duration for people: ``3 h 50 min``."""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 60:
+    for limit, unit, factor in ((1e-3, "us", 1e6), (1, "ms", 1e3)):
+        if seconds * factor < 999.5 and seconds < limit:
+            return f"{seconds * factor:.3g} {unit}"
+    if seconds < 59.95:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes / 1440:.3g} days"
+    days = minutes / 1440
+    return f"{days:.3g} days" if days < 999.5 else f"{days:.0f} days"
