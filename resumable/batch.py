@@ -18,7 +18,7 @@ import numpy as np
 from resumable import machine
 from resumable.errors import OutputError
 from resumable.output import by_name, fitted, placer
-from resumable.runfile import Failure
+from resumable.runfile import FAILURE_ROWS, Failure
 from resumable.source import Reader, SourceRef
 from resumable.writer import RowWriter, WriteTarget
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Between units, the worker looks up for a request to stop about this often.
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
-_DESCRIBED = 100
+_DESCRIBED = FAILURE_ROWS
 _BLAS_VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
 
 
@@ -480,4 +480,11 @@ def describe(position: int, error: BaseException) -> Failure:
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
-    return Failure(position, name, str(error), text)
+    return Failure(position, name, _message(error), text)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text raised {type(second).__name__})"

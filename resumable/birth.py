@@ -255,7 +255,8 @@ def _create(
 
 def _text(value: str) -> np.bytes_:
     """Fixed-length text: variable length would need HDF5's global heap."""
-    return np.bytes_(value.encode() or b" ")
+    # A file name may hold bytes that are no text; they are written as they are.
+    return np.bytes_(value.encode(errors="surrogateescape") or b" ")
 
 
 def _describe(group: h5py.Group, birth: Birth, reader: Reader) -> None:
@@ -298,6 +299,7 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
             values = np.arange(length)
         if not name or name in group:
             name = "position" if len(map_shape) == 1 else f"position_{number}"
+        name = _free_name(group, name)
         scale = group.create_dataset(name, data=values)
         scale.make_scale(name)
         if units:
@@ -311,7 +313,7 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
                 dataset.dims[number].attach_scale(group[axis])
         if output.labels:
             labels = np.array([text.encode() for text in output.labels])
-            group.create_dataset(f"{name}_labels", data=labels)
+            group.create_dataset(_free_name(group, f"{name}_labels"), data=labels)
             dataset.dims[dataset.ndim - 1].label = "labels"
     signal = group[maps[0]]
     group.attrs["NX_class"] = _text("NXdata")
@@ -320,6 +322,13 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
         group.attrs["auxiliary_signals"] = np.array([n.encode() for n in maps[1:]])
     rest = signal.ndim - len(axes)
     group.attrs["axes"] = np.array([n.encode() for n in [*axes, *["."] * rest]])
+
+
+def _free_name(group: h5py.Group, name: str) -> str:
+    """Return a name that nothing in the group has, outputs included."""
+    while name in group:
+        name += "_"
+    return name
 
 
 def _is_usid(reader: Reader) -> bool:
@@ -347,7 +356,8 @@ def _add_usid(
         main = group[name]
         for ancillary, dtype in zip(_USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
             values = np.arange(output.shape[0], dtype=dtype).reshape(1, -1)
-            made = group.create_dataset(f"{name}_{ancillary}", data=values)
+            made_name = _free_name(group, f"{name}_{ancillary}")
+            made = group.create_dataset(made_name, data=values)
             made.attrs["labels"], made.attrs["units"] = labels, units
             main.attrs[ancillary] = made.ref
         for ancillary in _USID_ANCILLARIES:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import glob
 import json
 import os
 import re
@@ -62,21 +63,26 @@ class Shelf:
         return [error for error in self._found() if isinstance(error, RunFileError)]
 
     def _found(self) -> list[RunFile | RunFileError]:
-        pattern = re.compile(re.escape(self.stem) + r"(_\d{3,})?\.h5")
         found: list[RunFile | RunFileError] = []
-        if not self.folder.is_dir():
-            return found
-        for path in sorted(self.folder.glob(glob_escape(self.stem) + "*.h5")):
-            if pattern.fullmatch(path.name):
-                try:
-                    found.append(RunFile(path))
-                except RunFileError as error:
-                    found.append(error)
+        for _, path in sorted(self._numbered()):
+            try:
+                found.append(RunFile(path))
+            except RunFileError as error:
+                found.append(error)
         return found
+
+    def _numbered(self) -> Iterator[tuple[int, Path]]:
+        """Go through the files that have this identity's names, with their numbers."""
+        pattern = re.compile(re.escape(self.stem) + r"(?:_(\d{3,}))?\.h5")
+        if self.folder.is_dir():
+            for path in self.folder.glob(glob.escape(self.stem) + "*.h5"):
+                match = pattern.fullmatch(path.name)
+                if match:
+                    yield int(match[1] or 0), path
 
     def others(self) -> list[RunFile]:
         """Return the sound runs of this process and dataset with other identities."""
-        found = find_runs(self.folder, glob_escape(self.prefix) + "-*.h5")
+        found = find_runs(self.folder, glob.escape(self.prefix) + "-*.h5")
         return [
             run
             for run in found
@@ -84,20 +90,22 @@ class Shelf:
         ]
 
     def new_path(self) -> Path:
-        """Return the first name no file has."""
-        path = self.folder / f"{self.stem}.h5"
-        number = 0
-        while path.exists():
-            number += 1
-            path = self.folder / f"{self.stem}_{number:03d}.h5"
-        return path
+        """Return the name after the last one: later runs have higher numbers."""
+        number = max((number for number, _ in self._numbered()), default=-1) + 1
+        suffix = f"_{number:03d}" if number else ""
+        return self.folder / f"{self.stem}{suffix}.h5"
 
+    def overrides(self, run: RunFile) -> bool:
+        """Return whether a run was made beside an earlier one."""
+        return run.path.stem != self.stem
 
-def glob_escape(text: str) -> str:
-    """Make a text match itself in a glob pattern."""
-    import glob
-
-    return glob.escape(text)
+    def leftovers(self) -> list[Path]:
+        """Return what a killed birth or copy of this identity has left."""
+        return [
+            path
+            for kind in ("birth", "part")
+            for path in self.folder.glob(f".{glob.escape(self.stem)}*.{kind}")
+        ]
 
 
 class Claim:
@@ -137,38 +145,42 @@ class Claim:
             The folder cannot be written or offers no locks.
         """
         try:
-            taken = self._claim.acquire(exclusive=True)
+            if not self._claim.acquire(exclusive=True):
+                raise RunBusy(self._busy_message())
+            self._take_over()
         except OSError as error:
+            self._claim.release(remove=True)
             raise target_error(self._shelf.folder, error, 4096) from error
-        if not taken:
-            raise RunBusy(self._busy_message())
+        except RunBusy:
+            self._claim.release(remove=True)
+            raise
         try:
-            self._claim.write_text(
-                json.dumps(
-                    {
-                        "token": self.token,
-                        "host": socket.gethostname(),
-                        "pid": os.getpid(),
-                        "since": dt.datetime.now()
-                        .astimezone()
-                        .isoformat(" ", "seconds"),
-                    }
-                )
-            )
-            # From here a late worker of a dead session finds another token.
-            if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
-                msg = (
-                    f"a worker of an earlier session still writes to "
-                    f"{self._shelf.stem}; end it and run again"
-                )
-                raise RunBusy(msg)
-            self._writers.release()
             yield
         finally:
             # Whoever still writes keeps the file; the next session removes it.
             if self._writers.acquire(exclusive=True):
                 self._writers.release(remove=True)
             self._claim.release(remove=True)
+
+    def _take_over(self) -> None:
+        """Name ourselves, wait for workers of a dead session, and tidy up."""
+        holder = {
+            "token": self.token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
+        }
+        # From here a late worker of a dead session finds another token.
+        self._claim.write_text(json.dumps(holder))
+        if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
+            msg = (
+                f"a worker of an earlier session still writes to "
+                f"{self._shelf.stem}; end it and run again"
+            )
+            raise RunBusy(msg)
+        self._writers.release()
+        for path in self._shelf.leftovers():
+            path.unlink(missing_ok=True)
 
     def _busy_message(self) -> str:
         holder = self.holder(self._claim)

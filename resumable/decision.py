@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable import engines, machine
@@ -37,7 +38,7 @@ def _to_override(recipe: Recipe) -> RunFile | None:
     the same line, run again after a kill, would begin again each time.
     """
     runs = recipe.runs()
-    if len(runs) > 1 and not runs[-1].finished:
+    if runs and recipe.shelf.overrides(runs[-1]) and not runs[-1].finished:
         return runs[-1]
     return None
 
@@ -53,6 +54,9 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         The file that has this run's name is damaged.
     """
     run = _to_override(recipe) if options.override else existing(recipe)
+    if run is None:
+        # Nothing has failed yet that could be tried again.
+        options = dataclasses.replace(options, retry_failed=False)
     if run is None and not options.override:
         damaged = recipe.shelf.damaged()
         if damaged:

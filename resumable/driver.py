@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import sys
@@ -58,6 +59,8 @@ def _computed(recipe: Recipe, options: Options) -> Results:
             return Results(run.path)
         logger.info("%s", plan)
         if run is None:
+            # Nothing has failed yet that could be tried again.
+            options = dataclasses.replace(options, retry_failed=False)
             _tell_of_left_runs(recipe)
         return Session(recipe, options, plan, run, claim).run_to_end()
 
@@ -80,8 +83,10 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     then, now = run.header.source.get("text"), recipe.birth.source["text"]
     if recipe.process.version is None or not then or not now or then == now:
         return
-    with Results(run.path).group() as group:
+    group = Results(run.path).group()
+    try:
         old = group["source_text"][()].decode() if "source_text" in group else ""
+    finally:
         group.file.close()
     changed = [
         line

@@ -107,7 +107,8 @@ def _(value: bytes, where: str = "value") -> Any:
 
 @encode.register
 def _(value: enum.Enum, where: str = "value") -> Any:
-    return {"enum": f"{type(value).__qualname__}.{value.name}"}
+    name = f"{type(value).__qualname__}.{value.name}"
+    return {"enum": [name, encode(value.value, where)]}
 
 
 @encode.register
@@ -273,15 +274,27 @@ def source_text(cls: type) -> str | None:
         if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):
             continue
         try:
-            parts.append(textwrap.dedent(inspect.getsource(base)))
+            parts.append(at_margin(inspect.getsource(base)))
         except (OSError, TypeError):
             return None
     return "\n".join(parts)
 
 
+def at_margin(text: str) -> str:
+    """Shift source text to the left margin, so that it can be parsed."""
+    dedented = textwrap.dedent(text)
+    try:
+        ast.parse(dedented)
+    except IndentationError:
+        # A text inside reaches the margin already: write the code anew instead.
+        block = ast.parse(f"if True:\n{text}").body[0]
+        return ast.unparse(ast.Module(block.body, []))  # type: ignore[attr-defined]
+    return dedented
+
+
 def normalised_source(text: str) -> str:
     """Drop from source text what cannot change a result: comments, layout, docs."""
-    tree = _parsed(text)
+    tree = ast.parse(at_margin(text))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(body, list):
@@ -290,15 +303,6 @@ def normalised_source(text: str) -> str:
         if len(kept) < len(body):
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
-
-
-def _parsed(text: str) -> ast.Module:
-    try:
-        return ast.parse(textwrap.dedent(text))
-    except IndentationError:
-        # A text inside reaches the margin, so there is nothing to dedent by.
-        tree = ast.parse(f"if True:\n{text}")
-        return ast.Module(tree.body[0].body, [])  # type: ignore[attr-defined]
 
 
 def _is_text(node: ast.AST) -> bool:

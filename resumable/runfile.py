@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.disk import opened, read_at, sync, write_at
-from resumable.errors import RunFileError
+from resumable.disk import opened, read_at, sync, try_lock, write_at
+from resumable.errors import RunBusy, RunFileError
 from resumable.identity import canonical, decode_dtype, encode_dtype
 from resumable.output import Output
 from resumable.positions import PositionSet, windows
@@ -36,6 +36,8 @@ FORMAT = 1
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
 _HEADER_LIMIT = 1 << 24
+#: What to do about a file that cannot be trusted.
+_ADVICE = "it is left as it is; use override=True to compute into a new file"
 _DIGEST_LENGTH = 64
 
 #: Rows of the table of failures; further failures are only counted.
@@ -142,13 +144,15 @@ class Header:
             With what is wrong.
         """
         if not block.startswith(MAGIC):
-            msg = f"{path} is not a run file"
+            msg = f"{path} is not a run file: {_ADVICE}"
             raise RunFileError(msg)
         rest = block[len(MAGIC) :]
         claimed, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]
         body = body[: body.find(b"\n")]
         if hashlib.sha256(body).hexdigest().encode() != claimed:
-            msg = f"{path} is damaged: its header does not match its checksum"
+            msg = (
+                f"{path} is damaged, its header does not match its checksum: {_ADVICE}"
+            )
             raise RunFileError(msg)
         try:
             plain = json.loads(body)
@@ -176,7 +180,7 @@ class Header:
             )
             header._check_extents(path)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            msg = f"{path} is damaged: its header makes no sense ({error!r})"
+            msg = f"{path} is damaged, its header makes no sense ({error!r}): {_ADVICE}"
             raise RunFileError(msg) from error
         return header
 
@@ -184,7 +188,10 @@ class Header:
         previous = 0
         for offset, length in sorted(self.extents().values()):
             if offset < previous or offset + length > self.file_bytes:
-                msg = f"{path} is damaged: its parts overlap or lie outside of it"
+                msg = (
+                    f"{path} is damaged, its parts overlap or lie outside of it: "
+                    f"{_ADVICE}"
+                )
                 raise RunFileError(msg)
             previous = offset + length
 
@@ -306,15 +313,13 @@ class RunFile:
         if size < header.file_bytes:
             msg = (
                 f"{self.path} is truncated: it has {size:,} bytes of "
-                f"{header.file_bytes:,}; it is left as it is, use override=True to "
-                "compute into a new file"
+                f"{header.file_bytes:,}: {_ADVICE}"
             )
             raise RunFileError(msg)
         if structure_digest(fd, header) != header.structure:
             msg = (
-                f"{self.path} is damaged or was changed by another program: its "
-                "structure is not the one it was made with; it is left as it is, use "
-                "override=True to compute into a new file"
+                f"{self.path} is damaged or was changed by another program, its "
+                f"structure is not the one it was made with: {_ADVICE}"
             )
             raise RunFileError(msg)
         return header
@@ -439,6 +444,11 @@ def _session(row: tuple[Any, ...]) -> Session:
     return Session(start, end, names[0], pid, names[1], workers, computed, failed)
 
 
+def _encoded(text: str) -> bytes:
+    # Messages hold whatever a library put there, lone surrogates included.
+    return text.encode(errors="backslashreplace")
+
+
 class Ledger:
     """What only the driver writes: sessions, failures, the byte ``finished``.
 
@@ -446,12 +456,30 @@ class Ledger:
     ----------
     run : RunFile
         Of which file. The caller holds its claim.
+
+    Raises
+    ------
+    RunBusy
+        Another program has the file open for writing.
     """
 
     def __init__(self, run: RunFile) -> None:
         self._run = run
         self._fd = os.open(run.path, os.O_RDWR | os.O_CLOEXEC)
+        if not try_lock(self._fd, exclusive=False):
+            os.close(self._fd)
+            raise RunBusy(open_elsewhere(run.path))
         self._session = 0
+        table = np.array(run.array("failures"))
+        current = {failure.position for failure in run.failures()}
+        self._taken: dict[int, int] = {}
+        self._free: list[int] = []
+        for index in reversed(range(len(table))):
+            position = int(table[index]["position"])
+            if table[index]["used"] and position in current:
+                self._taken[position] = index
+            else:
+                self._free.append(index)
 
     def close(self) -> None:
         """Close the file."""
@@ -473,25 +501,17 @@ class Ledger:
 
     def record(self, failures: list[Failure]) -> None:
         """Enter failures, each over the row of one that is settled, or a free one."""
-        if not failures:
-            return
-        table = np.array(self._run.array("failures"))
-        again = {failure.position for failure in failures}
-        current = {f.position for f in self._run.failures()} - again
-        rows = (
-            i
-            for i, row in enumerate(table)
-            if not row["used"] or int(row["position"]) not in current
-        )
-        for index, failure in zip(rows, failures, strict=False):
-            trace = failure.traceback.encode()[-FAILURE_DTYPE["traceback"].itemsize :]
-            row = (
-                1,
-                failure.position,
-                failure.exception.encode(),
-                failure.message.encode(),
-                trace,
-            )
+        for failure in failures:
+            index = self._taken.get(failure.position)
+            if index is None:
+                if not self._free:
+                    # The table is full; the status still counts them all.
+                    continue
+                index = self._taken[failure.position] = self._free.pop()
+            # The end of a traceback tells more than its beginning.
+            trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
+            kind, message = _encoded(failure.exception), _encoded(failure.message)
+            row = (1, failure.position, kind, message, trace)
             self._put("failures", FAILURE_DTYPE, index, row)
 
     def set_finished(self, outputs: Mapping[str, Array]) -> None:
@@ -517,6 +537,11 @@ class Ledger:
         data[()] = tuple(row) if isinstance(row, tuple) else row
         offset = self._run.header.offsets[table] + index * dtype.itemsize
         write_at(self._fd, data.tobytes(), offset)
+
+
+def open_elsewhere(path: Path) -> str:
+    """Say that another program writes to a run file, and what to do."""
+    return f"{path} is open for writing in another program; close it there first"
 
 
 def find_runs(folder: Path, pattern: str) -> list[RunFile | RunFileError]:

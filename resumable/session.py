@@ -67,7 +67,6 @@ class Session:
         self._stop = StopRequest(options.time_limit)
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
-        self._failures: list[Failure] = []
         done, failed = self._run.counts()
         self._before = done + failed
         pending = pending_positions(self._run, options)
@@ -90,7 +89,9 @@ class Session:
             with disk.opened(run.path, os.O_RDWR) as fd:
                 births.reserve(fd, run.header, wanted)
         except OSError as error:
-            raise births.target_error(run.path.parent, error, 0) from error
+            rows = sum(o.row_bytes for o in recipe.position_outputs.values())
+            needed = rows * self._plan.pending
+            raise births.target_error(run.path.parent, error, needed) from error
         return run
 
     # What an engine sees.
@@ -132,7 +133,7 @@ class Session:
             self._judge_trial(report)
         else:
             self._failed += report.failed
-            self._failures += report.failures
+            self._ledger.record(report.failures)
         self._bar.update(self._computed + self._failed, self._failed)
 
     def _stopping_error(self, report: Report) -> Exception:
@@ -233,7 +234,9 @@ class Session:
     @property
     def _copy_path(self) -> Path:
         shelf = self._recipe.shelf
-        return shelf.folder / f"{shelf.stem}.rechunked.h5"
+        # Where the source can grow, its contents are not part of the identity.
+        contents = self._recipe.birth.source["contents"] or ""
+        return shelf.folder / f"{shelf.stem}{contents[:8]}.rechunked.h5"
 
     def _target(self) -> WriteTarget:
         return WriteTarget(
@@ -249,10 +252,9 @@ class Session:
         return len(pending_positions(self._run, self._options))
 
     def _settle(self) -> None:
-        """Record failures: those of batches, and those held back in the trial."""
+        """Record the failures that were held back in the trial."""
         if self._schedule.proven or not self._schedule.remaining:
             self._mark_held()
-        self._ledger.record(self._failures)
 
     def _mark_held(self) -> None:
         if not self._held or self._options.on_error == "raise":
@@ -266,7 +268,7 @@ class Session:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
                 writer.write(position, no, yes, rows)
         self._failed += len(self._held)
-        self._failures += self._held.values()
+        self._ledger.record(list(self._held.values()))
 
     def _not_finished(self, results: Results) -> BaseException:
         message = (

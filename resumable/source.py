@@ -557,6 +557,7 @@ class Reader:
     def _stored_parts(self, full: bool) -> Iterator[Any]:
         """Chunks as they are stored, with their place: all of them, or samples."""
         dataset = self.dataset
+        yield _storage(dataset)
         chunks = zip(dataset.shape, dataset.chunks, strict=True)
         grid = tuple(math.ceil(n / c) for n, c in chunks)
         total, stored = math.prod(grid), dataset.id.get_storage_size()
@@ -568,10 +569,11 @@ class Reader:
             corner = tuple(
                 int(i) * c for i, c in zip(cell, dataset.chunks, strict=True)
             )
-            yield str(corner).encode()
             # A chunk that was never written has no bytes; it reads as fill values.
             if dataset.id.get_chunk_info_by_coord(corner).size:
-                yield dataset.id.read_direct_chunk(corner)[1]
+                skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
+                yield repr((corner, skipped_filters)).encode()
+                yield stored_bytes
 
     def scales(self) -> Mapping[int, tuple[str, Array, str]]:
         """Coordinates of the position axes, where the source has them.
@@ -595,6 +597,14 @@ class Reader:
                     found[number] = (name, scale[...], text)
                     break
         return found
+
+
+def _storage(dataset: h5py.Dataset) -> bytes:
+    """Tell how stored bytes become values: chunks, filters, fill value."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
+    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
+    return repr((dataset.chunks, filters, fill)).encode()
 
 
 def _sha256(part: Any) -> bytes:

@@ -19,6 +19,7 @@ import numpy as np
 from resumable import disk
 from resumable.errors import RunBusy
 from resumable.positions import runs
+from resumable.runfile import open_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +92,10 @@ class RowWriter:
             self._refuse()
         self._fd = os.open(target.path, os.O_RDWR | os.O_CLOEXEC)
         # Other HDF5 readers get in beside a shared lock, HDF5 writers do not.
-        disk.try_lock(self._fd, exclusive=False)
+        if not disk.try_lock(self._fd, exclusive=False):
+            os.close(self._fd)
+            self._lock_file.release()
+            raise RunBusy(open_elsewhere(target.path))
         self._marks: list[_Marks] = []
         self._bytes = 0
         self._oldest = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resumable.errors import PlanError
@@ -103,6 +103,8 @@ def test_bytes_are_written_with_three_digits(size, expected):
 
 
 @given(st.integers(1, 10**14))
+@example(512)
+@example(999_700)
 def test_a_written_size_reads_back_within_its_three_digits(size):
     """What is printed can be given back as an argument."""
     read = parse_bytes(format_bytes(size))
@@ -130,6 +132,8 @@ def test_a_duration_is_written_for_people(seconds, expected):
 
 
 @given(st.floats(1e-6, 5e7))
+@example(0.9999)
+@example(0.0009999)
 def test_a_written_duration_never_has_an_exponent(seconds):
     """``1e+03 ms`` is not how people write a second."""
     assert "e+" not in format_seconds(seconds)

@@ -1,0 +1,454 @@
+"""What every engine must do. A new engine is one more subclass."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import param
+import pytest
+
+import resumable as rs
+
+POSITIONS = 60
+WIDTH = 32
+
+
+def note(path, text):
+    """Append a line to a file; whole lines, whoever else writes."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, f"{text}\n".encode())
+    os.close(fd)
+
+
+def noted(path):
+    """Return the lines of a file, none where it is missing."""
+    path = Path(path)
+    return path.read_text().split() if path.exists() else []
+
+
+class Logged(rs.Process):
+    """Notes every position it computes, and every set-up."""
+
+    version = 1
+    outputs = {"mean": rs.Output()}
+    log = param.String("", doc="file of computed positions")
+    delay_s = param.Number(0.0)
+
+    def setup(self):
+        note(self.log + ".setup", os.getpid())
+
+    def unit_computation(self, spectrum):
+        note(self.log, self.position)
+        note(self.log + ".pid", os.getpid())
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        return spectrum.mean()
+
+
+class FailsAt(Logged):
+    """Fails at some positions until the file ``<log>.mended`` exists."""
+
+    bad = param.List([3, 30, 59])
+
+    def unit_computation(self, spectrum):
+        note(self.log, self.position)
+        if self.position in self.bad and not Path(self.log + ".mended").exists():
+            raise ValueError(f"no fit at {self.position}")
+        return spectrum.mean()
+
+
+class Weighted(rs.Process):
+    """Takes a further source."""
+
+    version = 1
+    outputs = {"sum": rs.Output()}
+
+    def unit_computation(self, spectrum, weight):
+        return (spectrum * weight).sum()
+
+
+class OnMap(rs.Process):
+    """Says where it is."""
+
+    version = 1
+    outputs = {
+        "where": rs.Output(2, "i8"),
+        "mean": rs.Output(),
+    }
+
+    def unit_computation(self, spectrum):
+        return {"mean": spectrum.mean(), "where": np.array(self.position)}
+
+
+class Block(rs.Process):
+    """A whole batch at once; fails where a value is NaN."""
+
+    version = 1
+    outputs = {"mean": rs.Output(), "first": rs.Output(2)}
+    scratch = WIDTH * 8
+
+    def block_computation(self, spectra):
+        if np.isnan(spectra).any():
+            raise ValueError("NaN")
+        return {"mean": spectra.mean(axis=1), "first": spectra[:, :2].copy()}
+
+
+class Several(rs.Process):
+    """Outputs of many kinds, and random numbers."""
+
+    version = 1
+    pair = np.dtype([("low", "f4"), ("count", "i2")])
+    outputs = {
+        "random": rs.Output(3),
+        "pair": rs.Output((), pair),
+        "text": rs.Output((), "S8"),
+        "flag": rs.Output((2, 2), "bool"),
+        "total": rs.Output(per="run"),
+    }
+
+    def unit_computation(self, spectrum):
+        return {
+            "random": self.rng.normal(size=3) + spectrum[:3],
+            "pair": np.array((spectrum.min(), len(spectrum)), self.pair),
+            "text": b"p%d" % self.position,
+            "flag": spectrum[:4].reshape(2, 2) > 0,
+        }
+
+    def finish(self, results):
+        return results["random"][...].sum()
+
+
+class Holder(rs.Process):
+    """Holds what cannot be pickled, made where it belongs: in setup."""
+
+    version = 1
+    outputs = {"mean": rs.Output()}
+    delay_s = param.Number(0.0)
+
+    def setup(self):
+        self.held = threading.Lock()
+
+    def unit_computation(self, spectrum):
+        time.sleep(self.delay_s)
+        with self.held:
+            return spectrum.mean()
+
+
+class Wrong(rs.Process):
+    """Raises at every position."""
+
+    version = 1
+    outputs = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        return spectrum.no_such_method()
+
+
+class WrongShape(rs.Process):
+    """Returns another shape than it declares."""
+
+    version = 1
+    outputs = {"mean": rs.Output(3)}
+
+    def unit_computation(self, spectrum):
+        return spectrum[:2]
+
+
+class Unpicklable(Exception):
+    """Holds what no process can send."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class TwoArguments(Exception):
+    """Can be pickled, and never unpickled."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
+
+class RaisesOdd(rs.Process):
+    """Raises an exception that does not travel."""
+
+    version = 1
+    outputs = {"mean": rs.Output()}
+    kind = param.Selector(objects=["lock", "arguments"])
+
+    def unit_computation(self, spectrum):
+        if self.position == 40:
+            if self.kind == "lock":
+                raise Unpicklable("a lock inside")
+            raise TwoArguments("two", "arguments")
+        return spectrum.mean()
+
+
+class Talks(rs.Process):
+    """Logs one record per position."""
+
+    version = 1
+    outputs = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        logging.getLogger("conformance.unit").info("at %d", self.position)
+        return spectrum.mean()
+
+
+# By a signal: a test that hangs fails, and those after it still run.
+@pytest.mark.timeout(30, method="signal")
+class EngineConformance:
+    """Subclass it, give ``engine``, and every test of it runs with that engine."""
+
+    #: Processes that may call ``setup`` in one session.
+    most_setups = 2
+
+    def engine(self):
+        """Return what ``compute`` takes."""
+        raise NotImplementedError
+
+    def options(self):
+        """Arguments of compute for this engine."""
+        return {"engine": self.engine(), "workers": 2, "memory": "1 GB"}
+
+    def compute(self, process, **options):
+        """Compute with this engine, any warning an error."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return process.compute(**{**self.options(), **options})
+
+    @pytest.fixture
+    def data(self):
+        """Return POSITIONS spectra of WIDTH floats."""
+        return np.random.default_rng(7).normal(size=(POSITIONS, WIDTH))
+
+    @pytest.fixture
+    def source(self, tmp_path, data):
+        """Return a source of these spectra."""
+        with h5py.File(tmp_path / "scan.h5", "w") as file:
+            file["data"] = data
+            file["weight"] = np.arange(float(POSITIONS))
+            file["stack"] = data[:48].reshape(6, 8, WIDTH).transpose(2, 0, 1)
+        return f"{tmp_path}/scan.h5::/data"
+
+    @pytest.fixture
+    def log(self, tmp_path):
+        """Return the name of the file where Logged notes positions."""
+        return str(tmp_path / "log")
+
+    def test_fresh_run_computes_every_position_once(self, source, data, log):
+        """All positions are computed, each once, and the run is finished."""
+        results = self.compute(Logged(source, log=log))
+
+        assert results.status.finished
+        np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+        assert sorted(map(int, noted(log))) == list(range(POSITIONS))
+
+    def test_finished_run_is_returned_without_computing(self, source, log):
+        """The third call of the same line computes nothing."""
+        first = self.compute(Logged(source, log=log))
+        again = self.compute(Logged(source, log=log))
+
+        assert again == first
+        assert len(noted(log)) == POSITIONS
+
+    def test_the_rest_follows_into_the_same_results(self, source, data, log):
+        """A run of some positions is gone on with, none of them computed twice."""
+        chosen = [0, 1, 5, 6, 7, 31, 40, 58]
+        part = self.compute(Logged(source, log=log), positions=chosen)
+        part_done = np.flatnonzero(part.completed).tolist()
+        whole = self.compute(Logged(source, log=log))
+
+        assert part_done == chosen
+        assert whole == part
+        np.testing.assert_array_equal(whole["mean"][...], data.mean(axis=1))
+        assert sorted(map(int, noted(log))) == list(range(POSITIONS))
+
+    def test_failing_positions_are_recorded_and_the_run_goes_on(
+        self, source, data, log
+    ):
+        """A failure leaves the fill value and its exception; all else is done."""
+        process = FailsAt(source, log=log)
+        with pytest.warns(rs.ResumableWarning, match="3 of 60 positions failed") as w:
+            results = process.compute(**self.options())
+        expected = data.mean(axis=1)
+        expected[process.bad] = np.nan
+
+        assert len(w) == 1
+        assert results.status.finished
+        np.testing.assert_array_equal(results["mean"][...], expected)
+        assert np.flatnonzero(results.failed).tolist() == process.bad
+        assert [f.position for f in results.failures] == process.bad
+        assert results.failures[1].exception == "ValueError"
+        assert results.failures[1].message == "no fit at 30"
+        assert "in unit_computation" in results.failures[1].traceback
+
+    def test_retry_computes_just_the_failed_ones(self, source, data, log):
+        """Mended, the failed positions are computed and nothing else is."""
+        process = FailsAt(source, log=log)
+        with pytest.warns(rs.ResumableWarning):
+            process.compute(**self.options())
+        Path(log).unlink()
+        Path(log + ".mended").touch()
+        results = self.compute(process, retry_failed=True)
+
+        assert sorted(map(int, noted(log))) == process.bad
+        assert results.status.failed == 0
+        assert results.status.finished
+        np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+
+    def test_on_error_raise_keeps_what_is_done(self, source, data, log):
+        """The run stops with the position named, which is left pending."""
+        process = FailsAt(source, log=log, bad=[37])
+        with pytest.raises(rs.UnitFailed, match="no fit at 37") as caught:
+            self.compute(process, on_error="raise")
+        results = process.results
+        done = results.completed
+
+        assert caught.value.position == 37
+        assert not done[37]
+        assert results.status.failed == 0
+        assert set(np.flatnonzero(done)) == set(map(int, noted(log))) - {37}
+        np.testing.assert_array_equal(
+            results["mean"][...][done], data.mean(axis=1)[done]
+        )
+
+    @pytest.mark.timeout(10, method="signal")
+    @pytest.mark.parametrize(
+        ("kind", "name"), [("lock", "Unpicklable"), ("arguments", "TwoArguments")]
+    )
+    def test_an_exception_that_cannot_travel_is_reported(self, source, kind, name):
+        """What stops the run is named even where it cannot be pickled."""
+        process = RaisesOdd(source, kind=kind)
+
+        with pytest.raises(rs.UnitFailed, match=name) as caught:
+            self.compute(process, on_error="raise")
+        assert caught.value.position == 40
+
+    def test_stopped_run_goes_on_where_it_was(self, source, data, log):
+        """NotFinished keeps what was computed; nothing is computed twice."""
+        process = Logged(source, log=log, delay_s=0.01)
+        with pytest.raises(rs.NotFinished) as stopped:
+            self.compute(process, time_limit=0.12)
+        status = stopped.value.results.status
+        computed = len(noted(log))
+        whole = self.compute(process)
+
+        assert stopped.value.code == 75
+        assert status.pending > 0
+        assert status.done == computed
+        assert sorted(map(int, noted(log))) == list(range(POSITIONS))
+        np.testing.assert_array_equal(whole["mean"][...], data.mean(axis=1))
+
+    def test_inputs_are_aligned_with_the_source(self, source, data):
+        """Every position gets its own row of every input."""
+        process = Weighted(source, inputs={"weight": "::/weight"})
+        results = self.compute(process)
+        expected = [(row * i).sum() for i, row in enumerate(data)]
+
+        np.testing.assert_array_equal(results["sum"][...], expected)
+
+    def test_results_have_the_shape_of_the_map(self, source, data):
+        """Positions on the last axes: results come out on the map."""
+        process = OnMap(source.replace("/data", "/stack"), position_axes=(1, 2))
+        results = self.compute(process, positions=[(0, 0), (5, 7), (2, 3)])
+        results = self.compute(process)
+
+        assert results["where"].shape == (6, 8, 2)
+        np.testing.assert_array_equal(
+            results["where"][...], np.stack(np.indices((6, 8)), axis=-1)
+        )
+        np.testing.assert_allclose(
+            results["mean"][...], data[:48].reshape(6, 8, WIDTH).mean(axis=2), 1e-12
+        )
+
+    def test_block_computation_fills_all_its_outputs(self, source, data):
+        """A block of positions at once gives the same as one by one."""
+        results = self.compute(Block(source), positions=[2, 3, 50])
+        results = self.compute(Block(source))
+
+        assert results.status.finished
+        np.testing.assert_allclose(results["mean"][...], data.mean(axis=1), 1e-12)
+        np.testing.assert_array_equal(results["first"][...], data[:, :2])
+
+    def test_a_block_that_fails_loses_only_the_bad_position(self, tmp_path, data):
+        """The position that made a block fail is found, the others are done."""
+        data[[11, 44]] = np.nan
+        with h5py.File(tmp_path / "nan.h5", "w") as file:
+            file["data"] = data
+        with pytest.warns(rs.ResumableWarning, match="2 of 60"):
+            results = Block(f"{tmp_path}/nan.h5::/data").compute(**self.options())
+
+        assert np.flatnonzero(results.failed).tolist() == [11, 44]
+        assert results.status.done == POSITIONS - 2
+        np.testing.assert_allclose(results["mean"][...], data.mean(axis=1), 1e-12)
+
+    def test_all_outputs_are_the_same_bytes_as_serial(self, source, tmp_path):
+        """Every output, also random ones, has serial's bytes."""
+        for name in ("here", "there"):
+            (tmp_path / name).mkdir()
+        ours = self.compute(Several(source, tmp_path / "here"), positions=slice(20))
+        ours = self.compute(Several(source, tmp_path / "here"))
+        serial = Several(source, tmp_path / "there").compute(engine="serial")
+
+        assert ours.status.finished
+        assert ours["text"][-1] == b"p59"
+        for name in serial:
+            assert ours[name][...].tobytes() == serial[name][...].tobytes()
+
+    def test_setup_runs_once_in_every_worker(self, source, log):
+        """No worker sets up twice, and every process that computed was set up."""
+        self.compute(Logged(source, log=log, delay_s=0.002))
+        setups = noted(log + ".setup")
+
+        assert len(setups) == len(set(setups)) <= self.most_setups
+        assert set(noted(log + ".pid")) <= set(setups)
+
+    def test_what_setup_opens_never_travels(self, source, data):
+        """A Process that was set up here, by test and by a run, still computes."""
+        process = Holder(source)
+        process.test(3)
+        self.compute(process, positions=[1, 2])
+        results = self.compute(process)
+
+        np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+
+    def test_a_function_that_is_wrong_everywhere_stops_the_run(self, source):
+        """After 20 like failures the run stops and records none of them."""
+        process = Wrong(source)
+        with pytest.raises(rs.UnitFailed, match="no_such_method"):
+            self.compute(process)
+
+        assert process.results.status.pending == POSITIONS
+
+    def test_another_shape_than_declared_is_an_error(self, source):
+        """Expected and found shape are named, at the first position."""
+        with pytest.raises(rs.OutputError, match=r"\(3,\).*\(2,\)"):
+            self.compute(WrongShape(source))
+
+        assert WrongShape(source).results.status.pending == POSITIONS
+
+    def test_functions_from_anywhere_can_be_mapped(self, source, data):
+        """A function made inside of another one is computed like a class."""
+
+        def scaled(spectrum, factor=2.0):
+            return spectrum.max() * factor
+
+        results = rs.map(scaled, source, factor=3.0, options=self.options())
+
+        np.testing.assert_array_equal(results["result"][...], data.max(axis=1) * 3)
+
+    def test_log_records_of_units_reach_the_loggers_here(self, source, caplog):
+        """Handlers and levels set here hold for units, wherever they run."""
+        with caplog.at_level(logging.INFO, "conformance.unit"):
+            self.compute(Talks(source))
+        texts = [r.getMessage() for r in caplog.records if r.name == "conformance.unit"]
+
+        assert sorted(texts) == sorted(f"at {i}" for i in range(POSITIONS))

@@ -1,0 +1,224 @@
+"""Engines, each held to the same conformance tests, and what is special to one."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+import engine_conformance as conformance
+import h5py
+import numpy as np
+import pytest
+import threadpoolctl
+from engine_conformance import EngineConformance, Holder, Logged, noted
+
+import resumable as rs
+from resumable.engines.local import LocalEngine
+
+pytestmark = pytest.mark.timeout(30, method="signal")
+
+
+class TestSerial(EngineConformance):
+    """Everything in this process."""
+
+    def engine(self):
+        return "serial"
+
+    most_setups = 1
+
+
+class TestLocal(EngineConformance):
+    """Worker processes, chosen by name."""
+
+    def engine(self):
+        return "local"
+
+
+class TestAuto(EngineConformance):
+    """This process first, workers when they pay."""
+
+    def engine(self):
+        return "auto"
+
+    most_setups = 3
+
+
+class TestLocalSpawn(EngineConformance):
+    """Workers in interpreters of their own."""
+
+    def engine(self):
+        return LocalEngine(2, "spawn")
+
+
+class TestLocalForkserver(EngineConformance):
+    """Workers forked from our server."""
+
+    def engine(self):
+        return LocalEngine(2, "forkserver")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a source of 60 spectra."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.random.default_rng(3).normal(size=(60, 32))
+    return f"{tmp_path}/scan.h5::/data"
+
+
+def _threads():
+    pools = threadpoolctl.threadpool_info()
+    return max((pool["num_threads"] for pool in pools), default=0)
+
+
+class Threads(rs.Process):
+    """Says how many threads BLAS would take."""
+
+    version = 1
+    outputs = {"threads": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        return _threads()
+
+
+class LateThreads(rs.Process):
+    """The same of a library that only the computation loads."""
+
+    version = 1
+    outputs = {"threads": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        import scipy.linalg
+
+        scipy.linalg.inv(np.eye(3))
+        return _threads()
+
+
+class Deadly(rs.Process):
+    """Ends its worker at one position."""
+
+    version = 1
+    outputs = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        if self.position == 33:
+            ctypes.string_at(0)
+        return spectrum.mean()
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_blas_has_one_thread_while_units_run_and_all_after(source, engine):
+    """BLAS is single-threaded inside units only."""
+    with threadpoolctl.threadpool_limits(2):
+        results = Threads(source).compute(engine=engine, workers=2)
+        after = _threads()
+
+    assert set(results["threads"][...]) == {1}
+    assert after == 2
+
+
+def test_blas_gets_its_threads_back_after_an_error(source):
+    """A run that ends with an exception leaves BLAS as it was."""
+    process = conformance.FailsAt(source, log=source.rpartition("::")[0] + ".log")
+    with threadpoolctl.threadpool_limits(2):
+        with pytest.raises(rs.UnitFailed):
+            process.compute(engine="serial", on_error="raise")
+        after = _threads()
+
+    assert after == 2
+
+
+@pytest.mark.parametrize("engine", ["local", LocalEngine(2, "spawn")])
+def test_libraries_that_units_load_get_one_thread_in_workers(source, engine):
+    """A BLAS that is loaded by a unit computation is single-threaded, too."""
+    results = LateThreads(source).compute(engine=engine, workers=2)
+
+    assert set(results["threads"][...]) == {1}
+
+
+def test_auto_hands_over_to_workers_when_the_run_is_long(source, tmp_path):
+    """A long run is shared by several processes, none of its positions twice."""
+    log = str(tmp_path / "log")
+    results = Logged(source, log=log, delay_s=0.03).compute(engine="auto", workers=2)
+
+    assert results.status.finished
+    assert len(set(noted(log + ".pid"))) >= 2
+    assert sorted(map(int, noted(log))) == list(range(60))
+
+
+def test_auto_starts_no_process_for_a_short_run(source, tmp_path):
+    """A run of milliseconds stays in this process."""
+    log = str(tmp_path / "log")
+    Logged(source, log=log).compute(engine="auto", workers=2)
+
+    assert set(noted(log + ".pid")) == {str(os.getpid())}
+
+
+def test_auto_hands_over_what_has_been_set_up_here(source):
+    """What setup opened in this process does not keep auto from its workers."""
+    results = Holder(source, delay_s=0.03).compute(engine="auto", workers=2)
+
+    assert results.status.finished
+
+
+def test_given_engine_keeps_to_the_workers_the_budget_allows(source, tmp_path):
+    """An engine object of four workers starts two where memory is for two."""
+    log = str(tmp_path / "log")
+    process = Logged(source, log=log, delay_s=0.02)
+    options = {"engine": LocalEngine(4), "workers": 4, "memory": "150 MB"}
+    planned = process.plan(**options).workers
+    process.compute(**options)
+
+    assert 1 <= planned < 4
+    assert len(set(noted(log + ".pid"))) <= planned
+
+
+def test_death_of_a_worker_names_its_positions_and_keeps_the_rest(source):
+    """A segfault in a unit is one error or one failed position, never a hang."""
+    process = Deadly(source)
+    try:
+        process.compute(engine="local", workers=2)
+    except rs.WorkerDied as error:
+        text, code = str(error), error.exitcode
+    else:
+        pytest.skip("the worker was replaced")
+    status = process.results.status
+
+    assert code == -11
+    assert "SIGSEGV" in text
+    assert "positions" in text
+    assert status.failed == 0
+    assert 0 < status.done < 60
+    assert not process.results.completed[33]
+
+
+def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
+    """A time limit that ends before the workers are there is NotFinished."""
+    log = str(tmp_path / "log")
+    process = Logged(source, log=log, delay_s=0.01)
+    with pytest.raises(rs.NotFinished):
+        process.compute(engine=LocalEngine(2, "spawn"), time_limit=0.001)
+    results = process.compute(engine="local", workers=2)
+
+    assert results.status.finished
+    assert sorted(map(int, noted(log))) == list(range(60))
+
+
+class Environment(rs.Process):
+    """Returns a variable of the environment."""
+
+    version = 1
+    outputs = {"value": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        return int(os.environ.get("RESUMABLE_TEST_VALUE", "-1"))
+
+
+@pytest.mark.parametrize("engine", ["serial", "local", LocalEngine(2, "spawn")])
+def test_units_see_the_environment_as_it_is_now(source, monkeypatch, engine):
+    """A variable set before compute is seen by units, whatever the engine."""
+    Environment(source).compute(engine="local", workers=1, positions=[0])
+    monkeypatch.setenv("RESUMABLE_TEST_VALUE", str(int(time.time())))
+    results = Environment(source).compute(engine=engine, workers=2, override=True)
+
+    assert set(results["value"][...]) == {int(os.environ["RESUMABLE_TEST_VALUE"])}

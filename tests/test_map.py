@@ -1,0 +1,330 @@
+"""map: a plain function over all positions, resumable like a Process."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import resumable as rs
+
+SERIAL = {"engine": "serial", "progress": False}
+
+
+def data_of(source):
+    path, _, name = source.rpartition("::")
+    with h5py.File(path) as file:
+        return file[name][...]
+
+
+def run(function, source, outputs=None, **arguments):
+    return rs.map(function, source, outputs, options=SERIAL, **arguments)
+
+
+def mean(spectrum):
+    """The mean of a spectrum."""
+    return spectrum.mean()
+
+
+def scaled(spectrum, factor=2.0, *, offset=0.0):
+    return spectrum[0] * factor + offset
+
+
+def test_a_function_is_run_over_all_positions(scan):
+    """One float per position is the default output, called result."""
+    results = run(mean, scan)
+
+    np.testing.assert_array_equal(results["result"], data_of(scan).mean(axis=1))
+    assert list(results) == ["result"]
+    assert results.path.name.startswith("scan-data-mean-")
+    assert results.status.finished
+
+
+def test_outputs_may_be_one_or_several(scan):
+    """An Output is called result; a dict names each."""
+
+    def both(spectrum):
+        return {"low": spectrum.min(), "ends": spectrum[[0, -1]]}
+
+    def ends(spectrum):
+        return spectrum[[0, -1]]
+
+    one = run(ends, scan, rs.Output(2))
+    several = run(both, scan, {"low": rs.Output(), "ends": rs.Output(2)})
+
+    np.testing.assert_array_equal(one["result"], data_of(scan)[:, [0, -1]])
+    np.testing.assert_array_equal(several["ends"], one["result"])
+    np.testing.assert_array_equal(several["low"], data_of(scan).min(axis=1))
+
+
+def test_parameters_and_defaults_are_part_of_the_identity(scan):
+    """A default spelled out is the same run; another value is another."""
+    first = data_of(scan)[:, 0]
+    default = run(scaled, scan)
+    spelled = run(scaled, scan, offset=0.0, factor=2.0)
+    other = run(scaled, scan, factor=3.0)
+    moved = run(scaled, scan, offset=1.0)
+
+    assert default == spelled
+    assert len({default.path, other.path, moved.path}) == 3
+    np.testing.assert_allclose(default["result"], first * 2)
+    np.testing.assert_allclose(other["result"], first * 3)
+    np.testing.assert_allclose(moved["result"], first * 2 + 1)
+    assert default.document["parameters"] == {"factor": 2.0, "offset": 0.0}
+
+
+def test_inputs_are_passed_by_name(make_file):
+    """Further sources, beside parameters, at every position."""
+
+    def weighted(spectrum, weight, power=1):
+        return (spectrum * weight**power).sum()
+
+    rng = np.random.default_rng(0)
+    data, weight = rng.random((20, 4)), rng.random((20, 4))
+    source = make_file(data=data, weight=weight) + "::/data"
+    results = run(weighted, source, inputs={"weight": "::/weight"}, power=2)
+
+    np.testing.assert_allclose(results["result"], (data * weight**2).sum(axis=1))
+    assert results.document["parameters"] == {"power": 2}
+
+
+def test_further_keywords_reach_a_function_that_takes_any(scan):
+    """**kwargs of the function are parameters like others."""
+
+    def anything(spectrum, **parameters):
+        return sum(parameters.values())
+
+    results = run(anything, scan, a=1, b=2)
+
+    assert (results["result"][...] == 3).all()
+    assert results.document["parameters"] == {"a": 1, "b": 2}
+
+
+def test_position_axes_and_target_are_as_for_a_process(make_file, tmp_path):
+    """A map comes out in the map's shape, in the folder named."""
+    cube = np.random.default_rng(0).random((5, 3, 4))
+    source = make_file(cube=cube) + "::/cube"
+    target = tmp_path / "target"
+    target.mkdir()
+    results = run(mean, source, target=target, position_axes=(2, 1))
+
+    np.testing.assert_allclose(results["result"], cube.mean(axis=0).T)
+    assert results.path.parent == target
+
+
+def load(path, text, monkeypatch):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("theirs", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "theirs", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+TEXT = '''
+def theirs(spectrum, a=1):
+    """Doc."""
+    return spectrum.mean() * a  # times
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("mean", "max", False),
+        ("* a ", "+ a ", False),
+        ("# times", "# another remark", True),
+        ("Doc.", "Another text.", True),
+        ("spectrum.mean() * a", "(spectrum.mean() * a)", True),
+    ],
+)
+def test_an_edited_function_is_another_run(tmp_path, monkeypatch, scan, old, new, same):
+    """It is never answered with old numbers; a comment is no edit."""
+    assert old in TEXT
+    one = run(load(tmp_path / "a" / "theirs.py", TEXT, monkeypatch).theirs, scan)
+    text = TEXT.replace(old, new)
+    two = run(load(tmp_path / "b" / "theirs.py", text, monkeypatch).theirs, scan)
+
+    assert (one == two) is same
+
+
+def test_with_a_version_the_text_does_not_count(tmp_path, monkeypatch, scan):
+    """version= says when the algorithm changed."""
+    one = load(tmp_path / "a" / "theirs.py", TEXT, monkeypatch).theirs
+    first = run(one, scan, version=1)
+    text = TEXT.replace("mean", "max")
+    two = load(tmp_path / "b" / "theirs.py", text, monkeypatch).theirs
+
+    assert run(two, scan, version=1) == first
+    assert run(two, scan, version=2) != first
+
+
+def test_what_a_function_has_closed_over_counts(scan):
+    """Another value of a variable from outside is another run."""
+
+    def made(power):
+        def inner(spectrum):
+            return spectrum[0] ** power
+
+        return inner
+
+    square, cube, again = run(made(2), scan), run(made(3), scan), run(made(2), scan)
+
+    assert square.path != cube.path
+    assert again == square
+    np.testing.assert_allclose(cube["result"], data_of(scan)[:, 0] ** 3)
+
+
+def test_a_closure_that_cannot_be_identified_is_refused(scan, tmp_path):
+    """A function closed over cannot be told from another: named, and nothing made."""
+    helper = functools.partial(np.percentile, q=5)
+
+    def inner(spectrum):
+        return helper(spectrum)
+
+    with pytest.raises(rs.IdentityError, match="'helper', used by inner from outside"):
+        run(inner, scan)
+    assert len(list(tmp_path.iterdir())) == 1
+    results = run(inner, scan, version=1)
+
+    assert results.status.finished
+
+
+def test_a_lambda_needs_a_version(scan):
+    """Two lambdas cannot be told apart; with a version it runs."""
+    with pytest.raises(rs.DeclarationError, match="use def, or give version="):
+        run(lambda spectrum: spectrum.max(), scan)
+    results = run(lambda spectrum: spectrum.max(), scan, version=1)
+
+    np.testing.assert_array_equal(results["result"], data_of(scan).max(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (math.prod, "source text of prod cannot be found; give version="),
+        (len, "source text of len cannot be found; give version="),
+    ],
+    ids=["prod", "len"],
+)
+def test_a_function_without_a_source_text_needs_a_version(scan, function, words):
+    """Built into an extension module, it has no text to tell it by."""
+    with pytest.raises(rs.DeclarationError, match=words):
+        run(function, scan)
+    results = run(function, scan, version=1)
+
+    assert results["result"][3] == pytest.approx(function(data_of(scan)[3]))
+
+
+@pytest.mark.parametrize(
+    "function", [max, np.mean, np.max], ids=["max", "mean", "amax"]
+)
+def test_functions_of_python_and_numpy_can_be_mapped(scan, function):
+    """With a version, what everybody has at hand works or is refused in our words."""
+    expected = [function(row) for row in data_of(scan)]
+    try:
+        results = run(function, scan, version=1)
+    except rs.ResumableError:
+        return
+
+    np.testing.assert_allclose(results["result"], expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"facter": 3}, "scaled cannot be called with these parameters: .*'facter'"),
+        ({"inputs": {"weight": "::/data"}}, "scaled cannot be called .*'weight'"),
+    ],
+    ids=["parameter", "input"],
+)
+def test_parameters_the_function_does_not_take_are_refused(scan, given, words):
+    """Before anything runs, with the name."""
+    with pytest.raises(rs.DeclarationError, match=words):
+        run(scaled, scan, **given)
+
+
+def test_a_missing_parameter_is_refused(scan):
+    """A parameter without a default must be given."""
+
+    def needs(spectrum, width):
+        return width
+
+    with pytest.raises(rs.DeclarationError, match="'width'"):
+        run(needs, scan)
+
+
+def test_a_parameter_that_cannot_be_identified_is_refused(scan):
+    """By name, never left out."""
+    with pytest.raises(rs.IdentityError, match="parameter 'factor'"):
+        run(scaled, scan, factor=print)
+
+
+def test_a_failed_run_goes_on_where_it_stopped(scan):
+    """Mended from outside, only what is missing is computed."""
+    calls, bad = [], [17]
+    trouble = {"at": 17}
+
+    def shaky(spectrum):
+        calls.append(1)
+        if bad and spectrum[0] == first:
+            msg = "not now"
+            raise RuntimeError(msg)
+        return spectrum.mean()
+
+    first = data_of(scan)[trouble["at"], 0]
+    options = {**SERIAL, "on_error": "raise"}
+    with pytest.raises(rs.UnitFailed, match="position 17 raised RuntimeError"):
+        rs.map(shaky, scan, version=1, options=options)
+    before = len(calls)
+    bad.clear()
+    results = rs.map(shaky, scan, version=1, options=options)
+
+    assert results.status.done == 60
+    assert len(calls) == before + 60 - (before - 1)
+    np.testing.assert_array_equal(results["result"], data_of(scan).mean(axis=1))
+
+
+def test_the_second_call_answers_without_calling_the_function(scan):
+    """The same line again returns what is there."""
+    calls = []
+
+    def counted(spectrum):
+        calls.append(1)
+        return 1.0
+
+    first = run(counted, scan, version=1)
+    second = run(counted, scan, version=1)
+
+    assert first == second
+    assert len(calls) == 60
+
+
+def test_the_functions_text_is_kept_with_the_results(scan):
+    """As for a class, what was computed can be read in the run file."""
+    with h5py.File(run(mean, scan).path) as file:
+        group = file["data-mean_000"]
+        text = group["source_text"][()].decode()
+
+        assert group.attrs["description"] == b"The mean of a spectrum."
+    assert "return spectrum.mean()" in text
+
+
+def test_a_local_worker_can_run_a_function_of_a_test(scan):
+    """A function defined inside another travels to a worker process."""
+    factor = 2.5
+
+    def inner(spectrum):
+        return spectrum.sum() * factor
+
+    results = rs.map(
+        inner, scan, options={"engine": "local", "workers": 1, "progress": False}
+    )
+
+    np.testing.assert_allclose(results["result"], data_of(scan).sum(axis=1) * factor)
