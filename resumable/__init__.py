@@ -22,10 +22,10 @@ from resumable.errors import (
     UnitFailed,
     WorkerDied,
 )
+from resumable.mapping import map_function as map
 from resumable.output import Output
 from resumable.plan import Plan
 from resumable.process import Process
-from resumable.process import map_function as map
 from resumable.results import Results
 from resumable.results import open_results as open
 

@@ -17,9 +17,11 @@ import numpy as np
 
 from resumable import machine
 from resumable.errors import OutputError
+from resumable.header import FAILURE_ROWS
 from resumable.output import by_name, fitted, placer
-from resumable.runfile import FAILURE_ROWS, Failure
-from resumable.source import Reader, SourceRef
+from resumable.reader import Reader
+from resumable.runfile import Failure
+from resumable.source import SourceRef
 from resumable.writer import RowWriter, WriteTarget
 
 if TYPE_CHECKING:

@@ -19,16 +19,16 @@ import numpy as np
 
 from resumable import disk
 from resumable.errors import TargetError
-from resumable.positions import WINDOW, runs
-from resumable.runfile import (
+from resumable.header import (
     FAILURE_DTYPE,
     FAILURE_ROWS,
     SESSION_DTYPE,
     SESSION_ROWS,
     Header,
-    RunFile,
     structure_digest,
 )
+from resumable.positions import WINDOW, runs
+from resumable.runfile import RunFile
 from resumable.units import format_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from resumable.output import Output
     from resumable.positions import PositionSet
-    from resumable.source import Reader, SourceRef
+    from resumable.reader import Reader
+    from resumable.source import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

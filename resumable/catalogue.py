@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from resumable import disk
 from resumable.birth import target_error
 from resumable.errors import RunBusy, RunFileError
-from resumable.runfile import RunFile, find_runs
+from resumable.runfile import RunFile, find_runs, try_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,22 +54,20 @@ class Shelf:
         """Return the sound run files of this identity, the oldest first."""
         return [
             run
-            for run in self._found()
+            for _, run in self._found()
             if isinstance(run, RunFile) and run.header.identity == self.identity
         ]
 
-    def damaged(self) -> list[RunFileError]:
-        """Return what is wrong with files that have this identity's names."""
-        return [error for error in self._found() if isinstance(error, RunFileError)]
+    def damaged(self) -> list[tuple[Path, RunFileError]]:
+        """Return the files of this identity's names that are not sound, and why."""
+        return [
+            (path, found)
+            for path, found in self._found()
+            if isinstance(found, RunFileError)
+        ]
 
-    def _found(self) -> list[RunFile | RunFileError]:
-        found: list[RunFile | RunFileError] = []
-        for _, path in sorted(self._numbered()):
-            try:
-                found.append(RunFile(path))
-            except RunFileError as error:
-                found.append(error)
-        return found
+    def _found(self) -> list[tuple[Path, RunFile | RunFileError]]:
+        return [(path, try_open(path)) for _, path in sorted(self._numbered())]
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """Go through the files that have this identity's names, with their numbers."""
@@ -82,11 +80,14 @@ class Shelf:
 
     def others(self) -> list[RunFile]:
         """Return the sound runs of this process and dataset with other identities."""
+        pattern = re.compile(re.escape(self.prefix) + r"-[0-9a-f]{8}(_\d{3,})?\.h5")
         found = find_runs(self.folder, glob.escape(self.prefix) + "-*.h5")
         return [
             run
             for run in found
-            if isinstance(run, RunFile) and run.header.identity != self.identity
+            if isinstance(run, RunFile)
+            and pattern.fullmatch(run.path.name)
+            and run.header.identity != self.identity
         ]
 
     def new_path(self) -> Path:
@@ -145,8 +146,6 @@ class Claim:
             The folder cannot be written or offers no locks.
         """
         try:
-            if not self._claim.acquire(exclusive=True):
-                raise RunBusy(self._busy_message())
             self._take_over()
         except OSError as error:
             self._claim.release(remove=True)
@@ -163,7 +162,9 @@ class Claim:
             self._claim.release(remove=True)
 
     def _take_over(self) -> None:
-        """Name ourselves, wait for workers of a dead session, and tidy up."""
+        """Take the claim, wait for workers of a dead session, and tidy up."""
+        if not self._claim.acquire(exclusive=True):
+            raise RunBusy(self._busy_message())
         holder = {
             "token": self.token,
             "host": socket.gethostname(),

@@ -60,7 +60,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
     if run is None and not options.override:
         damaged = recipe.shelf.damaged()
         if damaged:
-            raise damaged[-1]
+            raise damaged[-1][1]
     action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
     if options.rechunk and worth_it(geometry):

@@ -65,8 +65,7 @@ def explain(recipe: Recipe) -> Explanation:
         what = "complete: " if run.finished else "unfinished, would be continued: "
         candidates.append(Candidate(run.path, True, run.finished, (what + state,)))
     candidates += [
-        Candidate(shelf.folder / shelf.stem, False, False, (str(error),))
-        for error in shelf.damaged()
+        Candidate(path, False, False, (str(error),)) for path, error in shelf.damaged()
     ]
     for run in shelf.others():
         told = differences(run.header.document, recipe.birth.document)

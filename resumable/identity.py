@@ -17,6 +17,7 @@ import inspect
 import json
 import math
 import textwrap
+import weakref
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -264,11 +265,21 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
+_source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
+
+
 def source_text(cls: type) -> str | None:
     """Source of a class as its author wrote it, with the bases of her own.
 
-    None when Python cannot find it (a class typed into a bare prompt).
+    None when Python cannot find it (a class typed into a bare prompt). Looked up
+    once per class: it takes time in a long file, and the file may change later.
     """
+    if cls not in _source_texts:
+        _source_texts[cls] = _find_source_text(cls)
+    return _source_texts[cls]
+
+
+def _find_source_text(cls: type) -> str | None:
     parts = []
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):

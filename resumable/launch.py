@@ -144,6 +144,8 @@ class _Server:
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._ready = False
+        # One question and its answer at a time, whichever thread asks.
+        self._talk = threading.Lock()
         self._socket, theirs = socket.socketpair()
         main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
@@ -152,11 +154,15 @@ class _Server:
 
     def ready(self) -> bool:
         """Return whether it has imported all it needs; does not wait."""
+        with self._talk:
+            if not self._ready and select.select([self._socket], [], [], 0)[0]:
+                self._await_ready()
+            return self._ready
+
+    def _await_ready(self) -> None:
         if not self._ready:
-            self._ready = bool(select.select([self._socket], [], [], 0)[0])
-            if self._ready:
-                self._receive()
-        return self._ready
+            self._receive()
+            self._ready = True
 
     def serves(self, pid: int) -> bool:
         """Return whether it belongs to this process and is alive."""
@@ -164,17 +170,17 @@ class _Server:
 
     def fork(self, fd: int) -> int:
         """Have a worker forked that serves `fd`; return its process number."""
-        if not self._ready:
-            self._receive()
-            self._ready = True
-        socket.send_fds(self._socket, [_FORK], [fd])
-        return self._receive()
+        with self._talk:
+            self._await_ready()
+            socket.send_fds(self._socket, [_FORK], [fd])
+            return self._receive()
 
     def exitcode(self, pid: int) -> int | None:
         """Wait for a worker's end; None when the server is gone, too."""
         try:
-            self._socket.sendall(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
-            return self._receive()
+            with self._talk:
+                self._socket.sendall(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
+                return self._receive()
         except OSError:
             return None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 import platform
 import socket
-import types
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +24,7 @@ from resumable.decision import existing, make_plan
 from resumable.errors import (
     DeclarationError,
     ParameterError,
+    PlanError,
     ResumableWarning,
     SourceError,
     TargetError,
@@ -32,12 +33,13 @@ from resumable.errors import (
 from resumable.output import Output, declared
 from resumable.plan import Footprint, Plan
 from resumable.positions import PositionSet, flat_positions
+from resumable.reader import Reader
 from resumable.recipe import Options, Recipe
 from resumable.results import ResultArray, Results
-from resumable.source import Reader, SourceRef, refer
+from resumable.source import SourceRef, refer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from resumable.explain import Explanation
     from resumable.trial import Trial
@@ -228,9 +230,11 @@ class Process(param.Parameterized):
             )
             raise DeclarationError(msg)
         try:
-            inspect.signature(getattr(self, methods[0])).bind(
-                None, **dict.fromkeys(self._inputs)
-            )
+            signature = inspect.signature(getattr(self, methods[0]))
+        except ValueError:
+            return  # built in, and silent about what it takes
+        try:
+            signature.bind(None, **dict.fromkeys(self._inputs))
         except TypeError as error:
             wanted = ", ".join(["self", "spectrum", *self._inputs])
             msg = f"{name}.{methods[0]} must take ({wanted}): {error}"
@@ -514,6 +518,11 @@ class Process(param.Parameterized):
         return driver.compute(self._recipe(), self._options(positions, options))
 
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
+        known = [field.name for field in dataclasses.fields(Options)]
+        for name in options:
+            if name not in known:
+                msg = f"there is no option {name!r}{near_miss(name, known)}"
+                raise PlanError(msg)
         chosen = None
         if positions is not None:
             chosen = PositionSet.chosen(positions, self.map_shape)
@@ -528,7 +537,7 @@ class Process(param.Parameterized):
             contents = reader.contents() if reader.growable else None
             self._geometry = reader.geometry
         digest = identity.digest(document)
-        text = identity.source_text(type(self)) or ""
+        text = self._source_text()
         name = type(self).__name__
         return Recipe(
             process=self,
@@ -577,14 +586,18 @@ class Process(param.Parameterized):
     def _version_document(self) -> Any:
         if self.version is not None:
             return identity.encode(self.version, "version")
-        text = identity.source_text(type(self))
-        if text is None:
+        text = self._source_text()
+        if not text:
             msg = (
                 f"the source text of {type(self).__name__} cannot be found, so a "
                 "changed algorithm would not be noticed; declare version = 1 in it"
             )
             raise DeclarationError(msg)
         return {"source_text": _text_digest(text)}
+
+    def _source_text(self) -> str:
+        """Return the source of the computation, empty when it cannot be found."""
+        return identity.source_text(type(self)) or ""
 
     def _parameter_document(self) -> dict[str, Any]:
         document = {}
@@ -681,126 +694,3 @@ def _prefix(source: SourceRef, process: str) -> str:
     stem = Path(source.path).stem if source.path else str(source.count)
     text = f"{stem}-{source.name}-{process}"
     return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)
-
-
-def map_function(
-    function: Callable[..., Any],
-    source: Any,
-    outputs: Any = None,
-    *,
-    target: str | Path | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    position_axes: int | tuple[int, ...] = 0,
-    version: int | str | None = None,
-    options: Mapping[str, Any] | None = None,
-    **parameters: Any,
-) -> Results:
-    """Run a plain function over all positions, resumable like a :class:`Process`.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(spectrum, **inputs, **parameters)`` computes one position. Its
-        name is the process name; its source text is part of the identity unless
-        `version` is given.
-    source, target, inputs, position_axes
-        As for :class:`Process`.
-    outputs : Output or dict of Output, optional
-        What it returns; one Output is called ``"result"``. Default one float.
-    version : int or str, optional
-        Raise it when the function changes; then its text does not count.
-    options : dict, optional
-        Arguments of :meth:`Process.compute`, for example ``{"workers": 4}``.
-    **parameters
-        Passed to the function, and part of the identity, as its defaults are.
-
-    Returns
-    -------
-    Results
-
-    Raises
-    ------
-    DeclarationError
-        A lambda without `version`, a function that does not take the parameters.
-    ResumableError
-        As :class:`Process` and :meth:`Process.compute` raise.
-    """
-    process = _process_of(function, outputs, version, inputs, parameters)
-    made = process(source, target, inputs=inputs, position_axes=position_axes)
-    return made.compute(**(options or {}))
-
-
-def _process_of(
-    function: Callable[..., Any],
-    outputs: Any,
-    version: int | str | None,
-    inputs: Mapping[str, Any] | None,
-    parameters: dict[str, Any],
-) -> type[Process]:
-    """Make a Process class of a function and the values of its parameters."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if version is None:
-        version = _function_version(function, name)
-    try:
-        bound = inspect.signature(function).bind(
-            None, **dict.fromkeys(inputs or {}), **parameters
-        )
-    except TypeError as error:
-        msg = f"{name} cannot be called with these parameters: {error}"
-        raise DeclarationError(msg) from error
-    bound.apply_defaults()
-    first = next(iter(bound.arguments))
-    values = {
-        key: value
-        for key, value in bound.arguments.items()
-        if key not in (first, *(inputs or {}))
-    }
-    for key, parameter in bound.signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            values.update(values.pop(key))
-            values = {k: v for k, v in values.items() if k not in (inputs or {})}
-        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            values.pop(key)
-    if outputs is None or isinstance(outputs, Output):
-        outputs = {"result": outputs or Output()}
-    document = {
-        key: identity.encode(value, f"the parameter {key!r}")
-        for key, value in values.items()
-    }
-
-    def fill(namespace: dict[str, Any]) -> None:
-        namespace.update(
-            __doc__=function.__doc__,
-            __module__=getattr(function, "__module__", __name__),
-            version=version,
-            outputs=outputs,
-            unit_computation=staticmethod(functools.partial(function, **values)),
-            _parameter_document=lambda self: document,
-        )
-
-    made: type[Process] = types.new_class(name, (Process,), {}, fill)
-    return made
-
-
-def _function_version(function: Callable[..., Any], name: str) -> Any:
-    """Digest of a function's source and of what it has closed over."""
-    plain = inspect.unwrap(function)
-    if name == "<lambda>":
-        msg = "a lambda has no text of its own to tell it by; use def, or give version="
-        raise DeclarationError(msg)
-    try:
-        text = inspect.getsource(plain)
-    except (OSError, TypeError) as error:
-        msg = f"the source text of {name} cannot be found; give version="
-        raise DeclarationError(msg) from error
-    closed = (
-        inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
-    )
-    document = {
-        "text": identity.normalised_source(text),
-        "closed_over": {
-            key: identity.encode(value, f"{key!r}, used by {name} from outside,")
-            for key, value in sorted(closed.items())
-        },
-    }
-    return f"text {identity.digest(document)}"

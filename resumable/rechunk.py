@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.plan import Geometry
-    from resumable.source import Reader
+    from resumable.reader import Reader
 
 logger = logging.getLogger("resumable")
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from resumable.output import Output
     from resumable.plan import Footprint, Geometry
     from resumable.positions import PositionSet
+    from resumable.reader import Reader
     from resumable.runfile import RunFile
-    from resumable.source import Reader, SourceRef
+    from resumable.source import SourceRef
 
 
 @dataclasses.dataclass(frozen=True)

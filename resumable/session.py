@@ -16,13 +16,14 @@ from resumable import disk, engines
 from resumable.batch import Job, Report
 from resumable.decision import pending_positions
 from resumable.errors import NotFinished, OutputError, UnitFailed
+from resumable.ledger import Ledger
 from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
 from resumable.positions import PositionSet
 from resumable.progress import progress_bar
 from resumable.rechunk import rechunked, worth_it
 from resumable.results import Results
-from resumable.runfile import Failure, Ledger, RunFile
+from resumable.runfile import Failure, RunFile
 from resumable.stop import StopRequest
 from resumable.writer import RowWriter, WriteTarget
 

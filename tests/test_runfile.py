@@ -17,17 +17,11 @@ import numpy as np
 import pytest
 
 import resumable as rs
+from resumable.header import FAILURE_ROWS, MAGIC, SESSION_DTYPE, SESSION_ROWS, Header
+from resumable.ledger import Ledger
 from resumable.output import Output
 from resumable.positions import PositionSet
-from resumable.runfile import (
-    FAILURE_ROWS,
-    MAGIC,
-    SESSION_DTYPE,
-    SESSION_ROWS,
-    Header,
-    Ledger,
-    RunFile,
-)
+from resumable.runfile import RunFile
 
 MEAN = {"mean": rs.Output(units="V")}
 WIDE = {"wide": rs.Output(shape=8192)}

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 import resumable as rs
 from resumable import source as module
 from resumable.errors import SourceError
-from resumable.source import Reader, SourceRef, refer, slabs
+from resumable.fingerprint import slabs
+from resumable.reader import Reader
+from resumable.source import SourceRef, refer
 
 PAIR = np.dtype([("x", "f4"), ("n", ">i2")])
 

@@ -10,7 +10,7 @@ import param
 import pytest
 
 import resumable as rs
-from resumable.source import Reader
+from resumable.reader import Reader
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -1,0 +1,145 @@
+"""Telling a dataset from a changed one, by a digest of its contents."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import h5py
+
+#: Contents are digested whole up to this size, and in samples beyond.
+DIGEST_BYTES = 64 << 20
+_SAMPLES = 64
+#: Parts, of 1 MB mostly, that wait for their digest: bounds the memory.
+_DIGESTS_AT_ONCE = 8
+
+
+def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut a flat C-order range of a box into boxes, in order.
+
+    >>> list(slabs(1, 6, (3, 2)))
+    [(slice(0, 1, None), slice(1, 2, None)), (slice(1, 3, None), slice(0, 2, None))]
+    """
+    if len(shape) == 1:
+        if stop > start:
+            yield (slice(start, stop),)
+        return
+    inner = math.prod(shape[1:])
+    first, last = -(-start // inner), stop // inner
+    if first > last:
+        row = last
+        for rest in slabs(start - row * inner, stop - row * inner, shape[1:]):
+            yield (slice(row, row + 1), *rest)
+        return
+    if start < first * inner:
+        row = first - 1
+        for rest in slabs(start - row * inner, inner, shape[1:]):
+            yield (slice(row, row + 1), *rest)
+    if last > first:
+        yield (slice(first, last), *(slice(0, n) for n in shape[1:]))
+    if stop > last * inner:
+        for rest in slabs(0, stop - last * inner, shape[1:]):
+            yield (slice(last, last + 1), *rest)
+
+
+def digest(
+    dataset: h5py.Dataset, box: tuple[int, ...], *, stored: bool, full: bool
+) -> str:
+    """sha256 over the contents, whole up to 64 MB, evenly spread parts beyond.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Open for reading.
+    box : tuple of int
+        Its shape, or a part of it that begins at the origin.
+    stored : bool
+        Digest a compressed dataset as it is stored, chunk by chunk, which is
+        faster than to decompress it; a file that was packed anew counts as
+        changed then. Needs the whole shape as `box`.
+    full : bool
+        Digest all of it.
+
+    Notes
+    -----
+    A tree: the digest of the parts' digests, because parts can be digested at the
+    same time. Reading holds h5py's lock, digesting holds none, so that two threads
+    are enough.
+    """
+    if stored and is_filtered(dataset):
+        parts = _stored_parts(dataset, full)
+    else:
+        parts = _plain_parts(dataset, box, full)
+    result = hashlib.sha256()
+    with ThreadPoolExecutor(2) as threads:
+        waiting: collections.deque[Future[bytes]] = collections.deque()
+        for part in parts:
+            waiting.append(threads.submit(_sha256, part))
+            if len(waiting) > _DIGESTS_AT_ONCE:
+                result.update(waiting.popleft().result())
+        for future in waiting:
+            result.update(future.result())
+    return result.hexdigest()
+
+
+def _plain_parts(
+    dataset: h5py.Dataset, box: tuple[int, ...], full: bool
+) -> Iterator[Any]:
+    """Values in C order, in pieces of 1 MB: all of them, or samples."""
+    total = math.prod(box)
+    step = max(1, DIGEST_BYTES // _SAMPLES // dataset.dtype.itemsize)
+    if full or total <= step * _SAMPLES:
+        starts = range(0, total, step)
+    else:
+        # From the start of a row on, where rows are small: one read, not three.
+        row = math.prod(box[1:])
+        row = row if row < step else 1
+        spread = np.linspace(0, total - step, _SAMPLES)
+        starts = [int(s) // row * row for s in spread]  # type: ignore[assignment]
+    for start in starts:
+        for slab in slabs(start, min(start + step, total), box):
+            part = np.empty([s.stop - s.start for s in slab], dataset.dtype)
+            dataset.read_direct(part, slab)
+            yield part.reshape(-1).view(np.uint8)
+
+
+def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
+    """Chunks as they are stored, with their place: all of them, or samples."""
+    yield _storage(dataset)
+    chunks = dataset.chunks
+    grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
+    total, size = math.prod(grid), dataset.id.get_storage_size()
+    count = total if full else math.ceil(total * min(1, DIGEST_BYTES / max(1, size)))
+    for index in np.linspace(0, total - 1, count).astype(np.int64):
+        cell = np.unravel_index(index, grid)
+        corner = tuple(int(i) * c for i, c in zip(cell, chunks, strict=True))
+        # A chunk that was never written has no bytes; it reads as fill values.
+        if dataset.id.get_chunk_info_by_coord(corner).size:
+            skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
+            yield repr((corner, skipped_filters)).encode()
+            yield stored_bytes
+
+
+def _storage(dataset: h5py.Dataset) -> bytes:
+    """Tell how stored bytes become values: chunks, filters, fill value."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
+    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
+    return repr((dataset.chunks, filters, fill)).encode()
+
+
+def _sha256(part: Any) -> bytes:
+    return hashlib.sha256(part).digest()
+
+
+def is_filtered(dataset: h5py.Dataset) -> bool:
+    """Return whether chunks are stored compressed or otherwise changed."""
+    return bool(dataset.id.get_create_plist().get_nfilters())

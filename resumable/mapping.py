@@ -1,0 +1,160 @@
+"""``map``: a plain function over all positions, by the same machinery."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import types
+from typing import TYPE_CHECKING, Any
+
+from resumable import identity
+from resumable.errors import DeclarationError, IdentityError
+from resumable.output import Output
+from resumable.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from resumable.results import Results
+
+
+def map_function(
+    function: Callable[..., Any],
+    source: Any,
+    outputs: Any = None,
+    *,
+    target: str | Path | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    position_axes: int | tuple[int, ...] = 0,
+    version: int | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Results:
+    """Run a plain function over all positions, resumable like a :class:`Process`.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(spectrum, **inputs, **parameters)`` computes one position. Its
+        name is the process name; its source text is part of the identity unless
+        `version` is given.
+    source, target, inputs, position_axes
+        As for :class:`Process`.
+    outputs : Output or dict of Output, optional
+        What it returns; one Output is called ``"result"``. Default one float.
+    version : int or str, optional
+        Raise it when the function changes; then its text does not count.
+    options : dict, optional
+        Arguments of :meth:`Process.compute`, for example ``{"workers": 4}``.
+    **parameters
+        Passed to the function, and part of the identity, as its defaults are.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    DeclarationError
+        A lambda without `version`, a function that does not take the parameters.
+    ResumableError
+        As :class:`Process` and :meth:`Process.compute` raise.
+    """
+    process = _process_of(function, outputs, version, inputs or {}, parameters)
+    made = process(source, target, inputs=inputs, position_axes=position_axes)
+    return made.compute(**(options or {}))
+
+
+def _process_of(
+    function: Callable[..., Any],
+    outputs: Any,
+    version: int | str | None,
+    inputs: Mapping[str, Any],
+    parameters: dict[str, Any],
+) -> type[Process]:
+    """Make a Process class of a function and the values of its parameters."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if version is None:
+        version = _function_version(function, name)
+    document = {
+        **_defaults(function, name, inputs, parameters),
+        **{
+            key: identity.encode(value, f"the parameter {key!r}")
+            for key, value in parameters.items()
+        },
+    }
+    if outputs is None or isinstance(outputs, Output):
+        outputs = {"result": outputs or Output()}
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace.update(
+            __doc__=function.__doc__,
+            __module__=getattr(function, "__module__", __name__),
+            version=version,
+            outputs=outputs,
+            unit_computation=staticmethod(functools.partial(function, **parameters)),
+            _parameter_document=lambda self: document,
+            _source_text=lambda self: _text_of(function) or "",
+        )
+
+    made: type[Process] = types.new_class(name, (Process,), {}, fill)
+    return made
+
+
+def _defaults(
+    function: Callable[..., Any],
+    name: str,
+    inputs: Mapping[str, Any],
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Check that a function takes its arguments; return the defaults it uses.
+
+    A default that cannot be encoded is left to the function's text, or version.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return {}  # built in, and silent about what it takes
+    try:
+        bound = signature.bind(None, **dict.fromkeys(inputs), **parameters)
+    except TypeError as error:
+        msg = f"{name} cannot be called with these parameters: {error}"
+        raise DeclarationError(msg) from error
+    defaults = {}
+    for key, argument in signature.parameters.items():
+        if key not in bound.arguments and argument.default is not argument.empty:
+            with contextlib.suppress(IdentityError):
+                defaults[key] = identity.encode(argument.default)
+    return defaults
+
+
+def _text_of(function: Callable[..., Any]) -> str | None:
+    try:
+        return identity.at_margin(inspect.getsource(inspect.unwrap(function)))
+    except (OSError, TypeError):
+        return None
+
+
+def _function_version(function: Callable[..., Any], name: str) -> Any:
+    """Digest of a function's source and of what it has closed over."""
+    plain = inspect.unwrap(function)
+    if name == "<lambda>":
+        msg = "a lambda has no text of its own to tell it by; use def, or give version="
+        raise DeclarationError(msg)
+    text = _text_of(plain)
+    if text is None:
+        msg = f"the source text of {name} cannot be found; give version="
+        raise DeclarationError(msg)
+    closed = (
+        inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
+    )
+    document = {
+        "text": identity.normalised_source(text),
+        "closed_over": {
+            key: identity.encode(value, f"{key!r}, used by {name} from outside,")
+            for key, value in sorted(closed.items())
+        },
+    }
+    return f"text {identity.digest(document)}"

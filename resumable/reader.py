@@ -1,0 +1,234 @@
+"""An open source: its geometry, and its rows by position."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import SourceError
+from resumable.fingerprint import digest, is_filtered, slabs
+from resumable.identity import encode_dtype
+from resumable.plan import Geometry
+from resumable.positions import runs
+from resumable.source import check_usable, find_dataset, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import h5py
+
+    from resumable.source import SourceRef
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Pending rows closer than this are read in one go, with what lies between.
+_GAP_BYTES = 64 << 10
+#: Most that is read in one go only to pick rows from it.
+_SEGMENT_BYTES = 4 << 20
+
+
+class Reader:
+    """An open source: its geometry, its fingerprint, its rows.
+
+    Parameters
+    ----------
+    ref : SourceRef
+        What to open. A context manager; close it when done.
+    """
+
+    def __init__(self, ref: SourceRef) -> None:
+        self.ref = ref
+        self._file: h5py.File | None = None
+        if ref.path:
+            self._file = open_file(ref.path)
+            self.dataset = find_dataset(self._file, ref.path, ref.dataset)
+            try:
+                check_usable(self.dataset, ref.path)
+            except SourceError:
+                self.close()
+                raise
+            self.dtype: np.dtype[Any] = self.dataset.dtype
+        else:
+            self.dataset = None
+            self.dtype = np.dtype(np.int64)
+        self.geometry = self._measure()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def has_data(self) -> bool:
+        """False when positions are only counted."""
+        return self.dataset is not None
+
+    def _measure(self) -> Geometry:
+        if self.dataset is None:
+            return Geometry((self.ref.count,), (), 0, (1,), 0, False, True)
+        shape, axes = self.dataset.shape, self.ref.position_axes
+        others = [axis for axis in range(len(shape)) if axis not in axes]
+        spectrum_shape = tuple(shape[axis] for axis in others)
+        chunks = self.dataset.chunks
+        itemsize = self.dtype.itemsize
+        chunk_map = tuple(min(chunks[a], shape[a]) if chunks else 1 for a in axes)
+        column = math.prod(
+            math.ceil(shape[a] / chunks[a]) * chunks[a] if chunks else shape[a]
+            for a in others
+        )
+        return Geometry(
+            map_shape=tuple(shape[axis] for axis in axes),
+            spectrum_shape=spectrum_shape,
+            row_bytes=math.prod(spectrum_shape) * itemsize,
+            chunk_map=chunk_map,
+            chunk_bytes=column * math.prod(chunk_map) * itemsize,
+            indivisible=is_filtered(self.dataset),
+            position_first=axes == tuple(range(len(axes))),
+        )
+
+    def empty(self, rows: int) -> Array:
+        """Return an array for the data of `rows` positions, not initialised."""
+        return np.empty((rows, *self.geometry.spectrum_shape), self.dtype)
+
+    def read(self, start: int, members: Array, out: Array) -> None:
+        """Read the data of the members of a span of positions.
+
+        Parameters
+        ----------
+        start : int
+            First position of the span.
+        members : ndarray of bool
+            Which positions of the span to read.
+        out : ndarray, shape (number of members, *spectrum_shape)
+            Where to, in order.
+        """
+        if len(out) == len(members):
+            self.read_span(start, start + len(members), out)
+            return
+        filled = 0
+        for first, last in self._segments(members):
+            inside = members[first:last]
+            count = int(np.count_nonzero(inside))
+            if count == last - first:
+                self.read_span(
+                    start + first, start + last, out[filled : filled + count]
+                )
+            else:
+                rows = self.empty(last - first)
+                self.read_span(start + first, start + last, rows)
+                out[filled : filled + count] = rows[inside]
+            filled += count
+
+    def _segments(self, members: Array) -> Iterator[tuple[int, int]]:
+        """Join runs of members that lie close, so that each is one read."""
+        row_bytes = max(1, self.geometry.row_bytes)
+        gap = max(_GAP_BYTES // row_bytes, self.geometry.quantum, 1)
+        longest = max(_SEGMENT_BYTES // row_bytes, self.geometry.quantum, 1)
+        bounds = runs(members)
+        apart = np.flatnonzero(bounds[1:, 0] - bounds[:-1, 1] > gap) + 1
+        firsts = bounds[np.r_[0, apart], 0]
+        lasts = bounds[np.r_[apart - 1, len(bounds) - 1], 1]
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            for begin in range(first, last, longest):
+                yield begin, min(begin + longest, last)
+
+    def read_span(self, start: int, stop: int, out: Array) -> None:
+        """Read the data of the positions `start` to `stop` into `out`."""
+        if self.dataset is None:
+            out[...] = np.arange(start, stop)
+            return
+        axes = self.ref.position_axes
+        filled = 0
+        for box in slabs(start, stop, self.geometry.map_shape):
+            lengths = [s.stop - s.start for s in box]
+            count = math.prod(lengths)
+            rows = out[filled : filled + count]
+            selection: list[slice] = [slice(None)] * self.dataset.ndim
+            for axis, part in zip(axes, box, strict=True):
+                selection[axis] = part
+            if self.geometry.position_first:
+                shaped = rows.reshape(*lengths, *self.geometry.spectrum_shape)
+                self.dataset.read_direct(shaped, tuple(selection))
+            else:
+                part = self.dataset[tuple(selection)]
+                order = (*axes, *(a for a in range(part.ndim) if a not in axes))
+                rows[...] = part.transpose(order).reshape(rows.shape)
+            filled += count
+
+    def fingerprint(self, *, full: bool = False) -> dict[str, Any]:
+        """Document that tells this source from a changed one, as plain JSON.
+
+        Parameters
+        ----------
+        full : bool
+            Digest all contents, not samples of what is beyond 64 MB.
+
+        Notes
+        -----
+        Reads at most 64 MB unless `full`. An output of another run is known by
+        that run's identity and not read. Where the first position axis can grow,
+        its length is left out and the digest covers the first position only; the
+        rest is compared with what the run file recorded (:meth:`contents`).
+        """
+        if self.dataset is None:
+            return {"positions": self.ref.count}
+        document: dict[str, Any] = {
+            "dataset": self.ref.dataset,
+            "dtype": encode_dtype(self.dtype),
+            "shape": list(self.dataset.shape),
+        }
+        if self.ref.upstream:
+            return {**document, "run": self.ref.upstream}
+        if self.growable:
+            document["shape"][self.ref.position_axes[0]] = None
+            return {**document, "first": self.contents(1)}
+        return {**document, "contents": self.contents(full=full)}
+
+    @property
+    def growable(self) -> bool:
+        """The first position axis can be made longer by the program that writes."""
+        if self.dataset is None or self.ref.upstream:
+            return False
+        axis = self.ref.position_axes[0]
+        most = self.dataset.maxshape[axis]
+        return most is None or most > self.dataset.shape[axis]
+
+    def contents(self, length: int | None = None, *, full: bool = False) -> str:
+        """sha256 over the contents, the first position axis cut to `length`."""
+        box = list(self.dataset.shape)
+        if length is not None:
+            box[self.ref.position_axes[0]] = length
+        prefix_counts = length is not None or self.growable
+        return digest(self.dataset, tuple(box), stored=not prefix_counts, full=full)
+
+    def scales(self) -> Mapping[int, tuple[str, Array, str]]:
+        """Coordinates of the position axes, where the source has them.
+
+        Returns
+        -------
+        dict
+            Number of the position axis -> (name, values, units), from the
+            dataset's dimension scales.
+        """
+        found: dict[int, tuple[str, Array, str]] = {}
+        if self.dataset is None:
+            return found
+        for number, axis in enumerate(self.ref.position_axes):
+            for scale in self.dataset.dims[axis].values():
+                length = self.dataset.shape[axis]
+                if scale.shape == (length,) and scale.dtype.kind in "iuf":
+                    name = str(scale.name or "").rsplit("/", 1)[-1]
+                    units = scale.attrs.get("units", "")
+                    text = units.decode() if isinstance(units, bytes) else str(units)
+                    found[number] = (name, scale[...], text)
+                    break
+        return found
