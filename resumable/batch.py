@@ -139,7 +139,9 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
     ) -> None:
-        self.process = process
+        # A copy, so that what setup() opens stays out of the user's own object,
+        # which may have to travel to other processes later.
+        self.process = process = _twin(process)
         self.outputs = outputs
         self._cursor = Cursor()
         object.__setattr__(process, "_cursor", self._cursor)
@@ -198,6 +200,13 @@ class Computer:
             )
             for name, output in self.outputs.items()
         }
+
+
+def _twin(process: Any) -> Any:
+    """Return another object with the same attributes."""
+    twin = object.__new__(type(process))
+    twin.__dict__.update(process.__dict__)
+    return twin
 
 
 class UnitLoop:

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import inspect
 import json
+import linecache
 import math
 import textwrap
 import weakref
@@ -285,10 +286,29 @@ def _find_source_text(cls: type) -> str | None:
         if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):
             continue
         try:
-            parts.append(at_margin(inspect.getsource(base)))
+            parts.append(at_margin(_class_text(base)))
         except (OSError, TypeError):
             return None
     return "\n".join(parts)
+
+
+def _class_text(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        # A class of a notebook: ``__main__`` has no file there, but its methods know
+        # the cell they were typed into.
+        for value in vars(cls).values():
+            code = getattr(inspect.unwrap(value), "__code__", None)
+            if code is None:
+                continue
+            lines = linecache.getlines(code.co_filename)
+            for node in ast.walk(ast.parse("".join(lines))):
+                if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+                    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                    if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                        return "".join(lines[first - 1 : node.end_lineno])
+        raise
 
 
 def at_margin(text: str) -> str:

@@ -1,9 +1,10 @@
 """Starting worker processes, and knowing how they ended.
 
-``forkserver``: a server process that has imported this library, and nothing of
-the user's, forks workers on request; a worker is there in milliseconds.
-``spawn``: every worker is a fresh interpreter. fork of the user's own process is
-not offered: HDF5, threads and BLAS do not survive it.
+Workers are made by a server process of ours. ``forkserver``: it has imported this
+library, and nothing of the user's, and forks them, in milliseconds. ``spawn``: it
+starts a fresh interpreter for each. fork of the user's own process is not offered:
+HDF5, threads and BLAS do not survive it. Either way workers end with the server,
+and the server with its owner.
 
 The server of :mod:`multiprocessing` is not used. It is shared with all other code
 of the process, it imports ``__main__`` (so scripts would need a guard), and a
@@ -22,38 +23,24 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from resumable.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Serve = Callable[[Connection], None]
-
 START_METHODS = ("forkserver", "spawn")
 
-#: What every worker needs, imported once by the server.
+#: What every worker needs, imported once by the server they are forked from.
 _PRELOADED = ("resumable.engines.crew", "threadpoolctl")
-_FORK, _WAIT = b"f", b"w"
+_START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
-_SERVER_CODE = "from resumable.launch import _run_server; _run_server({fd}, {dies})"
-_WORKER_CODE = "from resumable.launch import _run_worker; _run_worker({fd})"
-_PATH_CODE = "import sys; sys.path[:] = {path!r}; "
 #: Signals that schedulers and terminals send to all processes of a job. The
 #: driver alone obeys; workers and their server end when it is done with them.
 _LEFT_TO_DRIVER = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-
-
-class Child(Protocol):
-    """A worker process as its parent sees it."""
-
-    pid: int
-    connection: Connection
-
-    def exitcode(self) -> int | None:
-        """Wait for its end; negative for a signal, None when nobody knows."""
 
 
 def start_child(start_method: str) -> Child:
@@ -67,9 +54,7 @@ def start_child(start_method: str) -> Child:
     if start_method not in START_METHODS:
         msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
         raise PlanError(msg)
-    if start_method == "spawn":
-        return _Spawned()
-    return _Forked(_Server.get())
+    return Child(_Server.get(start_method))
 
 
 def start_server(start_method: str) -> bool:
@@ -83,74 +68,70 @@ def start_server(start_method: str) -> bool:
     bool
         Workers can be started at once now.
     """
-    return start_method != "forkserver" or _Server.get().ready()
+    return _Server.get(start_method).ready()
 
 
-def _interpreter(code: str, fd: int) -> subprocess.Popen[bytes]:
-    """Start this Python with one open file descriptor and the same import path."""
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return subprocess.Popen(
-        [sys.executable, *flags, "-c", _PATH_CODE.format(path=sys.path) + code],
-        pass_fds=(fd,),
-        stdin=subprocess.DEVNULL,
-    )
+class Child:
+    """A worker process as its parent sees it.
 
-
-class _Spawned:
-    """A worker in an interpreter of its own."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            code = _WORKER_CODE.format(fd=theirs.fileno())
-            self._process = _interpreter(code, theirs.fileno())
-        self.pid = self._process.pid
-        self.connection = Connection(ours.detach())
-
-    def exitcode(self) -> int | None:
-        return self._process.wait()
-
-
-class _Forked:
-    """A worker forked from the server."""
+    Attributes
+    ----------
+    pid : int
+        Its process number.
+    connection : multiprocessing.connection.Connection
+        The parent's end of the pipe to it.
+    """
 
     def __init__(self, server: _Server) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self.pid = server.fork(theirs.fileno())
+            self.pid = server.start(theirs.fileno())
         self._server = server
         self.connection = Connection(ours.detach())
 
     def exitcode(self) -> int | None:
+        """Wait for its end; negative for a signal, None when nobody knows."""
         return self._server.exitcode(self.pid)
 
 
 class _Server:
-    """The server of this process: one, kept for the next run."""
+    """The process that starts workers: one for each way, kept for the next run.
 
-    _instance: _Server | None = None
+    Parameters
+    ----------
+    start_method : {"forkserver", "spawn"}
+        Whether workers are forked from it or started by it.
+    """
+
+    _running: ClassVar[dict[str, _Server]] = {}
     _lock = threading.Lock()
 
     @classmethod
-    def get(cls) -> _Server:
+    def get(cls, start_method: str) -> _Server:
         """Return the running server of this process, started when there is none."""
         with cls._lock:
-            server = cls._instance
+            server = cls._running.get(start_method)
             # A forked copy of this process must not talk to its parent's server.
             if server is None or not server.serves(os.getpid()):
-                server = cls._instance = cls()
+                if server is not None:
+                    server._socket.close()
+                server = cls._running[start_method] = cls(start_method)
             return server
 
-    def __init__(self) -> None:
+    def __init__(self, start_method: str) -> None:
         self._owner = os.getpid()
         self._ready = False
         # One question and its answer at a time, whichever thread asks.
         self._talk = threading.Lock()
         self._socket, theirs = socket.socketpair()
-        main_thread = threading.current_thread() is threading.main_thread()
+        in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
-            code = _SERVER_CODE.format(fd=theirs.fileno(), dies=main_thread)
-            self._process = _interpreter(code, theirs.fileno())
+            arguments = f"{theirs.fileno()}, {start_method!r}, {in_main_thread}"
+            self._process = subprocess.Popen(
+                _interpreter(f"_run_server({arguments})"),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+            )
 
     def ready(self) -> bool:
         """Return whether it has imported all it needs; does not wait."""
@@ -168,11 +149,11 @@ class _Server:
         """Return whether it belongs to this process and is alive."""
         return self._owner == pid and self._process.poll() is None
 
-    def fork(self, fd: int) -> int:
-        """Have a worker forked that serves `fd`; return its process number."""
+    def start(self, fd: int) -> int:
+        """Have a worker started that serves `fd`; return its process number."""
         with self._talk:
             self._await_ready()
-            socket.send_fds(self._socket, [_FORK], [fd])
+            socket.send_fds(self._socket, [_START], [fd])
             return self._receive()
 
     def exitcode(self, pid: int) -> int | None:
@@ -189,39 +170,68 @@ class _Server:
         while len(data) < _NUMBER_BYTES:
             part = self._socket.recv(_NUMBER_BYTES - len(data))
             if not part:
-                msg = "the server that forks workers has ended"
+                msg = "the server that starts workers has ended"
                 raise ConnectionResetError(msg)
             data += part
         return int.from_bytes(data, "big", signed=True)
 
 
-def _run_server(fd: int, dies_with_parent: bool) -> None:
-    """Fork workers on request until the owner is gone."""
+def _interpreter(call: str) -> list[str]:
+    """Return the command that makes a call in a fresh interpreter like this one."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    code = f"import sys; sys.path[:] = {sys.path!r}; import resumable.launch as launch"
+    return [sys.executable, *flags, "-c", f"{code}; launch.{call}"]
+
+
+def _run_server(fd: int, start_method: str, dies_with_parent: bool) -> None:
+    """Start workers on request until the owner is gone."""
     _leave_signals_to_driver()
     if dies_with_parent:
         die_with_parent()
-    for name in _PRELOADED:
-        importlib.import_module(name)
-    from resumable.pool import serve
-
+    start = _spawn
+    if start_method == "forkserver":
+        for name in _PRELOADED:
+            importlib.import_module(name)
+        start = _fork
+    os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as control:
-        _answer(control, 0)
-        while True:
-            command, fds, _, _ = socket.recv_fds(control, 1, 1)
-            if not command:
-                # Not sys.exit: the exit handlers of what is imported may hang.
-                os._exit(0)
-            if command == _FORK:
-                pid = os.fork()
-                if pid == 0:
-                    control.close()
-                    _run_forked(fds[0], serve)
-                os.close(fds[0])
-                answer = pid
-            else:
-                number = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
-                answer = _wait_for(number)
-            _answer(control, answer)
+        with contextlib.suppress(OSError):
+            _answer_requests(control, start)
+        # The owner is gone. Not sys.exit: exit handlers of what was imported.
+        os._exit(0)
+
+
+def _answer_requests(
+    control: socket.socket, start: Callable[[int, socket.socket], int]
+) -> None:
+    _answer(control, 0)
+    while True:
+        command, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not command:
+            return
+        if command == _START:
+            answer = start(fds[0], control)
+            os.close(fds[0])
+        else:
+            number = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
+            answer = _wait_for(number)
+        _answer(control, answer)
+
+
+def _fork(fd: int, control: socket.socket) -> int:
+    """Fork a worker; returns in the server only."""
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        _run_worker(fd)
+    return pid
+
+
+def _spawn(fd: int, control: socket.socket) -> int:
+    """Start a worker in an interpreter of its own."""
+    os.set_inheritable(fd, True)
+    command = _interpreter(f"_run_worker({fd})")
+    return os.posix_spawn(command[0], command, os.environ)
 
 
 def _answer(control: socket.socket, number: int) -> None:
@@ -236,24 +246,22 @@ def _wait_for(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _run_forked(fd: int, serve: Serve) -> None:
+def _run_worker(fd: int) -> None:
+    """Serve as a worker, and end."""
     code = 1
     try:
+        _leave_signals_to_driver()
         die_with_parent()
+        from resumable.pool import serve
+
         serve(Connection(fd))
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _run_worker(fd: int) -> None:
-    """Serve as a spawned worker."""
-    _leave_signals_to_driver()
-    from resumable.pool import serve
-
-    serve(Connection(fd))
 
 
 def _leave_signals_to_driver() -> None:

@@ -279,10 +279,14 @@ class Schedule:
         self._returned: collections.deque[Batch] = collections.deque()
         self._trials = [] if proven else pending.spread(TRIALS)[::-1]
         self._tried: list[int] = []
+        self._trying = 0
         self._memory = _MemoryModel(plan.block_bytes / max(1, plan.block))
 
     def next(self, seconds: float | None = None) -> Batch | None:
-        """Hand out the next batch, of at most `seconds`; None when none is left."""
+        """Hand out the next batch, of at most `seconds`.
+
+        None when none is left, or none until the positions being tried are settled.
+        """
         if self._returned:
             batch = self._returned.popleft()
             self.remaining -= batch.count
@@ -291,9 +295,17 @@ class Schedule:
             position = self._trials.pop()
             self.pending.discard(position)
             self._tried.append(position)
+            self._trying += 1
             self.remaining -= 1
             return Batch(position, position + 1, None, 1, trial=True)
+        if not self.proven and self._trying:
+            # The verdict on the function is still out.
+            return None
         return self._cut(self.next_rows(seconds))
+
+    def trial_ended(self) -> None:
+        """Take note that one of the positions that were tried is settled."""
+        self._trying -= 1
 
     def give_back(self, batch: Batch) -> None:
         """Take back a batch that was not computed; it is handed out next."""

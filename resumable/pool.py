@@ -89,7 +89,8 @@ class Pool:
     def __init__(self, workers: int, start_method: str = "forkserver") -> None:
         start_server(start_method)
         self._children = [start_child(start_method) for _ in range(workers)]
-        setting = (sys.path, logging.root.getEffectiveLevel(), Path.cwd())
+        # The server may have been started long ago, in another folder.
+        setting = (sys.path, dict(os.environ), Path.cwd(), _lowest_level())
         for child in self._children:
             child.connection.send_bytes(pickle.dumps(setting))
 
@@ -171,7 +172,12 @@ class Pool:
         return events
 
     def _read(self, worker: int, data: bytes) -> Answer | None:
-        kind, *content = pickle.loads(data)
+        try:
+            kind, *content = pickle.loads(data)
+        except Exception as reason:
+            # Whatever a user's class raises when it is made again.
+            msg = f"an answer of a worker cannot be read: {reason!r}"
+            return Answer(worker, None, RuntimeError(msg))
         if kind == "log":
             record = logging.makeLogRecord(content[0])
             target = logging.getLogger(record.name)
@@ -205,6 +211,13 @@ class Pool:
                     os.kill(child.pid, signal.SIGKILL)
             child.connection.close()
             child.exitcode()
+
+
+def _lowest_level() -> int:
+    """Lowest level that any logger here lets through; it is filtered here again."""
+    loggers = logging.root.manager.loggerDict.values()
+    levels = [item.level for item in loggers if isinstance(item, logging.Logger)]
+    return min([logging.root.level, *(level for level in levels if level)])
 
 
 class Line:
@@ -263,7 +276,9 @@ def serve(connection: Connection) -> None:
 
     The first message says how the parent is set up.
     """
-    sys.path[:], level, folder = pickle.loads(connection.recv_bytes())
+    sys.path[:], environment, folder, level = pickle.loads(connection.recv_bytes())
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
     threading.Thread(
         target=_watch, args=(connection,), name="resumable-watch", daemon=True
@@ -283,11 +298,9 @@ def serve(connection: Connection) -> None:
         if message[0] == "nudge":
             continue
         try:
-            value = _obey(message, objects, line)
+            line.send("value", _obey(message, objects, line))
         except Exception as error:
             _send_error(line, error)
-        else:
-            line.send("value", value)
     for thing in objects.values():
         with contextlib.suppress(Exception):
             thing.close()

@@ -68,4 +68,6 @@ def progress_bar(
 
 
 def _in_kernel() -> bool:
-    return "ipykernel" in sys.modules
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")

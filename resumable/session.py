@@ -152,6 +152,7 @@ class Session:
     def _judge_trial(self, report: Report) -> None:
         """Settle whether a function that has not succeeded yet is to blame."""
         schedule = self._schedule
+        schedule.trial_ended()
         if report.failures:
             failure = report.failures[0]
             self._held[failure.position] = failure
@@ -186,7 +187,7 @@ class Session:
             with self._stop.watching(), self._bar:
                 try:
                     if self._schedule.remaining:
-                        engine.run(self._job(), self)
+                        engine.run(self._job(), self, plan.workers)
                 finally:
                     self._settle()
             results = Results(self._run.path)

@@ -208,6 +208,7 @@ class RowWriter:
             self._thread.join()
             os.close(self._fd)
             self._lock_file.release()
+        self._raise_error()
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -224,7 +225,7 @@ class RowWriter:
                 asked = self._asked
             try:
                 self._commit(marks, durable=asked)
-            except OSError as error:
+            except Exception as error:
                 # Never tried again: after a failed sync the system forgets which
                 # pages it lost. What was not marked is computed again.
                 with self._changed:

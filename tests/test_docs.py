@@ -18,9 +18,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import click
+import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import resumable as rs
 from resumable import cli
 
 ROOT = Path(__file__).parents[1]
@@ -199,7 +203,7 @@ def test_the_example_of_the_readme_runs(user):
         file["Measurement_000/Channel_000/Raw_Data"] = spectra
     names = {"__name__": "__main__"}
 
-    exec(compile(text, "README.rst", "exec"), names)
+    exec(compile(text, "the example of the README", "exec"), names)
 
     assert names["results"].status.done == 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -426,11 +427,16 @@ def test_a_server_that_was_killed_is_replaced():
         with Pool(1) as pool:
             pool.place(0, "it", lambda line: None)
             (answer,) = pool.wait(20)
-        server = launch._Server.get()
+        server = launch._Server.get("forkserver")
         os.kill(server._process.pid, signal.SIGKILL)
         server._process.wait()
 
         assert isinstance(answer, Answer)
+    with Pool(1):
+        pass
+    # What the dead ones left open would be a ResourceWarning, here and now.
+    del server
+    gc.collect()
 
 
 def test_an_unknown_start_method_is_named():
@@ -449,7 +455,7 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
         return receive(self)
 
     # A server of its own: one that is mixed up must not harm other tests.
-    monkeypatch.setattr(launch._Server, "_instance", None)
+    monkeypatch.setattr(launch._Server, "_running", {})
     monkeypatch.setattr(launch._Server, "_receive", slow)
     with Pool(1):
         pass
@@ -473,6 +479,11 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join(8)
+
+    ours = launch._Server._running["forkserver"]
+    ours._process.kill()
+    ours._process.wait()
+    ours._socket.close()
 
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []

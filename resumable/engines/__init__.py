@@ -24,7 +24,10 @@ class Driver(Protocol):
     """What an engine sees of the driver."""
 
     def next(self, seconds: float | None = None) -> Batch | None:
-        """Return the next batch, of at most so many seconds; None when none is left."""
+        """Return the next batch, of at most so many seconds.
+
+        None when none is left, or none while batches at work decide what follows.
+        """
 
     def take(self, report: Report) -> None:
         """Take the report of a batch; raises when the session must stop."""
@@ -47,13 +50,24 @@ class Engine(Protocol):
     name: str
     """As the user gives it."""
     workers: int
-    """Batches at work at once."""
+    """Batches at work at once, if the memory allows."""
     own_processes: bool
     """Workers have processes, so memory, of their own."""
 
-    def run(self, job: Job, driver: Driver) -> None:
+    def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches until none is left or the driver is stopping.
 
+        Parameters
+        ----------
+        job : Job
+            What to do.
+        driver : Driver
+            Has the batches and takes the reports.
+        workers : int
+            How many at once: what the memory allows of :attr:`workers`.
+
+        Notes
+        -----
         On return, also by an exception, everything computed is committed and no
         worker is at work.
         """

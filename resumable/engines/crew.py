@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable.batch import Job, Report, Worker
-from resumable.pool import Answer, Death, Line, Pool, died
+from resumable.pool import Answer, Death, Line, Pool, died, portable
 
 if TYPE_CHECKING:
     from resumable.engines import Driver
@@ -24,7 +25,10 @@ class _Station:
 
     def do(self, batch: Batch) -> Report:
         """Do a batch; anything the driver sends meanwhile means: stop."""
-        return self._worker.do(batch, self._line.pending)
+        report = self._worker.do(batch, self._line.pending)
+        if report.error is not None:
+            report = dataclasses.replace(report, error=portable(report.error))
+        return report
 
     def close(self) -> None:
         """Commit everything."""

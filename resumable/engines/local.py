@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING
 
 from resumable.batch import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resumable.batch import Job
     from resumable.engines import Driver
     from resumable.engines.crew import Crew
@@ -48,30 +51,33 @@ class LocalEngine:
         self._start_method = start_method
         self._begin_here = begin_here
 
-    def run(self, job: Job, driver: Driver) -> None:
+    def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches to whoever is free."""
         if not self._begin_here:
             with contextlib.ExitStack() as stack:
-                self._start(job, driver, stack).work()
+                self._start(job, driver, workers, stack).work()
             return
         with contextlib.ExitStack() as stack:
             here = stack.enter_context(
                 contextlib.closing(Worker(job, own_process=False))
             )
-            crew = self._start_while_computing(here, job, driver, stack)
+            start = functools.partial(self._start, job, driver, workers, stack)
+            crew = self._start_while_computing(here, driver, start)
             if crew is not None:
                 crew.hand_out()
                 here.flush()
                 crew.work()
 
-    def _start(self, job: Job, driver: Driver, stack: contextlib.ExitStack) -> Crew:
+    def _start(
+        self, job: Job, driver: Driver, workers: int, stack: contextlib.ExitStack
+    ) -> Crew:
         """Start the workers; they end with the stack."""
         # Imported here: a short run does without processes.
         from resumable.engines.crew import Crew
         from resumable.pool import Pool
 
-        pool = stack.enter_context(Pool(self.workers, self._start_method))
-        return Crew(pool, job, driver, self.workers)
+        pool = stack.enter_context(Pool(workers, self._start_method))
+        return Crew(pool, job, driver, workers)
 
     def _server_ready(self) -> bool:
         from resumable.launch import start_server
@@ -79,7 +85,7 @@ class LocalEngine:
         return start_server(self._start_method)
 
     def _start_while_computing(
-        self, here: Worker, job: Job, driver: Driver, stack: contextlib.ExitStack
+        self, here: Worker, driver: Driver, start: Callable[[], Crew]
     ) -> Crew | None:
         """Compute in this process until workers are ready; None when all is done."""
         # At once: it costs no time here, and a first position that is slow, for
@@ -98,7 +104,7 @@ class LocalEngine:
             elif (driver.seconds_left or 0) > WORTH_STARTING_S:
                 slow = report.seconds > _SLOW_S
                 if self._server_ready() or slow:
-                    crew = self._start(job, driver, stack)
+                    crew = start()
                 if slow:
                     return crew
         if crew is not None:

@@ -19,7 +19,7 @@ class SerialEngine:
     workers = 1
     own_processes = False
 
-    def run(self, job: Job, driver: Driver) -> None:
+    def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches one after another."""
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             while not driver.stopping:
