@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
-from resumable.errors import OutputError
+from resumable.errors import DeclarationError, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.output import by_name, fitted, placer
 from resumable.reader import Reader
@@ -55,6 +55,8 @@ class Job:
     """Where results go."""
     stop_on_error: bool
     """A failing position stops the session and is left pending."""
+    read_from: tuple[str, int] | None = None
+    """File of the Process class and when it was written, as the driver knows it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Report:
     """The first of them, described."""
     seconds: float
     """Time the worker took."""
+    read_seconds: float
+    """The part of it that was reading."""
     peak_bytes: int
     """Memory of the worker at its peak."""
     error: Exception | None = None
@@ -302,12 +306,20 @@ class Worker:
     ------
     RunBusy
         The session is over.
+    DeclarationError
+        The file of the class is not the one the driver has imported.
     Exception
         What the user's ``setup`` raised.
     """
 
     def __init__(self, job: Job, *, own_process: bool) -> None:
         self._job = job
+        if job.read_from != type(job.process)._read_from:
+            msg = (
+                f"{job.read_from and job.read_from[0]} was edited while it was at "
+                "work: run it again, so that one run is not computed by two versions"
+            )
+            raise DeclarationError(msg)
         if own_process:
             # For libraries that are loaded later, inside a computation.
             for name in _BLAS_VARIABLES:
@@ -368,6 +380,7 @@ class Worker:
             tally.failed,
             tally.failures,
             time.perf_counter() - began,
+            tally.read_seconds,
             max(0, self._peak.peak() - self._not_ours),
             tally.error,
         )
@@ -385,7 +398,7 @@ class Worker:
             self._halve(start, members, batch, tally)
             return
         positions = start + np.flatnonzero(members)
-        rows, inputs = self._computer.read(start, members)
+        rows, inputs = self._read(start, members, tally)
         loop = self._computer.units(rows, inputs, positions)
         reached = self._run_units(loop, len(positions), stop)
         if loop.exceptions:
@@ -404,6 +417,14 @@ class Worker:
         self._writer.write(start, done, bad, values)
         tally.done += int(np.count_nonzero(~failed))
         tally.failed += int(np.count_nonzero(failed))
+
+    def _read(
+        self, start: int, members: Array, tally: _Tally
+    ) -> tuple[Any, dict[str, Any]]:
+        began = time.perf_counter()
+        read = self._computer.read(start, members)
+        tally.read_seconds += time.perf_counter() - began
+        return read
 
     def _run_units(self, loop: UnitLoop, count: int, stop: Callable[[], bool]) -> int:
         """Run the loop, looking up in between; return how many rows it reached."""
@@ -431,7 +452,7 @@ class Worker:
         positions = start + np.flatnonzero(members)
         if not len(positions):
             return
-        rows, inputs = self._computer.read(start, members)
+        rows, inputs = self._read(start, members, tally)
         try:
             values = self._computer.block(rows, inputs, positions)
         except (Exception, SystemExit) as error:
@@ -476,6 +497,7 @@ class _Tally:
 
     done: int = 0
     failed: int = 0
+    read_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     error: Exception | None = None
 

@@ -238,6 +238,7 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         header = dataclasses.replace(
             header, offsets=offsets, file_bytes=os.fstat(fd).st_size
         )
+        header.check_extents(path)
         return dataclasses.replace(header, structure=structure_digest(fd, header))
 
 
@@ -251,7 +252,15 @@ def _create(
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     if fill is not None and np.dtype(dtype).names is None:
         properties.set_fill_value(np.asarray(fill, dtype))
-    return group.create_dataset(name, shape, dtype, dcpl=properties)
+    # The low-level call: the other one forgets the properties of a single value.
+    made = h5py.h5d.create(
+        group.id,
+        name.encode(),
+        h5py.h5t.py_create(np.dtype(dtype), logical=True),
+        h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR),
+        dcpl=properties,
+    )
+    return h5py.Dataset(made)
 
 
 def _text(value: str) -> np.bytes_:

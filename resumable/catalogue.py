@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+#: How long a killed process may still hold its locks, in seconds.
+_KILLED_S = 0.2
 #: How long a new session waits for a worker of a dead one to end, in seconds.
 ORPHAN_PATIENCE_S = 10.0
 
@@ -163,7 +165,8 @@ class Claim:
 
     def _take_over(self) -> None:
         """Take the claim, wait for workers of a dead session, and tidy up."""
-        if not self._claim.acquire(exclusive=True):
+        # Of a process that was killed this moment, the system still holds it.
+        if not self._claim.acquire(exclusive=True, patience=_KILLED_S):
             raise RunBusy(self._busy_message())
         holder = {
             "token": self.token,

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,17 @@ def _errors_shown() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
+def _show_warning(message: Warning | str, *where: Any) -> None:
+    """Show a warning without the line of our source that gave it."""
+    click.echo(f"warning: {message}", err=True)
+
+
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Say what is decided and why.")
 def main(*, verbose: bool) -> None:
     """Resumable computation over the positions of an HDF5 file."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
     )

@@ -6,13 +6,14 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable import engines, machine
-from resumable.plan import Plan, fit_memory
-from resumable.rechunk import in_position_order, worth_it
+from resumable.plan import Blocks, Plan, fit_memory
+from resumable.rechunk import in_position_order, is_worth_it
 from resumable.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from resumable.plan import Geometry
     from resumable.positions import PositionSet
     from resumable.recipe import Options, Recipe
     from resumable.runfile import RunFile
@@ -63,18 +64,24 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             raise damaged[-1][1]
     action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
-    if options.rechunk and worth_it(geometry):
-        geometry = in_position_order(geometry)
+    memory = _budget(options.memory)
     workers = int(options.workers or machine.usable_cores())
     engine = engines.choose(options.engine, workers)
-    memory = _budget(options.memory)
-    blocks = fit_memory(
-        recipe.footprint,
-        geometry,
-        memory=memory,
-        workers=engine.workers,
-        local=engine.own_processes,
-    )
+
+    def blocks_of(geometry: Geometry) -> Blocks:
+        return fit_memory(
+            recipe.footprint,
+            geometry,
+            memory=memory,
+            workers=engine.workers,
+            local=engine.own_processes,
+        )
+
+    blocks = blocks_of(geometry)
+    rechunk = options.rechunk and is_worth_it(geometry, blocks.rows)
+    if rechunk:
+        geometry = in_position_order(geometry)
+        blocks = blocks_of(geometry)
     amplification = geometry.amplification(blocks.rows)
     notes = []
     if amplification > ADVISED_ABOVE:
@@ -107,6 +114,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             for o in recipe.outputs.values()
         ),
         checkpoint_s=float(options.checkpoint),
+        rechunk=rechunk,
         notes=tuple(notes),
         seconds_per_position=recipe.seconds_per_position,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import logging
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from resumable.catalogue import Claim
 from resumable.decision import make_plan
-from resumable.errors import ResumableWarning
-from resumable.identity import differences
+from resumable.errors import ResumableWarning, RunBusy, TargetError
+from resumable.explain import explain
 from resumable.results import Results
 from resumable.session import Session
 
@@ -44,6 +45,7 @@ def compute(recipe: Recipe, options: Options) -> Results:
         results = _computed(recipe, options)
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
+        _tidy(recipe)
         results = Results(run.path)
     _warn_of_failures(results)
     return results
@@ -65,16 +67,25 @@ def _computed(recipe: Recipe, options: Options) -> Results:
         return Session(recipe, options, plan, run, claim).run_to_end()
 
 
+def _tidy(recipe: Recipe) -> None:
+    """Remove what a session that was killed at its very end has left."""
+    claim = Claim(recipe.shelf)
+    if claim.claim_path.exists() or claim.writers_path.exists():
+        # Somebody computes, or the folder is not ours to write: left alone.
+        with contextlib.suppress(RunBusy, TargetError), claim.held():
+            pass
+
+
 def _tell_of_left_runs(recipe: Recipe) -> None:
     """Say which older run is left because the source has changed, and why."""
-    for other in recipe.shelf.others():
-        told = differences(other.header.document, recipe.birth.document)
-        if all(text.startswith(("source.", "inputs.")) for text in told):
+    for candidate in explain(recipe).candidates:
+        sources = ("source.", "inputs.")
+        if candidate.reasons and all(r.startswith(sources) for r in candidate.reasons):
             logger.warning(
                 "the source has changed since %s was computed, so a new run begins "
                 "(%s)",
-                other.path.name,
-                told[0],
+                candidate.path.name,
+                candidate.reasons[0],
             )
 
 
@@ -114,7 +125,8 @@ def _warn_of_failures(results: Results) -> None:
         example = f", the first at {first.position}: {first.exception}: {first.message}"
     warnings.warn(
         f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
-        "results.failures; compute(retry_failed=True) tries them again",
+        "results.failures; compute(retry_failed=True), or --retry-failed, tries "
+        "them again",
         ResumableWarning,
         stacklevel=_users_level(),
     )

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from resumable.recipe import Recipe
 
+#: Why a run of a source that can grow is left, though its identity is the same.
+CHANGED = "source.contents: not what the source begins with now"
 #: Differences told per run.
 _TOLD = 5
 
@@ -58,12 +60,23 @@ class Explanation:
 def explain(recipe: Recipe) -> Explanation:
     """Compare every run of this process on this dataset with the wanted one."""
     shelf = recipe.shelf
+    matching = recipe.runs()
+    paths = {run.path for run in matching}
     candidates = []
-    for run in shelf.runs():
+    for run in matching:
         done, failed = run.counts()
-        state = f"{done:,} of {run.size:,} positions done, {failed:,} failed"
-        what = "complete: " if run.finished else "unfinished, would be continued: "
-        candidates.append(Candidate(run.path, True, run.finished, (what + state,)))
+        what = "unfinished, would be continued"
+        if not recipe.full_length(run):
+            what = "of a shorter source, would be copied and continued"
+        elif run.finished:
+            what = "complete"
+        state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
+        candidates.append(Candidate(run.path, True, run.finished, (state,)))
+    candidates += [
+        Candidate(run.path, False, run.finished, (CHANGED,))
+        for run in shelf.runs()
+        if run.path not in paths
+    ]
     candidates += [
         Candidate(path, False, False, (str(error),)) for path, error in shelf.damaged()
     ]

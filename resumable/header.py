@@ -162,14 +162,20 @@ class Header:
                 user_block=plain["user_block"],
                 source=plain["source"],
             )
-            header._check_extents(path)
+            header.check_extents(path)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             msg = f"{path} is damaged, its header makes no sense ({error!r}): {ADVICE}"
             raise RunFileError(msg) from error
         return header
 
-    def _check_extents(self, path: Path) -> None:
-        previous = 0
+    def check_extents(self, path: Path) -> None:
+        """Refuse parts that overlap, or lie outside of the file or in the header.
+
+        Raises
+        ------
+        RunFileError
+        """
+        previous = self.user_block
         for offset, length in sorted(self.extents().values()):
             if offset < previous or offset + length > self.file_bytes:
                 msg = (

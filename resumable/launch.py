@@ -27,7 +27,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, ClassVar
 
-from resumable.errors import PlanError
+from resumable.errors import PlanError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +153,10 @@ class _Server:
         """Have a worker started that serves `fd`; return its process number."""
         with self._talk:
             self._await_ready()
-            socket.send_fds(self._socket, [_START], [fd])
+            try:
+                socket.send_fds(self._socket, [_START], [fd])
+            except OSError:
+                pass  # it has ended, as the answer will show
             return self._receive()
 
     def exitcode(self, pid: int) -> int | None:
@@ -162,7 +165,7 @@ class _Server:
             with self._talk:
                 self._socket.sendall(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
                 return self._receive()
-        except OSError:
+        except (OSError, WorkerDied):
             return None
 
     def _receive(self) -> int:
@@ -170,8 +173,8 @@ class _Server:
         while len(data) < _NUMBER_BYTES:
             part = self._socket.recv(_NUMBER_BYTES - len(data))
             if not part:
-                msg = "the server that starts workers has ended"
-                raise ConnectionResetError(msg)
+                msg = "the server that starts workers has ended; run again to go on"
+                raise WorkerDied(msg, self._process.poll())
             data += part
         return int.from_bytes(data, "big", signed=True)
 
@@ -179,13 +182,22 @@ class _Server:
 def _interpreter(call: str) -> list[str]:
     """Return the command that makes a call in a fresh interpreter like this one."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    code = f"import sys; sys.path[:] = {sys.path!r}; import resumable.launch as launch"
-    return [sys.executable, *flags, "-c", f"{code}; launch.{call}"]
+    # Signals first: they may come while the rest is imported.
+    code = (
+        f"import signal, sys; sys.path[:] = {sys.path!r}; "
+        f"[signal.signal(s, signal.SIG_IGN) for s in {_left_to_driver()!r}]; "
+        f"import resumable.launch as launch; launch.{call}"
+    )
+    return [sys.executable, *flags, "-c", code]
+
+
+def _left_to_driver() -> list[int]:
+    numbers = (getattr(signal, name, None) for name in _LEFT_TO_DRIVER)
+    return [int(number) for number in numbers if number is not None]
 
 
 def _run_server(fd: int, start_method: str, dies_with_parent: bool) -> None:
     """Start workers on request until the owner is gone."""
-    _leave_signals_to_driver()
     if dies_with_parent:
         die_with_parent()
     start = _spawn
@@ -250,7 +262,6 @@ def _run_worker(fd: int) -> None:
     """Serve as a worker, and end."""
     code = 1
     try:
-        _leave_signals_to_driver()
         die_with_parent()
         from resumable.pool import serve
 
@@ -262,12 +273,6 @@ def _run_worker(fd: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _leave_signals_to_driver() -> None:
-    for name in _LEFT_TO_DRIVER:
-        with contextlib.suppress(AttributeError):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def die_with_parent() -> None:

@@ -34,6 +34,8 @@ SERVER_BYTES = 40 << 20
 SHORTEST_BATCH_S = 0.05
 #: How many times larger than any before a batch may be: the first ones are timed.
 GROWTH = 16
+#: Computing should take this many times as long as reading, where chunks are split.
+_READ_SHARE = 4
 #: Positions tried before the function, not the data, is held to be wrong.
 TRIALS = 20
 
@@ -145,6 +147,8 @@ class Plan:
     """Size of all results on disk."""
     checkpoint_s: float
     """Seconds after which finished positions are committed."""
+    rechunk: bool = False
+    """The source is copied into position order first."""
     notes: tuple[str, ...] = ()
     """Advice, for example to rechunk."""
     seconds_per_position: float | None = None
@@ -239,13 +243,12 @@ def fit_memory(
         )
         raise PlanError(msg)
     whole = footprint.rows_within(max(BLOCK_BYTES, footprint(1)))
-    if geometry.quantum <= rows:
-        # Whole chunks, at least one.
-        whole = max(whole, geometry.quantum)
-    elif geometry.indivisible:
-        # A chunk does not fit, so every block reads chunks it uses a part of:
+    # All positions of a band of chunks, but not all positions to one worker.
+    band = min(geometry.quantum, math.ceil(geometry.size / workers))
+    if geometry.indivisible or geometry.quantum <= rows:
+        # Where the band does not fit, every block reads chunks it uses a part of:
         # the fewer and larger the blocks, the less is read twice.
-        whole = max(whole, math.ceil(geometry.size / workers))
+        whole = max(whole, band)
     rows = min(rows, whole)
     if rows > geometry.quantum:
         rows = rows // geometry.quantum * geometry.quantum
@@ -276,6 +279,7 @@ class Schedule:
         self._cursor = 0
         self._largest = 0
         self._seconds: float | None = None
+        self._read_seconds = 0.0
         self._returned: collections.deque[Batch] = collections.deque()
         self._trials = [] if proven else pending.spread(TRIALS)[::-1]
         self._tried: list[int] = []
@@ -320,16 +324,29 @@ class Schedule:
         by_time = self._plan.checkpoint_s / 4 / self._seconds
         rows = min(by_share, by_time)
         rows = max(rows, SHORTEST_BATCH_S / self._seconds)
-        # A batch below a block would split chunks that must be read whole.
-        if self._plan.read_amplification > 1:
-            rows = max(rows, min(self.block, by_time))
         if seconds is not None:
             rows = min(rows, seconds / self._seconds)
-        rows = min(rows, GROWTH * self._largest, self.remaining, WINDOW)
-        return max(1, int(rows))
+        rows = min(rows, GROWTH * self._largest)
+        if self._plan.quantum > 1:
+            # A batch reads whole chunks however few of their positions it has, so
+            # it has enough of them to make reading the smaller part.
+            worth = _READ_SHARE * self._read_seconds / self._seconds
+            rows = max(rows, min(worth, self.block))
+        return max(1, int(min(rows, self.remaining, WINDOW)))
 
-    def note(self, count: int, seconds: float) -> None:
-        """Learn from a finished batch how long a position takes."""
+    def note(self, count: int, seconds: float, read_seconds: float = 0.0) -> None:
+        """Learn from a finished batch how long a position takes.
+
+        Parameters
+        ----------
+        count : int
+            Its positions.
+        seconds : float
+            Time of computing and writing them.
+        read_seconds : float
+            Time of reading them, which may be of whole chunks.
+        """
+        self._read_seconds = read_seconds
         rate = max(seconds, 1e-9) / max(1, count)
         if self._seconds is None or count > 2 * self._largest:
             # The first positions also pay for imports and compilation.

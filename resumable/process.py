@@ -8,6 +8,7 @@ import inspect
 import os
 import platform
 import socket
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -117,8 +118,12 @@ class Process(param.Parameterized):
     scratch: Any = 0
     _cursor = Cursor()
 
+    #: File the class was read from and when that was written, to notice an edit.
+    _read_from: ClassVar[tuple[str, int] | None] = None
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        cls._read_from = _file_of(cls)
         for name, value in vars(cls).items():
             taken = name in _ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:
@@ -534,7 +539,7 @@ class Process(param.Parameterized):
         outputs = self._outputs()
         with Reader(self._source) as reader:
             document = self._document(reader, outputs)
-            contents = reader.contents() if reader.growable else None
+            contents = reader.contents(full=self._full) if reader.growable else None
             self._geometry = reader.geometry
         digest = identity.digest(document)
         text = self._source_text()
@@ -558,6 +563,7 @@ class Process(param.Parameterized):
                     "source": str(self._source),
                     "length": self._geometry.map_shape[0],
                     "contents": contents,
+                    "full": self._full,
                     "text": _text_digest(text),
                 },
             ),
@@ -586,6 +592,13 @@ class Process(param.Parameterized):
     def _version_document(self) -> Any:
         if self.version is not None:
             return identity.encode(self.version, "version")
+        if _file_of(type(self)) != self._read_from:
+            msg = (
+                f"{self._read_from and self._read_from[0]} was edited after "
+                f"{type(self).__name__} was imported from it: import it anew (restart "
+                "the kernel), so that what is computed is what is written there"
+            )
+            raise DeclarationError(msg)
         text = self._source_text()
         if not text:
             msg = (
@@ -651,6 +664,15 @@ class Process(param.Parameterized):
             if name not in ("name", "seed")
         )
         return f"{type(self).__name__}({str(self._source)!r}{values})"
+
+
+def _file_of(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None
 
 
 def _text_digest(text: str) -> str:

@@ -47,9 +47,10 @@ def in_position_order(geometry: Geometry) -> Geometry:
     )
 
 
-def worth_it(geometry: Geometry) -> bool:
-    """Return whether rows do not lie in position order, so that a copy changes it."""
-    return geometry.row_bytes > 0 and not geometry.position_first
+def is_worth_it(geometry: Geometry, block: int) -> bool:
+    """Return whether a copy would make reading blocks of positions cheaper."""
+    gathers = not geometry.position_first
+    return geometry.row_bytes > 0 and (gathers or geometry.amplification(block) > 1)
 
 
 def rechunked(reader: Reader, path: Path, memory: int) -> SourceRef:

@@ -76,7 +76,8 @@ def _begins_with(reader: Reader, run: RunFile) -> bool:
     length, now = run.header.map_shape[0], reader.geometry.map_shape
     if length > now[0] or run.header.map_shape[1:] != now[1:]:
         return False
-    return bool(reader.contents(length) == run.header.source["contents"])
+    full = bool(run.header.source.get("full"))
+    return reader.contents(length, full=full) == str(run.header.source["contents"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         import rich.text
     except ImportError:
         return _plain_table(titles, rows)
-    made = rich.table.Table(*titles, box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    made = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        # Folded, not cut: names are copied from here.
+        made.add_column(title, overflow="fold")
     for row in rows:
         # Text, not str: names from a file must not be taken for markup.
         made.add_row(*(rich.text.Text(cell) for cell in row))

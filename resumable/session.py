@@ -21,7 +21,7 @@ from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
 from resumable.positions import PositionSet
 from resumable.progress import progress_bar
-from resumable.rechunk import rechunked, worth_it
+from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, RunFile
 from resumable.stop import StopRequest
@@ -124,7 +124,8 @@ class Session:
             The session must stop.
         """
         self._computed += report.done
-        self._schedule.note(report.done + report.failed, report.seconds)
+        computing = report.seconds - report.read_seconds
+        self._schedule.note(report.done + report.failed, computing, report.read_seconds)
         self._schedule.note_memory(
             report.peak_bytes, min(report.batch.count, report.batch.block)
         )
@@ -223,12 +224,13 @@ class Session:
             recipe.inputs,
             self._target(),
             stop_on_error=self._options.on_error == "raise",
+            read_from=type(recipe.process)._read_from,
         )
 
     def _source(self) -> SourceRef:
         """Return the source, or its copy in position order."""
         recipe = self._recipe
-        if not (self._options.rechunk and worth_it(recipe.geometry)):
+        if not self._plan.rechunk:
             return recipe.source
         with recipe.open_reader() as reader:
             return rechunked(reader, self._copy_path, self._plan.memory_bytes // 2)

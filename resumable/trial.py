@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MEASURED_S = 0.1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trial:
     """What a test found. Print it, or show it in a notebook."""
 
@@ -56,6 +56,8 @@ class Trial:
             lines.append(f"  {name} = {text}".replace("\n", "\n    "))
         lines.append(f"  {format_seconds(self.seconds_per_position)} per position")
         return "\n".join([*lines, str(self.plan)])
+
+    __repr__ = __str__
 
     @property
     def figure(self) -> Any:

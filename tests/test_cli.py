@@ -51,7 +51,9 @@ def fit(tmp_path, monkeypatch):
     (tmp_path / "fit.py").write_text(textwrap.dedent(FIT))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return "fit.py:Scale"
+    yield "fit.py:Scale"
+    # The command registers it, and other tests have a fit.py, too.
+    sys.modules.pop("fit", None)
 
 
 def invoke(*arguments, code=0, **more):

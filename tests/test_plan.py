@@ -272,17 +272,20 @@ def test_short_batches_are_not_cut_below_what_a_hand_out_costs():
     assert min(full) >= module.SHORTEST_BATCH_S / 1e-6 * 0.99
 
 
-def test_where_chunks_must_be_read_whole_a_batch_is_at_least_a_block():
-    """Batches below a block would read the same chunks again."""
-    plan = make_plan(read_amplification=2.0, block=700, checkpoint_s=1000.0)
+def test_a_batch_is_worth_the_chunks_that_are_read_for_it():
+    """Reading all of a stack for one position does not make the next batch small."""
+    plan = make_plan(quantum=10_000, block=5000, checkpoint_s=1.0)
     schedule = Schedule(PositionSet.full(10_000), plan, proven=True)
-    for _ in range(4):
-        batch = schedule.next()
-        schedule.note(batch.count, 1e-2 * batch.count)
 
-    rest = walk(schedule, lambda batch: 1e-2 * batch.count)
+    first = schedule.next()
+    schedule.note(first.count, 1e-3, read_seconds=3.0)
+    second = schedule.next()
+    schedule.note(second.count, 1e-3 * second.count, read_seconds=0.1)
+    third = schedule.next()
 
-    assert all(batch.count >= 700 for batch in rest[:-1])
+    assert first.count == 1
+    assert second.count == 5000
+    assert third.count == 400
 
 
 def test_the_time_left_is_the_work_of_one_worker():

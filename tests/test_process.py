@@ -756,6 +756,8 @@ def test_a_signal_stops_cleanly_and_everything_computed_is_kept(scan, name):
     class Calls(list):
         def append(self, position):
             super().append(position)
+            # Slow enough for the worker to look up after every position or two.
+            time.sleep(0.02)
             if len(self) == 17:
                 os.kill(os.getpid(), number)
 
