@@ -153,10 +153,9 @@ class _Server:
         """Have a worker started that serves `fd`; return its process number."""
         with self._talk:
             self._await_ready()
-            try:
+            # When it has ended, the answer will show it.
+            with contextlib.suppress(OSError):
                 socket.send_fds(self._socket, [_START], [fd])
-            except OSError:
-                pass  # it has ended, as the answer will show
             return self._receive()
 
     def exitcode(self, pid: int) -> int | None:

@@ -476,3 +476,31 @@ def test_texts_beyond_an_attributes_limit_are_stored_whole(tmp_path):
 
     assert document["parameters"]["words"] == words
     assert rs.open(results.path).status.finished
+
+
+def test_a_single_value_per_run_has_a_place_of_its_own(scan):
+    """It is written where HDF5 has room for it, not over the file's signature."""
+
+    class Total(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {
+                "mean": rs.Output(),
+                "total": rs.Output(per="run"),
+                "count": rs.Output(dtype="i4", per="run"),
+            }
+
+        def unit_computation(self, spectrum):
+            return spectrum.mean()
+
+        def finish(self, results):
+            return {"total": results["mean"][...].sum(), "count": 60}
+
+    results = Total(scan).compute(engine="serial")
+    with h5py.File(results.path, "r") as file:
+        group = file[next(name for name in file)]
+        stored = group["total"][()], group["count"][()]
+
+    assert stored == (results["mean"][...].sum(), 60)
+    assert (results["total"][()], results["count"][()]) == stored

@@ -176,12 +176,13 @@ def test_a_signal_commits_and_says_how_to_go_on(
     assert status.done == computed
 
 
-def test_stopped_twice_it_still_computes_nothing_twice(tmp_path, source, stopped):
+def test_stopped_twice_it_still_computes_nothing_twice(
+    tmp_path, source, stopped, monkeypatch
+):
     """Two stops and a last run: every position was computed exactly once."""
     first = stopped("local", signal.SIGINT, group=True)[0]
     second = stopped("local", signal.SIGTERM, group=True)[0]
-    (tmp_path / "elsewhere").mkdir()
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     Logged(source, log="log", delay_s=0.01).compute(engine="local", workers=2)
 
     assert (first.returncode, second.returncode) == (75, 75)
@@ -264,7 +265,9 @@ def test_a_stop_in_a_thread_leaves_signals_alone(source, tmp_path):
     assert set(seen) == {before}
 
 
-def test_an_orphan_cannot_write_into_a_new_session(tmp_path, source, script):
+def test_an_orphan_cannot_write_into_a_new_session(
+    tmp_path, source, script, monkeypatch
+):
     """A worker that outlives its driver is waited for or refused, never mixed in."""
     process = script(
         f"""
@@ -278,7 +281,8 @@ def test_an_orphan_cannot_write_into_a_new_session(tmp_path, source, script):
     )
     assert wait_until(lambda: len(noted(tmp_path / "log")) > 40, 20)
     process.kill()
-    os.chdir(tmp_path)
+    process.wait()
+    monkeypatch.chdir(tmp_path)
     results = Logged(source, log="log", delay_s=0.005).compute(
         engine=LocalEngine(2), workers=2
     )

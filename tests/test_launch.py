@@ -503,3 +503,66 @@ def test_a_short_run_that_started_the_server_ends_quietly(script):
 
     assert process.returncode == 0
     assert errors == ""
+
+
+def test_a_module_edited_during_a_session_is_not_mixed_in(script, tmp_path):
+    """Workers that import a newer file than the driver's end the run, and say why."""
+    module = """
+        import resumable as rs
+
+        class Constant(rs.Process):
+            version = 1
+            outputs = {{"value": rs.Output()}}
+
+            def unit_computation(self, spectrum):
+                return {value}
+    """
+    (tmp_path / "theirs.py").write_text(textwrap.dedent(module.format(value="1.0")))
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.zeros((10, 2))
+    process = script(
+        """
+        import os, pathlib
+        import theirs
+        import resumable as rs
+        constant = theirs.Constant("scan.h5::/data")
+        text = pathlib.Path("theirs.py").read_text().replace("1.0", "2.0")
+        pathlib.Path("theirs.py").write_text(text)
+        os.utime("theirs.py", ns=(1, 1))
+        try:
+            constant.compute(engine="local", workers=1)
+        except rs.DeclarationError as error:
+            print(error)
+        print(constant.results.status.pending)
+        """
+    )
+    out, errors = process.communicate(timeout=60)
+
+    assert "was edited while it was at work" in out, errors
+    assert out.split()[-1] == "10"
+
+
+def test_a_class_whose_file_was_edited_after_its_import_is_refused(script, tmp_path):
+    """Its text is part of the identity, and it is not what would be computed."""
+    (tmp_path / "theirs.py").write_text(
+        "import resumable as rs\n\n"
+        "class Constant(rs.Process):\n"
+        "    outputs = {'value': rs.Output()}\n\n"
+        "    def unit_computation(self, spectrum):\n"
+        "        return 1.0\n"
+    )
+    process = script(
+        """
+        import os
+        import theirs
+        import resumable as rs
+        os.utime("theirs.py", ns=(1, 1))
+        try:
+            theirs.Constant(10, ".").compute()
+        except rs.DeclarationError as error:
+            print(error)
+        """
+    )
+    out, errors = process.communicate(timeout=60)
+
+    assert "was edited after Constant was imported" in out, errors
