@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import os
-import platform
-import socket
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import h5py
 import numpy as np
 import param
 
 from resumable import driver, identity
 from resumable.batch import Cursor
-from resumable.birth import Birth
-from resumable.catalogue import Shelf
 from resumable.decision import existing, make_plan
 from resumable.errors import (
     DeclarationError,
@@ -32,10 +25,11 @@ from resumable.errors import (
     near_miss,
 )
 from resumable.output import Output, declared
-from resumable.plan import Footprint, Plan
+from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
 from resumable.reader import Reader
-from resumable.recipe import Options, Recipe
+from resumable.recipe import Options
+from resumable.resolve import file_of, resolve
 from resumable.results import ResultArray, Results
 from resumable.source import SourceRef, refer
 
@@ -43,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resumable.explain import Explanation
+    from resumable.recipe import Recipe
     from resumable.trial import Trial
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -123,7 +118,7 @@ class Process(param.Parameterized):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls._read_from = _file_of(cls)
+        cls._read_from = file_of(cls)
         for name, value in vars(cls).items():
             taken = name in _ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:
@@ -536,77 +531,7 @@ class Process(param.Parameterized):
     # How it is resolved.
 
     def _recipe(self) -> Recipe:
-        outputs = self._outputs()
-        with Reader(self._source) as reader:
-            document = self._document(reader, outputs)
-            contents = reader.contents(full=self._full) if reader.growable else None
-            self._geometry = reader.geometry
-        digest = identity.digest(document)
-        text = self._source_text()
-        name = type(self).__name__
-        return Recipe(
-            process=self,
-            source=self._source,
-            inputs=self._inputs,
-            outputs=outputs,
-            geometry=self._geometry,
-            footprint=self._footprint(outputs),
-            shelf=Shelf(self._folder, _prefix(self._source, name), digest),
-            birth=Birth(
-                identity=digest,
-                document=document,
-                process=name,
-                outputs=outputs,
-                provenance=self._provenance(),
-                source_text=text,
-                source={
-                    "source": str(self._source),
-                    "length": self._geometry.map_shape[0],
-                    "contents": contents,
-                    "full": self._full,
-                    "text": _text_digest(text),
-                },
-            ),
-            open_reader=functools.partial(Reader, self._source),
-            seconds_per_position=self._seconds_per_position,
-        )
-
-    def _document(self, reader: Reader, outputs: dict[str, Output]) -> dict[str, Any]:
-        """Everything that can change results, as plain JSON."""
-        inputs = {}
-        for name, ref in self._inputs.items():
-            with Reader(ref) as other:
-                print_of_input = other.fingerprint(full=self._full)
-            inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
-        return {
-            "schema": identity.SCHEMA,
-            "process": type(self).__name__,
-            "version": self._version_document(),
-            "parameters": self._parameter_document(),
-            "outputs": {name: output.identity() for name, output in outputs.items()},
-            "position_axes": list(self._source.position_axes),
-            "source": reader.fingerprint(full=self._full),
-            "inputs": inputs,
-        }
-
-    def _version_document(self) -> Any:
-        if self.version is not None:
-            return identity.encode(self.version, "version")
-        if _file_of(type(self)) != self._read_from:
-            msg = (
-                f"{self._read_from and self._read_from[0]} was edited after "
-                f"{type(self).__name__} was imported from it: import it anew (restart "
-                "the kernel), so that what is computed is what is written there"
-            )
-            raise DeclarationError(msg)
-        text = self._source_text()
-        if not text:
-            msg = (
-                f"the source text of {type(self).__name__} cannot be found, so a "
-                "changed algorithm would not be noticed; declare version = 1 in it"
-            )
-            raise DeclarationError(msg)
-        return {"source_text": _text_digest(text)}
+        return resolve(self)
 
     def _source_text(self) -> str:
         """Return the source of the computation, empty when it cannot be found."""
@@ -620,43 +545,6 @@ class Process(param.Parameterized):
                 document[name] = identity.encode(value, f"the parameter {name!r}")
         return document
 
-    def _footprint(self, outputs: dict[str, Output]) -> Footprint:
-        geometry = self._geometry
-        inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
-        for ref in self._inputs.values():
-            with Reader(ref) as reader:
-                inputs += reader.geometry.row_bytes
-        results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
-        if hasattr(self, "block_computation"):
-            # What the method returns, and a copy where its dtype is another.
-            return Footprint(inputs, 2 * results, self._scratch_bytes)
-        # One position is at work at a time, whatever the block.
-        return Footprint(inputs, results, lambda _: self._scratch_bytes(1))
-
-    def _scratch_bytes(self, count: int) -> int:
-        if callable(self.scratch):
-            return int(self.scratch(count))
-        return int(self.scratch) * count
-
-    def _provenance(self) -> dict[str, str]:
-        from resumable import __version__
-
-        cls = type(self)
-        return {
-            "resumable_version": __version__,
-            "h5py_version": h5py.__version__,
-            "hdf5_version": h5py.version.hdf5_version,
-            "numpy_version": np.__version__,
-            "python_version": platform.python_version(),
-            "platform": platform.platform(),
-            "host": socket.gethostname(),
-            "process": f"{cls.__module__}.{cls.__qualname__}",
-            "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
-            "start_time": _now(),
-            "source_file": self._source.path,
-            "source_dataset": self._source.dataset,
-        }
-
     def __repr__(self) -> str:
         values = "".join(
             f", {name}={getattr(self, name)!r}"
@@ -664,25 +552,6 @@ class Process(param.Parameterized):
             if name not in ("name", "seed")
         )
         return f"{type(self).__name__}({str(self._source)!r}{values})"
-
-
-def _file_of(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and when it was last written, in ns since 1970."""
-    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    try:
-        return (name, Path(name).stat().st_mtime_ns) if name else None
-    except OSError:
-        return None
-
-
-def _text_digest(text: str) -> str:
-    return identity.text_digest(identity.normalised_source(text)) if text else ""
-
-
-def _now() -> str:
-    import datetime as dt
-
-    return dt.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _declared_type(parameter: Any, value: Any) -> Any:
@@ -709,10 +578,3 @@ def _target_folder(target: str | Path | None, source: SourceRef) -> Path:
         msg = f"the target folder {folder} {what}; make it first"
         raise TargetError(msg)
     return folder
-
-
-def _prefix(source: SourceRef, process: str) -> str:
-    """Start of the names of run files: source, dataset, process."""
-    stem = Path(source.path).stem if source.path else str(source.count)
-    text = f"{stem}-{source.name}-{process}"
-    return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)

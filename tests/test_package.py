@@ -25,7 +25,7 @@ LAYERS = [
     {"resumable"},
     {"mapping"},
     {"process"},
-    {"driver", "trial"},
+    {"driver", "resolve", "trial"},
     {"explain"},
     {"session"},
     {"decision"},
@@ -51,8 +51,8 @@ LAYERS = [
 HAND_OVERS = {("launch", "pool")}
 
 # Who may touch HDF5: readers of sources, the two that make new files, results for
-# `group()`. A process only writes down which version it ran with.
-USES_H5PY = {"birth", "demo", "process", "rechunk", "results", "source"}
+# `group()`. resolve only writes down which version was there.
+USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "source"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}

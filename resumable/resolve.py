@@ -1,0 +1,173 @@
+"""From a user's Process to a recipe: its identity, memory, place and provenance."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import inspect
+import platform
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable import identity
+from resumable.birth import Birth
+from resumable.catalogue import Shelf
+from resumable.errors import DeclarationError
+from resumable.plan import Footprint
+from resumable.reader import Reader
+from resumable.recipe import Recipe
+
+if TYPE_CHECKING:
+    from resumable.output import Output
+    from resumable.process import Process
+    from resumable.source import SourceRef
+
+
+def resolve(process: Process) -> Recipe:
+    """Resolve a Process: open its source, and work out what makes it this run."""
+    outputs = process._outputs()
+    with Reader(process._source) as reader:
+        document = _document(process, reader, outputs)
+        contents = reader.contents(full=process._full) if reader.growable else None
+        process._geometry = reader.geometry
+    digest = identity.digest(document)
+    text = process._source_text()
+    name = type(process).__name__
+    return Recipe(
+        process=process,
+        source=process._source,
+        inputs=process._inputs,
+        outputs=outputs,
+        geometry=process._geometry,
+        footprint=_footprint(process, outputs),
+        shelf=Shelf(process._folder, _prefix(process._source, name), digest),
+        birth=Birth(
+            identity=digest,
+            document=document,
+            process=name,
+            outputs=outputs,
+            provenance=_provenance(process),
+            source_text=text,
+            source={
+                "source": str(process._source),
+                "length": process._geometry.map_shape[0],
+                "contents": contents,
+                "full": process._full,
+                "text": _text_digest(text),
+            },
+        ),
+        open_reader=functools.partial(Reader, process._source),
+        seconds_per_position=process._seconds_per_position,
+    )
+
+
+def _document(
+    process: Process, reader: Reader, outputs: dict[str, Output]
+) -> dict[str, Any]:
+    """Everything that can change results, as plain JSON."""
+    inputs = {}
+    for name, ref in process._inputs.items():
+        with Reader(ref) as other:
+            print_of_input = other.fingerprint(full=process._full)
+        inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
+    return {
+        "schema": identity.SCHEMA,
+        "process": type(process).__name__,
+        "version": _version_document(process),
+        "parameters": process._parameter_document(),
+        "outputs": {name: output.identity() for name, output in outputs.items()},
+        "position_axes": list(process._source.position_axes),
+        "source": reader.fingerprint(full=process._full),
+        "inputs": inputs,
+    }
+
+
+def _version_document(process: Process) -> Any:
+    if process.version is not None:
+        return identity.encode(process.version, "version")
+    if file_of(type(process)) != process._read_from:
+        msg = (
+            f"{process._read_from and process._read_from[0]} was edited after "
+            f"{type(process).__name__} was imported from it: import it anew (restart "
+            "the kernel), so that what is computed is what is written there"
+        )
+        raise DeclarationError(msg)
+    text = process._source_text()
+    if not text:
+        msg = (
+            f"the source text of {type(process).__name__} cannot be found, so a "
+            "changed algorithm would not be noticed; declare version = 1 in it"
+        )
+        raise DeclarationError(msg)
+    return {"source_text": _text_digest(text)}
+
+
+def _footprint(process: Process, outputs: dict[str, Output]) -> Footprint:
+    geometry = process._geometry
+    inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
+    for ref in process._inputs.values():
+        with Reader(ref) as reader:
+            inputs += reader.geometry.row_bytes
+    results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
+    if hasattr(process, "block_computation"):
+        # What the method returns, and a copy where its dtype is another.
+        return Footprint(
+            inputs, 2 * results, functools.partial(_scratch_bytes, process)
+        )
+    # One position is at work at a time, whatever the block.
+    return Footprint(inputs, results, lambda _: _scratch_bytes(process, 1))
+
+
+def _scratch_bytes(process: Process, count: int) -> int:
+    if callable(process.scratch):
+        return int(process.scratch(count))
+    return int(process.scratch) * count
+
+
+def _provenance(process: Process) -> dict[str, str]:
+    from resumable import __version__
+
+    cls = type(process)
+    return {
+        "resumable_version": __version__,
+        "h5py_version": h5py.__version__,
+        "hdf5_version": h5py.version.hdf5_version,
+        "numpy_version": np.__version__,
+        "python_version": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "process": f"{cls.__module__}.{cls.__qualname__}",
+        "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
+        "start_time": _now(),
+        "source_file": process._source.path,
+        "source_dataset": process._source.dataset,
+    }
+
+
+def file_of(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None
+
+
+def _text_digest(text: str) -> str:
+    return identity.text_digest(identity.normalised_source(text)) if text else ""
+
+
+def _now() -> str:
+    return dt.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _prefix(source: SourceRef, process: str) -> str:
+    """Start of the names of run files: source, dataset, process."""
+    stem = Path(source.path).stem if source.path else str(source.count)
+    text = f"{stem}-{source.name}-{process}"
+    return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)
