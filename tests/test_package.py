@@ -146,9 +146,9 @@ def test_hdf5_is_used_in_few_modules():
     assert {m for m in MODULES if "h5py" in foreign(imports_of(m))} == USES_H5PY
 
 
-def test_a_process_asks_hdf5_only_for_its_version():
+def test_what_resolves_a_process_asks_hdf5_only_for_its_version():
     """The class a user writes opens no file by itself."""
-    tree = ast.parse(MODULES["process"].read_text())
+    tree = ast.parse(MODULES["resolve"].read_text())
 
     used = {
         node.attr
