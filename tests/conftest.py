@@ -9,8 +9,13 @@ import textwrap
 from pathlib import Path
 
 import h5py
+import hypothesis
 import numpy as np
 import pytest
+
+# The same examples each time: what a random one finds belongs into a test of its own.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 DATA = Path(__file__).parent / "data"
 

@@ -120,6 +120,8 @@ def test_every_pending_position_is_handed_out_exactly_once(
             assert schedule.remaining == left
             seen.update(positions)
             schedule.note(batch.count, data.draw(st.floats(0, 1000)))
+            if batch.trial:
+                schedule.trial_ended()
             schedule.proven |= data.draw(st.booleans())
 
     assert seen == collections.Counter(np.flatnonzero(pattern).tolist())
