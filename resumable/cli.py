@@ -123,7 +123,11 @@ def _load_file(path: Path) -> Any:
     sys.path.insert(0, str(path.parent.resolve()))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise click.ClickException(msg) from error
     # Workers get the class itself: by name they might find another module.
     cloudpickle.register_pickle_by_value(module)
     return module
@@ -192,7 +196,13 @@ def _process(cls_text: str, source: str, given: dict[str, Any]) -> Process:
         if key.startswith("parameter_")
     }
     axes = given.pop("axes")
-    inputs = dict(text.partition("=")[::2] for text in given.pop("inputs"))
+    inputs = {}
+    for text in given.pop("inputs"):
+        name, separator, where = text.partition("=")
+        if not separator:
+            msg = f"--input takes NAME=SOURCE, not {text!r}"
+            raise click.UsageError(msg)
+        inputs[name] = where
     cls: type[Process] = ctx.meta["class"]
     return cls(
         int(source) if source.isdigit() else source,
@@ -309,9 +319,12 @@ def status(runs: tuple[str, ...]) -> None:
         paths += _run_files(path) if path.is_dir() else [path]
     if not paths:
         click.echo("no runs here")
-    with _errors_shown():
-        for path in paths:
+    for path in paths:
+        try:
             click.echo(report.status_text(RunFile(path)))
+        except ResumableError as error:
+            # The others are told all the same.
+            click.echo(f"{error}", err=True)
 
 
 def _run_files(folder: Path) -> list[Path]:

@@ -115,6 +115,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         ),
         checkpoint_s=float(options.checkpoint),
         rechunk=rechunk,
+        shapes=f"a map of {geometry.map_shape}, each with {geometry.spectrum_shape}",
         notes=tuple(notes),
         seconds_per_position=recipe.seconds_per_position,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import shutil
 import subprocess
 import sys
 import time
@@ -95,12 +96,15 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     _compare(run, _runs(whole)[-1])
     say("   the interrupted and the uninterrupted results agree bit for bit")
 
+    typed = Path(sys.argv[0])
+    there = shutil.which("resumable") is None and typed.name == "resumable"
+    resumable = str(typed) if there else "resumable"
     say("\nWhat to type next:")
     for command in (
-        f"resumable status {folder}",
-        f"resumable show {run.path}",
-        f"resumable run {script}:LorentzFit {source}    # at once: it is done",
-        f"resumable run {script}:LorentzFit {source} --half-width 0.2",
+        f"{resumable} status {folder}",
+        f"{resumable} show {run.path}",
+        f"{resumable} run {script}:LorentzFit {source}    # at once: it is done",
+        f"{resumable} run {script}:LorentzFit {source} --half-width 0.2",
     ):
         say(f"   {command}")
     say(f"Then put your own computation in the place of the one in {script}.")

@@ -14,6 +14,7 @@ from resumable.catalogue import Claim
 from resumable.decision import make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
 from resumable.explain import explain
+from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
 
@@ -94,6 +95,8 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     then, now = run.header.source.get("text"), recipe.birth.source["text"]
     if recipe.process.version is None or not then or not now or then == now:
         return
+    if not any(run.counts()):
+        return  # no row of the older text is there
     group = Results(run.path).group()
     try:
         old = group["source_text"][()].decode() if "source_text" in group else ""
@@ -108,8 +111,8 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     ]
     warnings.warn(
         f"{type(recipe.process).__name__} was edited since {run.path.name} was made, "
-        f"but version is still {recipe.process.version!r}; raise it if results "
-        "change:\n" + "\n".join(changed[:6]),
+        f"but version is still {recipe.process.version!r}: its rows stay and further "
+        "ones join them; raise it if results change:\n" + "\n".join(changed[:6]),
         ResumableWarning,
         stacklevel=_users_level(),
     )
@@ -122,7 +125,8 @@ def _warn_of_failures(results: Results) -> None:
     first = next(iter(results.failures), None)
     example = ""
     if first is not None:
-        example = f", the first at {first.position}: {first.exception}: {first.message}"
+        where = name_of_position(first.position, results.completed.shape)
+        example = f", the first at {where}: {first.exception}: {first.message}"
     warnings.warn(
         f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
         "results.failures; compute(retry_failed=True), or --retry-failed, tries "

@@ -381,4 +381,7 @@ def _show(value: Any) -> str:
     if value is _MISSING:
         return "missing"
     text = canonical(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if len(text) <= 60:
+        return text
+    # A text keeps its closing quote, so that it is seen to be cut.
+    return f'{text[:20]}..."' if text.startswith('"') else f"{text[:57]}..."

@@ -149,6 +149,8 @@ class Plan:
     """Seconds after which finished positions are committed."""
     rechunk: bool = False
     """The source is copied into position order first."""
+    shapes: str = ""
+    """Shape of the map and of the data at one position, in words."""
     notes: tuple[str, ...] = ()
     """Advice, for example to rechunk."""
     seconds_per_position: float | None = None
@@ -181,7 +183,8 @@ class Plan:
         lines = [
             f"{self.action}: {self.reason}",
             f"  run file      {self.path} (results {format_bytes(self.output_bytes)})",
-            f"  positions     {self.pending:,} of {self.positions:,} to compute",
+            f"  positions     {self.pending:,} of {self.positions:,} to compute"
+            + (f", {self.shapes}" if self.shapes else ""),
             f"  engine        {self.engine}, {self.workers} at once",
             f"  memory        {format_bytes(self.memory_bytes)} in all, "
             f"{format_bytes(self.share_bytes)} for the rows of each worker",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+_GOLDEN = (5**0.5 - 1) / 2
 #: Positions looked at in one go; a multiple of 8. Bounds the memory of a scan.
 WINDOW = 1 << 20
 
@@ -120,10 +121,17 @@ class PositionSet:
         self.bits[position // 8] &= ~(128 >> (position % 8)) & 0xFF
 
     def spread(self, count: int) -> list[int]:
-        """Return up to `count` members, evenly spread, the first one included."""
+        """Return up to `count` members, spread over all, the first one included.
+
+        Not at equal distances, which could fall into the same columns of a map:
+        by multiples of the golden ratio, which spread evenly and fit no period.
+        """
         total = len(self)
         count = min(count, total)
-        wanted = np.arange(count) * total // max(1, count)
+        # Neighbouring multiples can fall together where there are few members.
+        order = np.arange(10 * count) * _GOLDEN % 1 * total
+        distinct = list(dict.fromkeys(order.astype(np.int64).tolist()))[:count]
+        wanted = np.array(sorted(distinct), np.int64)
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():
@@ -191,6 +199,17 @@ def runs(members: Array) -> Array:
         )
     edges = np.diff(members.view(np.int8), prepend=0, append=0)
     return np.flatnonzero(edges).reshape(-1, 2)
+
+
+def name_of_position(flat: int, map_shape: tuple[int, ...]) -> str:
+    """Name a position as the user does: a number, or a tuple on a map.
+
+    >>> name_of_position(7, (4, 5))
+    '(1, 2)'
+    """
+    if len(map_shape) == 1:
+        return str(flat)
+    return str(tuple(int(i) for i in np.unravel_index(flat, map_shape)))
 
 
 def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:

@@ -233,11 +233,27 @@ class Process(param.Parameterized):
             signature = inspect.signature(getattr(self, methods[0]))
         except ValueError:
             return  # built in, and silent about what it takes
+        method = f"{name}.{methods[0]}"
+        arguments = list(signature.parameters.values())[1:]
         try:
             signature.bind(None, **dict.fromkeys(self._inputs))
         except TypeError as error:
+            missing = [
+                argument.name
+                for argument in arguments
+                if argument.default is argument.empty
+                and argument.kind
+                in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+                and argument.name not in self._inputs
+            ]
             wanted = ", ".join(["self", "spectrum", *self._inputs])
-            msg = f"{name}.{methods[0]} must take ({wanted}): {error}"
+            msg = f"{method} must take ({wanted}): {error}"
+            if missing:
+                hint = near_miss(missing[0], self._inputs)
+                msg = (
+                    f"{method} asks for {missing[0]!r}, which is not among the inputs"
+                    f"{hint}; give inputs={{{missing[0]!r}: source}}"
+                )
             raise DeclarationError(msg) from error
 
     def _outputs(self) -> dict[str, Output]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from resumable.catalogue import busy
 from resumable.errors import RunFileError
+from resumable.positions import name_of_position
 from resumable.results import Status
 from resumable.runfile import RunFile, find_runs
 from resumable.units import format_bytes, format_seconds
@@ -27,13 +29,13 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     except ImportError:
         return _plain_table(titles, rows)
     made = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for title in titles:
-        # Folded, not cut: names are copied from here.
-        made.add_column(title, overflow="fold")
+    for number, title in enumerate(titles):
+        # Names of runs are copied from here: whole, whatever the width.
+        made.add_column(title, overflow="fold", no_wrap=number == 0)
     for row in rows:
         # Text, not str: names from a file must not be taken for markup.
         made.add_row(*(rich.text.Text(cell) for cell in row))
-    console = rich.console.Console()
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         console.print(made)
     return capture.get().rstrip("\n")
@@ -138,7 +140,11 @@ def show_text(run: RunFile) -> str:
     ]
     failures = run.failures()
     if failures:
-        rows = [[str(f.position), f.exception, f.message] for f in failures[:20]]
+        shape = header.map_shape
+        rows = [
+            [name_of_position(f.position, shape), f.exception, f.message]
+            for f in failures[:20]
+        ]
         parts += ["", table(["failed position", "exception", "message"], rows)]
         failed = Status(run).failed
         if failed > len(rows):

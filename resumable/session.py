@@ -19,7 +19,7 @@ from resumable.errors import NotFinished, OutputError, UnitFailed
 from resumable.ledger import Ledger
 from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
-from resumable.positions import PositionSet
+from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
 from resumable.rechunk import rechunked
 from resumable.results import Results
@@ -140,15 +140,23 @@ class Session:
 
     def _stopping_error(self, report: Report) -> Exception:
         first = report.failures[0]
-        text = f"position {first.position} raised {first.exception}: {first.message}"
+        where = self._name(first.position)
+        text = f"position {where} raised {first.exception}: {first.message}"
         if isinstance(report.error, OutputError):
-            return OutputError(f"{report.error} (at position {first.position})")
+            shape = self._recipe.geometry.spectrum_shape
+            return OutputError(
+                f"{report.error} (at position {where}; the data of one position have "
+                f"shape {shape}, as position_axes say)"
+            )
         return UnitFailed(
             f"{text}\n{first.traceback}"
             "Stopped because of on_error='raise'; everything finished is kept and "
             "this position is left pending",
             first.position,
         )
+
+    def _name(self, position: int) -> str:
+        return name_of_position(position, self._recipe.geometry.map_shape)
 
     def _judge_trial(self, report: Report) -> None:
         """Settle whether a function that has not succeeded yet is to blame."""
@@ -164,7 +172,8 @@ class Session:
                 f"the first {TRIALS} positions tried, spread over the run, all raised "
                 f"{failure.exception}: {failure.message}\n{failure.traceback}"
                 "Nothing was recorded. Mend the computation and try it with "
-                f"test({failure.position})"
+                f"test({self._name(failure.position)}); if it works elsewhere, compute "
+                "such positions first, compute(positions=...), and then the rest"
             )
             raise UnitFailed(msg, failure.position)
         if report.done or len(kinds) > 1:

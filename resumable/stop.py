@@ -82,4 +82,6 @@ class StopRequest:
                 raise KeyboardInterrupt
             return
         self._signal, self._signal_time = number, now
-        logger.warning("stopping: what is at work is being committed")
+        logger.warning(
+            "stopping: what is at work is being committed (Ctrl-C again: at once)"
+        )

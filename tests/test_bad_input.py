@@ -233,7 +233,7 @@ CLASSES = {
     ),
     "too many arguments": (
         {"outputs": MEAN, "unit_computation": lambda self, spectrum, more: 1},
-        r"must take \(self, spectrum\): .*more",
+        r"asks for 'more', .* give inputs=\{'more': source\}",
     ),
 }
 

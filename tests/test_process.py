@@ -947,7 +947,9 @@ def test_twenty_spread_positions_with_the_same_exception_stop_the_run(scan):
     assert len(calls) == len(set(calls)) == 20
     assert calls[0] == 0
     assert max(calls) >= 54
-    assert np.diff(sorted(calls)).max() <= 4
+    # Spread evenly, but at no fixed distance: a map's columns have a period.
+    assert np.diff(sorted(calls)).max() <= 5
+    assert len(set(np.diff(sorted(calls)))) > 2
     assert "TypeError: always" in str(info.value)
     assert (results.status.done, results.status.failed) == (0, 0)
     assert results.failures == []
