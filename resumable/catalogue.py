@@ -190,7 +190,7 @@ class Claim:
         holder = self.holder(self._claim)
         who = (
             f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-            if (holder)
+            if holder
             else "another process"
         )
         return (

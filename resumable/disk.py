@@ -144,12 +144,6 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
     return True
 
 
-def unlock(fd: int) -> None:
-    """Give a lock back and keep the file open."""
-    if fcntl is not None:
-        fcntl.flock(fd, fcntl.LOCK_UN)
-
-
 class LockFile:
     """A small file that exists to be locked, gone when nobody needs it.
 

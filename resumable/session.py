@@ -81,7 +81,9 @@ class Session:
 
     def _born(self, run: RunFile | None) -> RunFile:
         recipe, size = self._recipe, self._recipe.geometry.size
-        wanted = self._options.positions or PositionSet.full(size)
+        wanted = self._options.positions
+        if wanted is None:
+            wanted = PositionSet.full(size)
         if run is None or not recipe.full_length(run):
             path = recipe.shelf.new_path()
             with recipe.open_reader() as reader:
@@ -214,11 +216,8 @@ class Session:
     def _engine(self) -> Engine:
         options, plan = self._options, self._plan
         engine: Any = options.engine
-        if (
-            engine == "auto"
-            and self._run.sessions()
-            and self._run.sessions()[-1].end == 0
-        ):
+        earlier = self._run.sessions()
+        if engine == "auto" and earlier and earlier[-1].end == 0:
             # The last session was killed; should the computation itself have done
             # it, it must not happen in this process again.
             engine = "local" if plan.workers > 1 else "serial"

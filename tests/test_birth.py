@@ -504,3 +504,23 @@ def test_a_single_value_per_run_has_a_place_of_its_own(scan):
 
     assert stored == (results["mean"][...].sum(), 60)
     assert (results["total"][()], results["count"][()]) == stored
+
+
+def test_no_positions_reserve_no_space(scan):
+    """An empty selection is not the same as no selection."""
+
+    class Wide(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"wide": rs.Output(100_000)}
+
+        def unit_computation(self, spectrum):
+            return np.zeros(100_000)
+
+    results = Wide(scan).compute(engine="serial", positions=[])
+    stat = results.path.stat()
+
+    assert results.status.pending == 60
+    assert stat.st_size > 60 * 800_000
+    assert stat.st_blocks * 512 < 800_000
