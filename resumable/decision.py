@@ -55,9 +55,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         The file that has this run's name is damaged.
     """
     run = _to_override(recipe) if options.override else existing(recipe)
-    if run is None:
-        # Nothing has failed yet that could be tried again.
-        options = dataclasses.replace(options, retry_failed=False)
+    options = for_run(options, run)
     if run is None and not options.override:
         damaged = recipe.shelf.damaged()
         if damaged:
@@ -120,6 +118,11 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         seconds_per_position=recipe.seconds_per_position,
     )
     return plan, run
+
+
+def for_run(options: Options, run: RunFile | None) -> Options:
+    """Return the options as they apply: a new run has no failures to try again."""
+    return options if run else dataclasses.replace(options, retry_failed=False)
 
 
 def _path_of(recipe: Recipe, run: RunFile | None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import logging
 import sys
@@ -11,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from resumable.catalogue import Claim
-from resumable.decision import make_plan
+from resumable.decision import for_run, make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
 from resumable.explain import explain
 from resumable.positions import name_of_position
@@ -48,7 +47,7 @@ def compute(recipe: Recipe, options: Options) -> Results:
         logger.info("%s: %s", run.path.name, plan.reason)
         _tidy(recipe)
         results = Results(run.path)
-    _warn_of_failures(results)
+    _warn_of_failures(results, recipe.geometry.map_shape)
     return results
 
 
@@ -62,10 +61,8 @@ def _computed(recipe: Recipe, options: Options) -> Results:
             return Results(run.path)
         logger.info("%s", plan)
         if run is None:
-            # Nothing has failed yet that could be tried again.
-            options = dataclasses.replace(options, retry_failed=False)
             _tell_of_left_runs(recipe)
-        return Session(recipe, options, plan, run, claim).run_to_end()
+        return Session(recipe, for_run(options, run), plan, run, claim).run_to_end()
 
 
 def _tidy(recipe: Recipe) -> None:
@@ -118,14 +115,14 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     )
 
 
-def _warn_of_failures(results: Results) -> None:
+def _warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
     failed = results.status.failed
     if not failed:
         return
     first = next(iter(results.failures), None)
     example = ""
     if first is not None:
-        where = name_of_position(first.position, results.completed.shape)
+        where = name_of_position(first.position, map_shape)
         example = f", the first at {where}: {first.exception}: {first.message}"
     warnings.warn(
         f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
