@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
+#: Messages taken from one worker before the others are looked at: one that logs
+#: without pause must not keep the answers of the others waiting.
+_MESSAGES_AT_ONCE = 100
 #: After its parent's end a worker has this long to end by itself, in seconds.
 _GRACE_S = 0.5
 
@@ -158,11 +161,13 @@ class Pool:
         return events
 
     def _take(self, worker: int) -> list[Answer | Death]:
-        """Take all that a worker has sent; the end of its pipe is its death."""
+        """Take what a worker has sent; the end of its pipe is its death."""
         events: list[Answer | Death] = []
         child = self._children[worker]
         try:
-            while child.connection.poll(0):
+            for _ in range(_MESSAGES_AT_ONCE):
+                if not child.connection.poll(0):
+                    break
                 answer = self._read(worker, child.connection.recv_bytes())
                 if answer is not None:
                     events.append(answer)
