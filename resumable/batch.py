@@ -6,6 +6,7 @@ in whatever process it is made.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
+from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.output import by_name, fitted, placer
 from resumable.reader import Reader
 from resumable.runfile import Failure
 from resumable.source import SourceRef
+from resumable.warned import WarningCounts, counted
 from resumable.writer import RowWriter, WriteTarget
 
 if TYPE_CHECKING:
@@ -57,6 +60,10 @@ class Job:
     """A failing position stops the session and is left pending."""
     read_from: tuple[str, int] | None = None
     """File of the Process class and when it was written, as the driver knows it."""
+    position_timeout_s: float | None = None
+    """A position at work for longer is given up; needs processes to end."""
+    filters: tuple[Any, ...] = ()
+    """Which warnings the user wants to see."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,49 +84,30 @@ class Report:
     """The part of it that was reading."""
     peak_bytes: int
     """Memory of the worker at its peak."""
+    unmarked: int
+    """Batches of this worker, this one included, that are not all marked yet."""
+    warned: WarningCounts
+    """Warnings that were given."""
     error: Exception | None = None
     """Why the session must stop."""
 
 
-class Cursor:
-    """Where in its batch a worker is; the Process looks its position up here."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loss:
+    """A worker has ended by itself."""
 
-    __slots__ = ("index", "positions", "rng", "rng_index")
-
-    def __init__(self) -> None:
-        self.positions: Any = None
-        self.index: int | None = None
-        self.rng: np.random.Generator | None = None
-        self.rng_index: int | None = None
-
-    @property
-    def flat(self) -> Any:
-        """Flat position, or all of the block's where no single one is at work."""
-        if self.positions is None:
-            msg = "self.position exists only while a position is computed"
-            raise AttributeError(msg)
-        if self.index is None:
-            return self.positions
-        return int(self.positions[self.index])
-
-    def generator(self, seed: int) -> np.random.Generator:
-        """Return the generator of the present position, the same until it changes."""
-        if self.rng is None or self.rng_index != self.index:
-            flat = self.flat
-            if self.index is None:
-                msg = (
-                    "self.rng belongs to one position; in a block computation seed a "
-                    "generator per position, from self.seed and self.position"
-                )
-                raise AttributeError(msg)
-            sequence = np.random.SeedSequence(seed, spawn_key=(flat,))
-            self.rng = np.random.Generator(np.random.PCG64(sequence))
-            self.rng_index = self.index
-        return self.rng
-
-    def enter(self, positions: Array) -> None:
-        """Begin a block."""
-        self.positions, self.index, self.rng = positions, None, None
+    batch: Batch | None
+    """What it was at."""
+    position: int | None
+    """Flat position it was computing, where that is known."""
+    timed_out: bool
+    """It was ended because a position took too long."""
+    cause: str
+    """What ended it, for example ``"signal SIGSEGV"``."""
+    message: str
+    """More of it, for people."""
+    unmarked: list[Report]
+    """Its last reports whose rows may not be marked yet."""
 
 
 class Computer:
@@ -134,6 +122,8 @@ class Computer:
     source : SourceRef
     inputs : dict of SourceRef
         Opened here, for reading.
+    pulse : memoryview of two int64, optional
+        Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
     """
 
     def __init__(
@@ -142,18 +132,17 @@ class Computer:
         outputs: Mapping[str, Output],
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
+        pulse: memoryview | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
         self.process = process = _twin(process)
         self.outputs = outputs
-        self._cursor = Cursor()
-        object.__setattr__(process, "_cursor", self._cursor)
+        self.cursor = Cursor(new_pulse() if pulse is None else pulse)
+        object.__setattr__(process, "_cursor", self.cursor)
         self._open = contextlib.ExitStack()
-        self.reader = self._open.enter_context(Reader(source))
-        self._inputs = {
-            name: self._open.enter_context(Reader(ref)) for name, ref in inputs.items()
-        }
+        self.reader = self._opened(source)
+        self._inputs = {name: self._opened(ref) for name, ref in inputs.items()}
         process.setup()
         import threadpoolctl  # its import costs more than a short run's planning
 
@@ -164,6 +153,9 @@ class Computer:
         """Close the sources and give BLAS its threads back."""
         self._open.close()
 
+    def _opened(self, ref: SourceRef) -> Reader:
+        return self._open.enter_context(Reader(ref))
+
     def read(self, start: int, members: Array) -> tuple[Any, dict[str, Any]]:
         """Read the rows of a block, and those of every input."""
         count = int(np.count_nonzero(members))
@@ -173,14 +165,23 @@ class Computer:
             reader.read(start, members, out)
             return out
 
+        self._reopen_closed()
         return rows(self.reader), {name: rows(r) for name, r in self._inputs.items()}
+
+    def _reopen_closed(self) -> None:
+        """Open again what a computation that closes all HDF5 files has closed."""
+        if self.reader.was_closed:
+            self.reader = self._opened(self.reader.ref)
+        for name, reader in self._inputs.items():
+            if reader.was_closed:
+                self._inputs[name] = self._opened(reader.ref)
 
     def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
         """Prepare the computation of a block position by position."""
-        self._cursor.enter(positions)
+        self.cursor.enter(positions)
         if not self.reader.has_data:
             rows = rows.tolist()
-        return UnitLoop(self, rows, inputs, self._cursor)
+        return UnitLoop(self, rows, inputs)
 
     def block(
         self, rows: Any, inputs: dict[str, Any], positions: Array
@@ -194,7 +195,7 @@ class Computer:
         Exception
             What it raised.
         """
-        self._cursor.enter(positions)
+        self.cursor.enter(positions)
         value = self.process.block_computation(rows, **inputs)
         named = by_name(value, self.outputs)
         return {
@@ -226,11 +227,10 @@ class UnitLoop:
         Row and exception of the failures.
     """
 
-    def __init__(
-        self, computer: Computer, rows: Any, inputs: dict[str, Any], cursor: Cursor
-    ) -> None:
+    def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
         self._unit = computer.process.unit_computation
-        self._rows, self._inputs, self._cursor = rows, inputs, cursor
+        self._rows, self._inputs = rows, inputs
+        self._pulse = computer.cursor.pulse
         self._outputs = computer.outputs
         self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}
         self._places = {
@@ -259,12 +259,12 @@ class UnitLoop:
 
     def _plain(self, first: int, last: int) -> tuple[int, BaseException | None]:
         """One output, no inputs: the loop that must cost least."""
-        unit, cursor = self._unit, self._cursor
+        unit, pulse = self._unit, self._pulse
         ((name, place),) = self._places.items()
         index = first
         try:
             for index, row in enumerate(self._rows[first:last], first):
-                cursor.index = index
+                pulse[1] = index
                 value = unit(row)
                 if type(value) is dict:
                     value = by_name(value, self._outputs)[name]
@@ -275,12 +275,12 @@ class UnitLoop:
 
     def _named(self, first: int, last: int) -> tuple[int, BaseException | None]:
         """Several outputs or inputs, by name."""
-        unit, cursor, names = self._unit, self._cursor, self._outputs.keys()
+        unit, pulse, names = self._unit, self._pulse, self._outputs.keys()
         places, inputs = self._places, self._inputs
         index = first
         try:
             for index in range(first, last):
-                cursor.index = index
+                pulse[1] = index
                 further = {name: rows[index] for name, rows in inputs.items()}
                 value = unit(self._rows[index], **further)
                 if type(value) is not dict or value.keys() != names:
@@ -301,6 +301,8 @@ class Worker:
         What to do.
     own_process : bool
         It has a process to itself; else it shares the driver's.
+    pulse : memoryview of two int64, optional
+        Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
 
     Raises
     ------
@@ -312,8 +314,11 @@ class Worker:
         What the user's ``setup`` raised.
     """
 
-    def __init__(self, job: Job, *, own_process: bool) -> None:
+    def __init__(
+        self, job: Job, *, own_process: bool, pulse: memoryview | None = None
+    ) -> None:
         self._job = job
+        self._pid = os.getpid()
         if job.read_from != type(job.process)._read_from:
             msg = (
                 f"{job.read_from and job.read_from[0]} was edited while it was at "
@@ -324,11 +329,15 @@ class Worker:
             # For libraries that are loaded later, inside a computation.
             for name in _BLAS_VARIABLES:
                 os.environ[f"{name}_NUM_THREADS"] = "1"
+        self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
         self._writer = RowWriter(job.target)
         try:
-            self._computer = Computer(job.process, job.outputs, job.source, job.inputs)
+            with counted(job.filters, self._warned):
+                self._computer = Computer(
+                    job.process, job.outputs, job.source, job.inputs, pulse
+                )
         except BaseException:
             self._writer.close()
             raise
@@ -339,6 +348,7 @@ class Worker:
             resident - machine.proportional_memory() if own_process else before
         )
         self._looks_after = 1
+        self._written: collections.deque[int] = collections.deque()
         self._closed = False
 
     def flush(self) -> None:
@@ -363,17 +373,18 @@ class Worker:
         OSError
             The source cannot be read or the results not written.
         """
+        if batch.suspect:
+            # What is done already must not be lost if this one ends the process.
+            self._writer.flush()
         self._peak.start()
         began = time.perf_counter()
         tally = _Tally()
-        members = batch.members()
-        inside = np.flatnonzero(members)
-        for begin in range(0, batch.count, batch.block):
-            chosen = inside[begin : begin + batch.block]
-            first, last = int(chosen[0]), int(chosen[-1]) + 1
-            self._do_block(batch, first, members[first:last], tally, stop)
-            if tally.error is not None or stop():
-                break
+        with counted(self._job.filters, self._warned):
+            self._do_blocks(batch, tally, stop)
+        self._written.append(self._writer.written)
+        while self._written and self._written[0] <= self._writer.marked:
+            self._written.popleft()
+        warned, self._warned = self._warned, WarningCounts()
         return Report(
             batch,
             tally.done,
@@ -382,8 +393,20 @@ class Worker:
             time.perf_counter() - began,
             tally.read_seconds,
             max(0, self._peak.peak() - self._not_ours),
+            len(self._written),
+            warned,
             tally.error,
         )
+
+    def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:
+        members = batch.members()
+        inside = np.flatnonzero(members)
+        for begin in range(0, batch.count, batch.block):
+            chosen = inside[begin : begin + batch.block]
+            first, last = int(chosen[0]), int(chosen[-1]) + 1
+            self._do_block(batch, first, members[first:last], tally, stop)
+            if tally.error is not None or stop():
+                break
 
     def _do_block(
         self,
@@ -401,6 +424,7 @@ class Worker:
         rows, inputs = self._read(start, members, tally)
         loop = self._computer.units(rows, inputs, positions)
         reached = self._run_units(loop, len(positions), stop)
+        self._computed()
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
@@ -425,6 +449,14 @@ class Worker:
         read = self._computer.read(start, members)
         tally.read_seconds += time.perf_counter() - began
         return read
+
+    def _computed(self) -> None:
+        """Leave the user's code."""
+        if os.getpid() != self._pid:
+            # A copy of this process that a computation made by os.fork and let run
+            # on: the original writes.
+            os._exit(1)
+        self._computer.cursor.leave()
 
     def _run_units(self, loop: UnitLoop, count: int, stop: Callable[[], bool]) -> int:
         """Run the loop, looking up in between; return how many rows it reached."""
@@ -454,7 +486,10 @@ class Worker:
             return
         rows, inputs = self._read(start, members, tally)
         try:
-            values = self._computer.block(rows, inputs, positions)
+            try:
+                values = self._computer.block(rows, inputs, positions)
+            finally:
+                self._computed()
         except (Exception, SystemExit) as error:
             if len(positions) > 1:
                 del rows, inputs

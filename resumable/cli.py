@@ -270,6 +270,7 @@ def _source_options(function: Any) -> Any:
     default="record",
     help="Record a failing position and go on, or stop.",
 )
+@click.option("--position-timeout", help="Give up a position after it, e.g. 2m.")
 @click.option("--time-limit", help="Stop cleanly after this time, e.g. 3h50m.")
 @click.option(
     "--checkpoint", type=float, default=10, help="Seconds that a kill may lose."

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable import engines, machine
+from resumable.errors import PlanError
 from resumable.plan import Blocks, Plan, fit_memory
 from resumable.rechunk import in_position_order, is_worth_it
 from resumable.units import format_bytes, parse_bytes
@@ -13,6 +14,7 @@ from resumable.units import format_bytes, parse_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from resumable.engines import Engine
     from resumable.plan import Geometry
     from resumable.positions import PositionSet
     from resumable.recipe import Options, Recipe
@@ -64,7 +66,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
     geometry = recipe.geometry
     memory = _budget(options.memory)
     workers = int(options.workers or machine.usable_cores())
-    engine = engines.choose(options.engine, workers)
+    engine = engine_for(options, run, workers)
 
     def blocks_of(geometry: Geometry) -> Blocks:
         return fit_memory(
@@ -118,6 +120,31 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         seconds_per_position=recipe.seconds_per_position,
     )
     return plan, run
+
+
+def engine_for(options: Options, run: RunFile | None, workers: int) -> Engine:
+    """Return the engine of a session.
+
+    Raises
+    ------
+    PlanError
+        There is no such engine, or it cannot end a position that takes too long.
+    """
+    sessions = run.sessions() if run else []
+    # Should the computation itself have ended the last session, or be expected to
+    # hang, it must not happen in the driver.
+    was_killed = bool(sessions) and sessions[-1].end == 0
+    timed = options.position_timeout is not None
+    engine = engines.choose(
+        options.engine, workers, in_driver=not (was_killed or timed)
+    )
+    if timed and not engine.can_replace:
+        msg = (
+            f"position_timeout needs worker processes that can be replaced, which the "
+            f"engine {engine.name!r} has not; use engine='local'"
+        )
+        raise PlanError(msg)
+    return engine
 
 
 def for_run(options: Options, run: RunFile | None) -> Options:

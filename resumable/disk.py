@@ -13,7 +13,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import TargetError
+from resumable import forks
+from resumable.errors import RunBusy, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +180,7 @@ class LockFile:
                     return False
                 if self._is_current(fd):
                     self._fd, fd = fd, -1
+                    forks.let_go_in_copies(self)
                     return True
                 # The last holder removed the name between our open and lock.
             finally:
@@ -190,8 +192,7 @@ class LockFile:
             named = self.path.stat()
         except FileNotFoundError:
             return False
-        ours = os.fstat(fd)
-        return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
+        return (named.st_dev, named.st_ino) == _place(fd)
 
     def write_text(self, text: str) -> None:
         """Say in the file who holds it."""
@@ -207,6 +208,13 @@ class LockFile:
             return self.path.read_text(errors="replace")
         except OSError:
             return ""
+
+    def abandon(self) -> None:
+        """Close the file in a copy of this process; the lock stays the original's."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back; `remove` the file, which needs it held exclusively."""
@@ -227,3 +235,72 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+class OpenFile:
+    """A file open for positioned writes, which go to this file and no other.
+
+    Other HDF5 readers get in beside its shared lock, HDF5 writers do not.
+
+    Parameters
+    ----------
+    path : Path
+        Of an existing file.
+
+    Raises
+    ------
+    RunBusy
+        Another program has it open for writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._place = _place(self._fd)
+        if not try_lock(self._fd, exclusive=False):
+            self.close()
+            msg = f"{path} is open for writing in another program; close it there first"
+            raise RunBusy(msg)
+        forks.let_go_in_copies(self)
+
+    def write_at(self, data: Any, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        self._check()
+        write_at(self._fd, data, offset)
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Read `size` bytes at `offset`; shorter only at the end of the file."""
+        return read_at(self._fd, size, offset)
+
+    def sync(self) -> None:
+        """Return when everything written has reached the disk."""
+        self._check()
+        sync(self._fd)
+
+    def _check(self) -> None:
+        """Refuse to write into another file that has come to our descriptor."""
+        with contextlib.suppress(OSError):
+            if _place(self._fd) == self._place:
+                return
+        msg = (
+            "the computation has closed file descriptors that are not its own; "
+            f"nothing more is written to {self._path}"
+        )
+        raise OSError(errno.EBADF, msg)
+
+    def close(self) -> None:
+        """Close the file; once."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file in a copy of this process; the lock stays the original's."""
+        fd, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):
+            if fd >= 0 and _place(fd) == self._place:
+                os.close(fd)
+
+
+def _place(fd: int) -> tuple[int, int]:
+    """Tell which file a descriptor is of."""
+    stat = os.fstat(fd)
+    return stat.st_dev, stat.st_ino

@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import mmap
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
+from resumable.cursor import PULSE_BYTES
 from resumable.errors import PlanError, WorkerDied
 
 if TYPE_CHECKING:
@@ -80,12 +83,16 @@ class Child:
         Its process number.
     connection : multiprocessing.connection.Connection
         The parent's end of the pipe to it.
+    pulse : memoryview of two int64
+        Memory it shares with its parent, readable also after its end.
     """
 
     def __init__(self, server: _Server) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self.pid = server.start(theirs.fileno())
+        with theirs, _nameless() as shared:
+            shared.truncate(mmap.PAGESIZE)
+            self.pulse = _mapped(shared.fileno())
+            self.pid = server.start(theirs.fileno(), shared.fileno())
         self._server = server
         self.connection = Connection(ours.detach())
 
@@ -149,13 +156,13 @@ class _Server:
         """Return whether it belongs to this process and is alive."""
         return self._owner == pid and self._process.poll() is None
 
-    def start(self, fd: int) -> int:
-        """Have a worker started that serves `fd`; return its process number."""
+    def start(self, *fds: int) -> int:
+        """Have a worker started that serves `fds`; return its process number."""
         with self._talk:
             self._await_ready()
             # When it has ended, the answer will show it.
             with contextlib.suppress(OSError):
-                socket.send_fds(self._socket, [_START], [fd])
+                socket.send_fds(self._socket, [_START], fds)
             return self._receive()
 
     def exitcode(self, pid: int) -> int | None:
@@ -213,35 +220,37 @@ def _run_server(fd: int, start_method: str, dies_with_parent: bool) -> None:
 
 
 def _answer_requests(
-    control: socket.socket, start: Callable[[int, socket.socket], int]
+    control: socket.socket, start: Callable[[list[int], socket.socket], int]
 ) -> None:
     _answer(control, 0)
     while True:
-        command, fds, _, _ = socket.recv_fds(control, 1, 1)
+        command, fds, _, _ = socket.recv_fds(control, 1, 2)
         if not command:
             return
         if command == _START:
-            answer = start(fds[0], control)
-            os.close(fds[0])
+            answer = start(fds, control)
+            for fd in fds:
+                os.close(fd)
         else:
             number = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
             answer = _wait_for(number)
         _answer(control, answer)
 
 
-def _fork(fd: int, control: socket.socket) -> int:
+def _fork(fds: list[int], control: socket.socket) -> int:
     """Fork a worker; returns in the server only."""
     pid = os.fork()
     if pid == 0:
         control.close()
-        _run_worker(fd)
+        _run_worker(*fds)
     return pid
 
 
-def _spawn(fd: int, control: socket.socket) -> int:
+def _spawn(fds: list[int], control: socket.socket) -> int:
     """Start a worker in an interpreter of its own."""
-    os.set_inheritable(fd, True)
-    command = _interpreter(f"_run_worker({fd})")
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    command = _interpreter(f"_run_worker(*{fds})")
     return os.posix_spawn(command[0], command, os.environ)
 
 
@@ -257,14 +266,30 @@ def _wait_for(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _run_worker(fd: int) -> None:
+def _nameless() -> IO[bytes]:
+    """Open a file without a name: nothing is left over, whoever is killed."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("resumable"), "r+b")
+    return tempfile.TemporaryFile()
+
+
+def _mapped(fd: int) -> memoryview:
+    """Map the memory that a worker shares with its parent."""
+    return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PULSE_BYTES].cast("q")
+
+
+def _run_worker(fd: int, shared: int) -> None:
     """Serve as a worker, and end."""
     code = 1
     try:
         die_with_parent()
         from resumable.pool import serve
 
-        serve(Connection(fd))
+        pulse = _mapped(shared)
+        for passed in (fd, shared):
+            os.set_inheritable(passed, False)
+        os.close(shared)
+        serve(Connection(fd), pulse)
         code = 0
     except BaseException:
         traceback.print_exc()

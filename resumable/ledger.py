@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.disk import sync, try_lock, write_at
-from resumable.errors import RunBusy
+from resumable.disk import OpenFile
 from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
-from resumable.runfile import open_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,10 +39,7 @@ class Ledger:
 
     def __init__(self, run: RunFile) -> None:
         self._run = run
-        self._fd = os.open(run.path, os.O_RDWR | os.O_CLOEXEC)
-        if not try_lock(self._fd, exclusive=False):
-            os.close(self._fd)
-            raise RunBusy(open_elsewhere(run.path))
+        self._file = OpenFile(run.path)
         self._session = 0
         table = np.array(run.array("failures"))
         current = {failure.position for failure in run.failures()}
@@ -60,7 +54,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._file.close()
 
     def begin(self, *, host: str, pid: int, engine: str, workers: int) -> None:
         """Enter a new session."""
@@ -74,7 +68,7 @@ class Ledger:
         row = np.array(self._run.array("sessions"))[self._session]
         row["end"], row["computed"], row["failed"] = time.time(), computed, failed
         self._put("sessions", SESSION_DTYPE, self._session, row)
-        sync(self._fd)
+        self._file.sync()
 
     def record(self, failures: list[Failure]) -> None:
         """Enter failures, each over the row of one that is settled, or a free one."""
@@ -99,18 +93,18 @@ class Ledger:
         """
         offsets = self._run.header.offsets
         for name, value in outputs.items():
-            write_at(self._fd, np.ascontiguousarray(value), offsets[name])
+            self._file.write_at(np.ascontiguousarray(value), offsets[name])
         if outputs:
-            sync(self._fd)
-        write_at(self._fd, b"\1", offsets["finished"])
+            self._file.sync()
+        self._file.write_at(b"\1", offsets["finished"])
 
     def reopen(self) -> None:
         """Say that the run is not complete any more; durable on return."""
-        write_at(self._fd, b"\0", self._run.header.offsets["finished"])
-        sync(self._fd)
+        self._file.write_at(b"\0", self._run.header.offsets["finished"])
+        self._file.sync()
 
     def _put(self, table: str, dtype: np.dtype[Any], index: int, row: Any) -> None:
         data = np.zeros((), dtype)
         data[()] = tuple(row) if isinstance(row, tuple) else row
         offset = self._run.header.offsets[table] + index * dtype.itemsize
-        write_at(self._fd, data.tobytes(), offset)
+        self._file.write_at(data.tobytes(), offset)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import logging
 import multiprocessing.connection
 import os
@@ -30,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from resumable import forks
 from resumable.errors import WorkerDied
-from resumable.launch import start_child, start_server
+from resumable.launch import Child, start_child, start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,11 +91,27 @@ class Pool:
 
     def __init__(self, workers: int, start_method: str = "forkserver") -> None:
         start_server(start_method)
-        self._children = [start_child(start_method) for _ in range(workers)]
+        self._start_method = start_method
         # The server may have been started long ago, in another folder.
         setting = (sys.path, dict(os.environ), Path.cwd(), _lowest_level())
-        for child in self._children:
-            child.connection.send_bytes(pickle.dumps(setting))
+        self._setting = pickle.dumps(setting)
+        self._children = [self._start() for _ in range(workers)]
+
+    def _start(self) -> Child:
+        child = start_child(self._start_method)
+        # One that has died shows in wait().
+        with contextlib.suppress(OSError):
+            child.connection.send_bytes(self._setting)
+        return child
+
+    def replace(self, worker: int) -> None:
+        """Start a new process in the place of one that has died."""
+        self._children[worker] = self._start()
+
+    def pulse(self, worker: int) -> tuple[int, int]:
+        """Return the two numbers a worker has written last, also after its end."""
+        first, second = self._children[worker].pulse
+        return first, second
 
     def __enter__(self) -> Pool:
         return self
@@ -226,11 +242,24 @@ def _lowest_level() -> int:
 
 
 class Line:
-    """A worker's end of the pipe to its parent."""
+    """A worker's end of the pipe to its parent.
 
-    def __init__(self, connection: Connection) -> None:
+    Attributes
+    ----------
+    pulse : memoryview of two int64
+        Memory whose contents the parent sees, see :meth:`Pool.pulse`.
+    """
+
+    def __init__(self, connection: Connection, pulse: memoryview) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self.pulse = pulse
+        forks.let_go_in_copies(self)
+
+    def abandon(self) -> None:
+        """Close the pipe in a copy of this process."""
+        with contextlib.suppress(OSError):
+            self._connection.close()
 
     def pending(self) -> bool:
         """Return whether the parent has sent something during the present call."""
@@ -276,7 +305,7 @@ class _LineHandler(logging.Handler):
             self.handleError(record)
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, pulse: memoryview) -> None:
     """Run a worker: take messages until the parent is gone.
 
     The first message says how the parent is set up.
@@ -288,7 +317,7 @@ def serve(connection: Connection) -> None:
     threading.Thread(
         target=_watch, args=(connection,), name="resumable-watch", daemon=True
     ).start()
-    line = Line(connection)
+    line = Line(connection, pulse)
     logging.root.handlers[:] = [_LineHandler(line)]
     logging.root.setLevel(level)
     objects: dict[str, Any] = {}
@@ -349,15 +378,26 @@ def _watch(connection: Connection) -> None:
     os._exit(1)
 
 
+def cause_of(event: Death) -> tuple[str, str]:
+    """Say in words how a worker ended: the cause, and what it may mean."""
+    code = event.exitcode
+    if code is None or code >= 0:
+        return f"exit code {code}", ""
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    if code == -signal.SIGKILL:
+        return (
+            f"signal {name}",
+            "the system may have been out of memory: give a smaller memory=",
+        )
+    return f"signal {name}", ""
+
+
 def died(event: Death, doing: str) -> WorkerDied:
     """Make the error for a worker that ended by itself."""
-    code = event.exitcode
-    how = f"exit code {code}"
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            how = f"signal {signal.Signals(-code).name}"
-    text = io.StringIO()
-    text.write(f"a worker process ended with {how} {doing}")
-    if code == -signal.SIGKILL:
-        text.write("; the system may have been out of memory: give a smaller memory=")
-    return WorkerDied(text.getvalue(), code)
+    cause, message = cause_of(event)
+    advice = f"; {message}" if message else ""
+    msg = f"a worker process ended with {cause} {doing}{advice}"
+    return WorkerDied(msg, event.exitcode)

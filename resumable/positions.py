@@ -164,6 +164,8 @@ class Batch:
     """Positions to hold in memory at once."""
     trial: bool = False
     """Failures are reported but not recorded: nothing has succeeded so far."""
+    suspect: bool = False
+    """One of its positions may have ended a worker."""
 
     def members(self) -> Array:
         """Membership of each position of the span, as booleans."""
@@ -178,6 +180,45 @@ class Batch:
         if self.bits is None:
             return np.arange(self.start, self.stop)
         return self.start + np.flatnonzero(self.members())
+
+    def without(self, taken: Array) -> Batch | None:
+        """Return the batch without some positions of its span; None if none is left."""
+        members = self.members() & ~taken
+        if not members.any():
+            return None
+        first, last = np.flatnonzero(members)[[0, -1]].tolist()
+        rest = Batch.of(self.start + first, members[first : last + 1], self.block)
+        return dataclasses.replace(rest, trial=self.trial, suspect=self.suspect)
+
+    def positions_from(self, start: int) -> Array:
+        """Flat positions of the members from `start` on."""
+        positions = self.positions()
+        return positions[np.searchsorted(positions, start) :]
+
+    def parts(self, position: int | None) -> list[Batch]:
+        """Cut a batch that has ended its worker, to find the position that did it.
+
+        Parameters
+        ----------
+        position : int, optional
+            The one that was computed, to be tried alone; else halves are tried.
+        """
+        members = self.members()
+        inside = np.flatnonzero(members)
+        if position is None:
+            middle = int(inside[len(inside) // 2])
+            cuts = [(0, middle, True), (middle, len(members), True)]
+        else:
+            at = position - self.start
+            cuts = [(0, at, False), (at, at + 1, True), (at + 1, len(members), False)]
+        found = []
+        for first, last, suspect in cuts:
+            taken = np.ones(len(members), bool)
+            taken[first:last] = False
+            part = self.without(taken)
+            if part is not None:
+                found.append(dataclasses.replace(part, suspect=suspect))
+        return found
 
     @classmethod
     def of(cls, start: int, members: Array, block: int = 1) -> Batch:

@@ -13,7 +13,7 @@ import numpy as np
 import param
 
 from resumable import driver, identity
-from resumable.batch import Cursor
+from resumable.cursor import Cursor, new_pulse
 from resumable.decision import existing, make_plan
 from resumable.errors import (
     DeclarationError,
@@ -111,7 +111,7 @@ class Process(param.Parameterized):
     version: ClassVar[int | str | None] = None
     outputs: Any = None
     scratch: Any = 0
-    _cursor = Cursor()
+    _cursor = Cursor(new_pulse())
 
     #: File the class was read from and when that was written, to notice an edit.
     _read_from: ClassVar[tuple[str, int] | None] = None
@@ -457,6 +457,7 @@ class Process(param.Parameterized):
         override: bool = False,
         on_error: str = "record",
         retry_failed: bool = False,
+        position_timeout: float | str | None = None,
         time_limit: float | str | None = None,
         checkpoint: float = 10,
         rechunk: bool = False,
@@ -483,6 +484,10 @@ class Process(param.Parameterized):
             Record a failing position and go on, or stop and raise.
         retry_failed : bool
             Compute just the positions that failed.
+        position_timeout : float or str, optional
+            Seconds, or ``"2m"``, that one position may take. Its worker is ended and
+            replaced then, and the position recorded as failed. A block computation
+            is given the time of all its positions. Needs worker processes.
         time_limit : float or str, optional
             Seconds, or ``"3h50m"``, after which it stops cleanly.
         checkpoint : float
@@ -526,6 +531,7 @@ class Process(param.Parameterized):
             "override": override,
             "on_error": on_error,
             "retry_failed": retry_failed,
+            "position_timeout": position_timeout,
             "time_limit": time_limit,
             "checkpoint": checkpoint,
             "rechunk": rechunk,

@@ -72,6 +72,11 @@ class Reader:
         """False when positions are only counted."""
         return self.dataset is not None
 
+    @property
+    def was_closed(self) -> bool:
+        """Somebody else has closed the file."""
+        return self.dataset is not None and not self.dataset
+
     def _measure(self) -> Geometry:
         if self.dataset is None:
             return Geometry((self.ref.count,), (), 0, (1,), 0, False, True)

@@ -91,6 +91,7 @@ class Options:
     override: bool = False
     on_error: str = "record"
     retry_failed: bool = False
+    position_timeout: float | str | None = None
     time_limit: float | str | None = None
     checkpoint: float = 10
     rechunk: bool = False
@@ -108,6 +109,8 @@ class Options:
             raise PlanError(msg)
         if self.time_limit is not None:
             parse_seconds(self.time_limit)
+        if self.position_timeout is not None:
+            parse_seconds(self.position_timeout)
         if self.memory is not None:
             parse_bytes(self.memory)
 

@@ -163,20 +163,30 @@ class RunFile:
         done, failed : ndarray of bool
             Status of its positions; done wins.
         """
-        offsets = self.header.offsets
         with opened(self.path, os.O_RDONLY) as fd:
             for start, stop in windows(size or self.size):
-                count = max(0, min(stop, self.size) - start)
-                done, failed = (
-                    np.frombuffer(
-                        read_at(fd, count, offsets[name] + start)
-                        + bytes(stop - start - count),
-                        np.uint8,
-                    )
-                    == 1
-                    for name in ("completed_positions", "failed_positions")
-                )
+                done, failed = self._status(fd, start, stop)
                 yield start, done, failed & ~done
+
+    def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return which positions of a span are done, and which have failed."""
+        with opened(self.path, os.O_RDONLY) as fd:
+            done, failed = self._status(fd, start, stop)
+        return done, failed & ~done
+
+    def _status(self, fd: int, start: int, stop: int) -> tuple[Array, Array]:
+        """Read the status of a span; beyond the end of the run nothing is done."""
+        count = max(0, min(stop, self.size) - start)
+        beyond = bytes(stop - start - count)
+        done, failed = (
+            np.frombuffer(
+                read_at(fd, count, self.header.offsets[name] + start) + beyond,
+                np.uint8,
+            )
+            == 1
+            for name in ("completed_positions", "failed_positions")
+        )
+        return done, failed
 
     def select(
         self,
@@ -238,11 +248,6 @@ def _session(row: tuple[Any, ...]) -> Session:
     start, end, host, pid, engine, workers, computed, failed = row
     names = [text.decode(errors="replace") for text in (host, engine)]
     return Session(start, end, names[0], pid, names[1], workers, computed, failed)
-
-
-def open_elsewhere(path: Path) -> str:
-    """Say that another program writes to a run file, and what to do."""
-    return f"{path} is open for writing in another program; close it there first"
 
 
 def try_open(path: Path) -> RunFile | RunFileError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import birth as births
-from resumable import disk, engines
-from resumable.batch import Job, Report
-from resumable.decision import pending_positions
-from resumable.errors import NotFinished, OutputError, UnitFailed
+from resumable import disk
+from resumable.batch import Job, Loss, Report
+from resumable.decision import engine_for, pending_positions
+from resumable.errors import NotFinished, OutputError, UnitFailed, WorkerDied
 from resumable.ledger import Ledger
 from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
@@ -25,19 +26,27 @@ from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, RunFile
 from resumable.stop import StopRequest
+from resumable.units import parse_seconds
+from resumable.warned import WarningCounts, present_filters
 from resumable.writer import RowWriter, WriteTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.catalogue import Claim
-    from resumable.engines import Engine
     from resumable.plan import Plan
     from resumable.positions import Batch
     from resumable.recipe import Options, Recipe
     from resumable.source import SourceRef
 
+    Array = np.ndarray[Any, np.dtype[Any]]
+
 logger = logging.getLogger("resumable")
+
+_STOPPED_BY_ERROR = (
+    "Stopped because of on_error='raise'; everything finished is kept and this "
+    "position is left pending"
+)
 
 
 class Session:
@@ -68,6 +77,8 @@ class Session:
         self._stop = StopRequest(options.time_limit)
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
+        self._lone_deaths = 0
+        self._warned = WarningCounts()
         done, failed = self._run.counts()
         self._before = done + failed
         pending = pending_positions(self._run, options)
@@ -126,6 +137,9 @@ class Session:
             The session must stop.
         """
         self._computed += report.done
+        if report.done:
+            self._lone_deaths = 0
+        self._warned.merge(report.warned)
         computing = report.seconds - report.read_seconds
         self._schedule.note(report.done + report.failed, computing, report.read_seconds)
         self._schedule.note_memory(
@@ -134,7 +148,7 @@ class Session:
         if report.error is not None:
             raise self._stopping_error(report) from report.error
         if report.batch.trial:
-            self._judge_trial(report)
+            self._judge_trial(report.failures, report.done)
         else:
             self._failed += report.failed
             self._ledger.record(report.failures)
@@ -151,24 +165,93 @@ class Session:
                 f"shape {shape}, as position_axes say)"
             )
         return UnitFailed(
-            f"{text}\n{first.traceback}"
-            "Stopped because of on_error='raise'; everything finished is kept and "
-            "this position is left pending",
+            f"{text}\n{first.traceback}{_STOPPED_BY_ERROR}",
             first.position,
         )
 
     def _name(self, position: int) -> str:
         return name_of_position(position, self._recipe.geometry.map_shape)
 
-    def _judge_trial(self, report: Report) -> None:
+    def lost(self, loss: Loss) -> None:
+        """Take note of a worker's death: what it had not marked is computed again.
+
+        Raises
+        ------
+        UnitFailed
+            A position has ended its worker, and ``on_error="raise"``.
+        WorkerDied
+            Whatever is computed ends its worker.
+        """
+        where = "" if loss.position is None else f" at {self._name(loss.position)}"
+        advice = f" ({loss.message})" if loss.message else ""
+        logger.warning("a worker ended%s: %s%s", where, loss.cause, advice)
+        for report in loss.unmarked:
+            self._take_back(report)
+        batch = loss.batch
+        if batch is None:
+            return
+        if not batch.trial:
+            batch = batch.without(self._marked(batch))
+            if batch is None:
+                return
+        alone = batch.suspect and batch.count == 1
+        known = loss.timed_out and loss.position is not None
+        for part in [batch] if alone else batch.parts(loss.position):
+            if part.suspect and (alone or known):
+                self._give_up(part, loss)
+            else:
+                self._schedule.give_back(part)
+
+    def _marked(self, batch: Batch) -> Array:
+        """Return which positions of a batch's span need not be computed again."""
+        done, failed = self._run.status_of(batch.start, batch.stop)
+        return done if self._options.retry_failed else done | failed
+
+    def _take_back(self, report: Report) -> None:
+        """Have computed again what a dead worker had done and not yet marked."""
+        if report.batch.trial and not report.done:
+            return  # nothing was written: the failure is held here
+        rest = report.batch.without(self._marked(report.batch))
+        if rest is not None:
+            self._schedule.give_back(dataclasses.replace(rest, trial=False))
+            failed = min(report.failed, rest.count)
+            self._failed -= failed
+            self._computed -= rest.count - failed
+
+    def _give_up(self, batch: Batch, loss: Loss) -> None:
+        """Record a position that has ended its worker."""
+        position = int(batch.positions()[0])
+        message = loss.message or "it ended the worker process"
+        failure = Failure(position, loss.cause, message, "")
+        if self._options.on_error == "raise":
+            msg = (
+                f"position {self._name(position)}: {loss.cause}: {message}\n"
+                f"{_STOPPED_BY_ERROR}"
+            )
+            raise UnitFailed(msg, position)
+        if batch.trial:
+            self._judge_trial([failure], 0)
+            return
+        self._mark_failed([failure])
+        self._lone_deaths += 1
+        if self._lone_deaths >= TRIALS:
+            msg = (
+                f"the last {TRIALS} positions have all ended their worker, "
+                f"{self._name(position)} with {loss.cause} ({message}); they are "
+                "recorded as failed. When the machine is in order again, compute(), "
+                "then compute(retry_failed=True)"
+            )
+            raise WorkerDied(msg)
+
+    def _judge_trial(self, failures: list[Failure], done: int) -> None:
         """Settle whether a function that has not succeeded yet is to blame."""
         schedule = self._schedule
         schedule.trial_ended()
-        if report.failures:
-            failure = report.failures[0]
+        if failures:
+            failure = failures[0]
             self._held[failure.position] = failure
         kinds = {_kind(failure) for failure in self._held.values()}
-        if len(kinds) == 1 and len(self._held) >= TRIALS and not report.done:
+        if len(kinds) == 1 and len(self._held) >= TRIALS and not done:
             failure = next(iter(self._held.values()))
             msg = (
                 f"the first {TRIALS} positions tried, spread over the run, all raised "
@@ -178,7 +261,7 @@ class Session:
                 "such positions first, compute(positions=...), and then the rest"
             )
             raise UnitFailed(msg, failure.position)
-        if report.done or len(kinds) > 1:
+        if done or len(kinds) > 1:
             schedule.proven = True
 
     # The course of a session.
@@ -186,7 +269,7 @@ class Session:
     def run_to_end(self) -> Results:
         """Compute what is pending, and finish when nothing is left."""
         recipe, plan = self._recipe, self._plan
-        engine = self._engine()
+        engine = engine_for(self._options, self._run, plan.workers)
         try:
             self._ledger.begin(
                 host=socket.gethostname(),
@@ -210,21 +293,12 @@ class Session:
         finally:
             self._ledger.end(computed=self._computed, failed=self._failed)
             self._ledger.close()
+            self._warned.show()
         logger.info("%s: %s", recipe.shelf.stem, results.status)
         return results
 
-    def _engine(self) -> Engine:
-        options, plan = self._options, self._plan
-        engine: Any = options.engine
-        earlier = self._run.sessions()
-        if engine == "auto" and earlier and earlier[-1].end == 0:
-            # The last session was killed; should the computation itself have done
-            # it, it must not happen in this process again.
-            engine = "local" if plan.workers > 1 else "serial"
-        return engines.choose(engine, plan.workers)
-
     def _job(self) -> Job:
-        recipe = self._recipe
+        recipe, timeout = self._recipe, self._options.position_timeout
         return Job(
             recipe.process,
             recipe.position_outputs,
@@ -233,6 +307,8 @@ class Session:
             self._target(),
             stop_on_error=self._options.on_error == "raise",
             read_from=type(recipe.process)._read_from,
+            position_timeout_s=None if timeout is None else parse_seconds(timeout),
+            filters=present_filters(),
         )
 
     def _source(self) -> SourceRef:
@@ -273,14 +349,18 @@ class Session:
             return
         if len(self._held) >= TRIALS and not self._schedule.proven:
             return
+        self._mark_failed(list(self._held.values()))
+
+    def _mark_failed(self, failures: list[Failure]) -> None:
+        """Record positions that no worker can record."""
         outputs = self._recipe.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
         with contextlib.closing(RowWriter(self._target())) as writer:
-            for position in self._held:
+            for failure in failures:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
-                writer.write(position, no, yes, rows)
-        self._failed += len(self._held)
-        self._ledger.record(list(self._held.values()))
+                writer.write(failure.position, no, yes, rows)
+        self._failed += len(failures)
+        self._ledger.record(failures)
 
     def _not_finished(self, results: Results) -> BaseException:
         message = (

@@ -9,7 +9,6 @@ costs next to nothing.
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ import numpy as np
 from resumable import disk
 from resumable.errors import RunBusy
 from resumable.positions import runs
-from resumable.runfile import open_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,12 +88,13 @@ class RowWriter:
         if target.token not in disk.LockFile(target.claim).read_text():
             self._lock_file.release()
             self._refuse()
-        self._fd = os.open(target.path, os.O_RDWR | os.O_CLOEXEC)
-        # Other HDF5 readers get in beside a shared lock, HDF5 writers do not.
-        if not disk.try_lock(self._fd, exclusive=False):
-            os.close(self._fd)
+        try:
+            self._file = disk.OpenFile(target.path)
+        except BaseException:
             self._lock_file.release()
-            raise RunBusy(open_elsewhere(target.path))
+            raise
+        #: Calls of :meth:`write`, and how many of them are marked by now.
+        self.written = self.marked = 0
         self._marks: list[_Marks] = []
         self._bytes = 0
         self._oldest = 0.0
@@ -144,6 +143,7 @@ class RowWriter:
                 self._oldest = time.monotonic()
                 self._changed.notify_all()
             self._durable = False
+            self.written += 1
             self._marks.append(_Marks(start, done.copy(), failed.copy()))
             self._bytes += written
             if self._bytes >= COMMIT_BYTES:
@@ -167,16 +167,16 @@ class RowWriter:
                 # One write for many. The rows between are written as they are on
                 # the disk, so that even torn they are what they were.
                 old = np.frombuffer(
-                    disk.read_at(self._fd, len(where) * size, place), np.uint8
+                    self._file.read_at(len(where) * size, place), np.uint8
                 )
                 merged = old.reshape(len(where), size).copy()
                 merged[where] = part
-                disk.write_at(self._fd, merged, place)
+                self._file.write_at(merged, place)
                 continue
             done = 0
             for begin, end in bounds.tolist():
                 piece = part[done : done + end - begin]
-                disk.write_at(self._fd, piece, place + begin * size)
+                self._file.write_at(piece, place + begin * size)
                 done += end - begin
 
     def flush(self) -> None:
@@ -206,7 +206,7 @@ class RowWriter:
                 self._closing = True
                 self._changed.notify_all()
             self._thread.join()
-            os.close(self._fd)
+            self._file.close()
             self._lock_file.release()
         self._raise_error()
 
@@ -252,11 +252,12 @@ class RowWriter:
 
     def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
         if marks:
-            disk.sync(self._fd)
+            self._file.sync()
             for mark in marks:
                 self._mark(mark)
+            self.marked += len(marks)
         if durable:
-            disk.sync(self._fd)
+            self._file.sync()
 
     def _mark(self, mark: _Marks) -> None:
         """Set the status of a span, done before failed is cleared: done wins.
@@ -275,7 +276,7 @@ class RowWriter:
             if where.all():
                 status = np.empty(len(where), np.uint8)
             else:
-                old = disk.read_at(self._fd, len(where), offset)
+                old = self._file.read_at(len(where), offset)
                 status = np.frombuffer(old, np.uint8).copy()
             status[where] = value[where]
-            disk.write_at(self._fd, status, offset)
+            self._file.write_at(status, offset)

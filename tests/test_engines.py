@@ -174,26 +174,6 @@ def test_given_engine_keeps_to_the_workers_the_budget_allows(source, tmp_path):
     assert len(set(noted(log + ".pid"))) <= planned
 
 
-def test_death_of_a_worker_names_its_positions_and_keeps_the_rest(source):
-    """A segfault in a unit is one error or one failed position, never a hang."""
-    process = Deadly(source)
-    process.compute(engine="serial", positions=slice(0, 20))
-    try:
-        process.compute(engine="local", workers=2)
-    except rs.WorkerDied as error:
-        text, code = str(error), error.exitcode
-    else:
-        pytest.skip("the worker was replaced")
-    status = process.results.status
-
-    assert code == -11
-    assert "SIGSEGV" in text
-    assert "positions" in text
-    assert status.failed == 0
-    assert 20 <= status.done < 60
-    assert not process.results.completed[33]
-
-
 def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
     """A time limit that ends before the workers are there is NotFinished."""
     log = str(tmp_path / "log")

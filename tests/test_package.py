@@ -36,7 +36,7 @@ LAYERS = [
     {"pool"},
     {"launch"},
     {"batch"},
-    {"writer"},
+    {"cursor", "warned", "writer"},
     {"catalogue", "rechunk"},
     {"birth"},
     {"results"},
@@ -44,7 +44,7 @@ LAYERS = [
     {"fingerprint", "runfile", "source"},
     {"header"},
     {"disk", "machine", "output", "plan", "recipe"},
-    {"identity", "positions", "units"},
+    {"forks", "identity", "positions", "units"},
     {"errors"},
 ]
 # A child that launch has started goes over to pool for good; it never returns.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resumable.errors import PlanError, near_miss
 
 if TYPE_CHECKING:
-    from resumable.batch import Job, Report
+    from resumable.batch import Job, Loss, Report
     from resumable.positions import Batch
 
 #: Engines by the name a user gives.
@@ -35,6 +35,9 @@ class Driver(Protocol):
     def give_back(self, batch: Batch) -> None:
         """Take back a batch that nobody computed."""
 
+    def lost(self, loss: Loss) -> None:
+        """Take note that a worker has died; raises when the session must stop."""
+
     @property
     def stopping(self) -> bool:
         """Batches at work should end early, and no new one begin."""
@@ -53,6 +56,8 @@ class Engine(Protocol):
     """Batches at work at once, if the memory allows."""
     own_processes: bool
     """Workers have processes, so memory, of their own."""
+    can_replace: bool
+    """A worker that dies or hangs is ended and replaced."""
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches until none is left or the driver is stopping.
@@ -73,8 +78,17 @@ class Engine(Protocol):
         """
 
 
-def choose(engine: Any, workers: int) -> Engine:
+def choose(engine: Any, workers: int, *, in_driver: bool = True) -> Engine:
     """Return the engine a user asks for.
+
+    Parameters
+    ----------
+    engine : str or Engine
+    workers : int
+        How many a local engine has.
+    in_driver : bool
+        ``"auto"`` may compute in this process: nothing that would end or block it
+        is to be expected of the computation.
 
     Raises
     ------
@@ -94,6 +108,7 @@ def choose(engine: Any, workers: int) -> Engine:
         hint = near_miss(engine, NAMES)
         msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
         raise PlanError(msg)
-    if engine == "serial" or (engine == "auto" and workers == 1):
+    begin_here = engine == "auto" and in_driver
+    if engine == "serial" or (begin_here and workers == 1):
         return SerialEngine()
-    return LocalEngine(workers, begin_here=engine == "auto")
+    return LocalEngine(workers, begin_here=begin_here)

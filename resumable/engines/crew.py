@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
-from resumable.batch import Job, Report, Worker
-from resumable.pool import Answer, Death, Line, Pool, died, portable
+from resumable.batch import Job, Loss, Report, Worker
+from resumable.cursor import IDLE, WHOLE_BLOCK
+from resumable.pool import Answer, Death, Line, Pool, cause_of, died, portable
 
 if TYPE_CHECKING:
     from resumable.engines import Driver
@@ -14,13 +16,16 @@ if TYPE_CHECKING:
 
 #: Longest wait before the driver looks at its signals again.
 _PATIENCE_S = 0.2
+#: When the driver itself was held up for longer, the machine was suspended, and
+#: no position has had the time that has passed.
+_SUSPENDED_S = 5.0
 
 
 class _Station:
     """A worker as the pool holds it."""
 
     def __init__(self, line: Line, job: Job) -> None:
-        self._worker = Worker(job, own_process=True)
+        self._worker = Worker(job, own_process=True, pulse=line.pulse)
         self._line = line
 
     def do(self, batch: Batch) -> Report:
@@ -36,7 +41,7 @@ class _Station:
 
 
 class Crew:
-    """Hands out batches to worker processes.
+    """Hands out batches to worker processes, and replaces those that die.
 
     Parameters
     ----------
@@ -51,25 +56,40 @@ class Crew:
 
     def __init__(self, pool: Pool, job: Job, driver: Driver, workers: int) -> None:
         self._pool = pool
+        self._job = job
         self._driver = driver
-        self._starting = set(range(workers))
+        self._clock = _Clock(job.position_timeout_s)
+        self._starting: set[int] = set()
+        self._dead: set[int] = set()
         self._free: set[int] = set()
         self._busy: dict[int, Batch] = {}
         self._closing: set[int] = set()
+        self._unmarked: dict[int, list[Report]] = {}
         for worker in range(workers):
-            pool.place(worker, "worker", _Station, job)
+            self._place(worker)
+
+    def _place(self, worker: int) -> None:
+        self._pool.place(worker, "worker", _Station, self._job)
+        self._starting.add(worker)
+        self._unmarked[worker] = []
 
     def work(self) -> None:
         """Hand out batches until none is left, then have everything committed."""
-        try:
-            while True:
-                if not self._driver.stopping:
-                    self.hand_out()
-                if self._driver.stopping or not self._busy:
-                    break
-                self._wait(_PATIENCE_S)
-        finally:
-            self.wind_down()
+        while True:
+            try:
+                self._work()
+            finally:
+                self.wind_down()
+            # A worker that dies while it commits leaves something to do again.
+            if self._driver.stopping or not self._dead:
+                return
+
+    def _work(self) -> None:
+        while not self._driver.stopping:
+            self.hand_out()
+            if not self._busy:
+                return
+            self._wait(_PATIENCE_S)
 
     def look(self) -> bool:
         """Take what has come, without waiting; return whether a worker is ready."""
@@ -77,7 +97,11 @@ class Crew:
         return bool(self._free)
 
     def hand_out(self) -> None:
-        """Give every free worker a batch."""
+        """Give every free worker a batch; replace the dead ones first."""
+        while self._dead:
+            worker = self._dead.pop()
+            self._pool.replace(worker)
+            self._place(worker)
         while self._free or (self._starting and not self._busy):
             if not self._free:
                 self._wait(_PATIENCE_S)
@@ -89,6 +113,7 @@ class Crew:
                 return
             worker = self._free.pop()
             self._busy[worker] = batch
+            self._clock.begin(worker, batch)
             self._pool.send(worker, "worker", "do", batch)
 
     def wind_down(self) -> None:
@@ -101,7 +126,7 @@ class Crew:
                 self._wait(_PATIENCE_S)
             except Exception as later:
                 error = error or later
-        self._closing = set(self._free)
+        self._closing, self._free = self._free, set()
         for worker in self._closing:
             self._pool.send(worker, "worker", "close")
         while self._closing:
@@ -115,11 +140,13 @@ class Crew:
     def _wait(self, timeout: float) -> None:
         """Take the events that come in `timeout` seconds."""
         errors = []
-        for event in self._pool.wait(timeout):
+        for event in self._pool.wait(min(timeout, self._clock.patience)):
             try:
                 self._take(event)
             except Exception as error:
                 errors.append(error)
+        for worker in self._clock.overdue(self._busy, self._pool):
+            self._pool.kill(worker)
         if errors:
             raise errors[0]
 
@@ -127,22 +154,99 @@ class Crew:
         worker = event.worker
         batch = self._busy.pop(worker, None)
         was_closing = worker in self._closing
+        was_starting = worker in self._starting
         self._starting.discard(worker)
         self._closing.discard(worker)
         if isinstance(event, Death):
             self._free.discard(worker)
-            doing = (
-                "while it started"
-                if batch is None
-                else (f"at work on positions {batch.start} to {batch.stop - 1}")
-            )
-            raise died(event, doing)
+            if was_starting:
+                raise died(event, "while it started")
+            self._lose(event, batch)
+            return
         if event.error is not None:
             if batch is not None:
                 self._free.add(worker)
             raise event.error
         if was_closing:
+            self._unmarked[worker].clear()
             return
         self._free.add(worker)
         if batch is not None:
-            self._driver.take(event.value)
+            report: Report = event.value
+            unmarked = self._unmarked[worker]
+            unmarked.append(report)
+            del unmarked[: len(unmarked) - report.unmarked]
+            self._driver.take(report)
+
+    def _lose(self, event: Death, batch: Batch | None) -> None:
+        """Tell the driver of a worker's death."""
+        worker = event.worker
+        cause, message = cause_of(event)
+        timed_out = self._clock.has_run_out(worker)
+        if timed_out:
+            cause = "position_timeout"
+            message = f"it took longer than {self._job.position_timeout_s:g} s"
+        position = None
+        start, row = self._pool.pulse(worker)
+        if batch is not None and row >= 0:
+            position = int(batch.positions_from(start)[row])
+        unmarked, self._unmarked[worker] = self._unmarked[worker], []
+        self._dead.add(worker)
+        self._driver.lost(Loss(batch, position, timed_out, cause, message, unmarked))
+
+
+class _Clock:
+    """How long each worker has been at its present position.
+
+    Parameters
+    ----------
+    limit_s : float or None
+        How long it may be.
+    """
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s = limit_s
+        self._seen: dict[int, tuple[tuple[int, int], float]] = {}
+        self._allowed_s: dict[int, float] = {}
+        self._run_out: set[int] = set()
+        self._looked = time.monotonic()
+
+    @property
+    def patience(self) -> float:
+        """Look again after this time, in seconds."""
+        return _PATIENCE_S if self._limit_s is None else min(1.0, self._limit_s / 4)
+
+    def begin(self, worker: int, batch: Batch) -> None:
+        """Note that a worker begins a batch."""
+        self._run_out.discard(worker)
+        self._seen.pop(worker, None)
+        if self._limit_s is not None:
+            rows = max(1, min(batch.block, batch.count))
+            self._allowed_s[worker] = self._limit_s * rows
+
+    def has_run_out(self, worker: int) -> bool:
+        """Return whether a worker was ended because of its time."""
+        return worker in self._run_out
+
+    def overdue(self, busy: dict[int, Batch], pool: Pool) -> list[int]:
+        """Return the workers whose position has had its time."""
+        if self._limit_s is None:
+            return []
+        now = time.monotonic()
+        if now - self._looked > _SUSPENDED_S:
+            self._seen.clear()
+        self._looked = now
+        found = []
+        for worker in busy:
+            pulse = pool.pulse(worker)
+            last, since = self._seen.get(worker, (None, now))
+            if last != pulse or pulse[1] == IDLE:
+                since = now
+            self._seen[worker] = pulse, since
+            # A block computation is given the time of all its positions.
+            whole = pulse[1] == WHOLE_BLOCK
+            allowed = self._allowed_s[worker] if whole else self._limit_s
+            if now - since > allowed and worker not in self._run_out:
+                self._run_out.add(worker)
+                found.append(worker)
+        return found

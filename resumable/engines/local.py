@@ -39,6 +39,7 @@ class LocalEngine:
 
     name = "local"
     own_processes = True
+    can_replace = True
 
     def __init__(
         self,

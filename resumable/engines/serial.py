@@ -18,6 +18,7 @@ class SerialEngine:
     name = "serial"
     workers = 1
     own_processes = False
+    can_replace = False
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches one after another."""

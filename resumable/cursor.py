@@ -1,0 +1,75 @@
+"""Where a worker is: the block and the row at work, in memory others may share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Bytes of the shared memory: first position of the block, row at work.
+PULSE_BYTES = 16
+#: Instead of a row: nothing is computed now, or the whole block at once.
+IDLE, WHOLE_BLOCK = -1, -2
+
+
+def new_pulse() -> memoryview:
+    """Return a pulse that only this process sees."""
+    return memoryview(bytearray(PULSE_BYTES)).cast("q")
+
+
+class Cursor:
+    """Where in its batch a worker is; the Process looks its position up here.
+
+    Parameters
+    ----------
+    pulse : memoryview of two int64
+        First position of the block, and the row at work in it. A parent that shares
+        this memory sees which position hangs, or which one has ended the process.
+    """
+
+    __slots__ = ("positions", "pulse", "rng", "rng_row")
+
+    def __init__(self, pulse: memoryview) -> None:
+        self.pulse = pulse
+        self.positions: Any = None
+        self.rng: np.random.Generator | None = None
+        self.rng_row = IDLE
+        self.leave()
+
+    @property
+    def flat(self) -> Any:
+        """Flat position, or all of the block's where no single one is at work."""
+        if self.positions is None:
+            msg = "self.position exists only while a position is computed"
+            raise AttributeError(msg)
+        row = self.pulse[1]
+        return self.positions if row < 0 else int(self.positions[row])
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """Return the generator of the present position, the same until it changes."""
+        row = self.pulse[1]
+        if self.rng is None or self.rng_row != row:
+            flat = self.flat
+            if row < 0:
+                msg = (
+                    "self.rng belongs to one position; in a block computation seed a "
+                    "generator per position, from self.seed and self.position"
+                )
+                raise AttributeError(msg)
+            sequence = np.random.SeedSequence(seed, spawn_key=(flat,))
+            self.rng = np.random.Generator(np.random.PCG64(sequence))
+            self.rng_row = row
+        return self.rng
+
+    def enter(self, positions: Array) -> None:
+        """Begin a block."""
+        self.positions, self.rng = positions, None
+        self.pulse[1] = WHOLE_BLOCK
+        self.pulse[0] = int(positions[0])
+
+    def leave(self) -> None:
+        """Say that nothing is computed now."""
+        self.pulse[1] = IDLE

@@ -1,0 +1,114 @@
+"""Warnings that computations give: counted here, shown once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Different warnings that are told apart; a text may hold the position.
+_MOST = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning as it was given: the same again is equal to it."""
+
+    category: type[Warning]
+    """Its class."""
+    text: str
+    """Its message."""
+    filename: str
+    """File of the code that gave it."""
+    lineno: int
+    """Line of it."""
+
+
+class WarningCounts:
+    """How often each warning was given.
+
+    Attributes
+    ----------
+    counts : dict
+        :class:`Warned` -> how often, for the first 100 different ones.
+    more : int
+        How often others were given.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[Warned, int] = {}
+        self.more = 0
+
+    def add(self, warned: Warned, count: int = 1) -> None:
+        """Count a warning."""
+        if warned not in self.counts and len(self.counts) >= _MOST:
+            self.more += count
+            return
+        self.counts[warned] = self.counts.get(warned, 0) + count
+
+    def merge(self, other: WarningCounts) -> None:
+        """Add the counts of another one."""
+        for warned, count in other.counts.items():
+            self.add(warned, count)
+        self.more += other.more
+
+    def show(self) -> None:
+        """Give each warning once, with its count; and forget them."""
+        for warned, count in self.counts.items():
+            times = f" (given {count:,} times)" if count > 1 else ""
+            warnings.warn_explicit(
+                warned.text + times, warned.category, warned.filename, warned.lineno
+            )
+        if self.more:
+            warnings.warn(f"and {self.more:,} further warnings", stacklevel=2)
+        self.counts, self.more = {}, 0
+
+
+def present_filters() -> tuple[Any, ...]:
+    """Return the warning filters of this process; they can be sent to workers."""
+    return tuple(warnings.filters)
+
+
+@contextlib.contextmanager
+def counted(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
+    """Count the warnings given in a block instead of showing them.
+
+    Parameters
+    ----------
+    filters : tuple
+        What :func:`present_filters` has returned in the driver: what it ignores is
+        not counted, what it turns into an error is raised.
+    counts : WarningCounts
+    """
+
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        *_: Any,
+    ) -> None:
+        counts.add(Warned(category, str(message), filename, lineno))
+
+    with warnings.catch_warnings():
+        # Those that are shown once only would be counted once only.
+        warnings.simplefilter("always")
+        for action, message, category, module, lineno in reversed(filters):
+            warnings.filterwarnings(
+                action if action in ("error", "ignore") else "always",
+                _pattern(message),
+                category,
+                _pattern(module),
+                lineno,
+            )
+        warnings.showwarning = note  # type: ignore[assignment]
+        yield
+
+
+def _pattern(text: Any) -> str:
+    """Return the regular expression of a filter, which may be compiled or None."""
+    return getattr(text, "pattern", text) or ""
