@@ -106,8 +106,6 @@ class Loss:
     """What ended it, for example ``"signal SIGSEGV"``."""
     message: str
     """More of it, for people."""
-    unmarked: list[Report]
-    """Its last reports whose rows may not be marked yet."""
 
 
 class Computer:

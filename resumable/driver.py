@@ -16,6 +16,7 @@ from resumable.explain import explain
 from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
+from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
     from resumable.recipe import Options, Recipe
@@ -38,11 +39,12 @@ def compute(recipe: Recipe, options: Options) -> Results:
     TargetError, PlanError, RunFileError, WorkerDied
         See there.
     """
+    stop = StopRequest(options.time_limit)
     plan, run = make_plan(recipe, options)
     if run is not None:
         _warn_of_edit(recipe, run)
     if run is None or plan.action != "return":
-        results = _computed(recipe, options)
+        results = _computed(recipe, options, stop)
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
         _tidy(recipe)
@@ -51,7 +53,7 @@ def compute(recipe: Recipe, options: Options) -> Results:
     return results
 
 
-def _computed(recipe: Recipe, options: Options) -> Results:
+def _computed(recipe: Recipe, options: Options, stop: StopRequest) -> Results:
     """Compute under the claim, where nobody else can."""
     claim = Claim(recipe.shelf)
     with claim.held():
@@ -62,7 +64,8 @@ def _computed(recipe: Recipe, options: Options) -> Results:
         logger.info("%s", plan)
         if run is None:
             _tell_of_left_runs(recipe)
-        return Session(recipe, for_run(options, run), plan, run, claim).run_to_end()
+        session = Session(recipe, for_run(options, run), plan, run, claim, stop)
+        return session.run_to_end()
 
 
 def _tidy(recipe: Recipe) -> None:

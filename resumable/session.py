@@ -25,7 +25,6 @@ from resumable.progress import progress_bar
 from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, RunFile
-from resumable.stop import StopRequest
 from resumable.units import parse_seconds
 from resumable.warned import WarningCounts, present_filters
 from resumable.writer import RowWriter, WriteTarget
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from resumable.positions import Batch
     from resumable.recipe import Options, Recipe
     from resumable.source import SourceRef
+    from resumable.stop import StopRequest
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -60,6 +60,8 @@ class Session:
         The run to continue, or None to make a new one.
     claim : Claim
         Held by the caller.
+    stop : StopRequest
+        Its time has begun.
     """
 
     def __init__(
@@ -69,12 +71,13 @@ class Session:
         plan: Plan,
         run: RunFile | None,
         claim: Claim,
+        stop: StopRequest,
     ) -> None:
         self._recipe, self._options, self._plan = recipe, options, plan
         self._run = self._born(run)
         self._claim = claim
         self._ledger = Ledger(self._run)
-        self._stop = StopRequest(options.time_limit)
+        self._stop = stop
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
         self._lone_deaths = 0
@@ -172,8 +175,20 @@ class Session:
     def _name(self, position: int) -> str:
         return name_of_position(position, self._recipe.geometry.map_shape)
 
+    def take_back(self, reports: list[Report]) -> None:
+        """Have computed again what a dead worker had done and not yet marked."""
+        for report in reports:
+            if report.batch.trial and not report.done:
+                continue  # nothing was written: the failure is held here
+            rest = report.batch.without(self._marked(report.batch))
+            if rest is not None:
+                self._schedule.give_back(dataclasses.replace(rest, trial=False))
+                failed = min(report.failed, rest.count)
+                self._failed -= failed
+                self._computed -= rest.count - failed
+
     def lost(self, loss: Loss) -> None:
-        """Take note of a worker's death: what it had not marked is computed again.
+        """Take note of a worker's death, and look for the position that did it.
 
         Raises
         ------
@@ -185,8 +200,6 @@ class Session:
         where = "" if loss.position is None else f" at {self._name(loss.position)}"
         advice = f" ({loss.message})" if loss.message else ""
         logger.warning("a worker ended%s: %s%s", where, loss.cause, advice)
-        for report in loss.unmarked:
-            self._take_back(report)
         batch = loss.batch
         if batch is None:
             return
@@ -206,17 +219,6 @@ class Session:
         """Return which positions of a batch's span need not be computed again."""
         done, failed = self._run.status_of(batch.start, batch.stop)
         return done if self._options.retry_failed else done | failed
-
-    def _take_back(self, report: Report) -> None:
-        """Have computed again what a dead worker had done and not yet marked."""
-        if report.batch.trial and not report.done:
-            return  # nothing was written: the failure is held here
-        rest = report.batch.without(self._marked(report.batch))
-        if rest is not None:
-            self._schedule.give_back(dataclasses.replace(rest, trial=False))
-            failed = min(report.failed, rest.count)
-            self._failed -= failed
-            self._computed -= rest.count - failed
 
     def _give_up(self, batch: Batch, loss: Loss) -> None:
         """Record a position that has ended its worker."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Rows are committed after this many bytes even before the checkpoint, so that
 #: the disk works while the worker computes and the last commit is short.
 COMMIT_BYTES = 32 << 20
+#: And after so long without a further one: a worker at a long position can then
+#: be ended without losing what came before.
+QUIET_S = 1.0
 #: Rows are written in pieces of this many bytes where they do not lie together.
 _PIECE_BYTES = 1 << 20
 #: More runs than this in a piece are written together, with what lies between.
@@ -97,7 +100,7 @@ class RowWriter:
         self.written = self.marked = 0
         self._marks: list[_Marks] = []
         self._bytes = 0
-        self._oldest = 0.0
+        self._oldest = self._newest = 0.0
         self._asked = self._closing = False
         self._durable = True
         self._error: BaseException | None = None
@@ -139,8 +142,9 @@ class RowWriter:
             written += rows.nbytes
             self._write_rows(name, start, touched, rows)
         with self._changed:
+            self._newest = time.monotonic()
             if not self._marks:
-                self._oldest = time.monotonic()
+                self._oldest = self._newest
                 self._changed.notify_all()
             self._durable = False
             self.written += 1
@@ -242,13 +246,13 @@ class RowWriter:
             return True
         if not self._marks:
             return False
-        age = time.monotonic() - self._oldest
-        return self._bytes >= COMMIT_BYTES or age >= self._target.checkpoint_s
+        return self._bytes >= COMMIT_BYTES or time.monotonic() >= self._due_at()
+
+    def _due_at(self) -> float:
+        return min(self._oldest + self._target.checkpoint_s, self._newest + QUIET_S)
 
     def _patience(self) -> float | None:
-        if not self._marks:
-            return None
-        return max(0.0, self._oldest + self._target.checkpoint_s - time.monotonic())
+        return max(0.0, self._due_at() - time.monotonic()) if self._marks else None
 
     def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
         if marks:

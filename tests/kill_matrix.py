@@ -113,12 +113,21 @@ class Tally:
     faults: list = dataclasses.field(default_factory=list)
 
 
+def temporary_folder(source):
+    """Return the folder for temporary files of the processes of a matrix."""
+    return Path(source.partition("::")[0]).parent / "temporary"
+
+
 def start(source, engine):
     """Start a computing process in a session of its own."""
     return subprocess.Popen(
         [sys.executable, __file__, "run", source, engine],
         cwd=Path(source.partition("::")[0]).parent,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "TMPDIR": str(temporary_folder(source)),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,8 +144,10 @@ def run_files(source):
 def left_over(source):
     """Return the names of all files but the source and its runs."""
     path = Path(source.partition("::")[0])
-    known = {path, *run_files(source)}
-    return sorted(p.name for p in path.parent.iterdir() if p not in known)
+    temporary = temporary_folder(source)
+    known = {path, temporary, *run_files(source)}
+    found = [*path.parent.iterdir(), *temporary.glob("*")]
+    return sorted(p.name for p in found if p not in known)
 
 
 def read_status(source):
@@ -223,6 +234,7 @@ def matrix(folder, engine, victim, kills, *, seed=0):
     """
     chance = random.Random(seed)
     source = make_source(folder)
+    temporary_folder(source).mkdir()
     path = Path(source.partition("::")[0])
     digest = hashlib.sha256(path.read_bytes()).digest()
     wanted = expected(POSITIONS)

@@ -302,3 +302,41 @@ def _rows(source):
 
     with h5py.File(source.partition("::")[0], "r") as file:
         return file["data"][...]
+
+
+SLOW = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from engine_conformance import Logged
+
+    class Slow(Logged):
+        def unit_computation(self, spectrum):
+            if self.position == 100:
+                import ctypes
+                note(self.log, "slow")
+                ctypes.CDLL(None).sleep(60)
+            return super().unit_computation(spectrum)
+
+    from engine_conformance import note
+    Slow("scan.h5::/data", log="log", delay_s=0.001).compute(
+        engine="local", workers=2, checkpoint=100
+    )
+"""
+
+
+def test_a_stop_does_not_wait_for_a_long_position(tmp_path, source, script):
+    """After 5 s its batch is given up; the ones before it are kept, none has failed."""
+    process = script(SLOW.format(tests=str(Path(__file__).parent)))
+    log = tmp_path / "log"
+    assert wait_until(lambda: "slow" in noted(log), 30)
+    # Earlier rows are committed because no more come, long before the checkpoint.
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
+    status = rs.open(run).status
+
+    assert process.returncode == 75, errors
+    assert "memory" not in errors
+    assert status.failed == 0
+    assert 1 <= status.pending <= 30

@@ -588,7 +588,7 @@ def test_compute_never_returns_when_a_commit_failed(tmp_path, monkeypatch, engin
 
 
 LIMITED = """
-    import os, resource, sys
+    import os, resource, sys, time
     os.environ["MODE"] = sys.argv[2]
     import numpy as np
     import resumable as rs
@@ -600,6 +600,7 @@ LIMITED = """
             if position == 0 and os.environ["MODE"] == "limit":
                 # After birth: rows beyond 400,000 bytes cannot be written.
                 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, -1))
+            time.sleep(0.005)
             return np.full(1000, float(position))
 
     wide = Wide(200, target=".")

@@ -35,6 +35,12 @@ class Driver(Protocol):
     def give_back(self, batch: Batch) -> None:
         """Take back a batch that nobody computed."""
 
+    def take_back(self, reports: list[Report]) -> None:
+        """Have computed again what these report and what is not marked.
+
+        Their worker has died before its next commit.
+        """
+
     def lost(self, loss: Loss) -> None:
         """Take note that a worker has died; raises when the session must stop."""
 

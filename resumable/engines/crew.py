@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Longest wait before the driver looks at its signals again.
 _PATIENCE_S = 0.2
+#: A position may take this long after a stop was asked for; then its worker is
+#: ended, which has committed everything before it by then.
+_GRACE_S = 5.0
 #: When the driver itself was held up for longer, the machine was suspended, and
 #: no position has had the time that has passed.
 _SUSPENDED_S = 5.0
@@ -61,6 +64,7 @@ class Crew:
         self._clock = _Clock(job.position_timeout_s)
         self._starting: set[int] = set()
         self._dead: set[int] = set()
+        self._ended: set[int] = set()
         self._free: set[int] = set()
         self._busy: dict[int, Batch] = {}
         self._closing: set[int] = set()
@@ -121,7 +125,12 @@ class Crew:
         for worker in self._busy:
             self._pool.nudge(worker)
         error: Exception | None = None
+        deadline = time.monotonic() + _GRACE_S
         while self._busy:
+            if time.monotonic() > deadline:
+                for worker in self._busy:
+                    self._ended.add(worker)
+                    self._pool.kill(worker)
             try:
                 self._wait(_PATIENCE_S)
             except Exception as later:
@@ -181,6 +190,13 @@ class Crew:
     def _lose(self, event: Death, batch: Batch | None) -> None:
         """Tell the driver of a worker's death."""
         worker = event.worker
+        self._dead.add(worker)
+        unmarked, self._unmarked[worker] = self._unmarked[worker], []
+        self._driver.take_back(unmarked)
+        if worker in self._ended:
+            if batch is not None:
+                self._driver.give_back(batch)
+            return
         cause, message = cause_of(event)
         timed_out = self._clock.has_run_out(worker)
         if timed_out:
@@ -190,9 +206,7 @@ class Crew:
         start, row = self._pool.pulse(worker)
         if batch is not None and row >= 0:
             position = int(batch.positions_from(start)[row])
-        unmarked, self._unmarked[worker] = self._unmarked[worker], []
-        self._dead.add(worker)
-        self._driver.lost(Loss(batch, position, timed_out, cause, message, unmarked))
+        self._driver.lost(Loss(batch, position, timed_out, cause, message))
 
 
 class _Clock:
