@@ -84,7 +84,7 @@ class Fit(rs.Process):
         return computations.fit_lorentzian(spectrum)
 
 
-_PROCESSES: dict[str, type[rs.Process]] = {
+PROCESSES: dict[str, type[rs.Process]] = {
     "a": Mean,
     "b": Fit,
     "c": LowPass,
@@ -105,7 +105,7 @@ def compute(
 ) -> Callable[[], Array]:
     """Compute with everything at its default, but for the number of workers."""
     axes = workload.position_axes
-    process = _PROCESSES[workload.key](
+    process = PROCESSES[workload.key](
         f"{source}::/{DATASET}",
         target=str(folder),
         position_axes=axes if len(axes) > 1 else axes[0],
