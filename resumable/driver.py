@@ -12,21 +12,34 @@ from typing import TYPE_CHECKING
 from resumable.catalogue import Claim
 from resumable.decision import for_run, make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
+from resumable.events import Finished
 from resumable.explain import explain
 from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
-from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
+    from resumable.events import Listener
     from resumable.recipe import Options, Recipe
     from resumable.runfile import RunFile
+    from resumable.stop import StopRequest
 
 logger = logging.getLogger("resumable")
 
 
-def compute(recipe: Recipe, options: Options) -> Results:
+def compute(
+    recipe: Recipe, options: Options, stop: StopRequest, tell: Listener
+) -> Results:
     """Compute what is pending and return the results.
+
+    Parameters
+    ----------
+    recipe, options
+        What, and how.
+    stop : StopRequest
+        Its time has begun.
+    tell : callable
+        Takes the events.
 
     Raises
     ------
@@ -39,21 +52,23 @@ def compute(recipe: Recipe, options: Options) -> Results:
     TargetError, PlanError, RunFileError, WorkerDied
         See there.
     """
-    stop = StopRequest(options.time_limit)
     plan, run = make_plan(recipe, options)
     if run is not None:
         _warn_of_edit(recipe, run)
     if run is None or plan.action != "return":
-        results = _computed(recipe, options, stop)
+        results = _computed(recipe, options, stop, tell)
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
         _tidy(recipe)
         results = Results(run.path)
+    tell(Finished(results))
     _warn_of_failures(results, recipe.geometry.map_shape)
     return results
 
 
-def _computed(recipe: Recipe, options: Options, stop: StopRequest) -> Results:
+def _computed(
+    recipe: Recipe, options: Options, stop: StopRequest, tell: Listener
+) -> Results:
     """Compute under the claim, where nobody else can."""
     claim = Claim(recipe.shelf)
     with claim.held():
@@ -64,7 +79,7 @@ def _computed(recipe: Recipe, options: Options, stop: StopRequest) -> Results:
         logger.info("%s", plan)
         if run is None:
             _tell_of_left_runs(recipe)
-        session = Session(recipe, for_run(options, run), plan, run, claim, stop)
+        session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
         return session.run_to_end()
 
 

@@ -32,12 +32,15 @@ from resumable.recipe import Options
 from resumable.resolve import file_of, resolve
 from resumable.results import ResultArray, Results
 from resumable.source import SourceRef, refer
+from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from resumable.events import Event, Listener
     from resumable.explain import Explanation
     from resumable.recipe import Recipe
+    from resumable.running import Run
     from resumable.trial import Trial
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -462,6 +465,7 @@ class Process(param.Parameterized):
         checkpoint: float = 10,
         rechunk: bool = False,
         progress: bool | None = None,
+        listener: Listener | None = None,
     ) -> Results:
         """Compute all positions, or go on, or return what is there.
 
@@ -498,6 +502,11 @@ class Process(param.Parameterized):
             is complete.
         progress : bool, optional
             Show a bar; default on a terminal and in notebooks.
+        listener : callable, optional
+            Called with every event: :class:`~resumable.events.Started`,
+            :class:`~resumable.events.BatchDone`,
+            :class:`~resumable.events.PositionFailed`,
+            :class:`~resumable.events.Finished`. What it raises stops the run.
 
         Returns
         -------
@@ -537,7 +546,52 @@ class Process(param.Parameterized):
             "rechunk": rechunk,
             "progress": progress,
         }
-        return driver.compute(self._recipe(), self._options(positions, options))
+        stop = StopRequest(time_limit)
+        wanted = self._options(positions, options)
+        return driver.compute(self._recipe(), wanted, stop, listener or _ignore)
+
+    def start(
+        self,
+        *,
+        positions: Any = None,
+        listener: Listener | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> Run:
+        """Compute in the background, as :meth:`compute` does.
+
+        Parameters
+        ----------
+        positions, listener, progress, **options
+            As those of :meth:`compute`; no progress bar by default.
+
+        Returns
+        -------
+        Run
+            To ask how far it is, pause, cancel and wait, and to iterate over the
+            batches as they are done.
+
+        Raises
+        ------
+        ResumableError
+            What is wrong with the options or the source; everything later is raised
+            by ``Run.wait``.
+
+        Notes
+        -----
+        It runs in a thread of this process. Signals are not caught: Ctrl-C is raised
+        where it strikes, and the run goes on.
+        """
+        from resumable.running import Run
+
+        stop = StopRequest(options.get("time_limit"))
+        wanted = self._options(positions, {**options, "progress": progress})
+        recipe = self._recipe()
+
+        def drive(hear: Listener) -> Results:
+            return driver.compute(recipe, wanted, stop, hear)
+
+        return Run(drive, stop, listener)
 
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
         known = [field.name for field in dataclasses.fields(Options)]
@@ -583,6 +637,10 @@ def _declared_type(parameter: Any, value: Any) -> Any:
     if isinstance(parameter, param.NumericTuple) and value is not None:
         return [float(item) for item in value]
     return value
+
+
+def _ignore(event: Event) -> None:
+    """Listen to nothing."""
 
 
 def _target_folder(target: str | Path | None, source: SourceRef) -> Path:

@@ -190,6 +190,20 @@ class Results(Mapping[str, ResultArray]):
     def __len__(self) -> int:
         return len(self._run.header.outputs)
 
+    def rows(self, name: str, positions: Array) -> Array:
+        """Read the rows of some positions as they are, marked as done or not.
+
+        Parameters
+        ----------
+        name : str
+            An output per position.
+        positions : ndarray of int
+            Flat positions.
+        """
+        whole = self._run.array(name)
+        axes = len(self._run.header.map_shape)
+        return np.array(whole.reshape(-1, *whole.shape[axes:])[positions])
+
     @property
     def path(self) -> Path:
         """The run file."""

@@ -17,6 +17,7 @@ from resumable import disk
 from resumable.batch import Job, Loss, Report
 from resumable.decision import engine_for, pending_positions
 from resumable.errors import NotFinished, OutputError, UnitFailed, WorkerDied
+from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.ledger import Ledger
 from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.catalogue import Claim
+    from resumable.events import Listener
     from resumable.plan import Plan
     from resumable.positions import Batch
     from resumable.recipe import Options, Recipe
@@ -62,6 +64,8 @@ class Session:
         Held by the caller.
     stop : StopRequest
         Its time has begun.
+    tell : callable
+        Takes the events.
     """
 
     def __init__(
@@ -72,26 +76,32 @@ class Session:
         run: RunFile | None,
         claim: Claim,
         stop: StopRequest,
+        tell: Listener,
     ) -> None:
         self._recipe, self._options, self._plan = recipe, options, plan
         self._run = self._born(run)
         self._claim = claim
         self._ledger = Ledger(self._run)
-        self._stop = stop
+        self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
         self._lone_deaths = 0
         self._warned = WarningCounts()
         done, failed = self._run.counts()
-        self._before = done + failed
-        pending = pending_positions(self._run, options)
-        self._schedule = Schedule(pending, plan, proven=done > 0)
+        self._before = done, failed
+        self._results = Results(self._run.path)
+        self._schedule = self._scheduled(proven=done > 0)
+        self._wanted = self._schedule.remaining
         self._bar = progress_bar(
             show=options.progress,
-            total=self._before + self._schedule.remaining,
-            initial=self._before,
+            total=done + failed + self._schedule.remaining,
+            initial=done + failed,
             label=recipe.shelf.prefix,
         )
+
+    def _scheduled(self, *, proven: bool) -> Schedule:
+        pending = pending_positions(self._run, self._options)
+        return Schedule(pending, self._plan, proven=proven)
 
     def _born(self, run: RunFile | None) -> RunFile:
         recipe, size = self._recipe, self._recipe.geometry.size
@@ -123,8 +133,8 @@ class Session:
 
     @property
     def stopping(self) -> bool:
-        """A signal came, or the time is up."""
-        return self._stop.requested
+        """A signal came, the time is up, or it is paused."""
+        return self._stop.requested or self._stop.paused
 
     @property
     def seconds_left(self) -> float | None:
@@ -154,8 +164,25 @@ class Session:
             self._judge_trial(report.failures, report.done)
         else:
             self._failed += report.failed
-            self._ledger.record(report.failures)
+            self._record(report.failures)
+        batch, done, failed = report.batch, report.done, report.failed
+        self._tell(BatchDone(self._results, batch, done, failed, self._counts()))
         self._bar.update(self._computed + self._failed, self._failed)
+
+    def _counts(self) -> Counts:
+        done, failed = self._before
+        if self._options.retry_failed:
+            # Every one that succeeds has failed before.
+            failed -= self._computed + self._failed
+        settled = self._computed + self._failed
+        return Counts(
+            done + self._computed, failed + self._failed, self._wanted - settled
+        )
+
+    def _record(self, failures: list[Failure]) -> None:
+        self._ledger.record(failures)
+        for failure in failures:
+            self._tell(PositionFailed(failure))
 
     def _stopping_error(self, report: Report) -> Exception:
         first = report.failures[0]
@@ -282,12 +309,18 @@ class Session:
             if self._run.finished:
                 self._ledger.reopen()
             with self._stop.watching(), self._bar:
-                try:
-                    if self._schedule.remaining:
+                self._tell(Started(self._results, self._counts()))
+                while self._schedule.remaining:
+                    try:
                         engine.run(self._job(), self, plan.workers)
-                finally:
-                    self._settle()
-            results = Results(self._run.path)
+                    finally:
+                        self._settle()
+                    if not self._stop.paused:
+                        break
+                    self._stop.wait_while_paused()
+                    # What was at work when it was paused is pending again.
+                    self._schedule = self._scheduled(proven=self._schedule.proven)
+            results = self._results
             if self._stop.requested and self._left():
                 raise self._not_finished(results)
             if results.status.pending == 0:
@@ -351,7 +384,8 @@ class Session:
             return
         if len(self._held) >= TRIALS and not self._schedule.proven:
             return
-        self._mark_failed(list(self._held.values()))
+        held, self._held = self._held, {}
+        self._mark_failed(list(held.values()))
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""
@@ -362,7 +396,7 @@ class Session:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
                 writer.write(failure.position, no, yes, rows)
         self._failed += len(failures)
-        self._ledger.record(failures)
+        self._record(failures)
 
     def _not_finished(self, results: Results) -> BaseException:
         message = (

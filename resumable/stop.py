@@ -18,6 +18,8 @@ logger = logging.getLogger("resumable")
 
 #: A second Ctrl-C counts as one after this many seconds.
 _SECOND_PRESS_S = 0.5
+#: A paused session looks this often for a signal, in seconds.
+_LOOK_AGAIN_S = 0.2
 
 
 class StopRequest:
@@ -36,13 +38,39 @@ class StopRequest:
             self._deadline = time.monotonic() + parse_seconds(time_limit)
         self._signal: int | None = None
         self._signal_time = 0.0
+        self._cancelled = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
 
     @property
     def requested(self) -> bool:
         """Whether the session should stop."""
-        if self._signal is not None:
+        if self._signal is not None or self._cancelled.is_set():
             return True
         return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def paused(self) -> bool:
+        """Whether the session should wait with everything committed."""
+        return not self._going.is_set()
+
+    def pause(self) -> None:
+        """Have the session wait, from any thread."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Have the session go on."""
+        self._going.set()
+
+    def cancel(self) -> None:
+        """Have the session stop, from any thread."""
+        self._cancelled.set()
+        self._going.set()
+
+    def wait_while_paused(self) -> None:
+        """Return when it goes on, or should stop."""
+        while self.paused and not self.requested:
+            self._going.wait(_LOOK_AGAIN_S)
 
     @property
     def by_keyboard(self) -> bool:
@@ -54,6 +82,8 @@ class StopRequest:
         """Why, in words."""
         if self._signal is not None:
             return f"stopped by {signal.Signals(self._signal).name}"
+        if self._cancelled.is_set():
+            return "cancelled"
         return f"stopped at the time limit of {self._limit}"
 
     @contextlib.contextmanager

@@ -1,0 +1,192 @@
+"""Runs in the background: their state, their events, pausing and cancelling."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import data_of
+from engine_conformance import FailsAt, Logged, noted
+
+import resumable as rs
+from resumable.events import BatchDone, Finished, PositionFailed, Started
+
+pytestmark = pytest.mark.timeout(60, method="signal")
+ENGINES = pytest.mark.parametrize("engine", ["serial", "local", "auto"])
+
+
+def until(condition, seconds=20):
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def process(scan, tmp_path):
+    """Return a Process of 60 positions of 10 ms."""
+    return Logged(scan, log=str(tmp_path / "log"), delay_s=0.01)
+
+
+@ENGINES
+def test_the_caller_goes_on_and_waits_when_it_likes(process, scan, engine):
+    """start() returns at once; wait() returns what compute() would."""
+    run = process.start(engine=engine, workers=2)
+    early = run.status()
+    with pytest.raises(TimeoutError, match=r"0\.001 s"):
+        run.wait(timeout=0.001)
+    results = run.wait(timeout=30)
+
+    assert early.state in ("starting", "computing")
+    assert run.status().state == "finished"
+    assert (run.status().done, run.status().pending) == (60, 0)
+    np.testing.assert_array_equal(results["mean"][...], data_of(scan).mean(axis=1))
+
+
+@ENGINES
+def test_iteration_gives_every_batch_with_its_results(process, scan, engine):
+    """Positions and rows of all batches, each once, together everything."""
+    rows = data_of(scan).mean(axis=1)
+    found = []
+    for batch in process.start(engine=engine, workers=2):
+        np.testing.assert_array_equal(batch["mean"], rows[batch.positions])
+        found += batch.positions.tolist()
+
+    assert sorted(found) == list(range(60))
+
+
+@ENGINES
+def test_a_paused_run_computes_nothing_and_goes_on(process, tmp_path, engine):
+    """While paused all is committed and no worker is there; nothing is done twice."""
+    log = tmp_path / "log"
+    run = process.start(engine=engine, workers=2, checkpoint=100)
+    until(lambda: len(noted(log)) >= 10)
+    run.pause()
+    until(lambda: process.results.status.done == len(noted(log)))
+    paused = run.status().state
+    before = len(noted(log))
+    time.sleep(0.3)
+    meanwhile = len(noted(log))
+    run.resume()
+    results = run.wait(30)
+
+    assert paused == "paused"
+    assert before == meanwhile < 60
+    assert results.status.finished
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert len(results.sessions) == 1
+    assert results.sessions[0].computed == 60
+
+
+@ENGINES
+def test_a_cancelled_run_keeps_what_it_has(process, tmp_path, engine):
+    """It says so, and compute() goes on."""
+    log = tmp_path / "log"
+    run = process.start(engine=engine, workers=2)
+    until(lambda: len(noted(log)) >= 10)
+    run.cancel()
+    with pytest.raises(rs.NotFinished, match="cancelled") as caught:
+        run.wait(30)
+    status = process.results.status
+    process.compute()
+
+    assert run.status().state == "stopped"
+    assert caught.value.code == 75
+    assert 10 <= status.done == run.status().done < 60
+    assert sorted(map(int, noted(log))) == list(range(60))
+
+
+def test_a_paused_run_can_be_cancelled(process, tmp_path):
+    """Without going on first."""
+    run = process.start(engine="serial")
+    until(lambda: len(noted(tmp_path / "log")) >= 5)
+    run.pause()
+    run.cancel()
+
+    with pytest.raises(rs.NotFinished):
+        run.wait(10)
+
+
+def test_leaving_the_block_cancels(process, tmp_path):
+    """A context manager: nothing computes after it."""
+    with process.start(engine="serial") as run:
+        until(lambda: len(noted(tmp_path / "log")) >= 5)
+    count = len(noted(tmp_path / "log"))
+    time.sleep(0.1)
+
+    assert run.status().state == "stopped"
+    assert count == len(noted(tmp_path / "log")) < 60
+
+
+@ENGINES
+def test_events_tell_what_happens(scan, tmp_path, engine):
+    """Started, every batch, every failed position, finished: in this order."""
+    process = FailsAt(scan, log=str(tmp_path / "log"))
+    heard = []
+    with pytest.warns(rs.ResumableWarning, match="3 of 60"):
+        process.compute(engine=engine, workers=2, listener=heard.append)
+    batches = [event for event in heard if isinstance(event, BatchDone)]
+    failed = [event for event in heard if isinstance(event, PositionFailed)]
+    again = []
+    with pytest.warns(rs.ResumableWarning):
+        process.compute(listener=again.append)
+
+    assert isinstance(heard[0], Started)
+    assert heard[0].counts.pending == 60
+    assert isinstance(heard[-1], Finished)
+    assert sum(batch.done for batch in batches) == 57
+    assert sorted(event.failure.position for event in failed) == [3, 30, 59]
+    assert batches[-1].counts.pending == 0
+    assert [type(event) for event in again] == [Finished]
+
+
+def test_what_a_listener_raises_stops_the_run_and_loses_nothing(process):
+    """As an exception of the run, with everything computed committed."""
+
+    def object_to(event):
+        if isinstance(event, BatchDone) and event.counts.done >= 10:
+            raise ZeroDivisionError("enough")
+
+    with pytest.raises(ZeroDivisionError, match="enough"):
+        process.compute(engine="local", workers=2, listener=object_to)
+    done = process.results.status.done
+
+    assert 10 <= done < 60
+
+
+def test_errors_come_out_of_wait_and_of_the_iteration(scan, tmp_path):
+    """A failing run raises its error wherever it is waited for."""
+    process = FailsAt(scan, log=str(tmp_path / "log"), bad=list(range(60)))
+    run = process.start(engine="serial")
+    with pytest.raises(rs.UnitFailed):
+        list(run)
+    with pytest.raises(rs.UnitFailed):
+        run.wait()
+    with pytest.raises(rs.PlanError, match="nonsense"):
+        process.start(nonsense=1)
+
+    assert run.status().state == "failed"
+
+
+def test_a_script_that_waits_for_nothing_still_finishes(scan, tmp_path, script):
+    """The interpreter waits for the run that it has started."""
+    done = script(
+        f"""
+        import resumable as rs
+        class Mean(rs.Process):
+            version = 1
+            outputs = {{"mean": rs.Output()}}
+            def unit_computation(self, spectrum):
+                return spectrum.mean()
+        Mean({scan!r}).start(engine="serial")
+        """
+    )
+    done.wait(30)
+    (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
+
+    assert done.returncode == 0
+    assert rs.open(run).status.finished
+    assert threading.active_count() < 10
