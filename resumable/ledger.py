@@ -94,14 +94,15 @@ class Ledger:
     def set_finished(self, outputs: Mapping[str, Array]) -> None:
         """Write the outputs per run, and then that the run is complete.
 
-        All rows and their status are durable already; the byte is so after
+        Rows that are done are durable already. Their status need not be, where a
+        session was killed that had marked the last of them, and neither are
+        failures. They are so before the byte is written; the byte is after
         :meth:`end`.
         """
         offsets = self._run.header.offsets
         for name, value in outputs.items():
             write_at(self._fd, np.ascontiguousarray(value), offsets[name])
-        if outputs:
-            sync(self._fd)
+        sync(self._fd)
         write_at(self._fd, b"\1", offsets["finished"])
 
     def reopen(self) -> None:
