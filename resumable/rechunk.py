@@ -21,6 +21,7 @@ import numpy as np
 
 from resumable import disk
 from resumable.birth import target_error
+from resumable.shield import new_hdf5
 from resumable.source import SourceRef
 from resumable.units import format_bytes
 
@@ -127,7 +128,7 @@ def _lay_out(
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     kind = h5py.h5t.py_create(dtype, logical=True)
     space = h5py.h5s.create_simple(shape)
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         h5py.h5d.create(file.id, _DATASET.encode(), kind, space, dcpl=properties)
 
 
