@@ -69,15 +69,15 @@ class _Shield(io.RawIOBase):
             raise self._error
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Say that it can be read."""
         return True
 
     def writable(self) -> bool:
-        """It can be written."""
+        """Say that it can be written."""
         return True
 
     def seekable(self) -> bool:
-        """It has a place."""
+        """Say that it has a place."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
