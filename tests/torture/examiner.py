@@ -89,7 +89,7 @@ class Examiner:
         self._case, self._truth, self._source = case, truth, source
         self._folder, self.tally = Path(folder), tally
         self._files, self._seen, self._resumed = {}, set(), set()
-        self._headers = {}
+        self._headers, self._digests = {}, {}
         #: Of states that differ in what is computed from them, go on from each n-th.
         self.every = 1
         #: Every failure has its text when a run is complete. Where a session before
@@ -109,7 +109,7 @@ class Examiner:
         contents = {
             name: state.read(name) for name in state.names if not name.startswith(".")
         }
-        digests = {n: hashlib.sha256(c).digest() for n, c in contents.items()}
+        digests = {n: self._digest(c) for n, c in contents.items()}
         runs = {}
         for name in filter(is_run, contents):
             if digests[name] not in self._files:
@@ -128,6 +128,17 @@ class Examiner:
         self.tally.different += 1
         if not faults:
             self._go_on(state, contents, digests, runs)
+
+    def _digest(self, content):
+        """Return the sha256 of a file; that of one that is as it was is known."""
+        known = self._digests.get(id(content))
+        if known is None or known[0] is not content:
+            # With the contents, so that their id is not used again.
+            known = content, hashlib.sha256(content).digest()
+            if len(self._digests) > 100:
+                self._digests.clear()
+            self._digests[id(content)] = known
+        return known[1]
 
     def _note(self, fault, state):
         kind = fault.partition(":")[0]
