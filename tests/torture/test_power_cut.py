@@ -9,11 +9,12 @@ form with its counts.
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 import scenarios
 from examiner import Tally
-from power_cut import Recording, long_form
+from power_cut import Recording, long_form, table
 
 from resumable import birth, disk, ledger, rechunk, writer
 
@@ -137,8 +138,12 @@ def test_the_replay_finds_a_finished_run_without_its_status(
 @pytest.mark.torture
 @pytest.mark.timeout(3600, method="signal")
 def test_fifty_thousand_states_are_sound(tmp_path):
-    """The long form: more runs, at several paces, resumed at random moments."""
+    """The long form: more runs, at several paces, resumed at random moments.
+
+    With ``-rP`` it shows its counts.
+    """
     tallies = long_form(tmp_path, 50_000)
+    sys.stdout.write(table(tallies))
 
     assert {n: t.examples for n, t in tallies.items() if t.faults} == {}
     assert all(t.states.total() > 1000 for t in tallies.values())
