@@ -29,6 +29,7 @@ from resumable.header import (
 )
 from resumable.positions import WINDOW, runs
 from resumable.runfile import RunFile
+from resumable.shield import new_hdf5
 from resumable.units import format_bytes
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def reserve(fd: int, header: Header, requested: PositionSet) -> None:
         ENOSPC; what is in the file is not touched.
     """
     extents = header.extents()
-    for name in ("completed_positions", "failed_positions", "sessions"):
+    for name in ("completed_positions", "failed_positions", "sessions", "finished"):
         disk.reserve(fd, *extents[name])
     for name, output in header.outputs.items():
         offset, length = extents[name]
@@ -210,9 +211,8 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
     )
     user_block = max(4096, 1 << (len(widest.to_bytes()) - 1).bit_length())
     header = dataclasses.replace(header, user_block=user_block)
-    with h5py.File(
+    with new_hdf5(
         path,
-        "w",
         userblock_size=user_block,
         alignment_threshold=1 << 16,
         alignment_interval=4096,
@@ -230,7 +230,7 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         _create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
         _create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
         _create(group, "finished", (1,), np.dtype("u1"))
-        _describe(group, birth, reader)
+        _describe(group, birth, reader, path.parent)
     with h5py.File(path, "r") as file:
         group = file[header.group]
         offsets = {name: group[name].id.get_offset() for name in names}
@@ -269,7 +269,7 @@ def _text(value: str) -> np.bytes_:
     return np.bytes_(value.encode(errors="surrogateescape") or b" ")
 
 
-def _describe(group: h5py.Group, birth: Birth, reader: Reader) -> None:
+def _describe(group: h5py.Group, birth: Birth, reader: Reader, folder: Path) -> None:
     """Add all that is for people and viewers."""
     from resumable.identity import canonical
 
@@ -280,18 +280,17 @@ def _describe(group: h5py.Group, birth: Birth, reader: Reader) -> None:
     if birth.source_text:
         group.create_dataset("source_text", data=_text(birth.source_text))
     if reader.has_data:
-        _link_source(group, reader.ref)
+        _link_source(group, reader.ref, folder)
     _add_axes(group, birth.outputs, reader)
     if reader.has_data and _is_usid(reader):
         _add_usid(group, birth.outputs, reader.dataset)
 
 
-def _link_source(group: h5py.Group, ref: SourceRef) -> None:
+def _link_source(group: h5py.Group, ref: SourceRef, folder: Path) -> None:
     """Link to the source, relative where it lies in the same folder or below."""
-    folder = Path(group.file.filename).resolve().parent
     target = Path(ref.path).resolve()
     with contextlib.suppress(ValueError):
-        target = target.relative_to(folder)
+        target = target.relative_to(folder.resolve())
     group["source"] = h5py.ExternalLink(str(target), ref.dataset)
 
 

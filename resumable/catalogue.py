@@ -110,6 +110,10 @@ class Shelf:
             for path in self.folder.glob(f".{glob.escape(self.stem)}*.{kind}")
         ]
 
+    def copies(self) -> list[Path]:
+        """Return copies of the source in position order, made for this identity."""
+        return list(self.folder.glob(f"{glob.escape(self.stem)}*.rechunked.h5"))
+
 
 class Claim:
     """The right to compute an identity in a folder: held locks, so none survives.

@@ -230,7 +230,7 @@ class LockFile:
 @contextlib.contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
     """Open a file descriptor for the time of a block."""
-    fd = os.open(path, flags | os.O_CLOEXEC)
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
         yield fd
     finally:

@@ -59,7 +59,7 @@ def compute(
         results = _computed(recipe, options, stop, tell)
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
-        _tidy(recipe)
+        _tidy(recipe, run)
         results = Results(run.path)
     tell(Finished(results))
     _warn_of_failures(results, recipe.geometry.map_shape)
@@ -83,13 +83,19 @@ def _computed(
         return session.run_to_end()
 
 
-def _tidy(recipe: Recipe) -> None:
-    """Remove what a session that was killed at its very end has left."""
-    claim = Claim(recipe.shelf)
-    if claim.claim_path.exists() or claim.writers_path.exists():
+def _tidy(recipe: Recipe, run: RunFile) -> None:
+    """Remove what a session that was killed at its very end has left.
+
+    After a power cut any of it can be there without the rest.
+    """
+    claim, shelf = Claim(recipe.shelf), recipe.shelf
+    copies = shelf.copies() if run.finished else []
+    locks = [p for p in (claim.claim_path, claim.writers_path) if p.exists()]
+    if locks or copies or shelf.leftovers():
         # Somebody computes, or the folder is not ours to write: left alone.
         with contextlib.suppress(RunBusy, TargetError), claim.held():
-            pass
+            for path in copies:
+                path.unlink(missing_ok=True)
 
 
 def _tell_of_left_runs(recipe: Recipe) -> None:

@@ -88,14 +88,15 @@ class Ledger:
     def set_finished(self, outputs: Mapping[str, Array]) -> None:
         """Write the outputs per run, and then that the run is complete.
 
-        All rows and their status are durable already; the byte is so after
+        Rows that are done are durable already. Their status need not be, where a
+        session was killed that had marked the last of them, and neither are
+        failures. They are so before the byte is written; the byte is after
         :meth:`end`.
         """
         offsets = self._run.header.offsets
         for name, value in outputs.items():
             self._file.write_at(np.ascontiguousarray(value), offsets[name])
-        if outputs:
-            self._file.sync()
+        self._file.sync()
         self._file.write_at(b"\1", offsets["finished"])
 
     def reopen(self) -> None:

@@ -13,12 +13,15 @@ import dataclasses
 import itertools
 import logging
 import math
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 
 from resumable import disk
 from resumable.birth import target_error
+from resumable.shield import new_hdf5
 from resumable.source import SourceRef
 from resumable.units import format_bytes
 
@@ -99,11 +102,34 @@ def _copy(reader: Reader, path: Path, memory: int) -> None:
     tile = _tile(source, axes, others, memory // 2)
     shape = tuple(source.shape[a] for a in order)
     chunk = _chunk(tuple(tile[a] for a in order), len(axes), reader.dtype.itemsize)
-    with h5py.File(path, "w", rdcc_nbytes=0) as file:
-        copy = file.create_dataset(_DATASET, shape, reader.dtype, chunks=chunk)
-        for box in _boxes(source.shape, tile):
-            part = source[box].transpose(order)
-            copy[tuple(box[a] for a in order)] = part
+    _lay_out(path, shape, reader.dtype, chunk)
+    with disk.opened(path, os.O_RDWR) as fd:
+        # All of it at once: HDF5 does not end well when a disk fills up under it.
+        disk.reserve(fd, 0, os.fstat(fd).st_size)
+        with h5py.File(path, "r+", rdcc_nbytes=0) as file:
+            copy = file[_DATASET]
+            for box in _boxes(source.shape, tile):
+                part = source[box].transpose(order)
+                copy[tuple(box[a] for a in order)] = part
+        # A copy is trusted by its name, so it gets none before it is durable.
+        disk.sync(fd)
+
+
+def _lay_out(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunk: tuple[int, ...],
+) -> None:
+    """Make the file with a place for every chunk, which takes no space yet."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk(chunk)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    space = h5py.h5s.create_simple(shape)
+    with new_hdf5(path) as file:
+        h5py.h5d.create(file.id, _DATASET.encode(), kind, space, dcpl=properties)
 
 
 def _tile(

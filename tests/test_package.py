@@ -43,6 +43,7 @@ LAYERS = [
     {"ledger", "reader"},
     {"fingerprint", "runfile", "source"},
     {"header"},
+    {"shield"},
     {"disk", "machine", "output", "plan", "recipe"},
     {"forks", "identity", "positions", "units"},
     {"errors"},
@@ -52,7 +53,7 @@ HAND_OVERS = {("launch", "pool")}
 
 # Who may touch HDF5: readers of sources, the two that make new files, results for
 # `group()`. resolve only writes down which version was there.
-USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "source"}
+USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "shield", "source"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}

@@ -596,6 +596,31 @@ def test_a_rechunked_copy_gives_the_same_results_and_is_deleted(make_file, tmp_p
     )
 
 
+def test_what_an_end_that_was_cut_short_has_left_is_removed(make_file, tmp_path):
+    """A copy in position order and a second name outlive no complete run."""
+    data = np.random.default_rng(7).random((6, 20))
+    process = Mean(make_file(stack=data) + "::/stack", position_axes=(1,))
+    compute(process, rechunk=True, positions=slice(0, 5))
+    (copy,) = tmp_path.glob("*.rechunked.h5")
+    kept = copy.read_bytes()
+    path = compute(process, rechunk=True).path
+    copy.write_bytes(kept)
+    os.link(path, path.with_name(f".{path.stem}.birth"))
+    compute(process)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "scan.h5"])
+
+
+def test_a_copy_that_is_still_needed_is_kept(make_file, tmp_path):
+    """What was asked for is there, the rest is not: its copy is used again."""
+    data = np.random.default_rng(7).random((6, 20))
+    process = Mean(make_file(stack=data) + "::/stack", position_axes=(1,))
+    compute(process, rechunk=True, positions=slice(0, 5))
+    compute(process, rechunk=True, positions=slice(0, 5))
+
+    assert len(list(tmp_path.glob("*.rechunked.h5"))) == 1
+
+
 def test_a_rechunked_copy_of_old_contents_is_not_used(make_file):
     """The source changed while a rechunking run was stopped: no old rows come in."""
     data = np.random.default_rng(7).random((6, 20, 5))

@@ -1,0 +1,89 @@
+"""A disk without room: an error, never a signal; with room the same command goes on."""
+
+from __future__ import annotations
+
+import full_disk
+import pytest
+
+pytestmark = pytest.mark.timeout(110, method="signal")
+
+HOWS = ["disk", "limit"]
+COMPLETE = {"done": 99, "failed": 1, "wrong": 0, "finished": True, "total": True}
+
+
+def check_goes_on(result):
+    """Check what the same command did once there was room."""
+    assert result["source"]
+    assert result["second"]["code"] == 0, result["second"]["errors"]
+    assert result["second"]["status"] == COMPLETE
+    assert len(result["second"]["left"]) == 2
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_no_room_for_a_run_file_is_told_before_any_work(tmp_path, how):
+    """The bytes needed and free, exit code 1, and nothing is left behind."""
+    result = full_disk.run("birth", tmp_path, how)
+    first = result["first"]
+
+    assert first["code"] == 1, first["errors"]
+    assert "TargetError: no room for the results" in first["errors"]
+    assert "they need 1.6 MB" in first["errors"]
+    assert "B are free" in first["errors"]
+    assert first["left"] == ["scan.h5"]
+    check_goes_on(result)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_no_room_for_a_claim_is_told_too(tmp_path, how):
+    """Not one byte is free: nothing is left behind even then."""
+    result = full_disk.run("claim", tmp_path, how)
+    first = result["first"]
+
+    assert first["code"] == 1, first["errors"]
+    assert "TargetError: no room for the results" in first["errors"]
+    assert set(first["left"]) <= {"scan.h5", "filler"}
+    check_goes_on(result)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_no_room_for_a_copy_in_position_order_is_told_before_it_begins(tmp_path, how):
+    """The bytes of the copy, exit code 1, no part of it is left."""
+    result = full_disk.run("copy", tmp_path, how)
+    first = result["first"]
+
+    assert first["code"] == 1, first["errors"]
+    assert "TargetError" in first["errors"]
+    assert "need 3.2 MB" in first["errors"]
+    # Not a write of the copy failed, but the reservation.
+    assert how == "limit" or "in reserve" in first["errors"]
+    assert len(first["left"]) == 2
+    assert first["status"]["done"] == 0
+    check_goes_on(result)
+
+
+@pytest.mark.parametrize("when", ["rows", "failures", "finish"])
+def test_a_disk_that_fills_up_later_takes_nothing_from_a_run(tmp_path, when):
+    """Space was reserved at birth: rows, status and the end need no more."""
+    if full_disk.namespace() is None:
+        # No disk of its own here. A limit of the size of files, which stops every
+        # write, is the harder case; the test below has it.
+        test_a_write_that_fails_ends_the_run_with_its_error(tmp_path, when)
+        return
+    result = full_disk.run(when, tmp_path, "disk")
+
+    assert result["first"]["code"] == 0, result["first"]["errors"]
+    assert result["first"]["status"] == COMPLETE
+    check_goes_on(result)
+
+
+@pytest.mark.parametrize("when", ["rows", "failures", "finish"])
+def test_a_write_that_fails_ends_the_run_with_its_error(tmp_path, when):
+    """Of rows, of failures, sessions and the end: no signal, nothing wrong marked."""
+    result = full_disk.run(when, tmp_path, "limit")
+    first = result["first"]
+
+    assert first["code"] == 1, first["errors"]
+    assert "File too large" in first["errors"].splitlines()[-1]
+    assert first["status"]["wrong"] == 0
+    assert not first["status"]["finished"]
+    check_goes_on(result)

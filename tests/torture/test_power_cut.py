@@ -1,0 +1,149 @@
+"""A kill or a power cut at any moment: every state that it can leave is sound.
+
+``recorder`` records real runs, with their worker processes; ``replay`` builds what a
+kill or a power cut between any two of their steps can leave on the disk; ``examiner``
+looks at each of these, and goes on from it. ``python power_cut.py 50000`` is the long
+form with its counts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import scenarios
+from examiner import Tally
+from power_cut import Recording, long_form, table
+
+from resumable import birth, disk, ledger, rechunk, writer
+
+pytestmark = pytest.mark.timeout(110, method="signal")
+
+
+@pytest.fixture
+def tally():
+    """Return an empty tally."""
+    return Tally()
+
+
+@pytest.mark.parametrize("name", scenarios.CASES)
+def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
+    """Nothing unreadable, over-claimed, lost or left, and every state goes on."""
+    run = Recording(scenarios.CASES[name], tmp_path, tally, every=3).record("local")
+    run.replay(1)
+
+    assert tally.faults == {}, tally.examples
+    assert len({event.pid for event in run.events}) == 3
+    assert tally.states.total() > 300
+    assert tally.resumed >= 3
+
+
+@pytest.mark.parametrize("name", ["plain", "rechunk"])
+def test_nor_does_one_in_a_session_that_goes_on(tmp_path, tally, name):
+    """A session after a kill finds what was never synced, and may trust none of it."""
+    run = Recording(scenarios.CASES[name], tmp_path, tally, every=2).record("serial")
+    for part in (0.4, 0.7):
+        run.go_on(run.killed_at(int(part * len(run.events))), 1)
+
+    assert tally.faults == {}, tally.examples
+    assert tally.states.total() > 300
+
+
+def test_nor_does_one_where_only_the_end_was_missing(tmp_path, tally):
+    """All was marked, but not durably, when the session before was killed."""
+    run = Recording(scenarios.CASES["bare"], tmp_path, tally).record("serial")
+    run.go_on(run.killed_at(run.marked_unsynced()), 6)
+
+    assert tally.faults == {}, tally.examples
+    assert tally.states.total() > 100
+
+
+def test_a_session_after_a_power_cut_may_be_cut_again(tmp_path, tally):
+    """What is found after a cut is durable, whatever it is."""
+    run = Recording(scenarios.CASES["rechunk"], tmp_path, tally, every=2).record(
+        "serial"
+    )
+    for part in (0.3, 0.5, 0.8):
+        run.go_on(run.cut_at(int(part * len(run.events))), 1)
+
+    assert tally.faults == {}, tally.examples
+    assert tally.states.total() > 300
+
+
+# The instrument: it must see what is missing.
+
+
+class _NoSync:
+    """A module without its syncs."""
+
+    def __init__(self, module):
+        self._module = module
+
+    def __getattr__(self, name):
+        if name in ("fsync", "sync", "sync_folder"):
+            return lambda _: None
+        return getattr(self._module, name)
+
+
+def _mark_first(self, marks, *, durable):
+    for mark in marks:
+        self._mark(mark)
+    disk.sync(self._fd)
+
+
+BROKEN = {
+    "rows": ("plain", writer, "disk", _NoSync(disk), "over-claim"),
+    "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "over-claim"),
+    "birth": ("plain", birth, "os", _NoSync(os), "unreadable"),
+    "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
+    "finished": (
+        "plain",
+        ledger,
+        "sync",
+        lambda _: None,
+        "finished, but an output per run is not there",
+    ),
+    "copy": ("rechunk", rechunk, "disk", _NoSync(disk), "it does not go on"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_the_replay_finds_a_sync_that_is_missing(tmp_path, tally, monkeypatch, broken):
+    """Without any one of them there are states that are wrong, and they are seen."""
+    name, place, attribute, instead, fault = BROKEN[broken]
+    every = 1 if fault == "it does not go on" else 1000
+    run = Recording(scenarios.CASES[name], tmp_path, tally, every=every)
+    monkeypatch.setattr(place, attribute, instead)
+    run.record("serial")
+    monkeypatch.undo()
+    run.replay(4, until=fault)
+
+    assert fault in tally.faults
+
+
+def test_the_replay_finds_a_finished_run_without_its_status(
+    tmp_path, tally, monkeypatch
+):
+    """Marks of a session that was killed must be durable before the byte is."""
+    run = Recording(scenarios.CASES["bare"], tmp_path, tally, every=1000)
+    run.record("serial")
+    before = run.killed_at(run.marked_unsynced())
+    monkeypatch.setattr(ledger, "sync", lambda _: None)
+    run.go_on(before, 4, until="finished, but not all is there")
+
+    assert "finished, but not all is there" in tally.faults
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600, method="signal")
+def test_fifty_thousand_states_are_sound(tmp_path):
+    """The long form: more runs, at several paces, resumed at random moments.
+
+    With ``-rP`` it shows its counts.
+    """
+    tallies = long_form(tmp_path, 50_000)
+    sys.stdout.write(table(tallies))
+
+    assert {n: t.examples for n, t in tallies.items() if t.faults} == {}
+    assert all(t.states.total() > 1000 for t in tallies.values())
