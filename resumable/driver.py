@@ -16,6 +16,7 @@ from resumable.explain import explain
 from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
+from resumable.text import shown
 
 if TYPE_CHECKING:
     from resumable.recipe import Options, Recipe
@@ -94,11 +95,7 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
         return
     if not any(run.counts()):
         return  # no row of the older text is there
-    group = Results(run.path).group()
-    try:
-        old = group["source_text"][()].decode() if "source_text" in group else ""
-    finally:
-        group.file.close()
+    old = Results(run.path).source_text
     changed = [
         line
         for line in difflib.unified_diff(
@@ -109,7 +106,8 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     warnings.warn(
         f"{type(recipe.process).__name__} was edited since {run.path.name} was made, "
         f"but version is still {recipe.process.version!r}: its rows stay and further "
-        "ones join them; raise it if results change:\n" + "\n".join(changed[:6]),
+        "ones join them; raise it if results change:\n"
+        + "\n".join(shown(line) for line in changed[:6]),
         ResumableWarning,
         stacklevel=_users_level(),
     )
@@ -123,7 +121,8 @@ def _warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
     example = ""
     if first is not None:
         where = name_of_position(first.position, map_shape)
-        example = f", the first at {where}: {first.exception}: {first.message}"
+        example = f", the first at {where}: {shown(first.exception)}: "
+        example += shown(first.message, lines=True)
     warnings.warn(
         f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
         "results.failures; compute(retry_failed=True), or --retry-failed, tries "

@@ -17,6 +17,7 @@ import inspect
 import json
 import linecache
 import math
+import re
 import textwrap
 import weakref
 from pathlib import PurePath
@@ -31,16 +32,47 @@ if TYPE_CHECKING:
 
 #: Raised when the same value would be encoded differently. Part of the document.
 SCHEMA = 1
+#: Lists and dicts of a document may lie in each other this deep: whoever compares
+#: two of them recurses as deep.
+DEEPEST = 200
 
 
 def digest(document: dict[str, Any]) -> str:
-    """sha256 of a document's canonical JSON, 64 hexadecimal digits."""
+    """sha256 of a document's canonical JSON, 64 hexadecimal digits.
+
+    Raises
+    ------
+    IdentityError
+        It is nested too deep.
+    """
+    check_depth(document)
     return hashlib.sha256(canonical(document).encode()).hexdigest()
 
 
 def canonical(document: Any) -> str:
     """Write plain JSON in its one canonical form: sorted, compact, ASCII."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def check_depth(document: Any) -> None:
+    """Refuse plain JSON that is nested deeper than what compares it can recurse.
+
+    Raises
+    ------
+    IdentityError
+    """
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    msg = f"lists and dicts lie in each other more than {DEEPEST} deep; flatten them"
+    raise IdentityError(msg)
 
 
 @functools.singledispatch
@@ -197,8 +229,18 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def decode_dtype(document: Any) -> np.dtype[Any]:
-    """Read what :func:`encode_dtype` wrote."""
+    """Read what :func:`encode_dtype` wrote, and nothing else that numpy would take.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        It is no dtype, or one of Python objects.
+    """
     if isinstance(document, str):
+        # numpy would also read "O", a list with commas, or a repetition.
+        if not re.fullmatch(r"[<>|][a-zA-NP-Z][0-9]{1,10}(\[\w{1,20}\])?", document):
+            msg = f"{document!r} is not a dtype of fixed size"
+            raise ValueError(msg)
         return np.dtype(document)
     if isinstance(document, dict):
         names = [name for name, _ in document["fields"]]

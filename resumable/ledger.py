@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.disk import sync, try_lock, write_at
+from resumable.disk import open_regular, sync, try_lock, write_at
 from resumable.errors import RunBusy
 from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
 from resumable.runfile import open_elsewhere
@@ -42,7 +42,7 @@ class Ledger:
 
     def __init__(self, run: RunFile) -> None:
         self._run = run
-        self._fd = os.open(run.path, os.O_RDWR | os.O_CLOEXEC)
+        self._fd = open_regular(run.path, os.O_RDWR)
         if not try_lock(self._fd, exclusive=False):
             os.close(self._fd)
             raise RunBusy(open_elsewhere(run.path))

@@ -46,6 +46,7 @@ LAYERS = [
     {"disk", "machine", "output", "plan", "recipe"},
     {"identity", "positions", "units"},
     {"errors"},
+    {"text"},
 ]
 # A child that launch has started goes over to pool for good; it never returns.
 HAND_OVERS = {("launch", "pool")}
@@ -60,7 +61,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"recipe", "units"}
+PURE |= {"recipe", "text", "units"}
 
 
 def name_of(path):
