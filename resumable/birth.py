@@ -364,7 +364,8 @@ def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
     found = {}
     with contextlib.suppress(SourceError), understood(str(reader.ref)):
         for name in (*_USID_ANCILLARIES, *_USID_SPECTROSCOPIC):
-            if source.attrs.get_id(name).dtype != h5py.ref_dtype:
+            kind = source.attrs.get_id(name).dtype
+            if h5py.check_ref_dtype(kind) is not h5py.Reference:
                 return {}
             found[name] = source.file[source.attrs[name]]
         positions = {name: found[name] for name in _USID_ANCILLARIES}

@@ -104,7 +104,7 @@ def _plain_parts(
         # From the start of a row on, where rows are small: one read, not three.
         row = math.prod(box[1:])
         row = row if row < step else 1
-        spread = np.linspace(0, total - step, _SAMPLES)
+        spread = np.linspace(0, float(total - step), _SAMPLES)
         # A float can lie beyond the end where there are more than 2^53 elements.
         last = total - step
         starts = [min(int(s), last) // row * row for s in spread]  # type: ignore[assignment]

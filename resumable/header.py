@@ -156,7 +156,8 @@ class Header:
         rest = block[len(MAGIC) :]
         claimed, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]
         body = body[: body.find(b"\n")]
-        if hashlib.sha256(body).hexdigest().encode() != claimed:
+        whole = rest[_DIGEST_LENGTH : _DIGEST_LENGTH + 1] == b"\n"
+        if not whole or hashlib.sha256(body).hexdigest().encode() != claimed:
             msg = f"{path} is damaged, its header does not match its checksum: {ADVICE}"
             raise RunFileError(msg)
         try:

@@ -144,10 +144,20 @@ class Reader:
             Which positions of the span to read.
         out : ndarray, shape (number of members, *spectrum_shape)
             Where to, in order.
+
+        Raises
+        ------
+        SourceError
+            HDF5 cannot read them: the source is damaged, or its disk.
         """
-        if len(out) == len(members):
-            self.read_span(start, start + len(members), out)
-            return
+        stop = start + len(members)
+        with understood(f"{self.ref}, somewhere in positions {start} to {stop - 1},"):
+            if len(out) == len(members):
+                self.read_span(start, stop, out)
+            else:
+                self._gather(start, members, out)
+
+    def _gather(self, start: int, members: Array, out: Array) -> None:
         filled = 0
         for first, last in self._segments(members):
             inside = members[first:last]
@@ -157,10 +167,23 @@ class Reader:
                     start + first, start + last, out[filled : filled + count]
                 )
             else:
-                rows = self.empty(last - first)
-                self.read_span(start + first, start + last, rows)
-                out[filled : filled + count] = rows[inside]
+                part = out[filled : filled + count]
+                try:
+                    rows = self.empty(last - first)
+                    self.read_span(start + first, start + last, rows)
+                    part[...] = rows[inside]
+                except OSError:
+                    # What lies between may be what cannot be read.
+                    self._pick(start + first, inside, part)
             filled += count
+
+    def _pick(self, start: int, members: Array, out: Array) -> None:
+        """Read the members and nothing between them."""
+        filled = 0
+        for first, last in runs(members).tolist():
+            rows = out[filled : filled + last - first]
+            self.read_span(start + first, start + last, rows)
+            filled += last - first
 
     def _segments(self, members: Array) -> Iterator[tuple[int, int]]:
         """Join runs of members that lie close, so that each is one read."""

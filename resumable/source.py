@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import importlib
 import itertools
 import operator
@@ -299,8 +298,9 @@ def check_usable(dataset: h5py.Dataset, path: str) -> None:
     """
     where = f"{path}::{dataset.name}"
     with understood(where):
-        _check_shape_and_type(dataset, where)
+        # First: to tell the shape of a virtual dataset, HDF5 may open its parts.
         check_storage(dataset, path, where)
+        _check_shape_and_type(dataset, where)
         _load_filters(dataset, where)
 
 
@@ -382,14 +382,21 @@ def _files_of_part(name: str, path: str, where: str) -> list[Path]:
         return [Path(path)]
     folder = Path(path).parent
     if "%" in name:
-        # A pattern: it stands for files that may come later as well.
-        pattern = glob.escape(str(folder / name)).replace("%b", "*")
-        return [Path(found) for found in glob.glob(pattern)]  # noqa: PTH207 - absolute
+        # A pattern of numbers: it stands for files that may come later as well.
+        pattern = _numbered(str(folder / name))
+        places = (folder / name).parent
+        near = sorted(places.iterdir()) if places.is_dir() else []
+        return [other for other in near if pattern.fullmatch(str(other))]
     lying = folder / name
     if not lying.exists():
         msg = f"{where} is virtual and its part {lying} is missing"
         raise SourceError(msg)
     return [lying]
+
+
+def _numbered(pattern: str) -> re.Pattern[str]:
+    """Return what matches the names that a pattern of HDF5 stands for."""
+    return re.compile(re.escape(pattern).replace("%b", r"\d+").replace("%%", "%"))
 
 
 def _datasets_of_part(
@@ -398,7 +405,7 @@ def _datasets_of_part(
     """Go through the datasets that parts of a virtual dataset name in a file."""
     for name in names:
         if "%" in name:
-            pattern = re.compile(re.escape(f"/{name.strip('/')}").replace("%b", ".*"))
+            pattern = _numbered(f"/{name.strip('/')}")
             yield from filter(pattern.fullmatch, _names(path))
         else:
             _check_links(file, path, name)

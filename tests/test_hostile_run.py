@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -165,7 +166,7 @@ ABSURD = {
     "product of lengths": lambda p: set_map(p, [2**32, 2**32]),
     "product that is 0 in 64 bits": lambda p: set_map(p, [2**40, 2**24]),
     "many axes": lambda p: set_map(p, [1] * 40),
-    "a million axes": lambda p: set_map(p, [1] * 10**6),
+    "axes without end": lambda p: set_map(p, [1] * 10**5),
     "no axes": lambda p: set_map(p, []),
     "no positions": lambda p: set_map(p, [0]),
     "negative length": lambda p: set_map(p, [-60]),
@@ -624,13 +625,22 @@ def test_another_name_of_a_run_file_is_the_same_run(scan, tmp_path):
     assert rs.open(path).status.done == 60
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
 def test_a_run_file_that_may_not_be_read_says_so(run_path):
     """The reason of the system, and the name."""
-    run_path.chmod(0)
-
-    with pytest.raises(rs.RunFileError, match="cannot be read: Permission denied"):
-        rs.open(run_path)
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    path = run_path.rename(folder / run_path.name)
+    path.chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        with pytest.raises(rs.RunFileError, match="cannot be read: Permission denied"):
+            rs.open(path)
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
 
 
 def test_a_run_file_cut_after_it_was_opened_is_an_error_of_ours(run_path):
