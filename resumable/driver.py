@@ -76,15 +76,22 @@ def _tidy(recipe: Recipe) -> None:
 
 
 def _tell_of_left_runs(recipe: Recipe) -> None:
-    """Say which older run is left because the source has changed, and why."""
+    """Say which older run is left because source or class have changed, and why."""
     for candidate in explain(recipe).candidates:
-        sources = ("source.", "inputs.")
-        if candidate.reasons and all(r.startswith(sources) for r in candidate.reasons):
+        reasons, name = candidate.reasons, shown(candidate.path.name)
+        if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
             logger.warning(
                 "the source has changed since %s was computed, so a new run begins "
                 "(%s)",
-                candidate.path.name,
-                candidate.reasons[0],
+                name,
+                reasons[0],
+            )
+        elif len(reasons) == 1 and reasons[0].startswith("version.source_text"):
+            logger.warning(
+                "%s was edited since %s was computed, so a new run begins; declare "
+                "a version to decide yourself which edits change results",
+                type(recipe.process).__name__,
+                name,
             )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.header import ADVICE, HEADER_LIMIT
+from resumable.header import ADVICE
 from resumable.runfile import Failure, RunFile, Session
 from resumable.text import as_html, shown
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from resumable.output import Output
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: Longer source text of a class is not honest, and comparing it takes for ever.
+_LONGEST_SOURCE_TEXT = 1 << 20
 
 
 class Status:
@@ -145,7 +149,10 @@ class ResultArray:
             )
             raise SourceError(msg)
         header = self._run.header
-        with contextlib.closing(_open_group(self._run).file) as file:
+        with (
+            contextlib.closing(_open_group(self._run).file) as file,
+            _understood(self._run),
+        ):
             _check_place(self._run, file, self.name)
         return str(self._run.path), f"{header.group}/{self.name}", header.identity
 
@@ -163,20 +170,25 @@ def _open_group(run: RunFile) -> h5py.Group:
     import h5py
 
     name = run.header.group
-    try:
-        file = h5py.File(run.path, "r")
-    except OSError as error:
-        msg = f"{run.path} cannot be read as HDF5 ({error}): {ADVICE}"
-        raise RunFileError(msg) from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(file.close)
+    with contextlib.ExitStack() as stack, _understood(run):
+        file = stack.enter_context(h5py.File(run.path, "r"))
         link = file.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink) or not isinstance(
-            group := file[name], h5py.Group
-        ):
-            raise _not_ours(run, name)
-        stack.pop_all()
-        return group
+        if isinstance(link, h5py.HardLink) and isinstance(file[name], h5py.Group):
+            stack.pop_all()
+            return file[name]
+    raise _not_ours(run, name)
+
+
+@contextlib.contextmanager
+def _understood(run: RunFile) -> Iterator[None]:
+    """Turn what h5py raises about a structure that makes no sense into our error."""
+    try:
+        yield
+    except RunFileError:
+        raise
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        msg = f"{run.path} is damaged, HDF5 cannot read it ({error}): {ADVICE}"
+        raise RunFileError(msg) from error
 
 
 def _own_dataset(run: RunFile, file: h5py.File, name: str) -> h5py.Dataset:
@@ -317,12 +329,19 @@ class Results(Mapping[str, ResultArray]):
         RunFileError
             What is there is no text of an honest size.
         """
-        with contextlib.closing(_open_group(self._run).file) as file:
+        with (
+            contextlib.closing(_open_group(self._run).file) as file,
+            _understood(self._run),
+        ):
             name = f"{self._run.header.group}/source_text"
             if name not in file:
                 return ""
             found = _own_dataset(self._run, file, name)
-            if found.dtype.kind != "S" or found.shape or found.nbytes > HEADER_LIMIT:
+            if (
+                found.dtype.kind != "S"
+                or found.shape
+                or found.nbytes > _LONGEST_SOURCE_TEXT
+            ):
                 raise _not_ours(self._run, name)
             return bytes(found[()]).decode(errors="replace")
 

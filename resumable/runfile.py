@@ -155,7 +155,10 @@ class RunFile:
     def finished(self) -> bool:
         """Every position is done or failed and ``finish`` has run."""
         with opened(self.path, os.O_RDONLY) as fd:
-            return read_at(fd, 1, self.header.offsets["finished"]) == b"\1"
+            if read_at(fd, 1, self.header.offsets["finished"]) != b"\1":
+                return False
+        # The byte alone could be an accident: the status must agree.
+        return sum(self.counts()) == self.size
 
     def scan(self, size: int | None = None) -> Iterator[tuple[int, Array, Array]]:
         """Go through the status window by window.

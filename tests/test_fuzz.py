@@ -30,7 +30,7 @@ from resumable.header import MAGIC
 from resumable.runfile import RunFile
 
 SIZE = 60
-SUITE, LONG = 150, 20_000
+SUITE, LONG = 120, 5_000
 
 
 class Moody(rs.Process):
@@ -175,6 +175,8 @@ def assert_accident_is_survived(base, changes):
     claimed, claimed_failed, values = looked_at(base.path)
     assert claimed.tolist() == done.tolist()
     assert claimed_failed.tolist() == failed.tolist()
+    ended = base.part_of(changed, "finished")[0] == 1
+    assert rs.open(base.path).status.finished == (ended and (done | failed).all())
     expected = np.where(done, rows, np.nan)
     np.testing.assert_array_equal(values["mean"], expected)
 
