@@ -9,6 +9,7 @@ two documents differ. Nothing here reads or writes a file.
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime as dt
 import enum
 import functools
@@ -335,22 +336,27 @@ def _find_source_text(cls: type) -> str | None:
 
 
 def _class_text(cls: type) -> str:
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        # A class of a notebook: ``__main__`` has no file there, but its methods know
-        # the cell they were typed into.
-        for value in vars(cls).values():
-            code = getattr(inspect.unwrap(value), "__code__", None)
-            if code is None:
-                continue
-            lines = linecache.getlines(code.co_filename)
-            for node in ast.walk(ast.parse("".join(lines))):
-                if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
-                    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                    if first <= code.co_firstlineno <= (node.end_lineno or 0):
-                        return "".join(lines[first - 1 : node.end_lineno])
-        raise
+    codes = [getattr(inspect.unwrap(v), "__code__", None) for v in vars(cls).values()]
+    methods = [code for code in codes if code is not None]
+    found = ""
+    with contextlib.suppress(OSError, TypeError):
+        lines, first = inspect.getsourcelines(cls)
+        found, own = "".join(lines), range(first, first + len(lines))
+        if not methods or any(code.co_firstlineno in own for code in methods):
+            return found
+    # Python finds a class by its name, of which there may be two, and none of a
+    # notebook, where ``__main__`` has no file. Its methods know where they come from.
+    for code in methods:
+        lines = linecache.getlines(code.co_filename)
+        for node in ast.walk(ast.parse("".join(lines))):
+            if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                    return "".join(lines[first - 1 : node.end_lineno])
+    if not found:
+        msg = f"no source text of {cls.__qualname__}"
+        raise OSError(msg)
+    return found
 
 
 def at_margin(text: str) -> str:

@@ -37,6 +37,7 @@ failures, sessions                      the text is lost, no status
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
@@ -280,6 +281,30 @@ def test_an_edited_class_without_a_version_starts_anew(scan, caplog):
     assert calls == list(range(60))
     np.testing.assert_array_equal(results["mean"], 2 * left["mean"][...])
     assert f"Edited was edited since {left.path.name}" in caplog.text
+
+
+def test_two_classes_of_one_name_are_two_computations(scan, tmp_path, monkeypatch):
+    """A class that is defined again, or on two branches, has a text of its own."""
+    text = """
+import resumable as rs
+
+class Twice(rs.Process):
+    outputs = {"x": rs.Output()}
+    def unit_computation(self, spectrum):
+        return spectrum.min()
+
+First = Twice
+
+class Twice(rs.Process):
+    outputs = {"x": rs.Output()}
+    def unit_computation(self, spectrum):
+        return spectrum.max()
+"""
+    (tmp_path / "twice_defined.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("twice_defined")
+
+    assert module.First(scan).identity != module.Twice(scan).identity
 
 
 CLASSES = {
