@@ -18,10 +18,11 @@ import h5py
 import numpy as np
 
 from resumable import disk
-from resumable.errors import TargetError
+from resumable.errors import DeclarationError, SourceError, TargetError
 from resumable.header import (
     FAILURE_DTYPE,
     FAILURE_ROWS,
+    HEADER_LIMIT,
     SESSION_DTYPE,
     SESSION_ROWS,
     Header,
@@ -30,6 +31,7 @@ from resumable.header import (
 from resumable.positions import WINDOW, runs
 from resumable.runfile import RunFile
 from resumable.shield import new_hdf5
+from resumable.source import check_storage, understood
 from resumable.units import format_bytes
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ _USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
 _LONGEST_INDEX = 1 << 20
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
+#: Larger ancillary datasets of a USID source are not copied.
+_LARGEST_ANCILLARY = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ def give_birth(
     ------
     TargetError
         The folder cannot be written, or the disk has no room; nothing is left.
+    DeclarationError
+        Parameters and labels are too long for the header.
     """
     temporary = path.with_name(f".{path.stem}.birth")
     try:
@@ -209,7 +215,15 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         file_bytes=10**19,
         user_block=10**9,
     )
-    user_block = max(4096, 1 << (len(widest.to_bytes()) - 1).bit_length())
+    header_bytes = len(widest.to_bytes())
+    if header_bytes > HEADER_LIMIT:
+        msg = (
+            f"parameters and labels take {format_bytes(header_bytes)} of text, more "
+            f"than the {format_bytes(HEADER_LIMIT)} there are for them; give long "
+            "lists as arrays, or as inputs"
+        )
+        raise DeclarationError(msg)
+    user_block = max(4096, 1 << (header_bytes - 1).bit_length())
     header = dataclasses.replace(header, user_block=user_block)
     with new_hdf5(
         path,
@@ -282,8 +296,9 @@ def _describe(group: h5py.Group, birth: Birth, reader: Reader, folder: Path) -> 
     if reader.has_data:
         _link_source(group, reader.ref, folder)
     _add_axes(group, birth.outputs, reader)
-    if reader.has_data and _is_usid(reader):
-        _add_usid(group, birth.outputs, reader.dataset)
+    positions = _usid_positions(reader) if reader.has_data else {}
+    if positions:
+        _add_usid(group, birth.outputs, positions)
 
 
 def _link_source(group: h5py.Group, ref: SourceRef, folder: Path) -> None:
@@ -340,22 +355,42 @@ def _free_name(group: h5py.Group, name: str) -> str:
     return name
 
 
-def _is_usid(reader: Reader) -> bool:
-    attributes = reader.dataset.attrs
-    references = (*_USID_ANCILLARIES, *_USID_SPECTROSCOPIC)
-    return (
-        reader.dataset.ndim == 2
-        and reader.ref.position_axes == (0,)
-        and all(isinstance(attributes.get(n), h5py.Reference) for n in references)
-    )
+def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
+    """Return the ancillary datasets of a USID source, none of any other source."""
+    source = reader.dataset
+    if source.ndim != 2 or reader.ref.position_axes != (0,):
+        return {}
+    found = {}
+    with contextlib.suppress(SourceError), understood(str(reader.ref)):
+        for name in (*_USID_ANCILLARIES, *_USID_SPECTROSCOPIC):
+            kind = source.attrs.get_id(name).dtype
+            if h5py.check_ref_dtype(kind) is not h5py.Reference:
+                return {}
+            found[name] = source.file[source.attrs[name]]
+        positions = {name: found[name] for name in _USID_ANCILLARIES}
+        for name, ancillary in positions.items():
+            # They are copied whole, so they must be what the names say.
+            if (
+                not isinstance(ancillary, h5py.Dataset)
+                or ancillary.ndim != 2
+                or len(ancillary) != len(source)
+                or ancillary.dtype.kind not in "iuf"
+                or ancillary.nbytes > _LARGEST_ANCILLARY
+            ):
+                return {}
+            check_storage(ancillary, reader.ref.path, name)
+        return positions
+    return {}
 
 
 def _add_usid(
-    group: h5py.Group, outputs: Mapping[str, Output], source: h5py.Dataset
+    group: h5py.Group,
+    outputs: Mapping[str, Output],
+    positions: Mapping[str, h5py.Dataset],
 ) -> None:
     """Make every 2-D output a USID main dataset, as pyUSID's readers expect it."""
-    for name in _USID_ANCILLARIES:
-        source.file.copy(source.file[source.attrs[name]], group, name)
+    for name, ancillary in positions.items():
+        ancillary.file.copy(ancillary, group, name)
     for name, output in outputs.items():
         simple = output.dtype.names is None and output.dtype.kind in "iufc"
         if output.per != "position" or len(output.shape) != 1 or not simple:

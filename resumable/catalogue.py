@@ -22,6 +22,7 @@ from resumable import disk
 from resumable.birth import target_error
 from resumable.errors import RunBusy, RunFileError
 from resumable.runfile import RunFile, find_runs, try_open
+from resumable.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,10 +206,12 @@ class Claim:
     @staticmethod
     def holder(lock_file: disk.LockFile) -> dict[str, Any]:
         """Who says that she holds a claim; empty when nobody does."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             plain = json.loads(lock_file.read_text())
             if isinstance(plain, dict) and {"pid", "host", "since"} <= plain.keys():
-                return plain
+                return {
+                    n: v if isinstance(v, int) else shown(v) for n, v in plain.items()
+                }
         return {}
 
 

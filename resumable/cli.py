@@ -21,6 +21,7 @@ from resumable.catalogue import busy
 from resumable.errors import NotFinished, ResumableError, near_miss
 from resumable.process import Process
 from resumable.runfile import RunFile
+from resumable.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,14 @@ def _errors_shown() -> Iterator[None]:
 
 def _show_warning(message: Warning | str, *where: Any) -> None:
     """Show a warning without the line of our source that gave it."""
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {shown(message, lines=True)}", err=True)
+
+
+class _Shown(logging.Formatter):
+    """Writes messages without what would steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record), lines=True)
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,9 +59,10 @@ def _show_warning(message: Warning | str, *where: Any) -> None:
 def main(*, verbose: bool) -> None:
     """Resumable computation over the positions of an HDF5 file."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Shown("%(message)s"))
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 class _ClassCommand(click.Command):
@@ -290,7 +299,7 @@ def run(class_: str, source: str, positions: str | None, **given: Any) -> None:
         except NotFinished as stopped:
             # Its message has been logged.
             sys.exit(stopped.code)
-    click.echo(f"{results.path}: {results.status}")
+    click.echo(f"{shown(results.path)}: {results.status}")
 
 
 @main.command(cls=_ClassCommand)
@@ -355,9 +364,10 @@ def remove(run_file: str, *, yes: bool) -> None:
             raise click.ClickException(msg)
         click.echo(report.status_text(found))
         if not yes:
-            click.confirm(f"Delete {found.path} and all results in it?", abort=True)
+            question = f"Delete {shown(found.path)} and all results in it?"
+            click.confirm(question, abort=True)
         found.path.unlink()
-    click.echo(f"deleted {found.path}")
+    click.echo(f"deleted {shown(found.path)}")
 
 
 @main.command()

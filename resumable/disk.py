@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows, experimental
     fcntl = None
+
+# Windows has none of these.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+#: Most that is read of the text of a lock file.
+_TEXT_BYTES = 4096
 
 
 def write_at(fd: int, data: Any, offset: int) -> None:
@@ -93,8 +100,8 @@ def reserve(fd: int, offset: int, size: int) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Bytes a user without privileges can still write in `folder`."""
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize
 
 
 def link_new(temporary: Path, path: Path) -> bool:
@@ -174,8 +181,12 @@ class LockFile:
         if self._fd is not None:
             return try_lock(self._fd, exclusive=exclusive)
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
             try:
+                if os.fstat(fd).st_nlink > 1:
+                    # Ours have one name; what lies under another one is not ours.
+                    msg = f"{self.path.name} is another name of some file; remove it"
+                    raise OSError(errno.EMLINK, msg)
                 if not try_lock(fd, exclusive=exclusive):
                     return False
                 if self._is_current(fd):
@@ -205,7 +216,8 @@ class LockFile:
     def read_text(self) -> str:
         """Return what the holder wrote, or nothing."""
         try:
-            return self.path.read_text(errors="replace")
+            with opened(self.path, os.O_RDONLY) as fd:
+                return read_at(fd, _TEXT_BYTES, 0).decode(errors="replace")
         except OSError:
             return ""
 
@@ -227,10 +239,47 @@ class LockFile:
         self._fd = None
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """Open a regular file, and nothing else: a pipe would make us wait for ever.
+
+    For writing no symbolic link is followed: a planted one would lead us out of the
+    folder that we were told to write to.
+
+    Raises
+    ------
+    OSError
+        With what it is instead, or as the system says.
+    """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= _NO_LINK
+    try:
+        # A pipe opens at once, to be refused.
+        fd = os.open(path, flags | _NO_WAIT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            where = path.readlink()
+            msg = f"{path.name} is a link to {where}; nothing is written through links"
+            raise OSError(errno.ELOOP, msg) from error
+        if error.errno == errno.ENXIO:
+            raise _irregular(path) from error
+        raise
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise _irregular(path)
+
+
+def _irregular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, f"{path.name} is not a regular file")
+
+
 @contextlib.contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a file descriptor for the time of a block."""
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    """Open a regular file, as :func:`open_regular`, for the time of a block."""
+    fd = open_regular(path, flags)
     try:
         yield fd
     finally:
@@ -255,7 +304,7 @@ class OpenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._fd = open_regular(path, os.O_RDWR)
         self._place = _place(self._fd)
         if not try_lock(self._fd, exclusive=False):
             self.close()
@@ -302,5 +351,5 @@ class OpenFile:
 
 def _place(fd: int) -> tuple[int, int]:
     """Tell which file a descriptor is of."""
-    stat = os.fstat(fd)
-    return stat.st_dev, stat.st_ino
+    file = os.fstat(fd)
+    return file.st_dev, file.st_ino

@@ -17,6 +17,7 @@ from resumable.explain import explain
 from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
+from resumable.text import shown
 
 if TYPE_CHECKING:
     from resumable.events import Listener
@@ -99,15 +100,22 @@ def _tidy(recipe: Recipe, run: RunFile) -> None:
 
 
 def _tell_of_left_runs(recipe: Recipe) -> None:
-    """Say which older run is left because the source has changed, and why."""
+    """Say which older run is left because source or class have changed, and why."""
     for candidate in explain(recipe).candidates:
-        sources = ("source.", "inputs.")
-        if candidate.reasons and all(r.startswith(sources) for r in candidate.reasons):
+        reasons, name = candidate.reasons, shown(candidate.path.name)
+        if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
             logger.warning(
                 "the source has changed since %s was computed, so a new run begins "
                 "(%s)",
-                candidate.path.name,
-                candidate.reasons[0],
+                name,
+                reasons[0],
+            )
+        elif len(reasons) == 1 and reasons[0].startswith("version.source_text"):
+            logger.warning(
+                "%s was edited since %s was computed, so a new run begins; declare "
+                "a version to decide yourself which edits change results",
+                type(recipe.process).__name__,
+                name,
             )
 
 
@@ -118,11 +126,7 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
         return
     if not any(run.counts()):
         return  # no row of the older text is there
-    group = Results(run.path).group()
-    try:
-        old = group["source_text"][()].decode() if "source_text" in group else ""
-    finally:
-        group.file.close()
+    old = Results(run.path).source_text
     changed = [
         line
         for line in difflib.unified_diff(
@@ -133,7 +137,8 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     warnings.warn(
         f"{type(recipe.process).__name__} was edited since {run.path.name} was made, "
         f"but version is still {recipe.process.version!r}: its rows stay and further "
-        "ones join them; raise it if results change:\n" + "\n".join(changed[:6]),
+        "ones join them; raise it if results change:\n"
+        + "\n".join(shown(line) for line in changed[:6]),
         ResumableWarning,
         stacklevel=_users_level(),
     )
@@ -147,7 +152,8 @@ def _warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
     example = ""
     if first is not None:
         where = name_of_position(first.position, map_shape)
-        example = f", the first at {where}: {first.exception}: {first.message}"
+        example = f", the first at {where}: {shown(first.exception)}: "
+        example += shown(first.message, lines=True)
     warnings.warn(
         f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
         "results.failures; compute(retry_failed=True), or --retry-failed, tries "

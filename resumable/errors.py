@@ -22,7 +22,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from resumable.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +36,13 @@ EXIT_NOT_FINISHED = 75
 
 class ResumableError(Exception):
     """Base of all errors of the library; catch it to catch them all."""
+
+    #: The message has several lines.
+    _lines: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        # Names and messages in it may come out of a file.
+        return shown(super().__str__(), lines=self._lines)
 
 
 class SourceError(ResumableError, ValueError):
@@ -81,6 +90,8 @@ class UnitFailed(ResumableError, RuntimeError):
         Flat index of a position that failed.
     """
 
+    _lines = True
+
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
         self.position = position
@@ -117,7 +128,7 @@ class NotFinished(SystemExit):
         self.results = results
 
     def __str__(self) -> str:
-        return self.message
+        return shown(self.message)
 
 
 class ResumableWarning(UserWarning):

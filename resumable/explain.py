@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable.identity import differences
+from resumable.text import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +47,13 @@ class Explanation:
     def __str__(self) -> str:
         if not self.candidates:
             return (
-                f"no run of this process on this dataset in {self.folder}; compute() "
-                f"would make one with the identity {self.identity[:8]}"
+                f"no run of this process on this dataset in {shown(self.folder)}; "
+                f"compute() would make one with the identity {self.identity[:8]}"
             )
-        lines = [f"wanted: identity {self.identity[:8]}, in {self.folder}"]
+        lines = [f"wanted: identity {self.identity[:8]}, in {shown(self.folder)}"]
         for candidate in self.candidates:
             verdict = "matches" if candidate.matches else "differs"
-            lines.append(f"{candidate.path.name}: {verdict}")
+            lines.append(f"{shown(candidate.path.name)}: {verdict}")
             lines += [f"    {reason}" for reason in candidate.reasons]
         return "\n".join(lines)
 
@@ -82,8 +83,8 @@ def explain(recipe: Recipe) -> Explanation:
     ]
     for run in shelf.others():
         told = differences(run.header.document, recipe.birth.document)
-        more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
-        candidates.append(
-            Candidate(run.path, False, run.finished, (*told[:_TOLD], *more))
-        )
+        reasons = [shown(reason) for reason in told[:_TOLD]]
+        if len(told) > _TOLD:
+            reasons.append(f"and {len(told) - _TOLD} more")
+        candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
     return Explanation(shelf.identity, shelf.folder, tuple(candidates))

@@ -20,6 +20,8 @@ DIGEST_BYTES = 64 << 20
 _SAMPLES = 64
 #: Parts, of 1 MB mostly, that wait for their digest: bounds the memory.
 _DIGESTS_AT_ONCE = 8
+#: Chunks that are looked up one by one; of more, only those are that were written.
+_MOST_CHUNKS = 1 << 20
 
 
 def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
@@ -102,8 +104,10 @@ def _plain_parts(
         # From the start of a row on, where rows are small: one read, not three.
         row = math.prod(box[1:])
         row = row if row < step else 1
-        spread = np.linspace(0, total - step, _SAMPLES)
-        starts = [int(s) // row * row for s in spread]  # type: ignore[assignment]
+        spread = np.linspace(0, float(total - step), _SAMPLES)
+        # A float can lie beyond the end where there are more than 2^53 elements.
+        last = total - step
+        starts = [min(int(s), last) // row * row for s in spread]  # type: ignore[assignment]
     for start in starts:
         for slab in slabs(start, min(start + step, total), box):
             part = np.empty([s.stop - s.start for s in slab], dataset.dtype)
@@ -118,14 +122,32 @@ def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
     grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
     total, size = math.prod(grid), dataset.id.get_storage_size()
     count = total if full else math.ceil(total * min(1, DIGEST_BYTES / max(1, size)))
-    for index in np.linspace(0, total - 1, count).astype(np.int64):
-        cell = np.unravel_index(index, grid)
-        corner = tuple(int(i) * c for i, c in zip(cell, chunks, strict=True))
+    for corner in _corners(dataset, grid, total, count):
         # A chunk that was never written has no bytes; it reads as fill values.
         if dataset.id.get_chunk_info_by_coord(corner).size:
             skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
             yield repr((corner, skipped_filters)).encode()
             yield stored_bytes
+
+
+def _corners(
+    dataset: h5py.Dataset, grid: tuple[int, ...], total: int, count: int
+) -> Iterator[tuple[int, ...]]:
+    """First element of chunks, in C order: `count` of all, spread evenly."""
+    if count > _MOST_CHUNKS and dataset.id.get_num_chunks() < total // 8:
+        # Hardly any have been written, and the others count for nothing: not each
+        # place of a shape that may be absurd is looked up.
+        written: list[tuple[int, ...]] = []
+        dataset.id.chunk_iter(lambda chunk: written.append(chunk.chunk_offset))
+        written.sort()
+        yield from written[:: total // count]
+        return
+    indices: Any = range(total)
+    if count < total:
+        indices = np.linspace(0, total - 1, count).astype(np.int64)
+    for index in indices:
+        cell = np.unravel_index(index, grid)
+        yield tuple(int(i) * c for i, c in zip(cell, dataset.chunks, strict=True))
 
 
 def _storage(dataset: h5py.Dataset) -> bytes:

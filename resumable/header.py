@@ -5,14 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resumable.disk import read_at
 from resumable.errors import RunFileError
-from resumable.identity import canonical, decode_dtype, encode_dtype
-from resumable.output import Output
+from resumable.identity import (
+    canonical,
+    check_depth,
+    decode_dtype,
+    digest,
+    encode_dtype,
+)
+from resumable.output import Output, declared
+from resumable.positions import MOST_POSITIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +30,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
+#: Most bytes of the header's text.
 HEADER_LIMIT = 1 << 24
+#: Most bytes of what never changes, all of which is digested to open a file.
+STRUCTURE_LIMIT = 1 << 32
+#: Most rows of a table, which is read whole; we write a thousand.
+_MOST_ROWS = 10_000
+#: Most axes of a dataset, in HDF5.
+_MOST_AXES = 32
 #: What to do about a file that cannot be trusted.
 ADVICE = "it is left as it is; use override=True to compute into a new file"
 _DIGEST_LENGTH = 64
@@ -83,7 +99,7 @@ class Header:
     @property
     def size(self) -> int:
         """Number of positions."""
-        return int(np.prod(self.map_shape, dtype=np.int64))
+        return math.prod(self.map_shape)
 
     def extents(self) -> dict[str, tuple[int, int]]:
         """Offset and length in bytes of everything that changes after birth."""
@@ -128,6 +144,11 @@ class Header:
         ------
         RunFileError
             With what is wrong.
+
+        Notes
+        -----
+        The digest keeps accidents out, not malice: whoever writes a file can digest
+        it. So nothing that the text says is used before it has been checked.
         """
         if not block.startswith(MAGIC):
             msg = f"{path} is not a run file: {ADVICE}"
@@ -135,17 +156,19 @@ class Header:
         rest = block[len(MAGIC) :]
         claimed, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]
         body = body[: body.find(b"\n")]
-        if hashlib.sha256(body).hexdigest().encode() != claimed:
+        whole = rest[_DIGEST_LENGTH : _DIGEST_LENGTH + 1] == b"\n"
+        if not whole or hashlib.sha256(body).hexdigest().encode() != claimed:
             msg = f"{path} is damaged, its header does not match its checksum: {ADVICE}"
             raise RunFileError(msg)
         try:
             plain = json.loads(body)
-            if plain["format"] > FORMAT:
+            if _whole(plain["format"]) > FORMAT:
                 msg = (
                     f"{path} has format {plain['format']}, and this version reads up "
                     f"to {FORMAT}: install a newer resumable-hdf5 to use it"
                 )
                 raise RunFileError(msg)
+            _check(plain, body)
             header = cls(
                 identity=plain["identity"],
                 document=plain["document"],
@@ -162,11 +185,51 @@ class Header:
                 user_block=plain["user_block"],
                 source=plain["source"],
             )
+            header._check_document()
             header.check_extents(path)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            msg = f"{path} is damaged, its header makes no sense ({error!r}): {ADVICE}"
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            reason = _brief(error)
+            msg = f"{path} is damaged, its header makes no sense ({reason}): {ADVICE}"
+            raise RunFileError(msg) from error
+        except RecursionError as error:
+            msg = f"{path} is damaged, its header is nested too deep: {ADVICE}"
             raise RunFileError(msg) from error
         return header
+
+    def _check_document(self) -> None:
+        """Refuse a header whose parts contradict the document of its identity.
+
+        Raises
+        ------
+        DeclarationError, ValueError, KeyError
+        """
+        outputs, document = declared(self.outputs, "the header"), self.document
+        _hold(
+            digest(document) == self.identity,
+            "the identity is not that of the document",
+        )
+        _hold(
+            document["outputs"] == {n: o.identity() for n, o in outputs.items()},
+            "the outputs are not those of the document",
+        )
+        source, axes = document["source"], document["position_axes"]
+        # None is the length of an axis that can grow.
+        lengths = (
+            [source["positions"]]
+            if "positions" in source
+            else [source["shape"][axis] for axis in axes]
+        )
+        _hold(
+            len(lengths) == len(self.map_shape)
+            and all(
+                n in (None, m) for n, m in zip(lengths, self.map_shape, strict=True)
+            ),
+            "the map is not that of the document",
+        )
+        _hold(self.size <= MOST_POSITIONS, f"it has {self.size:,} positions")
+        for output in outputs.values():
+            axes_of_output = len(self.map_shape) + len(output.shape)
+            _hold(axes_of_output <= _MOST_AXES, f"it has {axes_of_output} axes")
 
     def check_extents(self, path: Path) -> None:
         """Refuse parts that overlap, or lie outside of the file or in the header.
@@ -175,7 +238,7 @@ class Header:
         ------
         RunFileError
         """
-        previous = self.user_block
+        previous, changing = self.user_block, 0
         for offset, length in sorted(self.extents().values()):
             if offset < previous or offset + length > self.file_bytes:
                 msg = (
@@ -184,6 +247,85 @@ class Header:
                 )
                 raise RunFileError(msg)
             previous = offset + length
+            changing += length
+        rest = self.file_bytes - self.user_block - changing
+        if rest > STRUCTURE_LIMIT:
+            msg = (
+                f"{path} has {rest:,} bytes that are no results, more than "
+                f"{STRUCTURE_LIMIT:,}: {ADVICE}"
+            )
+            raise RunFileError(msg)
+
+
+def _hold(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    # Neither True, which is an int, nor 1.0.
+    if type(value) is not int or value < least:
+        msg = f"{value!r:.40} is not a whole number from {least}"
+        raise ValueError(msg)
+    return value
+
+
+def _shape(value: Any) -> None:
+    _hold(isinstance(value, list) and len(value) <= _MOST_AXES, "a shape is too long")
+    for length in value:
+        _whole(length, 1)
+
+
+def _text(value: Any) -> None:
+    if not isinstance(value, str):
+        msg = f"{value!r:.40} is not text"
+        raise TypeError(msg)
+
+
+def _check(plain: dict[str, Any], body: bytes) -> None:
+    """Refuse a header of the wrong types, before anything is made of it.
+
+    Raises
+    ------
+    IdentityError, ValueError, KeyError, TypeError
+    """
+    check_depth(plain)
+    # One text for one header: no key twice, no NaN, nothing else that json would
+    # read and we would not write.
+    _hold(canonical(plain).encode() == body, "it is not in canonical form")
+    for name in ("identity", "structure"):
+        _hold(
+            re.fullmatch("[0-9a-f]{64}", plain[name]) is not None,
+            f"{name} is no digest",
+        )
+    # One group at the root: HDF5 takes no other name for a way through the file.
+    group = plain["group"]
+    _hold(re.fullmatch("/[^/\0]+", group) is not None, "the group has no plain name")
+    _hold(group not in ("/.", "/.."), "the group has no plain name")
+    _shape(plain["map_shape"])
+    _hold(len(plain["map_shape"]) > 0, "it has no position axes")
+    _hold(sorted(plain["order"]) == sorted(plain["outputs"]), "order is not of outputs")
+    for offset in plain["offsets"].values():
+        _whole(offset)
+    for name in ("failures", "sessions"):
+        _hold(_whole(plain["rows"][name], 1) <= _MOST_ROWS, f"{name} is too long")
+    _whole(plain["file_bytes"])
+    user_block = _whole(plain["user_block"], 512)
+    header_bytes = len(MAGIC) + _DIGEST_LENGTH + 1 + len(body) + 1
+    _hold(
+        user_block & (user_block - 1) == 0 and user_block >= header_bytes,
+        f"{user_block} is not the size of a user block",
+    )
+    source = plain["source"]
+    _text(source["source"])
+    _text(source["contents"] or "")
+    _text(source.get("text", ""))
+    _whole(source["length"], 1)
+
+
+def _brief(error: Exception) -> str:
+    """Name an error without all that a file may have put into its message."""
+    return f"{type(error).__name__}: {error!s:.200}"
 
 
 def _output_to_json(output: Output) -> dict[str, Any]:
@@ -198,7 +340,10 @@ def _output_to_json(output: Output) -> dict[str, Any]:
 
 
 def _output_from_json(plain: dict[str, Any]) -> Output:
+    _shape(plain["shape"])
+    _text(plain["units"] or "")
     dtype = decode_dtype(plain["dtype"])
+    _hold(2 * dtype.itemsize == len(plain["fill"]), "the fill value has another size")
     fill = np.frombuffer(bytes.fromhex(plain["fill"]), dtype)[0]
     return Output(
         plain["shape"],

@@ -9,6 +9,7 @@ two documents differ. Nothing here reads or writes a file.
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime as dt
 import enum
 import functools
@@ -17,6 +18,7 @@ import inspect
 import json
 import linecache
 import math
+import re
 import textwrap
 import weakref
 from pathlib import PurePath
@@ -31,16 +33,47 @@ if TYPE_CHECKING:
 
 #: Raised when the same value would be encoded differently. Part of the document.
 SCHEMA = 1
+#: Lists and dicts of a document may lie in each other this deep: whoever compares
+#: two of them recurses as deep.
+DEEPEST = 200
 
 
 def digest(document: dict[str, Any]) -> str:
-    """sha256 of a document's canonical JSON, 64 hexadecimal digits."""
+    """sha256 of a document's canonical JSON, 64 hexadecimal digits.
+
+    Raises
+    ------
+    IdentityError
+        It is nested too deep.
+    """
+    check_depth(document)
     return hashlib.sha256(canonical(document).encode()).hexdigest()
 
 
 def canonical(document: Any) -> str:
     """Write plain JSON in its one canonical form: sorted, compact, ASCII."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def check_depth(document: Any) -> None:
+    """Refuse plain JSON that is nested deeper than what compares it can recurse.
+
+    Raises
+    ------
+    IdentityError
+    """
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    msg = f"lists and dicts lie in each other more than {DEEPEST} deep; flatten them"
+    raise IdentityError(msg)
 
 
 @functools.singledispatch
@@ -197,8 +230,18 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def decode_dtype(document: Any) -> np.dtype[Any]:
-    """Read what :func:`encode_dtype` wrote."""
+    """Read what :func:`encode_dtype` wrote, and nothing else that numpy would take.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        It is no dtype, or one of Python objects.
+    """
     if isinstance(document, str):
+        # numpy would also read "O", a list with commas, or a repetition.
+        if not re.fullmatch(r"[<>|][a-zA-NP-Z][0-9]{1,10}(\[\w{1,20}\])?", document):
+            msg = f"{document!r} is not a dtype of fixed size"
+            raise ValueError(msg)
         return np.dtype(document)
     if isinstance(document, dict):
         names = [name for name, _ in document["fields"]]
@@ -293,22 +336,27 @@ def _find_source_text(cls: type) -> str | None:
 
 
 def _class_text(cls: type) -> str:
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        # A class of a notebook: ``__main__`` has no file there, but its methods know
-        # the cell they were typed into.
-        for value in vars(cls).values():
-            code = getattr(inspect.unwrap(value), "__code__", None)
-            if code is None:
-                continue
-            lines = linecache.getlines(code.co_filename)
-            for node in ast.walk(ast.parse("".join(lines))):
-                if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
-                    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                    if first <= code.co_firstlineno <= (node.end_lineno or 0):
-                        return "".join(lines[first - 1 : node.end_lineno])
-        raise
+    codes = [getattr(inspect.unwrap(v), "__code__", None) for v in vars(cls).values()]
+    methods = [code for code in codes if code is not None]
+    found = ""
+    with contextlib.suppress(OSError, TypeError):
+        lines, first = inspect.getsourcelines(cls)
+        found, own = "".join(lines), range(first, first + len(lines))
+        if not methods or any(code.co_firstlineno in own for code in methods):
+            return found
+    # Python finds a class by its name, of which there may be two, and none of a
+    # notebook, where ``__main__`` has no file. Its methods know where they come from.
+    for code in methods:
+        lines = linecache.getlines(code.co_filename)
+        for node in ast.walk(ast.parse("".join(lines))):
+            if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                    return "".join(lines[first - 1 : node.end_lineno])
+    if not found:
+        msg = f"no source text of {cls.__qualname__}"
+        raise OSError(msg)
+    return found
 
 
 def at_margin(text: str) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _GOLDEN = (5**0.5 - 1) / 2
 #: Positions looked at in one go; a multiple of 8. Bounds the memory of a scan.
 WINDOW = 1 << 20
+#: Most positions of a source or a run: a bitmap of them is 2 GB.
+MOST_POSITIONS = 1 << 34
 
 
 class PositionSet:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable import machine
 from resumable.errors import SourceError
 from resumable.fingerprint import digest, is_filtered, slabs
 from resumable.identity import encode_dtype
 from resumable.plan import Geometry
-from resumable.positions import runs
-from resumable.source import check_usable, find_dataset, open_file
+from resumable.positions import MOST_POSITIONS, runs
+from resumable.source import check_storage, open_dataset, understood
+from resumable.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
 _GAP_BYTES = 64 << 10
 #: Most that is read in one go only to pick rows from it.
 _SEGMENT_BYTES = 4 << 20
+#: Larger coordinates of an axis are not copied into the run file.
+LARGEST_SCALE_BYTES = 64 << 20
+_MOST_SCALES = 100
+_LONGEST_UNIT = 1000
 
 
 class Reader:
@@ -40,20 +48,21 @@ class Reader:
 
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
-        self._file: h5py.File | None = None
+        self._open = contextlib.ExitStack()
         if ref.path:
-            self._file = open_file(ref.path)
-            self.dataset = find_dataset(self._file, ref.path, ref.dataset)
-            try:
-                check_usable(self.dataset, ref.path)
-            except SourceError:
-                self.close()
-                raise
+            with contextlib.ExitStack() as stack:
+                self.dataset = stack.enter_context(open_dataset(ref.path, ref.dataset))
+                self._open = stack.pop_all()
             self.dtype: np.dtype[Any] = self.dataset.dtype
         else:
             self.dataset = None
             self.dtype = np.dtype(np.int64)
-        self.geometry = self._measure()
+        try:
+            self.geometry = self._measure()
+            self._check_limits()
+        except SourceError:
+            self.close()
+            raise
 
     def __enter__(self) -> Reader:
         return self
@@ -63,9 +72,7 @@ class Reader:
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._open.close()
 
     @property
     def has_data(self) -> bool:
@@ -100,6 +107,33 @@ class Reader:
             position_first=axes == tuple(range(len(axes))),
         )
 
+    def _check_limits(self) -> None:
+        """Refuse more positions, or larger chunks, than memory can hold.
+
+        Raises
+        ------
+        SourceError
+        """
+        size, available = self.geometry.size, machine.available_memory()
+        # Of all positions there are a few bitmaps, each of size / 8 bytes.
+        most = min(MOST_POSITIONS, 2 * available)
+        if size > most:
+            msg = (
+                f"{self.ref} has {size:,} positions; this machine can keep track of "
+                f"{most:,}. Choose other position_axes, or compute a part of it"
+            )
+            raise SourceError(msg)
+        if self.geometry.indivisible:
+            chunk_bytes = math.prod(self.dataset.chunks) * self.dtype.itemsize
+            if 2 * chunk_bytes > available:
+                msg = (
+                    f"{self.ref} has compressed chunks of {format_bytes(chunk_bytes)}, "
+                    f"which HDF5 unpacks whole; {format_bytes(available)} of memory "
+                    "are available, twice that of a chunk is needed: store it in "
+                    "smaller chunks"
+                )
+                raise SourceError(msg)
+
     def empty(self, rows: int) -> Array:
         """Return an array for the data of `rows` positions, not initialised."""
         return np.empty((rows, *self.geometry.spectrum_shape), self.dtype)
@@ -115,10 +149,20 @@ class Reader:
             Which positions of the span to read.
         out : ndarray, shape (number of members, *spectrum_shape)
             Where to, in order.
+
+        Raises
+        ------
+        SourceError
+            HDF5 cannot read them: the source is damaged, or its disk.
         """
-        if len(out) == len(members):
-            self.read_span(start, start + len(members), out)
-            return
+        stop = start + len(members)
+        with understood(f"{self.ref}, somewhere in positions {start} to {stop - 1},"):
+            if len(out) == len(members):
+                self.read_span(start, stop, out)
+            else:
+                self._gather(start, members, out)
+
+    def _gather(self, start: int, members: Array, out: Array) -> None:
         filled = 0
         for first, last in self._segments(members):
             inside = members[first:last]
@@ -128,10 +172,23 @@ class Reader:
                     start + first, start + last, out[filled : filled + count]
                 )
             else:
-                rows = self.empty(last - first)
-                self.read_span(start + first, start + last, rows)
-                out[filled : filled + count] = rows[inside]
+                part = out[filled : filled + count]
+                try:
+                    rows = self.empty(last - first)
+                    self.read_span(start + first, start + last, rows)
+                    part[...] = rows[inside]
+                except OSError:
+                    # What lies between may be what cannot be read.
+                    self._pick(start + first, inside, part)
             filled += count
+
+    def _pick(self, start: int, members: Array, out: Array) -> None:
+        """Read the members and nothing between them."""
+        filled = 0
+        for first, last in runs(members).tolist():
+            rows = out[filled : filled + last - first]
+            self.read_span(start + first, start + last, rows)
+            filled += last - first
 
     def _segments(self, members: Array) -> Iterator[tuple[int, int]]:
         """Join runs of members that lie close, so that each is one read."""
@@ -213,7 +270,8 @@ class Reader:
         if length is not None:
             box[self.ref.position_axes[0]] = length
         prefix_counts = length is not None or self.growable
-        return digest(self.dataset, tuple(box), stored=not prefix_counts, full=full)
+        with understood(str(self.ref)):
+            return digest(self.dataset, tuple(box), stored=not prefix_counts, full=full)
 
     def scales(self) -> Mapping[int, tuple[str, Array, str]]:
         """Coordinates of the position axes, where the source has them.
@@ -222,18 +280,38 @@ class Reader:
         -------
         dict
             Number of the position axis -> (name, values, units), from the
-            dataset's dimension scales.
+            dataset's dimension scales. Those that cannot be read, or are larger
+            than 64 MB, are left out: results do not depend on them.
         """
         found: dict[int, tuple[str, Array, str]] = {}
         if self.dataset is None:
             return found
         for number, axis in enumerate(self.ref.position_axes):
-            for scale in self.dataset.dims[axis].values():
-                length = self.dataset.shape[axis]
-                if scale.shape == (length,) and scale.dtype.kind in "iuf":
+            with contextlib.suppress(SourceError), understood(str(self.ref)):
+                scale = self._scale(axis)
+                if scale is not None:
                     name = str(scale.name or "").rsplit("/", 1)[-1]
-                    units = scale.attrs.get("units", "")
-                    text = units.decode() if isinstance(units, bytes) else str(units)
-                    found[number] = (name, scale[...], text)
-                    break
+                    found[number] = (name, scale[...], _units(scale))
         return found
+
+    def _scale(self, axis: int) -> h5py.Dataset | None:
+        """Return the first scale of an axis that has a number for each position."""
+        for scale in itertools.islice(self.dataset.dims[axis].values(), _MOST_SCALES):
+            numbers = (
+                scale.shape == (self.dataset.shape[axis],) and scale.dtype.kind in "iuf"
+            )
+            if numbers and scale.nbytes <= LARGEST_SCALE_BYTES:
+                check_storage(scale, self.ref.path, str(scale.name))
+                return scale
+        return None
+
+
+def _units(scale: h5py.Dataset) -> str:
+    """Return the unit of a scale, empty when it is not a short text."""
+    if "units" not in scale.attrs:
+        return ""
+    if scale.attrs.get_id("units").get_storage_size() > _LONGEST_UNIT:
+        return ""
+    units = scale.attrs["units"]
+    text = units.decode(errors="replace") if isinstance(units, bytes) else units
+    return text if isinstance(text, str) and len(text) <= _LONGEST_UNIT else ""

@@ -12,6 +12,7 @@ from resumable.errors import RunFileError
 from resumable.positions import name_of_position
 from resumable.results import Status
 from resumable.runfile import RunFile, find_runs
+from resumable.text import shown
 from resumable.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out rows in columns, with rich where it is installed."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     try:
         import rich.box
         import rich.console
@@ -67,7 +69,7 @@ def list_runs(folder: Path) -> str:
             ]
         )
     if not rows:
-        return f"no runs in {folder}"
+        return f"no runs in {shown(folder)}"
     return table(["run", "process", "status", "written"], rows)
 
 
@@ -84,7 +86,7 @@ def _when(seconds: float) -> str:
 def status_text(run: RunFile) -> str:
     """Tell how far a run is; also while it is computed."""
     state = Status(run)
-    lines = [f"{run.path.name}: {_state(run)}, {state}"]
+    lines = [f"{shown(run.path.name)}: {_state(run)}, {state}"]
     holder = busy(run)
     if holder:
         lines.append(
@@ -119,11 +121,11 @@ def show_text(run: RunFile) -> str:
     document = header.document
     parts = [
         status_text(run),
-        f"  file        {run.path} ({format_bytes(run.path.stat().st_size)})",
-        f"  source      {header.source.get('source', '')}",
+        f"  file        {shown(run.path)} ({format_bytes(run.path.stat().st_size)})",
+        f"  source      {shown(header.source['source'])}",
         f"  identity    {header.identity}",
-        f"  version     {json.dumps(document.get('version'))}",
-        "  parameters  " + json.dumps(document.get("parameters", {})),
+        f"  version     {shown(json.dumps(document.get('version')))}",
+        "  parameters  " + shown(json.dumps(document.get("parameters", {}))),
         "",
         table(
             ["output", "shape", "dtype", "units", "per"],

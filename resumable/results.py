@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import html
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.errors import RunFileError
+from resumable.header import ADVICE
 from resumable.runfile import Failure, RunFile, Session
+from resumable.text import as_html, shown
 
 if TYPE_CHECKING:
     import h5py
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from resumable.output import Output
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: Longer source text of a class is not honest, and comparing it takes for ever.
+_LONGEST_SOURCE_TEXT = 1 << 20
 
 
 class Status:
@@ -142,15 +149,78 @@ class ResultArray:
             )
             raise SourceError(msg)
         header = self._run.header
+        with (
+            contextlib.closing(_open_group(self._run).file) as file,
+            _understood(self._run),
+        ):
+            _check_place(self._run, file, self.name)
         return str(self._run.path), f"{header.group}/{self.name}", header.identity
 
     def __repr__(self) -> str:
-        units = f", {self.units}" if self.units else ""
-        return f"<{self.name}: {self.shape} {self.dtype}{units}>"
+        units = f", {shown(self.units)}" if self.units else ""
+        return f"<{self.name}: {self.shape} {shown(self.dtype)}{units}>"
 
 
 def _names_fields(key: Any) -> bool:
     return isinstance(key, list) and bool(key) and isinstance(key[0], str)
+
+
+def _open_group(run: RunFile) -> h5py.Group:
+    """Open the results group; a link in its place is not followed."""
+    import h5py
+
+    name = run.header.group
+    with contextlib.ExitStack() as stack, _understood(run):
+        file = stack.enter_context(h5py.File(run.path, "r"))
+        link = file.get(name, getlink=True)
+        if isinstance(link, h5py.HardLink) and isinstance(file[name], h5py.Group):
+            stack.pop_all()
+            return file[name]
+    raise _not_ours(run, name)
+
+
+@contextlib.contextmanager
+def _understood(run: RunFile) -> Iterator[None]:
+    """Turn what h5py raises about a structure that makes no sense into our error."""
+    try:
+        yield
+    except RunFileError:
+        raise
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        msg = f"{run.path} is damaged, HDF5 cannot read it ({error}): {ADVICE}"
+        raise RunFileError(msg) from error
+
+
+def _own_dataset(run: RunFile, file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset whose bytes lie in this file, without following a link."""
+    import h5py
+
+    if isinstance(file.get(name, getlink=True), h5py.HardLink):
+        found = file[name]
+        properties = isinstance(found, h5py.Dataset) and found.id.get_create_plist()
+        # Neither virtual, nor filtered, nor with its bytes in some other file.
+        if (
+            properties
+            and properties.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
+            and not properties.get_external_count()
+        ):
+            return found
+    raise _not_ours(run, name)
+
+
+def _check_place(run: RunFile, file: h5py.File, name: str) -> None:
+    """Refuse an output that is not for HDF5 what it is for us."""
+    path, output = f"{run.header.group}/{name}", run.header.outputs[name]
+    found = _own_dataset(run, file, path)
+    lead = run.header.map_shape if output.per == "position" else ()
+    place = found.id.get_offset(), found.shape
+    if place != (run.header.offsets[name], (*lead, *output.shape)):
+        raise _not_ours(run, path)
+
+
+def _not_ours(run: RunFile, name: str) -> RunFileError:
+    msg = f"{run.path} is damaged, its {name} is not what it was made with: {ADVICE}"
+    return RunFileError(msg)
 
 
 class Results(Mapping[str, ResultArray]):
@@ -254,11 +324,40 @@ class Results(Mapping[str, ResultArray]):
     def group(self) -> h5py.Group:
         """Open the results group with h5py, read-only; close its ``.file`` after use.
 
-        Pending rows are not hidden there: look at ``completed_positions``.
-        """
-        import h5py
+        Pending rows are not hidden there: look at ``completed_positions``. What you
+        open in it may be a link to another file, which h5py follows; ``source`` is.
 
-        return h5py.File(self.path, "r")[self._run.header.group]
+        Raises
+        ------
+        RunFileError
+            The group is not a part of this file.
+        """
+        return _open_group(self._run)
+
+    @property
+    def source_text(self) -> str:
+        """Source text of the class as it was when the run was made, or empty.
+
+        Raises
+        ------
+        RunFileError
+            What is there is no text of an honest size.
+        """
+        with (
+            contextlib.closing(_open_group(self._run).file) as file,
+            _understood(self._run),
+        ):
+            name = f"{self._run.header.group}/source_text"
+            if name not in file:
+                return ""
+            found = _own_dataset(self._run, file, name)
+            if (
+                found.dtype.kind != "S"
+                or found.shape
+                or found.nbytes > _LONGEST_SOURCE_TEXT
+            ):
+                raise _not_ours(self._run, name)
+            return bytes(found[()]).decode(errors="replace")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Results) and other.path == self.path
@@ -268,18 +367,18 @@ class Results(Mapping[str, ResultArray]):
 
     def __repr__(self) -> str:
         outputs = ", ".join(repr(array) for array in self.values())
-        return f"<Results {self.path.name}: {self.status}; {outputs}>"
+        return f"<Results {shown(self.path.name)}: {self.status}; {outputs}>"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{array.shape}</td>"
-            f"<td>{html.escape(str(array.dtype))}</td>"
-            f"<td>{html.escape(array.units or '')}</td></tr>"
+            f"<tr><td>{as_html(name)}</td><td>{array.shape}</td>"
+            f"<td>{as_html(array.dtype)}</td>"
+            f"<td>{as_html(array.units or '')}</td></tr>"
             for name, array in self.items()
         )
         failures = "".join(
-            f"<tr><td>{f.position}</td><td>{html.escape(f.exception)}</td>"
-            f"<td>{html.escape(f.message)}</td></tr>"
+            f"<tr><td>{f.position}</td><td>{as_html(f.exception)}</td>"
+            f"<td>{as_html(f.message)}</td></tr>"
             for f in self.failures[:5]
         )
         if failures:
@@ -288,8 +387,7 @@ class Results(Mapping[str, ResultArray]):
                 f"<th>message</th></tr>{failures}</table>"
             )
         return (
-            f"<div><b>{html.escape(self.path.name)}</b><br>"
-            f"{html.escape(str(self.status))}"
+            f"<div><b>{as_html(self.path.name)}</b><br>{as_html(self.status)}"
             "<table><tr><th>output</th><th>shape</th><th>dtype</th><th>units</th></tr>"
             f"{rows}</table>{failures}</div>"
         )

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 
+#: Times are before the year 6325: later ones, and those that are not finite, come
+#: from damage.
+_LATEST = float(1 << 37)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
     """A position whose computation raised."""
@@ -138,15 +143,22 @@ class RunFile:
         return self._map(name, np.dtype(np.uint8), (header.extents()[name][1],))
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        return np.memmap(
-            self.path, dtype, "r", offset=self.header.offsets[name], shape=shape
-        )
+        try:
+            return np.memmap(
+                self.path, dtype, "r", offset=self.header.offsets[name], shape=shape
+            )
+        except (OSError, ValueError) as error:
+            msg = f"{self.path} was moved or cut since it was opened ({error})"
+            raise RunFileError(msg) from error
 
     @property
     def finished(self) -> bool:
         """Every position is done or failed and ``finish`` has run."""
         with opened(self.path, os.O_RDONLY) as fd:
-            return read_at(fd, 1, self.header.offsets["finished"]) == b"\1"
+            if read_at(fd, 1, self.header.offsets["finished"]) != b"\1":
+                return False
+        # The byte alone could be an accident: the status must agree.
+        return sum(self.counts()) == self.size
 
     def scan(self, size: int | None = None) -> Iterator[tuple[int, Array, Array]]:
         """Go through the status window by window.
@@ -241,11 +253,18 @@ class RunFile:
     def sessions(self) -> list[Session]:
         """Return the sessions that worked on this run, the oldest first."""
         table = np.array(self.array("sessions"))
-        return [_session(row.tolist()) for row in table[table["start"] > 0]]
+        used = _is_time(table["start"])
+        return [_session(row.tolist()) for row in table[used]]
+
+
+def _is_time(seconds: Any) -> Any:
+    """Return where times are such that a calendar can show."""
+    return (seconds > 0) & (seconds < _LATEST)
 
 
 def _session(row: tuple[Any, ...]) -> Session:
     start, end, host, pid, engine, workers, computed, failed = row
+    end = end if _is_time(end) else 0.0
     names = [text.decode(errors="replace") for text in (host, engine)]
     return Session(start, end, names[0], pid, names[1], workers, computed, failed)
 
@@ -262,7 +281,7 @@ def find_runs(folder: Path, pattern: str) -> list[RunFile | RunFileError]:
     """Open the run files of a folder by name; the bad ones as errors."""
     found: list[RunFile | RunFileError] = []
     for path in sorted(folder.glob(pattern)):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
+        with contextlib.suppress(OSError), opened(path, os.O_RDONLY) as fd:
+            if read_at(fd, len(MAGIC), 0) == MAGIC:
                 found.append(try_open(path))
     return found

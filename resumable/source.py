@@ -6,11 +6,13 @@ Source files are opened with mode ``"r"``, always.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import operator
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,16 @@ import numpy as np
 from resumable.errors import SourceError, near_miss
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Links, or virtual datasets within each other, that are followed to a dataset:
+#: beyond a cycle HDF5 ends with the whole process.
+_MOST_STEPS = 16
+#: Compounds within each other, and bytes of one element, that a source may have.
+_DEEPEST_TYPE = 32
+_LARGEST_ELEMENT = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,9 +107,7 @@ def refer(
             f"Results, or a number of positions, not a {type(source).__name__}"
         )
         raise SourceError(msg)
-    with open_file(path) as file:
-        found = find_dataset(file, path, dataset)
-        check_usable(found, path)
+    with open_dataset(path, dataset) as found:
         normal = _normal_axes(axes, found.shape, f"{path}::{dataset}")
         # The name as typed: behind a link to another file it would be a name there.
         return SourceRef(path, dataset, normal, upstream=upstream)
@@ -129,7 +138,7 @@ def _of_text(text: str, same_file: str) -> tuple[str, str]:
         msg = f"{text!r} names no file; write 'file.h5::/dataset'"
         raise SourceError(msg)
     if not dataset.strip("/"):
-        names = ", ".join(_names(path)[:5]) if Path(path).exists() else ""
+        names = _listed(_names(path)) if Path(path).exists() else ""
         msg = f"{text!r} names no dataset; write '{path}::/dataset'"
         raise SourceError(f"{msg} (there are {names})" if names else msg)
     return path, "/" + dataset.strip("/")
@@ -162,6 +171,11 @@ def open_file(path: str) -> h5py.File:
         near = [p.name for p in where.parent.iterdir()] if where.parent.is_dir() else []
         msg = f"there is no file {path}" + near_miss(where.name, near)
         raise SourceError(msg)
+    if not where.is_file():
+        # A pipe would make us wait for ever, a device has no end.
+        kind = "is a folder" if where.is_dir() else "is not a regular file"
+        msg = f"{path} {kind}; a source is an HDF5 file"
+        raise SourceError(msg)
     try:
         # No chunk cache: blocks are read once, and an uncompressed chunk that is
         # not cached is read only as far as it is needed.
@@ -170,33 +184,127 @@ def open_file(path: str) -> h5py.File:
         msg = f"{path} is open for writing in another program; close it there first"
         raise SourceError(msg) from error
     except OSError as error:
-        kind = "is a folder" if where.is_dir() else "cannot be read as HDF5"
-        msg = f"{path} {kind} ({error})"
+        msg = f"{path} cannot be read as HDF5 ({error})"
+        raise SourceError(msg) from error
+
+
+@contextlib.contextmanager
+def open_dataset(path: str, name: str) -> Iterator[h5py.Dataset]:
+    """Open a dataset that can be read position by position; close its file after.
+
+    Raises
+    ------
+    SourceError
+        What is wrong with the file or the dataset.
+    """
+    with open_file(path) as file:
+        found = find_dataset(file, path, name)
+        check_usable(found, path)
+        yield found
+
+
+@contextlib.contextmanager
+def understood(where: str) -> Iterator[None]:
+    """Turn what h5py raises about a damaged or odd file into an error of ours.
+
+    Raises
+    ------
+    SourceError
+    """
+    try:
+        yield
+    except SourceError:
+        raise
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        msg = f"{where} cannot be read ({type(error).__name__}: {error})"
         raise SourceError(msg) from error
 
 
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     """Return a dataset of an open file, or an error that names the nearest."""
+    with understood(f"{path}::{name}"):
+        _check_links(file, path, name)
     try:
         found = file[name]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         names = _names(path)
         hint = near_miss(name, names) or (
-            f"; it has {', '.join(names[:5])}" if names else "; it has no datasets"
+            f"; it has {_listed(names)}" if names else "; it has no datasets"
         )
         msg = f"{path} has no dataset {name}{hint}"
         raise SourceError(msg) from error
     if not isinstance(found, h5py.Dataset):
         inside = [n for n in _names(path) if n.startswith(name.rstrip("/") + "/")]
-        hint = f"; inside it are {', '.join(inside[:5])}" if inside else ""
+        hint = f"; inside it are {_listed(inside)}" if inside else ""
         msg = f"{path}::{name} is a {type(found).__name__.lower()}, not a dataset{hint}"
         raise SourceError(msg)
     return found
 
 
+def _listed(names: list[str]) -> str:
+    """Name a few, none of them at a length that hides the rest."""
+    return ", ".join(n if len(n) <= 80 else f"{n[:77]}..." for n in names[:5])
+
+
+def _check_links(
+    file: h5py.File, path: str, name: str, steps: int = _MOST_STEPS
+) -> None:
+    """Refuse a way to a dataset that HDF5 would not come back from.
+
+    HDF5 opens whatever an external link names: of a pipe it waits for ever.
+    """
+    if not steps:
+        msg = f"{path} has no dataset {name}: it leads over too many links"
+        raise SourceError(msg)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    group: Any = file
+    for number, part in enumerate(parts):
+        link = isinstance(group, h5py.Group) and group.get(part, getlink=True)
+        if not link:
+            return
+        rest = "/".join(parts[number + 1 :])
+        if isinstance(link, h5py.SoftLink):
+            # Relative to the group that the link lies in.
+            here = "" if link.path.startswith("/") else "/".join(parts[:number])
+            _check_links(file, path, f"{here}/{link.path}/{rest}", steps - 1)
+            return
+        if isinstance(link, h5py.ExternalLink):
+            for other in _lying_at(link.filename, Path(path).parent)[:1]:
+                with open_file(str(other)) as linked:
+                    inside = f"{link.path}/{rest}"
+                    _check_links(linked, str(other), inside, steps - 1)
+            return
+        group = group[part]
+
+
+def _lying_at(name: str, folder: Path) -> list[Path]:
+    """Return what is where HDF5 looks for a file that another one names."""
+    places = [
+        folder / name,
+        Path(name),
+        folder / Path(name).name,
+        Path(Path(name).name),
+    ]
+    return [place for place in dict.fromkeys(places) if place.exists()]
+
+
 def check_usable(dataset: h5py.Dataset, path: str) -> None:
-    """Refuse what cannot be read position by position, before anything is read."""
+    """Refuse what cannot be read position by position, before anything is read.
+
+    Raises
+    ------
+    SourceError
+        What it is, or what is missing.
+    """
     where = f"{path}::{dataset.name}"
+    with understood(where):
+        # First: to tell the shape of a virtual dataset, HDF5 may open its parts.
+        check_storage(dataset, path, where)
+        _check_shape_and_type(dataset, where)
+        _load_filters(dataset, where)
+
+
+def _check_shape_and_type(dataset: h5py.Dataset, where: str) -> None:
     if not dataset.shape:
         msg = f"{where} is a single value; a source needs an axis that counts positions"
         raise SourceError(msg)
@@ -215,33 +323,96 @@ def check_usable(dataset: h5py.Dataset, path: str) -> None:
             "axis of their own"
         )
         raise SourceError(msg)
-    if dataset.is_virtual:
-        _check_parts(dataset, Path(path).parent, where)
-    _load_filters(dataset, where)
+    if dataset.dtype.itemsize > _LARGEST_ELEMENT:
+        msg = (
+            f"{where} has elements of {dataset.dtype.itemsize:,} bytes, more than "
+            f"{_LARGEST_ELEMENT:,}"
+        )
+        raise SourceError(msg)
+    if not _is_shallow(dataset.dtype, _DEEPEST_TYPE):
+        msg = f"{where} has compounds within each other more than {_DEEPEST_TYPE} deep"
+        raise SourceError(msg)
 
 
-def _check_parts(dataset: h5py.Dataset, folder: Path, where: str) -> None:
-    """Check that the parts of a virtual dataset are there.
+def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:
+    names = dtype.base.names or ()
+    return bool(levels) and all(_is_shallow(dtype.base[n], levels - 1) for n in names)
 
-    HDF5 shows fill values where one is missing: wrong, and silently.
+
+def check_storage(
+    dataset: h5py.Dataset, path: str, where: str, way: tuple[Any, ...] = ()
+) -> None:
+    """Check that the other files that hold a dataset's data are there, and files.
+
+    HDF5 shows fill values where a part of a virtual dataset is missing: wrong, and
+    silently. It waits for ever for a pipe, and a virtual dataset that contains
+    itself ends the whole process.
+
+    Raises
+    ------
+    SourceError
+        What is missing, or no file, or goes round in a circle.
     """
-    parts = collections.defaultdict(set)
-    for part in dataset.virtual_sources():
-        # A pattern stands for files that may come later.
-        if "%" not in part.file_name + part.dset_name:
-            parts[part.file_name].add(part.dset_name)
-    for name, datasets in parts.items():
-        lying = folder / name
-        missing: Any = lying
-        if name == ".":
-            missing = [d for d in datasets if d not in dataset.file]
-        elif lying.exists():
-            with h5py.File(lying, "r") as file:
-                missing = [f"{lying}::{d}" for d in datasets if d not in file]
-        if missing:
-            first = missing[0] if isinstance(missing, list) else missing
-            msg = f"{where} is virtual and its part {first} is missing"
+    folder = Path(path).parent
+    for name, _, _ in dataset.external or ():
+        lying = _lying_at(name, folder)
+        if not lying or not all(place.is_file() for place in lying):
+            kind = "is not a regular file" if lying else "is missing"
+            msg = f"{where} has its data in {name}, which {kind}"
             raise SourceError(msg)
+    if not dataset.is_virtual:
+        return
+    place = (os.path.realpath(path), h5py.h5o.get_info(dataset.id).addr)
+    if place in way or len(way) == _MOST_STEPS:
+        msg = f"{where} is virtual and is a part of itself; HDF5 cannot read it"
+        raise SourceError(msg)
+    parts = {(part.file_name, part.dset_name) for part in dataset.virtual_sources()}
+    for file_name, group in itertools.groupby(sorted(parts), operator.itemgetter(0)):
+        names = [name for _, name in group]
+        for other in _files_of_part(file_name, path, where):
+            with open_file(str(other)) as file:
+                for name in _datasets_of_part(file, names, f"{other}", where):
+                    inner = find_dataset(file, str(other), name)
+                    check_storage(inner, str(other), where, (*way, place))
+
+
+def _files_of_part(name: str, path: str, where: str) -> list[Path]:
+    """Return the files that a part of a virtual dataset names."""
+    if name == ".":
+        return [Path(path)]
+    folder = Path(path).parent
+    if "%" in name:
+        # A pattern of numbers: it stands for files that may come later as well.
+        pattern = _numbered(str(folder / name))
+        places = (folder / name).parent
+        near = sorted(places.iterdir()) if places.is_dir() else []
+        return [other for other in near if pattern.fullmatch(str(other))]
+    lying = folder / name
+    if not lying.exists():
+        msg = f"{where} is virtual and its part {lying} is missing"
+        raise SourceError(msg)
+    return [lying]
+
+
+def _numbered(pattern: str) -> re.Pattern[str]:
+    """Return what matches the names that a pattern of HDF5 stands for."""
+    return re.compile(re.escape(pattern).replace("%b", r"\d+").replace("%%", "%"))
+
+
+def _datasets_of_part(
+    file: h5py.File, names: list[str], path: str, where: str
+) -> Iterator[str]:
+    """Go through the datasets that parts of a virtual dataset name in a file."""
+    for name in names:
+        if "%" in name:
+            pattern = _numbered(f"/{name.strip('/')}")
+            yield from filter(pattern.fullmatch, _names(path))
+        else:
+            _check_links(file, path, name)
+            if name not in file:
+                msg = f"{where} is virtual and its part {path}::{name} is missing"
+                raise SourceError(msg)
+            yield name
 
 
 def _type_name(dataset: h5py.Dataset) -> str:

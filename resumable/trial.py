@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import html
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from resumable.batch import Computer
 from resumable.decision import make_plan
 from resumable.errors import PlanError
 from resumable.recipe import Options
+from resumable.text import as_html
 from resumable.units import format_seconds
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Trial:
         return figure
 
     def _repr_html_(self) -> str:
-        text = f"<pre>{html.escape(str(self))}</pre>"
+        text = f"<pre>{as_html(self, lines=True)}</pre>"
         with contextlib.suppress(ImportError):
             import base64
             import io

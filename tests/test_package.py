@@ -47,6 +47,7 @@ LAYERS = [
     {"disk", "machine", "output", "plan", "recipe"},
     {"forks", "identity", "positions", "units"},
     {"errors"},
+    {"text"},
 ]
 # A child that launch has started goes over to pool for good; it never returns.
 HAND_OVERS = {("launch", "pool")}
@@ -61,7 +62,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"recipe", "units"}
+PURE |= {"recipe", "text", "units"}
 
 
 def name_of(path):

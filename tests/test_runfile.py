@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import resumable as rs
+from resumable import identity
 from resumable.header import FAILURE_ROWS, MAGIC, SESSION_DTYPE, SESSION_ROWS, Header
 from resumable.ledger import Ledger
 from resumable.output import Output
@@ -163,7 +164,7 @@ DAMAGES = {
     ),
     "overlap": (lambda p: rewritten(p, overlapping), "parts overlap or lie outside"),
     "outside": (lambda p: rewritten(p, outside), "parts overlap or lie outside"),
-    "negative": (lambda p: rewritten(p, negative), "parts overlap or lie outside"),
+    "negative": (lambda p: rewritten(p, negative), "not a whole number from 0"),
     "nonsense": (
         lambda p: rewritten(p, lambda plain: plain.pop("rows")),
         "makes no sense",
@@ -219,16 +220,24 @@ def test_override_computes_beside_a_bad_run_file(bad):
 def test_header_comes_back_as_it_was_written():
     """Every field of the header survives being written and read, in order."""
     compound = np.dtype([("a", "<f4"), ("b", ">i2", (3,)), ("c", "S5")])
+    outputs = {
+        "z": Output((2, 3), ">f4", units="µV", labels=("x", "y", "z"), fill=-1),
+        "a": Output((), compound),
+        "s": Output((), "i8", per="run"),
+    }
+    document = {
+        "process": "Größe",
+        "parameters": {"x": {"float": "nan"}},
+        "outputs": {name: output.identity() for name, output in outputs.items()},
+        "position_axes": [2, 0],
+        "source": {"shape": [4, 9, None]},
+    }
     header = Header(
-        identity="ab" * 32,
-        document={"process": "Größe", "parameters": {"x": {"float": "nan"}}},
+        identity=identity.digest(document),
+        document=document,
         group="/data-Größe_000",
         map_shape=(3, 4),
-        outputs={
-            "z": Output((2, 3), ">f4", units="µV", labels=("x", "y", "z"), fill=-1),
-            "a": Output((), compound),
-            "s": Output((), "i8", per="run"),
-        },
+        outputs=outputs,
         offsets={"z": 10_000, "a": 20_000, "s": 30_000}
         | {"completed_positions": 31_000, "failed_positions": 32_000}
         | {"failures": 40_000, "sessions": 200_000, "finished": 400_000},
