@@ -28,6 +28,7 @@ from resumable.plan import Plan
 from resumable.process import Process
 from resumable.results import Results
 from resumable.results import open_results as open
+from resumable.verify import verify
 
 __version__ = "0.1.0"
 
@@ -52,4 +53,5 @@ __all__ = [
     "WorkerDied",
     "map",
     "open",
+    "verify",
 ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib
-import importlib.util
 import logging
 import sys
 import warnings
@@ -13,21 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import cloudpickle
 import param
 
 from resumable import __version__, report
 from resumable.catalogue import busy
-from resumable.errors import NotFinished, ResumableError, near_miss
+from resumable.classes import find_class
+from resumable.errors import NotFinished, ResumableError
 from resumable.process import Process
 from resumable.runfile import RunFile
+from resumable.verify import verify as verify_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _EPILOG = (
-    "Exit codes: 0 done (failed positions are counted in a warning), 1 an error, "
-    "2 wrong usage, 75 not finished: run the same command again to go on."
+    "Exit codes: 0 done (failed positions are counted in a warning) or sound, 1 an "
+    "error or not sound, 2 wrong usage, 75 not finished: run the same command again to "
+    "go on."
 )
 
 
@@ -63,7 +63,7 @@ class _ClassCommand(click.Command):
         name = next((arg for arg in args if _names_class(arg)), None)
         if name is not None:
             with _errors_shown():
-                ctx.meta["class"] = _load_class(name)
+                ctx.meta["class"] = _class_named(name)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -78,59 +78,11 @@ def _names_class(text: str) -> bool:
     return ":" in text and "::" not in text and not text.startswith("-")
 
 
-def _load_class(text: str) -> type[Process]:
-    """Import ``FILE.py:Class`` or ``package.module:Class``."""
-    where, _, name = text.rpartition(":")
-    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Process)):
-        names = [
-            key
-            for key, value in vars(module).items()
-            if isinstance(value, type)
-            and issubclass(value, Process)
-            and value is not Process
-        ]
-        there = ", ".join(names) or "none"
-        msg = (
-            f"{where} has no Process {name!r}{near_miss(name, names)} (it has {there})"
-        )
-        raise click.ClickException(msg)
-    return found
-
-
-def _load_module(name: str) -> Any:
-    sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        msg = f"{name} cannot be imported: {error}"
-        raise click.ClickException(msg) from error
-
-
-def _load_file(path: Path) -> Any:
-    if not path.exists():
-        near = (
-            [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        )
-        msg = f"there is no file {path}{near_miss(path.name, near)}"
-        raise click.ClickException(msg)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        msg = f"{path} cannot be imported"
-        raise click.ClickException(msg)
-    # Modules beside the file are found, as when Python runs it.
-    sys.path.insert(0, str(path.parent.resolve()))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
-        raise click.ClickException(msg) from error
-    # Workers get the class itself: by name they might find another module.
-    cloudpickle.register_pickle_by_value(module)
-    return module
+def _class_named(text: str) -> type[Process]:
+    """Import the class that was typed; modules of this folder are found."""
+    if ".py:" not in text:
+        sys.path.insert(0, "")
+    return find_class(text, Process)
 
 
 class _Literal(click.ParamType):  # type: ignore[type-arg]
@@ -339,6 +291,25 @@ def show(run_file: str) -> None:
     """Show all about a run: identity, outputs, sessions, failures."""
     with _errors_shown():
         click.echo(report.show_text(RunFile(Path(run_file))))
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--class", "class_", metavar="FILE.py:CLASS", help="What computed it.")
+@click.option("--sample", default=20, help="Positions to compute again; default 20.")
+@click.option("--all", "everything", is_flag=True, help="Compute all of them again.")
+@click.option("--source", help="Where the source is now, if it has moved.")
+def verify(run_file: str, class_: str | None, **given: Any) -> None:
+    """Check a run file, and compute some rows of it again.
+
+    Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
+    """
+    with _errors_shown():
+        cls = _class_named(class_) if class_ else None
+        found = verify_run(run_file, cls, **given)
+    click.echo(str(found))
+    if not found.passed:
+        sys.exit(1)
 
 
 @main.command()

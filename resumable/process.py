@@ -20,6 +20,7 @@ from resumable.errors import (
     ParameterError,
     PlanError,
     ResumableWarning,
+    RunFileError,
     SourceError,
     TargetError,
     near_miss,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from resumable.explain import Explanation
     from resumable.recipe import Recipe
     from resumable.trial import Trial
+    from resumable.verification import Verification
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -87,6 +89,12 @@ class Process(param.Parameterized):
         class is part of the identity instead.
     scratch : int or method of the number of positions
         Bytes of working memory of the computation per position, for the budget.
+    rtol : float
+        How much rows of a block computation may differ when they are computed again,
+        of the largest number in the row. Default 1e-5, a hundred roundings of
+        float32: sums of another batch are added in another order. Where all is done
+        in float64, 1e-12 notices more. Only :meth:`verify` uses it, and it is not
+        part of the identity.
 
     Raises
     ------
@@ -111,6 +119,7 @@ class Process(param.Parameterized):
     version: ClassVar[int | str | None] = None
     outputs: Any = None
     scratch: Any = 0
+    rtol: ClassVar[float] = 1e-5
     _cursor = Cursor()
 
     #: File the class was read from and when that was written, to notice an edit.
@@ -532,6 +541,44 @@ class Process(param.Parameterized):
             "progress": progress,
         }
         return driver.compute(self._recipe(), self._options(positions, options))
+
+    def verify(
+        self, sample: int = 20, everything: bool = False, *, seed: int | None = None
+    ) -> Verification:
+        """Check the run that is there, and compute some of its rows again.
+
+        Parameters
+        ----------
+        sample : int
+            How many positions, chosen at random.
+        everything : bool
+            All of them.
+        seed : int, optional
+            Chooses the sample; default another one each time.
+
+        Returns
+        -------
+        Verification
+            Print it; :func:`resumable.verify` says what is in it.
+
+        Raises
+        ------
+        RunFileError
+            There is no run of this computation, or its file is damaged.
+        """
+        from resumable.verification import verify_run
+
+        results = self.results
+        if results is None:
+            msg = f"there is no run of this in {self._folder} to verify; compute it"
+            raise RunFileError(msg)
+        return verify_run(
+            results.path,
+            lambda _: self,
+            sample=sample,
+            everything=everything,
+            seed=seed,
+        )
 
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
         known = [field.name for field in dataclasses.fields(Options)]
