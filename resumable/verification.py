@@ -27,6 +27,7 @@ from resumable.recipe import begins_with
 from resumable.runfile import RunFile
 from resumable.source import refer
 from resumable.trial import recompute
+from resumable.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,9 +165,8 @@ def _structure(run: RunFile) -> Check:
         wrong.append(f"HDF5 cannot read it ({error})")
     if wrong:
         return Check("structure", False, _few(wrong, "differences", "\n"))
-    words = (
-        f"digests, {size:,} bytes, {len(header.extents())} datasets as HDF5 sees them"
-    )
+    count = len(_datasets(header))
+    words = f"{format_bytes(size)}, digests, {count} datasets as HDF5 sees them"
     return Check("structure", True, words)
 
 
