@@ -16,6 +16,7 @@ from resumable.explain import explain
 from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
+from resumable.sharing import frozen
 
 if TYPE_CHECKING:
     from resumable.recipe import Options, Recipe
@@ -54,7 +55,7 @@ def compute(recipe: Recipe, options: Options) -> Results:
 def _computed(recipe: Recipe, options: Options) -> Results:
     """Compute under the claim, where nobody else can."""
     claim = Claim(recipe.shelf)
-    with claim.held():
+    with claim.held(), frozen(recipe.process):
         # Again: somebody may have computed since we looked.
         plan, run = make_plan(recipe, options)
         if run is not None and plan.action == "return":

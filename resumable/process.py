@@ -7,7 +7,7 @@ import inspect
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import param
@@ -32,10 +32,12 @@ from resumable.reader import Reader
 from resumable.recipe import Options
 from resumable.resolve import file_of, resolve
 from resumable.results import ResultArray, Results
+from resumable.sharing import assign
 from resumable.source import SourceRef, refer
+from resumable.state import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from resumable.explain import Explanation
     from resumable.recipe import Recipe
@@ -192,7 +194,10 @@ class Process(param.Parameterized):
                     ResumableWarning,
                     stacklevel=2,
                 )
-        super().__setattr__(name, value)
+        if name != "name" and name in type(self).param:
+            assign(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _aligned(self, name: str, value: Any) -> SourceRef:
         """Refer to an input and check that it has the source's positions."""
@@ -579,6 +584,53 @@ class Process(param.Parameterized):
             everything=everything,
             seed=seed,
         )
+
+    def state(self) -> dict[str, Any]:
+        """Write down what this is: class, parameters, source, axes, inputs, target.
+
+        Returns
+        -------
+        dict
+            Plain values, for :mod:`json`; :func:`resumable.load` makes the Process of
+            it again, which finds its own run. Names of files are as they were given.
+
+        Raises
+        ------
+        IdentityError
+            A parameter that could not be read back, such as an array that is not the
+            default: of these only a digest is written.
+        """
+        return state_of(self)
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str] | None = None, **keywords: Any) -> Self:
+        """Make the Process that a command line asks for.
+
+        Parameters
+        ----------
+        argv : sequence of str, optional
+            Default the arguments of this program. They are those of ``resumable run``
+            without the ones that say how to compute: ``SOURCE``, ``--target``,
+            ``--input``, ``--axes``, and an option for every parameter.
+        **keywords
+            Arguments of the constructor, parameters too, where the command line says
+            nothing.
+
+        Returns
+        -------
+        Process
+
+        Raises
+        ------
+        SystemExit
+            With code 0 after ``--help``, 2 after a wrong use that is told.
+        ResumableError
+            As the constructor raises.
+        """
+        from resumable.program import process_of_argv
+
+        made: Self = process_of_argv(cls, argv, keywords)
+        return made
 
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
         known = [field.name for field in dataclasses.fields(Options)]

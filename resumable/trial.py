@@ -14,9 +14,12 @@ from resumable.batch import Computer
 from resumable.decision import make_plan
 from resumable.errors import PlanError
 from resumable.recipe import Options
+from resumable.sharing import frozen
 from resumable.units import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resumable.plan import Plan
     from resumable.recipe import Recipe
 
@@ -123,10 +126,7 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
     if not len(flat):
         msg = "no position to test: the selection is empty"
         raise PlanError(msg)
-    computer = Computer(
-        recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
-    )
-    with contextlib.closing(computer):
+    with opened(recipe) as computer:
         spectra, values, seconds = _compute(computer, flat)
     plan, _ = make_plan(recipe, Options())
     shape = recipe.geometry.map_shape
@@ -146,6 +146,20 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
         plan=dataclasses.replace(plan, seconds_per_position=seconds),
         process=recipe.process,
     )
+
+
+@contextlib.contextmanager
+def opened(recipe: Recipe) -> Iterator[Computer]:
+    """Open what computes positions in this process; its parameters stay meanwhile."""
+    with (
+        frozen(recipe.process),
+        contextlib.closing(
+            Computer(
+                recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
+            )
+        ) as computer,
+    ):
+        yield computer
 
 
 def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:

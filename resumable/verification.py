@@ -6,7 +6,6 @@ work: the structure, the status, the sources, the computation, the rows.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import h5py
 import numpy as np
 
 from resumable import identity, machine, state
-from resumable.batch import Computer, describe
+from resumable.batch import describe
 from resumable.catalogue import busy
 from resumable.errors import PlanError, ResumableError, RunFileError, SourceError
 from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
@@ -26,7 +25,7 @@ from resumable.reader import Reader
 from resumable.recipe import begins_with
 from resumable.runfile import RunFile
 from resumable.source import refer
-from resumable.trial import recompute
+from resumable.trial import opened, recompute
 from resumable.units import format_bytes
 
 if TYPE_CHECKING:
@@ -420,10 +419,7 @@ def _rows(
         show=None if everything else False, total=total, initial=0, label="verify"
     )
     try:
-        computer = Computer(
-            recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
-        )
-        with contextlib.closing(computer), bar:
+        with opened(recipe) as computer, bar:
             for flat in _blocks(chosen, rows):
                 _compare(run, flat, recompute(computer, flat), recipe.process, tally)
                 bar.update(tally.count, 0)

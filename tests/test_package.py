@@ -24,9 +24,9 @@ LAYERS = [
     {"lorentz"},
     {"resumable"},
     {"verify"},
-    {"mapping"},
+    {"loading", "mapping", "script"},
     {"process"},
-    {"verification"},
+    {"program", "verification"},
     {"driver", "resolve", "state", "trial"},
     {"explain"},
     {"session"},
@@ -45,7 +45,7 @@ LAYERS = [
     {"ledger", "reader"},
     {"fingerprint", "runfile", "source"},
     {"header"},
-    {"classes", "disk", "machine", "output", "plan", "recipe"},
+    {"classes", "disk", "sharing", "machine", "output", "plan", "recipe"},
     {"identity", "positions", "units"},
     {"errors"},
 ]
@@ -60,7 +60,7 @@ USES_H5PY |= {"verification"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
-FOR_THE_COMMAND = {"cli": {"click"}, "lorentz": {"scipy"}}
+FOR_THE_COMMAND = {"cli": {"click"}, "program": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}

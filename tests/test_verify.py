@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 KIND = np.dtype({"names": ["a", "b"], "formats": ["u1", "f8"], "offsets": [0, 8]})
 LOW = {"low": rs.Output()}
 UNIT = {"low": rs.Output(), "pair": rs.Output(2, "f4", fill=-1)}
-BLOCK = {"sum": rs.Output(), "count": rs.Output(dtype="i4")}
+BLOCK = {"sum": rs.Output(), "count": rs.Output(dtype="i8")}
 SUMMED = {"mean": rs.Output(), "total": rs.Output(per="run")}
 PADDED = {"both": rs.Output(3, KIND), "text": rs.Output(dtype="S4")}
 
@@ -57,11 +57,11 @@ class Block(rs.Process):
 
     def block_computation(self, spectra):
         if set(np.ravel(self.position).tolist()) & set(self.bad):
-            msg = "bad block"
+            msg = f"bad block {self.position}"
             raise ValueError(msg)
         return {
             "sum": spectra @ np.linspace(0, 1, spectra.shape[1]),
-            "count": (spectra > 0).sum(axis=1).astype("i4"),
+            "count": 10**9 + (spectra > 0).sum(axis=1),
         }
 
 
@@ -195,9 +195,9 @@ def test_a_source_that_has_grown(make_file):
 
     with h5py.File(path, "a") as file:
         file["data"][3] = 7
-    found = rs.verify(short)
-    assert not found.passed
-    assert "source.contents" in check(found, "source").words
+    for found in (rs.verify(short), rs.verify(short, Unit)):
+        assert not found.passed
+        assert "source.contents" in check(found, "source").words
 
 
 def test_a_function_that_was_mapped(scan):
@@ -374,6 +374,26 @@ def test_a_status_that_claims_a_pending_row_is_noticed(scan):
     assert "hold another value of 'low' (44)" in check(found, "rows").words
 
 
+def test_the_failure_that_is_told_is_the_one_that_is_new(scan):
+    """A position that failed before and fails again is not to blame."""
+    process = Block(scan, bad=[40, 45])
+    path = process.compute(engine="serial").path
+    put(path, offset(path, "completed_positions", 45), b"\1")
+
+    words = check(process.verify(everything=True), "rows").words
+
+    assert "1 done positions raise now (45): ValueError: bad block [45]" in words
+
+
+def test_a_name_in_a_file_is_opened_only_when_it_is_a_file(run, scan):
+    """A pipe of that name would be waited for, for ever."""
+    source = Path(scan.partition("::")[0])
+    source.unlink()
+    os.mkfifo(source)
+
+    assert check(rs.verify(run[1]), "source").passed is None
+
+
 def test_the_bits_of_a_nan_count(make_file):
     """NaNs of other payloads are other rows in a unit computation."""
     source = make_file(data=np.full((5, 2), np.nan)) + "::/data"
@@ -458,6 +478,7 @@ def test_the_full_digest_sees_what_the_samples_miss(make_file):
         Unit(f"{path}::/data", fingerprint=kind).compute(engine="serial")
         for kind in ("full", "sample")
     )
+    assert rs.verify(full).passed
     with h5py.File(path, "a") as file:
         # Between two of 64 samples of 1 MB of 84 MB.
         row, column = divmod(131072 + 20000, 1 << 20)
@@ -528,7 +549,7 @@ def test_rows_of_a_block_within_rtol_pass_and_others_do_not(scan):
 
     Strict.__name__ = "Block"
     assert not rs.verify(path, Strict, everything=True).passed
-    put(path, offset(path, "count", 6), b"\x7f")
+    flip(path, offset(path, "count", 6))
     assert "another value of 'count' (6)" in str(process.verify(everything=True))
 
 
