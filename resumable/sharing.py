@@ -62,7 +62,7 @@ def share(*processes_and_name: Any) -> None:
     --------
     ``rs.share(fit, background, "half_width")``
     """
-    *processes, name = processes_and_name
+    *processes, name = processes_and_name or [None]
     if len(processes) < 2 or not isinstance(name, str):
         msg = 'share takes two Processes or more and a name: share(a, b, "half_width")'
         raise ParameterError(msg)
@@ -138,16 +138,14 @@ def _try_all(members: Sequence[Any], name: str, value: Any) -> None:
 
 
 def _check_parameter(process: Any, name: str) -> None:
-    known = [n for n in process.param if n != "name"] if _has_values(process) else []
+    known = []
+    if isinstance(process, param.Parameterized):
+        known = [n for n in process.param if n != "name"]
     if name not in known:
         what = type(process).__name__
         listed = f" (there are {', '.join(known)})" if known else ""
         msg = f"{what} has no parameter {name!r}{near_miss(name, known)}{listed}"
         raise ParameterError(msg)
-
-
-def _has_values(process: Any) -> bool:
-    return isinstance(process, param.Parameterized)
 
 
 def _given(process: Any) -> set[str]:
