@@ -12,7 +12,7 @@ from resumable import identity
 from resumable.errors import DeclarationError, IdentityError
 from resumable.output import Output
 from resumable.process import Process
-from resumable.state import decode, inputs_of_run, source_of_run
+from resumable.state import check_document, decode, inputs_of_run, source_of_run
 
 #: Begins the version of a function that declares none.
 _TEXT = "text "
@@ -120,6 +120,7 @@ def process_of_run(
     IdentityError
         One of its parameters cannot be read back from the run file.
     """
+    check_document(run)
     header, document = run.header, run.header.document
     name = getattr(function, "__name__", type(function).__name__)
     if name != document["process"]:

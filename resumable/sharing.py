@@ -163,5 +163,4 @@ def _bound(process: Any, name: str) -> list[Any]:
     """Return who has a parameter in common, the Process itself included."""
     link = _links(process).get(name)
     members = link.alive() if link else []
-    # A shallow copy has the link of its model and is not bound.
-    return members if any(member is process for member in members) else [process]
+    return [process, *(member for member in members if member is not process)]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _TOLD = 3
 #: Bytes of failed rows that are compared with the fill value at once.
 _AT_ONCE = 1 << 22
+#: What h5py raises about a file that is not as it should be.
+_OF_HDF5 = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 _STATUS = ("completed_positions", "failed_positions")
 
 
@@ -158,9 +160,12 @@ def _structure(run: RunFile) -> Check:
     if identity.digest(header.document) != header.identity:
         wrong.append("its identity is not that of its identity document")
     try:
+        state.check_document(run)
         with h5py.File(run.path, "r") as file:
             wrong += _seen_otherwise(file[header.group], header)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except RunFileError as error:
+        wrong.append(str(error))
+    except (*_OF_HDF5, AttributeError) as error:
         wrong.append(f"HDF5 cannot read it ({error})")
     if wrong:
         return Check("structure", False, _few(wrong, "differences", "\n"))

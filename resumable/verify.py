@@ -36,7 +36,8 @@ def verify(
         a function that was given to :func:`map`. Default: no row is computed again.
         The class that the file names is never imported, nor its text executed.
     source : str, h5py.Dataset or output of Results, optional
-        Where the source is now; default where the run file says it was.
+        Where the source is now; default where the run file says it was. A Process
+        that is given knows its own.
     sample : int
         How many positions to compute again, chosen at random among those that are
         done or failed.

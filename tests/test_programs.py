@@ -576,6 +576,18 @@ def test_a_copy_is_on_its_own(scan, duplicate):
     assert pickle.loads(pickle.dumps(a)).order == 6
 
 
+def test_a_shallow_copy_stays_bound_with_its_model(scan):
+    """It has the model's values, as param has it, also when the model is gone."""
+    a, b = Fit(scan), Fit(scan)
+    rs.share(a, b, "order")
+    other = copy.copy(a)
+    del a
+    gc.collect()
+    other.order = 9
+
+    assert (other.order, b.order) == (9, 9)
+
+
 # Frozen while computing.
 
 

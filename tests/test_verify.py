@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import textwrap
@@ -15,8 +16,10 @@ from click.testing import CliRunner
 from conftest import data_of
 
 import resumable as rs
+from resumable.catalogue import Claim
 from resumable.cli import main
 from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
+from resumable.identity import digest
 from resumable.runfile import RunFile
 
 pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
@@ -435,6 +438,62 @@ def test_a_file_that_is_not_there_and_a_wrong_sample_are_errors(run, tmp_path):
         rs.verify(run[1], sample=2.5)
     with pytest.raises(rs.RunFileError, match="no run of this"):
         Unit(run[0]._source.path + "::/data", gain=9).verify()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"process": 3},
+        {"parameters": None},
+        {"position_axes": ["0"]},
+        {"source": {}},
+        {"source": {"dataset": 7}},
+        {"inputs": {"a": 1}},
+        {"inputs": {"a": {"dataset": "/data", "axes": None}}},
+        None,
+    ],
+    ids=str,
+)
+def test_a_header_that_is_signed_and_makes_no_sense_is_noticed(run, change):
+    """Digests prove that bytes stayed, not that they are ours."""
+    path = run[1]
+    header = RunFile(path).header
+    document = [] if change is None else {**header.document, **change}
+    forged = dataclasses.replace(header, document=document, identity=digest(document))
+    put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
+
+    for cls in (None, Unit):
+        found = rs.verify(path, cls)
+        assert "makes no sense" in check(found, "structure").words
+    with pytest.raises(rs.RunFileError, match="makes no sense"):
+        rs.load(path, Unit)
+
+
+def test_another_identity_and_other_datasets_than_hdf5_sees_are_noticed(run):
+    """The header must agree with its own document and with HDF5."""
+    path = run[1]
+    header = RunFile(path).header
+    start = path.read_bytes()[: header.user_block]
+    for changes, words in (
+        ({"identity": "0" * 64}, "not that of its identity document"),
+        ({"map_shape": (6, 10)}, "low is (60,) float64 in HDF5 and (6, 10) float64"),
+        ({"group": "/nothing"}, "HDF5 cannot read it"),
+    ):
+        forged = dataclasses.replace(header, **changes)
+        put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
+        assert words in check(rs.verify(path), "structure").words
+    put(path, 0, start)
+    assert rs.verify(path).passed
+
+
+def test_a_run_that_is_being_computed_is_checked_as_it_is(run):
+    """Who computes it is said; nobody is disturbed."""
+    process, path = run
+    with Claim(process._recipe().shelf).held():
+        found = rs.verify(path)
+
+    assert found.passed
+    assert f"being computed by process {os.getpid()}" in check(found, "status").words
 
 
 def test_an_edited_source_is_noticed_and_named(run, scan):
