@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ from conftest import data_of
 
 import resumable as rs
 from resumable.catalogue import Claim
+from resumable.classes import find_class
 from resumable.cli import main
 from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
 from resumable.identity import digest
@@ -295,6 +297,46 @@ def test_a_retry_that_was_killed_leaves_a_sound_file(scan):
     assert "session that was killed" in check(found, "status").words
 
 
+KILLED = """
+    import time
+    import resumable as rs
+
+    class Slow(rs.Process):
+        version = 1
+        outputs = {"low": rs.Output()}
+
+        def unit_computation(self, spectrum):
+            time.sleep(0.02)
+            if self.position % 7 == 3:
+                raise ValueError("no fit")
+            return spectrum.min()
+
+    if __name__ == "__main__":
+        Slow("scan.h5::/data").compute(
+            engine="local", workers=2, checkpoint=0.05, progress=False
+        )
+"""
+
+
+def test_a_run_that_was_killed_is_sound(scan, script, tmp_path):
+    """What a kill leaves is not taken for damage, and every marked row is right."""
+    started = script(KILLED, name="slow.py")
+    deadline = time.monotonic() + 60
+    done = 0
+    while done < 10 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        for path in tmp_path.glob("scan-data-Slow-*.h5"):
+            done = rs.open(path).status.done
+    started.kill()
+    started.wait()
+
+    assert 10 <= done < 60
+    found = rs.verify(path, find_class(f"{tmp_path / 'slow.py'}:Slow", rs.Process))
+    sys.modules.pop("slow")
+    assert found.passed, found
+    assert check(found, "rows").passed
+
+
 def test_nothing_is_written(scan, tmp_path):
     """Looking leaves every byte, name and time."""
     results = Unit(scan, bad=[3]).compute(engine="serial")
@@ -506,6 +548,28 @@ def test_an_edited_source_is_noticed_and_named(run, scan):
         assert check(found, "source").passed is False
         assert "source.contents" in check(found, "source").words
         assert check(found, "rows").passed is None
+
+
+def test_a_run_file_that_does_not_say_where_inputs_were(make_file):
+    """Those of earlier versions: an input of the source's file is found all the same."""
+
+    class Difference(rs.Process):
+        version = 1
+        outputs = LOW
+
+        def unit_computation(self, spectrum, back):
+            return spectrum.sum() - back
+
+    path = make_file(data=np.ones((6, 2)), back=np.arange(6.0))
+    process = Difference(f"{path}::/data", inputs={"back": "::/back"})
+    results = process.compute(engine="serial")
+    header = RunFile(results.path).header
+    older = {key: value for key, value in header.source.items() if key != "inputs"}
+    old = dataclasses.replace(header, source=older).to_bytes()
+    put(results.path, 0, old.ljust(header.user_block, b"\0"))
+
+    assert check(whole(results, Difference), "rows").passed
+    assert check(rs.verify(results), "source").passed
 
 
 def test_an_edited_input_is_noticed(make_file):
