@@ -516,7 +516,10 @@ def test_another_identity_and_other_datasets_than_hdf5_sees_are_noticed(run):
     path = run[1]
     header = RunFile(path).header
     start = path.read_bytes()[: header.user_block]
+    one, other = "completed_positions", "failed_positions"
+    swapped = {one: header.offsets[other], other: header.offsets[one]}
     for changes, words in (
+        ({"offsets": header.offsets | swapped}, "lies elsewhere than its header says"),
         ({"identity": "0" * 64}, "not that of its identity document"),
         ({"map_shape": (6, 10)}, "low is (60,) float64 in HDF5 and (6, 10) float64"),
         ({"group": "/nothing"}, "HDF5 cannot read it"),
@@ -551,7 +554,7 @@ def test_an_edited_source_is_noticed_and_named(run, scan):
 
 
 def test_a_run_file_that_does_not_say_where_inputs_were(make_file):
-    """Those of earlier versions: an input of the source's file is found all the same."""
+    """One of an earlier version: inputs of the source's file are found."""
 
     class Difference(rs.Process):
         version = 1
