@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from resumable.explain import Explanation
     from resumable.recipe import Recipe
     from resumable.trial import Trial
-    from resumable.verification import Verification
+    from resumable.verdict import Verification
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

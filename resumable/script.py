@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def main(
-    cls: type[Process], argv: Sequence[str] | None = None, **keywords: Any
+    process_class: type[Process], argv: Sequence[str] | None = None, **keywords: Any
 ) -> NoReturn:
     """Run a Process class as a program, and exit.
 
     Parameters
     ----------
-    cls : type
+    process_class : type
         A subclass of :class:`Process`. Its parameters are options of the program,
         their ``doc`` is the help, and the options of ``resumable run`` are there too.
     argv : sequence of str, optional
@@ -44,5 +44,5 @@ def main(
     """
     from resumable.program import main_of  # click is not for everybody's import
 
-    main_of(cls, argv, keywords)
+    main_of(process_class, argv, keywords)
     raise SystemExit(0)

@@ -1,32 +1,28 @@
 """Checking a run file from end to end, and computing some of it again.
 
-Nothing is written. What is found are :class:`Check` objects in the order of the
-work: the structure, the status, the sources, the computation, the rows.
+Nothing is written. What is found are the checks of a verdict, in the order of the work:
+the structure, the status, the sources, the computation, the rows.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from resumable import identity, machine, state
-from resumable.batch import describe
+from resumable import identity, state
 from resumable.catalogue import busy
+from resumable.comparison import compared, other_bytes
 from resumable.errors import PlanError, ResumableError, RunFileError, SourceError
 from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
-from resumable.plan import fit_memory
-from resumable.positions import PositionSet, name_of_position, windows
-from resumable.progress import progress_bar
+from resumable.positions import windows
 from resumable.reader import Reader
 from resumable.recipe import begins_with
 from resumable.runfile import RunFile
 from resumable.source import refer
-from resumable.trial import opened, recompute
 from resumable.units import format_bytes
+from resumable.verdict import Check, Verification, few, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,64 +30,15 @@ if TYPE_CHECKING:
 
     from resumable.header import Header
     from resumable.output import Output
-    from resumable.recipe import Recipe
     from resumable.source import SourceRef
-    from resumable.trial import Recomputed
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Positions and differences that are named in one check; the others are counted.
-_TOLD = 3
 #: Bytes of failed rows that are compared with the fill value at once.
 _AT_ONCE = 1 << 22
 #: What h5py raises about a file that is not as it should be.
 _OF_HDF5 = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 _STATUS = ("completed_positions", "failed_positions")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    """What: ``structure``, ``status``, ``failures``, ``source``, ``computation``,
-    ``rows``."""
-    passed: bool | None
-    """Whether it is sound; None where it could not be checked."""
-    words: str
-    """What was found, the numbers, and what to do."""
-
-    def __str__(self) -> str:
-        verdict = {True: "ok", False: "FAILED", None: "not checked"}[self.passed]
-        words = "\n".join(map(_printable, self.words.splitlines()))
-        return f"  {self.name:<12}{verdict:<13}" + words.replace("\n", "\n" + " " * 27)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Verification:
-    """What a verification found; print it to read it."""
-
-    path: Path
-    """The run file."""
-    checks: tuple[Check, ...]
-    """In the order of the work."""
-
-    @property
-    def passed(self) -> bool:
-        """Nothing is wrong with what could be checked."""
-        return all(check.passed is not False for check in self.checks)
-
-    def __str__(self) -> str:
-        verdict = "sound" if self.passed else "NOT SOUND"
-        lines = [f"{_printable(str(self.path))}: {verdict}"]
-        return "\n".join([*lines, *map(str, self.checks)])
-
-    __repr__ = __str__
-
-
-def _printable(text: str) -> str:
-    """Names in a stranger's file must not command the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def verify_run(
@@ -168,7 +115,7 @@ def _structure(run: RunFile) -> Check:
     except (*_OF_HDF5, AttributeError) as error:
         wrong.append(f"HDF5 cannot read it ({error})")
     if wrong:
-        return Check("structure", False, _few(wrong, "differences", "\n"))
+        return Check("structure", False, few(wrong, "differences", "\n"))
     count = len(_datasets(header))
     words = f"{format_bytes(size)}, digests, {count} datasets as HDF5 sees them"
     return Check("structure", True, words)
@@ -217,7 +164,7 @@ def _status(run: RunFile) -> Check:
     remarks = [f"{done:,} done, {failed:,} failed, {pending:,} pending"]
     unfilled = _unfilled(run) if failed else []
     if unfilled:
-        text = _positions("failed", unfilled, run, "not the fill value in their rows")
+        text = listed("failed", unfilled, run, "not the fill value in their rows")
         if _retried(run):
             # Rows are written before they are marked: not lost, not damaged.
             remarks.append(f"{text}: tried again by a session that was killed")
@@ -226,7 +173,7 @@ def _status(run: RunFile) -> Check:
     holder = busy(run)
     if holder:
         remarks.append(f"being computed by process {holder['pid']}: checked as it was")
-    return Check("status", not wrong, _few(wrong, "more", "\n") or "; ".join(remarks))
+    return Check("status", not wrong, few(wrong, "more", "\n") or "; ".join(remarks))
 
 
 def _retried(run: RunFile) -> bool:
@@ -245,7 +192,7 @@ def _unfilled(run: RunFile) -> list[int]:
             positions = start + np.flatnonzero(failed)
             for begin in range(0, len(positions), step):
                 chosen = positions[begin : begin + step]
-                found.update(chosen[_other_bytes(rows[chosen], fill)].tolist())
+                found.update(chosen[other_bytes(rows[chosen], fill)].tolist())
     return sorted(found)
 
 
@@ -264,11 +211,11 @@ def _failures(run: RunFile) -> Check:
     stale = positions[(failed[positions] != 1) | (done[positions] == 1)]
     # A later session may have computed them; a killed one never marked them.
     if len(stale) and run.finished and len(run.sessions()) == 1 and not _grows(run):
-        listed = stale.tolist()
-        wrong.append(_positions("described", listed, run, "not marked as failed"))
+        left = stale.tolist()
+        wrong.append(listed("described", left, run, "not marked as failed"))
     described, count = len(run.failures()), run.counts()[1]
     words = f"{described:,} of {count:,} described" if count else "none"
-    return Check("failures", not wrong, _few(wrong, "more", "\n") or words)
+    return Check("failures", not wrong, few(wrong, "more", "\n") or words)
 
 
 def _grows(run: RunFile) -> bool:
@@ -317,14 +264,14 @@ def _computed(
     yield _of_source(run, of_source)
     of_class = [text for text in told if text not in of_source]
     if of_class:
-        yield Check("computation", False, _few(of_class, "differences", "\n"))
+        yield Check("computation", False, few(of_class, "differences", "\n"))
     else:
         name = run.header.document["process"]
         yield Check("computation", True, f"{name}, with these parameters")
     if told or of_source:
         yield Check("rows", None, "not computed again: other rows would come out")
         return
-    yield from _rows(run, recipe, sample, everything, seed)
+    yield from compared(run, recipe, sample, everything, seed)
 
 
 def _source(run: RunFile, source: Any) -> Check:
@@ -334,11 +281,11 @@ def _source(run: RunFile, source: Any) -> Check:
     try:
         found, axes = state.source_of_run(run, source)
         ref = refer(found, axes)
-        told = _compared("source", document["source"], ref, full)
+        told = _differences("source", document["source"], ref, full)
         for name, (value, input_axes) in state.inputs_of_run(run, found).items():
             written = {k: v for k, v in document["inputs"][name].items() if k != "axes"}
             other = refer(value, input_axes, same_file=ref.path)
-            told += _compared(f"inputs.{name}", written, other, full)
+            told += _differences(f"inputs.{name}", written, other, full)
         if not told and not _still_begins(ref, run):
             told = ["source.contents: not what the run was made of"]
     except ResumableError as error:
@@ -348,7 +295,7 @@ def _source(run: RunFile, source: Any) -> Check:
     return _of_source(run, told)
 
 
-def _compared(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
+def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
     with Reader(ref) as reader:
         found = reader.fingerprint(full=full)
     return [f"{name}.{text}" for text in identity.differences(written, found)]
@@ -364,7 +311,7 @@ def _still_begins(ref: SourceRef, run: RunFile) -> bool:
 
 def _of_source(run: RunFile, told: list[str]) -> Check:
     if told:
-        text = "not what the run was made of\n" + _few(told, "differences", "\n")
+        text = "not what the run was made of\n" + few(told, "differences", "\n")
         return Check("source", False, text)
     inputs = len(run.header.document["inputs"])
     digest = "all contents" if run.header.source.get("full") else "fingerprint"
@@ -378,180 +325,3 @@ def _without_class(run: RunFile) -> str:
         f"not computed again, that takes the class: --class FILE.py:{name}, or "
         f"rs.verify(path, {name})"
     )
-
-
-# The rows.
-
-
-@dataclasses.dataclass(slots=True)
-class _Tally:
-    """What became of the positions that were computed again."""
-
-    same: int = 0
-    near: int = 0
-    failed_again: int = 0
-    other: dict[str, list[int]] = dataclasses.field(default_factory=dict)
-    raised: list[int] = dataclasses.field(default_factory=list)
-    example: str = ""
-    mended: list[int] = dataclasses.field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        other = len({p for positions in self.other.values() for p in positions})
-        settled = self.same + self.near + self.failed_again
-        return settled + other + len(self.raised) + len(self.mended)
-
-
-def _rows(
-    run: RunFile, recipe: Recipe, sample: int, everything: bool, seed: int | None
-) -> Iterator[Check]:
-    """Compute positions again, block by block, and compare."""
-    settled = run.select(lambda done, failed: done | failed)
-    chosen = settled if everything else _sampled(settled, sample, seed)
-    total = len(chosen)
-    if not total:
-        yield Check("rows", None, "no position is done" if sample else "none asked for")
-        return
-    rows = fit_memory(
-        recipe.footprint,
-        recipe.geometry,
-        memory=machine.available_memory() // 2,
-        workers=1,
-        local=False,
-    ).rows
-    tally = _Tally()
-    bar = progress_bar(
-        show=None if everything else False, total=total, initial=0, label="verify"
-    )
-    try:
-        with opened(recipe) as computer, bar:
-            for flat in _blocks(chosen, rows):
-                _compare(run, flat, recompute(computer, flat), recipe.process, tally)
-                bar.update(tally.count, 0)
-    except Exception as error:
-        # setup() or the source; what a position raises is kept with it.
-        told = describe(0, error)
-        words = f"computing again raised {told.exception}: {told.message}"
-        yield Check("rows", False, words)
-        return
-    yield _judged(run, tally, len(settled), recipe.process)
-
-
-def _sampled(settled: PositionSet, sample: int, seed: int | None) -> PositionSet:
-    """Choose members at random, each with the same chance."""
-    if sample >= len(settled):
-        return settled
-    ranks = np.random.default_rng(seed).choice(len(settled), sample, replace=False)
-    return PositionSet.of(settled.size, np.array(settled.members_at(np.sort(ranks))))
-
-
-def _blocks(chosen: PositionSet, rows: int) -> Iterator[Array]:
-    for start, stop in chosen.windows():
-        flat = start + np.flatnonzero(chosen.window(start, stop))
-        for begin in range(0, len(flat), rows):
-            yield flat[begin : begin + rows]
-
-
-def _compare(
-    run: RunFile, flat: Array, again: Recomputed, process: Any, tally: _Tally
-) -> None:
-    """Compare a block with what is on disk."""
-    done = run.array("completed_positions")[flat] == 1
-    tally.failed_again += int((~done & again.failed).sum())
-    tally.mended += flat[~done & ~again.failed].tolist()
-    tally.raised += flat[done & again.failed].tolist()
-    for row, error in again.exceptions:
-        if done[row] and not tally.example:
-            told = describe(int(flat[row]), error)
-            tally.example = f"{told.exception}: {told.message}"
-    both = done & ~again.failed
-    bits, wrong = np.zeros(len(flat), bool), np.zeros(len(flat), bool)
-    for name, values in again.values.items():
-        rows = run.array(name).reshape(run.size, *values.shape[1:])[flat]
-        unlike = _other_bytes(rows, values)
-        bits |= unlike
-        if hasattr(process, "block_computation"):
-            unlike = _beyond(rows, values, process.rtol)
-        wrong |= unlike
-        if (both & unlike).any():
-            tally.other.setdefault(name, []).extend(flat[both & unlike].tolist())
-    tally.same += int((both & ~bits).sum())
-    tally.near += int((both & bits & ~wrong).sum())
-
-
-def _judged(run: RunFile, tally: _Tally, settled: int, process: Any) -> Check:
-    lines = []
-    for name, positions in tally.other.items():
-        what = _positions("done", positions, run, f"hold another value of {name!r}")
-        lines.append(what)
-    if tally.raised:
-        what = _positions("done", tally.raised, run, "raise now")
-        lines.append(f"{what}: {tally.example}")
-    wrong = bool(lines)
-    if wrong:
-        lines.append("compute(override=True), or --override, computes all of it anew")
-    parts = [f"{tally.same:,} the same bit for bit"]
-    if hasattr(process, "block_computation"):
-        parts.append(f"{tally.near:,} within rtol={process.rtol:g}")
-    if tally.failed_again:
-        parts.append(f"{tally.failed_again:,} failed again")
-    of = f"{tally.count:,} of {settled:,} positions computed again"
-    lines.insert(0, f"{of}: {', '.join(parts)}")
-    if tally.mended:
-        what = _positions("failed", tally.mended, run, "succeed now")
-        lines.append(f"{what}: retry_failed=True, or --retry-failed, enters them")
-    summaries = [n for n, o in run.header.outputs.items() if o.per == "run"]
-    if summaries:
-        names = ", ".join(summaries)
-        lines.append(f"finish() is not run again: {names} not compared")
-    return Check("rows", not wrong, "\n".join(lines))
-
-
-def _other_bytes(rows: Array, values: Array) -> Array:
-    """Return which rows differ in any bit; what pads a compound does not count."""
-    names = rows.dtype.names
-    if names is not None:
-        parts = [_other_bytes(rows[name], values[name]) for name in names]
-        return functools.reduce(np.logical_or, parts)
-    left, right = (
-        np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1)
-        for a in (rows, values)
-    )
-    return np.asarray((left != right).any(axis=1))
-
-
-def _beyond(rows: Array, values: Array, rtol: float) -> Array:
-    """Return which rows differ by more than `rtol` of the largest number in them.
-
-    Of the largest, because a sum that cancels is small and its error is not.
-    """
-    names = rows.dtype.names
-    if names is not None:
-        parts = [_beyond(rows[name], values[name], rtol) for name in names]
-        return functools.reduce(np.logical_or, parts)
-    if rows.dtype.kind not in "fc":
-        return _other_bytes(rows, values)
-    wide = np.complex128 if rows.dtype.kind == "c" else np.float64
-    left, right = (a.reshape(len(a), -1).astype(wide) for a in (rows, values))
-    with np.errstate(all="ignore"):
-        same = (left == right) | (np.isnan(left) & np.isnan(right))
-        sizes = np.maximum(np.abs(left), np.abs(right))
-        sizes[~np.isfinite(sizes)] = 0
-        near = np.abs(left - right) <= rtol * sizes.max(axis=1, keepdims=True)
-    return np.asarray(~(same | near).all(axis=1))
-
-
-# Words.
-
-
-def _few(lines: list[str], more: str, separator: str) -> str:
-    left = len(lines) - _TOLD
-    return separator.join([*lines[:_TOLD], *([f"and {left} {more}"] * (left > 0))])
-
-
-def _positions(kind: str, positions: list[int], run: RunFile, what: str) -> str:
-    shape = run.header.map_shape
-    names = ", ".join(name_of_position(p, shape) for p in positions[:_TOLD])
-    left = len(positions) - _TOLD
-    more = f" and {left:,} more" if left > 0 else ""
-    return f"{len(positions):,} {kind} positions {what} ({names}{more})"

@@ -13,7 +13,7 @@ from resumable.verification import verify_run
 
 if TYPE_CHECKING:
     from resumable.runfile import RunFile
-    from resumable.verification import Verification
+    from resumable.verdict import Verification
 
 
 def verify(

@@ -846,7 +846,7 @@ def test_the_command_takes_a_source_that_has_moved(fit, tmp_path):
 
 def test_names_in_a_file_do_not_command_the_terminal(run):
     """Control characters of a stranger's file are shown as text."""
-    from resumable.verification import Check
+    from resumable.verdict import Check
 
     text = str(Check("source", False, "there is no file \x1b[2Jx\u202e.h5"))
 
