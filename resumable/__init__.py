@@ -22,12 +22,16 @@ from resumable.errors import (
     UnitFailed,
     WorkerDied,
 )
+from resumable.loading import load
 from resumable.mapping import map_function as map
 from resumable.output import Output
 from resumable.plan import Plan
 from resumable.process import Process
 from resumable.results import Results
 from resumable.results import open_results as open
+from resumable.script import main
+from resumable.sharing import share
+from resumable.verify import verify
 
 __version__ = "0.1.0"
 
@@ -50,6 +54,10 @@ __all__ = [
     "TargetError",
     "UnitFailed",
     "WorkerDied",
+    "load",
+    "main",
     "map",
     "open",
+    "share",
+    "verify",
 ]

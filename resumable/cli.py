@@ -2,65 +2,42 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import importlib
-import importlib.util
 import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import cloudpickle
-import param
 
 from resumable import __version__, report
 from resumable.catalogue import busy
-from resumable.errors import NotFinished, ResumableError, near_miss
+from resumable.classes import find_class
+from resumable.errors import ResumableError
 from resumable.process import Process
-from resumable.runfile import RunFile
-from resumable.text import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_EPILOG = (
-    "Exit codes: 0 done (failed positions are counted in a warning), 1 an error, "
-    "2 wrong usage, 75 not finished: run the same command again to go on."
+from resumable.program import (
+    EPILOG,
+    compute_options,
+    errors_shown,
+    make_process,
+    parameter_options,
+    run_process,
+    show_warning,
+    source_options,
 )
+from resumable.runfile import RunFile
+from resumable.text import Plain, shown
+from resumable.verify import verify as verify_run
 
 
-@contextlib.contextmanager
-def _errors_shown() -> Iterator[None]:
-    """Show the library's errors as one message, without a traceback."""
-    try:
-        yield
-    except ResumableError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _show_warning(message: Warning | str, *where: Any) -> None:
-    """Show a warning without the line of our source that gave it."""
-    click.echo(f"warning: {shown(message, lines=True)}", err=True)
-
-
-class _Shown(logging.Formatter):
-    """Writes messages without what would steer the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record), lines=True)
-
-
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Say what is decided and why.")
 def main(*, verbose: bool) -> None:
     """Resumable computation over the positions of an HDF5 file."""
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = show_warning  # type: ignore[assignment]
     handler = logging.StreamHandler()
-    handler.setFormatter(_Shown("%(message)s"))
+    handler.setFormatter(Plain("%(message)s"))
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler])
 
@@ -71,243 +48,63 @@ class _ClassCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         name = next((arg for arg in args if _names_class(arg)), None)
         if name is not None:
-            with _errors_shown():
-                ctx.meta["class"] = _load_class(name)
+            with errors_shown():
+                ctx.meta["class"] = _class_named(name)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         fixed = super().get_params(ctx)
         if "class" not in ctx.meta:
             return fixed
-        taken = {option for parameter in fixed for option in parameter.opts}
-        return [*fixed[:-1], *_options_of(ctx.meta["class"], taken), fixed[-1]]
+        options = parameter_options(ctx.meta["class"], fixed, {})
+        return [*fixed[:-1], *options, fixed[-1]]
 
 
 def _names_class(text: str) -> bool:
     return ":" in text and "::" not in text and not text.startswith("-")
 
 
-def _load_class(text: str) -> type[Process]:
-    """Import ``FILE.py:Class`` or ``package.module:Class``."""
-    where, _, name = text.rpartition(":")
-    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Process)):
-        names = [
-            key
-            for key, value in vars(module).items()
-            if isinstance(value, type)
-            and issubclass(value, Process)
-            and value is not Process
-        ]
-        there = ", ".join(names) or "none"
-        msg = (
-            f"{where} has no Process {name!r}{near_miss(name, names)} (it has {there})"
-        )
-        raise click.ClickException(msg)
-    return found
+def _class_named(text: str) -> type[Process]:
+    """Import the class that was typed; modules of this folder are found."""
+    if ".py:" not in text:
+        sys.path.insert(0, "")
+    return find_class(text, Process)
 
 
-def _load_module(name: str) -> Any:
-    sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        msg = f"{name} cannot be imported: {error}"
-        raise click.ClickException(msg) from error
-
-
-def _load_file(path: Path) -> Any:
-    if not path.exists():
-        near = (
-            [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        )
-        msg = f"there is no file {path}{near_miss(path.name, near)}"
-        raise click.ClickException(msg)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        msg = f"{path} cannot be imported"
-        raise click.ClickException(msg)
-    # Modules beside the file are found, as when Python runs it.
-    sys.path.insert(0, str(path.parent.resolve()))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
-        raise click.ClickException(msg) from error
-    # Workers get the class itself: by name they might find another module.
-    cloudpickle.register_pickle_by_value(module)
-    return module
-
-
-class _Literal(click.ParamType):  # type: ignore[type-arg]
-    """A Python literal, or text where it is none."""
-
-    name = "value"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        try:
-            return ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            return value
-
-
-def _options_of(cls: type[Process], taken: set[str]) -> list[click.Option]:
-    """Make one option of every parameter of a class."""
-    options = []
-    for name in cls.param:
-        if name == "name":
-            continue
-        parameter = cls.param[name]
-        flag = "--" + name.replace("_", "-")
-        if flag in taken:
-            msg = f"the parameter {name!r} of {cls.__name__} has the name of an option"
-            raise click.ClickException(msg)
-        if isinstance(parameter, param.Boolean):
-            flag = f"{flag}/--no-{flag[2:]}"
-        help_text = f"{parameter.doc or ''} [default: {parameter.default}]".strip()
-        options.append(
-            click.Option(
-                [flag, f"parameter_{name}"],
-                type=_click_type(parameter),
-                default=None,
-                help=help_text,
-            )
-        )
-    return options
-
-
-def _click_type(parameter: Any) -> Any:
-    if isinstance(parameter, param.Boolean):
-        return click.BOOL
-    if isinstance(parameter, param.Integer):
-        return click.INT
-    if isinstance(parameter, param.Number):
-        return click.FLOAT
-    if isinstance(parameter, param.Selector):
-        choices = list(parameter.objects)
-        if all(isinstance(choice, str) for choice in choices):
-            return click.Choice(choices)
-    return click.STRING if isinstance(parameter, param.String) else _Literal()
-
-
-def _process(cls_text: str, source: str, given: dict[str, Any]) -> Process:
-    """Make the Process a command names; `given` is emptied of what it needs."""
+def _chosen_class(text: str) -> type[Process]:
+    """Return the class that was imported while the command line was read."""
     ctx = click.get_current_context()
     if "class" not in ctx.meta:
-        msg = f"{cls_text!r} names no class; write FILE.py:Class or module:Class"
+        msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
         raise click.UsageError(msg)
-    parameters = {
-        key.removeprefix("parameter_"): given.pop(key)
-        for key in list(given)
-        if key.startswith("parameter_")
-    }
-    axes = given.pop("axes")
-    inputs = {}
-    for text in given.pop("inputs"):
-        name, separator, where = text.partition("=")
-        if not separator:
-            msg = f"--input takes NAME=SOURCE, not {text!r}"
-            raise click.UsageError(msg)
-        inputs[name] = where
     cls: type[Process] = ctx.meta["class"]
-    return cls(
-        int(source) if source.isdigit() else source,
-        given.pop("target"),
-        inputs=inputs,
-        position_axes=_numbers(axes, "--axes", "whole numbers, for example 0,1"),
-        **{name: value for name, value in parameters.items() if value is not None},
-    )
+    return cls
 
 
-def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        msg = f"{option} takes {example}, not {text!r}"
-        raise click.UsageError(msg) from error
+def _class_argument() -> click.Argument:
+    return click.Argument(["class_"], metavar="FILE.py:CLASS")
 
 
-def _positions(text: str | None) -> Any:
-    """Read ``5``, ``5,7,9`` or ``0:1000`` or ``::10``."""
-    if text is None:
-        return None
-    example = "5 or 5,7,9 or 0:1000 or ::10"
-    if ":" not in text:
-        return list(_numbers(text, "--positions", example))
-    try:
-        return slice(*(int(part) if part else None for part in text.split(":")))
-    except (ValueError, TypeError) as error:
-        msg = f"--positions takes {example}, not {text!r}"
-        raise click.UsageError(msg) from error
-
-
-def _source_options(function: Any) -> Any:
-    """Add the arguments and options that say what is computed."""
-    for decorate in (
-        click.option(
-            "--axes", default="0", help="Axes that count positions, e.g. 0,1."
-        ),
-        click.option(
-            "--input",
-            "inputs",
-            multiple=True,
-            metavar="NAME=SOURCE",
-            help="A further source, aligned position by position; repeatable.",
-        ),
-        click.option("--target", help="Folder for run files; default the source's."),
-        click.argument("source"),
-        click.argument("class_", metavar="FILE.py:CLASS"),
-    ):
-        function = decorate(function)
-    return function
-
-
-@main.command(cls=_ClassCommand, epilog=_EPILOG)
-@_source_options
-@click.option("--engine", default="auto", help="auto, serial or local.")
-@click.option("--workers", type=int, help="How many; default the usable cores.")
-@click.option("--memory", help="For all processes together, e.g. '2 GB'.")
-@click.option("--positions", help="Only these now: 5 or 5,7,9 or 0:1000 or ::10.")
-@click.option("--override", is_flag=True, help="Compute anew, into another file.")
-@click.option("--retry-failed", is_flag=True, help="Just the positions that failed.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["record", "raise"]),
-    default="record",
-    help="Record a failing position and go on, or stop.",
+@main.command(
+    cls=_ClassCommand,
+    epilog=EPILOG,
+    params=[_class_argument(), *source_options(), *compute_options()],
 )
-@click.option("--position-timeout", help="Give up a position after it, e.g. 2m.")
-@click.option("--time-limit", help="Stop cleanly after this time, e.g. 3h50m.")
-@click.option(
-    "--checkpoint", type=float, default=10, help="Seconds that a kill may lose."
-)
-@click.option("--rechunk", is_flag=True, help="First copy into position order.")
-@click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
-def run(class_: str, source: str, positions: str | None, **given: Any) -> None:
+def run(class_: str, **given: Any) -> None:
     """Compute all positions of SOURCE, or go on, or say that it is done.
 
     FILE.py:CLASS names a Process; its parameters are options, shown by
     'resumable run FILE.py:CLASS --help'. SOURCE is 'file.h5::/dataset'.
     """
-    with _errors_shown():
-        process = _process(class_, source, given)
-        try:
-            results = process.compute(positions=_positions(positions), **given)
-        except NotFinished as stopped:
-            # Its message has been logged.
-            sys.exit(stopped.code)
-    click.echo(f"{shown(results.path)}: {results.status}")
+    run_process(_chosen_class(class_), given, {})
 
 
-@main.command(cls=_ClassCommand)
-@_source_options
-def explain(class_: str, source: str, **given: Any) -> None:
+@main.command(cls=_ClassCommand, params=[_class_argument(), *source_options()])
+def explain(class_: str, **given: Any) -> None:
     """Say which runs exist and why each matches or does not."""
-    with _errors_shown():
-        click.echo(str(_process(class_, source, given).explain()))
+    with errors_shown():
+        process = make_process(_chosen_class(class_), given, {})
+        click.echo(str(process.explain()))
 
 
 @main.command("list")
@@ -347,8 +144,27 @@ def _run_files(folder: Path) -> list[Path]:
 @click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 def show(run_file: str) -> None:
     """Show all about a run: identity, outputs, sessions, failures."""
-    with _errors_shown():
+    with errors_shown():
         click.echo(report.show_text(RunFile(Path(run_file))))
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--class", "class_", metavar="FILE.py:CLASS", help="What computed it.")
+@click.option("--sample", default=20, help="Positions to compute again; default 20.")
+@click.option("--all", "everything", is_flag=True, help="Compute all of them again.")
+@click.option("--source", help="Where the source is now, if it has moved.")
+def verify(run_file: str, class_: str | None, **given: Any) -> None:
+    """Check a run file, and compute some rows of it again.
+
+    Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
+    """
+    with errors_shown():
+        cls = _class_named(class_) if class_ else None
+        found = verify_run(run_file, cls, **given)
+    click.echo(str(found))
+    if not found.passed:
+        sys.exit(1)
 
 
 @main.command()
@@ -356,7 +172,7 @@ def show(run_file: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(run_file: str, *, yes: bool) -> None:
     """Delete a run file, after asking."""
-    with _errors_shown():
+    with errors_shown():
         found = RunFile(Path(run_file))
         holder = busy(found)
         if holder:
@@ -376,5 +192,5 @@ def demo(folder: str) -> None:
     """Fit 2,304 spectra, be killed half way, go on, and check the result."""
     from resumable.demo import run_demo
 
-    with _errors_shown():
+    with errors_shown():
         run_demo(Path(folder), click.echo)

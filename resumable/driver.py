@@ -17,6 +17,7 @@ from resumable.explain import explain
 from resumable.positions import name_of_position
 from resumable.results import Results
 from resumable.session import Session
+from resumable.sharing import frozen
 from resumable.text import shown
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _computed(
 ) -> Results:
     """Compute under the claim, where nobody else can."""
     claim = Claim(recipe.shelf)
-    with claim.held():
+    with claim.held(), frozen(recipe.process):
         # Again: somebody may have computed since we looked.
         plan, run = make_plan(recipe, options)
         if run is not None and plan.action == "return":

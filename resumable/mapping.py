@@ -12,12 +12,17 @@ from resumable import identity
 from resumable.errors import DeclarationError, IdentityError
 from resumable.output import Output
 from resumable.process import Process
+from resumable.state import check_document, decode, inputs_of_run, source_of_run
+
+#: Begins the version of a function that declares none.
+_TEXT = "text "
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from resumable.results import Results
+    from resumable.runfile import RunFile
 
 
 def map_function(
@@ -103,6 +108,43 @@ def _process_of(
     return made
 
 
+def process_of_run(
+    function: Callable[..., Any], run: RunFile, source: Any = None
+) -> Process:
+    """Make the Process that :func:`map_function` made for a run.
+
+    Raises
+    ------
+    DeclarationError
+        The function is not the one of the run, or does not take its parameters.
+    IdentityError
+        One of its parameters cannot be read back from the run file.
+    """
+    check_document(run)
+    header, document = run.header, run.header.document
+    name = getattr(function, "__name__", type(function).__name__)
+    if name != document["process"]:
+        msg = f"the run is of {document['process']!r}, and {name!r} was given"
+        raise DeclarationError(msg)
+    parameters = {
+        key: decode(value, f"the parameter {key!r}")
+        for key, value in document["parameters"].items()
+    }
+    found, axes = source_of_run(run, source)
+    inputs = inputs_of_run(run, found)
+    version = document["version"]
+    if isinstance(version, str) and version.startswith(_TEXT):
+        version = None
+    process = _process_of(function, header.outputs, version, inputs, parameters)
+    return process(
+        found,
+        run.path.parent,
+        inputs=inputs,
+        position_axes=axes,
+        fingerprint="full" if header.source.get("full") else "sample",
+    )
+
+
 def _defaults(
     function: Callable[..., Any],
     name: str,
@@ -157,4 +199,4 @@ def _function_version(function: Callable[..., Any], name: str) -> Any:
             for key, value in sorted(closed.items())
         },
     }
-    return f"text {identity.digest(document)}"
+    return _TEXT + identity.digest(document)

@@ -133,12 +133,15 @@ class PositionSet:
         # Neighbouring multiples can fall together where there are few members.
         order = np.arange(10 * count) * _GOLDEN % 1 * total
         distinct = list(dict.fromkeys(order.astype(np.int64).tolist()))[:count]
-        wanted = np.array(sorted(distinct), np.int64)
+        return self.members_at(np.array(sorted(distinct), np.int64))
+
+    def members_at(self, ranks: Array) -> list[int]:
+        """Return the members of these ranks, both ascending; the first has rank 0."""
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():
             members = np.flatnonzero(self.window(start, stop))
-            here = wanted[(wanted >= seen) & (wanted < seen + len(members))]
+            here = ranks[(ranks >= seen) & (ranks < seen + len(members))]
             found += (start + members[here - seen]).tolist()
             seen += len(members)
         return found

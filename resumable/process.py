@@ -7,7 +7,7 @@ import inspect
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import param
@@ -20,6 +20,7 @@ from resumable.errors import (
     ParameterError,
     PlanError,
     ResumableWarning,
+    RunFileError,
     SourceError,
     TargetError,
     near_miss,
@@ -31,17 +32,20 @@ from resumable.reader import Reader
 from resumable.recipe import Options
 from resumable.resolve import file_of, resolve
 from resumable.results import ResultArray, Results
+from resumable.sharing import assign
 from resumable.source import SourceRef, refer
+from resumable.state import state_of
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from resumable.events import Event, Listener
     from resumable.explain import Explanation
     from resumable.recipe import Recipe
     from resumable.running import Run
     from resumable.trial import Trial
+    from resumable.verdict import Verification
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -90,6 +94,12 @@ class Process(param.Parameterized):
         class is part of the identity instead.
     scratch : int or method of the number of positions
         Bytes of working memory of the computation per position, for the budget.
+    rtol : float
+        How much rows of a block computation may differ when they are computed again,
+        of the largest number in the row. Default 1e-5, a hundred roundings of
+        float32: sums of another batch are added in another order. Where all is done
+        in float64, 1e-12 notices more. Only :meth:`verify` uses it, and it is not
+        part of the identity.
 
     Raises
     ------
@@ -114,6 +124,7 @@ class Process(param.Parameterized):
     version: ClassVar[int | str | None] = None
     outputs: Any = None
     scratch: Any = 0
+    rtol: ClassVar[float] = 1e-5
     _cursor = Cursor(new_pulse())
 
     #: File the class was read from and when that was written, to notice an edit.
@@ -186,7 +197,10 @@ class Process(param.Parameterized):
                     ResumableWarning,
                     stacklevel=2,
                 )
-        super().__setattr__(name, value)
+        if name != "name" and name in type(self).param:
+            assign(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _aligned(self, name: str, value: Any) -> SourceRef:
         """Refer to an input and check that it has the source's positions."""
@@ -592,6 +606,91 @@ class Process(param.Parameterized):
             return driver.compute(recipe, wanted, stop, hear)
 
         return Run(drive, stop, listener)
+
+    def verify(
+        self, sample: int = 20, everything: bool = False, *, seed: int | None = None
+    ) -> Verification:
+        """Check the run that is there, and compute some of its rows again.
+
+        Parameters
+        ----------
+        sample : int
+            How many positions, chosen at random.
+        everything : bool
+            All of them.
+        seed : int, optional
+            Chooses the sample; default another one each time.
+
+        Returns
+        -------
+        Verification
+            Print it; :func:`resumable.verify` says what is in it.
+
+        Raises
+        ------
+        RunFileError
+            There is no run of this computation, or its file is damaged.
+        """
+        from resumable.verification import verify_run
+
+        results = self.results
+        if results is None:
+            msg = f"there is no run of this in {self._folder} to verify; compute it"
+            raise RunFileError(msg)
+        return verify_run(
+            results.path,
+            lambda _: self,
+            sample=sample,
+            everything=everything,
+            seed=seed,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Write down what this is: class, parameters, source, axes, inputs, target.
+
+        Returns
+        -------
+        dict
+            Plain values, for :mod:`json`; :func:`resumable.load` makes the Process of
+            it again, which finds its own run. Names of files are as they were given.
+
+        Raises
+        ------
+        IdentityError
+            A parameter that could not be read back, such as an array that is not the
+            default: of these only a digest is written.
+        """
+        return state_of(self)
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str] | None = None, **keywords: Any) -> Self:
+        """Make the Process that a command line asks for.
+
+        Parameters
+        ----------
+        argv : sequence of str, optional
+            Default the arguments of this program. They are those of ``resumable run``
+            without the ones that say how to compute: ``SOURCE``, ``--target``,
+            ``--input``, ``--axes``, and an option for every parameter.
+        **keywords
+            Arguments of the constructor, parameters too, where the command line says
+            nothing.
+
+        Returns
+        -------
+        Process
+
+        Raises
+        ------
+        SystemExit
+            With code 0 after ``--help``, 2 after a wrong use that is told.
+        ResumableError
+            As the constructor raises.
+        """
+        from resumable.program import process_of_argv
+
+        made: Self = process_of_argv(cls, argv, keywords)
+        return made
 
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
         known = [field.name for field in dataclasses.fields(Options)]

@@ -59,7 +59,7 @@ class Recipe:
         if self.birth.source["contents"] is None:
             return found
         with self.open_reader() as reader:
-            return [run for run in found if _begins_with(reader, run)]
+            return [run for run in found if begins_with(reader, run)]
 
     def full_length(self, run: RunFile) -> bool:
         """Return whether a run has all positions that the source has now."""
@@ -71,7 +71,7 @@ class Recipe:
         return {n: o for n, o in self.outputs.items() if o.per == "position"}
 
 
-def _begins_with(reader: Reader, run: RunFile) -> bool:
+def begins_with(reader: Reader, run: RunFile) -> bool:
     """Return whether the source begins with the contents a run was made of."""
     length, now = run.header.map_shape[0], reader.geometry.map_shape
     if length > now[0] or run.header.map_shape[1:] != now[1:]:

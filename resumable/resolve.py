@@ -55,6 +55,7 @@ def resolve(process: Process) -> Recipe:
             source_text=text,
             source={
                 "source": str(process._source),
+                "inputs": {name: str(ref) for name, ref in process._inputs.items()},
                 "length": process._geometry.map_shape[0],
                 "contents": contents,
                 "full": process._full,

@@ -9,6 +9,7 @@ through here where it is shown.
 from __future__ import annotations
 
 import html
+import logging
 
 
 def shown(text: object, *, lines: bool = False) -> str:
@@ -39,3 +40,11 @@ def shown(text: object, *, lines: bool = False) -> str:
 def as_html(text: object, *, lines: bool = False) -> str:
     """Return text as :func:`shown` gives it, with markup escaped too."""
     return html.escape(shown(text, lines=lines))
+
+
+class Plain(logging.Formatter):
+    """Writes log messages without what would steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        return shown(super().format(record), lines=True)

@@ -13,10 +13,13 @@ from resumable.batch import Computer
 from resumable.decision import make_plan
 from resumable.errors import PlanError
 from resumable.recipe import Options
+from resumable.sharing import frozen
 from resumable.text import as_html
 from resumable.units import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resumable.plan import Plan
     from resumable.recipe import Recipe
 
@@ -123,10 +126,7 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
     if not len(flat):
         msg = "no position to test: the selection is empty"
         raise PlanError(msg)
-    computer = Computer(
-        recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
-    )
-    with contextlib.closing(computer):
+    with opened(recipe) as computer:
         spectra, values, seconds = _compute(computer, flat)
     plan, _ = make_plan(recipe, Options())
     shape = recipe.geometry.map_shape
@@ -146,6 +146,20 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
         plan=dataclasses.replace(plan, seconds_per_position=seconds),
         process=recipe.process,
     )
+
+
+@contextlib.contextmanager
+def opened(recipe: Recipe) -> Iterator[Computer]:
+    """Open what computes positions in this process; its parameters stay meanwhile."""
+    with (
+        frozen(recipe.process),
+        contextlib.closing(
+            Computer(
+                recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
+            )
+        ) as computer,
+    ):
+        yield computer
 
 
 def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
@@ -194,6 +208,60 @@ def _once(
         error.add_note(f"at position {int(flat[index])}")
         raise error
     return loop.values
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recomputed:
+    """Some positions computed again, as in a run and without writing."""
+
+    values: dict[str, Array]
+    """Output name -> rows; the fill value where a position failed."""
+    failed: Array
+    """Which rows failed."""
+    exceptions: list[tuple[int, BaseException]]
+    """Row and exception of the failures."""
+
+
+def recompute(computer: Computer, flat: Array) -> Recomputed:
+    """Compute one block of positions.
+
+    Parameters
+    ----------
+    computer : Computer
+        Does it.
+    flat : ndarray of int
+        Flat positions, ascending, at least one. Those between the first and the last
+        cost a byte each.
+
+    Notes
+    -----
+    A block computation that raises is called again with halves, as in a run, until
+    the positions are found that raise alone.
+    """
+    first = int(flat[0])
+    members = np.zeros(int(flat[-1]) + 1 - first, bool)
+    members[flat - first] = True
+    rows, inputs = computer.read(first, members)
+    none = np.zeros(len(flat), bool)
+    if not hasattr(computer.process, "block_computation"):
+        loop = computer.units(rows, inputs, flat)
+        loop.run(0, len(flat), stop_on_error=False)
+        return Recomputed(loop.values, loop.failed, loop.exceptions)
+    try:
+        return Recomputed(computer.block(rows, inputs, flat), none, [])
+    except (Exception, SystemExit) as error:
+        if len(flat) == 1:
+            fills = {name: o.filled(1) for name, o in computer.outputs.items()}
+            return Recomputed(fills, ~none, [(0, error)])
+    del rows, inputs
+    middle = len(flat) // 2
+    left = recompute(computer, flat[:middle])
+    right = recompute(computer, flat[middle:])
+    return Recomputed(
+        {n: np.concatenate([left.values[n], right.values[n]]) for n in left.values},
+        np.concatenate([left.failed, right.failed]),
+        left.exceptions + [(middle + row, error) for row, error in right.exceptions],
+    )
 
 
 def draw_default(

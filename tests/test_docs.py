@@ -148,7 +148,7 @@ def user(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setitem(sys.modules, "rich.box", None)
     yield
-    for name in ("fit", "more"):
+    for name in ("fit", "level", "more"):
         sys.modules.pop(name, None)
 
 

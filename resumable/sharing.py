@@ -1,0 +1,166 @@
+"""Parameters that several Processes have in common, and that stay while they compute.
+
+Every assignment to a parameter of a Process goes through :func:`assign`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import param
+
+from resumable.errors import ParameterError, near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Sessions of one Process can end in other threads than they began in.
+_counting = threading.Lock()
+
+
+class Link:
+    """The Processes that have one parameter in common; it keeps none of them alive."""
+
+    def __init__(self) -> None:
+        self.members: list[weakref.ref[Any]] = []
+
+    def alive(self) -> list[Any]:
+        """Return the members that somebody still has."""
+        return [process for ref in self.members if (process := ref()) is not None]
+
+    def __reduce__(self) -> tuple[type[Link], tuple[()]]:
+        # A copy, in a worker too, has the value and is on its own.
+        return Link, ()
+
+
+def share(*processes_and_name: Any) -> None:
+    """Bind one parameter of several Processes: a change of either is seen by all.
+
+    Parameters
+    ----------
+    *processes_and_name : Process, ..., str
+        Two Processes or more, and the name of the parameter.
+
+    Raises
+    ------
+    ParameterError
+        One of them has no such parameter, or refuses the value that another has;
+        then nothing is changed.
+
+    Notes
+    -----
+    They begin with the value of the last one that was given it, by keyword, on the
+    command line or by assignment; a default never wins. A later assignment to any of
+    them is checked against the bounds of all, and made in all or in none. What is
+    bound to one of them already stays bound. A Process that nobody holds any more is
+    forgotten; a copy, in a worker for example, has the value and is not bound.
+
+    Examples
+    --------
+    ``rs.share(fit, background, "half_width")``
+    """
+    *processes, name = processes_and_name or [None]
+    if len(processes) < 2 or not isinstance(name, str):
+        msg = 'share takes two Processes or more and a name: share(a, b, "half_width")'
+        raise ParameterError(msg)
+    for process in processes:
+        _check_parameter(process, name)
+    given = [process for process in processes if name in _given(process)]
+    value = getattr((given or processes[:1])[-1], name)
+    members = list({id(m): m for p in processes for m in _bound(p, name)}.values())
+    _set_all(members, name, value)
+    link = Link()
+    link.members = [weakref.ref(member) for member in members]
+    for member in members:
+        _links(member)[name] = link
+        if given:
+            _given(member).add(name)
+
+
+def assign(process: Any, name: str, value: Any) -> None:
+    """Set a parameter of a Process and of those that share it, of all or of none.
+
+    Raises
+    ------
+    ParameterError
+        One of them is computing.
+    ValueError, TypeError
+        One of them refuses the value, as param says.
+    """
+    members = _bound(process, name)
+    _set_all(members, name, value)
+    for member in members:
+        _given(member).add(name)
+
+
+@contextlib.contextmanager
+def frozen(process: Any) -> Iterator[None]:
+    """Refuse assignments to the parameters for the time of a block."""
+    _count(process, 1)
+    try:
+        yield
+    finally:
+        _count(process, -1)
+
+
+def _count(process: Any, step: int) -> None:
+    with _counting:
+        process.__dict__["_frozen"] = process.__dict__.get("_frozen", 0) + step
+
+
+def _set_all(members: Sequence[Any], name: str, value: Any) -> None:
+    for member in members:
+        if member.__dict__.get("_frozen"):
+            kind = type(member).__name__
+            msg = (
+                f"{kind}.{name} cannot be set to {value!r} while a {kind} computes: "
+                "the run would have rows of two values; change it afterwards, or make "
+                "another Process"
+            )
+            raise ParameterError(msg)
+    if len(members) > 1:
+        _try_all(members, name, value)
+    for member in members:
+        object.__setattr__(member, name, value)
+
+
+def _try_all(members: Sequence[Any], name: str, value: Any) -> None:
+    """Let every member check a value, and leave all as they are."""
+    for member in members:
+        before = getattr(member, name)
+        # Watchers see a value only when all have taken it.
+        with param.parameterized.discard_events(member):
+            object.__setattr__(member, name, value)
+            object.__setattr__(member, name, before)
+
+
+def _check_parameter(process: Any, name: str) -> None:
+    known = []
+    if isinstance(process, param.Parameterized):
+        known = [n for n in process.param if n != "name"]
+    if name not in known:
+        what = type(process).__name__
+        listed = f" (there are {', '.join(known)})" if known else ""
+        msg = f"{what} has no parameter {name!r}{near_miss(name, known)}{listed}"
+        raise ParameterError(msg)
+
+
+def _given(process: Any) -> set[str]:
+    """Names of the parameters that somebody gave a value."""
+    found: set[str] = process.__dict__.setdefault("_given", set())
+    return found
+
+
+def _links(process: Any) -> dict[str, Link]:
+    found: dict[str, Link] = process.__dict__.setdefault("_links", {})
+    return found
+
+
+def _bound(process: Any, name: str) -> list[Any]:
+    """Return who has a parameter in common, the Process itself included."""
+    link = _links(process).get(name)
+    members = link.alive() if link else []
+    return [process, *(member for member in members if member is not process)]
