@@ -15,7 +15,6 @@ from resumable.disk import read_at
 from resumable.errors import RunFileError
 from resumable.identity import (
     canonical,
-    check_depth,
     decode_dtype,
     digest,
     encode_dtype,
@@ -287,9 +286,8 @@ def _check(plain: dict[str, Any], body: bytes) -> None:
 
     Raises
     ------
-    IdentityError, ValueError, KeyError, TypeError
+    ValueError, KeyError, TypeError, AttributeError
     """
-    check_depth(plain)
     # One text for one header: no key twice, no NaN, nothing else that json would
     # read and we would not write.
     _hold(canonical(plain).encode() == body, "it is not in canonical form")

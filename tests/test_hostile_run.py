@@ -405,7 +405,7 @@ def poison(path):
     failures["position"] = np.arange(len(failures)) - 5
     sessions = np.zeros(header.rows["sessions"], SESSION_DTYPE)
     sessions["start"][:6] = [1.7e9, np.nan, np.inf, 1e300, -1, 1.7e9]
-    sessions["end"][:6] = [np.nan, 1, 1, 1, 1, 1e308]
+    sessions["end"][:6] = [np.nan, 1, 1, 1, 1, np.inf]
     sessions["computed"] = sessions["workers"] = -1
     evil = EVIL.encode(errors="surrogatepass")
     for name in ("exception", "message", "traceback"):
@@ -511,6 +511,23 @@ def test_an_evil_log_and_warning_reach_the_terminal_tamed(tmp_path):
     assert_tame(done.stdout + done.stderr)
     assert "ValueError: \\x1b[31m" in done.stderr
     assert "\\x1b[32m" in done.stderr
+
+
+def test_a_warning_of_failures_is_tame(tmp_path):
+    """In a script it goes to the terminal without passing the command."""
+
+    class Evil(Mean):
+        version = 1
+
+        def unit_computation(self, index):
+            if index == 3:
+                raise ValueError(EVIL)
+            return index
+
+    with pytest.warns(rs.ResumableWarning, match="1 of 8 positions failed") as caught:
+        compute(Evil(8, tmp_path))
+
+    assert_tame(str(caught[0].message))
 
 
 def test_what_prints_is_left_alone():

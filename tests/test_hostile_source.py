@@ -421,7 +421,9 @@ USID = (
 )
 
 
-@pytest.mark.parametrize("kind", ["group", "rows", "null", "texts", "region", "link"])
+@pytest.mark.parametrize(
+    "kind", ["group", "rows", "null", "texts", "region", "link", "few"]
+)
 def test_references_that_are_not_those_of_usid_do_no_harm(make_file, tmp_path, kind):
     """What they lead to is not copied: it could be anything, of any size."""
     path = make_file(data=np.ones((4, 3)))
@@ -429,6 +431,7 @@ def test_references_that_are_not_those_of_usid_do_no_harm(make_file, tmp_path, k
     with h5py.File(path, "r+") as file:
         file["good"] = np.zeros((4, 1), "u4")
         file["group/x"] = np.zeros(4)
+        file["few"] = np.zeros((3, 1), "u4")
         file.create_dataset("rows", (10**12, 10), "u1", chunks=(1000, 10))
         file["texts"] = [["a"], ["b"], ["c"], ["d"]]
         outside = [("pipe", 0, h5py.h5f.UNLIMITED)]

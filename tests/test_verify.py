@@ -520,8 +520,8 @@ def test_another_identity_and_other_datasets_than_hdf5_sees_are_noticed(run):
     swapped = {one: header.offsets[other], other: header.offsets[one]}
     for changes, words in (
         ({"offsets": header.offsets | swapped}, "lies elsewhere than its header says"),
-        ({"identity": "0" * 64}, "not that of its identity document"),
-        ({"map_shape": (6, 10)}, "low is (60,) float64 in HDF5 and (6, 10) float64"),
+        ({"identity": "0" * 64}, "the identity is not that of the document"),
+        ({"map_shape": (6, 10)}, "the map is not that of the document"),
         ({"group": "/nothing"}, "HDF5 cannot read it"),
     ):
         forged = dataclasses.replace(header, **changes)
