@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +20,12 @@ import numpy as np
 from resumable import machine
 from resumable.errors import DeclarationError, OutputError
 from resumable.header import FAILURE_ROWS
+from resumable.identity import normalised_source, source_text, text_digest
 from resumable.output import by_name, fitted, placer
-from resumable.reader import Reader
+from resumable.reader import Reader, Supply
 from resumable.runfile import Failure
 from resumable.source import SourceRef
-from resumable.writer import RowWriter, WriteTarget
+from resumable.writer import Outbox, RowWriter, Rows, WriteTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +39,11 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-_BLAS_VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
+#: What libraries that bring their own threads look at when they are loaded.
+BLAS_VARIABLES = tuple(
+    f"{name}_NUM_THREADS"
+    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,12 +58,16 @@ class Job:
     """Where the data are."""
     inputs: Mapping[str, SourceRef]
     """Further sources, by argument name."""
-    target: WriteTarget
-    """Where results go."""
+    target: WriteTarget | None
+    """Where results go; None: back to the driver, which writes them."""
     stop_on_error: bool
     """A failing position stops the session and is left pending."""
     read_from: tuple[str, int] | None = None
     """File of the Process class and when it was written, as the driver knows it."""
+    text: str = ""
+    """Digest of the source text of the Process class, empty when there is none."""
+    may_ship: bool = False
+    """A worker that cannot see the target sends its rows to the driver."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +90,13 @@ class Report:
     """Memory of the worker at its peak."""
     error: Exception | None = None
     """Why the session must stop."""
+    rows: tuple[Rows, ...] = ()
+    """Rows that the driver has to write."""
+
+    @property
+    def rest(self) -> Batch | None:
+        """What the worker did not come to, where it ended early."""
+        return self.batch.split(self.done + self.failed)[1]
 
 
 class Cursor:
@@ -134,6 +152,8 @@ class Computer:
     source : SourceRef
     inputs : dict of SourceRef
         Opened here, for reading.
+    open_reader : callable
+        Opens a source.
     """
 
     def __init__(
@@ -142,6 +162,7 @@ class Computer:
         outputs: Mapping[str, Output],
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
+        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
@@ -150,9 +171,10 @@ class Computer:
         self._cursor = Cursor()
         object.__setattr__(process, "_cursor", self._cursor)
         self._open = contextlib.ExitStack()
-        self.reader = self._open.enter_context(Reader(source))
+        self.reader = self._open.enter_context(open_reader(source))
         self._inputs = {
-            name: self._open.enter_context(Reader(ref)) for name, ref in inputs.items()
+            name: self._open.enter_context(open_reader(ref))
+            for name, ref in inputs.items()
         }
         process.setup()
         import threadpoolctl  # its import costs more than a short run's planning
@@ -168,7 +190,7 @@ class Computer:
         """Read the rows of a block, and those of every input."""
         count = int(np.count_nonzero(members))
 
-        def rows(reader: Reader) -> Any:
+        def rows(reader: Reader | Supply) -> Any:
             out = reader.empty(count)
             reader.read(start, members, out)
             return out
@@ -211,6 +233,28 @@ def _twin(process: Any) -> Any:
     twin = object.__new__(type(process))
     twin.__dict__.update(process.__dict__)
     return twin
+
+
+def file_of(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None
+
+
+def _same_text(job: Job) -> bool:
+    """Return whether the class here is the one that the driver has imported."""
+    cls = type(job.process)
+    if job.read_from == cls._read_from:
+        return True
+    # On another host the same file can have another name and time. Its text counts,
+    # if it is still what was imported.
+    if not job.text or cls._read_from != file_of(cls):
+        return False
+    text = source_text(cls)
+    return text is not None and text_digest(normalised_source(text)) == job.text
 
 
 class UnitLoop:
@@ -301,6 +345,11 @@ class Worker:
         What to do.
     own_process : bool
         It has a process to itself; else it shares the driver's.
+    writer : Outbox, optional
+        Takes the rows; default writes them, or keeps them for the report where the
+        job has no target.
+    open_reader : callable
+        Opens a source.
 
     Raises
     ------
@@ -312,23 +361,36 @@ class Worker:
         What the user's ``setup`` raised.
     """
 
-    def __init__(self, job: Job, *, own_process: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        own_process: bool,
+        writer: Outbox | None = None,
+        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+    ) -> None:
         self._job = job
-        if job.read_from != type(job.process)._read_from:
+        if not _same_text(job):
             msg = (
                 f"{job.read_from and job.read_from[0]} was edited while it was at "
-                "work: run it again, so that one run is not computed by two versions"
+                "work, or is another one where the worker is: run it again (workers "
+                "that live longer than a run must be started anew), so that one run "
+                "is not computed by two versions"
             )
             raise DeclarationError(msg)
         if own_process:
             # For libraries that are loaded later, inside a computation.
-            for name in _BLAS_VARIABLES:
-                os.environ[f"{name}_NUM_THREADS"] = "1"
+            for name in BLAS_VARIABLES:
+                os.environ[name] = "1"
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
-        self._writer = RowWriter(job.target)
+        self._writer: Outbox | RowWriter = writer or (
+            RowWriter(job.target) if job.target else Outbox()
+        )
         try:
-            self._computer = Computer(job.process, job.outputs, job.source, job.inputs)
+            self._computer = Computer(
+                job.process, job.outputs, job.source, job.inputs, open_reader
+            )
         except BaseException:
             self._writer.close()
             raise
@@ -383,6 +445,7 @@ class Worker:
             tally.read_seconds,
             max(0, self._peak.peak() - self._not_ours),
             tally.error,
+            self._writer.collect() if isinstance(self._writer, Outbox) else (),
         )
 
     def _do_block(

@@ -258,7 +258,7 @@ def _source_options(function: Any) -> Any:
 
 @main.command(cls=_ClassCommand, epilog=_EPILOG)
 @_source_options
-@click.option("--engine", default="auto", help="auto, serial or local.")
+@click.option("--engine", default="auto", help="auto, serial, local or dask.")
 @click.option("--workers", type=int, help="How many; default the usable cores.")
 @click.option("--memory", help="For all processes together, e.g. '2 GB'.")
 @click.option("--positions", help="Only these now: 5 or 5,7,9 or 0:1000 or ::10.")
@@ -273,6 +273,12 @@ def _source_options(function: Any) -> Any:
 @click.option("--time-limit", help="Stop cleanly after this time, e.g. 3h50m.")
 @click.option(
     "--checkpoint", type=float, default=10, help="Seconds that a kill may lose."
+)
+@click.option(
+    "--writer",
+    type=click.Choice(["auto", "workers", "driver"]),
+    default="auto",
+    help="Who writes the rows: each worker its own, or one process all.",
 )
 @click.option("--rechunk", is_flag=True, help="First copy into position order.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")

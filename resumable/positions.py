@@ -179,6 +179,24 @@ class Batch:
             return np.arange(self.start, self.stop)
         return self.start + np.flatnonzero(self.members())
 
+    def without(self, taken: Array) -> Batch | None:
+        """Return the batch without some positions of its span; None if none is left."""
+        members = self.members() & ~taken
+        if not members.any():
+            return None
+        first, last = np.flatnonzero(members)[[0, -1]].tolist()
+        rest = Batch.of(self.start + first, members[first : last + 1], self.block)
+        return dataclasses.replace(rest, trial=self.trial)
+
+    def split(self, count: int) -> tuple[Batch | None, Batch | None]:
+        """Return its first `count` positions and the others; None where there is none.
+
+        >>> [part and part.count for part in Batch(5, 12, None, 7).split(3)]
+        [3, 4]
+        """
+        later = np.cumsum(self.members()) > count
+        return self.without(later), self.without(~later)
+
     @classmethod
     def of(cls, start: int, members: Array, block: int = 1) -> Batch:
         """Make a batch of the members of a span that begins at `start`."""

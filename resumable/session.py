@@ -25,7 +25,7 @@ from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, RunFile
 from resumable.stop import StopRequest
-from resumable.writer import RowWriter, WriteTarget
+from resumable.writer import RowWriter, Rows, WriteTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +68,7 @@ class Session:
         self._stop = StopRequest(options.time_limit)
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
+        self._writer: RowWriter | None = None
         done, failed = self._run.counts()
         self._before = done + failed
         pending = pending_positions(self._run, options)
@@ -92,8 +93,7 @@ class Session:
             with disk.opened(run.path, os.O_RDWR) as fd:
                 births.reserve(fd, run.header, wanted)
         except OSError as error:
-            rows = sum(o.row_bytes for o in recipe.position_outputs.values())
-            needed = rows * self._plan.pending
+            needed = recipe.row_bytes * self._plan.pending
             raise births.target_error(run.path.parent, error, needed) from error
         return run
 
@@ -125,6 +125,7 @@ class Session:
         UnitFailed, OutputError
             The session must stop.
         """
+        self._write(report.rows)
         self._computed += report.done
         computing = report.seconds - report.read_seconds
         self._schedule.note(report.done + report.failed, computing, report.read_seconds)
@@ -139,6 +140,19 @@ class Session:
             self._failed += report.failed
             self._ledger.record(report.failures)
         self._bar.update(self._computed + self._failed, self._failed)
+
+    def _write(self, parts: tuple[Rows, ...]) -> None:
+        """Write what workers have sent, by the same protocol as theirs."""
+        for part in parts:
+            if self._writer is None:
+                self._writer = RowWriter(self._target())
+            self._writer.write(part.start, part.done, part.failed, part.values)
+
+    def _commit(self) -> None:
+        """Make durable and mark what was written here."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _stopping_error(self, report: Report) -> Exception:
         first = report.failures[0]
@@ -201,7 +215,9 @@ class Session:
                     if self._schedule.remaining:
                         engine.run(self._job(), self, plan.workers)
                 finally:
-                    self._settle()
+                    with contextlib.ExitStack() as stack:
+                        stack.callback(self._settle)
+                        self._commit()
             results = Results(self._run.path)
             if self._stop.requested and self._left():
                 raise self._not_finished(results)
@@ -221,7 +237,8 @@ class Session:
             # The last session was killed; should the computation itself have done
             # it, it must not happen in this process again.
             engine = "local" if plan.workers > 1 else "serial"
-        return engines.choose(engine, plan.workers)
+        may_grow = options.workers is None and options.memory is None
+        return engines.choose(engine, plan.workers, may_grow=may_grow)
 
     def _job(self) -> Job:
         recipe = self._recipe
@@ -230,9 +247,11 @@ class Session:
             recipe.position_outputs,
             self._source(),
             recipe.inputs,
-            self._target(),
+            self._target() if self._plan.writer == "workers" else None,
             stop_on_error=self._options.on_error == "raise",
             read_from=type(recipe.process)._read_from,
+            text=recipe.birth.source["text"],
+            may_ship=self._options.writer == "auto",
         )
 
     def _source(self) -> SourceRef:
