@@ -25,7 +25,7 @@ from resumable.output import by_name, fitted, placer
 from resumable.reader import Reader, Supply
 from resumable.runfile import Failure
 from resumable.source import SourceRef
-from resumable.writer import Outbox, RowWriter, Rows, WriteTarget
+from resumable.writer import Outbox, Rows, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -154,6 +154,8 @@ class Computer:
         Opened here, for reading.
     open_reader : callable
         Opens a source.
+    one_thread : callable
+        Returns the context in which BLAS has one thread.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
         open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
@@ -171,16 +174,15 @@ class Computer:
         self._cursor = Cursor()
         object.__setattr__(process, "_cursor", self._cursor)
         self._open = contextlib.ExitStack()
-        self.reader = self._open.enter_context(open_reader(source))
-        self._inputs = {
-            name: self._open.enter_context(open_reader(ref))
-            for name, ref in inputs.items()
-        }
+        self.reader = self._opened(open_reader(source))
+        self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
         process.setup()
-        import threadpoolctl  # its import costs more than a short run's planning
-
         # After setup, when the libraries of the user's choice are loaded too.
-        self._open.enter_context(threadpoolctl.threadpool_limits(1))
+        self._open.enter_context((one_thread or one_blas_thread)())
+
+    def _opened(self, reader: Reader | Supply) -> Reader | Supply:
+        self._open.callback(reader.close)
+        return reader
 
     def close(self) -> None:
         """Close the sources and give BLAS its threads back."""
@@ -226,6 +228,14 @@ class Computer:
             )
             for name, output in self.outputs.items()
         }
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which BLAS has one thread; one thread enters and leaves."""
+    import threadpoolctl  # its import costs more than a short run's planning
+
+    limits: contextlib.AbstractContextManager[Any] = threadpoolctl.threadpool_limits(1)
+    return limits
 
 
 def _twin(process: Any) -> Any:
@@ -348,8 +358,8 @@ class Worker:
     writer : Outbox, optional
         Takes the rows; default writes them, or keeps them for the report where the
         job has no target.
-    open_reader : callable
-        Opens a source.
+    open_reader, one_thread : callable
+        As a :class:`Computer` takes them.
 
     Raises
     ------
@@ -368,6 +378,7 @@ class Worker:
         own_process: bool,
         writer: Outbox | None = None,
         open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._job = job
         if not _same_text(job):
@@ -389,7 +400,12 @@ class Worker:
         )
         try:
             self._computer = Computer(
-                job.process, job.outputs, job.source, job.inputs, open_reader
+                job.process,
+                job.outputs,
+                job.source,
+                job.inputs,
+                open_reader,
+                one_thread,
             )
         except BaseException:
             self._writer.close()

@@ -38,6 +38,7 @@ SHORTEST_BATCH_S = 0.05
 GROWTH = 16
 #: Computing should take this many times as long as reading, where chunks are split.
 _READ_SHARE = 4
+_WRITERS = {"workers": "every worker its own rows", "driver": "the driver"}
 #: Positions tried before the function, not the data, is held to be wrong.
 TRIALS = 20
 
@@ -199,8 +200,7 @@ class Plan:
             "  batches       by time, "
             f"committed every {format_seconds(self.checkpoint_s)}"
             + (f", about {self.batches:,}" if self.batches else ""),
-            "  writing       "
-            + ("every worker its own rows" if self.writer == "workers" else "the driver"),
+            f"  writing       {_WRITERS[self.writer]}",
         ]
         if self.read_amplification > 1.005:
             lines.append(

@@ -242,10 +242,7 @@ class Supply:
 
     has_data = True
 
-    def __enter__(self) -> Supply:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         """Do nothing: nothing is open."""
 
     def load(self, positions: Array, rows: Array) -> None:

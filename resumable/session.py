@@ -25,7 +25,7 @@ from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, RunFile
 from resumable.stop import StopRequest
-from resumable.writer import RowWriter, Rows, WriteTarget
+from resumable.writer import Rows, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -134,6 +134,23 @@ def test_workers_are_those_of_the_executor(scan):
     assert chosen.workers == 1
 
 
+def blas_threads():
+    """Return how many threads BLAS would take."""
+    pools = threadpoolctl.threadpool_info()
+    return max((pool["num_threads"] for pool in pools), default=0)
+
+
+class Threads(rs.Process):
+    """Says how many threads BLAS would take; slowly, so that two threads compute."""
+
+    version = 1
+    outputs: ClassVar = {"threads": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        time.sleep(0.002)
+        return blas_threads()
+
+
 @pytest.mark.parametrize("name", ["processes", "loky"])
 def test_processes_hold_nothing_after_a_run(executors, scan, log, tmp_path, name):
     """The source can be written and the run file's locks are free at once."""
@@ -145,20 +162,11 @@ def test_processes_hold_nothing_after_a_run(executors, scan, log, tmp_path, name
 
 def test_threads_let_go_of_blas_after_a_run(executors, scan):
     """Limits on BLAS end with the run, though the threads live on."""
+    before = blas_threads()
+    results = Threads(scan).compute(engine=executors("threads"))
 
-    def threads():
-        pools = threadpoolctl.threadpool_info()
-        return max((pool["num_threads"] for pool in pools), default=0)
-
-    def in_unit(spectrum):
-        return float(threads())
-
-    with threadpoolctl.threadpool_limits(2):
-        seen = rs.map(in_unit, scan, options={"engine": executors("threads")})
-        after = threads()
-
-    assert set(seen["result"][...]) == {1.0}
-    assert after == 2
+    assert set(results["threads"][...]) == {1.0}
+    assert blas_threads() == before > 1
 
 
 def test_a_worker_that_nobody_ends_lets_go_by_itself(scan, log, tmp_path, monkeypatch):
@@ -188,6 +196,10 @@ class Slows(Logged):
 class Recording(cf.ThreadPoolExecutor):
     """Keeps its futures."""
 
+    def __init__(self, workers):
+        super().__init__(workers)
+        self.futures = []
+
     def submit(self, *args, **kwargs):
         future = super().submit(*args, **kwargs)
         self.futures.append(future)
@@ -205,9 +217,7 @@ def test_a_task_that_takes_longer_than_expected_ends_and_the_rest_follows(
 ):
     """No stop has to reach a task: it ends in time, and nothing is left out."""
     monkeypatch.setattr(futures, "LONGEST_S", 0.1)
-    executor = Recording(1)
-    executor.futures = []
-    with executor:
+    with Recording(1) as executor:
         results = Slows(scan, log=log).compute(engine=executor)
     found = [report for report in reports(executor) if report is not None]
 
@@ -216,15 +226,14 @@ def test_a_task_that_takes_longer_than_expected_ends_and_the_rest_follows(
     assert sorted(map(int, noted(log))) == list(range(60))
 
 
-def test_no_slow_position_waits_behind_another_one(scan, log):
-    """At a stop nothing is begun any more, where each position takes long."""
-    with (
-        cf.ProcessPoolExecutor(2, SPAWN) as executor,
-        pytest.raises(rs.NotFinished) as stopped,
-    ):
-        Logged(scan, log=log, delay_s=1.2).compute(engine=executor, time_limit=0.6)
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_no_slow_position_waits_behind_another_one(scan, log, monkeypatch, is_quick):
+    """Where each takes long there is nothing to call back at a stop."""
+    monkeypatch.setattr(futures, "BATCH_S", 10.0 if is_quick else 0.05)
+    with Recording(2) as executor, pytest.raises(rs.NotFinished):
+        Logged(scan, log=log, delay_s=0.1).compute(engine=executor, time_limit=1)
 
-    assert stopped.value.results.status.done == len(noted(log)) <= 2
+    assert any(f.cancelled() for f in executor.futures) == is_quick
 
 
 class Kills(Logged):
@@ -277,7 +286,8 @@ def test_ctrl_c_to_all_processes_ends_with_75_and_loses_nothing(scan, log, tmp_p
         "from engine_conformance import Logged\n"
         "if __name__ == '__main__':\n"
         "    with concurrent.futures.ProcessPoolExecutor(2) as executor:\n"
-        f"        Logged({scan!r}, log={log!r}, delay_s=0.1).compute(engine=executor)\n"
+        f"        process = Logged({scan!r}, log={log!r}, delay_s=0.04)\n"
+        "        process.compute(engine=executor)\n"
     )
     here = Path(__file__).parent
     running = subprocess.Popen(
@@ -292,7 +302,7 @@ def test_ctrl_c_to_all_processes_ends_with_75_and_loses_nothing(scan, log, tmp_p
     os.killpg(running.pid, signal.SIGINT)
     _, text = running.communicate(timeout=30)
     before = len(noted(log))
-    results = Logged(scan, log=log, delay_s=0.1).compute(engine="serial", workers=1)
+    results = Logged(scan, log=log, delay_s=0.04).compute(engine="serial")
 
     assert running.returncode == 75, text
     assert 8 <= before < 60

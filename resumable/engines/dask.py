@@ -123,7 +123,7 @@ def _present_client() -> Any:
         msg = "engine='dask' needs distributed: pip install 'resumable-hdf5[dask]'"
         raise PlanError(msg) from error
     try:
-        return distributed.default_client()
+        return distributed.default_client()  # type: ignore[no-untyped-call]
     except ValueError as error:
         msg = (
             "engine='dask' needs a client of dask in this process: make one before, "

@@ -56,8 +56,8 @@ class ExecutorEngine(FuturesEngine):
             return self._executor.submit(guest.do, order)
         except RuntimeError as error:
             msg = (
-                f"the {self.name} takes no tasks any more ({error}); what was committed "
-                "stays, run again with another one to go on"
+                f"the {self.name} takes no tasks any more ({error}); what was "
+                "committed stays, run again with another one to go on"
             )
             raise WorkerDied(msg) from error
 

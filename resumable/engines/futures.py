@@ -232,7 +232,7 @@ class _Shift:
         elif self._driver.stopping:
             self._driver.give_back(batch)
         else:
-            self._sources.wanted |= outcome.missing == "rows"
+            self._sources.wanted |= outcome.missing is guest.Need.ROWS
             self._send(batch, introduce=True)
 
     def _enter(self, report: Report) -> None:

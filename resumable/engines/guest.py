@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import logging
 import os
 import pickle
@@ -22,14 +23,15 @@ import socket
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
 
 from resumable import disk
-from resumable.batch import BLAS_VARIABLES, Job, Report, Worker
+from resumable.batch import BLAS_VARIABLES, Job, Report, Worker, one_blas_thread
 from resumable.errors import TargetError
 from resumable.pool import plain_record, portable
 from resumable.reader import Reader, Supply
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
 IDLE_S = 5.0
 #: Log records of a task that are sent to the driver.
 _MOST_RECORDS = 10_000
+
+
+class Need(enum.Enum):
+    """What a worker may lack to do its order."""
+
+    JOB = "the job"
+    ROWS = "rows of the sources"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ class Outcome:
 
     report: Report | None = None
     """What was done."""
-    missing: Literal["", "job", "rows"] = ""
+    missing: Need | None = None
     """What the worker needs to do it; nothing was done."""
     error: Exception | None = None
     """What was raised outside of the computation of a position."""
@@ -123,7 +132,7 @@ def do(order: Order) -> bytes:
             with _guests().stay(order, lodger=lodger) as stay:
                 outcome = Outcome(report=stay.do(order))
         except _MissingError as missing:
-            outcome = Outcome(missing=missing.what)
+            outcome = Outcome(missing=missing.need)
         except Exception as error:
             text = traceback.format_exc()
             outcome = Outcome(error=portable(error), trace=text)
@@ -147,15 +156,17 @@ def release(token: str, seconds: float = 0.0) -> None:
 class _MissingError(Exception):
     """The worker needs something to do its order."""
 
-    def __init__(self, what: Literal["job", "rows"]) -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, need: Need) -> None:
+        super().__init__(need)
+        self.need = need
 
 
 class _Stay:
     """The workers of one session in this process, one for each thread that asks."""
 
-    def __init__(self, packed: bytes, level: int, *, lodger: bool) -> None:
+    def __init__(
+        self, packed: bytes, level: int, keeper: _Keeper, *, lodger: bool
+    ) -> None:
         try:
             errand: Errand = pickle.loads(packed)
         except (ImportError, AttributeError) as error:
@@ -166,6 +177,7 @@ class _Stay:
             raise RuntimeError(msg) from error
         self._job, self._marks = errand.job, errand.marks
         self._workers: dict[int, tuple[Worker, TaskWriter, _Supplies]] = {}
+        self._keeper = keeper
         self._level: int | None = None
         self.busy = 0
         self.last = 0.0
@@ -204,20 +216,58 @@ class _Stay:
         if key not in self._workers:
             writer = TaskWriter(self._job.target, may_ship=self._job.may_ship)
             supplies = _Supplies(self._marks, order)
-            # The process was there before, and its memory is not the session's.
             worker = Worker(
-                self._job, own_process=False, writer=writer, open_reader=supplies.open
+                self._job,
+                # The process was there before: its memory is not the session's.
+                own_process=False,
+                writer=writer,
+                open_reader=supplies.open,
+                one_thread=self._keeper.one_thread,
             )
             self._workers[key] = worker, writer, supplies
         return self._workers[key]
 
     def close(self) -> None:
-        """Let go of everything, in the reverse order: BLAS gets its threads back."""
+        """Let go of everything."""
         while self._workers:
             _, (worker, _, _) = self._workers.popitem()
             worker.close()
         if self._level is not None:
             logging.root.setLevel(self._level)
+
+
+class _Keeper:
+    """Holds BLAS to one thread for all workers of this process, from one thread.
+
+    Which thread sets the limit matters: another one can neither lift it nor set its
+    own, and a worker is closed from another thread than the one that computes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._limits = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Hold it for the time of a block; also of libraries loaded since."""
+        with self._lock:
+            self._held += 1
+            self._thread = self._thread or ThreadPoolExecutor(1, "resumable-blas")
+            self._thread.submit(self._limit).result()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
+                if not self._held:
+                    self._thread.submit(self._limits.close).result()
+                    self._thread.shutdown()
+                    self._thread = None
+
+    def _limit(self) -> None:
+        self._limits.enter_context(one_blas_thread())
 
 
 class _Guests:
@@ -228,6 +278,7 @@ class _Guests:
         self._lock = threading.Lock()
         self._stays: dict[str, _Stay] = {}
         self._reaping = False
+        self._keeper = _Keeper()
 
     @contextlib.contextmanager
     def stay(self, order: Order, *, lodger: bool) -> Iterator[_Stay]:
@@ -236,8 +287,8 @@ class _Guests:
             stay = self._stays.get(order.token)
             if stay is None:
                 if order.job is None:
-                    raise _MissingError("job")
-                stay = _Stay(order.job, order.level, lodger=lodger)
+                    raise _MissingError(Need.JOB)
+                stay = _Stay(order.job, order.level, self._keeper, lodger=lodger)
                 self._stays[order.token] = stay
             stay.busy += 1
             if not self._reaping:
@@ -350,7 +401,8 @@ class TaskWriter(Outbox):
         offset = target.header.offsets["completed_positions"] + batch.start
         with disk.opened(target.path, os.O_RDONLY) as fd:
             status = np.frombuffer(disk.read_at(fd, len(nothing), offset), np.uint8)
-        return (status == 1) & batch.members()
+        done: Array = (status == 1) & batch.members()
+        return done
 
     def flush(self) -> None:
         """Have everything committed, and let go of the run file and its locks."""
@@ -377,7 +429,7 @@ class _Supplies:
         if ref not in self._marks or self._sees(ref):
             return Reader(ref)
         if not self._may_stand_in:
-            raise _MissingError("rows")
+            raise _MissingError(Need.ROWS)
         return self._open.setdefault(ref, Supply())
 
     def _sees(self, ref: SourceRef) -> bool:
@@ -392,7 +444,7 @@ class _Supplies:
     def load(self, order: Order) -> None:
         """Hand over the rows that came with an order."""
         if self._open and order.rows is None:
-            raise _MissingError("rows")
+            raise _MissingError(Need.ROWS)
         positions = order.batch.positions()
         for ref, supply in self._open.items():
             supply.load(positions, (order.rows or {})[ref])
