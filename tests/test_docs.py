@@ -148,11 +148,11 @@ def user(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setitem(sys.modules, "rich.box", None)
     yield
-    for name in ("fit", "more"):
+    for name in ("fit", "level", "more"):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["tutorial", "howto", "cli", "format"])
+@pytest.mark.parametrize("name", ["tutorial", "howto", "engines", "cli", "format"])
 def test_what_a_page_shows_is_what_happens(user, name):
     """Code and commands run in the order of the page and print what it says."""
     check_page(DOCS / f"{name}.rst")
