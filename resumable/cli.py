@@ -274,12 +274,7 @@ def _source_options(function: Any) -> Any:
 @click.option(
     "--checkpoint", type=float, default=10, help="Seconds that a kill may lose."
 )
-@click.option(
-    "--writer",
-    type=click.Choice(["auto", "workers", "driver"]),
-    default="auto",
-    help="Who writes the rows: each worker its own, or one process all.",
-)
+@click.option("--writer", default="auto", help="Who writes: auto, workers, driver.")
 @click.option("--rechunk", is_flag=True, help="First copy into position order.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 def run(class_: str, source: str, positions: str | None, **given: Any) -> None:
