@@ -27,6 +27,8 @@ import resumable as rs
 from resumable import disk
 from resumable.engines import futures, guest
 from resumable.engines.executor import ExecutorEngine
+from resumable.plan import Schedule
+from resumable.positions import PositionSet
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
@@ -263,6 +265,17 @@ def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log):
     assert set(again[before]) == {1}
 
 
+def test_processes_that_come_later_get_the_job(scan, log):
+    """A process that has not heard of the session asks for it."""
+    executor = cf.ProcessPoolExecutor(1, SPAWN, max_tasks_per_child=2)
+    with executor:
+        results = Logged(scan, log=log, delay_s=0.005).compute(engine=executor)
+
+    assert results.status.finished
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert len(set(noted(log + ".pid"))) > 1
+
+
 def test_an_executor_that_is_shut_down_is_an_error(scan, log):
     """What was committed stays, and the error says what to do."""
     process = Logged(scan, log=log, delay_s=0.02)
@@ -282,10 +295,11 @@ def test_ctrl_c_to_all_processes_ends_with_75_and_loses_nothing(scan, log, tmp_p
     """The driver obeys, the processes of the executor do not."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import concurrent.futures, sys\n"
+        "import concurrent.futures, multiprocessing\n"
         "from engine_conformance import Logged\n"
         "if __name__ == '__main__':\n"
-        "    with concurrent.futures.ProcessPoolExecutor(2) as executor:\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    with concurrent.futures.ProcessPoolExecutor(2, spawn) as executor:\n"
         f"        process = Logged({scan!r}, log={log!r}, delay_s=0.04)\n"
         "        process.compute(engine=executor)\n"
     )
@@ -332,15 +346,28 @@ def apart(tmp_path, monkeypatch):
         yield executor, data
 
 
-def test_a_relative_source_is_found_from_another_folder(apart, log):
+def orders_to(executor, monkeypatch):
+    """Return a list that gets the orders that go to an executor."""
+    submit, orders = executor.submit, []
+
+    def recording(function, *args):
+        orders.extend(arg for arg in args if isinstance(arg, guest.Order))
+        return submit(function, *args)
+
+    monkeypatch.setattr(executor, "submit", recording)
+    return orders
+
+
+def test_a_relative_source_is_found_from_another_folder(apart, log, monkeypatch):
     """What a user types means what it means to her, not to a worker."""
     executor, data = apart
+    orders = orders_to(executor, monkeypatch)
     results = Logged("scan.h5::/data", log=log).compute(
         engine=executor, writer="workers"
     )
 
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
-    assert str(os.getpid()) not in noted(log + ".pid")
+    assert [order.rows for order in orders] == [None] * len(orders)
 
 
 def test_workers_that_see_neither_source_nor_run_file_are_served(apart, log, tmp_path):
@@ -373,10 +400,12 @@ def test_rows_that_travel_are_cut_to_their_size(apart, log, monkeypatch):
     """A batch has no more rows than may travel with it, and none is left out."""
     monkeypatch.setattr(futures, "SHIPPED_BYTES", 32 * 8 * 7)
     executor, data = apart
+    orders = orders_to(executor, monkeypatch)
     results = Logged(f"{HERE}/scan.h5::/data", log=log).compute(engine=executor)
 
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
     assert sorted(map(int, noted(log))) == list(range(60))
+    assert max(order.batch.count for order in orders if order.rows) <= 7
 
 
 def test_workers_that_must_write_and_cannot_are_an_error(apart, log):
@@ -434,7 +463,12 @@ def test_the_driver_gets_batches_of_few_rows(scan):
         def unit_computation(self, spectrum):
             return np.zeros(self.width)
 
-    assert Wide(scan).plan(writer="driver").longest == 16
+    plan = Wide(scan).plan(writer="driver")
+    schedule = Schedule(PositionSet.full(60), plan, proven=True)
+    schedule.next()
+    schedule.note(60, 1e-6)
+
+    assert plan.longest == schedule.next_rows() == 16
     assert Wide(scan, width=1 << 22).plan(writer="driver").longest == 1
     assert Wide(scan).plan(writer="workers").longest is None
 
