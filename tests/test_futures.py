@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import contextlib
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -415,6 +416,41 @@ def test_workers_that_must_write_and_cannot_are_an_error(apart, log):
         Logged(f"{HERE}/scan.h5::/data", log=log).compute(
             engine=executor, writer="workers"
         )
+
+
+MODULE = """
+import resumable as rs
+
+class Far(rs.Process):
+    version = 1
+    outputs = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean()
+"""
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_class_elsewhere_must_have_the_same_text(
+    apart, tmp_path, monkeypatch, edited
+):
+    """Where the file was written does not matter, what is in it does."""
+    executor, data = apart
+    (tmp_path / "here" / "far_away.py").write_text(MODULE)
+    there = tmp_path / "there" / "far_away.py"
+    there.write_text(MODULE.replace("mean()", "max()") if edited else MODULE)
+    os.utime(there, (1e9, 1e9))
+    monkeypatch.setattr(sys, "path", [HERE, *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "far_away", raising=False)
+    process = importlib.import_module("far_away").Far("scan.h5::/data")
+    if edited:
+        with pytest.raises(rs.DeclarationError, match="is another one where"):
+            process.compute(engine=executor)
+        return
+    results = process.compute(engine=executor)
+
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
 
 # Who writes.
