@@ -10,8 +10,10 @@ import collections
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +22,13 @@ from resumable import machine
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, OutputError
 from resumable.header import FAILURE_ROWS
+from resumable.identity import normalised_source, source_text, text_digest
 from resumable.output import by_name, fitted, placer
-from resumable.reader import Reader
+from resumable.reader import Reader, Supply
 from resumable.runfile import Failure
 from resumable.source import SourceRef
 from resumable.warned import WarningCounts, counted
-from resumable.writer import RowWriter, WriteTarget
+from resumable.writer import Outbox, Rows, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +42,11 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-_BLAS_VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
+#: What libraries that bring their own threads look at when they are loaded.
+BLAS_VARIABLES = tuple(
+    f"{name}_NUM_THREADS"
+    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,12 +61,16 @@ class Job:
     """Where the data are."""
     inputs: Mapping[str, SourceRef]
     """Further sources, by argument name."""
-    target: WriteTarget
-    """Where results go."""
+    target: WriteTarget | None
+    """Where results go; None: back to the driver, which writes them."""
     stop_on_error: bool
     """A failing position stops the session and is left pending."""
     read_from: tuple[str, int] | None = None
     """File of the Process class and when it was written, as the driver knows it."""
+    text: str = ""
+    """Digest of the source text of the Process class, empty when there is none."""
+    may_ship: bool = False
+    """A worker that cannot see the target sends its rows to the driver."""
     position_timeout_s: float | None = None
     """A position at work for longer is given up; needs processes to end."""
     filters: tuple[Any, ...] = ()
@@ -90,6 +101,13 @@ class Report:
     """Warnings that were given."""
     error: Exception | None = None
     """Why the session must stop."""
+    rows: tuple[Rows, ...] = ()
+    """Rows that the driver has to write."""
+
+    @property
+    def rest(self) -> Batch | None:
+        """What the worker did not come to, where it ended early."""
+        return self.batch.split(self.done + self.failed)[1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,6 +140,10 @@ class Computer:
         Opened here, for reading.
     pulse : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
+    open_reader : callable
+        Opens a source.
+    one_thread : callable
+        Returns the context in which BLAS has one thread.
     """
 
     def __init__(
@@ -131,6 +153,8 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
         pulse: memoryview | None = None,
+        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
@@ -139,26 +163,25 @@ class Computer:
         self.cursor = Cursor(new_pulse() if pulse is None else pulse)
         object.__setattr__(process, "_cursor", self.cursor)
         self._open = contextlib.ExitStack()
-        self.reader = self._opened(source)
-        self._inputs = {name: self._opened(ref) for name, ref in inputs.items()}
+        self.reader = self._opened(open_reader(source))
+        self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
         process.setup()
-        import threadpoolctl  # its import costs more than a short run's planning
-
         # After setup, when the libraries of the user's choice are loaded too.
-        self._open.enter_context(threadpoolctl.threadpool_limits(1))
+        self._open.enter_context((one_thread or one_blas_thread)())
+
+    def _opened(self, reader: Reader | Supply) -> Reader | Supply:
+        self._open.callback(reader.close)
+        return reader
 
     def close(self) -> None:
         """Close the sources and give BLAS its threads back."""
         self._open.close()
 
-    def _opened(self, ref: SourceRef) -> Reader:
-        return self._open.enter_context(Reader(ref))
-
     def read(self, start: int, members: Array) -> tuple[Any, dict[str, Any]]:
         """Read the rows of a block, and those of every input."""
         count = int(np.count_nonzero(members))
 
-        def rows(reader: Reader) -> Any:
+        def rows(reader: Reader | Supply) -> Any:
             out = reader.empty(count)
             reader.read(start, members, out)
             return out
@@ -168,11 +191,14 @@ class Computer:
 
     def _reopen_closed(self) -> None:
         """Open again what a computation that closes all HDF5 files has closed."""
-        if self.reader.was_closed:
-            self.reader = self._opened(self.reader.ref)
+        self.reader = self._again(self.reader)
         for name, reader in self._inputs.items():
-            if reader.was_closed:
-                self._inputs[name] = self._opened(reader.ref)
+            self._inputs[name] = self._again(reader)
+
+    def _again(self, reader: Reader | Supply) -> Reader | Supply:
+        if isinstance(reader, Reader) and reader.was_closed:
+            return self._opened(Reader(reader.ref))
+        return reader
 
     def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
         """Prepare the computation of a block position by position."""
@@ -205,11 +231,41 @@ class Computer:
         }
 
 
+def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which BLAS has one thread; one thread enters and leaves."""
+    import threadpoolctl  # its import costs more than a short run's planning
+
+    limits: contextlib.AbstractContextManager[Any] = threadpoolctl.threadpool_limits(1)
+    return limits
+
+
 def _twin(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
     twin.__dict__.update(process.__dict__)
     return twin
+
+
+def file_of(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None
+
+
+def _same_text(job: Job) -> bool:
+    """Return whether the class here is the one that the driver has imported."""
+    cls = type(job.process)
+    if job.read_from == cls._read_from:
+        return True
+    # On another host the same file can have another name and time. Its text counts,
+    # if it is still what was imported.
+    if not job.text or cls._read_from != file_of(cls):
+        return False
+    text = source_text(cls)
+    return text is not None and text_digest(normalised_source(text)) == job.text
 
 
 class UnitLoop:
@@ -301,6 +357,11 @@ class Worker:
         It has a process to itself; else it shares the driver's.
     pulse : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
+    writer : Outbox, optional
+        Takes the rows; default writes them, or keeps them for the report where the
+        job has no target.
+    open_reader, one_thread : callable
+        As a :class:`Computer` takes them.
 
     Raises
     ------
@@ -313,28 +374,45 @@ class Worker:
     """
 
     def __init__(
-        self, job: Job, *, own_process: bool, pulse: memoryview | None = None
+        self,
+        job: Job,
+        *,
+        own_process: bool,
+        pulse: memoryview | None = None,
+        writer: Outbox | None = None,
+        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._job = job
         self._pid = os.getpid()
-        if job.read_from != type(job.process)._read_from:
+        if not _same_text(job):
             msg = (
                 f"{job.read_from and job.read_from[0]} was edited while it was at "
-                "work: run it again, so that one run is not computed by two versions"
+                "work, or is another one where the worker is: run it again (workers "
+                "that live longer than a run must be started anew), so that one run "
+                "is not computed by two versions"
             )
             raise DeclarationError(msg)
         if own_process:
             # For libraries that are loaded later, inside a computation.
-            for name in _BLAS_VARIABLES:
-                os.environ[f"{name}_NUM_THREADS"] = "1"
+            for name in BLAS_VARIABLES:
+                os.environ[name] = "1"
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
-        self._writer = RowWriter(job.target)
+        self._writer: Outbox | RowWriter = writer or (
+            RowWriter(job.target) if job.target else Outbox()
+        )
         try:
             with counted(job.filters, self._warned):
                 self._computer = Computer(
-                    job.process, job.outputs, job.source, job.inputs, pulse
+                    job.process,
+                    job.outputs,
+                    job.source,
+                    job.inputs,
+                    pulse,
+                    open_reader,
+                    one_thread,
                 )
         except BaseException:
             self._writer.close()
@@ -394,6 +472,7 @@ class Worker:
             len(self._written),
             warned,
             tally.error,
+            self._writer.collect() if isinstance(self._writer, Outbox) else (),
         )
 
     def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:

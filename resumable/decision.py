@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resumable import engines, machine
+from resumable import disk, engines, machine
 from resumable.errors import PlanError
-from resumable.plan import Blocks, Plan, fit_memory
+from resumable.plan import SHIPPED_BYTES, Blocks, Plan, fit_memory
 from resumable.rechunk import in_position_order, is_worth_it
 from resumable.units import format_bytes, parse_bytes
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
+#: File systems on which a host may not see at once what another one has written.
+_INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 
 
 def existing(recipe: Recipe) -> RunFile | None:
@@ -65,15 +67,15 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
     action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
     memory = _budget(options.memory)
-    workers = int(options.workers or machine.usable_cores())
-    engine = engine_for(options, run, workers)
+    engine = engine_for(options, run)
+    hosts = engines.hosts_of(engine) or 1
 
     def blocks_of(geometry: Geometry) -> Blocks:
         return fit_memory(
             recipe.footprint,
             geometry,
             memory=memory,
-            workers=engine.workers,
+            workers=-(-engine.workers // hosts),
             local=engine.own_processes,
         )
 
@@ -90,11 +92,20 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             "again: rechunk=True first makes a copy in position order, of "
             f"{format_bytes(recipe.geometry.row_bytes * recipe.geometry.size)}"
         )
-    if blocks.workers < engine.workers:
+    workers = min(engine.workers, blocks.workers * hosts)
+    if workers < engine.workers:
         notes.append(
-            f"{format_bytes(memory)} is enough for {blocks.workers} of "
+            f"{format_bytes(memory)} is enough for {workers} of "
             f"{engine.workers} workers"
         )
+    writer, why_writer = _writer(recipe, options, engine)
+    if why_writer:
+        notes.append(why_writer)
+    longest = None
+    if writer == "driver":
+        # A worker keeps the rows of a whole batch beside the block at work.
+        room = min(SHIPPED_BYTES, blocks.share_bytes - recipe.footprint(blocks.rows))
+        longest = max(1, room // max(1, recipe.row_bytes))
     plan = Plan(
         action=action,
         reason=reason,
@@ -102,7 +113,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         positions=geometry.size,
         pending=pending,
         engine=engine.name if options.engine != "auto" else "auto",
-        workers=blocks.workers,
+        workers=workers,
         memory_bytes=memory,
         share_bytes=blocks.share_bytes,
         block=blocks.rows,
@@ -114,6 +125,8 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             for o in recipe.outputs.values()
         ),
         checkpoint_s=float(options.checkpoint),
+        writer=writer,
+        longest=longest,
         rechunk=rechunk,
         shapes=f"a map of {geometry.map_shape}, each with {geometry.spectrum_shape}",
         notes=tuple(notes),
@@ -122,8 +135,10 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
     return plan, run
 
 
-def engine_for(options: Options, run: RunFile | None, workers: int) -> Engine:
-    """Return the engine of a session.
+def engine_for(
+    options: Options, run: RunFile | None, workers: int | None = None
+) -> Engine:
+    """Return the engine of a session, with as many workers as the plan allows.
 
     Raises
     ------
@@ -136,9 +151,12 @@ def engine_for(options: Options, run: RunFile | None, workers: int) -> Engine:
     was_killed = bool(sessions) and sessions[-1].end == 0
     timed = options.position_timeout is not None
     engine = engines.choose(
-        options.engine, workers, in_driver=not (was_killed or timed)
+        options.engine,
+        workers or options.workers,
+        may_grow=options.workers is None and options.memory is None,
+        in_driver=not (was_killed or timed),
     )
-    if timed and not engine.can_replace:
+    if timed and not getattr(engine, "can_replace", False):
         msg = (
             f"position_timeout needs worker processes that can be replaced, which the "
             f"engine {engine.name!r} has not; use engine='local'"
@@ -150,6 +168,20 @@ def engine_for(options: Options, run: RunFile | None, workers: int) -> Engine:
 def for_run(options: Options, run: RunFile | None) -> Options:
     """Return the options as they apply: a new run has no failures to try again."""
     return options if run else dataclasses.replace(options, retry_failed=False)
+
+
+def _writer(recipe: Recipe, options: Options, engine: Engine) -> tuple[str, str]:
+    """Return who writes, and why where it is not what everybody expects."""
+    if options.writer != "auto":
+        return options.writer, ""
+    kind = disk.file_system(recipe.shelf.folder)
+    if kind.startswith(_INCOHERENT) and engines.hosts_of(engine) != 1:
+        why = (
+            f"the driver writes all rows, because {recipe.shelf.folder} is on a "
+            f"{kind} file system and workers may be on several hosts"
+        )
+        return "driver", why
+    return "workers", ""
 
 
 def _path_of(recipe: Recipe, run: RunFile | None) -> Path:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable import forks
@@ -19,7 +21,6 @@ from resumable.errors import RunBusy, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 fcntl: Any
 try:
@@ -27,6 +28,8 @@ try:
 except ImportError:  # pragma: no cover - Windows, experimental
     fcntl = None
 
+#: How a blank and the like are written in the list of mounts.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 # Windows has none of these.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -150,6 +153,30 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
         )
         raise TargetError(msg) from error
     return True
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system a path is on, for example ``"nfs4"``.
+
+    ``"unknown"`` where the system does not tell (elsewhere than on Linux).
+    """
+    try:
+        table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    except OSError:
+        return "unknown"
+    return type_of_mount(table, path.resolve())
+
+
+def type_of_mount(table: str, path: Path) -> str:
+    """Find the file system type of an absolute path in the text of a mountinfo."""
+    found, depth = "unknown", 0
+    for line in table.splitlines():
+        mount, _, source = line.partition(" - ")
+        point = Path(_ESCAPED.sub(lambda m: chr(int(m[1], 8)), mount.split(" ")[4]))
+        # Of several on one point the last one is seen.
+        if path.is_relative_to(point) and len(point.parts) >= depth:
+            found, depth = source.split(" ")[0], len(point.parts)
+    return found
 
 
 class LockFile:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Measured (benchmarks/speed.py): from 1 to 8 MB makes no difference, more costs
 #: cache misses.
 BLOCK_BYTES = 4 << 20
+#: Bytes of rows that travel with a batch or its report.
+SHIPPED_BYTES = 16 << 20
 #: Memory of a worker before its first position: interpreter, numpy, h5py.
 WORKER_BYTES = 48 << 20
 #: Memory of the server the workers are forked from.
@@ -36,6 +38,7 @@ SHORTEST_BATCH_S = 0.05
 GROWTH = 16
 #: Computing should take this many times as long as reading, where chunks are split.
 _READ_SHARE = 4
+_WRITERS = {"workers": "every worker its own rows", "driver": "the driver"}
 #: Positions tried before the function, not the data, is held to be wrong.
 TRIALS = 20
 
@@ -147,6 +150,10 @@ class Plan:
     """Size of all results on disk."""
     checkpoint_s: float
     """Seconds after which finished positions are committed."""
+    writer: str = "workers"
+    """Who writes the rows: ``"workers"``, each its own, or the ``"driver"``."""
+    longest: int | None = None
+    """Most positions in a batch, where rows travel; None: as many as time allows."""
     rechunk: bool = False
     """The source is copied into position order first."""
     shapes: str = ""
@@ -193,6 +200,7 @@ class Plan:
             "  batches       by time, "
             f"committed every {format_seconds(self.checkpoint_s)}"
             + (f", about {self.batches:,}" if self.batches else ""),
+            f"  writing       {_WRITERS[self.writer]}",
         ]
         if self.read_amplification > 1.005:
             lines.append(
@@ -335,6 +343,7 @@ class Schedule:
             # it has enough of them to make reading the smaller part.
             worth = _READ_SHARE * self._read_seconds / self._seconds
             rows = max(rows, min(worth, self.block))
+        rows = min(rows, self._plan.longest or rows)
         return max(1, int(min(rows, self.remaining, WINDOW)))
 
     def note(self, count: int, seconds: float, read_seconds: float = 0.0) -> None:

@@ -66,7 +66,7 @@ class Death:
     """Its exit code, negative for a signal."""
 
 
-class _RemoteTraceback(Exception):
+class RemoteTraceback(Exception):
     """Text of the traceback in the worker."""
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Pool:
         start_server(start_method)
         self._start_method = start_method
         # The server may have been started long ago, in another folder.
-        setting = (sys.path, dict(os.environ), Path.cwd(), _lowest_level())
+        setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
         self._setting = pickle.dumps(setting)
         self._children = [self._start() for _ in range(workers)]
 
@@ -151,15 +151,7 @@ class Pool:
         self._transmit(worker, ("nudge",))
 
     def _transmit(self, worker: int, message: tuple[Any, ...]) -> None:
-        try:
-            data = cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-            msg = (
-                f"the computation cannot be sent to a worker process ({error}); open "
-                "files, locks and models in setup(), which runs in every worker, or "
-                "use engine='serial'"
-            )
-            raise TypeError(msg) from error
+        data = packed(message)
         # A worker that has died shows in wait().
         with contextlib.suppress(OSError):
             self._children[worker].connection.send_bytes(data)
@@ -200,15 +192,12 @@ class Pool:
             msg = f"an answer of a worker cannot be read: {reason!r}"
             return Answer(worker, None, RuntimeError(msg))
         if kind == "log":
-            record = logging.makeLogRecord(content[0])
-            target = logging.getLogger(record.name)
-            if target.isEnabledFor(record.levelno):
-                target.handle(record)
+            log_here(content[0])
             return None
         if kind == "value":
             return Answer(worker, content[0], None)
         error, text = content
-        error.__cause__ = _RemoteTraceback(text)
+        error.__cause__ = RemoteTraceback(text)
         return Answer(worker, None, error)
 
     def kill(self, worker: int) -> None:
@@ -234,7 +223,27 @@ class Pool:
             child.exitcode()
 
 
-def _lowest_level() -> int:
+def packed(message: Any) -> bytes:
+    """Return an object as bytes that can be sent to a worker.
+
+    Raises
+    ------
+    TypeError
+        It holds what cannot be sent.
+    """
+    try:
+        data: bytes = cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+        msg = (
+            f"the computation cannot be sent to a worker process ({error}); open "
+            "files, locks and models in setup(), which runs in every worker, or "
+            "use engine='serial'"
+        )
+        raise TypeError(msg) from error
+    return data
+
+
+def lowest_level() -> int:
     """Lowest level that any logger here lets through; it is filtered here again."""
     loggers = logging.root.manager.loggerDict.values()
     levels = [item.level for item in loggers if isinstance(item, logging.Logger)]
@@ -286,6 +295,23 @@ class Line:
             self._connection.send_bytes(data)
 
 
+def plain_record(record: logging.LogRecord) -> dict[str, Any]:
+    """Return a log record as something to send, its arguments put into the text."""
+    plain = {**record.__dict__, "msg": record.getMessage(), "args": None}
+    if record.exc_info:
+        plain["exc_text"] = logging.Formatter().formatException(record.exc_info)
+        plain["exc_info"] = None
+    return plain
+
+
+def log_here(plain: dict[str, Any]) -> None:
+    """Hand a record that was sent to the logger of its name, as its level says."""
+    record = logging.makeLogRecord(plain)
+    target = logging.getLogger(record.name)
+    if target.isEnabledFor(record.levelno):
+        target.handle(record)
+
+
 class _LineHandler(logging.Handler):
     """Sends log records to the parent."""
 
@@ -294,13 +320,9 @@ class _LineHandler(logging.Handler):
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record, its arguments already put into the text."""
-        plain = {**record.__dict__, "msg": record.getMessage(), "args": None}
-        if record.exc_info:
-            plain["exc_text"] = logging.Formatter().formatException(record.exc_info)
-            plain["exc_info"] = None
+        """Send a record."""
         try:
-            self._line.send("log", plain)
+            self._line.send("log", plain_record(record))
         except (pickle.PicklingError, TypeError):
             self.handleError(record)
 

@@ -225,6 +225,15 @@ class Batch:
                 found.append(dataclasses.replace(part, suspect=suspect))
         return found
 
+    def split(self, count: int) -> tuple[Batch | None, Batch | None]:
+        """Return its first `count` positions and the others; None where there is none.
+
+        >>> [part and part.count for part in Batch(5, 12, None, 7).split(3)]
+        [3, 4]
+        """
+        later = np.cumsum(self.members()) > count
+        return self.without(later), self.without(~later)
+
     @classmethod
     def of(cls, start: int, members: Array, block: int = 1) -> Batch:
         """Make a batch of the members of a span that begins at `start`."""

@@ -13,6 +13,7 @@ import numpy as np
 import param
 
 from resumable import driver, identity
+from resumable.batch import file_of
 from resumable.cursor import Cursor, new_pulse
 from resumable.decision import existing, make_plan
 from resumable.errors import (
@@ -30,7 +31,7 @@ from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
 from resumable.reader import Reader
 from resumable.recipe import Options
-from resumable.resolve import file_of, resolve
+from resumable.resolve import resolve
 from resumable.results import ResultArray, Results
 from resumable.sharing import assign
 from resumable.source import SourceRef, refer
@@ -477,6 +478,7 @@ class Process(param.Parameterized):
         position_timeout: float | str | None = None,
         time_limit: float | str | None = None,
         checkpoint: float = 10,
+        writer: str = "auto",
         rechunk: bool = False,
         progress: bool | None = None,
         listener: Listener | None = None,
@@ -485,11 +487,14 @@ class Process(param.Parameterized):
 
         Parameters
         ----------
-        engine : {"auto", "serial", "local"} or Engine
+        engine : {"auto", "serial", "local", "dask"}, Executor, Client or Engine
             ``"local"``: worker processes. ``"auto"``: those when they pay, else
-            ``"serial"``, this process alone.
+            ``"serial"``, this process alone. ``"dask"``: the workers of the client
+            of dask that this process has. Or the client itself, or any
+            ``concurrent.futures.Executor``, which stay open.
         workers : int, optional
-            How many; default the cores this process may use.
+            How many; default the cores this process may use, or all workers of an
+            executor or a client.
         memory : int or str, optional
             Bytes, or ``"2 GB"``, for all processes together; default half of what
             is available (in the cgroup, where there is one).
@@ -510,6 +515,10 @@ class Process(param.Parameterized):
             Seconds, or ``"3h50m"``, after which it stops cleanly.
         checkpoint : float
             Seconds after which finished positions are durable; what a kill loses.
+        writer : {"auto", "workers", "driver"}
+            Who writes the rows: every worker its own, or this process all of them.
+            ``"auto"``: the driver where a network file system would have several
+            hosts write to one file, and for workers that cannot see it.
         rechunk : bool
             First copy a source stored across positions (an energy-first stack) into
             position order, in the target folder; the copy is deleted when the run
@@ -557,6 +566,7 @@ class Process(param.Parameterized):
             "position_timeout": position_timeout,
             "time_limit": time_limit,
             "checkpoint": checkpoint,
+            "writer": writer,
             "rechunk": rechunk,
             "progress": progress,
         }

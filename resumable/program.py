@@ -68,7 +68,7 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
 def compute_options() -> list[click.Parameter]:
     """Make the options that say how it is computed: arguments of ``compute``."""
     return [
-        click.Option(["--engine"], default="auto", help="auto, serial or local."),
+        click.Option(["--engine"], default="auto", help="auto, serial, local or dask."),
         click.Option(
             ["--workers"], type=int, help="How many; default the usable cores."
         ),
@@ -99,6 +99,9 @@ def compute_options() -> list[click.Parameter]:
             type=float,
             default=10,
             help="Seconds that a kill may lose.",
+        ),
+        click.Option(
+            ["--writer"], default="auto", help="Who writes: auto, workers, driver."
         ),
         click.Option(
             ["--rechunk"], is_flag=True, help="First copy into position order."

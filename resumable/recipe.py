@@ -66,6 +66,11 @@ class Recipe:
         return run.header.map_shape == self.geometry.map_shape
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of the results at one position."""
+        return sum(output.row_bytes for output in self.position_outputs.values())
+
+    @property
     def position_outputs(self) -> dict[str, Output]:
         """Outputs that have a row per position."""
         return {n: o for n, o in self.outputs.items() if o.per == "position"}
@@ -94,12 +99,16 @@ class Options:
     position_timeout: float | str | None = None
     time_limit: float | str | None = None
     checkpoint: float = 10
+    writer: str = "auto"
     rechunk: bool = False
     progress: bool | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("record", "raise"):
             msg = f"on_error must be 'record' or 'raise', not {self.on_error!r}"
+            raise PlanError(msg)
+        if self.writer not in ("auto", "workers", "driver"):
+            msg = f"writer must be 'auto', 'workers' or 'driver', not {self.writer!r}"
             raise PlanError(msg)
         if self.workers is not None and not _is_count(self.workers):
             msg = f"workers must be a whole number from 1, not {self.workers!r}"

@@ -7,7 +7,6 @@ import functools
 import inspect
 import platform
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import h5py
 import numpy as np
 
 from resumable import identity
+from resumable.batch import file_of
 from resumable.birth import Birth
 from resumable.catalogue import Shelf
 from resumable.errors import DeclarationError
@@ -148,15 +148,6 @@ def _provenance(process: Process) -> dict[str, str]:
         "source_file": process._source.path,
         "source_dataset": process._source.dataset,
     }
-
-
-def file_of(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and when it was last written, in ns since 1970."""
-    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    try:
-        return (name, Path(name).stat().st_mtime_ns) if name else None
-    except OSError:
-        return None
 
 
 def _text_digest(text: str) -> str:

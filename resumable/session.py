@@ -28,7 +28,7 @@ from resumable.results import Results
 from resumable.runfile import Failure, RunFile
 from resumable.units import parse_seconds
 from resumable.warned import WarningCounts, present_filters
-from resumable.writer import RowWriter, WriteTarget
+from resumable.writer import Rows, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,7 @@ class Session:
         self._held: dict[int, Failure] = {}
         self._lone_deaths = 0
         self._warned = WarningCounts()
+        self._writer: RowWriter | None = None
         done, failed = self._run.counts()
         self._before = done, failed
         self._results = Results(self._run.path)
@@ -116,8 +117,7 @@ class Session:
             with disk.opened(run.path, os.O_RDWR) as fd:
                 births.reserve(fd, run.header, wanted)
         except OSError as error:
-            rows = sum(o.row_bytes for o in recipe.position_outputs.values())
-            needed = rows * self._plan.pending
+            needed = recipe.row_bytes * self._plan.pending
             raise births.target_error(run.path.parent, error, needed) from error
         return run
 
@@ -149,6 +149,7 @@ class Session:
         UnitFailed, OutputError
             The session must stop.
         """
+        self._write(report.rows)
         self._computed += report.done
         if report.done:
             self._lone_deaths = 0
@@ -183,6 +184,19 @@ class Session:
         self._ledger.record(failures)
         for failure in failures:
             self._tell(PositionFailed(failure))
+
+    def _write(self, parts: tuple[Rows, ...]) -> None:
+        """Write what workers have sent, by the same protocol as theirs."""
+        for part in parts:
+            if self._writer is None:
+                self._writer = RowWriter(self._target())
+            self._writer.write(part.start, part.done, part.failed, part.values)
+
+    def _commit(self) -> None:
+        """Make durable and mark what was written here."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _stopping_error(self, report: Report) -> Exception:
         first = report.failures[0]
@@ -314,7 +328,9 @@ class Session:
                     try:
                         engine.run(self._job(), self, plan.workers)
                     finally:
-                        self._settle()
+                        with contextlib.ExitStack() as stack:
+                            stack.callback(self._settle)
+                            self._commit()
                     if not self._stop.paused:
                         break
                     self._stop.wait_while_paused()
@@ -339,11 +355,13 @@ class Session:
             recipe.position_outputs,
             self._source(),
             recipe.inputs,
-            self._target(),
+            self._target() if self._plan.writer == "workers" else None,
             stop_on_error=self._options.on_error == "raise",
             read_from=type(recipe.process)._read_from,
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
             filters=present_filters(),
+            text=recipe.birth.source["text"],
+            may_ship=self._options.writer == "auto",
         )
 
     def _source(self) -> SourceRef:

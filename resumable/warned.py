@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def present_filters() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def counted(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
-    """Count the warnings given in a block instead of showing them.
+    """Count the warnings given in a block, by this thread, instead of showing them.
 
     Parameters
     ----------
@@ -84,29 +85,69 @@ def counted(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
         not counted, what it turns into an error is raised.
     counts : WarningCounts
     """
+    _hook.enter(filters)
+    outer, _own.counts = getattr(_own, "counts", None), counts
+    try:
+        yield
+    finally:
+        _own.counts = outer
+        _hook.leave()
 
-    def note(
+
+_own = threading.local()
+
+
+class _Hook:
+    """Our place in the warnings module, which all threads of a process share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def enter(self, filters: tuple[Any, ...]) -> None:
+        """Take over, if no other thread has done so."""
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._context = warnings.catch_warnings()
+            self._context.__enter__()
+            self._show = warnings.showwarning
+            # Those that are shown once only would be counted once only.
+            warnings.simplefilter("always")
+            for action, message, category, module, lineno in reversed(filters):
+                warnings.filterwarnings(
+                    action if action in ("error", "ignore") else "always",
+                    _pattern(message),
+                    category,
+                    _pattern(module),
+                    lineno,
+                )
+            warnings.showwarning = self._note  # type: ignore[assignment]
+
+    def leave(self) -> None:
+        """Give back, if no other thread is inside."""
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+    def _note(
+        self,
         message: Warning | str,
         category: type[Warning],
         filename: str,
         lineno: int,
-        *_: Any,
+        *more: Any,
     ) -> None:
-        counts.add(Warned(category, str(message), filename, lineno))
+        counts = getattr(_own, "counts", None)
+        if counts is None:
+            self._show(message, category, filename, lineno, *more)
+        else:
+            counts.add(Warned(category, str(message), filename, lineno))
 
-    with warnings.catch_warnings():
-        # Those that are shown once only would be counted once only.
-        warnings.simplefilter("always")
-        for action, message, category, module, lineno in reversed(filters):
-            warnings.filterwarnings(
-                action if action in ("error", "ignore") else "always",
-                _pattern(message),
-                category,
-                _pattern(module),
-                lineno,
-            )
-        warnings.showwarning = note  # type: ignore[assignment]
-        yield
+
+_hook = _Hook()
 
 
 def _pattern(text: Any) -> str:

@@ -58,6 +58,52 @@ class WriteTarget:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Computed rows on their way to whoever writes them: arguments of a writer."""
+
+    start: int
+    """First position of the span."""
+    done: Array
+    """Which positions of the span were computed."""
+    failed: Array
+    """Which failed."""
+    values: Mapping[str, Array]
+    """Output name -> rows of both, in order."""
+
+
+class Outbox:
+    """Keeps rows, to be sent to the driver with the report of their batch.
+
+    Has what a worker needs of a :class:`RowWriter`; writes nothing.
+    """
+
+    #: Nothing that is kept here is waiting to be marked.
+    written = marked = 0
+
+    def __init__(self) -> None:
+        self._rows: list[Rows] = []
+
+    def write(
+        self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
+    ) -> None:
+        """Keep the rows of a span of positions."""
+        # Copies: a block computation may fill the same arrays again.
+        kept = {name: rows.copy() for name, rows in values.items()}
+        self._rows.append(Rows(start, done.copy(), failed.copy(), kept))
+
+    def collect(self) -> tuple[Rows, ...]:
+        """Return what was kept, and forget it."""
+        rows, self._rows = self._rows, []
+        return tuple(rows)
+
+    def flush(self) -> None:
+        """Do nothing: the driver commits."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Marks:
     """Rows that are written but not yet marked."""
 

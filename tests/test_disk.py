@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,3 +355,36 @@ def test_free_space_is_what_an_ordinary_user_may_still_write(tmp_path):
 
     assert 0 < free <= stat.f_blocks * stat.f_frsize
     assert free <= stat.f_bfree * stat.f_frsize
+
+
+MOUNTS = """\
+22 27 0:21 / /proc rw - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 0:30 / /data rw shared:1 master:2 - nfs4 host:/export rw
+31 30 0:31 / /data/my\\040scans rw - fuse.sshfs host: rw
+32 27 0:32 / /mnt rw - ext4 /dev/vdb rw
+33 32 0:33 / /mnt rw - cifs //host/share rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me", "ext4"),
+        ("/data", "nfs4"),
+        ("/data/a/b", "nfs4"),
+        ("/database", "ext4"),
+        ("/data/my scans/a", "fuse.sshfs"),
+        ("/mnt/a", "cifs"),
+    ],
+)
+def test_the_file_system_is_that_of_the_deepest_and_last_mount(path, kind):
+    """Blanks in names, mounts in mounts and over mounts included."""
+    assert disk.type_of_mount(MOUNTS, Path(path)) == kind
+
+
+def test_the_file_system_of_a_folder_is_found(tmp_path):
+    """As the system itself says, where it says it."""
+    found = disk.file_system(tmp_path)
+
+    assert (found == "unknown") == (not Path("/proc/self/mountinfo").exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from unittest import mock
 
 import numpy as np
@@ -321,3 +322,23 @@ def test_a_tuple_on_a_map_counts_in_c_order(map_shape, data):
     flat = np.arange(np.prod(map_shape)).reshape(map_shape)
 
     assert flat_positions(index, map_shape).tolist() == [flat[index]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
+def test_a_split_batch_has_the_same_positions_in_order(count):
+    """The first so many, and the others; nothing twice and nothing left out."""
+    members = np.array([True, False, True, True, False, False, True])
+    batch = dataclasses.replace(Batch.of(10, members, 5), trial=True)
+    parts = [part for part in batch.split(count) if part is not None]
+
+    assert [p for part in parts for p in part.positions()] == [10, 12, 13, 16]
+    assert parts[0].count == (min(count, 4) or 4)
+    assert all((part.block, part.trial) == (5, True) for part in parts)
+
+
+def test_a_batch_without_all_its_positions_is_none():
+    """Nothing is left to do."""
+    batch = Batch.of(3, np.array([True, False, True]))
+
+    assert batch.without(np.ones(3, bool)) is None
+    assert batch.without(np.array([True, True, False])) == Batch(5, 6, None, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resumable import machine
 from resumable.errors import PlanError, near_miss
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from resumable.positions import Batch
 
 #: Engines by the name a user gives.
-NAMES = ("auto", "serial", "local")
+NAMES = ("auto", "serial", "local", "dask")
 
 
 class Driver(Protocol):
@@ -84,14 +85,30 @@ class Engine(Protocol):
         """
 
 
-def choose(engine: Any, workers: int, *, in_driver: bool = True) -> Engine:
+def hosts_of(engine: Engine) -> int | None:
+    """Return on how many hosts the workers of an engine are; None: not known.
+
+    An engine whose workers can leave this host has an attribute ``hosts``.
+    """
+    return getattr(engine, "hosts", 1)
+
+
+def choose(
+    engine: Any,
+    workers: int | None,
+    *,
+    may_grow: bool = False,
+    in_driver: bool = True,
+) -> Engine:
     """Return the engine a user asks for.
 
     Parameters
     ----------
-    engine : str or Engine
-    workers : int
-        How many a local engine has.
+    engine : str, Engine, concurrent.futures.Executor or distributed.Client
+    workers : int, optional
+        How many at once; default all there are: cores, or workers of an executor.
+    may_grow : bool
+        Where their number changes during a run, follow it.
     in_driver : bool
         ``"auto"`` may compute in this process: nothing that would end or block it
         is to be expected of the computation.
@@ -105,16 +122,40 @@ def choose(engine: Any, workers: int, *, in_driver: bool = True) -> Engine:
     from resumable.engines.serial import SerialEngine
 
     if not isinstance(engine, str):
-        if not all(hasattr(engine, name) for name in ("name", "workers", "run")):
-            msg = f"engine must be one of {', '.join(NAMES)}, not {engine!r}"
-            raise PlanError(msg)
-        chosen: Engine = engine
-        return chosen
+        return _given(engine, workers, may_grow)
     if engine not in NAMES:
         hint = near_miss(engine, NAMES)
         msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
         raise PlanError(msg)
+    if engine == "dask":
+        from resumable.engines.dask import DaskEngine
+
+        return DaskEngine(None, workers, may_grow=may_grow)
+    workers = int(workers or machine.usable_cores())
     begin_here = engine == "auto" and in_driver
     if engine == "serial" or (begin_here and workers == 1):
         return SerialEngine()
     return LocalEngine(workers, begin_here=begin_here)
+
+
+def _given(engine: Any, workers: int | None, may_grow: bool) -> Engine:
+    """Return the engine for an object a user gives."""
+    from concurrent.futures import Executor
+
+    if isinstance(engine, Executor):
+        from resumable.engines.executor import ExecutorEngine
+
+        return ExecutorEngine(engine, workers)
+    # By name: distributed is not imported unless somebody has done so.
+    if type(engine).__module__.partition(".")[0] == "distributed":
+        from resumable.engines.dask import DaskEngine
+
+        return DaskEngine(engine, workers, may_grow=may_grow)
+    if all(hasattr(engine, name) for name in ("name", "workers", "run")):
+        chosen: Engine = engine
+        return chosen
+    msg = (
+        f"engine must be one of {', '.join(NAMES)}, an Executor or "
+        f"a client of dask, not {engine!r}"
+    )
+    raise PlanError(msg)

@@ -1,0 +1,133 @@
+"""The workers of a dask cluster as an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from resumable.engines import guest
+from resumable.engines.futures import FuturesEngine
+from resumable.errors import PlanError, WorkerDied
+
+if TYPE_CHECKING:
+    from resumable.positions import Batch
+
+#: The size of the cluster is asked for this often, in seconds.
+_ASK_AGAIN_S = 2.0
+
+
+class DaskEngine(FuturesEngine):
+    """Tasks of a client of dask, which stays open.
+
+    dask itself gives the batches of a worker that was lost to another one.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        Default the one this process has.
+    workers : int, optional
+        Batches at work at once; default one for every thread of every worker.
+    may_grow : bool
+        Use workers that come during the run, too.
+
+    Raises
+    ------
+    PlanError
+        There is no client, or it is closed.
+    """
+
+    def __init__(
+        self, client: Any = None, workers: int | None = None, *, may_grow: bool = False
+    ) -> None:
+        self._client = client or _present_client()
+        if self._client.asynchronous:
+            msg = "an asynchronous client of dask cannot be waited for; give another"
+            raise PlanError(msg)
+        self._asked = 0.0
+        self._threads: dict[str, int] = {}
+        super().__init__("dask", int(workers or self.slots() or 1))
+        self._grows = may_grow and self.workers >= self.slots()
+        hosts = {urlsplit(address).hostname for address in self._threads}
+        self.hosts = max(1, len(hosts))
+        self.own_processes = not any(a.startswith("inproc") for a in self._threads)
+
+    def slots(self) -> int:
+        """Return the threads of all workers there are, as of two seconds ago."""
+        if time.monotonic() - self._asked > _ASK_AGAIN_S:
+            self.check()
+            self._threads = self._client.nthreads()
+            self._asked = time.monotonic()
+        return sum(self._threads.values())
+
+    def at_once(self, workers: int) -> int:
+        """Return the number of workers, as it grows and shrinks."""
+        return max(1, self.slots()) if self._grows else workers
+
+    def submit(self, order: guest.Order, name: str) -> Any:
+        """Submit a task; the dashboard shows the first part of its name."""
+        self.check()
+        return self._client.submit(guest.do, order, key=name, pure=False)
+
+    def cancel(self, futures: list[Any]) -> list[bool]:
+        """Cancel what no worker has: dask would forget the others at work."""
+        self.check()
+        keys: set[str] = set()
+        keys.update(*self._client.processing().values())
+        idle = [not (future.done() or future.key in keys) for future in futures]
+        self._client.cancel([f for f, gone in zip(futures, idle, strict=True) if gone])
+        return idle
+
+    def check(self) -> None:
+        """Raise where the client is closed, or has lost its scheduler."""
+        if self._client.status != "running":
+            msg = (
+                f"the client of dask is {self._client.status}; what was committed "
+                "stays: make a new one and run again to go on"
+            )
+            raise WorkerDied(msg)
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Return whether dask has given up: workers have died at the same task."""
+        from distributed import KilledWorker
+
+        return isinstance(error, KilledWorker)
+
+    def explain(self, error: BaseException, batch: Batch) -> BaseException:
+        """Say which positions ended workers."""
+        return WorkerDied(
+            f"dask has lost positions {batch.start} to {batch.stop - 1} "
+            f"({type(error).__name__}: {error}). What was committed stays: run again "
+            "to go on; if a position ends its worker each time, engine='local' finds it"
+        )
+
+    def release(self, token: str) -> None:
+        """Let go in all workers."""
+        with contextlib.suppress(Exception):
+            self.check()
+            self._client.run(guest.release, token, on_error="ignore")
+
+
+def _present_client() -> Any:
+    """Return the client of this process.
+
+    Raises
+    ------
+    PlanError
+        There is none, or dask is not installed.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        msg = "engine='dask' needs distributed: pip install 'resumable-hdf5[dask]'"
+        raise PlanError(msg) from error
+    try:
+        return distributed.default_client()  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        msg = (
+            "engine='dask' needs a client of dask in this process: make one before, "
+            "for example with distributed.Client() for this machine, or "
+            "distributed.Client('tcp://...') for a cluster that runs"
+        )
+        raise PlanError(msg) from error

@@ -1,0 +1,93 @@
+"""Any ``concurrent.futures.Executor`` as an engine."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import TYPE_CHECKING, Any
+
+from resumable import machine
+from resumable.engines import guest
+from resumable.engines.futures import FuturesEngine
+from resumable.errors import WorkerDied
+
+if TYPE_CHECKING:
+    from resumable.positions import Batch
+
+#: Packages whose executors compute on this host only.
+_LOCAL = ("concurrent", "joblib", "loky", "resumable")
+#: How long the closing round at the end waits for busy processes, in seconds.
+_CLOSING_S = 1.0
+
+
+class ExecutorEngine(FuturesEngine):
+    """Tasks of an executor, which stays open.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        The user's.
+    workers : int, optional
+        Batches at work at once; default as many as the executor says it has, else
+        the cores of this machine.
+    """
+
+    def __init__(
+        self, executor: concurrent.futures.Executor, workers: int | None = None
+    ) -> None:
+        self._executor = executor
+        count = workers or self.slots() or machine.usable_cores()
+        super().__init__(type(executor).__name__.lstrip("_"), int(count))
+        is_thread = isinstance(executor, concurrent.futures.ThreadPoolExecutor)
+        self.own_processes = not is_thread
+        package = type(executor).__module__.partition(".")[0]
+        self.hosts = 1 if package in _LOCAL else None
+
+    def slots(self) -> int | None:
+        """Return what the executor says, by one of the names that are in use."""
+        for name in ("_max_workers", "num_workers"):
+            count = getattr(self._executor, name, None)
+            if isinstance(count, int) and count > 0:
+                return count
+        return None
+
+    def submit(self, order: guest.Order, name: str) -> Any:
+        """Submit a task; executors have no use for its name."""
+        try:
+            return self._executor.submit(guest.do, order)
+        except RuntimeError as error:
+            msg = (
+                f"the {self.name} takes no tasks any more ({error}); what was "
+                "committed stays, run again with another one to go on"
+            )
+            raise WorkerDied(msg) from error
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Return whether the executor is broken: one of its processes has ended."""
+        return isinstance(error, concurrent.futures.BrokenExecutor)
+
+    def explain(self, error: BaseException, batch: Batch) -> BaseException:
+        """Say which batch was at work, perhaps beside others."""
+        return WorkerDied(
+            f"a process of the {self.name} ended at positions {batch.start} to "
+            f"{batch.stop - 1}, or at those of another batch ({error}). What was "
+            "committed stays: make another executor and run again, or use "
+            "engine='local'"
+        )
+
+    def release(self, token: str) -> None:
+        """Let go here, where workers were threads; and in processes, in one round.
+
+        Nothing says which process does a task, so one may be left out. It lets go
+        by itself after :data:`guest.IDLE_S`.
+        """
+        guest.release(token)
+        if not self.own_processes:
+            return
+        try:
+            round_ = [
+                self._executor.submit(guest.release, token, 0.005)
+                for _ in range(self.workers)
+            ]
+        except RuntimeError:
+            return  # it is closed or broken: so are its processes
+        concurrent.futures.wait(round_, timeout=_CLOSING_S)

@@ -1,0 +1,344 @@
+"""Engines over futures: a few batches in flight, each one task of an executor.
+
+The executor belongs to the user: it decides where a task runs, and it outlives the
+session. So nothing is asked of it but ``submit``. A stop needs no way to reach a task
+that is at work: tasks are short and end by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import pickle
+import queue
+import uuid
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resumable.engines import guest
+from resumable.errors import WorkerDied
+from resumable.plan import SHIPPED_BYTES
+from resumable.pool import RemoteTraceback, log_here, lowest_level, packed
+from resumable.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from resumable.batch import Job, Report
+    from resumable.engines import Driver
+    from resumable.positions import Batch
+    from resumable.source import SourceRef
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+logger = logging.getLogger("resumable")
+
+#: Expected length of a batch, and when a task ends whatever it expected. An executor
+#: may have begun one task and already taken the next one out of our reach, so that a
+#: stop waits for two of them, or for the position at work where that is slower.
+BATCH_S = 1.0
+LONGEST_S = 1.5
+#: Longest wait before the driver looks at its signals and at the executor again.
+_PATIENCE_S = 0.2
+
+
+class FuturesEngine:
+    """What engines over futures have in common.
+
+    Parameters
+    ----------
+    name : str
+        As in the table of sessions.
+    workers : int
+        Batches at work at once.
+    """
+
+    own_processes = True
+    can_replace = False
+    hosts: int | None = 1
+    """On how many hosts the workers are; None: not known."""
+
+    def __init__(self, name: str, workers: int) -> None:
+        self.name = name
+        self.workers = workers
+
+    def run(self, job: Job, driver: Driver, workers: int) -> None:
+        """Hand out batches as tasks."""
+        with contextlib.ExitStack() as stack:
+            sources = stack.enter_context(_Sources(job))
+            shift = _Shift(self, job, driver, workers, sources)
+            stack.callback(self.release, shift.token)
+            shift.work()
+
+    # What an executor does its own way.
+
+    def slots(self) -> int | None:
+        """Return how many tasks the executor does at once; None: not known."""
+        raise NotImplementedError
+
+    def at_once(self, workers: int) -> int:
+        """Return how many batches may be at work now; `workers` as run() got it."""
+        return workers
+
+    def submit(self, order: guest.Order, name: str) -> Any:
+        """Return the future of a task that does an order."""
+        raise NotImplementedError
+
+    def cancel(self, futures: list[Any]) -> list[bool]:
+        """Cancel what has not begun; return which futures that was."""
+        return [future.cancel() for future in futures]
+
+    def check(self) -> None:
+        """Raise where the executor is gone."""
+
+    def explain(self, error: BaseException, batch: Batch) -> BaseException:
+        """Return the error for a task that was lost."""
+        return WorkerDied(
+            f"the executor has lost a batch, positions {batch.start} to "
+            f"{batch.stop - 1} ({type(error).__name__}: {error}); what was committed "
+            "stays, run again to go on"
+        )
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Return whether an error is the executor's, which has lost the task."""
+        return False
+
+    def release(self, token: str) -> None:
+        """Have the processes of the executor let go of what the session held."""
+
+
+class _Shift:
+    """One session's tasks: a few in flight, their answers taken as they come."""
+
+    def __init__(
+        self,
+        engine: FuturesEngine,
+        job: Job,
+        driver: Driver,
+        workers: int,
+        sources: _Sources,
+    ) -> None:
+        self.token = uuid.uuid4().hex
+        self._engine, self._driver, self._workers = engine, driver, workers
+        self._sources = sources
+        self._errand = packed(guest.Errand(_absolute(job), sources.marks))
+        self._name = type(job.process).__name__
+        self._stop_on_error = job.stop_on_error
+        self._level = lowest_level()
+        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._flight: dict[int, tuple[Any, Batch]] = {}
+        self._sent = 0
+        self._quick = False
+        self._introduced = 0
+
+    def work(self) -> None:
+        """Hand out batches until none is left."""
+        try:
+            while True:
+                if not self._driver.stopping:
+                    self._hand_out()
+                if self._driver.stopping or not self._flight:
+                    break
+                self._wait()
+        finally:
+            self._wind_down()
+
+    def _hand_out(self) -> None:
+        while len(self._flight) < self._room():
+            batch = self._driver.next(BATCH_S)
+            if batch is None:
+                return
+            self._send(batch)
+
+    def _room(self) -> int:
+        """Return how many tasks may be in flight.
+
+        Twice as many as are at work, so that no worker waits for the driver. But
+        what is taken out of our reach cannot be stopped: not where one task is
+        long, nor where the executor would begin more than it should.
+        """
+        at_once = self._engine.at_once(self._workers)
+        ahead = self._quick and at_once == self._engine.slots()
+        return 2 * at_once if ahead else at_once
+
+    def _send(self, batch: Batch, *, introduce: bool = False) -> None:
+        """Submit a batch, with the job where the process may not have it."""
+        if self._sources.wanted and batch.count > self._sources.most:
+            first, rest = batch.split(self._sources.most)
+            assert first is not None
+            batch = first
+            if rest is not None:
+                self._driver.give_back(rest)
+        introduce = introduce or self._introduced < 2 * self._workers
+        self._introduced += introduce
+        order = guest.Order(
+            self.token,
+            batch,
+            LONGEST_S,
+            guest.here(),
+            self._level,
+            self._errand if introduce else None,
+            self._sources.rows(batch),
+        )
+        number = self._sent = self._sent + 1
+        name = f"{self._name}-{batch.start}-{batch.stop}-{self.token[:8]}-{number}"
+        try:
+            future = self._engine.submit(order, name)
+        except BaseException:
+            self._driver.give_back(batch)
+            raise
+        self._flight[number] = future, batch
+        future.add_done_callback(lambda _: self._done.put(number))
+
+    def _wait(self) -> None:
+        """Take the answers that come within some time."""
+        try:
+            number = self._done.get(timeout=_PATIENCE_S)
+        except queue.Empty:
+            self._engine.check()
+            return
+        self._take(number)
+
+    def _take(self, number: int) -> None:
+        future, batch = self._flight.pop(number, (None, None))
+        if future is None or batch is None:
+            return
+        try:
+            outcome: guest.Outcome = pickle.loads(future.result())
+        except CancelledError as error:
+            self._driver.give_back(batch)
+            self._engine.check()
+            if not self._driver.stopping:
+                raise self._engine.explain(error, batch) from error
+            return
+        except Exception as error:
+            if not self._engine.is_loss(error):
+                raise
+            self._driver.give_back(batch)
+            if not self._driver.stopping:
+                raise self._engine.explain(error, batch) from error
+            # A signal to all processes of a job ends those of the executor, too.
+            logger.warning("%s", self._engine.explain(error, batch))
+            return
+        for record in outcome.records:
+            log_here(record)
+        if outcome.error is not None:
+            raise outcome.error from RemoteTraceback(outcome.trace)
+        if outcome.report is not None:
+            self._enter(outcome.report)
+        elif self._driver.stopping:
+            self._driver.give_back(batch)
+        else:
+            self._sources.wanted |= outcome.missing is guest.Need.ROWS
+            self._send(batch, introduce=True)
+
+    def _enter(self, report: Report) -> None:
+        self._quick = report.seconds < BATCH_S
+        if report.error is None:
+            rest = report.rest
+            if rest is not None:
+                self._driver.give_back(rest)
+        self._driver.take(report)
+
+    def _wind_down(self) -> None:
+        """Call back what has not begun, and wait for the others."""
+        error: BaseException | None = None
+        while self._flight:
+            try:
+                self._call_back()
+                if self._flight:
+                    self._wait()
+            except Exception as later:
+                error = error or later
+                if not self._is_there():
+                    self._flight.clear()
+        if error is not None:
+            raise error
+
+    def _call_back(self) -> None:
+        numbers = list(self._flight)
+        cancelled = self._engine.cancel([self._flight[n][0] for n in numbers])
+        for number, gone in zip(numbers, cancelled, strict=True):
+            if gone:
+                _, batch = self._flight.pop(number)
+                self._driver.give_back(batch)
+
+    def _is_there(self) -> bool:
+        try:
+            self._engine.check()
+        except Exception:
+            return False
+        return True
+
+
+class _Sources:
+    """The driver's own readers, for workers that cannot open the sources.
+
+    Attributes
+    ----------
+    marks : dict
+        How a worker tells the files of the sources from others of that name.
+    wanted : bool
+        A worker has asked for rows; from then on they go with every batch.
+    """
+
+    def __init__(self, job: Job) -> None:
+        refs = [ref for ref in (job.source, *job.inputs.values()) if ref.path]
+        self._refs = {_absolute_ref(ref): ref for ref in refs}
+        self.marks = {far: guest.mark(ref.path) for far, ref in self._refs.items()}
+        self.wanted = False
+        self._readers: dict[SourceRef, Reader] = {}
+
+    def __enter__(self) -> _Sources:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+    @property
+    def most(self) -> int:
+        """Positions whose data may travel with one batch."""
+        readers = self._opened().values()
+        row_bytes = sum(reader.geometry.row_bytes for reader in readers)
+        return max(1, SHIPPED_BYTES // max(1, row_bytes))
+
+    def rows(self, batch: Batch) -> Mapping[SourceRef, Array] | None:
+        """Read the data of a batch; None where nobody has asked for them."""
+        if not self.wanted:
+            return None
+        found = {}
+        for ref, reader in self._opened().items():
+            found[ref] = reader.empty(batch.count)
+            reader.read(batch.start, batch.members(), found[ref])
+        return found
+
+    def _opened(self) -> dict[SourceRef, Reader]:
+        if not self._readers:
+            self._readers = {far: Reader(ref) for far, ref in self._refs.items()}
+        return self._readers
+
+
+def _absolute(job: Job) -> Job:
+    """Return a job for processes that may be in another folder."""
+    target = job.target and dataclasses.replace(
+        job.target,
+        path=job.target.path.absolute(),
+        claim=job.target.claim.absolute(),
+        writers=job.target.writers.absolute(),
+    )
+    return dataclasses.replace(
+        job,
+        source=_absolute_ref(job.source),
+        inputs={name: _absolute_ref(ref) for name, ref in job.inputs.items()},
+        target=target,
+    )
+
+
+def _absolute_ref(ref: SourceRef) -> SourceRef:
+    path = str(Path(ref.path).absolute()) if ref.path else ""
+    return dataclasses.replace(ref, path=path)

@@ -1,0 +1,479 @@
+"""A worker that lives as a guest in a process of somebody's executor.
+
+An executor calls one function at a time, in whatever process it likes, and says
+neither when a session begins nor when it ends. So the worker of a session stays in
+the process from task to task: made by the first one, let go of when the session says
+so or when it was not asked for anything for a while.
+
+Nothing is held between tasks that somebody else could wait for: a task opens the run
+file, and has everything committed and closes it before it answers. An answer is a
+promise that its rows are on the disk; a process can vanish after it without loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import logging
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+
+from resumable import disk
+from resumable.batch import BLAS_VARIABLES, Job, Report, Worker, one_blas_thread
+from resumable.errors import TargetError
+from resumable.pool import plain_record, portable
+from resumable.reader import Reader, Supply
+from resumable.writer import Outbox, RowWriter, WriteTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from resumable.positions import Batch
+    from resumable.source import SourceRef
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: A worker that has nothing to do for this time lets go of its source and its memory.
+IDLE_S = 5.0
+#: Log records of a task that are sent to the driver.
+_MOST_RECORDS = 10_000
+
+
+class Need(enum.Enum):
+    """What a worker may lack to do its order."""
+
+    JOB = "the job"
+    ROWS = "rows of the sources"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """What a task is to do. Small, since it travels with every one."""
+
+    token: str
+    """Name of the session."""
+    batch: Batch
+    """What to compute."""
+    seconds: float
+    """End after this time, with the position that is at work then."""
+    driver: tuple[str, int]
+    """Host and process of the driver."""
+    level: int
+    """Lowest level of log records that it wants."""
+    job: bytes | None = None
+    """The packed :class:`Errand`, where the process may not have it yet."""
+    rows: Mapping[SourceRef, Array] | None = None
+    """Data of the batch, for workers that cannot open the sources."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Errand:
+    """What a session does, with what a worker needs to check it elsewhere."""
+
+    job: Job
+    """With absolute paths."""
+    marks: Mapping[SourceRef, tuple[int, ...]]
+    """The :func:`mark` of the file of every source."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an order."""
+
+    report: Report | None = None
+    """What was done."""
+    missing: Need | None = None
+    """What the worker needs to do it; nothing was done."""
+    error: Exception | None = None
+    """What was raised outside of the computation of a position."""
+    trace: str = ""
+    """Its traceback."""
+    records: tuple[dict[str, Any], ...] = ()
+    """Log records."""
+
+
+def here() -> tuple[str, int]:
+    """Host and number of this process."""
+    return socket.gethostname(), os.getpid()
+
+
+def mark(path: str) -> tuple[int, ...]:
+    """Tell a file from another one that has the same name on another host."""
+    stat = Path(path).stat()
+    return stat.st_ino, stat.st_size, int(stat.st_mtime)
+
+
+def do(order: Order) -> bytes:
+    """Do a batch, as a task of an executor; return the packed :class:`Outcome`.
+
+    Packed here, because the executor's own way cannot send what is defined in a
+    script or a notebook.
+    """
+    lodger = order.driver != here()
+    with contextlib.ExitStack() as stack:
+        collector = _Collector()
+        if lodger:
+            stack.enter_context(_deaf())
+            logging.root.addHandler(collector)
+            stack.callback(logging.root.removeHandler, collector)
+        try:
+            with _guests().stay(order, lodger=lodger) as stay:
+                outcome = Outcome(report=stay.do(order))
+        except _MissingError as missing:
+            outcome = Outcome(missing=missing.need)
+        except Exception as error:
+            text = traceback.format_exc()
+            outcome = Outcome(error=portable(error), trace=text)
+    with contextlib.suppress(pickle.PicklingError, TypeError):
+        # Unless a record holds what cannot be sent.
+        return _packed(dataclasses.replace(outcome, records=tuple(collector.records)))
+    return _packed(outcome)
+
+
+def _packed(outcome: Outcome) -> bytes:
+    data: bytes = cloudpickle.dumps(outcome, protocol=pickle.HIGHEST_PROTOCOL)
+    return data
+
+
+def release(token: str, seconds: float = 0.0) -> None:
+    """Let go of what a session holds in this process; then wait, for others' turns."""
+    _guests().release(token)
+    time.sleep(seconds)
+
+
+class _MissingError(Exception):
+    """The worker needs something to do its order."""
+
+    def __init__(self, need: Need) -> None:
+        super().__init__(need)
+        self.need = need
+
+
+class _Stay:
+    """The workers of one session in this process, one for each thread that asks."""
+
+    def __init__(
+        self, packed: bytes, level: int, keeper: _Keeper, *, lodger: bool
+    ) -> None:
+        try:
+            errand: Errand = pickle.loads(packed)
+        except (ImportError, AttributeError) as error:
+            msg = (
+                f"a worker on {socket.gethostname()} cannot load the computation "
+                f"({error}): install what it imports there, too"
+            )
+            raise RuntimeError(msg) from error
+        self._job, self._marks = errand.job, errand.marks
+        self._workers: dict[int, tuple[Worker, TaskWriter, _Supplies]] = {}
+        self._keeper = keeper
+        self._level: int | None = None
+        self.busy = 0
+        self.last = 0.0
+        if lodger:
+            self._level = logging.root.level
+            logging.root.setLevel(level)
+            for name in BLAS_VARIABLES:
+                # For libraries that are loaded later, inside a computation.
+                os.environ.setdefault(name, "1")
+
+    def do(self, order: Order) -> Report:
+        """Do a batch but for what an earlier attempt at it has committed."""
+        worker, writer, supplies = self._worker(order)
+        supplies.load(order)
+        left = order.batch
+        done = writer.done_already(left)
+        if done.any():
+            # The process that did this batch before has died before it could answer.
+            empty = dataclasses.replace(left, bits=bytes(-(-len(done) // 8)), count=0)
+            left = left.without(done) or empty
+        deadline = time.monotonic() + order.seconds
+        try:
+            report = worker.do(left, lambda: time.monotonic() > deadline)
+        finally:
+            writer.flush()
+        return dataclasses.replace(
+            report,
+            batch=order.batch,
+            done=report.done + order.batch.count - left.count,
+            error=report.error and portable(report.error),
+        )
+
+    def _worker(self, order: Order) -> tuple[Worker, TaskWriter, _Supplies]:
+        """Return the worker of this thread: what setup() makes may belong to it."""
+        key = threading.get_ident()
+        if key not in self._workers:
+            writer = TaskWriter(self._job.target, may_ship=self._job.may_ship)
+            supplies = _Supplies(self._marks, order)
+            worker = Worker(
+                self._job,
+                # The process was there before: its memory is not the session's.
+                own_process=False,
+                writer=writer,
+                open_reader=supplies.open,
+                one_thread=self._keeper.one_thread,
+            )
+            self._workers[key] = worker, writer, supplies
+        return self._workers[key]
+
+    def close(self) -> None:
+        """Let go of everything."""
+        while self._workers:
+            _, (worker, _, _) = self._workers.popitem()
+            worker.close()
+        if self._level is not None:
+            logging.root.setLevel(self._level)
+
+
+class _Keeper:
+    """Holds BLAS to one thread for all workers of this process, from one thread.
+
+    Which thread sets the limit matters: another one can neither lift it nor set its
+    own, and a worker is closed from another thread than the one that computes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._limits = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Hold it for the time of a block; also of libraries loaded since."""
+        with self._lock:
+            self._held += 1
+            self._thread = self._thread or ThreadPoolExecutor(1, "resumable-blas")
+            self._thread.submit(self._limit).result()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
+                if not self._held:
+                    self._thread.submit(self._limits.close).result()
+                    self._thread.shutdown()
+                    self._thread = None
+
+    def _limit(self) -> None:
+        self._limits.enter_context(one_blas_thread())
+
+
+class _Guests:
+    """Whoever stays in this process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._stays: dict[str, _Stay] = {}
+        self._reaping = False
+        self._keeper = _Keeper()
+
+    @contextlib.contextmanager
+    def stay(self, order: Order, *, lodger: bool) -> Iterator[_Stay]:
+        """Find or begin the stay of a session, at work for the time of a block."""
+        with self._lock:
+            stay = self._stays.get(order.token)
+            if stay is None:
+                if order.job is None:
+                    raise _MissingError(Need.JOB)
+                stay = _Stay(order.job, order.level, self._keeper, lodger=lodger)
+                self._stays[order.token] = stay
+            stay.busy += 1
+            if not self._reaping:
+                self._reaping = True
+                threading.Thread(
+                    target=self._reap, name="resumable-idle", daemon=True
+                ).start()
+        try:
+            yield stay
+        finally:
+            with self._lock:
+                stay.busy -= 1
+                stay.last = time.monotonic()
+
+    def release(self, token: str) -> None:
+        """End a stay where nothing of it is at work."""
+        with self._lock:
+            self._end([token])
+
+    def _end(self, tokens: list[str]) -> None:
+        for token in tokens:
+            stay = self._stays.get(token)
+            if stay is not None and not stay.busy:
+                del self._stays[token]
+                stay.close()
+
+    def _reap(self) -> None:
+        """End the stays that are idle, until none is left."""
+        while True:
+            time.sleep(IDLE_S / 4)
+            with self._lock:
+                now = time.monotonic()
+                self._end([t for t, s in self._stays.items() if now - s.last > IDLE_S])
+                if not self._stays:
+                    self._reaping = False
+                    return
+
+
+_present = _Guests()
+
+
+def _guests() -> _Guests:
+    """Return the guests of this process; a forked one has none yet."""
+    global _present
+    if _present.pid != os.getpid():
+        _present = _Guests()
+    return _present
+
+
+class TaskWriter(Outbox):
+    """Writes the rows of one task at a time; or keeps them, if it cannot.
+
+    Parameters
+    ----------
+    target : WriteTarget or None
+        None: the driver writes.
+    may_ship : bool
+        The driver writes what cannot be written here.
+    """
+
+    def __init__(self, target: WriteTarget | None, *, may_ship: bool) -> None:
+        super().__init__()
+        self._target = target
+        self._may_ship = may_ship
+        self._ships = target is None
+        self._writer: RowWriter | None = None
+
+    def write(
+        self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
+    ) -> None:
+        """Write the rows of a span of positions, or keep them."""
+        if self._writer is None and not self._ships:
+            self._open()
+        if self._writer is None:
+            super().write(start, done, failed, values)
+        else:
+            self._writer.write(start, done, failed, values)
+
+    def _open(self) -> None:
+        target = self._target
+        assert target is not None
+        if not self._sees(target):
+            if not self._may_ship:
+                msg = (
+                    f"a worker on {socket.gethostname()} sees no session at work on "
+                    f"{target.path}: give a target= that all workers share, or "
+                    "writer='driver'"
+                )
+                raise TargetError(msg)
+            self._ships = True
+            return
+        try:
+            self._writer = RowWriter(target)
+        except PermissionError:
+            if not self._may_ship:
+                raise
+            self._ships = True
+
+    @staticmethod
+    def _sees(target: WriteTarget) -> bool:
+        """Return whether the file of that name here is the session's."""
+        return target.token in disk.LockFile(target.claim).read_text()
+
+    def done_already(self, batch: Batch) -> Array:
+        """Return which positions of a batch's span are marked done."""
+        nothing = np.zeros(batch.stop - batch.start, bool)
+        target = self._target
+        if target is None or not self._sees(target):
+            return nothing
+        offset = target.header.offsets["completed_positions"] + batch.start
+        with disk.opened(target.path, os.O_RDONLY) as fd:
+            status = np.frombuffer(disk.read_at(fd, len(nothing), offset), np.uint8)
+        done: Array = (status == 1) & batch.members()
+        return done
+
+    def flush(self) -> None:
+        """Have everything committed, and let go of the run file and its locks."""
+        writer, self._writer = self._writer, None
+        self._ships = self._target is None
+        if writer is not None:
+            writer.close()
+
+    close = flush
+
+
+class _Supplies:
+    """Opens the sources of a worker, or stands in for those it cannot see."""
+
+    def __init__(
+        self, marks: Mapping[SourceRef, tuple[int, ...]], order: Order
+    ) -> None:
+        self._marks = marks
+        self._may_stand_in = order.rows is not None
+        self._open: dict[SourceRef, Supply] = {}
+
+    def open(self, ref: SourceRef) -> Reader | Supply:
+        """Open a source."""
+        if ref not in self._marks or self._sees(ref):
+            return Reader(ref)
+        if not self._may_stand_in:
+            raise _MissingError(Need.ROWS)
+        return self._open.setdefault(ref, Supply())
+
+    def _sees(self, ref: SourceRef) -> bool:
+        """Return whether the file of that name here is the driver's."""
+        with contextlib.suppress(OSError):
+            found, wanted = mark(ref.path), self._marks[ref]
+            # The number of a file differs where it was copied, or the file system
+            # makes numbers up; size and time change while it is written to.
+            return found[0] == wanted[0] or found[1:] == wanted[1:]
+        return False
+
+    def load(self, order: Order) -> None:
+        """Hand over the rows that came with an order."""
+        if self._open and order.rows is None:
+            raise _MissingError(Need.ROWS)
+        positions = order.batch.positions()
+        for ref, supply in self._open.items():
+            supply.load(positions, (order.rows or {})[ref])
+
+
+class _Collector(logging.Handler):
+    """Keeps the log records of one task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+        self.records: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record of this thread."""
+        if record.thread == self._thread and len(self.records) < _MOST_RECORDS:
+            self.records.append(plain_record(record))
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore signals that are sent to every process of a job: the driver obeys."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)]
+    old = [(number, signal.signal(number, signal.SIG_IGN)) for number in set(numbers)]
+    try:
+        yield
+    finally:
+        for number, handler in old:
+            signal.signal(number, handler)
