@@ -201,16 +201,16 @@ def long_form(folder, least, seed=0):
     chance = random.Random(seed)
     turn = 0
     while sum(t.states.total() for t in tallies.values()) < least:
-        pace = PACES[turn % len(PACES)]
-        for name, case in scenarios.CASES.items():
+        for number, (name, case) in enumerate(scenarios.CASES.items()):
+            pace = PACES[(turn + number) % len(PACES)]
             with _scratch(folder) as base:
                 run = Recording(case, base, tallies[name], seed + turn)
                 run.record("local", pace)
                 run.replay(12)
                 run.tally = tallies[f"{name}, resumed"]
-                for number in chance.sample(range(1, len(run.events)), 3):
-                    run.go_on(run.killed_at(number), 6)
-                    disk = run.cut_at(number)
+                for moment in chance.sample(range(1, len(run.events)), 3):
+                    run.go_on(run.killed_at(moment), 6)
+                    disk = run.cut_at(moment)
                     if disk is not None:
                         run.go_on(disk, 6)
         turn += 1
