@@ -6,6 +6,8 @@ run it again and it goes on.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from resumable.errors import (
     DeclarationError,
     IdentityError,
@@ -29,11 +31,15 @@ from resumable.process import Process
 from resumable.results import Results
 from resumable.results import open_results as open
 
+if TYPE_CHECKING:
+    from resumable.engines.mpi import MPIEngine
+
 __version__ = "0.1.0"
 
 __all__ = [
     "DeclarationError",
     "IdentityError",
+    "MPIEngine",
     "NotFinished",
     "Output",
     "OutputError",
@@ -53,3 +59,13 @@ __all__ = [
     "map",
     "open",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Most users never need it.
+    if name == "MPIEngine":
+        from resumable.engines.mpi import MPIEngine
+
+        return MPIEngine
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

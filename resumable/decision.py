@@ -62,16 +62,17 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             raise damaged[-1][1]
     action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
-    memory = _budget(options.memory)
     workers = int(options.workers or machine.usable_cores())
     engine = engines.choose(options.engine, workers)
+    memory = _budget(options.memory, engines.available_memory(engine))
+    hosts = engines.workers_by_host(engine)
 
     def blocks_of(geometry: Geometry) -> Blocks:
         return fit_memory(
             recipe.footprint,
             geometry,
             memory=memory,
-            workers=engine.workers,
+            workers=max(hosts),
             local=engine.own_processes,
         )
 
@@ -88,10 +89,10 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             "again: rechunk=True first makes a copy in position order, of "
             f"{format_bytes(recipe.geometry.row_bytes * recipe.geometry.size)}"
         )
-    if blocks.workers < engine.workers:
+    if blocks.workers < max(hosts):
         notes.append(
             f"{format_bytes(memory)} is enough for {blocks.workers} of "
-            f"{engine.workers} workers"
+            f"{max(hosts)} workers"
         )
     plan = Plan(
         action=action,
@@ -100,7 +101,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         positions=geometry.size,
         pending=pending,
         engine=engine.name if options.engine != "auto" else "auto",
-        workers=blocks.workers,
+        workers=sum(min(count, blocks.workers) for count in hosts),
         memory_bytes=memory,
         share_bytes=blocks.share_bytes,
         block=blocks.rows,
@@ -132,9 +133,8 @@ def _path_of(recipe: Recipe, run: RunFile | None) -> Path:
     return recipe.shelf.new_path()
 
 
-def _budget(memory: float | str | None) -> int:
-    """Bytes for all processes: what was asked for, at most what there is."""
-    available = machine.available_memory()
+def _budget(memory: float | str | None, available: int) -> int:
+    """Bytes for all processes of a host: what was asked for, at most what there is."""
     if memory is None:
         return available // 2
     return min(parse_bytes(memory), available)

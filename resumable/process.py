@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import param
 
-from resumable import driver, identity
+from resumable import driver, engines, identity, world
 from resumable.batch import Cursor
 from resumable.decision import existing, make_plan
 from resumable.errors import (
@@ -29,7 +29,7 @@ from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
 from resumable.reader import Reader
 from resumable.recipe import Options
-from resumable.resolve import file_of, resolve
+from resumable.resolve import file_of, request, resolve
 from resumable.results import ResultArray, Results
 from resumable.source import SourceRef, refer
 
@@ -135,6 +135,8 @@ class Process(param.Parameterized):
         fingerprint: str = "sample",
         **parameters: Any,
     ) -> None:
+        # A rank that fails here must not leave the others waiting in compute.
+        world.watch()
         self._set_parameters(parameters)
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
@@ -466,8 +468,10 @@ class Process(param.Parameterized):
 
         Parameters
         ----------
-        engine : {"auto", "serial", "local"} or Engine
-            ``"local"``: worker processes. ``"auto"``: those when they pay, else
+        engine : {"auto", "serial", "local", "mpi"} or Engine
+            ``"local"``: worker processes. ``"mpi"``: the ranks that ``mpiexec`` has
+            started; all of them must call compute. ``"auto"``: ``"mpi"`` where there
+            is more than one rank, else worker processes when they pay, else
             ``"serial"``, this process alone.
         workers : int, optional
             How many; default the cores this process may use.
@@ -531,7 +535,20 @@ class Process(param.Parameterized):
             "rechunk": rechunk,
             "progress": progress,
         }
-        return driver.compute(self._recipe(), self._options(positions, options))
+
+        def computed() -> Results:
+            return driver.compute(self._recipe(), self._options(positions, options))
+
+        together = engines.collective(engine)
+        if together is None:
+            return computed()
+        options["engine"] = together
+        return together.together(
+            self,
+            lambda: request(self, self._options(positions, options)),
+            computed,
+            time_limit,
+        )
 
     def _options(self, positions: Any, options: dict[str, Any]) -> Options:
         known = [field.name for field in dataclasses.fields(Options)]

@@ -108,6 +108,11 @@ class Session:
         self._schedule.give_back(batch)
 
     @property
+    def schedule(self) -> Schedule:
+        """What is left and how it is cut."""
+        return self._schedule
+
+    @property
     def stopping(self) -> bool:
         """A signal came, or the time is up."""
         return self._stop.requested
@@ -126,11 +131,7 @@ class Session:
             The session must stop.
         """
         self._computed += report.done
-        computing = report.seconds - report.read_seconds
-        self._schedule.note(report.done + report.failed, computing, report.read_seconds)
-        self._schedule.note_memory(
-            report.peak_bytes, min(report.batch.count, report.batch.block)
-        )
+        self._schedule.learn(report)
         if report.error is not None:
             raise self._stopping_error(report) from report.error
         if report.batch.trial:

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resumable import machine, world
 from resumable.errors import PlanError, near_miss
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resumable.batch import Job, Report
+    from resumable.plan import Schedule
     from resumable.positions import Batch
+    from resumable.results import Results
 
 #: Engines by the name a user gives.
-NAMES = ("auto", "serial", "local")
+NAMES = ("auto", "serial", "local", "mpi")
 
 
 class Driver(Protocol):
@@ -43,9 +48,17 @@ class Driver(Protocol):
     def seconds_left(self) -> float | None:
         """Expected seconds of one worker's work; None before the first batch."""
 
+    @property
+    def schedule(self) -> Schedule:
+        """What is left, for an engine whose workers divide it among themselves."""
+
 
 class Engine(Protocol):
-    """Who computes."""
+    """Who computes.
+
+    One whose workers are on several hosts also has ``hosts``, the number of workers
+    on each, and ``available_memory()``, the least that one of the hosts has.
+    """
 
     name: str
     """As the user gives it."""
@@ -73,6 +86,69 @@ class Engine(Protocol):
         """
 
 
+class CollectiveEngine(Engine, Protocol):
+    """An engine whose workers have all called ``compute``; one of them drives."""
+
+    def together(
+        self,
+        process: Any,
+        request: Callable[[], dict[str, Any]],
+        drive: Callable[[], Results],
+        time_limit: float | str | None,
+    ) -> Results:
+        """Have one worker drive, and return or raise in all of them what it does.
+
+        Parameters
+        ----------
+        process : Process
+            This worker's own.
+        request : callable
+            Returns what this worker asks for; all must ask for the same.
+        drive : callable
+            Computes, with this engine. Only one of the workers calls it.
+        time_limit : float or str, optional
+            As given to compute.
+        """
+
+
+def workers_by_host(engine: Engine) -> tuple[int, ...]:
+    """Return the number of workers on each host; each host has a budget of its own."""
+    return getattr(engine, "hosts", None) or (engine.workers,)
+
+
+def available_memory(engine: Engine) -> int:
+    """Return the bytes that can still be used on every host."""
+    asked: Callable[[], int] = getattr(
+        engine, "available_memory", machine.available_memory
+    )
+    return asked()
+
+
+def collective(engine: Any) -> CollectiveEngine | None:
+    """Return the engine where all its workers have called ``compute``, else None.
+
+    Raises
+    ------
+    PlanError
+        There is no MPI to be had, or not the one that started this process.
+    """
+    if hasattr(engine, "together"):
+        chosen: CollectiveEngine = engine
+        return chosen
+    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+        from resumable.engines.mpi import of_world
+
+        return of_world()
+    # Each rank for itself, so one that fails is no reason for the others to end.
+    world.unwatch()
+    return None
+
+
+def _is_one_of_several() -> bool:
+    # Under mpi4py.futures the others wait for work that rank 0 may give them.
+    return world.ranks() > 1 and not world.is_pool()
+
+
 def choose(engine: Any, workers: int) -> Engine:
     """Return the engine a user asks for.
 
@@ -94,6 +170,10 @@ def choose(engine: Any, workers: int) -> Engine:
         hint = near_miss(engine, NAMES)
         msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
         raise PlanError(msg)
+    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+        from resumable.engines.mpi import of_world
+
+        return of_world()
     if engine == "serial" or (engine == "auto" and workers == 1):
         return SerialEngine()
     return LocalEngine(workers, begin_here=engine == "auto")
