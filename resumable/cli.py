@@ -16,7 +16,7 @@ import click
 import cloudpickle
 import param
 
-from resumable import __version__, report
+from resumable import __version__, report, world
 from resumable.catalogue import busy
 from resumable.errors import NotFinished, ResumableError, near_miss
 from resumable.process import Process
@@ -37,7 +37,12 @@ def _errors_shown() -> Iterator[None]:
     try:
         yield
     except ResumableError as error:
-        raise click.ClickException(str(error)) from error
+        if world.is_shown_elsewhere(error):
+            sys.exit(1)
+        shown = click.ClickException(str(error))
+        shown.show()
+        world.abort_at_exit(error)
+        sys.exit(shown.exit_code)
 
 
 def _show_warning(message: Warning | str, *where: Any) -> None:
@@ -258,7 +263,7 @@ def _source_options(function: Any) -> Any:
 
 @main.command(cls=_ClassCommand, epilog=_EPILOG)
 @_source_options
-@click.option("--engine", default="auto", help="auto, serial or local.")
+@click.option("--engine", default="auto", help="auto, serial, local or mpi.")
 @click.option("--workers", type=int, help="How many; default the usable cores.")
 @click.option("--memory", help="For all processes together, e.g. '2 GB'.")
 @click.option("--positions", help="Only these now: 5 or 5,7,9 or 0:1000 or ::10.")
@@ -289,7 +294,8 @@ def run(class_: str, source: str, positions: str | None, **given: Any) -> None:
         except NotFinished as stopped:
             # Its message has been logged.
             sys.exit(stopped.code)
-    click.echo(f"{results.path}: {results.status}")
+    if world.rank() == 0:
+        click.echo(f"{results.path}: {results.status}")
 
 
 @main.command(cls=_ClassCommand)
