@@ -8,6 +8,7 @@ so does every other, without a word from the driver.
 from __future__ import annotations
 
 import functools
+import itertools
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ class Remainder:
         cuts = [p for p in self._apart if start < p < stop]
         cuts += range((start // WINDOW + 1) * WINDOW, stop, WINDOW)
         bounds = [start, *sorted(cuts), stop]
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in itertools.pairwise(bounds):
             inside = np.flatnonzero(self._members(begin, end))
             if len(inside):
                 low, high = int(inside[0]), int(inside[-1]) + 1

@@ -94,10 +94,8 @@ def request(process: Process, options: Options) -> dict[str, Any]:
 
     Plain JSON, short enough to be sent by each of thousands of ranks.
     """
-    asked = {
-        field.name: getattr(options, field.name) for field in dataclasses.fields(options)
-    }
-    del asked["engine"], asked["progress"]
+    names = {field.name for field in dataclasses.fields(options)}
+    asked = {name: getattr(options, name) for name in names - {"engine", "progress"}}
     if options.positions is not None:
         asked["positions"] = options.positions.bits
     return {

@@ -62,10 +62,12 @@ class Engine(Protocol):
 
     name: str
     """As the user gives it."""
-    workers: int
-    """Batches at work at once, if the memory allows."""
     own_processes: bool
     """Workers have processes, so memory, of their own."""
+
+    @property
+    def workers(self) -> int:
+        """Batches at work at once, if the memory allows."""
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches until none is left or the driver is stopping.

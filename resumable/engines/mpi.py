@@ -7,7 +7,6 @@ others follow: they compute with it, and return or raise what it returns or rais
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any

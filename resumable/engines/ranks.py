@@ -131,9 +131,7 @@ class Lead:
         self._team.tell_all(GO, rest)
         self._told_all = True
         own = copy.deepcopy(schedule)
-        for batch in batches_taken(
-            self._counter, rest.remainder, own, self._stopping
-        ):
+        for batch in batches_taken(self._counter, rest.remainder, own, self._stopping):
             report = worker.do(batch, self._stopping)
             own.learn(report)
             self._driver.take(report)
@@ -274,9 +272,7 @@ class Member:
             raise TargetError(msg)
         self._process._geometry = work.geometry
         read_from = type(self._process)._read_from
-        job = dataclasses.replace(
-            work.job, process=self._process, read_from=read_from
-        )
+        job = dataclasses.replace(work.job, process=self._process, read_from=read_from)
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             try:
                 self._do_batches(worker, counter)
@@ -327,7 +323,8 @@ def packed(error: BaseException, rank: int) -> bytes:
 
 def travelling(error: BaseException) -> bytes:
     """Make an exception ready to travel."""
-    return bytes(cloudpickle.dumps(portable(error)))
+    plain = portable(error) if isinstance(error, Exception) else error
+    return bytes(cloudpickle.dumps(plain))
 
 
 def unpacked(travelled: bytes) -> BaseException:
