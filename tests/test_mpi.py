@@ -60,6 +60,14 @@ def mpi(request, tmp_path):
 
 
 @pytest.fixture
+def mpich(tmp_path):
+    """Return MPICH, for what is special to it."""
+    found = mpiexec.mpich(tmp_path)
+    yield found
+    found.stop_all()
+
+
+@pytest.fixture
 def data():
     """Return POSITIONS spectra of 32 floats."""
     return np.random.default_rng(7).normal(size=(POSITIONS, 32))
@@ -176,11 +184,9 @@ def test_what_was_begun_elsewhere_is_finished_by_ranks(mpi, source, tmp_path):
     assert of_log(tmp_path) == list(range(POSITIONS))
 
 
-def test_ranks_on_hosts_of_their_own_compute_alike(mpi, source, data, tmp_path):
+def test_ranks_on_hosts_of_their_own_compute_alike(mpich, source, data, tmp_path):
     """Over the network, which MPICH can be told to take, and a budget for each."""
-    if mpi.name != "mpich":
-        return
-    job = mpi.run(
+    job = mpich.run(
         3,
         with_head("""
         class Hungry(Logged):
