@@ -474,10 +474,11 @@ class Process(param.Parameterized):
             is more than one rank, else worker processes when they pay, else
             ``"serial"``, this process alone.
         workers : int, optional
-            How many; default the cores this process may use.
+            How many; default the cores this process may use. Under MPI the number of
+            ranks counts.
         memory : int or str, optional
-            Bytes, or ``"2 GB"``, for all processes together; default half of what
-            is available (in the cgroup, where there is one).
+            Bytes, or ``"2 GB"``, for all processes of a host together; default half of
+            what is available (in the cgroup, where there is one).
         positions : slice, mask, index or indices, optional
             Compute only these now. The others can follow into the same results.
         override : bool

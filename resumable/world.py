@@ -38,6 +38,8 @@ _BEFORE_MPI_S = 10
 
 _ALL = "_resumable_of_all_ranks"
 _before: Any = None
+#: This rank ends all of them when it ends.
+aborting = False
 
 
 def _number(names: tuple[str, ...]) -> int | None:
@@ -112,6 +114,7 @@ def is_shown_elsewhere(error: BaseException) -> bool:
 
 def abort_at_exit(error: BaseException) -> None:
     """Have all ranks end with this one, unless they all raise the same exception."""
+    global aborting
     if sys.excepthook is not _end_all or hasattr(error, _ALL):
         return
     sys.stdout.flush()
@@ -124,6 +127,7 @@ def abort_at_exit(error: BaseException) -> None:
     from mpi4py.run import set_abort_status
 
     signal.alarm(0)
+    aborting = True
     interrupted = isinstance(error, KeyboardInterrupt)
     set_abort_status(128 + signal.SIGINT if interrupted else 1)
 

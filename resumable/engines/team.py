@@ -16,6 +16,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resumable import world
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,6 +29,8 @@ _FIRST_NAP_S, _LONGEST_NAP_S = 1e-4, 5e-3
 _PATIENCE_S = 60.0
 #: Rank 0 lets MPI work this often while a position is at work.
 _PROGRESS_S = 5e-3
+#: Rank 0 waits so long for the others to leave before it tells them that it left.
+_FAREWELL_S = 2.0
 _LEFT = "left"
 
 
@@ -157,12 +161,22 @@ class Team:
 
     def _leave(self) -> None:
         """Tell whoever still waits for us that we are gone."""
-        if self._mpi.Is_finalized():
+        if self._mpi.Is_finalized() or world.aborting:
             return
-        if self.rank == 0:
-            self.tell_all(_LEFT)
-        else:
+        if self.rank > 0:
             self.tell(0, _LEFT)
+            return
+        # Most leave now, too, and wait for nothing. What they are told nobody would
+        # receive, of which some networks complain.
+        here = set(range(1, self.size))
+        pause, deadline = naps(), time.monotonic() + _FAREWELL_S
+        while here - self.left and time.monotonic() < deadline:
+            self.look()
+            if self._early:
+                break
+            next(pause)
+        for rank in here - self.left:
+            self.tell(rank, _LEFT)
 
 
 def naps(waiting_for: str = "") -> Iterator[None]:
