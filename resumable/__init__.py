@@ -6,6 +6,8 @@ run it again and it goes on.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from resumable.errors import (
     DeclarationError,
     IdentityError,
@@ -33,11 +35,15 @@ from resumable.script import main
 from resumable.sharing import share
 from resumable.verify import verify
 
+if TYPE_CHECKING:
+    from resumable.engines.mpi import MPIEngine
+
 __version__ = "0.1.0"
 
 __all__ = [
     "DeclarationError",
     "IdentityError",
+    "MPIEngine",
     "NotFinished",
     "Output",
     "OutputError",
@@ -61,3 +67,13 @@ __all__ = [
     "share",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Most users never need it.
+    if name == "MPIEngine":
+        from resumable.engines.mpi import MPIEngine
+
+        return MPIEngine
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resumable import disk, engines, machine
+from resumable import disk, engines
 from resumable.errors import PlanError
 from resumable.plan import SHIPPED_BYTES, Blocks, Plan, fit_memory
 from resumable.rechunk import in_position_order, is_worth_it
@@ -66,16 +66,16 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             raise damaged[-1][1]
     action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
-    memory = _budget(options.memory)
     engine = engine_for(options, run)
-    hosts = engines.hosts_of(engine) or 1
+    memory = _budget(options.memory, engines.available_memory(engine))
+    hosts = engines.workers_by_host(engine)
 
     def blocks_of(geometry: Geometry) -> Blocks:
         return fit_memory(
             recipe.footprint,
             geometry,
             memory=memory,
-            workers=-(-engine.workers // hosts),
+            workers=max(hosts),
             local=engine.own_processes,
         )
 
@@ -92,11 +92,10 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
             "again: rechunk=True first makes a copy in position order, of "
             f"{format_bytes(recipe.geometry.row_bytes * recipe.geometry.size)}"
         )
-    workers = min(engine.workers, blocks.workers * hosts)
-    if workers < engine.workers:
+    if blocks.workers < max(hosts):
         notes.append(
-            f"{format_bytes(memory)} is enough for {workers} of "
-            f"{engine.workers} workers"
+            f"{format_bytes(memory)} is enough for {blocks.workers} of "
+            f"{max(hosts)} workers"
         )
     writer, why_writer = _writer(recipe, options, engine)
     if why_writer:
@@ -113,7 +112,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         positions=geometry.size,
         pending=pending,
         engine=engine.name if options.engine != "auto" else "auto",
-        workers=workers,
+        workers=sum(min(count, blocks.workers) for count in hosts),
         memory_bytes=memory,
         share_bytes=blocks.share_bytes,
         block=blocks.rows,
@@ -175,7 +174,7 @@ def _writer(recipe: Recipe, options: Options, engine: Engine) -> tuple[str, str]
     if options.writer != "auto":
         return options.writer, ""
     kind = disk.file_system(recipe.shelf.folder)
-    if kind.startswith(_INCOHERENT) and engines.hosts_of(engine) != 1:
+    if kind.startswith(_INCOHERENT) and not engines.on_one_host(engine):
         why = (
             f"the driver writes all rows, because {recipe.shelf.folder} is on a "
             f"{kind} file system and workers may be on several hosts"
@@ -191,9 +190,8 @@ def _path_of(recipe: Recipe, run: RunFile | None) -> Path:
     return recipe.shelf.new_path()
 
 
-def _budget(memory: float | str | None) -> int:
-    """Bytes for all processes: what was asked for, at most what there is."""
-    available = machine.available_memory()
+def _budget(memory: float | str | None, available: int) -> int:
+    """Bytes for all processes of a host: what was asked for, at most what there is."""
     if memory is None:
         return available // 2
     return min(parse_bytes(memory), available)

@@ -17,10 +17,13 @@ import numpy as np
 
 from resumable.errors import PlanError
 from resumable.positions import WINDOW, Batch, PositionSet
+from resumable.remainder import Remainder
 from resumable.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from resumable.batch import Report
 
 #: Bytes of rows in memory at once, unless whole chunks of the source need more.
 #: Measured (benchmarks/speed.py): from 1 to 8 MB makes no difference, more costs
@@ -327,6 +330,22 @@ class Schedule:
         self._returned.append(batch)
         self.remaining += batch.count
 
+    def hand_over(self) -> Remainder:
+        """Hand out all that is left, to workers who divide it among themselves.
+
+        Each of them has a copy of this schedule from then on, to learn by and to
+        ask for :meth:`next_rows`.
+        """
+        quantum = self._plan.quantum
+        bands = self.remaining / quantum
+        seconds = math.inf if self._seconds is None else self._seconds * quantum
+        whole = (
+            bands >= 4 * self._plan.workers and seconds <= self._plan.checkpoint_s / 4
+        )
+        rest = Remainder(self.pending, quantum if whole else 1, self._tried)
+        self.pending, self.remaining = PositionSet(0), 0
+        return rest
+
     def next_rows(self, seconds: float | None = None) -> int:
         """Positions in the next batch, by time and by what was seen so far."""
         if self._seconds is None:
@@ -345,6 +364,13 @@ class Schedule:
             rows = max(rows, min(worth, self.block))
         rows = min(rows, self._plan.longest or rows)
         return max(1, int(min(rows, self.remaining, WINDOW)))
+
+    def learn(self, report: Report) -> None:
+        """Learn from the report of a batch what a position takes."""
+        computing = report.seconds - report.read_seconds
+        self.note(report.done + report.failed, computing, report.read_seconds)
+        rows = min(report.batch.count, report.batch.block)
+        self.note_memory(report.peak_bytes, rows)
 
     def note(self, count: int, seconds: float, read_seconds: float = 0.0) -> None:
         """Learn from a finished batch how long a position takes.

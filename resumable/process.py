@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import param
 
-from resumable import driver, identity
+from resumable import driver, engines, identity, world
 from resumable.batch import file_of
 from resumable.cursor import Cursor, new_pulse
 from resumable.decision import existing, make_plan
@@ -31,7 +31,7 @@ from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
 from resumable.reader import Reader
 from resumable.recipe import Options
-from resumable.resolve import resolve
+from resumable.resolve import request, resolve
 from resumable.results import ResultArray, Results
 from resumable.sharing import assign
 from resumable.source import SourceRef, refer
@@ -150,6 +150,8 @@ class Process(param.Parameterized):
         fingerprint: str = "sample",
         **parameters: Any,
     ) -> None:
+        # A rank that fails here must not leave the others waiting in compute.
+        world.watch()
         self._set_parameters(parameters)
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
@@ -487,17 +489,19 @@ class Process(param.Parameterized):
 
         Parameters
         ----------
-        engine : {"auto", "serial", "local", "dask"}, Executor, Client or Engine
-            ``"local"``: worker processes. ``"auto"``: those when they pay, else
+        engine : {"auto", "serial", "local", "mpi", "dask"}, Executor, Client or Engine
+            ``"local"``: worker processes. ``"mpi"``: the ranks that ``mpiexec`` has
+            started; all of them must call compute. ``"auto"``: ``"mpi"`` where there
+            is more than one rank, else worker processes when they pay, else
             ``"serial"``, this process alone. ``"dask"``: the workers of the client
             of dask that this process has. Or the client itself, or any
             ``concurrent.futures.Executor``, which stay open.
         workers : int, optional
             How many; default the cores this process may use, or all workers of an
-            executor or a client.
+            executor or a client. Under MPI the number of ranks counts.
         memory : int or str, optional
-            Bytes, or ``"2 GB"``, for all processes together; default half of what
-            is available (in the cgroup, where there is one).
+            Bytes, or ``"2 GB"``, for all processes of a host together; default half of
+            what is available (in the cgroup, where there is one).
         positions : slice, mask, index or indices, optional
             Compute only these now. The others can follow into the same results.
         override : bool
@@ -570,9 +574,22 @@ class Process(param.Parameterized):
             "rechunk": rechunk,
             "progress": progress,
         }
-        stop = StopRequest(time_limit)
-        wanted = self._options(positions, options)
-        return driver.compute(self._recipe(), wanted, stop, listener or _ignore)
+
+        def computed() -> Results:
+            stop = StopRequest(time_limit)
+            wanted = self._options(positions, options)
+            return driver.compute(self._recipe(), wanted, stop, listener or _ignore)
+
+        together = engines.collective(engine)
+        if together is None:
+            return computed()
+        options["engine"] = together
+        return together.together(
+            self,
+            lambda: request(self, self._options(positions, options)),
+            computed,
+            time_limit,
+        )
 
     def start(
         self,

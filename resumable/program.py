@@ -16,6 +16,7 @@ import click
 import param
 from click.core import ParameterSource
 
+from resumable import world
 from resumable.errors import NotFinished, ResumableError
 from resumable.text import shown
 
@@ -39,7 +40,12 @@ def errors_shown() -> Iterator[None]:
     try:
         yield
     except ResumableError as error:
-        raise click.ClickException(str(error)) from error
+        if world.is_shown_elsewhere(error):
+            sys.exit(1)
+        told = click.ClickException(str(error))
+        told.show()
+        world.abort_at_exit(error)
+        sys.exit(told.exit_code)
 
 
 def show_warning(message: Warning | str, *where: Any) -> None:
@@ -68,7 +74,9 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
 def compute_options() -> list[click.Parameter]:
     """Make the options that say how it is computed: arguments of ``compute``."""
     return [
-        click.Option(["--engine"], default="auto", help="auto, serial, local or dask."),
+        click.Option(
+            ["--engine"], default="auto", help="auto, serial, local, mpi or dask."
+        ),
         click.Option(
             ["--workers"], type=int, help="How many; default the usable cores."
         ),
@@ -266,7 +274,8 @@ def run_process(
         except NotFinished as stopped:
             # Its message has been logged.
             sys.exit(stopped.code)
-    click.echo(f"{shown(results.path)}: {results.status}")
+    if world.rank() == 0:
+        click.echo(f"{shown(results.path)}: {results.status}")
 
 
 # Programs.

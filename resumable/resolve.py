@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import functools
 import inspect
@@ -25,6 +26,7 @@ from resumable.recipe import Recipe
 if TYPE_CHECKING:
     from resumable.output import Output
     from resumable.process import Process
+    from resumable.recipe import Options
     from resumable.source import SourceRef
 
 
@@ -85,6 +87,30 @@ def _document(
         "position_axes": list(process._source.position_axes),
         "source": reader.fingerprint(full=process._full),
         "inputs": inputs,
+    }
+
+
+def request(process: Process, options: Options) -> dict[str, Any]:
+    """Say what a rank asks for, without reading data: all must ask for the same.
+
+    Plain JSON, short enough to be sent by each of thousands of ranks.
+    """
+    names = {field.name for field in dataclasses.fields(options)}
+    asked = {name: getattr(options, name) for name in names - {"engine", "progress"}}
+    if options.positions is not None:
+        asked["positions"] = options.positions.bits
+    return {
+        "process": type(process).__name__,
+        "version": _version_document(process),
+        "source_text": _text_digest(process._source_text()),
+        "parameters": process._parameter_document(),
+        "outputs": {n: o.identity() for n, o in process._outputs().items()},
+        "source": str(process._source),
+        "position_axes": list(process._source.position_axes),
+        "inputs": {name: str(ref) for name, ref in process._inputs.items()},
+        "fingerprint": process._full,
+        "target": str(process._folder),
+        "options": identity.encode(asked, "the options"),
     }
 
 

@@ -132,6 +132,11 @@ class Session:
         self._schedule.give_back(batch)
 
     @property
+    def schedule(self) -> Schedule:
+        """What is left and how it is cut."""
+        return self._schedule
+
+    @property
     def stopping(self) -> bool:
         """A signal came, the time is up, or it is paused."""
         return self._stop.requested or self._stop.paused
@@ -154,11 +159,7 @@ class Session:
         if report.done:
             self._lone_deaths = 0
         self._warned.merge(report.warned)
-        computing = report.seconds - report.read_seconds
-        self._schedule.note(report.done + report.failed, computing, report.read_seconds)
-        self._schedule.note_memory(
-            report.peak_bytes, min(report.batch.count, report.batch.block)
-        )
+        self._schedule.learn(report)
         if report.error is not None:
             raise self._stopping_error(report) from report.error
         if report.batch.trial:

@@ -117,6 +117,13 @@ def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
     if not dataset:
         msg = "the dataset's file is closed; give 'file.h5::/dataset' instead"
         raise SourceError(msg)
+    if dataset.file.driver == "mpio":
+        msg = (
+            f"{dataset.file.filename} is open with the driver 'mpio': close it and "
+            f"give '{dataset.file.filename}::{dataset.name}'; every rank then reads "
+            "its own part with the ordinary driver"
+        )
+        raise SourceError(msg)
     if dataset.file.mode != "r":
         msg = (
             f"{dataset.file.filename} is open for writing; reopen it with mode 'r' "

@@ -29,9 +29,14 @@ class StopRequest:
     ----------
     time_limit : float or str, optional
         Seconds or text from now on.
+    silent : bool
+        Do not say so: somebody else does.
     """
 
-    def __init__(self, time_limit: float | str | None) -> None:
+    def __init__(
+        self, time_limit: float | str | None = None, *, silent: bool = False
+    ) -> None:
+        self._silent = silent
         self._deadline: float | None = None
         self._limit = time_limit
         if time_limit is not None:
@@ -48,6 +53,11 @@ class StopRequest:
         if self._signal is not None or self._cancelled.is_set():
             return True
         return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def signal_number(self) -> int | None:
+        """The signal that came, if one did."""
+        return self._signal
 
     @property
     def paused(self) -> bool:
@@ -112,6 +122,7 @@ class StopRequest:
                 raise KeyboardInterrupt
             return
         self._signal, self._signal_time = number, now
-        logger.warning(
-            "stopping: what is at work is being committed (Ctrl-C again: at once)"
-        )
+        if not self._silent:
+            logger.warning(
+                "stopping: what is at work is being committed (Ctrl-C again: at once)"
+            )

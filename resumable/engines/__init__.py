@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resumable import machine
+from resumable import machine, world
 from resumable.errors import PlanError, near_miss
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resumable.batch import Job, Loss, Report
+    from resumable.plan import Schedule
     from resumable.positions import Batch
+    from resumable.results import Results
 
 #: Engines by the name a user gives.
-NAMES = ("auto", "serial", "local", "dask")
+NAMES = ("auto", "serial", "local", "mpi", "dask")
 
 
 class Driver(Protocol):
@@ -53,18 +57,29 @@ class Driver(Protocol):
     def seconds_left(self) -> float | None:
         """Expected seconds of one worker's work; None before the first batch."""
 
+    @property
+    def schedule(self) -> Schedule:
+        """What is left, for an engine whose workers divide it among themselves."""
+
 
 class Engine(Protocol):
-    """Who computes."""
+    """Who computes.
+
+    One whose workers are on several hosts also has ``hosts``, the number of workers
+    on each (None where nobody knows), and ``available_memory()``, the least that one
+    of the hosts has.
+    """
 
     name: str
     """As the user gives it."""
-    workers: int
-    """Batches at work at once, if the memory allows."""
     own_processes: bool
     """Workers have processes, so memory, of their own."""
     can_replace: bool
     """A worker that dies or hangs is ended and replaced."""
+
+    @property
+    def workers(self) -> int:
+        """Batches at work at once, if the memory allows."""
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches until none is left or the driver is stopping.
@@ -85,12 +100,73 @@ class Engine(Protocol):
         """
 
 
-def hosts_of(engine: Engine) -> int | None:
-    """Return on how many hosts the workers of an engine are; None: not known.
+class CollectiveEngine(Engine, Protocol):
+    """An engine whose workers have all called ``compute``; one of them drives."""
 
-    An engine whose workers can leave this host has an attribute ``hosts``.
+    def together(
+        self,
+        process: Any,
+        request: Callable[[], dict[str, Any]],
+        drive: Callable[[], Results],
+        time_limit: float | str | None,
+    ) -> Results:
+        """Have one worker drive, and return or raise in all of them what it does.
+
+        Parameters
+        ----------
+        process : Process
+            This worker's own.
+        request : callable
+            Returns what this worker asks for; all must ask for the same.
+        drive : callable
+            Computes, with this engine. Only one of the workers calls it.
+        time_limit : float or str, optional
+            As given to compute.
+        """
+
+
+def workers_by_host(engine: Engine) -> tuple[int, ...]:
+    """Return the number of workers on each host; each host has a budget of its own."""
+    return getattr(engine, "hosts", None) or (engine.workers,)
+
+
+def on_one_host(engine: Engine) -> bool:
+    """Return whether all workers are on one host, as far as is known."""
+    hosts = getattr(engine, "hosts", (engine.workers,))
+    return hosts is not None and len(hosts) == 1
+
+
+def available_memory(engine: Engine) -> int:
+    """Return the bytes that can still be used on every host."""
+    asked: Callable[[], int] = getattr(
+        engine, "available_memory", machine.available_memory
+    )
+    return asked()
+
+
+def collective(engine: Any) -> CollectiveEngine | None:
+    """Return the engine where all its workers have called ``compute``, else None.
+
+    Raises
+    ------
+    PlanError
+        There is no MPI to be had, or not the one that started this process.
     """
-    return getattr(engine, "hosts", 1)
+    if hasattr(engine, "together"):
+        chosen: CollectiveEngine = engine
+        return chosen
+    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+        from resumable.engines.mpi import of_world
+
+        return of_world()
+    # Each rank for itself, so one that fails is no reason for the others to end.
+    world.unwatch()
+    return None
+
+
+def _is_one_of_several() -> bool:
+    # Under mpi4py.futures the others wait for work that rank 0 may give them.
+    return world.ranks() > 1 and not world.is_pool()
 
 
 def choose(
@@ -127,6 +203,10 @@ def choose(
         hint = near_miss(engine, NAMES)
         msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
         raise PlanError(msg)
+    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+        from resumable.engines.mpi import of_world
+
+        return of_world()
     if engine == "dask":
         from resumable.engines.dask import DaskEngine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,11 @@ class DaskEngine(FuturesEngine):
         self._threads: dict[str, int] = {}
         super().__init__("dask", int(workers or self.slots() or 1))
         self._grows = may_grow and self.workers >= self.slots()
-        hosts = {urlsplit(address).hostname for address in self._threads}
-        self.hosts = max(1, len(hosts))
+        hosts: collections.Counter[str] = collections.Counter()
+        for address, threads in self._threads.items():
+            hosts[str(urlsplit(address).hostname)] += threads
+        if len(hosts) > 1:
+            self.hosts = tuple(hosts.values())
         self.own_processes = not any(a.startswith("inproc") for a in self._threads)
 
     def slots(self) -> int:

@@ -40,7 +40,7 @@ class ExecutorEngine(FuturesEngine):
         is_thread = isinstance(executor, concurrent.futures.ThreadPoolExecutor)
         self.own_processes = not is_thread
         package = type(executor).__module__.partition(".")[0]
-        self.hosts = 1 if package in _LOCAL else None
+        self.hosts = (self.workers,) if package in _LOCAL else None
 
     def slots(self) -> int | None:
         """Return what the executor says, by one of the names that are in use."""

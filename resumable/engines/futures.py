@@ -59,12 +59,13 @@ class FuturesEngine:
 
     own_processes = True
     can_replace = False
-    hosts: int | None = 1
-    """On how many hosts the workers are; None: not known."""
+    hosts: tuple[int, ...] | None
+    """Number of workers on each host; None: not known."""
 
     def __init__(self, name: str, workers: int) -> None:
         self.name = name
         self.workers = workers
+        self.hosts = (workers,)
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches as tasks."""

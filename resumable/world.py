@@ -1,0 +1,144 @@
+"""What an MPI launcher says about this process, asked without MPI.
+
+And what becomes of the other ranks when one of them fails alone: they would wait
+for it until the job's time is up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# As Open MPI, MPICH and its kin (also srun --mpi=pmi2), and MVAPICH name them.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = (
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+    "MV2_COMM_WORLD_RANK",
+    "PMIX_RANK",
+    "PALS_RANKID",
+)
+_ON_HOST = (
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+    "PMI_LOCAL_SIZE",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+)
+#: Said by srun inside a step; a batch script has only SLURM_NTASKS, which tells
+#: what was asked for and not that this process is one of so many.
+_STEP_SIZE = ("SLURM_STEP_NUM_TASKS",)
+#: A rank that fails before MPI is in use ends by a signal after so many seconds,
+#: which some launchers notice when they do not notice an exit code.
+_BEFORE_MPI_S = 10
+
+_ALL = "_resumable_of_all_ranks"
+_before: Any = None
+#: This rank ends all of them when it ends.
+aborting = False
+
+
+def _number(names: tuple[str, ...]) -> int | None:
+    for name in names:
+        text = os.environ.get(name, "")
+        if text.isdigit():
+            return int(text)
+    return None
+
+
+def rank() -> int:
+    """Return which rank a launcher started this process as, 0 where none did."""
+    return _number(_RANKS) or 0
+
+
+def ranks() -> int:
+    """Return how many ranks a launcher started, 1 where none did."""
+    if _number(_RANKS) is None:
+        return 1
+    size = _number(_SIZES) or _number(_STEP_SIZE)
+    return max(1, size or _asked_of_mpi())
+
+
+def ranks_on_host() -> int:
+    """Return how many of the ranks are on this host, as far as it is known."""
+    return max(1, _number(_ON_HOST) or ranks())
+
+
+def _asked_of_mpi() -> int:
+    """Return the number of ranks where only MPI itself knows it."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return 1
+    return int(MPI.COMM_WORLD.size)
+
+
+def is_pool() -> bool:
+    """Return whether this is ``python -m mpi4py.futures``: others serve rank 0."""
+    return sys.orig_argv[1:3] == ["-m", "mpi4py.futures"]
+
+
+def watch(count: int | None = None) -> None:
+    """From now on an exception that nobody catches here ends all ranks.
+
+    Parameters
+    ----------
+    count : int, optional
+        How many ranks there are, where MPI has said it.
+    """
+    global _before
+    if sys.excepthook is not _end_all and (count or ranks()) > 1 and not is_pool():
+        _before, sys.excepthook = sys.excepthook, _end_all
+
+
+def unwatch() -> None:
+    """Leave the other ranks alone: each computes for itself."""
+    if sys.excepthook is _end_all:
+        sys.excepthook = _before
+
+
+def of_all(error: BaseException, *, shown: bool) -> BaseException:
+    """Mark an exception that every rank raises; only where it is `shown` it prints."""
+    setattr(error, _ALL, shown)
+    return error
+
+
+def is_shown_elsewhere(error: BaseException) -> bool:
+    """Return whether another rank prints this exception."""
+    return getattr(error, _ALL, None) is False
+
+
+def abort_at_exit(error: BaseException) -> None:
+    """Have all ranks end with this one, unless they all raise the same exception."""
+    global aborting
+    if sys.excepthook is not _end_all or hasattr(error, _ALL):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not _uses_mpi():
+        # MPI starts when all ranks come to it. Should they not, this is the end.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_BEFORE_MPI_S)
+    from mpi4py import MPI  # noqa: F401 - it has to be there for the next line
+    from mpi4py.run import set_abort_status
+
+    signal.alarm(0)
+    aborting = True
+    interrupted = isinstance(error, KeyboardInterrupt)
+    set_abort_status(128 + signal.SIGINT if interrupted else 1)
+
+
+def _uses_mpi() -> bool:
+    return "mpi4py.MPI" in sys.modules
+
+
+def _end_all(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not is_shown_elsewhere(error):
+        _before(kind, error, trace)
+        abort_at_exit(error)
