@@ -157,11 +157,11 @@ def test_an_unchanged_script_computes_with_every_rank(mpi, source, data, tmp_pat
 def test_other_ranks_and_other_engines_go_on(mpi, source, data, tmp_path):
     """Stopped on 4 ranks, then on 2, finished by processes: nothing twice."""
     script = with_head("""
-        process = Logged("scan.h5::/data", log=os.path.abspath("log"), delay_s=0.02)
-        process.compute(time_limit=0.1)
+        process = Logged("scan.h5::/data", log=os.path.abspath("log"), delay_s=0.05)
+        process.compute(time_limit=0.4)
         """)
     codes = [mpi.run(ranks, script).code for ranks in (4, 2)]
-    process = Logged(source, log=str(tmp_path / "log"), delay_s=0.02)
+    process = Logged(source, log=str(tmp_path / "log"), delay_s=0.05)
     left = process.results.status.pending
     results = process.compute(engine="local", workers=2)
 
