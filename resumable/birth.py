@@ -29,6 +29,7 @@ from resumable.header import (
     structure_digest,
 )
 from resumable.positions import WINDOW, runs
+from resumable.ragged import RaggedRows, copied_rows
 from resumable.runfile import RunFile
 from resumable.shield import new_hdf5
 from resumable.source import check_storage, understood
@@ -110,7 +111,7 @@ def give_birth(
         with disk.opened(temporary, os.O_RDWR) as fd:
             reserve(fd, header, requested)
             if ancestor is not None:
-                _inherit(fd, header, ancestor)
+                _inherit(fd, path, header, ancestor)
             disk.write_at(fd, header.to_bytes(), 0)
             os.fsync(fd)
         if not disk.link_new(temporary, path):
@@ -127,10 +128,17 @@ def give_birth(
     return RunFile(path)
 
 
-def _inherit(fd: int, header: Header, ancestor: RunFile) -> None:
+def _inherit(fd: int, path: Path, header: Header, ancestor: RunFile) -> None:
     """Copy status, rows and failures of a shorter run: the first positions of ours."""
     names = ["completed_positions", "failed_positions", "failures"]
-    names += [n for n, o in header.outputs.items() if o.per == "position"]
+    for name, output in header.outputs.items():
+        if output.ragged:
+            place = header.offsets[name]
+            for entries in copied_rows(RaggedRows(ancestor, name), output, path):
+                disk.write_at(fd, entries.view(np.uint8), place)
+                place += entries.nbytes
+        elif output.per == "position":
+            names.append(name)
     with disk.opened(ancestor.path, os.O_RDONLY) as old:
         for name in names:
             start, length = ancestor.header.extents()[name]
@@ -174,9 +182,10 @@ def reserve(fd: int, header: Header, requested: PositionSet) -> None:
         if output.per == "run":
             disk.reserve(fd, offset, length)
             continue
-        for start, stop in _steps(requested, max(1, _RESERVE_STEP // output.row_bytes)):
-            first = start * output.row_bytes
-            last = min(stop * output.row_bytes, length)
+        place_bytes = output.stored.row_bytes
+        for start, stop in _steps(requested, max(1, _RESERVE_STEP // place_bytes)):
+            first = start * place_bytes
+            last = min(stop * place_bytes, length)
             disk.reserve(fd, offset + first, last - first)
 
 
@@ -234,8 +243,9 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         group = file.create_group(header.group)
         for name, output in birth.outputs.items():
             lead = shape if output.per == "position" else ()
+            stored = output.stored
             made = _create(
-                group, name, (*lead, *output.shape), output.dtype, output.fill
+                group, name, (*lead, *stored.shape), stored.dtype, stored.fill
             )
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())
@@ -338,7 +348,11 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
         if output.labels:
             labels = np.array([text.encode() for text in output.labels])
             group.create_dataset(_free_name(group, f"{name}_labels"), data=labels)
-            dataset.dims[dataset.ndim - 1].label = "labels"
+            if not output.ragged:
+                dataset.dims[dataset.ndim - 1].label = "labels"
+    maps = [name for name in maps if not outputs[name].ragged]
+    if not maps:
+        return  # nothing that viewers could plot before it is packed
     signal = group[maps[0]]
     group.attrs["NX_class"] = _text("NXdata")
     group.attrs["signal"] = _text(maps[0])
@@ -392,7 +406,7 @@ def _add_usid(
     for name, ancillary in positions.items():
         ancillary.file.copy(ancillary, group, name)
     for name, output in outputs.items():
-        simple = output.dtype.names is None and output.dtype.kind in "iufc"
+        simple = output.stored.dtype.names is None and output.dtype.kind in "iufc"
         if output.per != "position" or len(output.shape) != 1 or not simple:
             continue
         labels = np.array([name.encode()])

@@ -322,6 +322,8 @@ class OpenFile:
     ----------
     path : Path
         Of an existing file.
+    exclusive : bool
+        Nobody else of ours writes to it.
 
     Raises
     ------
@@ -329,11 +331,11 @@ class OpenFile:
         Another program has it open for writing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self._path = path
         self._fd = open_regular(path, os.O_RDWR)
         self._place = _place(self._fd)
-        if not try_lock(self._fd, exclusive=False):
+        if not try_lock(self._fd, exclusive=exclusive):
             self.close()
             msg = f"{path} is open for writing in another program; close it there first"
             raise RunBusy(msg)
@@ -347,6 +349,10 @@ class OpenFile:
     def read_at(self, size: int, offset: int) -> bytes:
         """Read `size` bytes at `offset`; shorter only at the end of the file."""
         return read_at(self._fd, size, offset)
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._fd).st_size
 
     def sync(self) -> None:
         """Return when everything written has reached the disk."""

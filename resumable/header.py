@@ -25,8 +25,10 @@ from resumable.positions import MOST_POSITIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Version of the format this library writes; it reads this and all older ones.
-FORMAT = 1
+#: Newest version of the format; this library reads it and all older ones. A file that
+#: older readers understand is still written as version 1; one with ragged outputs is
+#: not such a file.
+FORMAT = 2
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
 #: Most bytes of the header's text.
@@ -111,13 +113,13 @@ class Header:
         }
         for name, output in self.outputs.items():
             count = self.size if output.per == "position" else 1
-            lengths[name] = count * output.row_bytes
+            lengths[name] = count * output.stored.row_bytes
         return {name: (self.offsets[name], length) for name, length in lengths.items()}
 
     def to_bytes(self) -> bytes:
         """Text of the user block, without padding."""
         plain = {
-            "format": FORMAT,
+            "format": 2 if any(o.ragged for o in self.outputs.values()) else 1,
             "identity": self.identity,
             "document": self.document,
             "group": self.group,
@@ -341,6 +343,8 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
     _shape(plain["shape"])
     _text(plain["units"] or "")
     dtype = decode_dtype(plain["dtype"])
+    ragged = plain.get("ragged", False)
+    _hold(type(ragged) is bool, "ragged is neither true nor false")
     _hold(2 * dtype.itemsize == len(plain["fill"]), "the fill value has another size")
     fill = np.frombuffer(bytes.fromhex(plain["fill"]), dtype)[0]
     return Output(
@@ -348,8 +352,9 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
         dtype,
         units=plain["units"],
         labels=plain["labels"],
-        fill=fill,
+        fill=None if ragged else fill,
         per=plain["per"],
+        ragged=ragged,
     )
 
 

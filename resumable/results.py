@@ -11,6 +11,7 @@ import numpy as np
 
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
+from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, RunFile, Session
 from resumable.text import as_html, shown
 
@@ -158,7 +159,93 @@ class ResultArray:
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""
-        return f"<{self.name}: {self.shape} {shown(self.dtype)}{units}>"
+        return f"<{self.name}: {_shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+class RaggedArray:
+    """A ragged output of a run: any number of rows per position, read when indexed.
+
+    ``[position]``, an index or a tuple on a map, reads the rows of one position, an
+    array of shape ``(n, *shape)``. Slices, masks and index arrays read a list of such
+    arrays, one for each position in C order. Positions that are not done have no rows.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int or None
+        The map's shape, None for any number, then the shape of one row.
+    dtype : numpy.dtype
+    units : str or None
+    labels : tuple of str or None
+    """
+
+    def __init__(self, run: RunFile, name: str) -> None:
+        self._run = run
+        self._rows = RaggedRows(run, name)
+        output = run.header.outputs[name]
+        self.name = name
+        self.shape: tuple[int | None, ...]
+        self.shape = (*run.header.map_shape, None, *output.shape)
+        self.dtype = output.dtype
+        self.units = output.units
+        self.labels = output.labels
+
+    def __len__(self) -> int:
+        return self._run.header.map_shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        lead = self._run.header.map_shape
+        flat = np.arange(self._run.size).reshape(lead)[key]
+        found = self._rows.read(np.atleast_1d(flat).reshape(-1))
+        return found if np.ndim(flat) else found[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def count(self) -> Array:
+        """Number of rows of every position, int64, in the map's shape."""
+        return self._rows.counts().reshape(self._run.header.map_shape)
+
+    @property
+    def values(self) -> Array:
+        """All rows, one position after the other."""
+        return self._rows.values()
+
+    @property
+    def index(self) -> Array:
+        """Flat position of every row of :attr:`values`, int64."""
+        return np.repeat(np.arange(self._run.size), self._rows.counts())
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        msg = (
+            f"{self.name} is ragged and so no array; .values are all rows, .index "
+            "says to which position each belongs, .count how many each has"
+        )
+        raise TypeError(msg)
+
+    def as_source(self) -> tuple[str, str, str]:
+        """Refuse: positions of a source have data of one shape.
+
+        Raises
+        ------
+        SourceError
+        """
+        from resumable.errors import SourceError
+
+        msg = f"{self.name} is ragged, which a source cannot be"
+        raise SourceError(msg)
+
+    def __repr__(self) -> str:
+        units = f", {shown(self.units)}" if self.units else ""
+        return f"<{self.name}: {_shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    lengths = ["any" if n is None else str(n) for n in shape]
+    return f"({', '.join(lengths)}{',' * (len(shape) == 1)})"
 
 
 def _names_fields(key: Any) -> bool:
@@ -223,7 +310,7 @@ def _not_ours(run: RunFile, name: str) -> RunFileError:
     return RunFileError(msg)
 
 
-class Results(Mapping[str, ResultArray]):
+class Results(Mapping[str, Any]):
     """The results of a run: a mapping of output names to arrays on disk.
 
     Parameters
@@ -244,7 +331,7 @@ class Results(Mapping[str, ResultArray]):
     def __init__(self, path: str | Path) -> None:
         self._run = RunFile(Path(path))
 
-    def __getitem__(self, name: str) -> ResultArray:
+    def __getitem__(self, name: str) -> Any:
         if name not in self._run.header.outputs:
             from resumable.errors import near_miss
 
@@ -252,6 +339,8 @@ class Results(Mapping[str, ResultArray]):
             hint = near_miss(str(name), self)
             msg = f"there is no output {name!r}{hint} (there are {names})"
             raise KeyError(msg)
+        if self._run.header.outputs[name].ragged:
+            return RaggedArray(self._run, name)
         return ResultArray(self._run, name)
 
     def __iter__(self) -> Iterator[str]:
@@ -371,7 +460,7 @@ class Results(Mapping[str, ResultArray]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{as_html(name)}</td><td>{array.shape}</td>"
+            f"<tr><td>{as_html(name)}</td><td>{_shape_text(array.shape)}</td>"
             f"<td>{as_html(array.dtype)}</td>"
             f"<td>{as_html(array.units or '')}</td></tr>"
             for name, array in self.items()

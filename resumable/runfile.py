@@ -131,10 +131,13 @@ class RunFile:
         return self.header.size
 
     def array(self, name: str) -> Array:
-        """Map a dataset of the file read-only into memory, in the map's shape."""
+        """Map a dataset of the file read-only into memory, in the map's shape.
+
+        Of a ragged output these are its entries.
+        """
         header = self.header
         if name in header.outputs:
-            output = header.outputs[name]
+            output = header.outputs[name].stored
             lead = header.map_shape if output.per == "position" else ()
             return self._map(name, output.dtype, (*lead, *output.shape))
         dtypes = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
