@@ -45,6 +45,8 @@ _USID_ANCILLARIES = ("Position_Indices", "Position_Values")
 _USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
 #: Index coordinates are written for map axes up to this length.
 _LONGEST_INDEX = 1 << 20
+#: Rows begin at pages.
+ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
 
@@ -124,13 +126,14 @@ def _inherit(fd: int, header: Header, ancestor: RunFile) -> None:
     """Copy status, rows and failures of a shorter run: the first positions of ours."""
     names = ["completed_positions", "failed_positions", "failures"]
     names += [n for n, o in header.outputs.items() if o.per == "position"]
-    with disk.opened(ancestor.path, os.O_RDONLY) as old:
-        for name in names:
-            start, length = ancestor.header.extents()[name]
-            for begin in range(0, length, _RESERVE_STEP):
-                size = min(_RESERVE_STEP, length - begin)
-                part = disk.read_at(old, size, start + begin)
-                disk.write_at(fd, part, header.offsets[name] + begin)
+    for name in names:
+        # Of a packed ancestor, too, whose rows have no place of their own.
+        rows = ancestor.array(name)
+        row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        step = max(1, _RESERVE_STEP // row_bytes)
+        for start in range(0, len(rows), step):
+            part = np.ascontiguousarray(rows[start : start + step])
+            disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 
 def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
@@ -214,22 +217,21 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         path,
         "w",
         userblock_size=user_block,
-        alignment_threshold=1 << 16,
-        alignment_interval=4096,
+        **ALIGNMENT,
     ) as file:
         group = file.create_group(header.group)
         for name, output in birth.outputs.items():
             lead = shape if output.per == "position" else ()
-            made = _create(
+            made = create(
                 group, name, (*lead, *output.shape), output.dtype, output.fill
             )
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())
-        _create(group, "completed_positions", (size,), np.dtype("u1"))
-        _create(group, "failed_positions", (size,), np.dtype("u1"))
-        _create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
-        _create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
-        _create(group, "finished", (1,), np.dtype("u1"))
+        create(group, "completed_positions", (size,), np.dtype("u1"))
+        create(group, "failed_positions", (size,), np.dtype("u1"))
+        create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
+        create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
+        create(group, "finished", (1,), np.dtype("u1"))
         _describe(group, birth, reader)
     with h5py.File(path, "r") as file:
         group = file[header.group]
@@ -239,10 +241,10 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
             header, offsets=offsets, file_bytes=os.fstat(fd).st_size
         )
         header.check_extents(path)
-        return dataclasses.replace(header, structure=structure_digest(fd, header))
+        return dataclasses.replace(header, structure=structure_digest(fd, header, path))
 
 
-def _create(
+def create(
     group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
 ) -> h5py.Dataset:
     """Make a contiguous dataset whose place in the file is fixed at once."""

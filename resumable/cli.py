@@ -19,8 +19,11 @@ import param
 from resumable import __version__, report
 from resumable.catalogue import busy
 from resumable.errors import NotFinished, ResumableError, near_miss
+from resumable.journal import mend
 from resumable.process import Process
+from resumable.results import Results
 from resumable.runfile import RunFile
+from resumable.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -358,6 +361,40 @@ def remove(run_file: str, *, yes: bool) -> None:
             click.confirm(f"Delete {found.path} and all results in it?", abort=True)
         found.path.unlink()
     click.echo(f"deleted {found.path}")
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--compression", default="gzip", help="gzip, lzf, zstd, lz4 or none.")
+def pack(run_file: str, compression: str) -> None:
+    """Compress a finished run file; nothing else about it changes."""
+    path = Path(run_file)
+    with _errors_shown():
+        before = path.stat().st_size
+        Results(path).pack(None if compression == "none" else compression)
+    sizes = [format_bytes(size) for size in (before, path.stat().st_size)]
+    click.echo(f"{path}: {sizes[0]} before, {sizes[1]} now")
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("where", metavar="FILE::GROUP")
+@click.option("--overwrite", is_flag=True, help="Replace what was published before.")
+@click.option("--compression", help="gzip, lzf, zstd or lz4; default none.")
+def publish(run_file: str, where: str, **given: Any) -> None:
+    """Copy finished results into an HDF5 file that exists."""
+    with _errors_shown():
+        Results(run_file).publish(where, **given)
+    click.echo(f"{run_file}: published as {where}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def repair(file: str) -> None:
+    """Mend a file that results were published into when that was killed."""
+    with _errors_shown():
+        done = mend(file)
+    click.echo(f"{file}: {done}")
 
 
 @main.command()

@@ -13,14 +13,17 @@ from resumable.catalogue import Claim
 from resumable.decision import for_run, make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
 from resumable.explain import explain
+from resumable.packing import pack_claimed, unpack_claimed
 from resumable.positions import name_of_position
 from resumable.results import Results
+from resumable.runfile import RunFile
 from resumable.session import Session
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from resumable.recipe import Options, Recipe
-    from resumable.runfile import RunFile
 
 logger = logging.getLogger("resumable")
 
@@ -47,7 +50,7 @@ def compute(recipe: Recipe, options: Options) -> Results:
         results = _computed(recipe, options, stop)
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
-        _tidy(recipe)
+        _tidy(recipe, run)
         results = Results(run.path)
     _warn_of_failures(results, recipe.geometry.map_shape)
     return results
@@ -64,17 +67,43 @@ def _computed(recipe: Recipe, options: Options, stop: StopRequest) -> Results:
         logger.info("%s", plan)
         if run is None:
             _tell_of_left_runs(recipe)
+        if run is not None and run.header.packed is not None:
+            run = _writable(recipe, run)
         session = Session(recipe, for_run(options, run), plan, run, claim, stop)
-        return session.run_to_end()
+        results = session.run_to_end()
+        try:
+            _pack(recipe, results.path)
+        except (RunBusy, TargetError) as error:
+            warnings.warn(
+                f"{results.path.name} is complete, but not packed: {error}. Run again, "
+                "or 'resumable pack'",
+                ResumableWarning,
+                stacklevel=_users_level(),
+            )
+        return results
 
 
-def _tidy(recipe: Recipe) -> None:
-    """Remove what a session that was killed at its very end has left."""
+def _writable(recipe: Recipe, run: RunFile) -> RunFile:
+    """Unpack a run that is to be written to; a shorter one is only copied from."""
+    return unpack_claimed(run) if recipe.full_length(run) else run
+
+
+def _pack(recipe: Recipe, path: Path) -> None:
+    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    run = RunFile(path)
+    if recipe.compression and run.finished and run.header.packed is None:
+        pack_claimed(run, recipe.compression)
+
+
+def _tidy(recipe: Recipe, run: RunFile) -> None:
+    """Do what a session that was killed at its very end has left to do."""
     claim = Claim(recipe.shelf)
-    if claim.claim_path.exists() or claim.writers_path.exists():
+    killed = claim.claim_path.exists() or claim.writers_path.exists()
+    packs = recipe.compression and run.finished and run.header.packed is None
+    if killed or packs:
         # Somebody computes, or the folder is not ours to write: left alone.
         with contextlib.suppress(RunBusy, TargetError), claim.held():
-            pass
+            _pack(recipe, run.path)
 
 
 def _tell_of_left_runs(recipe: Recipe) -> None:

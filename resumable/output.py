@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import problem
 from resumable.errors import DeclarationError, OutputError, near_miss
 from resumable.identity import encode_dtype, leaves
 
@@ -55,12 +56,15 @@ class Output:
         complex numbers, 0, False or empty for the rest.
     per : {"position", "run"}
         ``"run"`` for a summary that ``finish`` returns once.
+    compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+        Pack the run file when the run is complete, and so compress these rows
+        (``"zstd"`` and ``"lz4"`` need hdf5plugin). Not part of the identity.
 
     Raises
     ------
     DeclarationError
         A shape that is not exact, a dtype of variable size, labels that do not
-        fit the shape.
+        fit the shape, a compression that does not exist or is not installed.
 
     Examples
     --------
@@ -80,6 +84,8 @@ class Output:
     """Value of failed and pending positions."""
     per: str
     """``"position"`` or ``"run"``."""
+    compression: str | None
+    """How rows are compressed in the end, or None."""
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class Output:
         labels: Sequence[str] | None = None,
         fill: Any = None,
         per: str = "position",
+        compression: str | None = None,
     ) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
@@ -103,6 +110,13 @@ class Output:
             msg = f"per must be 'position' or 'run', not {per!r}"
             raise DeclarationError(msg)
         put("per", per)
+        if compression is not None and per == "run":
+            msg = "only outputs per position are compressed; leave compression out"
+            raise DeclarationError(msg)
+        wrong = problem(compression)
+        if wrong:
+            raise DeclarationError(wrong)
+        put("compression", compression)
 
     @property
     def row_bytes(self) -> int:

@@ -70,6 +70,12 @@ class Recipe:
         """Outputs that have a row per position."""
         return {n: o for n, o in self.outputs.items() if o.per == "position"}
 
+    @property
+    def compression(self) -> dict[str, str | None]:
+        """How to pack the rows of each output; empty where none asks for it."""
+        methods = {n: o.compression for n, o in self.position_outputs.items()}
+        return methods if any(methods.values()) else {}
+
 
 def _begins_with(reader: Reader, run: RunFile) -> bool:
     """Return whether the source begins with the contents a run was made of."""

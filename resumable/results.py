@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import load, problem
+from resumable.packing import pack
+from resumable.publishing import publish
 from resumable.runfile import Failure, RunFile, Session
 
 if TYPE_CHECKING:
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from resumable.output import Output
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: Rows that are read at once when results are iterated over.
+_ITERATED_BYTES = 1 << 20
 
 
 class Status:
@@ -106,7 +113,11 @@ class ResultArray:
         return values if values.shape else values.astype(self.dtype, copy=False)[()]
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+        # In blocks, so that rows of a packed file are not unpacked one by one.
+        row_bytes = max(1, self.dtype.itemsize * self.size // max(1, len(self)))
+        step = max(1, _ITERATED_BYTES // row_bytes)
+        for start in range(0, len(self), step):
+            yield from self[start : start + step]
 
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None
@@ -244,7 +255,73 @@ class Results(Mapping[str, ResultArray]):
         """
         import h5py
 
+        for method in (self._run.header.packed or {}).values():
+            # Without it the group can be looked at, if not all of it read.
+            if not problem(method):
+                load(method)
         return h5py.File(self.path, "r")[self._run.header.group]
+
+    def pack(self, compression: str | None = "gzip") -> None:
+        """Replace the run file by one whose rows are compressed and checksummed.
+
+        Parameters
+        ----------
+        compression : {"gzip", "lzf", "zstd", "lz4"} or None
+            ``"zstd"`` and ``"lz4"`` need hdf5plugin. None: checksums alone.
+
+        Raises
+        ------
+        ParameterError
+            There is no such compression, or it is not installed.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            Another process computes or packs this run.
+        TargetError
+            The folder cannot be written, or has no room.
+
+        Notes
+        -----
+        Results stay the same, and so does what can be done with them. The packed
+        file is written beside the old one, read back, compared, and put in its
+        place: a kill leaves one or the other, whole.
+        """
+        pack(self._run, compression)
+
+    def publish(
+        self, where: str, *, overwrite: bool = False, compression: str | None = None
+    ) -> None:
+        """Copy finished results into an HDF5 file of yours, in one transaction.
+
+        Parameters
+        ----------
+        where : str
+            ``"file.h5::/group"``: an existing file, the source included, and the
+            group to make in it.
+        overwrite : bool
+            Replace a group that was published before; nothing else is ever replaced.
+        compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+            Of the rows; default none.
+
+        Raises
+        ------
+        ParameterError
+            `where` names no group, one that exists, or a compression that does not.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            The file is open elsewhere.
+        TargetError
+            The file cannot be written, has no room, or was not closed by the program
+            that wrote it last. Nothing has changed.
+
+        Notes
+        -----
+        This is the only call that changes a file which is not a run file. A kill
+        leaves a journal beside it; whatever of ours opens the file next, and
+        ``resumable repair``, finish what was begun or undo it.
+        """
+        publish(self._run, where, overwrite=overwrite, compression=compression)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Results) and other.path == self.path

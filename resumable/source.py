@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.errors import SourceError, near_miss
+from resumable.errors import RunBusy, SourceError, TargetError, near_miss
+from resumable.journal import mend, needs_mending
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -162,6 +163,7 @@ def open_file(path: str) -> h5py.File:
         near = [p.name for p in where.parent.iterdir()] if where.parent.is_dir() else []
         msg = f"there is no file {path}" + near_miss(where.name, near)
         raise SourceError(msg)
+    _mend(path)
     try:
         # No chunk cache: blocks are read once, and an uncompressed chunk that is
         # not cached is read only as far as it is needed.
@@ -173,6 +175,23 @@ def open_file(path: str) -> h5py.File:
         kind = "is a folder" if where.is_dir() else "cannot be read as HDF5"
         msg = f"{path} {kind} ({error})"
         raise SourceError(msg) from error
+
+
+def _mend(path: str) -> None:
+    """Finish or undo a publishing into this file that was killed.
+
+    A file with a journal can be torn: it is mended, which is what the user had asked
+    for when it was killed, or it is not opened.
+    """
+    if needs_mending(path):
+        try:
+            mend(path)
+        except (RunBusy, TargetError) as error:
+            msg = (
+                f"results are being published into {path}, or were when that was "
+                f"killed: {error}. 'resumable repair {path}' mends the file"
+            )
+            raise SourceError(msg) from error
 
 
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
@@ -236,6 +255,7 @@ def _check_parts(dataset: h5py.Dataset, folder: Path, where: str) -> None:
         if name == ".":
             missing = [d for d in datasets if d not in dataset.file]
         elif lying.exists():
+            _mend(str(lying))
             with h5py.File(lying, "r") as file:
                 missing = [f"{lying}::{d}" for d in datasets if d not in file]
         if missing:

@@ -37,22 +37,25 @@ LAYERS = [
     {"launch"},
     {"batch"},
     {"cursor", "warned", "writer"},
-    {"catalogue", "rechunk"},
-    {"birth"},
     {"results"},
+    {"packing", "publishing"},
+    {"catalogue", "rechunk"},
+    {"birth", "copying"},
     {"ledger", "reader"},
     {"fingerprint", "runfile", "source"},
-    {"header"},
+    {"journal", "packed"},
+    {"header", "overlay", "superblock"},
     {"disk", "machine", "output", "plan", "recipe"},
-    {"forks", "identity", "positions", "units"},
+    {"compression", "forks", "identity", "positions", "units"},
     {"errors"},
 ]
 # A child that launch has started goes over to pool for good; it never returns.
 HAND_OVERS = {("launch", "pool")}
 
-# Who may touch HDF5: readers of sources, the two that make new files, results for
-# `group()`. resolve only writes down which version was there.
+# Who may touch HDF5: readers of sources and of packed rows, those that make files,
+# results for `group()`. resolve only writes down which version was there.
 USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "source"}
+USES_H5PY |= {"copying", "packed", "packing", "publishing"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
@@ -60,7 +63,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"recipe", "units"}
+PURE |= {"compression", "recipe", "units"}
 
 
 def name_of(path):
