@@ -252,6 +252,8 @@ def create(
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    # The same results are the same bytes.
+    properties.set_obj_track_times(False)
     if fill is not None and np.dtype(dtype).names is None:
         properties.set_fill_value(np.asarray(fill, dtype))
     # The low-level call: the other one forgets the properties of a single value.

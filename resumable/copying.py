@@ -125,9 +125,8 @@ def create_chunked(
     """
     load(method)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
     properties.set_chunk(chunk_shape(like.shape, like.dtype.itemsize))
-    # Every chunk is written whole.
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     if like.dtype.names is None:
         properties.set_fill_value(np.asarray(like.fillvalue, like.dtype))
     if method is not None:

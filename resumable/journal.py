@@ -242,7 +242,7 @@ def _cut(journal: _Journal) -> _Journal:
 
 def _write(path: Path, journal: _Journal) -> None:
     """Write a journal, whole or not at all, in the place of an earlier one."""
-    new = journal_of(path).with_suffix(f"{_SUFFIX}-new")
+    new = _unnamed(path)
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -270,10 +270,14 @@ def _apply(path: Path, fd: int, journal: _Journal) -> None:
 
 
 def _remove(path: Path) -> None:
-    journal = journal_of(path)
-    for leftover in (journal.with_suffix(f"{_SUFFIX}-new"), journal):
+    for leftover in (_unnamed(path), journal_of(path)):
         leftover.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _unnamed(path: Path) -> Path:
+    """Return where a journal is written before it gets its name."""
+    return journal_of(path).with_suffix(f"{_SUFFIX}-new")
 
 
 def _digest(fd: int, start: int, stop: int) -> str:
@@ -292,7 +296,8 @@ def _digest(fd: int, start: int, stop: int) -> str:
 
 def needs_mending(path: str | Path) -> bool:
     """Return whether a journal lies beside a file; looks at nothing else."""
-    return os.path.lexists(journal_of(path))
+    real = Path(os.path.realpath(path))
+    return any(map(os.path.lexists, (journal_of(real), _unnamed(real))))
 
 
 def mend(path: str | Path) -> str:
@@ -320,6 +325,10 @@ def _mend(path: Path, fd: int) -> None:
     if not needs_mending(path):
         return
     where = journal_of(path)
+    if not os.path.lexists(where):
+        # Killed before there was one, when nothing had been done.
+        _remove(path)
+        return
     try:
         journal = _Journal.from_bytes(_read(where))
         if journal is None:
