@@ -254,7 +254,8 @@ def create(
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     # The same results are the same bytes.
     properties.set_obj_track_times(False)
-    if fill is not None and np.dtype(dtype).names is None:
+    # Of a text h5py would store where it lies in memory, and not what it says.
+    if fill is not None and np.dtype(dtype).kind not in "SV":
         properties.set_fill_value(np.asarray(fill, dtype))
     # The low-level call: the other one forgets the properties of a single value.
     made = h5py.h5d.create(

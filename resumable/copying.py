@@ -127,7 +127,7 @@ def create_chunked(
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
     properties.set_chunk(chunk_shape(like.shape, like.dtype.itemsize))
-    if like.dtype.names is None:
+    if like.dtype.kind not in "SV":
         properties.set_fill_value(np.asarray(like.fillvalue, like.dtype))
     if method is not None:
         if like.dtype.itemsize > 1 and like.dtype.names is None:
