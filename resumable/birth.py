@@ -49,6 +49,8 @@ _USID_ANCILLARIES = ("Position_Indices", "Position_Values")
 _USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
 #: Index coordinates are written for map axes up to this length.
 _LONGEST_INDEX = 1 << 20
+#: Rows begin at pages.
+ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
 #: Larger ancillary datasets of a USID source are not copied.
@@ -134,18 +136,19 @@ def _inherit(fd: int, path: Path, header: Header, ancestor: RunFile) -> None:
     for name, output in header.outputs.items():
         if output.ragged:
             place = header.offsets[name]
-            for entries in copied_rows(RaggedRows(ancestor, name), output, path):
+            for entries in copied_rows(RaggedRows(ancestor, name), path):
                 disk.write_at(fd, entries.view(np.uint8), place)
                 place += entries.nbytes
         elif output.per == "position":
             names.append(name)
-    with disk.opened(ancestor.path, os.O_RDONLY) as old:
-        for name in names:
-            start, length = ancestor.header.extents()[name]
-            for begin in range(0, length, _RESERVE_STEP):
-                size = min(_RESERVE_STEP, length - begin)
-                part = disk.read_at(old, size, start + begin)
-                disk.write_at(fd, part, header.offsets[name] + begin)
+    for name in names:
+        # Of a packed ancestor, too, whose rows have no place of their own.
+        rows = ancestor.array(name)
+        row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        step = max(1, _RESERVE_STEP // row_bytes)
+        for start in range(0, len(rows), step):
+            part = np.ascontiguousarray(rows[start : start + step])
+            disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 
 def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
@@ -237,23 +240,22 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
     with new_hdf5(
         path,
         userblock_size=user_block,
-        alignment_threshold=1 << 16,
-        alignment_interval=4096,
+        **ALIGNMENT,
     ) as file:
         group = file.create_group(header.group)
         for name, output in birth.outputs.items():
             lead = shape if output.per == "position" else ()
             stored = output.stored
-            made = _create(
+            made = create(
                 group, name, (*lead, *stored.shape), stored.dtype, stored.fill
             )
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())
-        _create(group, "completed_positions", (size,), np.dtype("u1"))
-        _create(group, "failed_positions", (size,), np.dtype("u1"))
-        _create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
-        _create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
-        _create(group, "finished", (1,), np.dtype("u1"))
+        create(group, "completed_positions", (size,), np.dtype("u1"))
+        create(group, "failed_positions", (size,), np.dtype("u1"))
+        create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
+        create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
+        create(group, "finished", (1,), np.dtype("u1"))
         _describe(group, birth, reader, path.parent)
     with h5py.File(path, "r") as file:
         group = file[header.group]
@@ -263,10 +265,10 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
             header, offsets=offsets, file_bytes=os.fstat(fd).st_size
         )
         header.check_extents(path)
-        return dataclasses.replace(header, structure=structure_digest(fd, header))
+        return dataclasses.replace(header, structure=structure_digest(fd, header, path))
 
 
-def _create(
+def create(
     group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
 ) -> h5py.Dataset:
     """Make a contiguous dataset whose place in the file is fixed at once."""
@@ -274,7 +276,10 @@ def _create(
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    if fill is not None and np.dtype(dtype).names is None:
+    # The same results are the same bytes.
+    properties.set_obj_track_times(False)
+    # Of a text h5py would store where it lies in memory, and not what it says.
+    if fill is not None and np.dtype(dtype).kind not in "SV":
         properties.set_fill_value(np.asarray(fill, dtype))
     # The low-level call: the other one forgets the properties of a single value.
     made = h5py.h5d.create(
@@ -350,10 +355,12 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
             group.create_dataset(_free_name(group, f"{name}_labels"), data=labels)
             if not output.ragged:
                 dataset.dims[dataset.ndim - 1].label = "labels"
-    maps = [name for name in maps if not outputs[name].ragged]
-    if not maps:
-        return  # nothing that viewers could plot before it is packed
-    signal = group[maps[0]]
+    plain = [name for name in maps if not outputs[name].ragged]
+    if not plain:
+        # What viewers plot is made of it when it is packed.
+        group.attrs["NX_class"], group.attrs["default"] = _text("NXentry"), _text(maps[0])
+        return
+    maps, signal = plain, group[plain[0]]
     group.attrs["NX_class"] = _text("NXdata")
     group.attrs["signal"] = _text(maps[0])
     if maps[1:]:

@@ -20,7 +20,7 @@ from resumable import forks
 from resumable.errors import RunBusy, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 fcntl: Any
 try:
@@ -131,6 +131,13 @@ def link_new(temporary: Path, path: Path) -> bool:
     return True
 
 
+def replace(temporary: Path, path: Path) -> None:
+    """Put a finished temporary file, which is durable, in the place of another."""
+    # Through pathlib this could not be told from a plain rename by a test of kills.
+    os.replace(temporary, path)  # noqa: PTH105
+    sync_folder(path.parent)
+
+
 def try_lock(fd: int, *, exclusive: bool) -> bool:
     """Take a lock on an open file at once, or say that somebody holds it.
 
@@ -179,6 +186,16 @@ def type_of_mount(table: str, path: Path) -> str:
     return found
 
 
+def wait_until(condition: Callable[[], bool], patience: float) -> bool:
+    """Ask again and again, for `patience` seconds; return whether it became true."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 class LockFile:
     """A small file that exists to be locked, gone when nobody needs it.
 
@@ -197,12 +214,7 @@ class LockFile:
 
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while not self._try(exclusive):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        return True
+        return wait_until(lambda: self._try(exclusive), patience)
 
     def _try(self, exclusive: bool) -> bool:
         if self._fd is not None:

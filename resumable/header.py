@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import FILTERS
 from resumable.disk import read_at
 from resumable.errors import RunFileError
 from resumable.identity import (
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Newest version of the format; this library reads it and all older ones. A file that
-#: older readers understand is still written as version 1; one with ragged outputs is
-#: not such a file.
+#: older readers understand is still written as version 1. A packed one has no offsets
+#: of rows, which they would ask for, and one with ragged outputs has entries in the
+#: place of rows: these are of version 2.
 FORMAT = 2
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
@@ -43,6 +45,9 @@ _MOST_AXES = 32
 ADVICE = "it is left as it is; use override=True to compute into a new file"
 _DIGEST_LENGTH = 64
 
+#: Table of where the chunks of a packed file lie. No output can have its name.
+CHUNKS = "packed-chunks"
+CHUNKS_DTYPE = np.dtype([("offset", "<i8"), ("bytes", "<i8")])
 #: Rows of the table of failures; further failures are only counted.
 FAILURE_ROWS = 1000
 FAILURE_DTYPE = np.dtype(
@@ -96,14 +101,25 @@ class Header:
     """Bytes before the HDF5 file proper: a power of two, 512 or more."""
     source: dict[str, Any]
     """Where the source was, its length and contents at birth, for people."""
+    packed: dict[str, str | None] | None = None
+    """Of a packed file: how the rows of each output are compressed. Else None."""
 
     @property
     def size(self) -> int:
         """Number of positions."""
         return math.prod(self.map_shape)
 
+    @property
+    def ragged(self) -> list[str]:
+        """Names of the ragged outputs."""
+        return [name for name, output in self.outputs.items() if output.ragged]
+
     def extents(self) -> dict[str, tuple[int, int]]:
-        """Offset and length in bytes of everything that changes after birth."""
+        """Offset and length in bytes of everything that has a fixed place.
+
+        In a plain file that is what changes after birth. In a packed one nothing
+        changes; rows are in chunks, and the table ``packed-chunks`` says where.
+        """
         lengths = {
             "completed_positions": self.size,
             "failed_positions": self.size,
@@ -112,14 +128,17 @@ class Header:
             "sessions": self.rows["sessions"] * SESSION_DTYPE.itemsize,
         }
         for name, output in self.outputs.items():
-            count = self.size if output.per == "position" else 1
-            lengths[name] = count * output.stored.row_bytes
+            if self.packed is None or output.per == "run":
+                count = self.size if output.per == "position" else 1
+                lengths[name] = count * output.stored.row_bytes
+        if self.packed is not None:
+            lengths[CHUNKS] = self.rows[CHUNKS] * CHUNKS_DTYPE.itemsize
         return {name: (self.offsets[name], length) for name, length in lengths.items()}
 
     def to_bytes(self) -> bytes:
         """Text of the user block, without padding."""
         plain = {
-            "format": 2 if any(o.ragged for o in self.outputs.values()) else 1,
+            "format": 1 if self.packed is None and not self.ragged else 2,
             "identity": self.identity,
             "document": self.document,
             "group": self.group,
@@ -133,6 +152,7 @@ class Header:
             "structure": self.structure,
             "user_block": self.user_block,
             "source": self.source,
+            **({} if self.packed is None else {"packed": self.packed}),
         }
         body = canonical(plain).encode()
         return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
@@ -185,8 +205,10 @@ class Header:
                 structure=plain["structure"],
                 user_block=plain["user_block"],
                 source=plain["source"],
+                packed=plain.get("packed") if plain["format"] > 1 else None,
             )
             header._check_document()
+            header._check_packed()
             header.check_extents(path)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             reason = _brief(error)
@@ -232,6 +254,26 @@ class Header:
             axes_of_output = len(self.map_shape) + len(output.shape)
             _hold(axes_of_output <= _MOST_AXES, f"it has {axes_of_output} axes")
 
+    def _check_packed(self) -> None:
+        """Refuse what no packed file says.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+        """
+        if self.packed is None:
+            return
+        rows = [name for name, o in self.outputs.items() if o.per == "position"]
+        if sorted(self.packed) != sorted(rows):
+            msg = "the outputs are not those that were packed"
+            raise ValueError(msg)
+        for name in (CHUNKS, *self.ragged):
+            _whole(self.rows[name])
+        for method in self.packed.values():
+            if method is not None and method not in FILTERS:
+                msg = f"an unknown compression {method!r:.40}"
+                raise ValueError(msg)
+
     def check_extents(self, path: Path) -> None:
         """Refuse parts that overlap, or lie outside of the file or in the header.
 
@@ -239,17 +281,11 @@ class Header:
         ------
         RunFileError
         """
-        previous, changing = self.user_block, 0
-        for offset, length in sorted(self.extents().values()):
-            if offset < previous or offset + length > self.file_bytes:
-                msg = (
-                    f"{path} is damaged, its parts overlap or lie outside of it: "
-                    f"{ADVICE}"
-                )
-                raise RunFileError(msg)
-            previous = offset + length
-            changing += length
-        rest = self.file_bytes - self.user_block - changing
+        extents = sorted(self.extents().values())
+        _check_apart(extents, self, path)
+        if self.packed is not None:
+            return  # how much of it are chunks, their table says
+        rest = self.file_bytes - self.user_block - sum(n for _, n in extents)
         if rest > STRUCTURE_LIMIT:
             msg = (
                 f"{path} has {rest:,} bytes that are no results, more than "
@@ -328,6 +364,15 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error!s:.200}"
 
 
+def _check_apart(extents: list[tuple[int, int]], header: Header, path: Path) -> None:
+    previous = header.user_block
+    for offset, length in extents:
+        if offset < previous or length < 0 or offset + length > header.file_bytes:
+            msg = f"{path} is damaged, its parts overlap or lie outside of it: {ADVICE}"
+            raise RunFileError(msg)
+        previous = offset + length
+
+
 def _output_to_json(output: Output) -> dict[str, Any]:
     fill = np.asarray(output.fill, output.dtype)
     return {
@@ -358,15 +403,34 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
     )
 
 
-def structure_digest(fd: int, header: Header) -> str:
-    """sha256 of all bytes behind the user block that never change."""
+def structure_digest(fd: int, header: Header, path: Path) -> str:
+    """sha256 of all bytes behind the user block that never change, chunks left out.
+
+    Raises
+    ------
+    RunFileError
+        The chunks of a packed file overlap or lie outside of it.
+    """
     result = hashlib.sha256()
     position = header.user_block
-    for offset, length in sorted(header.extents().values()):
+    for offset, length in _not_digested(fd, header, path):
         _digest_range(fd, position, offset, result)
         position = offset + length
     _digest_range(fd, position, header.file_bytes, result)
     return result.hexdigest()
+
+
+def _not_digested(fd: int, header: Header, path: Path) -> list[tuple[int, int]]:
+    """Return what can change, or of a packed file its chunks: these have checksums."""
+    extents = sorted(header.extents().values())
+    if header.packed is None:
+        return extents
+    offset, length = header.extents()[CHUNKS]
+    table = np.frombuffer(read_at(fd, length, offset), CHUNKS_DTYPE)
+    chunks: list[tuple[int, int]] = table.tolist()
+    # Sorted together, so that no chunk lies over the status or the tables either.
+    _check_apart(sorted([*chunks, *extents]), header, path)
+    return sorted(chunks)
 
 
 def _digest_range(fd: int, start: int, stop: int, result: Any) -> None:

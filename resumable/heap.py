@@ -87,7 +87,7 @@ class Heap:
             self._file.write_at(_LINE.format(self.number).encode(), 0)
         self._end = self._file.size()
 
-    def add(self, parts: Sequence[Array], output: Output) -> Array:
+    def add(self, parts: Sequence[Array] | Array, output: Output) -> Array:
         """Append the rows of some positions, an array each; return their entries.
 
         They are durable after :meth:`sync`.
@@ -111,7 +111,7 @@ class Heap:
         self._file.close()
 
 
-def entries_without_rows(parts: Sequence[Array]) -> Array:
+def entries_without_rows(parts: Sequence[Array] | Array) -> Array:
     """Return entries that say how many rows positions have, and not where."""
     entries = np.zeros(len(parts), ENTRY_DTYPE)
     entries["count"] = [len(part) for part in parts]

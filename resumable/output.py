@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import problem
 from resumable.errors import DeclarationError, OutputError, near_miss
 from resumable.identity import encode_dtype, leaves
 
@@ -60,6 +61,9 @@ class Output:
         complex numbers, 0, False or empty for the rest.
     per : {"position", "run"}
         ``"run"`` for a summary that ``finish`` returns once.
+    compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+        Pack the run file when the run is complete, and so compress these rows
+        (``"zstd"`` and ``"lz4"`` need hdf5plugin). Not part of the identity.
     ragged : bool
         A position has any number of rows, 0 included, and `shape` is that of one
         row: the computation returns an array ``(n, *shape)``, or a list of rows.
@@ -68,7 +72,8 @@ class Output:
     ------
     DeclarationError
         A shape that is not exact, a dtype of variable size, labels that do not
-        fit the shape, a ragged output per run or with a fill value.
+        fit the shape, a compression that does not exist or is not installed, a
+        ragged output per run or with a fill value.
 
     Examples
     --------
@@ -88,6 +93,8 @@ class Output:
     """Value of failed and pending positions."""
     per: str
     """``"position"`` or ``"run"``."""
+    compression: str | None
+    """How rows are compressed in the end, or None."""
     ragged: bool
     """A position has any number of rows."""
 
@@ -100,6 +107,7 @@ class Output:
         labels: Sequence[str] | None = None,
         fill: Any = None,
         per: str = "position",
+        compression: str | None = None,
         ragged: bool = False,
     ) -> None:
         def put(name: str, value: Any) -> None:
@@ -114,6 +122,13 @@ class Output:
             msg = f"per must be 'position' or 'run', not {per!r}"
             raise DeclarationError(msg)
         put("per", per)
+        if compression is not None and per == "run":
+            msg = "only outputs per position are compressed; leave compression out"
+            raise DeclarationError(msg)
+        wrong = problem(compression)
+        if wrong:
+            raise DeclarationError(wrong)
+        put("compression", compression)
         if ragged and (per == "run" or fill is not None):
             what = "per='run'" if per == "run" else "a fill value"
             msg = (

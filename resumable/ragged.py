@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.heap import Heap, read_rows
+from resumable.errors import RunFileError
+from resumable.header import ADVICE
+from resumable.heap import Heap, MissingHeapError, read_rows
 from resumable.output import ENTRY_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from resumable.output import Output
     from resumable.runfile import RunFile
@@ -33,45 +36,103 @@ class RaggedRows:
     run : RunFile
     name : str
         A ragged output.
+    home : Path, optional
+        The run file that the heaps belong to, where it is not `run` itself.
     """
 
-    def __init__(self, run: RunFile, name: str) -> None:
+    def __init__(self, run: RunFile, name: str, home: Path | None = None) -> None:
         self._run, self._name = run, name
-        self._output = run.header.outputs[name]
+        self._home = home or Path(os.path.realpath(run.path))
+        self.output: Output = run.header.outputs[name]
+        self._packed_counts: Array | None = None
 
     def counts(self) -> Array:
         """Return how many rows each position has, int64."""
+        if self._packed():
+            return self._counts_of_packed()
         entries = self._run.array(self._name).reshape(-1)
         done = self._run.array("completed_positions") == 1
         return np.where(done, entries["count"], 0)
 
-    def read(self, positions: Array) -> list[Array]:
+    def read(self, positions: Array, *, marked: bool = True) -> list[Array]:
         """Return the rows of some flat positions, an array for each.
+
+        Parameters
+        ----------
+        positions : ndarray of int
+        marked : bool
+            Positions that are not marked as done have no rows.
 
         Raises
         ------
         RunFileError
             They are not where they should be.
         """
-        entries = self._run.array(self._name).reshape(-1)[positions]
-        entries[self._run.array("completed_positions")[positions] != 1] = 0
-        return read_rows(self._run.path, entries, self._output)
+        if self._packed():
+            return self._read_packed(positions)
+        entries = self._run.rows(self._name, positions)
+        if marked:
+            done = self._run.array("completed_positions")
+            entries[done[positions] != 1] = np.zeros((), ENTRY_DTYPE)
+        try:
+            return read_rows(self._home, entries, self.output)
+        except MissingHeapError:
+            # Gone because the run has been packed since we looked?
+            if self._packed():
+                return self._read_packed(positions)
+            raise
+
+    def _packed(self) -> bool:
+        with self._run.opened() as (_, header):
+            return header.packed is not None
+
+    def _counts_of_packed(self) -> Array:
+        if self._packed_counts is None:
+            counts = np.asarray(self._run.packed_part(self._name, "count")).reshape(-1)
+            total = self._run.header.rows[self._name]
+            if (counts < 0).any() or (counts > total).any() or counts.sum() != total:
+                msg = (
+                    f"{self._run.path} is damaged, {self._name} has {total:,} rows and "
+                    f"their count says otherwise: {ADVICE}"
+                )
+                raise RunFileError(msg)
+            self._packed_counts = counts
+        return self._packed_counts
+
+    def _read_packed(self, positions: Array) -> list[Array]:
+        counts = self._counts_of_packed()
+        ends = np.cumsum(counts)
+        values = self._run.packed_part(self._name, "values")
+        parts: list[Array] = []
+        # Positions that follow each other are read in one go.
+        apart = np.flatnonzero(np.diff(positions) != 1) + 1
+        for some in np.split(positions, apart):
+            if len(some):
+                last = ends[some]
+                first = int(last[0] - counts[some[0]])
+                rows = values[first : int(last[-1])]
+                parts += np.split(rows, last[:-1] - first)
+        return parts
 
     def values(self) -> Array:
         """Return the rows of all positions, one after the other."""
-        none = np.empty((0, *self._output.shape), self._output.dtype)
-        found = self.read(np.flatnonzero(self.counts()))
-        return np.concatenate([none, *found])
+        return np.concatenate(list(self.in_order()))
+
+    def in_order(self) -> Iterator[Array]:
+        """Go through the rows of all positions, span by span."""
+        none = np.empty((0, *self.output.shape), self.output.dtype)
+        for start, stop in self.spans():
+            yield np.concatenate([none, *self.read(np.arange(start, stop))])
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Divide the positions into spans whose rows are read in one go."""
-        taken = self.counts() * self._output.row_bytes + ENTRY_DTYPE.itemsize
+        taken = self.counts() * self.output.row_bytes + ENTRY_DTYPE.itemsize
         groups = np.cumsum(taken) // _AT_ONCE
         bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(taken)]
         yield from itertools.pairwise(bounds)
 
 
-def copied_rows(rows: RaggedRows, output: Output, path: Path) -> Iterator[Array]:
+def copied_rows(rows: RaggedRows, path: Path) -> Iterator[Array]:
     """Copy all rows into a heap of the run file `path`; durable at the end.
 
     Yields
@@ -81,5 +142,6 @@ def copied_rows(rows: RaggedRows, output: Output, path: Path) -> Iterator[Array]
     """
     with contextlib.closing(Heap(path)) as heap:
         for start, stop in rows.spans():
-            yield heap.add(rows.read(np.arange(start, stop)), output)
+            parts = rows.read(np.arange(start, stop))
+            yield heap.add(parts, rows.output)
         heap.sync()

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import load, problem
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
+from resumable.packing import pack
+from resumable.publishing import publish
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, RunFile, Session
 from resumable.text import as_html, shown
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Longer source text of a class is not honest, and comparing it takes for ever.
 _LONGEST_SOURCE_TEXT = 1 << 20
+#: Rows that are read at once when results are iterated over.
+_ITERATED_BYTES = 1 << 20
 
 
 class Status:
@@ -114,7 +119,11 @@ class ResultArray:
         return values if values.shape else values.astype(self.dtype, copy=False)[()]
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+        # In blocks, so that rows of a packed file are not unpacked one by one.
+        row_bytes = max(1, self.dtype.itemsize * self.size // max(1, len(self)))
+        step = max(1, _ITERATED_BYTES // row_bytes)
+        for start in range(0, len(self), step):
+            yield from self[start : start + step]
 
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None
@@ -150,6 +159,9 @@ class ResultArray:
             )
             raise SourceError(msg)
         header = self._run.header
+        if header.packed is not None:
+            self._run.array(self.name).check()
+            return str(self._run.path), f"{header.group}/{self.name}", header.identity
         with (
             contextlib.closing(_open_group(self._run).file) as file,
             _understood(self._run),
@@ -257,6 +269,10 @@ def _open_group(run: RunFile) -> h5py.Group:
     import h5py
 
     name = run.header.group
+    for method in (run.header.packed or {}).values():
+        # Without it the group can be looked at, if not all of it read.
+        if not problem(method):
+            load(method)
     with contextlib.ExitStack() as stack, _understood(run):
         file = stack.enter_context(h5py.File(run.path, "r"))
         link = file.get(name, getlink=True)
@@ -349,8 +365,10 @@ class Results(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._run.header.outputs)
 
-    def rows(self, name: str, positions: Array) -> Array:
+    def rows(self, name: str, positions: Array) -> Any:
         """Read the rows of some positions as they are, marked as done or not.
+
+        Of a ragged output a list, an array for each position.
 
         Parameters
         ----------
@@ -359,9 +377,9 @@ class Results(Mapping[str, Any]):
         positions : ndarray of int
             Flat positions.
         """
-        whole = self._run.array(name)
-        axes = len(self._run.header.map_shape)
-        return np.array(whole.reshape(-1, *whole.shape[axes:])[positions])
+        if self._run.header.outputs[name].ragged:
+            return RaggedRows(self._run, name).read(positions, marked=False)
+        return self._run.rows(name, positions)
 
     @property
     def path(self) -> Path:
@@ -447,6 +465,68 @@ class Results(Mapping[str, Any]):
             ):
                 raise _not_ours(self._run, name)
             return bytes(found[()]).decode(errors="replace")
+
+    def pack(self, compression: str | None = "gzip") -> None:
+        """Replace the run file by one whose rows are compressed and checksummed.
+
+        Parameters
+        ----------
+        compression : {"gzip", "lzf", "zstd", "lz4"} or None
+            ``"zstd"`` and ``"lz4"`` need hdf5plugin. None: checksums alone.
+
+        Raises
+        ------
+        ParameterError
+            There is no such compression, or it is not installed.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            Another process computes or packs this run.
+        TargetError
+            The folder cannot be written, or has no room.
+
+        Notes
+        -----
+        Results stay the same, and so does what can be done with them. The packed
+        file is written beside the old one, read back, compared, and put in its
+        place: a kill leaves one or the other, whole.
+        """
+        pack(self._run, compression)
+
+    def publish(
+        self, where: str, *, overwrite: bool = False, compression: str | None = None
+    ) -> None:
+        """Copy finished results into an HDF5 file of yours, in one transaction.
+
+        Parameters
+        ----------
+        where : str
+            ``"file.h5::/group"``: an existing file, the source included, and the
+            group to make in it.
+        overwrite : bool
+            Replace a group that was published before; nothing else is ever replaced.
+        compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+            Of the rows; default none.
+
+        Raises
+        ------
+        ParameterError
+            `where` names no group, one that exists, or a compression that does not.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            The file is open elsewhere.
+        TargetError
+            The file cannot be written, has no room, or was not closed by the program
+            that wrote it last. Nothing has changed.
+
+        Notes
+        -----
+        This is the only call that changes a file which is not a run file. A kill
+        leaves a journal beside it; whatever of ours opens the file next, and
+        ``resumable repair``, finish what was begun or undo it.
+        """
+        publish(self._run, where, overwrite=overwrite, compression=compression)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Results) and other.path == self.path

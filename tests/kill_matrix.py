@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import ClassVar
@@ -292,7 +293,7 @@ def _kill(process, victim, chance):
 
 #: Calls that change the disk. A kill leaves what the ones before it did, synced or
 #: not, so the syncs are counted and not done, which is faster.
-STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate")
+STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate", "replace")
 SYNCS = ("fsync", "fdatasync")
 
 
@@ -327,7 +328,7 @@ def _all_steps(source):
     tally = Tally()
     step = 0
     while True:
-        code = _in_fork(source, step)
+        code = in_fork(functools.partial(_compute, source, "serial"), step)
         if code == 0:
             check_complete(source, wanted, tally)
             break
@@ -336,7 +337,7 @@ def _all_steps(source):
         if code != -signal.SIGKILL:
             tally.faults.append(f"step {step}: exit code {code}")
         before = len(tally.faults)
-        if _in_fork(source, None) != 0:
+        if in_fork(functools.partial(_compute, source, "serial")) != 0:
             tally.faults.append("it does not go on")
         check_complete(source, wanted, tally)
         tally.faults[before:] = [f"step {step}: {f}" for f in tally.faults[before:]]
@@ -346,7 +347,8 @@ def _all_steps(source):
     sys.stdout.write(json.dumps(dataclasses.asdict(tally)))
 
 
-def _in_fork(source, step):
+def in_fork(action, step=None, *, torn=False):
+    """Do something in a copy of this process, killed before a step; return its code."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -354,21 +356,28 @@ def _in_fork(source, step):
             setattr(os, name, lambda fd: None)
         try:
             if step is not None:
-                _kill_before(step)
-            _compute(source, "serial")
+                _kill_before(step, torn=torn)
+            action()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _kill_before(step):
-    """Have this process killed before it takes a step."""
-    left = [step]
+def _kill_before(step, *, torn):
+    """Have this process killed before it takes a step, or in the middle of a write."""
+    left, pwrite = [step], os.pwrite
 
     def counted(call):
         def instead(*arguments, **options):
             if not left[0]:
+                if torn and call is pwrite:
+                    fd, data, offset = arguments
+                    data = memoryview(data).cast("B")
+                    # No disk and no page cache divides a sector.
+                    call(fd, data[: data.nbytes // 2 // 512 * 512], offset)
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
             return call(*arguments, **options)
