@@ -147,7 +147,7 @@ def test_an_unchanged_script_computes_with_every_rank(mpi, source, data, tmp_pat
     results = only_run(tmp_path)
 
     assert (job.code, job.err) == (0, "")
-    assert job.out.split("\n").count("60 of 60 positions done") == 3
+    assert job.out.count("60 of 60 positions done") == 3
     assert of_log(tmp_path) == list(range(POSITIONS))
     assert len(set(noted(tmp_path / "log.pid"))) == 3
     assert results.sessions[-1].computed == POSITIONS
