@@ -20,10 +20,9 @@ import numpy as np
 from resumable import disk
 from resumable.errors import DeclarationError, SourceError, TargetError
 from resumable.header import (
-    FAILURE_DTYPE,
     FAILURE_ROWS,
     HEADER_LIMIT,
-    SESSION_DTYPE,
+    LOG_ROWS,
     SESSION_ROWS,
     Header,
     structure_digest,
@@ -200,14 +199,18 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         map_shape=shape,
         outputs=dict(birth.outputs),
         offsets={},
-        rows={"failures": min(size, FAILURE_ROWS), "sessions": SESSION_ROWS},
+        rows={
+            "failures": min(size, FAILURE_ROWS),
+            "sessions": SESSION_ROWS,
+            "log_lines": LOG_ROWS,
+        },
         file_bytes=0,
         structure="0" * 64,
         user_block=0,
         source=birth.source,
     )
     names = [*birth.outputs, "completed_positions", "failed_positions"]
-    names += ["failures", "sessions", "finished"]
+    names += [*header.tables, "finished"]
     # Offsets of 20 digits stand for the real ones, which are not known yet.
     widest = dataclasses.replace(
         header,
@@ -241,8 +244,8 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
                 made.attrs["units"] = np.bytes_(output.units.encode())
         _create(group, "completed_positions", (size,), np.dtype("u1"))
         _create(group, "failed_positions", (size,), np.dtype("u1"))
-        _create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
-        _create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
+        for name, dtype in header.tables.items():
+            _create(group, name, (header.rows[name],), dtype)
         _create(group, "finished", (1,), np.dtype("u1"))
         _describe(group, birth, reader, path.parent)
     with h5py.File(path, "r") as file:

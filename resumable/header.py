@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Version of the format this library writes; it reads this and all older ones.
-FORMAT = 1
+FORMAT = 2
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
 #: Most bytes of the header's text.
@@ -54,18 +54,41 @@ FAILURE_DTYPE = np.dtype(
 )
 #: Rows of the table of sessions; the last row is used again when it is full.
 SESSION_ROWS = 1000
+_SESSION_FIELDS = [
+    ("start", "<f8"),
+    ("end", "<f8"),
+    ("host", "S64"),
+    ("pid", "<i8"),
+    ("engine", "S32"),
+    ("workers", "<i4"),
+    ("computed", "<i8"),
+    ("failed", "<i8"),
+]
 SESSION_DTYPE = np.dtype(
     [
-        ("start", "<f8"),
-        ("end", "<f8"),
-        ("host", "S64"),
-        ("pid", "<i8"),
-        ("engine", "S32"),
-        ("workers", "<i4"),
-        ("computed", "<i8"),
-        ("failed", "<i8"),
+        *_SESSION_FIELDS,
+        ("reading", "<f8"),
+        ("computing", "<f8"),
+        ("writing", "<f8"),
+        ("waiting", "<f8"),
     ]
 )
+#: Rows of the table of log lines: the first half is kept, the second one goes round.
+LOG_ROWS = 1000
+LOG_DTYPE = np.dtype(
+    [
+        ("time", "<f8"),
+        ("level", "S10"),
+        ("logger", "S64"),
+        ("pid", "<i8"),
+        ("message", "S400"),
+    ]
+)
+#: The tables of each version of the format.
+_TABLES = {
+    1: {"failures": FAILURE_DTYPE, "sessions": np.dtype(_SESSION_FIELDS)},
+    2: {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE, "log_lines": LOG_DTYPE},
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +108,7 @@ class Header:
     offsets: dict[str, int]
     """Byte offset in the file of every dataset that is written after birth."""
     rows: dict[str, int]
-    """Rows of each of the tables ``failures`` and ``sessions``."""
+    """Rows of each of the :attr:`tables`."""
     file_bytes: int
     """Size of the file at birth; a smaller one has been truncated."""
     structure: str
@@ -94,6 +117,13 @@ class Header:
     """Bytes before the HDF5 file proper: a power of two, 512 or more."""
     source: dict[str, Any]
     """Where the source was, its length and contents at birth, for people."""
+    format: int = FORMAT
+    """Version of the format."""
+
+    @property
+    def tables(self) -> dict[str, np.dtype[Any]]:
+        """Name and dtype of each table that only the driver writes."""
+        return _TABLES[self.format]
 
     @property
     def size(self) -> int:
@@ -106,9 +136,9 @@ class Header:
             "completed_positions": self.size,
             "failed_positions": self.size,
             "finished": 1,
-            "failures": self.rows["failures"] * FAILURE_DTYPE.itemsize,
-            "sessions": self.rows["sessions"] * SESSION_DTYPE.itemsize,
         }
+        for name, dtype in self.tables.items():
+            lengths[name] = self.rows[name] * dtype.itemsize
         for name, output in self.outputs.items():
             count = self.size if output.per == "position" else 1
             lengths[name] = count * output.row_bytes
@@ -117,7 +147,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """Text of the user block, without padding."""
         plain = {
-            "format": FORMAT,
+            "format": self.format,
             "identity": self.identity,
             "document": self.document,
             "group": self.group,
@@ -183,6 +213,7 @@ class Header:
                 structure=plain["structure"],
                 user_block=plain["user_block"],
                 source=plain["source"],
+                format=plain["format"],
             )
             header._check_document()
             header.check_extents(path)
@@ -305,7 +336,7 @@ def _check(plain: dict[str, Any], body: bytes) -> None:
     _hold(sorted(plain["order"]) == sorted(plain["outputs"]), "order is not of outputs")
     for offset in plain["offsets"].values():
         _whole(offset)
-    for name in ("failures", "sessions"):
+    for name in _TABLES[_whole(plain["format"], 1)]:
         _hold(_whole(plain["rows"][name], 1) <= _MOST_ROWS, f"{name} is too long")
     _whole(plain["file_bytes"])
     user_block = _whole(plain["user_block"], 512)

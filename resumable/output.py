@@ -25,6 +25,7 @@ RESERVED_NAMES = frozenset(
         "failed_positions",
         "failures",
         "sessions",
+        "log_lines",
         "finished",
         "identity",
         "source",

@@ -11,7 +11,7 @@ import numpy as np
 
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
-from resumable.runfile import Failure, RunFile, Session
+from resumable.runfile import Failure, LogLine, RunFile, Session
 from resumable.text import as_html, shown
 
 if TYPE_CHECKING:
@@ -303,6 +303,11 @@ class Results(Mapping[str, ResultArray]):
     def sessions(self) -> list[Session]:
         """Calls of compute that worked on this run."""
         return self._run.sessions()
+
+    @property
+    def log(self) -> list[LogLine]:
+        """What was logged while they worked: the first 500 lines and the last 500."""
+        return self._run.log()
 
     @property
     def source(self) -> str:

@@ -21,10 +21,8 @@ from resumable.disk import opened, read_at
 from resumable.errors import RunFileError
 from resumable.header import (
     ADVICE,
-    FAILURE_DTYPE,
     HEADER_LIMIT,
     MAGIC,
-    SESSION_DTYPE,
     Header,
     structure_digest,
 )
@@ -75,6 +73,30 @@ class Session:
     """Positions done by it."""
     failed: int
     """Positions that failed in it."""
+    reading: float = 0.0
+    """Seconds that its workers were reading, all together."""
+    computing: float = 0.0
+    """Seconds that they were computing."""
+    writing: float = 0.0
+    """Seconds that they were handing rows to the system."""
+    waiting: float = 0.0
+    """Seconds that they were there and did nothing of this."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LogLine:
+    """What was logged while a session worked."""
+
+    time: float
+    """Seconds since 1970."""
+    level: str
+    """Name of its level."""
+    logger: str
+    """Name of the logger."""
+    pid: int
+    """Process that has logged it: the driver or a worker."""
+    message: str
+    """Its text, cut at 400 bytes."""
 
 
 class RunFile:
@@ -137,9 +159,8 @@ class RunFile:
             output = header.outputs[name]
             lead = header.map_shape if output.per == "position" else ()
             return self._map(name, output.dtype, (*lead, *output.shape))
-        dtypes = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
-        if name in dtypes:
-            return self._map(name, dtypes[name], (header.rows[name],))
+        if name in header.tables:
+            return self._map(name, header.tables[name], (header.rows[name],))
         return self._map(name, np.dtype(np.uint8), (header.extents()[name][1],))
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -254,7 +275,15 @@ class RunFile:
         """Return the sessions that worked on this run, the oldest first."""
         table = np.array(self.array("sessions"))
         used = _is_time(table["start"])
-        return [_session(row.tolist()) for row in table[used]]
+        return [_session(row) for row in table[used]]
+
+    def log(self) -> list[LogLine]:
+        """Return the log lines of all sessions, the oldest first."""
+        if "log_lines" not in self.header.tables:
+            return []
+        table = np.array(self.array("log_lines"))
+        rows = table[_is_time(table["time"])]
+        return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
 
 
 def _is_time(seconds: Any) -> Any:
@@ -262,11 +291,22 @@ def _is_time(seconds: Any) -> Any:
     return (seconds > 0) & (seconds < _LATEST)
 
 
-def _session(row: tuple[Any, ...]) -> Session:
-    start, end, host, pid, engine, workers, computed, failed = row
-    end = end if _is_time(end) else 0.0
-    names = [text.decode(errors="replace") for text in (host, engine)]
-    return Session(start, end, names[0], pid, names[1], workers, computed, failed)
+def _session(row: Any) -> Session:
+    """Make a session of a row; one of an older format has fewer fields."""
+    plain = {name: row[name].item() for name in row.dtype.names}
+    for name in ("host", "engine"):
+        plain[name] = plain[name].decode(errors="replace")
+    if not _is_time(plain["end"]):
+        plain["end"] = 0.0
+    return Session(**plain)
+
+
+def _log_line(row: Any) -> LogLine:
+    texts = (
+        row[name].decode(errors="replace") for name in ("level", "logger", "message")
+    )
+    level, logger, message = texts
+    return LogLine(float(row["time"]), level, logger, int(row["pid"]), message)
 
 
 def try_open(path: Path) -> RunFile | RunFileError:

@@ -51,7 +51,7 @@ LAYERS = [
     {"catalogue", "rechunk"},
     {"birth"},
     {"results"},
-    {"ledger", "reader"},
+    {"ledger", "logbook", "reader"},
     {"fingerprint", "runfile", "source"},
     {"header"},
     {"shield"},

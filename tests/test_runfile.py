@@ -152,7 +152,7 @@ DAMAGES = {
     "digest": (lambda p: flipped(p, len(MAGIC) + 5), "does not match its checksum"),
     "newer": (
         lambda p: rewritten(p, lambda plain: plain.update(format=99)),
-        "has format 99, and this version reads up to 1",
+        "has format 99, and this version reads up to 2",
     ),
     "header cut": (lambda p: cut(p, 300), "damaged"),
     "one byte short": (lambda p: cut(p, p.stat().st_size - 1), "is truncated: it has"),
@@ -240,8 +240,9 @@ def test_header_comes_back_as_it_was_written():
         outputs=outputs,
         offsets={"z": 10_000, "a": 20_000, "s": 30_000}
         | {"completed_positions": 31_000, "failed_positions": 32_000}
-        | {"failures": 40_000, "sessions": 200_000, "finished": 400_000},
-        rows={"failures": 12, "sessions": 1000},
+        | {"failures": 40_000, "sessions": 150_000, "finished": 400_000}
+        | {"log_lines": 450_000},
+        rows={"failures": 12, "sessions": 1000, "log_lines": 10},
         file_bytes=500_000,
         structure="cd" * 32,
         user_block=8192,
