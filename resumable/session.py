@@ -15,7 +15,7 @@ import numpy as np
 
 from resumable import birth as births
 from resumable import disk
-from resumable.batch import Job, Loss, Report
+from resumable.batch import Job, Loss, Report, file_of
 from resumable.decision import engine_for, pending_positions
 from resumable.errors import NotFinished, OutputError, UnitFailed, WorkerDied
 from resumable.events import BatchDone, Counts, PositionFailed, Started
@@ -364,6 +364,9 @@ class Session:
 
     def _job(self) -> Job:
         recipe, timeout = self._recipe, self._options.position_timeout
+        cls = type(recipe.process)
+        # The text is of the file as it is now, which may be newer than the class.
+        text = recipe.birth.source["text"] if file_of(cls) == cls._read_from else ""
         return Job(
             recipe.process,
             recipe.position_outputs,
@@ -371,10 +374,10 @@ class Session:
             recipe.inputs,
             self._target() if self._plan.writer == "workers" else None,
             stop_on_error=self._options.on_error == "raise",
-            read_from=type(recipe.process)._read_from,
+            read_from=cls._read_from,
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
             filters=present_filters(),
-            text=recipe.birth.source["text"],
+            text=text,
             may_ship=self._options.writer == "auto",
         )
 
