@@ -129,19 +129,6 @@ def test_the_replay_finds_a_sync_that_is_missing(tmp_path, tally, monkeypatch, b
     assert fault in tally.faults
 
 
-def test_the_replay_finds_a_finished_run_without_its_status(
-    tmp_path, tally, monkeypatch
-):
-    """Marks of a session that was killed must be durable before the byte is."""
-    run = Recording(scenarios.CASES["bare"], tmp_path, tally, every=1000)
-    run.record("serial")
-    before = run.killed_at(run.marked_unsynced())
-    monkeypatch.setattr(ledger, "OpenFile", _Unsynced)
-    run.go_on(before, 4, until="finished, but not all is there")
-
-    assert "finished, but not all is there" in tally.faults
-
-
 @pytest.mark.torture
 @pytest.mark.timeout(3600, method="signal")
 def test_fifty_thousand_states_are_sound(tmp_path):
