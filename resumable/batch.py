@@ -93,6 +93,8 @@ class Report:
     """Time the worker took."""
     read_seconds: float
     """The part of it that was reading."""
+    write_seconds: float
+    """The part of it that was writing."""
     peak_bytes: int
     """Memory of the worker at its peak."""
     unmarked: int
@@ -465,6 +467,7 @@ class Worker:
             tally.failures,
             time.perf_counter() - began,
             tally.read_seconds,
+            tally.write_seconds,
             max(0, self._peak.peak() - self._not_ours),
             len(self._written),
             warned,
@@ -512,7 +515,7 @@ class Worker:
         done[offsets[~failed]] = True
         bad[offsets[failed & kept]] = True
         values = {name: rows[:reached][kept] for name, rows in loop.values.items()}
-        self._writer.write(start, done, bad, values)
+        self._write(start, done, bad, values, tally)
         tally.done += int(np.count_nonzero(~failed))
         tally.failed += int(np.count_nonzero(failed))
 
@@ -523,6 +526,18 @@ class Worker:
         read = self._computer.read(start, members)
         tally.read_seconds += time.perf_counter() - began
         return read
+
+    def _write(
+        self,
+        start: int,
+        done: Array,
+        failed: Array,
+        values: Mapping[str, Array],
+        tally: _Tally,
+    ) -> None:
+        began = time.perf_counter()
+        self._writer.write(start, done, failed, values)
+        tally.write_seconds += time.perf_counter() - began
 
     def _computed(self) -> None:
         """Leave the user's code."""
@@ -576,9 +591,9 @@ class Worker:
             tally.failed += 1
             if not (batch.trial or self._job.stop_on_error):
                 fill = {n: o.filled(1) for n, o in self._job.outputs.items()}
-                self._writer.write(start, np.zeros_like(members), members, fill)
+                self._write(start, np.zeros_like(members), members, fill, tally)
             return
-        self._writer.write(start, members, np.zeros_like(members), values)
+        self._write(start, members, np.zeros_like(members), values, tally)
         tally.done += len(positions)
 
     def _judge(
@@ -607,6 +622,7 @@ class _Tally:
     done: int = 0
     failed: int = 0
     read_seconds: float = 0.0
+    write_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     error: Exception | None = None
 

@@ -20,13 +20,10 @@ import numpy as np
 from resumable import disk
 from resumable.errors import DeclarationError, SourceError, TargetError
 from resumable.header import (
-    FAILURE_DTYPE,
-    FAILURE_ROWS,
     HEADER_LIMIT,
-    SESSION_DTYPE,
-    SESSION_ROWS,
     Header,
     structure_digest,
+    table_rows,
 )
 from resumable.positions import WINDOW, runs
 from resumable.ragged import RaggedRows, copied_rows
@@ -212,14 +209,14 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         map_shape=shape,
         outputs=dict(birth.outputs),
         offsets={},
-        rows={"failures": min(size, FAILURE_ROWS), "sessions": SESSION_ROWS},
+        rows=table_rows(size),
         file_bytes=0,
         structure="0" * 64,
         user_block=0,
         source=birth.source,
     )
     names = [*birth.outputs, "completed_positions", "failed_positions"]
-    names += ["failures", "sessions", "finished"]
+    names += [*header.tables, "finished"]
     # Offsets of 20 digits stand for the real ones, which are not known yet.
     widest = dataclasses.replace(
         header,
@@ -253,8 +250,8 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
                 made.attrs["units"] = np.bytes_(output.units.encode())
         create(group, "completed_positions", (size,), np.dtype("u1"))
         create(group, "failed_positions", (size,), np.dtype("u1"))
-        create(group, "failures", (header.rows["failures"],), FAILURE_DTYPE)
-        create(group, "sessions", (header.rows["sessions"],), SESSION_DTYPE)
+        for name, dtype in header.tables.items():
+            create(group, name, (header.rows[name],), dtype)
         create(group, "finished", (1,), np.dtype("u1"))
         _describe(group, birth, reader, path.parent)
     with h5py.File(path, "r") as file:

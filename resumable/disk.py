@@ -354,9 +354,16 @@ class OpenFile:
         forks.let_go_in_copies(self)
 
     def write_at(self, data: Any, offset: int) -> None:
-        """Write all of `data` at `offset`."""
+        """Write all of `data` at `offset`.
+
+        Raises
+        ------
+        OSError
+            As the system says, with what to do.
+        """
         self._check()
-        write_at(self._fd, data, offset)
+        with self._advice():
+            write_at(self._fd, data, offset)
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Read `size` bytes at `offset`; shorter only at the end of the file."""
@@ -367,9 +374,27 @@ class OpenFile:
         return os.fstat(self._fd).st_size
 
     def sync(self) -> None:
-        """Return when everything written has reached the disk."""
+        """Return when everything written has reached the disk.
+
+        Raises
+        ------
+        OSError
+            As the system says, with what to do.
+        """
         self._check()
-        sync(self._fd)
+        with self._advice():
+            sync(self._fd)
+
+    @contextlib.contextmanager
+    def _advice(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = (
+                f"{error.strerror}, at writing to {self._path}. What is committed "
+                "stays; when the disk is in order and has room, run the same again"
+            )
+            raise OSError(error.errno, msg) from error
 
     def _check(self) -> None:
         """Refuse to write into another file that has come to our descriptor."""

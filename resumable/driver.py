@@ -14,6 +14,7 @@ from resumable.decision import for_run, make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
 from resumable.events import Finished
 from resumable.explain import explain
+from resumable.header import FORMAT
 from resumable.heap import heaps_of
 from resumable.packing import pack_claimed, remove_spare_heaps, unpack_claimed
 from resumable.positions import name_of_position
@@ -109,8 +110,14 @@ def _writable(recipe: Recipe, run: RunFile) -> RunFile:
 def _pack(recipe: Recipe, path: Path) -> None:
     """Pack a run that is complete, where outputs ask for it; the claim is held."""
     run = RunFile(path)
-    if recipe.packing and run.finished and run.header.packed is None:
+    if _to_pack(recipe, run):
         pack_claimed(run, recipe.packing)
+
+
+def _to_pack(recipe: Recipe, run: RunFile) -> bool:
+    header = run.header
+    ready = run.finished and header.packed is None and header.format == FORMAT
+    return ready and bool(recipe.packing)
 
 
 def _tidy(recipe: Recipe, run: RunFile) -> None:
@@ -121,9 +128,8 @@ def _tidy(recipe: Recipe, run: RunFile) -> None:
     claim, shelf = Claim(recipe.shelf), recipe.shelf
     copies = shelf.copies() if run.finished else []
     locks = [p for p in (claim.claim_path, claim.writers_path) if p.exists()]
-    packs = recipe.packing and run.finished and run.header.packed is None
     heaps = run.header.packed is not None and heaps_of(run.path)
-    if locks or copies or packs or heaps or shelf.leftovers():
+    if locks or copies or _to_pack(recipe, run) or heaps or shelf.leftovers():
         # Somebody computes, or the folder is not ours to write: left alone.
         with contextlib.suppress(RunBusy, TargetError), claim.held():
             for path in copies:

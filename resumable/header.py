@@ -26,10 +26,7 @@ from resumable.positions import MOST_POSITIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Newest version of the format; this library reads it and all older ones. A file that
-#: older readers understand is still written as version 1. A packed one has no offsets
-#: of rows, which they would ask for, and one with ragged outputs has entries in the
-#: place of rows: these are of version 2.
+#: Version of the format this library writes; it reads this and all older ones.
 FORMAT = 2
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
@@ -61,18 +58,47 @@ FAILURE_DTYPE = np.dtype(
 )
 #: Rows of the table of sessions; the last row is used again when it is full.
 SESSION_ROWS = 1000
+_SESSION_FIELDS = [
+    ("start", "<f8"),
+    ("end", "<f8"),
+    ("host", "S64"),
+    ("pid", "<i8"),
+    ("engine", "S32"),
+    ("workers", "<i4"),
+    ("computed", "<i8"),
+    ("failed", "<i8"),
+]
 SESSION_DTYPE = np.dtype(
     [
-        ("start", "<f8"),
-        ("end", "<f8"),
-        ("host", "S64"),
-        ("pid", "<i8"),
-        ("engine", "S32"),
-        ("workers", "<i4"),
-        ("computed", "<i8"),
-        ("failed", "<i8"),
+        *_SESSION_FIELDS,
+        ("reading", "<f8"),
+        ("computing", "<f8"),
+        ("writing", "<f8"),
+        ("waiting", "<f8"),
     ]
 )
+#: Rows of the table of log lines: the first half is kept, the second one goes round.
+LOG_ROWS = 1000
+LOG_DTYPE = np.dtype(
+    [
+        ("time", "<f8"),
+        ("level", "S10"),
+        ("logger", "S64"),
+        ("pid", "<i8"),
+        ("message", "S400"),
+    ]
+)
+#: The tables of each version of the format.
+_TABLES = {
+    1: {"failures": FAILURE_DTYPE, "sessions": np.dtype(_SESSION_FIELDS)},
+    2: {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE, "log_lines": LOG_DTYPE},
+}
+
+
+def table_rows(size: int) -> dict[str, int]:
+    """Return how many rows the tables of a run of `size` positions have at birth."""
+    failures = min(size, FAILURE_ROWS)
+    return {"failures": failures, "sessions": SESSION_ROWS, "log_lines": LOG_ROWS}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +118,7 @@ class Header:
     offsets: dict[str, int]
     """Byte offset in the file of every dataset that is written after birth."""
     rows: dict[str, int]
-    """Rows of each of the tables ``failures`` and ``sessions``."""
+    """Rows of each of the :attr:`tables`."""
     file_bytes: int
     """Size of the file at birth; a smaller one has been truncated."""
     structure: str
@@ -103,6 +129,13 @@ class Header:
     """Where the source was, its length and contents at birth, for people."""
     packed: dict[str, str | None] | None = None
     """Of a packed file: how the rows of each output are compressed. Else None."""
+    format: int = FORMAT
+    """Version of the format."""
+
+    @property
+    def tables(self) -> dict[str, np.dtype[Any]]:
+        """Name and dtype of each table that only the driver writes."""
+        return _TABLES[self.format]
 
     @property
     def size(self) -> int:
@@ -124,9 +157,9 @@ class Header:
             "completed_positions": self.size,
             "failed_positions": self.size,
             "finished": 1,
-            "failures": self.rows["failures"] * FAILURE_DTYPE.itemsize,
-            "sessions": self.rows["sessions"] * SESSION_DTYPE.itemsize,
         }
+        for name, dtype in self.tables.items():
+            lengths[name] = self.rows[name] * dtype.itemsize
         for name, output in self.outputs.items():
             if self.packed is None or output.per == "run":
                 count = self.size if output.per == "position" else 1
@@ -138,7 +171,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """Text of the user block, without padding."""
         plain = {
-            "format": 1 if self.packed is None and not self.ragged else 2,
+            "format": self.format,
             "identity": self.identity,
             "document": self.document,
             "group": self.group,
@@ -206,6 +239,7 @@ class Header:
                 user_block=plain["user_block"],
                 source=plain["source"],
                 packed=plain.get("packed") if plain["format"] > 1 else None,
+                format=plain["format"],
             )
             header._check_document()
             header._check_packed()
@@ -343,7 +377,7 @@ def _check(plain: dict[str, Any], body: bytes) -> None:
     _hold(sorted(plain["order"]) == sorted(plain["outputs"]), "order is not of outputs")
     for offset in plain["offsets"].values():
         _whole(offset)
-    for name in ("failures", "sessions"):
+    for name in _TABLES[_whole(plain["format"], 1)]:
         _hold(_whole(plain["rows"][name], 1) <= _MOST_ROWS, f"{name} is too long")
     _whole(plain["file_bytes"])
     user_block = _whole(plain["user_block"], 512)

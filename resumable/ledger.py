@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.disk import OpenFile
-from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
+from resumable.header import FAILURE_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resumable.runfile import Failure, RunFile
+    from resumable.runfile import Failure, LogLine, RunFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,6 +41,7 @@ class Ledger:
         self._run = run
         self._file = OpenFile(run.path)
         self._session = 0
+        self._lines = len(run.log())
         table = np.array(run.array("failures"))
         current = {failure.position for failure in run.failures()}
         self._taken: dict[int, int] = {}
@@ -60,15 +61,49 @@ class Ledger:
         """Enter a new session."""
         used = len(self._run.sessions())
         self._session = min(used, self._run.header.rows["sessions"] - 1)
-        row = (time.time(), 0.0, host.encode(), pid, engine.encode(), workers, 0, 0)
-        self._put("sessions", SESSION_DTYPE, self._session, row)
+        self._put(
+            "sessions",
+            self._session,
+            start=time.time(),
+            host=host.encode(),
+            pid=pid,
+            engine=engine.encode(),
+            workers=workers,
+        )
 
-    def end(self, *, computed: int, failed: int) -> None:
-        """Close the session's entry; durable on return."""
+    def end(self, **values: float) -> None:
+        """Close the session's entry; durable on return.
+
+        Parameters
+        ----------
+        **values
+            Fields of :class:`~resumable.runfile.Session`. Those that the file has no
+            place for, because it is of an older format, are left out.
+        """
         row = np.array(self._run.array("sessions"))[self._session]
-        row["end"], row["computed"], row["failed"] = time.time(), computed, failed
-        self._put("sessions", SESSION_DTYPE, self._session, row)
+        known = {name: row[name] for name in row.dtype.names}
+        later = {name: value for name, value in values.items() if name in known}
+        self._put("sessions", self._session, **known | later | {"end": time.time()})
         self._file.sync()
+
+    def log(self, line: LogLine) -> None:
+        """Enter a log line; when half the table is full, the rest goes round."""
+        if "log_lines" not in self._run.header.tables:
+            return
+        half = self._run.header.rows["log_lines"] // 2
+        index = self._lines
+        if index >= 2 * half:
+            index = half + (index - half) % half
+        self._lines += 1
+        self._put(
+            "log_lines",
+            index,
+            time=line.time,
+            level=_encoded(line.level),
+            logger=_encoded(line.logger),
+            pid=line.pid,
+            message=_encoded(line.message),
+        )
 
     def record(self, failures: list[Failure]) -> None:
         """Enter failures, each over the row of one that is settled, or a free one."""
@@ -81,9 +116,15 @@ class Ledger:
                 index = self._taken[failure.position] = self._free.pop()
             # The end of a traceback tells more than its beginning.
             trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
-            kind, message = _encoded(failure.exception), _encoded(failure.message)
-            row = (1, failure.position, kind, message, trace)
-            self._put("failures", FAILURE_DTYPE, index, row)
+            self._put(
+                "failures",
+                index,
+                used=1,
+                position=failure.position,
+                exception=_encoded(failure.exception),
+                message=_encoded(failure.message),
+                traceback=trace,
+            )
 
     def set_finished(self, outputs: Mapping[str, Array]) -> None:
         """Write the outputs per run, and then that the run is complete.
@@ -104,8 +145,11 @@ class Ledger:
         self._file.write_at(b"\0", self._run.header.offsets["finished"])
         self._file.sync()
 
-    def _put(self, table: str, dtype: np.dtype[Any], index: int, row: Any) -> None:
-        data = np.zeros((), dtype)
-        data[()] = tuple(row) if isinstance(row, tuple) else row
+    def _put(self, table: str, index: int, **values: Any) -> None:
+        """Write a row of a table; what is not given is 0 or empty."""
+        dtype = self._run.header.tables[table]
+        row = np.zeros((), dtype)
+        for name, value in values.items():
+            row[name] = value
         offset = self._run.header.offsets[table] + index * dtype.itemsize
-        self._file.write_at(data.tobytes(), offset)
+        self._file.write_at(row.tobytes(), offset)

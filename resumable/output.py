@@ -30,6 +30,7 @@ RESERVED_NAMES = frozenset(
         "failed_positions",
         "failures",
         "sessions",
+        "log_lines",
         "finished",
         "identity",
         "source",

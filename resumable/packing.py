@@ -33,12 +33,10 @@ from resumable.errors import ParameterError, RunFileError
 from resumable.header import (
     CHUNKS,
     CHUNKS_DTYPE,
-    FAILURE_DTYPE,
-    FAILURE_ROWS,
-    SESSION_DTYPE,
-    SESSION_ROWS,
+    FORMAT,
     Header,
     structure_digest,
+    table_rows,
 )
 from resumable.heap import remove_heaps
 from resumable.output import ENTRY_DTYPE
@@ -95,6 +93,9 @@ def pack_claimed(run: RunFile, methods: Mapping[str, str | None]) -> None:
     """
     if not run.finished:
         msg = f"{run.path} is not finished; compute it before it is packed"
+        raise RunFileError(msg)
+    if run.header.format < FORMAT:
+        msg = f"{run.path} has the older format {run.header.format}, which is not packed"
         raise RunFileError(msg)
     if run.header.packed != dict(methods):
         _replace(run, dict(methods))
@@ -197,7 +198,7 @@ def _write(
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         names = [name for name in header.rows if name == CHUNKS]
         names += [*header.outputs, "completed_positions", "failed_positions"]
-        names += ["failures", "sessions", "finished"]
+        names += [*header.tables, "finished"]
         offsets = {
             name: file[header.group][name].id.get_offset()
             for name in names
@@ -213,10 +214,12 @@ def _write(
 def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
     """Return how long the tables get: as long as they are used, or with room again."""
     if not packed:
-        return {"failures": min(run.size, FAILURE_ROWS), "sessions": SESSION_ROWS}
+        return table_rows(run.size)
+    # The first column says which rows are used.
     used = {
-        "failures": np.flatnonzero(run.array("failures")["used"]),
-        "sessions": np.flatnonzero(run.array("sessions")["start"]),
+        name: np.flatnonzero(run.array(name)[dtype.names[0]])
+        for name, dtype in run.header.tables.items()
+        if dtype.names
     }
     return {name: int(rows.max(initial=0)) + 1 for name, rows in used.items()}
 
@@ -225,9 +228,8 @@ def _make(
     group: h5py.Group, name: str, old: h5py.Dataset, header: Header
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
-    tables = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
-    if name in tables:
-        return birth.create(group, name, (header.rows[name],), tables[name])
+    if name in header.tables:
+        return birth.create(group, name, (header.rows[name],), header.tables[name])
     if name not in _rows_of(header):
         return None
     output = header.outputs[name]

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 #: What a group that was published holds; no other is ever replaced.
 _MARKS = ("completed_positions", "identity", "sessions")
-_TABLES = {"failures": "used", "sessions": "start"}
 
 
 def publish(
@@ -230,8 +229,9 @@ def _fill(
     overlay: Overlay,
 ) -> None:
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
-        if name in _TABLES:
-            used = dataset[_TABLES[name]].nonzero()[0]
+        if name in run.header.tables:
+            # The first column says which rows are used.
+            used = dataset[dataset.dtype.names[0]].nonzero()[0]
             length = int(used.max(initial=0)) + 1
             return birth.create(made, name, (length,), dataset.dtype)
         output = run.header.outputs.get(name)

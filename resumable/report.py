@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+#: Lines of the log that are shown.
+_LOG_SHOWN = 20
+
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out rows in columns, with rich where it is installed."""
@@ -141,6 +144,10 @@ def show_text(run: RunFile) -> str:
             [_session_row(session) for session in run.sessions()],
         ),
     ]
+    spent = [_spent_row(session) for session in run.sessions() if session.end]
+    if spent:
+        titles = ["time of workers", "reading", "computing", "writing", "waiting"]
+        parts += ["", table(titles, spent)]
     failures = run.failures()
     if failures:
         shape = header.map_shape
@@ -152,6 +159,15 @@ def show_text(run: RunFile) -> str:
         failed = Status(run).failed
         if failed > len(rows):
             parts.append(f"and {failed - len(rows):,} more; see results.failures")
+    lines = run.log()
+    if lines:
+        rows = [
+            [_when(line.time), line.level, str(line.pid), line.message]
+            for line in lines[-_LOG_SHOWN:]
+        ]
+        parts += ["", table(["logged", "level", "process", "message"], rows)]
+        if len(lines) > len(rows):
+            parts.append(f"and {len(lines) - len(rows):,} before; see results.log")
     return "\n".join(parts)
 
 
@@ -173,3 +189,8 @@ def _session_row(session: Any) -> list[str]:
         f"{session.computed:,}" if ended else "",
         f"{session.failed:,}" if ended else "",
     ]
+
+
+def _spent_row(session: Any) -> list[str]:
+    times = (session.reading, session.computing, session.writing, session.waiting)
+    return [_when(session.start), *map(format_seconds, times)]

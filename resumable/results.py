@@ -15,7 +15,7 @@ from resumable.header import ADVICE
 from resumable.packing import pack
 from resumable.publishing import publish
 from resumable.ragged import RaggedRows
-from resumable.runfile import Failure, RunFile, Session
+from resumable.runfile import Failure, LogLine, RunFile, Session
 from resumable.text import as_html, shown
 
 if TYPE_CHECKING:
@@ -410,6 +410,11 @@ class Results(Mapping[str, Any]):
     def sessions(self) -> list[Session]:
         """Calls of compute that worked on this run."""
         return self._run.sessions()
+
+    @property
+    def log(self) -> list[LogLine]:
+        """What was logged while they worked: the first 500 lines and the last 500."""
+        return self._run.log()
 
     @property
     def source(self) -> str:

@@ -21,10 +21,8 @@ from resumable.disk import opened, read_at
 from resumable.errors import RunFileError
 from resumable.header import (
     ADVICE,
-    FAILURE_DTYPE,
     HEADER_LIMIT,
     MAGIC,
-    SESSION_DTYPE,
     Header,
     structure_digest,
 )
@@ -76,6 +74,30 @@ class Session:
     """Positions done by it."""
     failed: int
     """Positions that failed in it."""
+    reading: float = 0.0
+    """Seconds that its workers were reading, all together."""
+    computing: float = 0.0
+    """Seconds that they were computing."""
+    writing: float = 0.0
+    """Seconds that they were handing rows to the system."""
+    waiting: float = 0.0
+    """Seconds that they were there and did nothing of this."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LogLine:
+    """What was logged while a session worked."""
+
+    time: float
+    """Seconds since 1970."""
+    level: str
+    """Name of its level."""
+    logger: str
+    """Name of the logger."""
+    pid: int
+    """Process that has logged it: the driver or a worker."""
+    message: str
+    """Its text, cut at 400 bytes."""
 
 
 class RunFile:
@@ -194,8 +216,7 @@ class RunFile:
     def _array(self, fd: int, header: Header, name: str) -> Any:
         output = header.outputs.get(name)
         if output is None:
-            dtypes = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
-            dtype = dtypes.get(name, np.dtype(np.uint8))
+            dtype = header.tables.get(name, np.dtype(np.uint8))
             length = header.extents()[name][1] // dtype.itemsize
             return _mapped(fd, header, name, dtype, (length,))
         lead = header.map_shape if output.per == "position" else ()
@@ -295,7 +316,15 @@ class RunFile:
         """Return the sessions that worked on this run, the oldest first."""
         table = np.array(self.array("sessions"))
         used = _is_time(table["start"])
-        return [_session(row.tolist()) for row in table[used]]
+        return [_session(row) for row in table[used]]
+
+    def log(self) -> list[LogLine]:
+        """Return the log lines of all sessions, the oldest first."""
+        if "log_lines" not in self.header.tables:
+            return []
+        table = np.array(self.array("log_lines"))
+        rows = table[_is_time(table["time"])]
+        return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
 
 
 def _is_time(seconds: Any) -> Any:
@@ -328,11 +357,22 @@ def _status(fd: int, header: Header, start: int, stop: int) -> tuple[Array, Arra
     return done, failed
 
 
-def _session(row: tuple[Any, ...]) -> Session:
-    start, end, host, pid, engine, workers, computed, failed = row
-    end = end if _is_time(end) else 0.0
-    names = [text.decode(errors="replace") for text in (host, engine)]
-    return Session(start, end, names[0], pid, names[1], workers, computed, failed)
+def _session(row: Any) -> Session:
+    """Make a session of a row; one of an older format has fewer fields."""
+    plain = {name: row[name].item() for name in row.dtype.names}
+    for name in ("host", "engine"):
+        plain[name] = plain[name].decode(errors="replace")
+    if not _is_time(plain["end"]):
+        plain["end"] = 0.0
+    return Session(**plain)
+
+
+def _log_line(row: Any) -> LogLine:
+    texts = (
+        row[name].decode(errors="replace") for name in ("level", "logger", "message")
+    )
+    level, logger, message = texts
+    return LogLine(float(row["time"]), level, logger, int(row["pid"]), message)
 
 
 def try_open(path: Path) -> RunFile | RunFileError:

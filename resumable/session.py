@@ -8,24 +8,26 @@ import dataclasses
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resumable import birth as births
 from resumable import disk
-from resumable.batch import Job, Loss, Report
+from resumable.batch import Job, Loss, Report, file_of
 from resumable.decision import engine_for, pending_positions
 from resumable.errors import NotFinished, OutputError, UnitFailed, WorkerDied
 from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.ledger import Ledger
+from resumable.logbook import written
 from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
 from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
 from resumable.rechunk import rechunked
 from resumable.results import Results
-from resumable.runfile import Failure, RunFile
+from resumable.runfile import Failure, LogLine, RunFile
 from resumable.units import parse_seconds
 from resumable.warned import WarningCounts, present_filters
 from resumable.writer import Rows, RowWriter, WriteTarget
@@ -86,6 +88,7 @@ class Session:
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
         self._lone_deaths = 0
+        self._times = _Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
         done, failed = self._run.counts()
@@ -159,6 +162,7 @@ class Session:
         if report.done:
             self._lone_deaths = 0
         self._warned.merge(report.warned)
+        self._times.add(report)
         self._schedule.learn(report)
         if report.error is not None:
             raise self._stopping_error(report) from report.error
@@ -323,7 +327,7 @@ class Session:
             )
             if self._run.finished:
                 self._ledger.reopen()
-            with self._stop.watching(), self._bar:
+            with self._stop.watching(), self._bar, written(self._ledger.log):
                 self._tell(Started(self._results, self._counts()))
                 while self._schedule.remaining:
                     try:
@@ -343,7 +347,16 @@ class Session:
             if results.status.pending == 0:
                 self._finish(results)
         finally:
-            self._ledger.end(computed=self._computed, failed=self._failed)
+            for warned, text in self._warned.told():
+                name, where = warned.category.__name__, warned.filename
+                told = f"{name}: {text} ({where}:{warned.lineno})"
+                line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), told)
+                self._ledger.log(line)
+            self._ledger.end(
+                computed=self._computed,
+                failed=self._failed,
+                **self._times.of(plan.workers),
+            )
             self._ledger.close()
             self._warned.show()
         logger.info("%s: %s", recipe.shelf.stem, results.status)
@@ -351,6 +364,9 @@ class Session:
 
     def _job(self) -> Job:
         recipe, timeout = self._recipe, self._options.position_timeout
+        cls = type(recipe.process)
+        # The text is of the file as it is now, which may be newer than the class.
+        text = recipe.birth.source["text"] if file_of(cls) == cls._read_from else ""
         return Job(
             recipe.process,
             recipe.position_outputs,
@@ -358,10 +374,10 @@ class Session:
             recipe.inputs,
             self._target() if self._plan.writer == "workers" else None,
             stop_on_error=self._options.on_error == "raise",
-            read_from=type(recipe.process)._read_from,
+            read_from=cls._read_from,
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
             filters=present_filters(),
-            text=recipe.birth.source["text"],
+            text=text,
             may_ship=self._options.writer == "auto",
         )
 
@@ -440,6 +456,31 @@ class Session:
             }
         )
         self._copy_path.unlink(missing_ok=True)
+
+
+class _Times:
+    """What the workers' time was spent on, in s, all together."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._reading = self._computing = self._writing = 0.0
+
+    def add(self, report: Report) -> None:
+        """Add a batch."""
+        self._reading += report.read_seconds
+        self._writing += report.write_seconds
+        self._computing += report.seconds - report.read_seconds - report.write_seconds
+
+    def of(self, workers: int) -> dict[str, float]:
+        """Return the sums until now; the rest of the workers' time was waiting."""
+        busy = self._reading + self._computing + self._writing
+        there = workers * (time.perf_counter() - self._began)
+        return {
+            "reading": self._reading,
+            "computing": self._computing,
+            "writing": self._writing,
+            "waiting": max(0.0, there - busy),
+        }
 
 
 def _kind(failure: Failure) -> tuple[str, str]:

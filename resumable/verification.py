@@ -15,7 +15,6 @@ from resumable import identity, state
 from resumable.catalogue import busy
 from resumable.comparison import compared, other_bytes
 from resumable.errors import PlanError, ResumableError, RunFileError, SourceError
-from resumable.header import FAILURE_DTYPE, SESSION_DTYPE
 from resumable.positions import windows
 from resumable.reader import Reader
 from resumable.recipe import begins_with
@@ -136,8 +135,7 @@ def _datasets(header: Header) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]
     byte = np.dtype(np.uint8)
     found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
         "finished": ((1,), byte),
-        "failures": ((header.rows["failures"],), FAILURE_DTYPE),
-        "sessions": ((header.rows["sessions"],), SESSION_DTYPE),
+        **{n: ((header.rows[n],), dtype) for n, dtype in header.tables.items()},
         **{name: ((header.size,), byte) for name in _STATUS},
     }
     for name, output in header.outputs.items():

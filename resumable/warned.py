@@ -57,12 +57,17 @@ class WarningCounts:
             self.add(warned, count)
         self.more += other.more
 
-    def show(self) -> None:
-        """Give each warning once, with its count; and forget them."""
+    def told(self) -> Iterator[tuple[Warned, str]]:
+        """Go through the warnings, each with its text and how often it was given."""
         for warned, count in self.counts.items():
             times = f" (given {count:,} times)" if count > 1 else ""
+            yield warned, warned.text + times
+
+    def show(self) -> None:
+        """Give each warning once, with its count; and forget them."""
+        for warned, text in self.told():
             warnings.warn_explicit(
-                warned.text + times, warned.category, warned.filename, warned.lineno
+                text, warned.category, warned.filename, warned.lineno
             )
         if self.more:
             warnings.warn(f"and {self.more:,} further warnings", stacklevel=2)

@@ -52,7 +52,7 @@ LAYERS = [
     {"packing", "publishing"},
     {"catalogue", "rechunk"},
     {"birth", "copying"},
-    {"ledger", "reader"},
+    {"ledger", "logbook", "reader"},
     {"ragged"},
     {"fingerprint", "runfile", "source"},
     {"journal", "packed"},

@@ -759,7 +759,7 @@ def test_a_time_limit_stops_with_code_75_and_goes_on(scan):
     process = Sleepy(scan)
     process.calls = []
     with pytest.raises(rs.NotFinished, match="run the same again to go on") as info:
-        compute(process, time_limit="0.15s")
+        compute(process, time_limit="0.5s")
     stopped = info.value
     done = stopped.results.status.done
 

@@ -240,8 +240,9 @@ def test_header_comes_back_as_it_was_written():
         outputs=outputs,
         offsets={"z": 10_000, "a": 20_000, "s": 30_000}
         | {"completed_positions": 31_000, "failed_positions": 32_000}
-        | {"failures": 40_000, "sessions": 200_000, "finished": 400_000},
-        rows={"failures": 12, "sessions": 1000},
+        | {"failures": 40_000, "sessions": 150_000, "finished": 400_000}
+        | {"log_lines": 450_000},
+        rows={"failures": 12, "sessions": 1000, "log_lines": 10},
         file_bytes=500_000,
         structure="cd" * 32,
         user_block=8192,

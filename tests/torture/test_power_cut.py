@@ -89,19 +89,26 @@ class _NoSync:
 def _mark_first(self, marks, *, durable):
     for mark in marks:
         self._mark(mark)
-    disk.sync(self._fd)
+    self._file.sync()
+
+
+class _Unsynced(disk.OpenFile):
+    """A run file whose syncs do nothing."""
+
+    def sync(self):
+        pass
 
 
 BROKEN = {
-    "rows": ("plain", writer, "disk", _NoSync(disk), "over-claim"),
+    "rows": ("plain", disk, "OpenFile", _Unsynced, "over-claim"),
     "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "over-claim"),
     "birth": ("plain", birth, "os", _NoSync(os), "unreadable"),
     "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
     "finished": (
         "plain",
         ledger,
-        "sync",
-        lambda _: None,
+        "OpenFile",
+        _Unsynced,
         "finished, but an output per run is not there",
     ),
     "copy": ("rechunk", rechunk, "disk", _NoSync(disk), "it does not go on"),
@@ -120,19 +127,6 @@ def test_the_replay_finds_a_sync_that_is_missing(tmp_path, tally, monkeypatch, b
     run.replay(4, until=fault)
 
     assert fault in tally.faults
-
-
-def test_the_replay_finds_a_finished_run_without_its_status(
-    tmp_path, tally, monkeypatch
-):
-    """Marks of a session that was killed must be durable before the byte is."""
-    run = Recording(scenarios.CASES["bare"], tmp_path, tally, every=1000)
-    run.record("serial")
-    before = run.killed_at(run.marked_unsynced())
-    monkeypatch.setattr(ledger, "sync", lambda _: None)
-    run.go_on(before, 4, until="finished, but not all is there")
-
-    assert "finished, but not all is there" in tally.faults
 
 
 @pytest.mark.torture

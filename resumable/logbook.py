@@ -1,0 +1,49 @@
+"""The log lines of a session, on their way into the run file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from resumable.runfile import LogLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class _Writer(logging.Handler):
+    """Hands on every record that reaches the root logger."""
+
+    def __init__(self, write: Callable[[LogLine], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand on a record, its arguments put into the text."""
+        try:
+            self._write(
+                LogLine(
+                    record.created,
+                    record.levelname,
+                    record.name,
+                    record.process or 0,
+                    record.getMessage(),
+                )
+            )
+        except Exception:
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def written(write: Callable[[LogLine], None]) -> Iterator[None]:
+    """Write down what is logged in a block: here, and by workers that send it here.
+
+    Which lines that are is decided by the levels of the user's loggers.
+    """
+    handler = _Writer(write)
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
