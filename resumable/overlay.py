@@ -136,11 +136,13 @@ class Overlay:
                 yield number * _PAGE, old, new
 
     def _numbers(self, start: int, stop: int) -> range:
-        return range(start // _PAGE, -(-min(stop, self._kept) // _PAGE))
+        """Return the numbers of the old pages that a span of bytes touches."""
+        stop = min(stop, self._kept)
+        return range(start // _PAGE, -(-stop // _PAGE)) if start < stop else range(0)
 
     def _change(self, start: int, view: memoryview) -> None:
         stop = start + view.nbytes
-        for number in self._numbers(start, stop) if view.nbytes else ():
+        for number in self._numbers(start, stop):
             first = number * _PAGE
             if number not in self._pages:
                 if len(self._pages) * _PAGE >= MOST_CHANGED_BYTES:

@@ -706,7 +706,6 @@ def forged(path, change):
     plain_header = json.loads(block.split(b"\n", 3)[2])
     change(plain_header)
 
-
     body = canonical(plain_header).encode()
     text = b"resumable run file\n" + hashlib.sha256(body).hexdigest().encode()
     text += b"\n" + body + b"\n"
