@@ -7,6 +7,7 @@ kept in memory, page by page, until :mod:`resumable.journal` has them safe.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,23 @@ class Overlay:
         """
         if self._error is not None:
             raise self._error
+
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[None]:
+        """Raise the first error, if there was one, at the end of a block.
+
+        Raises
+        ------
+        OSError
+            For example ENOSPC; or what HDF5 has raised without such an error.
+        """
+        try:
+            yield
+        except Exception:
+            # What was not written may have been missed already.
+            self.check()
+            raise
+        self.check()
 
     def changes(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Yield offset, old and new bytes of the old pages that have changed."""

@@ -20,14 +20,19 @@ import numpy as np
 from resumable import birth, disk
 from resumable.catalogue import Claim, shelf_of
 from resumable.compression import problem
-from resumable.copying import copy_group, create_chunked, datasets, same_rows
+from resumable.copying import (
+    TABLES,
+    copy_group,
+    create_chunked,
+    datasets,
+    same_rows,
+    used_rows,
+)
 from resumable.errors import ParameterError, RunFileError
 from resumable.header import (
     CHUNKS,
     CHUNKS_DTYPE,
-    FAILURE_DTYPE,
     FAILURE_ROWS,
-    SESSION_DTYPE,
     SESSION_ROWS,
     Header,
     structure_digest,
@@ -111,7 +116,7 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
     path = Path(os.path.realpath(run.path))
     temporary = path.with_name(f".{path.stem}.pack")
     # Refuses a file that another program has open for writing.
-    writing = disk.OpenFile(run.path)
+    writing = disk.OpenFile(path)
     try:
         temporary.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -149,6 +154,7 @@ def _write(
     if methods is None:
         options = birth.ALIGNMENT
     with (
+        overlay.checked(),
         open_group(run) as old,
         h5py.File(overlay, "w", userblock_size=header.user_block, **options) as file,
     ):
@@ -156,11 +162,10 @@ def _write(
         copy_group(old, group, lambda n, d: _make(group, n, d, header), overlay.check)
         if methods is not None:
             header = _list_chunks(file, group, header)
-    overlay.check()
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         names = [name for name in header.rows if name == CHUNKS]
         names += [*header.outputs, "completed_positions", "failed_positions"]
-        names += ["failures", "sessions", "finished"]
+        names += [*TABLES, "finished"]
         offsets = {
             name: file[header.group][name].id.get_offset()
             for name in names
@@ -177,20 +182,15 @@ def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
     """Return how long the tables get: as long as they are used, or with room again."""
     if not packed:
         return {"failures": min(run.size, FAILURE_ROWS), "sessions": SESSION_ROWS}
-    used = {
-        "failures": np.flatnonzero(run.array("failures")["used"]),
-        "sessions": np.flatnonzero(run.array("sessions")["start"]),
-    }
-    return {name: int(rows.max(initial=0)) + 1 for name, rows in used.items()}
+    return {name: used_rows(name, run.array(name)) for name in TABLES}
 
 
 def _make(
     group: h5py.Group, name: str, old: h5py.Dataset, header: Header
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
-    tables = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
-    if name in tables:
-        return birth.create(group, name, (header.rows[name],), tables[name])
+    if name in TABLES:
+        return birth.create(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
         return None
     if header.packed is not None:

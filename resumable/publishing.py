@@ -12,7 +12,7 @@ import h5py
 
 from resumable import birth, disk
 from resumable.compression import problem
-from resumable.copying import copy_group, create_chunked
+from resumable.copying import TABLES, copy_group, create_chunked, used_rows
 from resumable.errors import (
     ParameterError,
     ResumableError,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 #: What a group that was published holds; no other is ever replaced.
 _MARKS = ("completed_positions", "identity", "sessions")
-_TABLES = {"failures": "used", "sessions": "start"}
 
 
 def publish(
@@ -227,10 +226,9 @@ def _fill(
     overlay: Overlay,
 ) -> None:
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
-        if name in _TABLES:
-            used = dataset[_TABLES[name]].nonzero()[0]
-            length = int(used.max(initial=0)) + 1
-            return birth.create(made, name, (length,), dataset.dtype)
+        if name in TABLES:
+            shape = (used_rows(name, dataset[...]),)
+            return birth.create(made, name, shape, dataset.dtype)
         output = run.header.outputs.get(name)
         if output is None or output.per == "run":
             return None
