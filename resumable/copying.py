@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a chunk, and of what is copied at once, where a row is not larger.
 CHUNK_BYTES = 256 << 10
+#: The tables, and the column of each that is not 0 in a row that is used.
+TABLES = {"failures": "used", "sessions": "start", "log_lines": "time"}
 #: Attributes by which HDF5 knows what scales belong where; they are made anew.
 _OF_SCALES = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 
@@ -93,6 +95,11 @@ def same_values(left: Any, right: Any) -> bool:
     if left.dtype.hasobject:
         return bool(np.array_equal(left, right))
     return bool(left.tobytes() == right.tobytes())
+
+
+def used_rows(name: str, table: Array) -> int:
+    """Return how many rows of a table there are up to the last one that is used."""
+    return int(np.flatnonzero(table[TABLES[name]]).max(initial=0)) + 1
 
 
 def boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:

@@ -24,7 +24,7 @@ from resumable.errors import RunBusy, RunFileError
 from resumable.output import ENTRY_DTYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from resumable.output import Output
 
@@ -181,14 +181,7 @@ def _read_heap(
 ) -> None:
     counts, offsets = entries["count"], entries["offset"]
     with _opened_heap(path, number) as (fd, size):
-        inside = (counts > 0) & (offsets >= _LINE_BYTES) & (offsets <= size)
-        if not (inside & (counts <= (size - offsets) // output.row_bytes)).all():
-            msg = (
-                f"rows are missing at the end of {path}, which has {size:,} bytes: it "
-                "was cut or replaced. Put the whole file back, or use override=True "
-                "to compute into a new file"
-            )
-            raise RunFileError(msg)
+        _check_inside(path, size, entries, output)
         # Rows that were written together are read together.
         ends = offsets + counts * output.row_bytes
         apart = np.flatnonzero(offsets[1:] != ends[:-1]) + 1
@@ -203,8 +196,35 @@ def _read_heap(
                 parts[index] = part
 
 
+def check_entries(run: Path, entries: Array, output: Output) -> None:
+    """Check that the rows of some positions are where their entries say.
+
+    Raises
+    ------
+    RunFileError
+        A heap is missing, or entries point to what is not in it.
+    """
+    entries = entries[entries["count"] != 0]
+    for number in np.unique(entries["heap"]).tolist():
+        path = heap_path(run, number)
+        with _opened_heap(path, number) as (_, size):
+            _check_inside(path, size, entries[entries["heap"] == number], output)
+
+
+def _check_inside(path: Path, size: int, entries: Array, output: Output) -> None:
+    counts, offsets = entries["count"], entries["offset"]
+    inside = (counts > 0) & (offsets >= _LINE_BYTES) & (offsets <= size)
+    if not (inside & (counts <= (size - offsets) // output.row_bytes)).all():
+        msg = (
+            f"rows are missing at the end of {path}, which has {size:,} bytes: it was "
+            "cut or replaced. Put the whole file back, or use override=True to compute "
+            "into a new file"
+        )
+        raise RunFileError(msg)
+
+
 @contextlib.contextmanager
-def _opened_heap(path: Path, number: int) -> Any:
+def _opened_heap(path: Path, number: int) -> Iterator[tuple[int, int]]:
     try:
         with disk.opened(path, os.O_RDONLY) as fd:
             line = disk.read_at(fd, _LINE_BYTES, 0)

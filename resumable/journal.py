@@ -206,8 +206,8 @@ def transaction(path: Path, fd: int) -> Iterator[Overlay]:
     try:
         _write(path, begun)
         overlay = Overlay(fd, old_bytes)
-        yield overlay
-        overlay.check()
+        with overlay.checked():
+            yield overlay
         sync(fd)
         decided = dataclasses.replace(
             begun,

@@ -7,6 +7,7 @@ kept in memory, page by page, until :mod:`resumable.journal` has them safe.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,23 @@ class Overlay:
         if self._error is not None:
             raise self._error
 
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[None]:
+        """Raise the first error, if there was one, at the end of a block.
+
+        Raises
+        ------
+        OSError
+            For example ENOSPC; or what HDF5 has raised without such an error.
+        """
+        try:
+            yield
+        except Exception:
+            # What was not written may have been missed already.
+            self.check()
+            raise
+        self.check()
+
     def changes(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Yield offset, old and new bytes of the old pages that have changed."""
         for number in sorted(self._pages):
@@ -136,11 +154,13 @@ class Overlay:
                 yield number * _PAGE, old, new
 
     def _numbers(self, start: int, stop: int) -> range:
-        return range(start // _PAGE, -(-min(stop, self._kept) // _PAGE))
+        """Return the numbers of the old pages that a span of bytes touches."""
+        stop = min(stop, self._kept)
+        return range(start // _PAGE, -(-stop // _PAGE)) if start < stop else range(0)
 
     def _change(self, start: int, view: memoryview) -> None:
         stop = start + view.nbytes
-        for number in self._numbers(start, stop) if view.nbytes else ():
+        for number in self._numbers(start, stop):
             first = number * _PAGE
             if number not in self._pages:
                 if len(self._pages) * _PAGE >= MOST_CHANGED_BYTES:

@@ -27,6 +27,7 @@ from resumable.copying import (
     datasets,
     same_rows,
     same_values,
+    used_rows,
     write_ragged,
 )
 from resumable.errors import ParameterError, RunFileError
@@ -95,7 +96,9 @@ def pack_claimed(run: RunFile, methods: Mapping[str, str | None]) -> None:
         msg = f"{run.path} is not finished; compute it before it is packed"
         raise RunFileError(msg)
     if run.header.format < FORMAT:
-        msg = f"{run.path} has the older format {run.header.format}, which is not packed"
+        msg = (
+            f"{run.path} has the older format {run.header.format}, which is not packed"
+        )
         raise RunFileError(msg)
     if run.header.packed != dict(methods):
         _replace(run, dict(methods))
@@ -179,6 +182,7 @@ def _write(
     if methods is None:
         options = birth.ALIGNMENT
     with (
+        overlay.checked(),
         open_group(run) as old,
         h5py.File(overlay, "w", userblock_size=header.user_block, **options) as file,
     ):
@@ -194,7 +198,6 @@ def _write(
             header = _write_ragged(old, group, run, header, name, path, overlay.check)
         if methods is not None:
             header = _list_chunks(file, group, header)
-    overlay.check()
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         names = [name for name in header.rows if name == CHUNKS]
         names += [*header.outputs, "completed_positions", "failed_positions"]
@@ -215,13 +218,7 @@ def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
     """Return how long the tables get: as long as they are used, or with room again."""
     if not packed:
         return table_rows(run.size)
-    # The first column says which rows are used.
-    used = {
-        name: np.flatnonzero(run.array(name)[dtype.names[0]])
-        for name, dtype in run.header.tables.items()
-        if dtype.names
-    }
-    return {name: int(rows.max(initial=0)) + 1 for name, rows in used.items()}
+    return {name: used_rows(name, run.array(name)) for name in run.header.tables}
 
 
 def _make(
@@ -229,7 +226,7 @@ def _make(
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
     if name in header.tables:
-        return birth.create(group, name, (header.rows[name],), header.tables[name])
+        return birth.create(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
         return None
     output = header.outputs[name]

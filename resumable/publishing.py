@@ -14,7 +14,13 @@ import numpy as np
 
 from resumable import birth, disk
 from resumable.compression import problem
-from resumable.copying import copy_group, create_chunked, write_ragged
+from resumable.copying import (
+    TABLES,
+    copy_group,
+    create_chunked,
+    used_rows,
+    write_ragged,
+)
 from resumable.errors import (
     ParameterError,
     ResumableError,
@@ -229,11 +235,9 @@ def _fill(
     overlay: Overlay,
 ) -> None:
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
-        if name in run.header.tables:
-            # The first column says which rows are used.
-            used = dataset[dataset.dtype.names[0]].nonzero()[0]
-            length = int(used.max(initial=0)) + 1
-            return birth.create(made, name, (length,), dataset.dtype)
+        if name in TABLES:
+            shape = (used_rows(name, dataset[...]),)
+            return birth.create(made, name, shape, dataset.dtype)
         output = run.header.outputs.get(name)
         if output is None or output.per == "run":
             return None

@@ -12,7 +12,7 @@ import numpy as np
 
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
-from resumable.heap import Heap, MissingHeapError, read_rows
+from resumable.heap import Heap, MissingHeapError, check_entries, read_rows
 from resumable.output import ENTRY_DTYPE
 
 if TYPE_CHECKING:
@@ -81,6 +81,28 @@ class RaggedRows:
             if self._packed():
                 return self._read_packed(positions)
             raise
+
+    def check(self) -> None:
+        """Check that all rows are where they should be; reads none of them.
+
+        Raises
+        ------
+        RunFileError
+        """
+        if not self._packed():
+            entries = self._run.array(self._name).reshape(-1)
+            done = self._run.array("completed_positions") == 1
+            check_entries(self._home, entries[done], self.output)
+            return
+        self._run.packed_part(self._name, "values").check()
+        counts = self._counts_of_packed()
+        index = np.asarray(self._run.packed_part(self._name, "index"))
+        if not np.array_equal(index, np.repeat(np.arange(len(counts)), counts)):
+            msg = (
+                f"{self._run.path} is damaged, index of {self._name} is not what its "
+                f"count says: {ADVICE}"
+            )
+            raise RunFileError(msg)
 
     def _packed(self) -> bool:
         with self._run.opened() as (_, header):

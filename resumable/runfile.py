@@ -204,13 +204,7 @@ class RunFile:
 
     def packed_part(self, name: str, part: str) -> PackedRows:
         """Return ``values``, ``count`` or ``index`` of a packed ragged output."""
-        header = self.header
-        output, total = header.outputs[name], header.rows[name]
-        dtype, shape = {
-            "values": (output.dtype, (total, *output.shape)),
-            "count": (np.dtype("i8"), header.map_shape),
-            "index": (np.dtype("i8"), (total,)),
-        }[part]
+        shape, dtype = self.header.parts(name)[part]
         return PackedRows(self.path, self.opened, f"{name}/{part}", dtype, shape)
 
     def _array(self, fd: int, header: Header, name: str) -> Any:

@@ -356,7 +356,7 @@ def in_fork(action, step=None, *, torn=False):
             setattr(os, name, lambda fd: None)
         try:
             if step is not None:
-                _kill_before(step, torn=torn)
+                kill_before(step, torn=torn)
             action()
             code = 0
         except BaseException:
@@ -366,7 +366,7 @@ def in_fork(action, step=None, *, torn=False):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _kill_before(step, *, torn):
+def kill_before(step, *, torn=False):
     """Have this process killed before it takes a step, or in the middle of a write."""
     left, pwrite = [step], os.pwrite
 

@@ -21,7 +21,8 @@ from click.testing import CliRunner
 import resumable as rs
 from resumable import cli, disk
 from resumable.catalogue import Claim, shelf_of
-from resumable.header import CHUNKS, CHUNKS_DTYPE, Header, structure_digest
+from resumable.copying import TABLES
+from resumable.header import CHUNKS, CHUNKS_DTYPE, Header, structure_digest, table_rows
 from resumable.identity import canonical
 from resumable.packed import read_like_array
 from resumable.packing import pack_claimed, unpack_claimed
@@ -131,7 +132,7 @@ def all_of(results, *, leave_out=(CHUNKS,)):
             found[name] = (link.filename, link.path)
             continue
         dataset = group[name]
-        used = {"failures": "used", "sessions": "start"}.get(name)
+        used = TABLES.get(name)
         values = dataset[dataset[used] > 0] if used else dataset[()]
         found[name] = (
             bits(values),
@@ -447,7 +448,7 @@ def test_failed_positions_are_tried_again_after_unpacking(run, source):
     assert (results["level"][...][kept] == level[kept]).all()
     assert not np.isnan(results["level"][...]).any()
     # As a new one: it can be gone on with, and packed, as often as one likes.
-    assert results._run.header.rows == {"failures": 40, "sessions": 1000}
+    assert results._run.header.rows == table_rows(40)
 
 
 def test_it_is_packed_again_where_an_output_asks_for_it(tmp_path):
@@ -763,17 +764,6 @@ def test_a_table_of_chunks_that_lie_elsewhere_is_refused(large):
         large.path.write_bytes(forgery)
         with pytest.raises(rs.RunFileError, match="overlap or lie outside"):
             rs.open(large.path)
-
-
-def test_a_packed_file_says_that_it_has_another_format(large):
-    """Older readers would ask for places of rows, and are told to be renewed."""
-    formats = []
-    for method in (None, "gzip"):
-        formats.append(json.loads(large.path.read_bytes().split(b"\n", 3)[2])["format"])
-        large.pack(method)
-    formats.append(json.loads(large.path.read_bytes().split(b"\n", 3)[2])["format"])
-
-    assert formats == [1, 2, 2]
 
 
 def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch):
