@@ -355,10 +355,8 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
     plain = [name for name in maps if not outputs[name].ragged]
     if not plain:
         # What viewers plot is made of it when it is packed.
-        group.attrs["NX_class"], group.attrs["default"] = (
-            _text("NXentry"),
-            _text(maps[0]),
-        )
+        group.attrs["NX_class"] = _text("NXentry")
+        group.attrs["default"] = _text(maps[0])
         return
     maps, signal = plain, group[plain[0]]
     group.attrs["NX_class"] = _text("NXdata")

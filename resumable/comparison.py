@@ -113,11 +113,10 @@ def _compare(
     for name, values in again.values.items():
         rtol = process.rtol if hasattr(process, "block_computation") else None
         if run.header.outputs[name].ragged:
-            rows = RaggedRows(run, name).read(flat)
-            unlike, unlike_bits = _unlike_ragged(rows, values, rtol)
+            parts = RaggedRows(run, name).read(flat)
+            unlike, unlike_bits = _unlike_ragged(parts, values, rtol)
         else:
-            rows = run.rows(name, flat)
-            unlike, unlike_bits = _unlike(rows, values, rtol)
+            unlike, unlike_bits = _unlike(run.rows(name, flat), values, rtol)
         bits |= unlike_bits
         wrong |= unlike
         if (both & unlike).any():
@@ -165,10 +164,12 @@ def _unlike_ragged(
 ) -> tuple[Array, Array]:
     """Return at which positions any of the rows differ, or their number does."""
     unlike, bits = np.ones(len(rows), bool), np.ones(len(rows), bool)
+    none = np.zeros(0, bool)
     for index, (some, again) in enumerate(zip(rows, values, strict=True)):
-        if len(some) == len(again):
-            wrong, other = _unlike(some, again, rtol)
-            unlike[index], bits[index] = wrong.any(), other.any()
+        if len(some) != len(again):
+            continue
+        wrong, other = _unlike(some, again, rtol) if len(some) else (none, none)
+        unlike[index], bits[index] = wrong.any(), other.any()
     return unlike, bits
 
 

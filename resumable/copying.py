@@ -12,6 +12,7 @@ import numpy as np
 
 from resumable.compression import FILTERS, load
 from resumable.header import CHUNKS
+from resumable.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -190,10 +191,11 @@ def write_ragged(
     counts, output = rows.counts(), rows.output
     total = int(counts.sum())
     values = create("values", (total, *output.shape), output.dtype)
-    _fill(values, rows.in_order(), check)
+    _fill(values, rows.in_order(), output, check)
     index = create("index", (total,), np.dtype("i8"))
     spans = rows.spans()
-    _fill(index, (np.repeat(np.arange(a, b), counts[a:b]) for a, b in spans), check)
+    numbers = (np.repeat(np.arange(a, b), counts[a:b]) for a, b in spans)
+    _fill(index, numbers, Output(dtype="i8"), check)
     create("count", map_shape, np.dtype("i8"))[...] = counts.reshape(map_shape)
     group.attrs["NX_class"] = np.bytes_("NXdata")
     group.attrs["signal"] = np.bytes_("values")
@@ -202,13 +204,16 @@ def write_ragged(
 
 
 def _fill(
-    dataset: h5py.Dataset, parts: Iterator[Array], check: Callable[[], None]
+    dataset: h5py.Dataset,
+    parts: Iterator[Array],
+    output: Output,
+    check: Callable[[], None],
 ) -> None:
     """Write rows one after the other, each chunk once."""
     step = dataset.chunks[0] if dataset.chunks else 1
-    place, rest = 0, np.empty((0, *dataset.shape[1:]), dataset.dtype)
+    place, rest = 0, output.joined([])
     for part in parts:
-        block = np.concatenate([rest, part])
+        block = output.joined([rest, part])
         whole = len(block) // step * step
         dataset[place : place + whole] = block[:whole]
         place, rest = place + whole, block[whole:]

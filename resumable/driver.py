@@ -18,6 +18,7 @@ from resumable.header import FORMAT
 from resumable.heap import heaps_of
 from resumable.packing import pack_claimed, remove_spare_heaps, unpack_claimed
 from resumable.positions import name_of_position
+from resumable.ragged import RaggedRows
 from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.session import Session
@@ -86,8 +87,8 @@ def _computed(
         logger.info("%s", plan)
         if run is None:
             _tell_of_left_runs(recipe)
-        if run is not None and run.header.packed is not None:
-            run = _writable(recipe, run)
+        if run is not None and recipe.full_length(run):
+            run = _writable(run)
         session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
         results = session.run_to_end()
         try:
@@ -102,9 +103,20 @@ def _computed(
         return results
 
 
-def _writable(recipe: Recipe, run: RunFile) -> RunFile:
-    """Unpack a run that is to be written to; a shorter one is only copied from."""
-    return unpack_claimed(run) if recipe.full_length(run) else run
+def _writable(run: RunFile) -> RunFile:
+    """Return a run that can be gone on with: unpacked, and with all rows there.
+
+    Raises
+    ------
+    RunFileError
+        Rows of a ragged output are missing. Were more written behind them, they could
+        not be told any more.
+    """
+    if run.header.packed is not None:
+        return unpack_claimed(run)
+    for name in run.header.ragged:
+        RaggedRows(run, name).check()
+    return run
 
 
 def _pack(recipe: Recipe, path: Path) -> None:

@@ -94,7 +94,7 @@ class Heap:
         """
         entries = entries_without_rows(parts)
         counts = entries["count"]
-        data = np.concatenate(parts).reshape(-1).view(np.uint8)
+        data = output.joined(parts).reshape(-1).view(np.uint8)
         self._file.write_at(data, self._end)
         entries["heap"] = self.number
         entries["offset"] = self._end + (np.cumsum(counts) - counts) * output.row_bytes

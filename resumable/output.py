@@ -170,6 +170,13 @@ class Output:
             return np.empty(rows, object)
         return np.empty((rows, *self.shape), self.dtype)
 
+    def joined(self, parts: Sequence[Array] | Array) -> Array:
+        """Return rows of this output, an array each, one after the other."""
+        rows = np.empty((sum(map(len, parts)), *self.shape), self.dtype)
+        # Into an array of the very dtype: numpy's own choice would have the machine's
+        # byte order, and no padding.
+        return np.concatenate(parts, out=rows) if len(parts) else rows
+
     def filled(self, rows: int) -> Array:
         """Return an array of `rows` fill values; of a ragged output, of no rows."""
         if self.ragged:

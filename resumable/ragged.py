@@ -138,13 +138,12 @@ class RaggedRows:
 
     def values(self) -> Array:
         """Return the rows of all positions, one after the other."""
-        return np.concatenate(list(self.in_order()))
+        return self.output.joined(list(self.in_order()))
 
     def in_order(self) -> Iterator[Array]:
         """Go through the rows of all positions, span by span."""
-        none = np.empty((0, *self.output.shape), self.output.dtype)
         for start, stop in self.spans():
-            yield np.concatenate([none, *self.read(np.arange(start, stop))])
+            yield self.output.joined(self.read(np.arange(start, stop)))
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Divide the positions into spans whose rows are read in one go."""

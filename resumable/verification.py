@@ -192,9 +192,9 @@ def _unfilled(run: RunFile) -> list[int]:
     for name, output in _outputs(run).items():
         if output.ragged and run.header.packed is not None:
             counts = RaggedRows(run, name).counts()
-            failed = run.select(lambda done, failed: failed)
-            inside = [failed.window(a, b) for a, b in windows(run.size)]
-            found.update(np.flatnonzero(np.concatenate(inside) & (counts > 0)).tolist())
+            for start, _, failed in run.scan():
+                wrong = failed & (counts[start : start + len(failed)] > 0)
+                found.update((start + np.flatnonzero(wrong)).tolist())
             continue
         stored = output.stored
         step = max(1, _AT_ONCE // stored.row_bytes)

@@ -1,8 +1,8 @@
 """Kill a computation at random moments and at every step, and check what is left.
 
-``python kill_matrix.py run SOURCE ENGINE`` computes; ``python kill_matrix.py steps
-SOURCE`` kills itself before every step of a run, one after the other. The rest is
-for tests: :func:`matrix` and :func:`every_step`.
+``python kill_matrix.py run SOURCE ENGINE CLASS`` computes; ``python kill_matrix.py
+steps SOURCE CLASS STRIDE`` kills itself before every step of a run, or every so many,
+one after the other. The rest is for tests: :func:`matrix` and :func:`every_step`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,24 @@ class Transform(rs.Process):
             time.sleep(0.001)
         numbers = np.fft.rfft(spectrum + self.rng.normal(size=WIDTH))
         return {"transform": numbers.view("f8"), "index": self.position}
+
+
+class Scatter(Transform):
+    """Ragged outputs beside another, of 0 to 6 rows, and a position that fails."""
+
+    outputs: ClassVar = {
+        "index": rs.Output(dtype="i8", fill=-1),
+        "pairs": rs.Output(2, ragged=True),
+        "marks": rs.Output(dtype="i4", ragged=True),
+    }
+
+    def unit_computation(self, spectrum):
+        index = super().unit_computation(spectrum)["index"]
+        pairs = spectrum.reshape(-1, 2)[: index % 7]
+        return {"index": index, "pairs": pairs, "marks": np.arange(index % 3)}
+
+
+CLASSES = {cls.__name__: cls for cls in (Transform, Scatter)}
 
 
 def make_source(folder, positions=POSITIONS):
@@ -119,10 +137,10 @@ def temporary_folder(source):
     return Path(source.partition("::")[0]).parent / "temporary"
 
 
-def start(source, engine):
+def start(source, engine, name="Transform"):
     """Start a computing process in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, __file__, "run", source, engine],
+        [sys.executable, __file__, "run", source, engine, name],
         cwd=Path(source.partition("::")[0]).parent,
         env={
             **os.environ,
@@ -140,6 +158,12 @@ def run_files(source):
     """Return the run files beside a source."""
     path = Path(source.partition("::")[0])
     return sorted(p for p in path.parent.glob("*.h5") if p != path)
+
+
+def rows_of(results, name):
+    """Return the bytes of each position of an output, those of pending ones too."""
+    values = results[name][:]
+    return np.array([np.asarray(value).tobytes() for value in values], object)
 
 
 def left_over(source):
@@ -160,14 +184,14 @@ def read_status(source):
 
 
 @functools.cache
-def expected(positions):
+def expected(positions, name="Transform"):
     """Return what an uninterrupted run of make_source's data computes."""
     with tempfile.TemporaryDirectory() as folder:
         source = make_source(folder, positions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rs.ResumableWarning)
-            results = Transform(source).compute(engine="serial")
-        return {name: results[name][...] for name in results}
+            results = CLASSES[name](source).compute(engine="serial")
+        return {name: rows_of(results, name) for name in results}
 
 
 def check(source, wanted, tally, acknowledged=None):
@@ -180,7 +204,7 @@ def check(source, wanted, tally, acknowledged=None):
                 group = next(iter(file.values()))
                 done = group["completed_positions"][...] == 1
                 failed = group["failed_positions"][...] == 1
-                rows = {name: group[name][...] for name in wanted}
+            rows = {name: rows_of(results, name) for name in wanted}
         except (OSError, rs.ResumableError) as error:
             tally.faults.append(f"unreadable: {path.name}: {error}")
             continue
@@ -189,7 +213,7 @@ def check(source, wanted, tally, acknowledged=None):
             tally.faults.append("a status that cannot be")
         for name, values in wanted.items():
             tally.rows_checked += int(done.sum())
-            if rows[name][done].tobytes() != values[done].tobytes():
+            if (rows[name][done] != values[done]).any():
                 tally.faults.append(f"marked as done, but wrong: {name}")
         if acknowledged is not None and (acknowledged & ~done).any():
             lost = np.flatnonzero(acknowledged & ~done).tolist()
@@ -209,7 +233,7 @@ def check_complete(source, wanted, tally):
         if not results.status.finished:
             tally.faults.append(f"exit code 0, but {results.status}")
         for name, values in wanted.items():
-            if results[name][...].tobytes() != values.tobytes():
+            if (rows_of(results, name) != values).any():
                 tally.faults.append(f"another result than uninterrupted: {name}")
         path.unlink()
     if left_over(source):
@@ -217,7 +241,7 @@ def check_complete(source, wanted, tally):
     tally.completed += 1
 
 
-def matrix(folder, engine, victim, kills, *, seed=0):
+def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
     """Kill until there were so many kills, each time going on where it was.
 
     Parameters
@@ -228,6 +252,8 @@ def matrix(folder, engine, victim, kills, *, seed=0):
     victim : {"parent", "worker", "group"}
     kills : int
     seed : int
+    name : str
+        Of the class that is computed.
 
     Returns
     -------
@@ -238,11 +264,11 @@ def matrix(folder, engine, victim, kills, *, seed=0):
     temporary_folder(source).mkdir()
     path = Path(source.partition("::")[0])
     digest = hashlib.sha256(path.read_bytes()).digest()
-    wanted = expected(POSITIONS)
+    wanted = expected(POSITIONS, name)
     tally = Tally()
     acknowledged = np.zeros(POSITIONS, bool)
     while tally.kills < kills or run_files(source):
-        process = start(source, engine)
+        process = start(source, engine, name)
         tally.sessions += 1
         process.stdout.readline()
         if tally.kills < kills:
@@ -297,8 +323,8 @@ STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate", "re
 SYNCS = ("fsync", "fdatasync")
 
 
-def every_step(folder, *, positions=5):
-    """Kill a run before each of its steps, and go on after each kill.
+def every_step(folder, *, positions=5, name="Transform", stride=1):
+    """Kill a run before each of its steps, or every so many, and go on after each.
 
     Returns
     -------
@@ -307,7 +333,7 @@ def every_step(folder, *, positions=5):
     """
     source = make_source(folder, positions)
     done = subprocess.run(
-        [sys.executable, __file__, "steps", source],
+        [sys.executable, __file__, "steps", source, name, str(stride)],
         cwd=folder,
         env={
             **os.environ,
@@ -322,13 +348,13 @@ def every_step(folder, *, positions=5):
     return Tally(**json.loads(done.stdout))
 
 
-def _all_steps(source):
+def _all_steps(source, name, stride):
     with h5py.File(source.partition("::")[0], "r") as file:
-        wanted = expected(len(file["data"]))
+        wanted = expected(len(file["data"]), name)
     tally = Tally()
     step = 0
     while True:
-        code = in_fork(functools.partial(_compute, source, "serial"), step)
+        code = in_fork(functools.partial(_compute, source, "serial", name), step)
         if code == 0:
             check_complete(source, wanted, tally)
             break
@@ -337,13 +363,13 @@ def _all_steps(source):
         if code != -signal.SIGKILL:
             tally.faults.append(f"step {step}: exit code {code}")
         before = len(tally.faults)
-        if in_fork(functools.partial(_compute, source, "serial")) != 0:
+        if in_fork(functools.partial(_compute, source, "serial", name)) != 0:
             tally.faults.append("it does not go on")
         check_complete(source, wanted, tally)
         tally.faults[before:] = [f"step {step}: {f}" for f in tally.faults[before:]]
         for name in left_over(source):
             (Path(source.partition("::")[0]).parent / name).unlink()
-        step += 1
+        step += int(stride)
     sys.stdout.write(json.dumps(dataclasses.asdict(tally)))
 
 
@@ -388,16 +414,16 @@ def kill_before(step, *, torn=False):
         setattr(os, name, counted(getattr(os, name)))
 
 
-def _compute(source, engine):
+def _compute(source, engine, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rs.ResumableWarning)
-        Transform(source).compute(engine=engine, workers=2, checkpoint=CHECKPOINT_S)
+        CLASSES[name](source).compute(engine=engine, workers=2, checkpoint=CHECKPOINT_S)
 
 
 def main():
     """Compute, or kill at every step."""
     if sys.argv[1] == "steps":
-        _all_steps(sys.argv[2])
+        _all_steps(*sys.argv[2:])
         return
     sys.stdout.write("ready\n")
     sys.stdout.flush()
