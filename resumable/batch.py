@@ -25,6 +25,7 @@ from resumable.header import FAILURE_ROWS
 from resumable.identity import normalised_source, source_text, text_digest
 from resumable.output import block_rows, by_name, placer
 from resumable.reader import Reader, Supply
+from resumable.reader import open_reader as _open_reader
 from resumable.runfile import Failure
 from resumable.source import SourceRef
 from resumable.warned import WarningCounts, counted
@@ -155,7 +156,7 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
         pulse: memoryview | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
@@ -199,7 +200,7 @@ class Computer:
 
     def _again(self, reader: Reader | Supply) -> Reader | Supply:
         if isinstance(reader, Reader) and reader.was_closed:
-            return self._opened(Reader(reader.ref))
+            return self._opened(_open_reader(reader.ref))
         return reader
 
     def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
@@ -222,12 +223,18 @@ class Computer:
             What it raised.
         """
         self.cursor.enter(positions)
-        value = self.process.block_computation(rows, **inputs)
+        further = {name: _listed(values) for name, values in inputs.items()}
+        value = self.process.block_computation(_listed(rows), **further)
         named = by_name(value, self.outputs)
         return {
             name: block_rows(name, named[name], output, len(rows))
             for name, output in self.outputs.items()
         }
+
+
+def _listed(rows: Any) -> Any:
+    """Return the rows of a ragged source as a list, those of others as they are."""
+    return list(rows) if rows.dtype.hasobject else rows
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
@@ -379,7 +386,7 @@ class Worker:
         own_process: bool,
         pulse: memoryview | None = None,
         writer: Outbox | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._job = job

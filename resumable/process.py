@@ -29,7 +29,7 @@ from resumable.errors import (
 from resumable.output import Output, declared
 from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
-from resumable.reader import Reader
+from resumable.reader import open_reader
 from resumable.recipe import Options
 from resumable.resolve import request, resolve
 from resumable.results import ResultArray, Results
@@ -158,7 +158,7 @@ class Process(param.Parameterized):
             raise ParameterError(msg)
         self._full = fingerprint == "full"
         self._source = refer(source, position_axes)
-        with Reader(self._source) as reader:
+        with open_reader(self._source) as reader:
             self._geometry = reader.geometry
             self._dtype = reader.dtype
         self._inputs = {
@@ -224,7 +224,7 @@ class Process(param.Parameterized):
                 if candidate == candidates[-1]:
                     raise
                 continue
-            with Reader(ref) as reader:
+            with open_reader(ref) as reader:
                 if reader.geometry.map_shape == self._geometry.map_shape:
                     return ref
                 shapes.append(reader.geometry.map_shape)

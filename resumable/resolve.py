@@ -20,7 +20,7 @@ from resumable.birth import Birth
 from resumable.catalogue import Shelf
 from resumable.errors import DeclarationError
 from resumable.plan import Footprint
-from resumable.reader import Reader
+from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def resolve(process: Process) -> Recipe:
     """Resolve a Process: open its source, and work out what makes it this run."""
     outputs = process._outputs()
-    with Reader(process._source) as reader:
+    with open_reader(process._source) as reader:
         document = _document(process, reader, outputs)
         contents = reader.contents(full=process._full) if reader.growable else None
         process._geometry = reader.geometry
@@ -64,7 +64,7 @@ def resolve(process: Process) -> Recipe:
                 "text": _text_digest(text),
             },
         ),
-        open_reader=functools.partial(Reader, process._source),
+        open_reader=functools.partial(open_reader, process._source),
         seconds_per_position=process._seconds_per_position,
     )
 
@@ -75,7 +75,7 @@ def _document(
     """Everything that can change results, as plain JSON."""
     inputs = {}
     for name, ref in process._inputs.items():
-        with Reader(ref) as other:
+        with open_reader(ref) as other:
             print_of_input = other.fingerprint(full=process._full)
         inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
     return {
@@ -138,7 +138,7 @@ def _footprint(process: Process, outputs: dict[str, Output]) -> Footprint:
     geometry = process._geometry
     inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
     for ref in process._inputs.values():
-        with Reader(ref) as reader:
+        with open_reader(ref) as reader:
             inputs += reader.geometry.row_bytes
     results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
     if hasattr(process, "block_computation"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.compression import load, problem
-from resumable.errors import RunFileError
+from resumable.errors import RunFileError, SourceError
 from resumable.header import ADVICE
 from resumable.packing import pack
 from resumable.publishing import publish
@@ -150,24 +150,16 @@ class ResultArray:
         SourceError
             The run is not finished: what depends on it would change.
         """
-        from resumable.errors import SourceError
-
-        if not self._run.finished:
-            msg = (
-                f"{self._run.path} is not finished; compute it before its outputs "
-                "are used"
-            )
-            raise SourceError(msg)
-        header = self._run.header
-        if header.packed is not None:
+        place = _place_as_source(self._run, self.name)
+        if self._run.header.packed is not None:
             self._run.array(self.name).check()
-            return str(self._run.path), f"{header.group}/{self.name}", header.identity
+            return place
         with (
             contextlib.closing(_open_group(self._run).file) as file,
             _understood(self._run),
         ):
             _check_place(self._run, file, self.name)
-        return str(self._run.path), f"{header.group}/{self.name}", header.identity
+        return place
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""
@@ -238,21 +230,31 @@ class RaggedArray:
         )
         raise TypeError(msg)
 
+    @property
+    def position_axes(self) -> tuple[int, ...]:
+        """Axes that count positions, where this is a source."""
+        return tuple(range(len(self._run.header.map_shape)))
+
     def as_source(self) -> tuple[str, str, str]:
-        """Refuse: positions of a source have data of one shape.
+        """Return file, name and identity, for a Process that starts from here.
 
         Raises
         ------
         SourceError
+            The run is not finished: what depends on it would change.
         """
-        from resumable.errors import SourceError
-
-        msg = f"{self.name} is ragged, which a source cannot be"
-        raise SourceError(msg)
+        return _place_as_source(self._run, self.name)
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""
         return f"<{self.name}: {_shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+def _place_as_source(run: RunFile, name: str) -> tuple[str, str, str]:
+    if not run.finished:
+        msg = f"{run.path} is not finished; compute it before its outputs are used"
+        raise SourceError(msg)
+    return str(run.path), f"{run.header.group}/{name}", run.header.identity
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:

@@ -49,6 +49,10 @@ class SourceRef:
     """Positions of a source without data."""
     upstream: str = ""
     """Identity of the run this is an output of, or empty."""
+    ragged: bool = False
+    """It is a ragged output of that run."""
+    grows: bool = False
+    """That run is of a source that can grow, and can get longer with it."""
 
     @property
     def name(self) -> str:
@@ -100,6 +104,9 @@ def refer(
         path, dataset = _of_open_dataset(source)
     elif hasattr(source, "as_source"):
         path, dataset, upstream = source.as_source()
+        own = getattr(source, "position_axes", ())
+        if own:
+            return _of_ragged(SourceRef(path, dataset, own, 0, upstream, True), axes)
     elif isinstance(source, (str, Path)):
         path, dataset = _of_text(str(source), same_file)
     else:
@@ -135,6 +142,16 @@ def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
         msg = "the dataset has no name in its file; give 'file.h5::/dataset' instead"
         raise SourceError(msg)
     return dataset.file.filename, dataset.name
+
+
+def _of_ragged(ref: SourceRef, axes: Any) -> SourceRef:
+    if tuple(axes) != ref.position_axes:
+        msg = (
+            f"{ref} is ragged: its positions are on axes {ref.position_axes}, not on "
+            f"position_axes={tuple(axes)}"
+        )
+        raise SourceError(msg)
+    return ref
 
 
 def _of_text(text: str, same_file: str) -> tuple[str, str]:
