@@ -161,7 +161,7 @@ class Computer:
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
-        self.process = process = _twin(process)
+        self.process = process = twin_of(process)
         self.outputs = outputs
         self.cursor = Cursor(new_pulse() if pulse is None else pulse)
         object.__setattr__(process, "_cursor", self.cursor)
@@ -245,7 +245,7 @@ def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
     return limits
 
 
-def _twin(process: Any) -> Any:
+def twin_of(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
     twin.__dict__.update(process.__dict__)
@@ -261,17 +261,37 @@ def file_of(cls: type) -> tuple[str, int] | None:
         return None
 
 
-def _same_text(job: Job) -> bool:
-    """Return whether the class here is the one that the driver has imported."""
-    cls = type(job.process)
-    if job.read_from == cls._read_from:
-        return True
+def check_text(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
+    """Check that a class here is the one that the driver has imported.
+
+    Parameters
+    ----------
+    cls : type
+        The class here.
+    read_from : (str, int), optional
+        Its file and when that was written, as the driver knows it.
+    text : str
+        Digest of its source text there, empty when there is none.
+
+    Raises
+    ------
+    DeclarationError
+        It is another one.
+    """
+    here = getattr(cls, "_read_from", None)
+    if read_from == here:
+        return
     # On another host the same file can have another name and time. Its text counts,
     # if it is still what was imported.
-    if not job.text or cls._read_from != file_of(cls):
-        return False
-    text = source_text(cls)
-    return text is not None and text_digest(normalised_source(text)) == job.text
+    found = source_text(cls) if text and here == file_of(cls) else None
+    if found is None or text_digest(normalised_source(found)) != text:
+        msg = (
+            f"{read_from and read_from[0]} was edited while it was at work, or is "
+            "another one where the worker is: run it again (workers that live longer "
+            "than a run must be started anew), so that one run is not computed by two "
+            "versions"
+        )
+        raise DeclarationError(msg)
 
 
 class UnitLoop:
@@ -391,14 +411,7 @@ class Worker:
     ) -> None:
         self._job = job
         self._pid = os.getpid()
-        if not _same_text(job):
-            msg = (
-                f"{job.read_from and job.read_from[0]} was edited while it was at "
-                "work, or is another one where the worker is: run it again (workers "
-                "that live longer than a run must be started anew), so that one run "
-                "is not computed by two versions"
-            )
-            raise DeclarationError(msg)
+        check_text(type(job.process), job.read_from, job.text)
         if own_process:
             # For libraries that are loaded later, inside a computation.
             for name in BLAS_VARIABLES:

@@ -59,8 +59,7 @@ class Cursor:
                     "generator per position, from self.seed and self.position"
                 )
                 raise AttributeError(msg)
-            sequence = np.random.SeedSequence(seed, spawn_key=(flat,))
-            self.rng = np.random.Generator(np.random.PCG64(sequence))
+            self.rng = generator_of(seed, (flat,))
             self.rng_row = row
         return self.rng
 
@@ -73,3 +72,41 @@ class Cursor:
     def leave(self) -> None:
         """Say that nothing is computed now."""
         self.pulse[1] = IDLE
+
+
+def generator_of(seed: int, key: tuple[int, ...]) -> np.random.Generator:
+    """Return the random generator of a position."""
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+class StageCursor:
+    """The cursor of a later stage of a chain: there too, with other random numbers.
+
+    Parameters
+    ----------
+    cursor : Cursor
+        Of the whole chain.
+    key : int
+        Tells the stage's random numbers from those of other stages.
+    """
+
+    __slots__ = ("_at", "_cursor", "_key", "_rng")
+
+    def __init__(self, cursor: Cursor, key: int) -> None:
+        self._cursor, self._key = cursor, key
+        self._at: Any = None
+        self._rng: np.random.Generator | None = None
+
+    @property
+    def flat(self) -> Any:
+        """Flat position, or all of the block's."""
+        return self._cursor.flat
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """Return the generator of the present position, the same until it changes."""
+        # The first stage's, which refuses where no single position is at work.
+        at = self._cursor.generator(seed)
+        if self._rng is None or self._at is not at:
+            self._at, self._rng = at, generator_of(seed, (self.flat, self._key))
+        return self._rng

@@ -39,7 +39,7 @@ def resolve(process: Process) -> Recipe:
         process._geometry = reader.geometry
     digest = identity.digest(document)
     text = process._source_text()
-    name = type(process).__name__
+    name = process._process_name()
     return Recipe(
         process=process,
         source=process._source,
@@ -80,8 +80,8 @@ def _document(
         inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
     return {
         "schema": identity.SCHEMA,
-        "process": type(process).__name__,
-        "version": _version_document(process),
+        "process": process._process_name(),
+        "version": version_document(process),
         "parameters": process._parameter_document(),
         "outputs": {name: output.identity() for name, output in outputs.items()},
         "position_axes": list(process._source.position_axes),
@@ -100,8 +100,8 @@ def request(process: Process, options: Options) -> dict[str, Any]:
     if options.positions is not None:
         asked["positions"] = options.positions.bits
     return {
-        "process": type(process).__name__,
-        "version": _version_document(process),
+        "process": process._process_name(),
+        "version": version_document(process),
         "source_text": _text_digest(process._source_text()),
         "parameters": process._parameter_document(),
         "outputs": {n: o.identity() for n, o in process._outputs().items()},
@@ -114,7 +114,14 @@ def request(process: Process, options: Options) -> dict[str, Any]:
     }
 
 
-def _version_document(process: Process) -> Any:
+def version_document(process: Process) -> Any:
+    """Return the version, or the digest of the source text, as plain JSON.
+
+    Raises
+    ------
+    DeclarationError
+        There is neither.
+    """
     if process.version is not None:
         return identity.encode(process.version, "version")
     if file_of(type(process)) != process._read_from:

@@ -16,6 +16,7 @@ from resumable.packing import pack
 from resumable.publishing import publish
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
+from resumable.source import SourceRef
 from resumable.text import as_html, shown
 
 if TYPE_CHECKING:
@@ -151,14 +152,7 @@ class ResultArray:
             The run is not finished: what depends on it would change.
         """
         place = _place_as_source(self._run, self.name)
-        if self._run.header.packed is not None:
-            self._run.array(self.name).check()
-            return place
-        with (
-            contextlib.closing(_open_group(self._run).file) as file,
-            _understood(self._run),
-        ):
-            _check_place(self._run, file, self.name)
+        _check_readable(self._run, self.name)
         return place
 
     def __repr__(self) -> str:
@@ -313,6 +307,15 @@ def _own_dataset(run: RunFile, file: h5py.File, name: str) -> h5py.Dataset:
     raise _not_ours(run, name)
 
 
+def _check_readable(run: RunFile, name: str) -> None:
+    """Refuse an output that is not for HDF5 what it is for us, packed or not."""
+    if run.header.packed is not None:
+        run.array(name).check()
+        return
+    with contextlib.closing(_open_group(run).file) as file, _understood(run):
+        _check_place(run, file, name)
+
+
 def _check_place(run: RunFile, file: h5py.File, name: str) -> None:
     """Refuse an output that is not for HDF5 what it is for us."""
     path, output = f"{run.header.group}/{name}", run.header.outputs[name]
@@ -382,6 +385,21 @@ class Results(Mapping[str, Any]):
         if self._run.header.outputs[name].ragged:
             return RaggedRows(self._run, name).read(positions, marked=False)
         return self._run.rows(name, positions)
+
+    def reference(self, name: str) -> SourceRef:
+        """Refer to an output as what a later stage reads, finished or not."""
+        header = self._run.header
+        ragged = header.outputs[name].ragged
+        if not ragged:
+            _check_readable(self._run, name)
+        return SourceRef(
+            str(self.path),
+            f"{header.group}/{name}",
+            tuple(range(len(header.map_shape))),
+            upstream=header.identity,
+            ragged=ragged,
+            grows=header.source["contents"] is not None,
+        )
 
     @property
     def path(self) -> Path:
