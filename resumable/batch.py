@@ -223,8 +223,8 @@ class Computer:
             What it raised.
         """
         self.cursor.enter(positions)
-        further = {name: _listed(values) for name, values in inputs.items()}
-        value = self.process.block_computation(_listed(rows), **further)
+        further = {name: listed(values) for name, values in inputs.items()}
+        value = self.process.block_computation(listed(rows), **further)
         named = by_name(value, self.outputs)
         return {
             name: block_rows(name, named[name], output, len(rows))
@@ -232,7 +232,7 @@ class Computer:
         }
 
 
-def _listed(rows: Any) -> Any:
+def listed(rows: Any) -> Any:
     """Return the rows of a ragged source as a list, those of others as they are."""
     return list(rows) if rows.dtype.hasobject else rows
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import param
 
-from resumable.batch import twin_of
 from resumable.errors import DeclarationError, RunFileError, near_miss
 from resumable.link import BlockLink, Stage, UnitLink
 from resumable.sharing import frozen
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+#: What a Process knows of those that share parameters with it.
+_OF_SHARING = ("_frozen", "_given", "_links")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -53,10 +55,10 @@ class Chain:
 
     Notes
     -----
-    Each stage of which something is kept has a run file of its own, and an identity that
-    includes everything before it: when a stage changes, it and those that depend on it are
-    computed anew. ``chain["Features"]`` is the Process of a kept stage, for its ``plan``,
-    ``explain`` and ``verify``.
+    Each stage of which something is kept has a run file of its own, and an identity
+    that includes everything before it: when a stage changes, it and those that depend
+    on it are computed anew. ``chain["Features"]`` is the Process of a kept stage, for
+    its ``plan``, ``explain`` and ``verify``.
 
     Examples
     --------
@@ -69,16 +71,21 @@ class Chain:
         if not stages:
             msg = "a chain needs at least one stage"
             raise DeclarationError(msg)
+        stages[0]._check_source()
         self._processes = stages
-        self._head = head = stages[0]
-        head._check_source()
+        self._keep = [keep] if isinstance(keep, str) else keep
+        self._wire()
+
+    def _wire(self) -> None:
+        """Find out who gets what of whom, with the parameters as they are now."""
+        self._head = head = self._processes[0]
         self._source_name, arguments = _arguments_of_head(head)
         self._stages: list[Stage] = []
         self._makers: dict[str, int] = {}
-        self._add(Stage(twin_of(head), arguments, _per_position(head), first=True))
-        for process in stages[1:]:
+        self._add(Stage(_copied(head), arguments, _per_position(head), first=True))
+        for process in self._processes[1:]:
             self._add(self._bound(process))
-        self._kept = self._chosen([keep] if isinstance(keep, str) else keep)
+        self._kept = self._chosen(self._keep)
 
     def _bound(self, process: Process) -> Stage:
         """Give a later stage the positions, and find its arguments."""
@@ -93,7 +100,7 @@ class Chain:
         if not arguments:
             msg = f"the stage {name} takes nothing of the stages before it"
             raise DeclarationError(msg)
-        bound = twin_of(process)
+        bound = _copied(process)
         head, made_by = self._head, self._makers.get(arguments[0])
         shape: tuple[Any, ...] = head._geometry.spectrum_shape
         dtype = head._dtype
@@ -212,6 +219,7 @@ class Chain:
         RunFileError
             A stage that it reads from has no results yet.
         """
+        self._wire()
         names = {self._stages[number].name: number for number in self._kept}
         if stage not in names:
             msg = f"no output of a stage {stage!r} is kept{near_miss(stage, names)}"
@@ -224,8 +232,8 @@ class Chain:
             results = link.results
             if results is None:
                 msg = (
-                    f"{stage} reads what {self._stages[number].name} has kept, of which "
-                    "there are no results yet; compute the chain"
+                    f"{stage} reads what {self._stages[number].name} has kept, of "
+                    "which there are no results yet; compute the chain"
                 )
                 raise RunFileError(msg)
             above[number] = results
@@ -239,9 +247,10 @@ class Chain:
         Returns
         -------
         Trial
-            With the outputs of all stages. Nothing is written, and nothing is read of what
-            was kept.
+            With the outputs of all stages. Nothing is written, and nothing is read of
+            what was kept.
         """
+        self._wire()
         every = {n: o for stage in self._stages for n, o in stage.outputs.items()}
         kind = BlockLink if any(s.in_blocks for s in self._stages) else UnitLink
         none = np.empty(0, np.int64)
@@ -273,6 +282,7 @@ class Chain:
         deadline = None if limit is None else time.monotonic() + parse_seconds(limit)
         above: dict[int, Results] = {}
         with self._frozen():
+            self._wire()
             for number in self._kept:
                 if deadline is not None:
                     # One that has passed stops the rest before its first batch.
@@ -283,6 +293,7 @@ class Chain:
     @property
     def results(self) -> ChainResults | None:
         """Results that are there, finished or not, else None; computes nothing."""
+        self._wire()
         above: dict[int, Results] = {}
         for number in self._kept:
             found = self._link(number, above).results
@@ -335,6 +346,24 @@ class ChainResults(Mapping[str, Any]):
     def __repr__(self) -> str:
         parts = "\n ".join(f"{name}: {r!r}" for name, r in self.stages.items())
         return f"<ChainResults\n {parts}>"
+
+
+def _copied(process: Process) -> Process:
+    """Return a Process of the same values that shares nothing with this one.
+
+    The parameters of a twin belong to the other one; a copy can be sent beside it.
+    """
+    copied = object.__new__(type(process))
+    values = {
+        name: getattr(process, name)
+        for name in type(process).param
+        if not process.param[name].readonly
+    }
+    param.Parameterized.__init__(copied, **values)  # type: ignore[no-untyped-call]
+    own = copied.__dict__.keys()
+    rest = {n: v for n, v in process.__dict__.items() if n not in (*own, *_OF_SHARING)}
+    copied.__dict__.update(rest)
+    return copied
 
 
 def _signature(process: Process) -> list[inspect.Parameter]:

@@ -11,7 +11,7 @@ import numpy as np
 import param
 
 from resumable import identity
-from resumable.batch import check_text, twin_of
+from resumable.batch import check_text, listed, twin_of
 from resumable.cursor import WHOLE_BLOCK, StageCursor
 from resumable.output import block_rows, by_name, fitted, gathered, ragged_rows
 from resumable.process import Process
@@ -208,9 +208,7 @@ class BlockLink(Link):
                 }
             else:
                 rows = self._units(stage, process, taken, len(spectra))
-            known.update(
-                {n: list(r) if r.dtype.hasobject else r for n, r in rows.items()}
-            )
+            known.update({name: listed(values) for name, values in rows.items()})
         return {name: known[name] for name in self.outputs if name in known}
 
     def _units(
