@@ -1,4 +1,4 @@
-"""The environment of the candidate that cannot live with today's numpy."""
+"""The environments of candidates that cannot live in ours."""
 
 from __future__ import annotations
 
@@ -7,17 +7,40 @@ import sys
 import venv
 from pathlib import Path
 
-REQUIREMENTS = ("pyUSID==0.0.12", "sidpy==0.12.3", "numpy<2", "h5py", "scipy")
+PYUSID = ("pyUSID==0.0.12", "sidpy==0.12.3", "numpy<2", "h5py", "scipy")
 """PyPI's pyUSID calls functions that numpy 2 removed."""
+
+DCNUM = ("dcnum==0.31.0", "cloudpickle", "param", "psutil", "threadpoolctl")
+"""dcnum brings OpenCV, numba and more; the rest is what this library needs."""
 
 
 def pyusid_python(cache: Path) -> Path:
     """Return the Python of pyUSID's environment; make it on first use.
 
+    It is about 700 MB large and takes a minute to make. See :func:`python_with`.
+    """
+    return python_with(cache, "pyusid", PYUSID)
+
+
+def dcnum_python(cache: Path) -> Path:
+    """Return the Python of dcnum's environment; make it on first use.
+
+    See :func:`python_with`.
+    """
+    return python_with(cache, "dcnum", DCNUM)
+
+
+def python_with(cache: Path, name: str, requirements: tuple[str, ...]) -> Path:
+    """Return the Python of an environment; make it on first use.
+
     Parameters
     ----------
     cache : pathlib.Path
         Folder that keeps the environment between runs.
+    name : str
+        Of the environment.
+    requirements : tuple of str
+        What pip installs.
 
     Raises
     ------
@@ -27,16 +50,15 @@ def pyusid_python(cache: Path) -> Path:
 
     Notes
     -----
-    An environment that was not finished is made anew. It is about 700 MB large and
-    takes a minute to make.
+    An environment that was not finished is made anew.
     """
     version = "{}.{}".format(*sys.version_info)
-    folder = cache.absolute() / f"pyusid-python{version}"
+    folder = cache.absolute() / f"{name}-python{version}"
     python = folder / "bin" / "python"
     finished = folder / "finished"
     if not finished.exists():
         venv.create(folder, clear=True, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
+        install = [str(python), "-m", "pip", "install", "--quiet", *requirements]
         subprocess.run(install, check=True, stdout=sys.stderr)
         finished.touch()
     return python

@@ -27,7 +27,7 @@ LAYERS = [
     {"chain", "loading", "mapping", "script"},
     {"link"},
     {"process"},
-    {"program"},
+    {"program", "verification"},
     {"comparison"},
     {"driver", "resolve", "running", "state", "trial", "verdict"},
     {"explain"},
