@@ -96,6 +96,7 @@ def compute_ours(path: Path, workers: int) -> Path:
 def our_chain(path: Path) -> Any:
     """Return the chain of dcnum's functions on a file."""
     import dcnum_stages
+
     import resumable as rs
 
     segment = dcnum_stages.Segment(

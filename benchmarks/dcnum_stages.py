@@ -17,13 +17,35 @@ import resumable as rs
 Array = np.ndarray[Any, np.dtype[Any]]
 
 FRAME = (80, 400)
-TEXTURES = "asm con cor den ent f12 f13 idm sen sva var".split()
-FEATURES = (
-    "area_msd area_ratio area_um area_um_raw aspect deform deform_raw eccentr_prnc "
-    "inert_ratio_cvx inert_ratio_prnc inert_ratio_raw per_ratio per_um_raw pos_x pos_y "
-    "size_x size_y tilt bg_med bright_avg bright_sd bright_bc_avg bright_bc_sd "
-    "bright_perc_10 bright_perc_90 volume"
-).split() + [f"tex_{name}_{kind}" for name in TEXTURES for kind in ("avg", "ptp")]
+TEXTURES = ["asm", "con", "cor", "den", "ent", "f12", "f13", "idm", "sen", "sva", "var"]
+FEATURES = [
+    "area_msd",
+    "area_ratio",
+    "area_um",
+    "area_um_raw",
+    "aspect",
+    "deform",
+    "deform_raw",
+    "eccentr_prnc",
+    "inert_ratio_cvx",
+    "inert_ratio_prnc",
+    "inert_ratio_raw",
+    "per_ratio",
+    "per_um_raw",
+    "pos_x",
+    "pos_y",
+    "size_x",
+    "size_y",
+    "tilt",
+    "bg_med",
+    "bright_avg",
+    "bright_sd",
+    "bright_bc_avg",
+    "bright_bc_sd",
+    "bright_perc_10",
+    "bright_perc_90",
+    "volume",
+] + [f"tex_{name}_{kind}" for name in TEXTURES for kind in ("avg", "ptp")]
 LEAST_PIXELS = 10
 """dcnum: what has no more is no event."""
 THRESHOLD = -6
