@@ -1,8 +1,8 @@
 """dcnum's own segmentation and features in a Chain, against dcnum itself.
 
-``python chain.py`` makes frames by repeating dcnum's test images, computes them with both
-in dcnum's environment (which it makes on first use), compares all events and prints the
-frames per second, start-up included.
+``python chain.py`` makes frames by repeating dcnum's test images, computes them with
+both in dcnum's environment (which it makes on first use), compares all events and prints
+the frames per second, start-up included.
 """
 
 from __future__ import annotations
@@ -192,10 +192,11 @@ def compare_in(told: Path) -> None:
     different = compare(ours, theirs)
     compared = sorted(ours.keys() & theirs.keys())
     missing = sorted(theirs.keys() - ours.keys())
+    counts = [f"{len(events['deform']):,}" for events in (ours, theirs)]
     sys.stdout.write(
-        f"{len(ours['deform']):,} events of ours, {len(theirs['deform']):,} of dcnum; "
-        f"{len(compared)} features compared, different: {', '.join(different) or 'none'}"
-        f"; only in dcnum's: {', '.join(missing)}\n"
+        f"{counts[0]} events of ours, {counts[1]} of dcnum; {len(compared)} features "
+        f"compared, different: {', '.join(different) or 'none'}; only in dcnum's: "
+        f"{', '.join(missing)}\n"
     )
     if different:
         sys.exit(1)

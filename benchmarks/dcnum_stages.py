@@ -17,35 +17,19 @@ import resumable as rs
 Array = np.ndarray[Any, np.dtype[Any]]
 
 FRAME = (80, 400)
-TEXTURES = ["asm", "con", "cor", "den", "ent", "f12", "f13", "idm", "sen", "sva", "var"]
-FEATURES = [
-    "area_msd",
-    "area_ratio",
-    "area_um",
-    "area_um_raw",
-    "aspect",
-    "deform",
-    "deform_raw",
-    "eccentr_prnc",
-    "inert_ratio_cvx",
-    "inert_ratio_prnc",
-    "inert_ratio_raw",
-    "per_ratio",
-    "per_um_raw",
-    "pos_x",
-    "pos_y",
-    "size_x",
-    "size_y",
-    "tilt",
-    "bg_med",
-    "bright_avg",
-    "bright_sd",
-    "bright_bc_avg",
-    "bright_bc_sd",
-    "bright_perc_10",
-    "bright_perc_90",
-    "volume",
-] + [f"tex_{name}_{kind}" for name in TEXTURES for kind in ("avg", "ptp")]
+FEATURES = (
+    *("area_msd", "area_ratio", "area_um", "area_um_raw", "aspect", "bg_med"),
+    *("bright_avg", "bright_bc_avg", "bright_bc_sd", "bright_perc_10"),
+    *("bright_perc_90", "bright_sd", "deform", "deform_raw", "eccentr_prnc"),
+    *("inert_ratio_cvx", "inert_ratio_prnc", "inert_ratio_raw", "per_ratio"),
+    *("per_um_raw", "pos_x", "pos_y", "size_x", "size_y", "tilt", "volume"),
+    *(
+        f"tex_{name}_{kind}"
+        for name in ("asm", "con", "cor", "den", "ent", "f12", "f13", "idm", "sen")
+        for kind in ("avg", "ptp")
+    ),
+    *("tex_sva_avg", "tex_sva_ptp", "tex_var_avg", "tex_var_ptp"),
+)
 LEAST_PIXELS = 10
 """dcnum: what has no more is no event."""
 THRESHOLD = -6
@@ -82,12 +66,13 @@ class Features(rs.Process):
     def unit_computation(
         self, labels: Array, image: Array, image_bg: Array
     ) -> dict[str, Any]:
-        return self.of_frame(labels, image, image_bg) or dict.fromkeys(self.outputs, [])
+        found = self.of_frame(labels, image, image_bg)
+        return found or {name: [] for name in self.outputs}
 
     def of_frame(
         self, labels: Array, image: Array, image_bg: Array
     ) -> dict[str, Array]:
-        """Return the features of all objects of a frame; nothing where there is none."""
+        """Return the features of all objects of a frame, nothing if it has none."""
         masks = [labels == number for number in range(1, labels.max() + 1)]
         kept = [mask for mask in masks if mask.sum() > LEAST_PIXELS]
         if not kept:
