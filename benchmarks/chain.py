@@ -1,8 +1,8 @@
 """dcnum's own segmentation and features in a Chain, against dcnum itself.
 
 ``python chain.py`` makes frames by repeating dcnum's test images, computes them with
-both in dcnum's environment (which it makes on first use), compares all events and prints
-the frames per second, start-up included.
+both in dcnum's environment (which it makes on first use), compares all events and
+prints the frames per second, start-up included.
 """
 
 from __future__ import annotations
