@@ -315,19 +315,23 @@ def test_a_source_that_has_grown_computes_the_rest(data):
 
     class Low(Logged):
         version = 1
-        outputs: ClassVar = {"low": rs.Output(ragged=True)}
+        outputs: ClassVar = {
+            "low": rs.Output(ragged=True),
+            "high": rs.Output(dtype="i8"),
+        }
 
         def unit_computation(self, spectrum):
             self.noted()
-            return spectrum[spectrum < 0]
+            low = spectrum[spectrum < 0]
+            return {"low": low, "high": len(spectrum) - len(low)}
 
     class Size(Logged):
         version = 1
         outputs: ClassVar = {"size": rs.Output(dtype="i8")}
 
-        def unit_computation(self, low):
+        def unit_computation(self, low, high):
             self.noted()
-            return len(low)
+            return len(low) - high
 
     def chain():
         return rs.Chain(Low("grows.h5::/data"), Size(), keep=("Low", "Size"))
@@ -340,7 +344,8 @@ def test_a_source_that_has_grown_computes_the_rest(data):
     results = compute(chain())
 
     assert calls() == {"Low": 15, "Size": 15}
-    assert results["size"][...].tolist() == (data[0] < 0).sum(axis=1).tolist()
+    low = (data[0] < 0).sum(axis=1)
+    assert results["size"][...].tolist() == (2 * low - 32).tolist()
 
 
 def test_a_map_and_an_executor(data):
