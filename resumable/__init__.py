@@ -6,6 +6,8 @@ run it again and it goes on.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from resumable.errors import (
     DeclarationError,
     IdentityError,
@@ -18,6 +20,7 @@ from resumable.errors import (
     RunBusy,
     RunFileError,
     SourceError,
+    StaleLinearization,
     TargetError,
     UnitFailed,
     WorkerDied,
@@ -29,17 +32,24 @@ from resumable.process import Process
 from resumable.results import Results
 from resumable.results import open_results as open
 
+if TYPE_CHECKING:
+    from resumable.memory import shared
+    from resumable.operators import Operators
+    from resumable.pool import Pool
+
 __version__ = "0.1.0"
 
 __all__ = [
     "DeclarationError",
     "IdentityError",
     "NotFinished",
+    "Operators",
     "Output",
     "OutputError",
     "ParameterError",
     "Plan",
     "PlanError",
+    "Pool",
     "Process",
     "Results",
     "ResumableError",
@@ -47,9 +57,25 @@ __all__ = [
     "RunBusy",
     "RunFileError",
     "SourceError",
+    "StaleLinearization",
     "TargetError",
     "UnitFailed",
     "WorkerDied",
     "map",
     "open",
+    "shared",
 ]
+
+# Imported when they are used: most runs do without.
+_LATER = {"Operators": "operators", "Pool": "pool", "shared": "memory"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

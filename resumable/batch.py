@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-_BLAS_VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -325,8 +324,7 @@ class Worker:
             raise DeclarationError(msg)
         if own_process:
             # For libraries that are loaded later, inside a computation.
-            for name in _BLAS_VARIABLES:
-                os.environ[f"{name}_NUM_THREADS"] = "1"
+            machine.limit_threads_of_what_is_loaded_later()
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
