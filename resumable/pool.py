@@ -463,8 +463,10 @@ class Pool:
         while self._forgotten:
             keys.append(self._forgotten.pop())
         if keys:
-            letter = self._outbox.pack(("drop", keys), set())
-            for seat in self._seats:
+            seats = [seat for seat in self._seats if seat.alive]
+            readers = {seat.endpoint for seat in seats}
+            letter = self._outbox.pack(("drop", keys), readers)
+            for seat in seats:
                 with contextlib.suppress(OSError):
                     seat.endpoint.send(letter)
 
