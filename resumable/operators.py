@@ -13,7 +13,6 @@ import numpy as np
 
 from resumable import machine
 from resumable.errors import StaleLinearization, WorkerDied
-from resumable.parcel import Arrays
 from resumable.pool import RemoteTraceback, portable
 from resumable.stream import guarded, new_key
 
@@ -84,12 +83,13 @@ class _Shelf:
         """Keep an operator."""
         self._operators[number] = one
 
-    def do(self, method: str, arguments: _Arguments) -> list[Any] | _Failure:
+    def do(self, method: str, *arguments: Any) -> list[Any] | _Failure:
         """Call a method of every operator, in their order, up to one that raises."""
+        given = _Arguments(*arguments)
         values: list[Any] = []
         for number, one in self._operators.items():
             try:
-                call, argument = getattr(one, method), arguments.of(number)
+                call, argument = getattr(one, method), given.of(number)
                 with self._threads:
                     values.append(guarded(call, argument, in_worker=self._in_worker))
             except Exception as error:
@@ -238,7 +238,7 @@ class Operators:
         """Call a method of every operator with the same message."""
         self._prepare(method)
         if self._here is not None:
-            values = self._here.do(method, _read_only(arguments))
+            values = self._here.do(method, *_read_only(arguments))
             return self._done(method, [values])
         calls = self._ask(self._workers, method, arguments)
         self._finish(calls, timeout)
@@ -308,10 +308,10 @@ class Operators:
     ) -> list[Call]:
         return self._pool.ask(
             workers,
-            ("call", self._key, "do", (method, arguments)),
+            ("call", self._key, "do", (method, *arguments)),
             f"in {method}",
-            arguments=Arrays.VIEWS,
-            results=Arrays.OWN,
+            arguments="views",
+            results="own",
         )
 
     def _finish(self, calls: Sequence[Call], timeout: float | None) -> None:

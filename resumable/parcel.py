@@ -10,7 +10,6 @@ lives.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import math
 import os
@@ -19,7 +18,7 @@ import select
 import socket
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -43,19 +42,9 @@ _IDLE_MESSAGES = 32
 _ALIGNMENT = 64
 #: The system passes no more descriptors at once (SCM_MAX_FD is 253).
 _DESCRIPTORS = 200
-
-
-class Arrays(enum.Enum):
-    """What becomes of the arrays in a message."""
-
-    COPIES = "copies"
-    """They are copied."""
-    OWN = "own"
-    """They lie in the shared memory, where nobody else uses it; they can be changed."""
-    VIEWS = "views"
-    """They lie in the shared memory, and are read-only."""
-
-
+#: What becomes of the arrays in a message: they are copied; or they lie in the shared
+#: memory, where nobody else uses it, and can be changed; or they are read-only there.
+Arrays = Literal["copies", "own", "views"]
 #: Part of a message: its bytes, or number of a memory, offset and length.
 Part = bytes | tuple[int, int, int]
 _NO_BLOCK = -1
@@ -234,7 +223,7 @@ class Endpoint:
         self._theirs: dict[int, mmap.mmap] = {}
         self._reading: dict[int, list[weakref.ref[_Piece]]] = {}
 
-    def send(self, letter: Letter, arrays: Arrays = Arrays.COPIES) -> None:
+    def send(self, letter: Letter, arrays: Arrays = "copies") -> None:
         """Send what was packed for this end, among others.
 
         Parameters
@@ -257,8 +246,7 @@ class Endpoint:
                 self._known[memory.number] = weakref.ref(memory)
             sizes = [(memory.number, len(memory)) for memory in new]
             block = _NO_BLOCK if letter.block is None else letter.block.memory.number
-            received = Received(letter.parts, block, arrays)
-            envelope = (self._done_with(), gone, sizes, received)
+            envelope = (self._done_with(), gone, sizes, letter.parts, block, arrays)
             self.connection.send_bytes(pickle.dumps(envelope, protocol=5))
             for first in range(0, len(new), _DESCRIPTORS):
                 fds = [memory.fileno() for memory in new[first : first + _DESCRIPTORS]]
@@ -290,7 +278,8 @@ class Endpoint:
             The other end is closed.
         """
         data = self.connection.recv_bytes()
-        done, gone, sizes, received = pickle.loads(data)
+        done, gone, sizes, *content = pickle.loads(data)
+        received = Received(*content)
         fds: list[int] = []
         while len(fds) < len(sizes):
             with self._socket() as ours:
@@ -308,8 +297,7 @@ class Endpoint:
                 os.close(fd)
             if received.block != _NO_BLOCK:
                 self._reading[received.block] = []
-        letter: Received = received
-        return letter
+        return received
 
     def open(self, received: Received, arrays: Arrays | None = None) -> Any:
         """Make the message again.
@@ -326,8 +314,8 @@ class Endpoint:
             Whatever unpickling it raises.
         """
         arrays = arrays or received.arrays
-        if arrays is Arrays.OWN and len(self._reading) > _MOST_KEPT:
-            arrays = Arrays.COPIES
+        if arrays == "own" and len(self._reading) > _MOST_KEPT:
+            arrays = "copies"
         data, *parts = received.parts
         buffers = [self._buffer(part, received.block, arrays) for part in parts]
         return pickle.loads(self._contents(data), buffers=buffers)
@@ -343,13 +331,13 @@ class Endpoint:
         """Return the memory of an array."""
         contents = self._contents(part)
         if isinstance(contents, bytes):
-            return contents if arrays is Arrays.VIEWS else bytearray(contents)
+            return contents if arrays == "views" else bytearray(contents)
         if part[0] != block:
             # That of a shared array, mapped for reading only.
             return contents
-        if arrays is Arrays.COPIES:
+        if arrays == "copies":
             return np.array(contents)
-        contents.flags.writeable = arrays is Arrays.OWN
+        contents.flags.writeable = arrays == "own"
         with self._lock:
             self._reading[block].append(weakref.ref(contents))
         return contents

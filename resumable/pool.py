@@ -93,7 +93,7 @@ class Call:
 
     __slots__ = ("_error", "_value", "arrays", "doing", "done")
 
-    def __init__(self, doing: str, arrays: Arrays = Arrays.COPIES) -> None:
+    def __init__(self, doing: str, arrays: Arrays = "copies") -> None:
         self.doing = doing
         self.arrays = arrays
         self.done = False
@@ -288,7 +288,7 @@ class Pool:
             Again.numbers(times),
             in_turn=True,
             look_ahead=None,
-            results=Arrays.OWN,
+            results="own",
         )
 
     def imap(
@@ -340,8 +340,8 @@ class Pool:
             iter(items),
             ordered=ordered,
             look_ahead=look_ahead,
-            arguments=Arrays.COPIES if copy else Arrays.VIEWS,
-            results=Arrays.COPIES if copy else Arrays.VIEWS,
+            arguments="copies" if copy else "views",
+            results="copies" if copy else "views",
         )
 
     def _check_open(self) -> None:
@@ -392,8 +392,8 @@ class Pool:
         message: tuple[Any, ...],
         doing: str,
         *,
-        arguments: Arrays = Arrays.COPIES,
-        results: Arrays = Arrays.COPIES,
+        arguments: Arrays = "copies",
+        results: Arrays = "copies",
     ) -> list[Call]:
         """Send the same message to workers; return their calls, without waiting.
 
@@ -437,7 +437,7 @@ class Pool:
         workers: Sequence[int],
         message: tuple[Any, ...],
         calls: Sequence[Call | None],
-        arguments: Arrays = Arrays.COPIES,
+        arguments: Arrays = "copies",
     ) -> None:
         with Uninterrupted():
             seats = [self._seats[worker] for worker in workers]
@@ -511,9 +511,10 @@ class Pool:
         }
         events: list[Answer | Death] = []
         ready = readable(list(pipes), timeout)
-        with Uninterrupted():
-            for pipe in ready:
-                events += self._take(pipes[pipe])
+        if ready:
+            with Uninterrupted():
+                for pipe in ready:
+                    events += self._take(pipes[pipe])
         return events
 
     def _take(self, worker: int) -> list[Answer | Death]:
@@ -542,7 +543,7 @@ class Pool:
         first = seat.expected[0] if seat.expected else None
         value, error = None, None
         try:
-            arrays = Arrays.COPIES if first is None else first.arrays
+            arrays = "copies" if first is None else first.arrays
             kind, *content = seat.endpoint.open(received, arrays)
         except Exception as reason:
             # Whatever a user's class raises when it is made again.

@@ -46,8 +46,8 @@ class Workers(Protocol):
         message: tuple[Any, ...],
         doing: str,
         *,
-        arguments: Arrays = Arrays.COPIES,
-        results: Arrays = Arrays.COPIES,
+        arguments: Arrays = "copies",
+        results: Arrays = "copies",
     ) -> Sequence[Call]:
         """Send a message to workers."""
 
@@ -209,8 +209,8 @@ class Stream(Iterator[Any]):
         look_ahead: int | None,
         ordered: bool = True,
         in_turn: bool = False,
-        arguments: Arrays = Arrays.COPIES,
-        results: Arrays = Arrays.COPIES,
+        arguments: Arrays = "copies",
+        results: Arrays = "copies",
     ) -> Iterator[Any]:
         """Begin to work; without workers, return an iterator that works here."""
         if look_ahead is None:
@@ -237,7 +237,8 @@ class Stream(Iterator[Any]):
         self._task = task
         self._items = items
         self._ordered, self._in_turn = True, False
-        self._arguments = self._results = Arrays.COPIES
+        self._arguments: Arrays = "copies"
+        self._results: Arrays = "copies"
         self._look_ahead = look_ahead
         self._number = 0
         self._next: list[Any] = []

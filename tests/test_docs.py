@@ -152,7 +152,7 @@ def user(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["tutorial", "howto", "cli", "format"])
+@pytest.mark.parametrize("name", ["tutorial", "howto", "pool", "cli", "format"])
 def test_what_a_page_shows_is_what_happens(user, name):
     """Code and commands run in the order of the page and print what it says."""
     check_page(DOCS / f"{name}.rst")
