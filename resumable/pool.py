@@ -277,8 +277,8 @@ class Pool:
         >>> with rs.Pool(0) as pool:
         ...     for numbers in pool.prefetch(batch, times=2, args=(5,), seed=0):
         ...         print(numbers)
-        [1 9 5 1 1]
-        [8 9 2 4 1]
+        [8 9 0 3 7]
+        [6 6 3 2 0]
         """
         self._check_open()
         task = Again(function, args, seed)
