@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 START_METHODS = ("forkserver", "spawn")
 
 #: What every worker needs, imported once by the server they are forked from.
-_PRELOADED = ("resumable.engines.crew", "threadpoolctl")
+_PRELOADED = ("resumable.engines.crew", "resumable.operators", "threadpoolctl")
 _START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
 #: Signals that schedulers and terminals send to all processes of a job. The

@@ -88,7 +88,6 @@ class _Block:
         # written to takes no space.
         self.memory = Memory(1 << (size - 1).bit_length())
         self.readers: set[Endpoint] = set()
-        self.known_to: set[Endpoint] = set()
         self.idle = 0
 
 
@@ -155,15 +154,12 @@ class Outbox:
         fitting = [
             block
             for block in self._blocks
-            if not block.readers
-            and len(block.memory) >= size
-            and readers <= block.known_to
+            if not block.readers and len(block.memory) >= size
         ]
         if fitting:
             chosen = min(fitting, key=lambda block: len(block.memory))
         else:
             chosen = _Block(size)
-            chosen.known_to |= readers
             self._blocks.append(chosen)
         chosen.idle = 0
         chosen.readers |= readers
@@ -314,8 +310,6 @@ class Endpoint:
             Whatever unpickling it raises.
         """
         arrays = arrays or received.arrays
-        if arrays == "own" and len(self._reading) > _MOST_KEPT:
-            arrays = "copies"
         data, *parts = received.parts
         buffers = [self._buffer(part, received.block, arrays) for part in parts]
         return pickle.loads(self._contents(data), buffers=buffers)
@@ -335,12 +329,14 @@ class Endpoint:
         if part[0] != block:
             # That of a shared array, mapped for reading only.
             return contents
-        if arrays == "copies":
-            return np.array(contents)
-        contents.flags.writeable = arrays == "own"
+        memory: Any = contents
         with self._lock:
-            self._reading[block].append(weakref.ref(contents))
-        return contents
+            if arrays == "copies" or len(self._reading) > _MOST_KEPT:
+                memory = np.array(contents)
+            else:
+                self._reading[block].append(weakref.ref(contents))
+        memory.flags.writeable = arrays != "views"
+        return memory
 
 
 def readable(

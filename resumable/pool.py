@@ -189,7 +189,7 @@ class Pool:
         self._closed = False
         self._setting = b""
         self._seats: list[_Seat] = []
-        self._end = weakref.finalize(self, _abandon, self._seats, os.getpid())
+        self._end = weakref.finalize(self, _abandon, self._seats)
         if count:
             start_server(start_method)
             # The server may have been started long ago, in another folder.
@@ -606,11 +606,8 @@ class Unsendable(Exception):
     """A message cannot be pickled."""
 
 
-def _abandon(seats: list[_Seat], owner: int) -> None:
+def _abandon(seats: list[_Seat]) -> None:
     """End the workers of a pool that nobody has closed, without waiting."""
-    # A copy of the process that has the pool leaves it alone.
-    if os.getpid() != owner:
-        return
     for seat in seats:
         if seat.alive:
             seat.child.connection.close()

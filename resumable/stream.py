@@ -220,6 +220,8 @@ class Stream(Iterator[Any]):
             raise ValueError(msg)
         if not pool.workers:
             return map(Guarded(None, task).do, items)
+        # A worker that has died meanwhile is replaced before it gets an item.
+        pool.wait(0)
         stream = cls(pool, task, items, look_ahead)
         stream._ordered, stream._in_turn = ordered, in_turn
         stream._arguments, stream._results = arguments, results

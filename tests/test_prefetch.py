@@ -17,7 +17,7 @@ from kill_matrix import alive, wait_until
 import resumable as rs
 from resumable import launch
 from resumable.launch import START_METHODS
-from resumable.parcel import PIPE_BYTES
+from resumable.parcel import PIPE_BYTES, readable
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
@@ -342,6 +342,23 @@ def test_a_view_that_is_kept_is_never_written_to(pool):
     assert all((one == one[0]).all() for _, one in kept)
 
 
+@pytest.mark.parametrize("ahead", ["views", "prefetch"])
+def test_whoever_keeps_many_runs_out_of_nothing(pool, ahead):
+    """Descriptors stay few, and all arrays what they were."""
+    before = descriptors()
+    if ahead == "views":
+        items = range(200)
+        kept = list(pool.imap(lambda k: np.full(LARGE, k), items, copy=False))
+    else:
+        kept = list(pool.prefetch(batch, 200, (LARGE,), seed=0))
+    used = descriptors() - before
+
+    assert used < 100
+    assert {one.flags.writeable for one in kept} == {ahead == "prefetch"}
+    assert len({one[0] for one in kept}) == 200
+    assert all((one == one[0]).all() for one in kept if ahead == "views")
+
+
 def test_part_of_a_view_keeps_it(pool):
     """A slice of a slice is as safe as the whole."""
     parts = []
@@ -561,6 +578,18 @@ def test_a_function_that_a_worker_cannot_make_is_its_error(pool):
         next(results)
 
 
+def test_a_worker_that_died_meanwhile_is_replaced():
+    """Nobody notices."""
+    with rs.Pool(2) as pool:
+        list(pool.imap(abs, range(4)))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        shows = readable([pool._seats[0].child.connection], 5)
+        got = list(pool.imap(abs, range(20)))
+
+    assert shows
+    assert got == list(range(20))
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_worker_that_dies_is_an_error_and_is_replaced(ordered):
     """The items it held raise WorkerDied, all others come."""
@@ -740,6 +769,7 @@ def test_nothing_is_left_of_a_killed_process(script, tmp_path):
 def test_a_copy_of_the_process_leaves_the_workers_alone():
     """One made by os.fork ends without ending the pool."""
     with rs.Pool(1) as pool:
+        before = pool.pids
         pid = os.fork()
         if pid == 0:
             # What the end of an interpreter does.
@@ -747,8 +777,10 @@ def test_a_copy_of_the_process_leaves_the_workers_alone():
             os._exit(0)
         os.waitpid(pid, 0)
         results = list(pool.imap(abs, [-1]))
+        after = pool.pids
 
     assert results == [1]
+    assert after == before
 
 
 INTERRUPTED = """
@@ -785,6 +817,48 @@ INTERRUPTED = """
         thread.join()
     print(got == list(range(100)), interrupts > 10, len(got), interrupts)
 """
+
+
+SHAKEN = """
+    import os, random, signal, threading, time
+    import resumable as rs
+
+    def interrupt():
+        while not done:
+            time.sleep(random.random() / 2000)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    done, got, interrupts = False, [], 0
+    with rs.Pool(2) as pool:
+        items = ((number, b"x" * 60_000) for number in range(10**9))
+        results = pool.imap(lambda item: item, iter(items.__next__, None))
+        started = time.monotonic()
+        thread = threading.Thread(target=interrupt)
+        while time.monotonic() < started + 3:
+            try:
+                if not thread.ident:
+                    thread.start()
+                got.append(next(results))
+            except KeyboardInterrupt:
+                interrupts += 1
+            except StopIteration:
+                print("ended", flush=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        done = True
+        thread.join()
+        got += [next(results) for _ in range(20)]
+    numbers = [number for number, text in got if len(text) == 60_000]
+    right = len(numbers) == len(got) and numbers == sorted(set(numbers))
+    print(right, interrupts > 100, len(got) > 100)
+"""
+
+
+def test_ctrl_c_at_any_moment_garbles_no_message(script):
+    """Whatever it interrupts, what follows comes, whole and in order."""
+    process = script(SHAKEN)
+    output, errors = process.communicate(timeout=30)
+
+    assert output == "True True True\n", output + errors
 
 
 def test_ctrl_c_loses_no_item(script):
