@@ -611,8 +611,10 @@ def test_a_worker_that_dies_is_an_error_and_is_replaced(ordered):
                 message = str(error)
             except StopIteration:
                 break
+        usable = list(pool.imap(abs, range(4)))
         after = pool.pids
 
+    assert usable == [0, 1, 2, 3]
     assert 1 <= errors <= 2
     assert len(got) == 30 - errors
     assert 5 not in got
