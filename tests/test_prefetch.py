@@ -71,6 +71,17 @@ def test_items_do_not_depend_on_the_number_of_workers(workers, size):
     assert len({item.tobytes() for item in [*got, other]}) == 8
 
 
+@pytest.mark.parametrize("method", START_METHODS)
+def test_both_start_methods_do_the_same(method):
+    """Items, shared arrays and results pass to fresh interpreters, too."""
+    big = rs.shared(np.arange(LARGE))
+    with rs.Pool(2, start_method=method) as pool:
+        got = list(pool.imap(lambda item: item * big, [big, np.ones(LARGE), 2]))
+
+    for one, item in zip(got, [big, 1, 2], strict=True):
+        np.testing.assert_array_equal(one, item * big)
+
+
 def test_items_without_a_seed_differ(pool):
     """From each other, and from one prefetch to the next."""
     items = [*pool.prefetch(batch, 4, (5,)), *pool.prefetch(batch, 4, (5,))]
