@@ -193,7 +193,7 @@ class Pool:
         if count:
             start_server(start_method)
             # The server may have been started long ago, in another folder.
-            setting = (sys.path, dict(os.environ), Path.cwd(), _lowest_level())
+            setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
             self._setting = pickle.dumps(setting)
         for _ in range(count):
             self._seats.append(self._start())
@@ -551,7 +551,12 @@ class Pool:
             error = RuntimeError(msg)
         else:
             if kind == "log":
-                _log_here(content[0])
+                plain: dict[str, Any] | None = None
+                # What somebody has attached to a record may not be made again here.
+                with contextlib.suppress(Exception):
+                    plain = pickle.loads(content[0])
+                if plain is not None:
+                    log_here(plain)
                 return None
             if kind == "value":
                 (value,) = content
@@ -616,19 +621,7 @@ def _abandon(seats: list[_Seat]) -> None:
             seat.child.leave()
 
 
-def _log_here(data: bytes) -> None:
-    """Hand a record that was sent to the logger of its name, as its level says."""
-    try:
-        record = logging.makeLogRecord(pickle.loads(data))
-    except Exception:
-        # What somebody has attached to it cannot be made again.
-        return
-    target = logging.getLogger(record.name)
-    if target.isEnabledFor(record.levelno):
-        target.handle(record)
-
-
-def _lowest_level() -> int:
+def lowest_level() -> int:
     """Lowest level that any logger here lets through; it is filtered here again."""
     loggers = logging.root.manager.loggerDict.values()
     levels = [item.level for item in loggers if isinstance(item, logging.Logger)]
@@ -691,6 +684,23 @@ class Line:
             self._endpoint.send(Letter([data], []))
 
 
+def plain_record(record: logging.LogRecord) -> dict[str, Any]:
+    """Return a log record as something to send, its arguments put into the text."""
+    plain = {**record.__dict__, "msg": record.getMessage(), "args": None}
+    if record.exc_info:
+        plain["exc_text"] = logging.Formatter().formatException(record.exc_info)
+        plain["exc_info"] = None
+    return plain
+
+
+def log_here(plain: dict[str, Any]) -> None:
+    """Hand a record that was sent to the logger of its name, as its level says."""
+    record = logging.makeLogRecord(plain)
+    target = logging.getLogger(record.name)
+    if target.isEnabledFor(record.levelno):
+        target.handle(record)
+
+
 class _LineHandler(logging.Handler):
     """Sends log records to the parent."""
 
@@ -699,13 +709,9 @@ class _LineHandler(logging.Handler):
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record, its arguments already put into the text."""
-        plain = {**record.__dict__, "msg": record.getMessage(), "args": None}
-        if record.exc_info:
-            plain["exc_text"] = logging.Formatter().formatException(record.exc_info)
-            plain["exc_info"] = None
+        """Send a record."""
         try:
-            self._line.log(plain)
+            self._line.log(plain_record(record))
         except (pickle.PicklingError, TypeError):
             self.handleError(record)
 
