@@ -89,6 +89,10 @@ def gadget():
         def log(self, name, level, text, *arguments):
             logging.getLogger(name).log(level, text, *arguments)
 
+        def log_odd(self, name):
+            logging.getLogger(name).warning("odd", extra={"odd": Odd("one", "two")})
+            return "logged"
+
         def log_error(self, name):
             try:
                 raise ValueError("inside")
@@ -331,6 +335,15 @@ def test_a_logger_that_is_open_here_is_open_in_workers(caplog):
         ask(pool, 0, "log", "lab.other", logging.INFO, "not told")
 
     assert [r.getMessage() for r in caplog.records] == ["told"]
+
+
+def test_a_log_record_that_cannot_be_made_again_is_no_answer(fast):
+    """It is dropped, and the answer after it is the answer."""
+    first = ask(fast, 0, "log_odd", "lab.odd")
+    second = ask(fast, 0, "add", 3)
+
+    assert (first.value, first.error) == ("logged", None)
+    assert second.value == 3
 
 
 def test_a_flood_of_log_records_keeps_nobody_waiting(fast):
