@@ -1,4 +1,4 @@
-"""The environment of the candidate that cannot live with today's numpy."""
+"""Environments of candidates that cannot live with what the others need."""
 
 from __future__ import annotations
 
@@ -7,15 +7,32 @@ import sys
 import venv
 from pathlib import Path
 
-REQUIREMENTS = ("pyUSID==0.0.12", "sidpy==0.12.3", "numpy<2", "h5py", "scipy")
+PYUSID = ("pyUSID==0.0.12", "sidpy==0.12.3", "numpy<2", "h5py", "scipy")
 """PyPI's pyUSID calls functions that numpy 2 removed."""
+
+REGPY = ("regpy==1.1.0",)
+"""regpy asks for packages that nothing else here needs."""
 
 
 def pyusid_python(cache: Path) -> Path:
-    """Return the Python of pyUSID's environment; make it on first use.
+    """Return the Python of pyUSID's environment; about 700 MB and a minute to make."""
+    return _python("pyusid", PYUSID, cache)
+
+
+def regpy_python(cache: Path) -> Path:
+    """Return the Python of regpy's environment."""
+    return _python("regpy", REGPY, cache)
+
+
+def _python(name: str, requirements: tuple[str, ...], cache: Path) -> Path:
+    """Return the Python of an environment; make it on first use.
 
     Parameters
     ----------
+    name : str
+        Of the environment.
+    requirements : tuple of str
+        What is installed there.
     cache : pathlib.Path
         Folder that keeps the environment between runs.
 
@@ -27,16 +44,15 @@ def pyusid_python(cache: Path) -> Path:
 
     Notes
     -----
-    An environment that was not finished is made anew. It is about 700 MB large and
-    takes a minute to make.
+    An environment that was not finished is made anew.
     """
     version = "{}.{}".format(*sys.version_info)
-    folder = cache.absolute() / f"pyusid-python{version}"
+    folder = cache.absolute() / f"{name}-python{version}"
     python = folder / "bin" / "python"
     finished = folder / "finished"
     if not finished.exists():
         venv.create(folder, clear=True, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
+        install = [str(python), "-m", "pip", "install", "--quiet", *requirements]
         subprocess.run(install, check=True, stdout=sys.stderr)
         finished.touch()
     return python

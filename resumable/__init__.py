@@ -20,6 +20,7 @@ from resumable.errors import (
     RunBusy,
     RunFileError,
     SourceError,
+    StaleLinearization,
     TargetError,
     UnitFailed,
     WorkerDied,
@@ -38,6 +39,11 @@ from resumable.verify import verify
 if TYPE_CHECKING:
     from resumable.engines.mpi import MPIEngine
 
+if TYPE_CHECKING:
+    from resumable.memory import shared
+    from resumable.operators import Operators
+    from resumable.pool import Pool
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -45,11 +51,13 @@ __all__ = [
     "IdentityError",
     "MPIEngine",
     "NotFinished",
+    "Operators",
     "Output",
     "OutputError",
     "ParameterError",
     "Plan",
     "PlanError",
+    "Pool",
     "Process",
     "Results",
     "ResumableError",
@@ -57,6 +65,7 @@ __all__ = [
     "RunBusy",
     "RunFileError",
     "SourceError",
+    "StaleLinearization",
     "TargetError",
     "UnitFailed",
     "WorkerDied",
@@ -65,15 +74,25 @@ __all__ = [
     "map",
     "open",
     "share",
+    "shared",
     "verify",
 ]
 
+# Imported when they are used: most runs do without.
+_LATER = {
+    "MPIEngine": "engines.mpi",
+    "Operators": "operators",
+    "Pool": "pool",
+    "shared": "memory",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Most users never need it.
-    if name == "MPIEngine":
-        from resumable.engines.mpi import MPIEngine
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    import importlib
 
-        return MPIEngine
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

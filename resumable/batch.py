@@ -42,11 +42,6 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-#: What libraries that bring their own threads look at when they are loaded.
-BLAS_VARIABLES = tuple(
-    f"{name}_NUM_THREADS"
-    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -397,8 +392,7 @@ class Worker:
             raise DeclarationError(msg)
         if own_process:
             # For libraries that are loaded later, inside a computation.
-            for name in BLAS_VARIABLES:
-                os.environ[name] = "1"
+            machine.limit_threads_of_what_is_loaded_later()
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()

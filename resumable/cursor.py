@@ -20,6 +20,12 @@ def new_pulse() -> memoryview:
     return memoryview(bytearray(PULSE_BYTES)).cast("q")
 
 
+def generator_of(seed: int, number: int) -> np.random.Generator:
+    """Return the generator of one position, or of one call, of a seed."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(number,))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
 class Cursor:
     """Where in its batch a worker is; the Process looks its position up here.
 
@@ -59,8 +65,7 @@ class Cursor:
                     "generator per position, from self.seed and self.position"
                 )
                 raise AttributeError(msg)
-            sequence = np.random.SeedSequence(seed, spawn_key=(flat,))
-            self.rng = np.random.Generator(np.random.PCG64(sequence))
+            self.rng = generator_of(seed, flat)
             self.rng_row = row
         return self.rng
 

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import numpy as np
 
-from resumable import disk
-from resumable.batch import BLAS_VARIABLES, Job, Report, Worker, one_blas_thread
+from resumable import disk, machine
+from resumable.batch import Job, Report, Worker, one_blas_thread
 from resumable.errors import TargetError
 from resumable.pool import plain_record, portable
 from resumable.reader import Reader, Supply
@@ -184,7 +184,7 @@ class _Stay:
         if lodger:
             self._level = logging.root.level
             logging.root.setLevel(level)
-            for name in BLAS_VARIABLES:
+            for name in machine.BLAS_VARIABLES:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
