@@ -23,7 +23,7 @@ from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.identity import normalised_source, source_text, text_digest
-from resumable.output import by_name, fitted, placer
+from resumable.output import block_rows, by_name, placer
 from resumable.reader import Reader, Supply
 from resumable.runfile import Failure
 from resumable.source import SourceRef
@@ -220,10 +220,7 @@ class Computer:
         value = self.process.block_computation(rows, **inputs)
         named = by_name(value, self.outputs)
         return {
-            name: np.ascontiguousarray(
-                fitted(name, named[name], output.dtype, (len(rows), *output.shape)),
-                output.dtype,
-            )
+            name: block_rows(name, named[name], output, len(rows))
             for name, output in self.outputs.items()
         }
 
@@ -302,7 +299,7 @@ class UnitLoop:
             self.exceptions.append((reached, error))
             self.failed[reached] = True
             for name, output in self._outputs.items():
-                self.values[name][reached] = output.fill
+                self.values[name][reached] = output.filled(1)[0]
             if stop_on_error:
                 return reached
             first = reached + 1

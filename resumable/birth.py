@@ -20,14 +20,13 @@ import numpy as np
 from resumable import disk
 from resumable.errors import DeclarationError, SourceError, TargetError
 from resumable.header import (
-    FAILURE_ROWS,
     HEADER_LIMIT,
-    LOG_ROWS,
-    SESSION_ROWS,
     Header,
     structure_digest,
+    table_rows,
 )
 from resumable.positions import WINDOW, runs
+from resumable.ragged import RaggedRows, copied_rows
 from resumable.runfile import RunFile
 from resumable.shield import new_hdf5
 from resumable.source import check_storage, understood
@@ -47,6 +46,8 @@ _USID_ANCILLARIES = ("Position_Indices", "Position_Values")
 _USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
 #: Index coordinates are written for map axes up to this length.
 _LONGEST_INDEX = 1 << 20
+#: Rows begin at pages.
+ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
 #: Larger ancillary datasets of a USID source are not copied.
@@ -109,7 +110,7 @@ def give_birth(
         with disk.opened(temporary, os.O_RDWR) as fd:
             reserve(fd, header, requested)
             if ancestor is not None:
-                _inherit(fd, header, ancestor)
+                _inherit(fd, path, header, ancestor)
             disk.write_at(fd, header.to_bytes(), 0)
             os.fsync(fd)
         if not disk.link_new(temporary, path):
@@ -126,17 +127,25 @@ def give_birth(
     return RunFile(path)
 
 
-def _inherit(fd: int, header: Header, ancestor: RunFile) -> None:
+def _inherit(fd: int, path: Path, header: Header, ancestor: RunFile) -> None:
     """Copy status, rows and failures of a shorter run: the first positions of ours."""
     names = ["completed_positions", "failed_positions", "failures"]
-    names += [n for n, o in header.outputs.items() if o.per == "position"]
-    with disk.opened(ancestor.path, os.O_RDONLY) as old:
-        for name in names:
-            start, length = ancestor.header.extents()[name]
-            for begin in range(0, length, _RESERVE_STEP):
-                size = min(_RESERVE_STEP, length - begin)
-                part = disk.read_at(old, size, start + begin)
-                disk.write_at(fd, part, header.offsets[name] + begin)
+    for name, output in header.outputs.items():
+        if output.ragged:
+            place = header.offsets[name]
+            for entries in copied_rows(RaggedRows(ancestor, name), path):
+                disk.write_at(fd, entries.view(np.uint8), place)
+                place += entries.nbytes
+        elif output.per == "position":
+            names.append(name)
+    for name in names:
+        # Of a packed ancestor, too, whose rows have no place of their own.
+        rows = ancestor.array(name)
+        row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        step = max(1, _RESERVE_STEP // row_bytes)
+        for start in range(0, len(rows), step):
+            part = np.ascontiguousarray(rows[start : start + step])
+            disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 
 def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
@@ -173,9 +182,10 @@ def reserve(fd: int, header: Header, requested: PositionSet) -> None:
         if output.per == "run":
             disk.reserve(fd, offset, length)
             continue
-        for start, stop in _steps(requested, max(1, _RESERVE_STEP // output.row_bytes)):
-            first = start * output.row_bytes
-            last = min(stop * output.row_bytes, length)
+        place_bytes = output.stored.row_bytes
+        for start, stop in _steps(requested, max(1, _RESERVE_STEP // place_bytes)):
+            first = start * place_bytes
+            last = min(stop * place_bytes, length)
             disk.reserve(fd, offset + first, last - first)
 
 
@@ -199,11 +209,7 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         map_shape=shape,
         outputs=dict(birth.outputs),
         offsets={},
-        rows={
-            "failures": min(size, FAILURE_ROWS),
-            "sessions": SESSION_ROWS,
-            "log_lines": LOG_ROWS,
-        },
+        rows=table_rows(size),
         file_bytes=0,
         structure="0" * 64,
         user_block=0,
@@ -231,22 +237,22 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
     with new_hdf5(
         path,
         userblock_size=user_block,
-        alignment_threshold=1 << 16,
-        alignment_interval=4096,
+        **ALIGNMENT,
     ) as file:
         group = file.create_group(header.group)
         for name, output in birth.outputs.items():
             lead = shape if output.per == "position" else ()
-            made = _create(
-                group, name, (*lead, *output.shape), output.dtype, output.fill
+            stored = output.stored
+            made = create(
+                group, name, (*lead, *stored.shape), stored.dtype, stored.fill
             )
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())
-        _create(group, "completed_positions", (size,), np.dtype("u1"))
-        _create(group, "failed_positions", (size,), np.dtype("u1"))
+        create(group, "completed_positions", (size,), np.dtype("u1"))
+        create(group, "failed_positions", (size,), np.dtype("u1"))
         for name, dtype in header.tables.items():
-            _create(group, name, (header.rows[name],), dtype)
-        _create(group, "finished", (1,), np.dtype("u1"))
+            create(group, name, (header.rows[name],), dtype)
+        create(group, "finished", (1,), np.dtype("u1"))
         _describe(group, birth, reader, path.parent)
     with h5py.File(path, "r") as file:
         group = file[header.group]
@@ -256,10 +262,10 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
             header, offsets=offsets, file_bytes=os.fstat(fd).st_size
         )
         header.check_extents(path)
-        return dataclasses.replace(header, structure=structure_digest(fd, header))
+        return dataclasses.replace(header, structure=structure_digest(fd, header, path))
 
 
-def _create(
+def create(
     group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
 ) -> h5py.Dataset:
     """Make a contiguous dataset whose place in the file is fixed at once."""
@@ -267,7 +273,10 @@ def _create(
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    if fill is not None and np.dtype(dtype).names is None:
+    # The same results are the same bytes.
+    properties.set_obj_track_times(False)
+    # Of a text h5py would store where it lies in memory, and not what it says.
+    if fill is not None and np.dtype(dtype).kind not in "SV":
         properties.set_fill_value(np.asarray(fill, dtype))
     # The low-level call: the other one forgets the properties of a single value.
     made = h5py.h5d.create(
@@ -341,8 +350,15 @@ def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) 
         if output.labels:
             labels = np.array([text.encode() for text in output.labels])
             group.create_dataset(_free_name(group, f"{name}_labels"), data=labels)
-            dataset.dims[dataset.ndim - 1].label = "labels"
-    signal = group[maps[0]]
+            if not output.ragged:
+                dataset.dims[dataset.ndim - 1].label = "labels"
+    plain = [name for name in maps if not outputs[name].ragged]
+    if not plain:
+        # What viewers plot is made of it when it is packed.
+        group.attrs["NX_class"] = _text("NXentry")
+        group.attrs["default"] = _text(maps[0])
+        return
+    maps, signal = plain, group[plain[0]]
     group.attrs["NX_class"] = _text("NXdata")
     group.attrs["signal"] = _text(maps[0])
     if maps[1:]:
@@ -395,7 +411,7 @@ def _add_usid(
     for name, ancillary in positions.items():
         ancillary.file.copy(ancillary, group, name)
     for name, output in outputs.items():
-        simple = output.dtype.names is None and output.dtype.kind in "iufc"
+        simple = output.stored.dtype.names is None and output.dtype.kind in "iufc"
         if output.per != "position" or len(output.shape) != 1 or not simple:
             continue
         labels = np.array([name.encode()])

@@ -104,10 +104,10 @@ class Shelf:
         return run.path.stem != self.stem
 
     def leftovers(self) -> list[Path]:
-        """Return what a killed birth or copy of this identity has left."""
+        """Return what a killed birth, copy or packing of this identity has left."""
         return [
             path
-            for kind in ("birth", "part")
+            for kind in ("birth", "part", "pack")
             for path in self.folder.glob(f".{glob.escape(self.stem)}*.{kind}")
         ]
 
@@ -215,10 +215,16 @@ class Claim:
         return {}
 
 
+def shelf_of(run: RunFile) -> Shelf:
+    """Return the shelf on which a run lies."""
+    identity = run.header.identity
+    stem = re.sub(r"_\d{3,}$", "", run.path.stem)
+    return Shelf(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
+
+
 def busy(run: RunFile) -> dict[str, Any]:
     """Who computes a run at this moment: ``host``, ``pid``, ``since``; or empty."""
-    stem = re.sub(r"_\d{3,}$", "", run.path.stem)
-    lock_file = disk.LockFile(run.path.with_name(f"{stem}.claim"))
+    lock_file = disk.LockFile(Claim(shelf_of(run)).claim_path)
     if not lock_file.path.exists():
         return {}
     # Opened for reading only: looking must not make or change a file.

@@ -14,6 +14,8 @@ from resumable import __version__, report
 from resumable.catalogue import busy
 from resumable.classes import find_class
 from resumable.errors import ResumableError
+from resumable.heap import remove_heaps
+from resumable.journal import mend
 from resumable.process import Process
 from resumable.program import (
     EPILOG,
@@ -25,8 +27,10 @@ from resumable.program import (
     show_warning,
     source_options,
 )
+from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.text import Plain, shown
+from resumable.units import format_bytes
 from resumable.verify import verify as verify_run
 
 
@@ -183,7 +187,42 @@ def remove(run_file: str, *, yes: bool) -> None:
             question = f"Delete {shown(found.path)} and all results in it?"
             click.confirm(question, abort=True)
         found.path.unlink()
+        remove_heaps(found.path)
     click.echo(f"deleted {shown(found.path)}")
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--compression", default="gzip", help="gzip, lzf, zstd, lz4 or none.")
+def pack(run_file: str, compression: str) -> None:
+    """Compress a finished run file; nothing else about it changes."""
+    path = Path(run_file)
+    with errors_shown():
+        before = path.stat().st_size
+        Results(path).pack(None if compression == "none" else compression)
+    sizes = [format_bytes(size) for size in (before, path.stat().st_size)]
+    click.echo(f"{shown(path)}: {sizes[0]} before, {sizes[1]} now")
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("where", metavar="FILE::GROUP")
+@click.option("--overwrite", is_flag=True, help="Replace what was published before.")
+@click.option("--compression", help="gzip, lzf, zstd or lz4; default none.")
+def publish(run_file: str, where: str, **given: Any) -> None:
+    """Copy finished results into an HDF5 file that exists."""
+    with errors_shown():
+        Results(run_file).publish(where, **given)
+    click.echo(f"{shown(run_file)}: published as {shown(where)}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def repair(file: str) -> None:
+    """Mend a file that results were published into when that was killed."""
+    with errors_shown():
+        done = mend(file)
+    click.echo(f"{shown(file)}: {done}")
 
 
 @main.command()

@@ -13,6 +13,7 @@ from resumable.batch import describe
 from resumable.plan import fit_memory
 from resumable.positions import PositionSet
 from resumable.progress import progress_bar
+from resumable.ragged import RaggedRows
 from resumable.trial import opened, recompute
 from resumable.verdict import Check, listed
 
@@ -110,11 +111,13 @@ def _compare(
     both = done & ~again.failed
     bits, wrong = np.zeros(len(flat), bool), np.zeros(len(flat), bool)
     for name, values in again.values.items():
-        rows = run.array(name).reshape(run.size, *values.shape[1:])[flat]
-        unlike = other_bytes(rows, values)
-        bits |= unlike
-        if hasattr(process, "block_computation"):
-            unlike = _beyond(rows, values, process.rtol)
+        rtol = process.rtol if hasattr(process, "block_computation") else None
+        if run.header.outputs[name].ragged:
+            parts = RaggedRows(run, name).read(flat)
+            unlike, unlike_bits = _unlike_ragged(parts, values, rtol)
+        else:
+            unlike, unlike_bits = _unlike(run.rows(name, flat), values, rtol)
+        bits |= unlike_bits
         wrong |= unlike
         if (both & unlike).any():
             tally.other.setdefault(name, []).extend(flat[both & unlike].tolist())
@@ -148,6 +151,26 @@ def _judged(run: RunFile, tally: _Tally, settled: int, process: Any) -> Check:
         names = ", ".join(summaries)
         lines.append(f"finish() is not run again: {names} not compared")
     return Check("rows", not wrong, "\n".join(lines))
+
+
+def _unlike(rows: Array, values: Array, rtol: float | None) -> tuple[Array, Array]:
+    """Return which rows differ, by more than is allowed and in any bit."""
+    bits = other_bytes(rows, values)
+    return (bits if rtol is None else _beyond(rows, values, rtol)), bits
+
+
+def _unlike_ragged(
+    rows: list[Array], values: Array, rtol: float | None
+) -> tuple[Array, Array]:
+    """Return at which positions any of the rows differ, or their number does."""
+    unlike, bits = np.ones(len(rows), bool), np.ones(len(rows), bool)
+    none = np.zeros(0, bool)
+    for index, (some, again) in enumerate(zip(rows, values, strict=True)):
+        if len(some) != len(again):
+            continue
+        wrong, other = _unlike(some, again, rtol) if len(some) else (none, none)
+        unlike[index], bits[index] = wrong.any(), other.any()
+    return unlike, bits
 
 
 def other_bytes(rows: Array, values: Array) -> Array:

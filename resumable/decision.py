@@ -120,7 +120,7 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
         quantum=geometry.quantum,
         read_amplification=amplification,
         output_bytes=sum(
-            o.row_bytes * (geometry.size if o.per == "position" else 1)
+            o.stored.row_bytes * (geometry.size if o.per == "position" else 1)
             for o in recipe.outputs.values()
         ),
         checkpoint_s=float(options.checkpoint),

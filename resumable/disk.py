@@ -20,7 +20,7 @@ from resumable import forks
 from resumable.errors import RunBusy, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 fcntl: Any
 try:
@@ -131,6 +131,13 @@ def link_new(temporary: Path, path: Path) -> bool:
     return True
 
 
+def replace(temporary: Path, path: Path) -> None:
+    """Put a finished temporary file, which is durable, in the place of another."""
+    # Through pathlib this could not be told from a plain rename by a test of kills.
+    os.replace(temporary, path)  # noqa: PTH105
+    sync_folder(path.parent)
+
+
 def try_lock(fd: int, *, exclusive: bool) -> bool:
     """Take a lock on an open file at once, or say that somebody holds it.
 
@@ -179,6 +186,16 @@ def type_of_mount(table: str, path: Path) -> str:
     return found
 
 
+def wait_until(condition: Callable[[], bool], patience: float) -> bool:
+    """Ask again and again, for `patience` seconds; return whether it became true."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 class LockFile:
     """A small file that exists to be locked, gone when nobody needs it.
 
@@ -197,12 +214,7 @@ class LockFile:
 
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while not self._try(exclusive):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        return True
+        return wait_until(lambda: self._try(exclusive), patience)
 
     def _try(self, exclusive: bool) -> bool:
         if self._fd is not None:
@@ -322,6 +334,8 @@ class OpenFile:
     ----------
     path : Path
         Of an existing file.
+    exclusive : bool
+        Nobody else of ours writes to it.
 
     Raises
     ------
@@ -329,11 +343,11 @@ class OpenFile:
         Another program has it open for writing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self._path = path
         self._fd = open_regular(path, os.O_RDWR)
         self._place = _place(self._fd)
-        if not try_lock(self._fd, exclusive=False):
+        if not try_lock(self._fd, exclusive=exclusive):
             self.close()
             msg = f"{path} is open for writing in another program; close it there first"
             raise RunBusy(msg)
@@ -354,6 +368,10 @@ class OpenFile:
     def read_at(self, size: int, offset: int) -> bytes:
         """Read `size` bytes at `offset`; shorter only at the end of the file."""
         return read_at(self._fd, size, offset)
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._fd).st_size
 
     def sync(self) -> None:
         """Return when everything written has reached the disk.

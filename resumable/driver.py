@@ -14,16 +14,22 @@ from resumable.decision import for_run, make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
 from resumable.events import Finished
 from resumable.explain import explain
+from resumable.header import FORMAT
+from resumable.heap import heaps_of
+from resumable.packing import pack_claimed, remove_spare_heaps, unpack_claimed
 from resumable.positions import name_of_position
+from resumable.ragged import RaggedRows
 from resumable.results import Results
+from resumable.runfile import RunFile
 from resumable.session import Session
 from resumable.sharing import frozen
 from resumable.text import shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from resumable.events import Listener
     from resumable.recipe import Options, Recipe
-    from resumable.runfile import RunFile
     from resumable.stop import StopRequest
 
 logger = logging.getLogger("resumable")
@@ -81,23 +87,67 @@ def _computed(
         logger.info("%s", plan)
         if run is None:
             _tell_of_left_runs(recipe)
+        if run is not None and recipe.full_length(run):
+            run = _writable(run)
         session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
-        return session.run_to_end()
+        results = session.run_to_end()
+        try:
+            _pack(recipe, results.path)
+        except (RunBusy, TargetError) as error:
+            warnings.warn(
+                f"{results.path.name} is complete, but not packed: {error}. Run again, "
+                "or 'resumable pack'",
+                ResumableWarning,
+                stacklevel=_users_level(),
+            )
+        return results
+
+
+def _writable(run: RunFile) -> RunFile:
+    """Return a run that can be gone on with: unpacked, and with all rows there.
+
+    Raises
+    ------
+    RunFileError
+        Rows of a ragged output are missing. Were more written behind them, they could
+        not be told any more.
+    """
+    if run.header.packed is not None:
+        return unpack_claimed(run)
+    for name in run.header.ragged:
+        RaggedRows(run, name).check()
+    return run
+
+
+def _pack(recipe: Recipe, path: Path) -> None:
+    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    run = RunFile(path)
+    if _to_pack(recipe, run):
+        pack_claimed(run, recipe.packing)
+
+
+def _to_pack(recipe: Recipe, run: RunFile) -> bool:
+    header = run.header
+    ready = run.finished and header.packed is None and header.format == FORMAT
+    return ready and bool(recipe.packing)
 
 
 def _tidy(recipe: Recipe, run: RunFile) -> None:
-    """Remove what a session that was killed at its very end has left.
+    """Do what a session that was killed at its very end has left to do.
 
     After a power cut any of it can be there without the rest.
     """
     claim, shelf = Claim(recipe.shelf), recipe.shelf
     copies = shelf.copies() if run.finished else []
     locks = [p for p in (claim.claim_path, claim.writers_path) if p.exists()]
-    if locks or copies or shelf.leftovers():
+    heaps = run.header.packed is not None and heaps_of(run.path)
+    if locks or copies or _to_pack(recipe, run) or heaps or shelf.leftovers():
         # Somebody computes, or the folder is not ours to write: left alone.
         with contextlib.suppress(RunBusy, TargetError), claim.held():
             for path in copies:
                 path.unlink(missing_ok=True)
+            _pack(recipe, run.path)
+            remove_spare_heaps(RunFile(run.path))
 
 
 def _tell_of_left_runs(recipe: Recipe) -> None:

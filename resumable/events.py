@@ -59,8 +59,11 @@ class BatchDone:
         """Flat positions, int64, ascending, of those that were handed out."""
         return self.batch.positions()
 
-    def __getitem__(self, name: str) -> Array:
-        """Values of an output, one row per position; what has failed holds the fill."""
+    def __getitem__(self, name: str) -> Any:
+        """Values of an output, one row per position; what has failed holds the fill.
+
+        Of a ragged output a list with the rows of each position.
+        """
         return self.results.rows(name, self.positions)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import FILTERS
 from resumable.disk import read_at
 from resumable.errors import RunFileError
 from resumable.identity import (
@@ -41,6 +42,9 @@ _MOST_AXES = 32
 ADVICE = "it is left as it is; use override=True to compute into a new file"
 _DIGEST_LENGTH = 64
 
+#: Table of where the chunks of a packed file lie. No output can have its name.
+CHUNKS = "packed-chunks"
+CHUNKS_DTYPE = np.dtype([("offset", "<i8"), ("bytes", "<i8")])
 #: Rows of the table of failures; further failures are only counted.
 FAILURE_ROWS = 1000
 FAILURE_DTYPE = np.dtype(
@@ -91,6 +95,12 @@ _TABLES = {
 }
 
 
+def table_rows(size: int) -> dict[str, int]:
+    """Return how many rows the tables of a run of `size` positions have at birth."""
+    failures = min(size, FAILURE_ROWS)
+    return {"failures": failures, "sessions": SESSION_ROWS, "log_lines": LOG_ROWS}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Header:
     """What the user block of a run file says. Everything else is found by it."""
@@ -117,6 +127,8 @@ class Header:
     """Bytes before the HDF5 file proper: a power of two, 512 or more."""
     source: dict[str, Any]
     """Where the source was, its length and contents at birth, for people."""
+    packed: dict[str, str | None] | None = None
+    """Of a packed file: how the rows of each output are compressed. Else None."""
     format: int = FORMAT
     """Version of the format."""
 
@@ -130,8 +142,26 @@ class Header:
         """Number of positions."""
         return math.prod(self.map_shape)
 
+    @property
+    def ragged(self) -> list[str]:
+        """Names of the ragged outputs."""
+        return [name for name, output in self.outputs.items() if output.ragged]
+
+    def parts(self, name: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of the datasets of a packed ragged output."""
+        output, total, number = self.outputs[name], self.rows[name], np.dtype("<i8")
+        return {
+            "values": ((total, *output.shape), output.dtype),
+            "count": (self.map_shape, number),
+            "index": ((total,), number),
+        }
+
     def extents(self) -> dict[str, tuple[int, int]]:
-        """Offset and length in bytes of everything that changes after birth."""
+        """Offset and length in bytes of everything that has a fixed place.
+
+        In a plain file that is what changes after birth. In a packed one nothing
+        changes; rows are in chunks, and the table ``packed-chunks`` says where.
+        """
         lengths = {
             "completed_positions": self.size,
             "failed_positions": self.size,
@@ -140,8 +170,11 @@ class Header:
         for name, dtype in self.tables.items():
             lengths[name] = self.rows[name] * dtype.itemsize
         for name, output in self.outputs.items():
-            count = self.size if output.per == "position" else 1
-            lengths[name] = count * output.row_bytes
+            if self.packed is None or output.per == "run":
+                count = self.size if output.per == "position" else 1
+                lengths[name] = count * output.stored.row_bytes
+        if self.packed is not None:
+            lengths[CHUNKS] = self.rows[CHUNKS] * CHUNKS_DTYPE.itemsize
         return {name: (self.offsets[name], length) for name, length in lengths.items()}
 
     def to_bytes(self) -> bytes:
@@ -161,6 +194,7 @@ class Header:
             "structure": self.structure,
             "user_block": self.user_block,
             "source": self.source,
+            **({} if self.packed is None else {"packed": self.packed}),
         }
         body = canonical(plain).encode()
         return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
@@ -213,9 +247,11 @@ class Header:
                 structure=plain["structure"],
                 user_block=plain["user_block"],
                 source=plain["source"],
+                packed=plain.get("packed") if plain["format"] > 1 else None,
                 format=plain["format"],
             )
             header._check_document()
+            header._check_packed()
             header.check_extents(path)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             reason = _brief(error)
@@ -261,6 +297,26 @@ class Header:
             axes_of_output = len(self.map_shape) + len(output.shape)
             _hold(axes_of_output <= _MOST_AXES, f"it has {axes_of_output} axes")
 
+    def _check_packed(self) -> None:
+        """Refuse what no packed file says.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+        """
+        if self.packed is None:
+            return
+        rows = [name for name, o in self.outputs.items() if o.per == "position"]
+        if sorted(self.packed) != sorted(rows):
+            msg = "the outputs are not those that were packed"
+            raise ValueError(msg)
+        for name in (CHUNKS, *self.ragged):
+            _whole(self.rows[name])
+        for method in self.packed.values():
+            if method is not None and method not in FILTERS:
+                msg = f"an unknown compression {method!r:.40}"
+                raise ValueError(msg)
+
     def check_extents(self, path: Path) -> None:
         """Refuse parts that overlap, or lie outside of the file or in the header.
 
@@ -268,17 +324,11 @@ class Header:
         ------
         RunFileError
         """
-        previous, changing = self.user_block, 0
-        for offset, length in sorted(self.extents().values()):
-            if offset < previous or offset + length > self.file_bytes:
-                msg = (
-                    f"{path} is damaged, its parts overlap or lie outside of it: "
-                    f"{ADVICE}"
-                )
-                raise RunFileError(msg)
-            previous = offset + length
-            changing += length
-        rest = self.file_bytes - self.user_block - changing
+        extents = sorted(self.extents().values())
+        _check_apart(extents, self, path)
+        if self.packed is not None:
+            return  # how much of it are chunks, their table says
+        rest = self.file_bytes - self.user_block - sum(n for _, n in extents)
         if rest > STRUCTURE_LIMIT:
             msg = (
                 f"{path} has {rest:,} bytes that are no results, more than "
@@ -357,6 +407,15 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error!s:.200}"
 
 
+def _check_apart(extents: list[tuple[int, int]], header: Header, path: Path) -> None:
+    previous = header.user_block
+    for offset, length in extents:
+        if offset < previous or length < 0 or offset + length > header.file_bytes:
+            msg = f"{path} is damaged, its parts overlap or lie outside of it: {ADVICE}"
+            raise RunFileError(msg)
+        previous = offset + length
+
+
 def _output_to_json(output: Output) -> dict[str, Any]:
     fill = np.asarray(output.fill, output.dtype)
     return {
@@ -372,6 +431,8 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
     _shape(plain["shape"])
     _text(plain["units"] or "")
     dtype = decode_dtype(plain["dtype"])
+    ragged = plain.get("ragged", False)
+    _hold(type(ragged) is bool, "ragged is neither true nor false")
     _hold(2 * dtype.itemsize == len(plain["fill"]), "the fill value has another size")
     fill = np.frombuffer(bytes.fromhex(plain["fill"]), dtype)[0]
     return Output(
@@ -379,20 +440,40 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
         dtype,
         units=plain["units"],
         labels=plain["labels"],
-        fill=fill,
+        fill=None if ragged else fill,
         per=plain["per"],
+        ragged=ragged,
     )
 
 
-def structure_digest(fd: int, header: Header) -> str:
-    """sha256 of all bytes behind the user block that never change."""
+def structure_digest(fd: int, header: Header, path: Path) -> str:
+    """sha256 of all bytes behind the user block that never change, chunks left out.
+
+    Raises
+    ------
+    RunFileError
+        The chunks of a packed file overlap or lie outside of it.
+    """
     result = hashlib.sha256()
     position = header.user_block
-    for offset, length in sorted(header.extents().values()):
+    for offset, length in _not_digested(fd, header, path):
         _digest_range(fd, position, offset, result)
         position = offset + length
     _digest_range(fd, position, header.file_bytes, result)
     return result.hexdigest()
+
+
+def _not_digested(fd: int, header: Header, path: Path) -> list[tuple[int, int]]:
+    """Return what can change, or of a packed file its chunks: these have checksums."""
+    extents = sorted(header.extents().values())
+    if header.packed is None:
+        return extents
+    offset, length = header.extents()[CHUNKS]
+    table = np.frombuffer(read_at(fd, length, offset), CHUNKS_DTYPE)
+    chunks: list[tuple[int, int]] = table.tolist()
+    # Sorted together, so that no chunk lies over the status or the tables either.
+    _check_apart(sorted([*chunks, *extents]), header, path)
+    return sorted(chunks)
 
 
 def _digest_range(fd: int, start: int, stop: int, result: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import problem
 from resumable.errors import DeclarationError, OutputError, near_miss
 from resumable.identity import encode_dtype, leaves
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Where the rows of a position lie that has any number of them: number of the heap,
+#: first byte in it, how many. It is what a run file holds of a ragged output.
+ENTRY_DTYPE = np.dtype([("heap", "<u8"), ("offset", "<i8"), ("count", "<i8")])
 
 #: Datasets every results group has; an output cannot take their names.
 RESERVED_NAMES = frozenset(
@@ -57,12 +62,19 @@ class Output:
         complex numbers, 0, False or empty for the rest.
     per : {"position", "run"}
         ``"run"`` for a summary that ``finish`` returns once.
+    compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+        Pack the run file when the run is complete, and so compress these rows
+        (``"zstd"`` and ``"lz4"`` need hdf5plugin). Not part of the identity.
+    ragged : bool
+        A position has any number of rows, 0 included, and `shape` is that of one
+        row: the computation returns an array ``(n, *shape)``, or a list of rows.
 
     Raises
     ------
     DeclarationError
         A shape that is not exact, a dtype of variable size, labels that do not
-        fit the shape.
+        fit the shape, a compression that does not exist or is not installed, a
+        ragged output per run or with a fill value.
 
     Examples
     --------
@@ -82,6 +94,10 @@ class Output:
     """Value of failed and pending positions."""
     per: str
     """``"position"`` or ``"run"``."""
+    compression: str | None
+    """How rows are compressed in the end, or None."""
+    ragged: bool
+    """A position has any number of rows."""
 
     def __init__(
         self,
@@ -92,6 +108,8 @@ class Output:
         labels: Sequence[str] | None = None,
         fill: Any = None,
         per: str = "position",
+        compression: str | None = None,
+        ragged: bool = False,
     ) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
@@ -105,27 +123,74 @@ class Output:
             msg = f"per must be 'position' or 'run', not {per!r}"
             raise DeclarationError(msg)
         put("per", per)
+        if compression is not None and per == "run":
+            msg = "only outputs per position are compressed; leave compression out"
+            raise DeclarationError(msg)
+        wrong = problem(compression)
+        if wrong:
+            raise DeclarationError(wrong)
+        put("compression", compression)
+        if ragged and (per == "run" or fill is not None):
+            what = "per='run'" if per == "run" else "a fill value"
+            msg = (
+                f"a ragged output cannot have {what}: it is per position, and a "
+                "position that failed has no rows; leave it out"
+            )
+            raise DeclarationError(msg)
+        put("ragged", bool(ragged))
+
+    @property
+    def stored(self) -> Output:
+        """What a run file has a place for at every position: the value, or its entry.
+
+        Rows of a ragged output lie in heaps; an entry says where.
+        """
+        return Output((), ENTRY_DTYPE) if self.ragged else self
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one value."""
+        """Bytes of one value; of a ragged output, of one row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def identity(self) -> dict[str, Any]:
         """Return the part of it that makes a run another run, as plain JSON."""
-        return {
+        plain = {
             "dtype": encode_dtype(self.dtype),
             "per": self.per,
             "shape": list(self.shape),
         }
+        return {**plain, "ragged": True} if self.ragged else plain
 
     def empty(self, rows: int) -> Array:
-        """Return an array for `rows` values, not initialised."""
+        """Return an array for `rows` values, not initialised.
+
+        Of a ragged output an array of objects: the rows of each position.
+        """
+        if self.ragged:
+            return np.empty(rows, object)
         return np.empty((rows, *self.shape), self.dtype)
 
+    def joined(self, parts: Sequence[Array] | Array) -> Array:
+        """Return rows of this output, an array each, one after the other."""
+        rows = np.empty((sum(map(len, parts)), *self.shape), self.dtype)
+        # Into an array of the very dtype: numpy's own choice would have the machine's
+        # byte order, and no padding.
+        return np.concatenate(parts, out=rows) if len(parts) else rows
+
     def filled(self, rows: int) -> Array:
-        """Return an array of `rows` fill values."""
+        """Return an array of `rows` fill values; of a ragged output, of no rows."""
+        if self.ragged:
+            none = np.empty((0, *self.shape), self.dtype)
+            return gathered([none] * rows)
         return np.full((rows, *self.shape), self.fill, self.dtype)
+
+
+def gathered(parts: Sequence[Array]) -> Array:
+    """Return the rows of positions, an array each, as an array of objects."""
+    found = np.empty(len(parts), object)
+    for index, part in enumerate(parts):
+        found[index] = part
+    return found
 
 
 def _exact_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -267,6 +332,8 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
 def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     """Return `value` as an array of this shape that dtype can hold.
 
+    A length in `shape` may be None: any.
+
     Raises
     ------
     OutputError
@@ -277,10 +344,14 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     except (TypeError, ValueError, OverflowError) as error:
         msg = f"output {name!r}: {_brief(value)} cannot be stored as {dtype} ({error})"
         raise OutputError(msg) from error
-    if array.shape != tuple(shape):
+    if array.ndim != len(shape) or any(
+        n not in (None, m) for n, m in zip(shape, array.shape, strict=True)
+    ):
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
         msg = (
-            f"output {name!r} is declared with shape {tuple(shape)}, but the "
-            f"computation returned shape {array.shape}"
+            f"output {name!r} is declared with shape "
+            f"({wanted}{',' * (len(shape) == 1)}), but the computation returned "
+            f"shape {array.shape}"
         )
         raise OutputError(msg)
     if not _same_kind(array.dtype, dtype):
@@ -291,6 +362,52 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
         )
         raise OutputError(msg)
     return array
+
+
+def ragged_rows(name: str, value: Any, output: Output) -> Array:
+    """Return the rows of one position as an array of their own, ``(n, *shape)``.
+
+    Raises
+    ------
+    OutputError
+        It is no array or list of rows, or the rows are not what was declared.
+    """
+    if value is None or np.isscalar(value):
+        shape = ", ".join(map(str, ("n", *output.shape)))
+        msg = (
+            f"output {name!r} is ragged, but the computation returned {_brief(value)}; "
+            f"return an array of shape ({shape}{',' * (not output.shape)}), or a list "
+            "of rows, which may be empty"
+        )
+        raise OutputError(msg)
+    if isinstance(value, (list, tuple)) and not value:
+        return np.empty((0, *output.shape), output.dtype)
+    rows = fitted(name, value, output.dtype, (None, *output.shape))
+    # A copy: the computation may use the same array for the next position.
+    return np.array(rows, output.dtype, order="C")
+
+
+def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
+    """Return what a block computation gave for `count` positions, checked.
+
+    Raises
+    ------
+    OutputError
+        It is not what was declared.
+    """
+    if not output.ragged:
+        rows = fitted(name, value, output.dtype, (count, *output.shape))
+        return np.ascontiguousarray(rows, output.dtype)
+    objects = isinstance(value, np.ndarray) and value.dtype.kind == "O"
+    if not (objects or isinstance(value, (list, tuple))) or len(value) != count:
+        found = f"{len(value)} items" if hasattr(value, "__len__") else _brief(value)
+        msg = (
+            f"output {name!r} is ragged: a block computation returns a list with the "
+            f"rows of each of the {count} positions, not {found} in "
+            f"{type(value).__name__}"
+        )
+        raise OutputError(msg)
+    return gathered([ragged_rows(name, item, output) for item in value])
 
 
 def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
@@ -366,6 +483,13 @@ def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]
     without building anything.
     """
     shape, dtype = output.shape, output.dtype
+    if output.ragged:
+
+        def place_rows(index: int, value: Any) -> None:
+            rows[index] = ragged_rows(name, value, output)
+
+        return place_rows
+
     if shape or dtype.names is not None:
 
         def place_array(index: int, value: Any) -> None:

@@ -75,6 +75,14 @@ class Recipe:
         """Outputs that have a row per position."""
         return {n: o for n, o in self.outputs.items() if o.per == "position"}
 
+    @property
+    def packing(self) -> dict[str, str | None]:
+        """How to compress the rows of each output in the end; empty for not to pack."""
+        outputs = self.position_outputs
+        methods = {name: output.compression for name, output in outputs.items()}
+        ragged = any(output.ragged for output in outputs.values())
+        return methods if ragged or any(methods.values()) else {}
+
 
 def begins_with(reader: Reader, run: RunFile) -> bool:
     """Return whether the source begins with the contents a run was made of."""

@@ -125,6 +125,7 @@ def show_text(run: RunFile) -> str:
     parts = [
         status_text(run),
         f"  file        {shown(run.path)} ({format_bytes(run.path.stat().st_size)})",
+        *_packed_line(header.packed),
         f"  source      {shown(header.source['source'])}",
         f"  identity    {header.identity}",
         f"  version     {shown(json.dumps(document.get('version')))}",
@@ -168,6 +169,13 @@ def show_text(run: RunFile) -> str:
         if len(lines) > len(rows):
             parts.append(f"and {len(lines) - len(rows):,} before; see results.log")
     return "\n".join(parts)
+
+
+def _packed_line(packed: dict[str, str | None] | None) -> list[str]:
+    if packed is None:
+        return []
+    methods = ", ".join(f"{name}: {packed[name] or 'none'}" for name in packed)
+    return [f"  compressed  {methods}"]
 
 
 def _session_row(session: Any) -> list[str]:

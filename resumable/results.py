@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.compression import load, problem
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
+from resumable.packing import pack
+from resumable.publishing import publish
+from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
 from resumable.text import as_html, shown
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Longer source text of a class is not honest, and comparing it takes for ever.
 _LONGEST_SOURCE_TEXT = 1 << 20
+#: Rows that are read at once when results are iterated over.
+_ITERATED_BYTES = 1 << 20
 
 
 class Status:
@@ -113,7 +119,11 @@ class ResultArray:
         return values if values.shape else values.astype(self.dtype, copy=False)[()]
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+        # In blocks, so that rows of a packed file are not unpacked one by one.
+        row_bytes = max(1, self.dtype.itemsize * self.size // max(1, len(self)))
+        step = max(1, _ITERATED_BYTES // row_bytes)
+        for start in range(0, len(self), step):
+            yield from self[start : start + step]
 
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None
@@ -149,6 +159,9 @@ class ResultArray:
             )
             raise SourceError(msg)
         header = self._run.header
+        if header.packed is not None:
+            self._run.array(self.name).check()
+            return str(self._run.path), f"{header.group}/{self.name}", header.identity
         with (
             contextlib.closing(_open_group(self._run).file) as file,
             _understood(self._run),
@@ -158,7 +171,93 @@ class ResultArray:
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""
-        return f"<{self.name}: {self.shape} {shown(self.dtype)}{units}>"
+        return f"<{self.name}: {_shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+class RaggedArray:
+    """A ragged output of a run: any number of rows per position, read when indexed.
+
+    ``[position]``, an index or a tuple on a map, reads the rows of one position, an
+    array of shape ``(n, *shape)``. Slices, masks and index arrays read a list of such
+    arrays, one for each position in C order. Positions that are not done have no rows.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int or None
+        The map's shape, None for any number, then the shape of one row.
+    dtype : numpy.dtype
+    units : str or None
+    labels : tuple of str or None
+    """
+
+    def __init__(self, run: RunFile, name: str) -> None:
+        self._run = run
+        self._rows = RaggedRows(run, name)
+        output = run.header.outputs[name]
+        self.name = name
+        self.shape: tuple[int | None, ...]
+        self.shape = (*run.header.map_shape, None, *output.shape)
+        self.dtype = output.dtype
+        self.units = output.units
+        self.labels = output.labels
+
+    def __len__(self) -> int:
+        return self._run.header.map_shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        lead = self._run.header.map_shape
+        flat = np.arange(self._run.size).reshape(lead)[key]
+        found = self._rows.read(np.atleast_1d(flat).reshape(-1))
+        return found if np.ndim(flat) else found[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def count(self) -> Array:
+        """Number of rows of every position, int64, in the map's shape."""
+        return self._rows.counts().reshape(self._run.header.map_shape)
+
+    @property
+    def values(self) -> Array:
+        """All rows, one position after the other."""
+        return self._rows.values()
+
+    @property
+    def index(self) -> Array:
+        """Flat position of every row of :attr:`values`, int64."""
+        return np.repeat(np.arange(self._run.size), self._rows.counts())
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        msg = (
+            f"{self.name} is ragged and so no array; .values are all rows, .index "
+            "says to which position each belongs, .count how many each has"
+        )
+        raise TypeError(msg)
+
+    def as_source(self) -> tuple[str, str, str]:
+        """Refuse: positions of a source have data of one shape.
+
+        Raises
+        ------
+        SourceError
+        """
+        from resumable.errors import SourceError
+
+        msg = f"{self.name} is ragged, which a source cannot be"
+        raise SourceError(msg)
+
+    def __repr__(self) -> str:
+        units = f", {shown(self.units)}" if self.units else ""
+        return f"<{self.name}: {_shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    lengths = ["any" if n is None else str(n) for n in shape]
+    return f"({', '.join(lengths)}{',' * (len(shape) == 1)})"
 
 
 def _names_fields(key: Any) -> bool:
@@ -170,6 +269,10 @@ def _open_group(run: RunFile) -> h5py.Group:
     import h5py
 
     name = run.header.group
+    for method in (run.header.packed or {}).values():
+        # Without it the group can be looked at, if not all of it read.
+        if not problem(method):
+            load(method)
     with contextlib.ExitStack() as stack, _understood(run):
         file = stack.enter_context(h5py.File(run.path, "r"))
         link = file.get(name, getlink=True)
@@ -223,7 +326,7 @@ def _not_ours(run: RunFile, name: str) -> RunFileError:
     return RunFileError(msg)
 
 
-class Results(Mapping[str, ResultArray]):
+class Results(Mapping[str, Any]):
     """The results of a run: a mapping of output names to arrays on disk.
 
     Parameters
@@ -244,7 +347,7 @@ class Results(Mapping[str, ResultArray]):
     def __init__(self, path: str | Path) -> None:
         self._run = RunFile(Path(path))
 
-    def __getitem__(self, name: str) -> ResultArray:
+    def __getitem__(self, name: str) -> Any:
         if name not in self._run.header.outputs:
             from resumable.errors import near_miss
 
@@ -252,6 +355,8 @@ class Results(Mapping[str, ResultArray]):
             hint = near_miss(str(name), self)
             msg = f"there is no output {name!r}{hint} (there are {names})"
             raise KeyError(msg)
+        if self._run.header.outputs[name].ragged:
+            return RaggedArray(self._run, name)
         return ResultArray(self._run, name)
 
     def __iter__(self) -> Iterator[str]:
@@ -260,8 +365,10 @@ class Results(Mapping[str, ResultArray]):
     def __len__(self) -> int:
         return len(self._run.header.outputs)
 
-    def rows(self, name: str, positions: Array) -> Array:
+    def rows(self, name: str, positions: Array) -> Any:
         """Read the rows of some positions as they are, marked as done or not.
+
+        Of a ragged output a list, an array for each position.
 
         Parameters
         ----------
@@ -270,9 +377,9 @@ class Results(Mapping[str, ResultArray]):
         positions : ndarray of int
             Flat positions.
         """
-        whole = self._run.array(name)
-        axes = len(self._run.header.map_shape)
-        return np.array(whole.reshape(-1, *whole.shape[axes:])[positions])
+        if self._run.header.outputs[name].ragged:
+            return RaggedRows(self._run, name).read(positions, marked=False)
+        return self._run.rows(name, positions)
 
     @property
     def path(self) -> Path:
@@ -364,6 +471,68 @@ class Results(Mapping[str, ResultArray]):
                 raise _not_ours(self._run, name)
             return bytes(found[()]).decode(errors="replace")
 
+    def pack(self, compression: str | None = "gzip") -> None:
+        """Replace the run file by one whose rows are compressed and checksummed.
+
+        Parameters
+        ----------
+        compression : {"gzip", "lzf", "zstd", "lz4"} or None
+            ``"zstd"`` and ``"lz4"`` need hdf5plugin. None: checksums alone.
+
+        Raises
+        ------
+        ParameterError
+            There is no such compression, or it is not installed.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            Another process computes or packs this run.
+        TargetError
+            The folder cannot be written, or has no room.
+
+        Notes
+        -----
+        Results stay the same, and so does what can be done with them. The packed
+        file is written beside the old one, read back, compared, and put in its
+        place: a kill leaves one or the other, whole.
+        """
+        pack(self._run, compression)
+
+    def publish(
+        self, where: str, *, overwrite: bool = False, compression: str | None = None
+    ) -> None:
+        """Copy finished results into an HDF5 file of yours, in one transaction.
+
+        Parameters
+        ----------
+        where : str
+            ``"file.h5::/group"``: an existing file, the source included, and the
+            group to make in it.
+        overwrite : bool
+            Replace a group that was published before; nothing else is ever replaced.
+        compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+            Of the rows; default none.
+
+        Raises
+        ------
+        ParameterError
+            `where` names no group, one that exists, or a compression that does not.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            The file is open elsewhere.
+        TargetError
+            The file cannot be written, has no room, or was not closed by the program
+            that wrote it last. Nothing has changed.
+
+        Notes
+        -----
+        This is the only call that changes a file which is not a run file. A kill
+        leaves a journal beside it; whatever of ours opens the file next, and
+        ``resumable repair``, finish what was begun or undo it.
+        """
+        publish(self._run, where, overwrite=overwrite, compression=compression)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Results) and other.path == self.path
 
@@ -376,7 +545,7 @@ class Results(Mapping[str, ResultArray]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{as_html(name)}</td><td>{array.shape}</td>"
+            f"<tr><td>{as_html(name)}</td><td>{_shape_text(array.shape)}</td>"
             f"<td>{as_html(array.dtype)}</td>"
             f"<td>{as_html(array.units or '')}</td></tr>"
             for name, array in self.items()

@@ -26,6 +26,7 @@ from resumable.header import (
     Header,
     structure_digest,
 )
+from resumable.packed import PackedRows
 from resumable.positions import PositionSet, windows
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class RunFile:
         try:
             with opened(path, os.O_RDONLY) as fd:
                 self.header = self._checked(fd)
+                self._begin = self._begin_of(fd)
         except OSError as error:
             if isinstance(error, RunFileError):
                 raise
@@ -139,7 +141,7 @@ class RunFile:
                 f"{header.file_bytes:,}: {ADVICE}"
             )
             raise RunFileError(msg)
-        if structure_digest(fd, header) != header.structure:
+        if structure_digest(fd, header, self.path) != header.structure:
             msg = (
                 f"{self.path} is damaged or was changed by another program, its "
                 f"structure is not the one it was made with: {ADVICE}"
@@ -147,36 +149,83 @@ class RunFile:
             raise RunFileError(msg)
         return header
 
+    @staticmethod
+    def _begin_of(fd: int) -> bytes:
+        """Read the magic and the digest of the header, which tell files apart."""
+        return read_at(fd, len(MAGIC) + 64, 0)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[int, Header]]:
+        """Open the file, with its header as it is now: it may have been packed since.
+
+        Raises
+        ------
+        RunFileError
+            Another run has taken its place, or it is damaged.
+        OSError
+            It is gone.
+        """
+        with opened(self.path, os.O_RDONLY) as fd:
+            begin = self._begin_of(fd)
+            if begin != self._begin:
+                header = self._checked(fd)
+                if header.identity != self.header.identity:
+                    msg = f"{self.path} is another run by now; open it anew"
+                    raise RunFileError(msg)
+                self.header, self._begin = header, begin
+            yield fd, self.header
+
     @property
     def size(self) -> int:
         """Number of positions."""
         return self.header.size
 
-    def array(self, name: str) -> Array:
-        """Map a dataset of the file read-only into memory, in the map's shape."""
-        header = self.header
-        if name in header.outputs:
-            output = header.outputs[name]
-            lead = header.map_shape if output.per == "position" else ()
-            return self._map(name, output.dtype, (*lead, *output.shape))
-        if name in header.tables:
-            return self._map(name, header.tables[name], (header.rows[name],))
-        return self._map(name, np.dtype(np.uint8), (header.extents()[name][1],))
+    def array(self, name: str) -> Any:
+        """Map a dataset of the file read-only into memory, in the map's shape.
 
-    def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        Rows of a packed file are an object of the same shape and dtype that reads
+        and unpacks what it is indexed with. Of a ragged output that is not packed
+        these are its entries.
+        """
         try:
-            return np.memmap(
-                self.path, dtype, "r", offset=self.header.offsets[name], shape=shape
-            )
+            with self.opened() as (fd, header):
+                return self._array(fd, header, name)
+        except RunFileError:
+            raise
         except (OSError, ValueError) as error:
             msg = f"{self.path} was moved or cut since it was opened ({error})"
             raise RunFileError(msg) from error
 
+    def rows(self, name: str, positions: Array) -> Array:
+        """Read what is stored of an output at some flat positions."""
+        found = self.array(name)
+        lead = self.header.map_shape
+        return np.asarray(found[np.unravel_index(positions, lead)])
+
+    def packed_part(self, name: str, part: str) -> PackedRows:
+        """Return ``values``, ``count`` or ``index`` of a packed ragged output."""
+        shape, dtype = self.header.parts(name)[part]
+        return PackedRows(self.path, self.opened, f"{name}/{part}", dtype, shape)
+
+    def _array(self, fd: int, header: Header, name: str) -> Any:
+        output = header.outputs.get(name)
+        if output is None:
+            dtype = header.tables.get(name, np.dtype(np.uint8))
+            length = header.extents()[name][1] // dtype.itemsize
+            return _mapped(fd, header, name, dtype, (length,))
+        lead = header.map_shape if output.per == "position" else ()
+        if header.packed is None or output.per == "run":
+            stored = output.stored
+            shape = (*lead, *stored.shape)
+            return _mapped(fd, header, name, stored.dtype, shape)
+        shape = (*lead, *output.shape)
+        return PackedRows(self.path, self.opened, name, output.dtype, shape)
+
     @property
     def finished(self) -> bool:
         """Every position is done or failed and ``finish`` has run."""
-        with opened(self.path, os.O_RDONLY) as fd:
-            if read_at(fd, 1, self.header.offsets["finished"]) != b"\1":
+        with self.opened() as (fd, header):
+            if read_at(fd, 1, header.offsets["finished"]) != b"\1":
                 return False
         # The byte alone could be an accident: the status must agree.
         return sum(self.counts()) == self.size
@@ -196,30 +245,16 @@ class RunFile:
         done, failed : ndarray of bool
             Status of its positions; done wins.
         """
-        with opened(self.path, os.O_RDONLY) as fd:
+        with self.opened() as (fd, header):
             for start, stop in windows(size or self.size):
-                done, failed = self._status(fd, start, stop)
+                done, failed = _status(fd, header, start, stop)
                 yield start, done, failed & ~done
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
-        with opened(self.path, os.O_RDONLY) as fd:
-            done, failed = self._status(fd, start, stop)
+        with self.opened() as (fd, header):
+            done, failed = _status(fd, header, start, stop)
         return done, failed & ~done
-
-    def _status(self, fd: int, start: int, stop: int) -> tuple[Array, Array]:
-        """Read the status of a span; beyond the end of the run nothing is done."""
-        count = max(0, min(stop, self.size) - start)
-        beyond = bytes(stop - start - count)
-        done, failed = (
-            np.frombuffer(
-                read_at(fd, count, self.header.offsets[name] + start) + beyond,
-                np.uint8,
-            )
-            == 1
-            for name in ("completed_positions", "failed_positions")
-        )
-        return done, failed
 
     def select(
         self,
@@ -289,6 +324,31 @@ class RunFile:
 def _is_time(seconds: Any) -> Any:
     """Return where times are such that a calendar can show."""
     return (seconds > 0) & (seconds < _LATEST)
+
+
+def _mapped(
+    fd: int,
+    header: Header,
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+) -> Array:
+    with os.fdopen(os.dup(fd), "rb") as file:
+        return np.memmap(file, dtype, "r", offset=header.offsets[name], shape=shape)
+
+
+def _status(fd: int, header: Header, start: int, stop: int) -> tuple[Array, Array]:
+    """Read the status of a span; beyond the end of the run nothing is done."""
+    count = max(0, min(stop, header.size) - start)
+    beyond = bytes(stop - start - count)
+    done, failed = (
+        np.frombuffer(
+            read_at(fd, count, header.offsets[name] + start) + beyond, np.uint8
+        )
+        == 1
+        for name in ("completed_positions", "failed_positions")
+    )
+    return done, failed
 
 
 def _session(row: Any) -> Session:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.errors import SourceError, near_miss
+from resumable.errors import RunBusy, SourceError, TargetError, near_miss
+from resumable.journal import mend, needs_mending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,6 +184,7 @@ def open_file(path: str) -> h5py.File:
         kind = "is a folder" if where.is_dir() else "is not a regular file"
         msg = f"{path} {kind}; a source is an HDF5 file"
         raise SourceError(msg)
+    _mend(path)
     try:
         # No chunk cache: blocks are read once, and an uncompressed chunk that is
         # not cached is read only as far as it is needed.
@@ -225,6 +227,23 @@ def understood(where: str) -> Iterator[None]:
     except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         msg = f"{where} cannot be read ({type(error).__name__}: {error})"
         raise SourceError(msg) from error
+
+
+def _mend(path: str) -> None:
+    """Finish or undo a publishing into this file that was killed.
+
+    A file with a journal can be torn: it is mended, which is what the user had asked
+    for when it was killed, or it is not opened.
+    """
+    if needs_mending(path):
+        try:
+            mend(path)
+        except (RunBusy, TargetError) as error:
+            msg = (
+                f"results are being published into {path}, or were when that was "
+                f"killed: {error}. 'resumable repair {path}' mends the file"
+            )
+            raise SourceError(msg) from error
 
 
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:

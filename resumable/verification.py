@@ -15,7 +15,9 @@ from resumable import identity, state
 from resumable.catalogue import busy
 from resumable.comparison import compared, other_bytes
 from resumable.errors import PlanError, ResumableError, RunFileError, SourceError
+from resumable.packed import open_group
 from resumable.positions import windows
+from resumable.ragged import RaggedRows
 from resumable.reader import Reader
 from resumable.recipe import begins_with
 from resumable.runfile import RunFile
@@ -105,8 +107,10 @@ def _structure(run: RunFile) -> Check:
         wrong.append(f"it has {size:,} bytes and was made with {header.file_bytes:,}")
     try:
         state.check_document(run)
-        with h5py.File(run.path, "r") as file:
-            wrong += _seen_otherwise(file[header.group], header)
+        with open_group(run) as group:
+            wrong += _seen_otherwise(group, header)
+        for name in header.ragged:
+            RaggedRows(run, name).check()
     except RunFileError as error:
         wrong.append(str(error))
     except (*_OF_HDF5, AttributeError) as error:
@@ -126,7 +130,7 @@ def _seen_otherwise(group: h5py.Group, header: Header) -> Iterator[str]:
                 f"{name} is {found.shape} {found.dtype} in HDF5 and {shape} {dtype} "
                 "in the header"
             )
-        elif found.id.get_offset() != header.offsets[name]:
+        elif name in header.offsets and found.id.get_offset() != header.offsets[name]:
             yield f"{name} lies elsewhere than its header says"
 
 
@@ -140,7 +144,12 @@ def _datasets(header: Header) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]
     }
     for name, output in header.outputs.items():
         lead = header.map_shape if output.per == "position" else ()
-        found[name] = ((*lead, *output.shape), output.dtype)
+        stored = output if header.packed is not None else output.stored
+        if stored.ragged:
+            parts = header.parts(name).items()
+            found.update({f"{name}/{part}": place for part, place in parts})
+        else:
+            found[name] = ((*lead, *stored.shape), stored.dtype)
     return found
 
 
@@ -181,14 +190,21 @@ def _unfilled(run: RunFile) -> list[int]:
     """Return the failed positions whose rows hold something else than the fill."""
     found: set[int] = set()
     for name, output in _outputs(run).items():
-        rows = run.array(name).reshape(run.size, *output.shape)
-        step = max(1, _AT_ONCE // output.row_bytes)
-        fill = output.filled(1)
+        if output.ragged and run.header.packed is not None:
+            counts = RaggedRows(run, name).counts()
+            for start, _, failed in run.scan():
+                wrong = failed & (counts[start : start + len(failed)] > 0)
+                found.update((start + np.flatnonzero(wrong)).tolist())
+            continue
+        stored = output.stored
+        step = max(1, _AT_ONCE // stored.row_bytes)
+        fill = stored.filled(1)
         for start, _, failed in run.scan():
             positions = start + np.flatnonzero(failed)
             for begin in range(0, len(positions), step):
                 chosen = positions[begin : begin + step]
-                found.update(chosen[other_bytes(rows[chosen], fill)].tolist())
+                rows = run.rows(name, chosen)
+                found.update(chosen[other_bytes(rows, fill)].tolist())
     return sorted(found)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from resumable import disk
 from resumable.errors import RunBusy
+from resumable.heap import Heap, entries_without_rows
 from resumable.positions import runs
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.header import Header
+    from resumable.output import Output
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -142,6 +144,8 @@ class RowWriter:
         except BaseException:
             self._lock_file.release()
             raise
+        # Opened when there are ragged rows to write.
+        self._heap: Heap | None = None
         #: Calls of :meth:`write`, and how many of them are marked by now.
         self.written = self.marked = 0
         self._marks: list[_Marks] = []
@@ -174,7 +178,7 @@ class RowWriter:
             not touched.
         values : dict of ndarray
             Output name -> rows of the done and failed positions, in order (the
-            fill value for failed ones).
+            fill value for failed ones); of a ragged output an array for each.
 
         Raises
         ------
@@ -185,6 +189,10 @@ class RowWriter:
         written = 0
         touched = done | failed
         for name, rows in values.items():
+            output = self._header.outputs[name]
+            if output.ragged:
+                rows = self._heaped(rows, output)
+                written += int(rows["count"].sum()) * output.row_bytes
             written += rows.nbytes
             self._write_rows(name, start, touched, rows)
         with self._changed:
@@ -199,9 +207,17 @@ class RowWriter:
             if self._bytes >= COMMIT_BYTES:
                 self._changed.notify_all()
 
+    def _heaped(self, parts: Array, output: Output) -> Array:
+        """Append the rows of some positions to the heap; return their entries."""
+        if not any(map(len, parts)):
+            return entries_without_rows(parts)
+        if self._heap is None:
+            self._heap = Heap(self._target.path)
+        return self._heap.add(parts, output)
+
     def _write_rows(self, name: str, start: int, touched: Array, rows: Array) -> None:
         """Write the rows of the touched positions of a span."""
-        size = self._header.outputs[name].row_bytes
+        size = self._header.outputs[name].stored.row_bytes
         plain = rows.view(np.uint8).reshape(len(rows), size)
         offset = self._header.offsets[name] + start * size
         step = max(1, _PIECE_BYTES // size)
@@ -256,6 +272,8 @@ class RowWriter:
                 self._closing = True
                 self._changed.notify_all()
             self._thread.join()
+            if self._heap is not None:
+                self._heap.close()
             self._file.close()
             self._lock_file.release()
         self._raise_error()
@@ -302,6 +320,8 @@ class RowWriter:
 
     def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
         if marks:
+            if self._heap is not None:
+                self._heap.sync()
             self._file.sync()
             for mark in marks:
                 self._mark(mark)

@@ -1,8 +1,8 @@
 """Kill a computation at random moments and at every step, and check what is left.
 
-``python kill_matrix.py run SOURCE ENGINE`` computes; ``python kill_matrix.py steps
-SOURCE`` kills itself before every step of a run, one after the other. The rest is
-for tests: :func:`matrix` and :func:`every_step`.
+``python kill_matrix.py run SOURCE ENGINE CLASS`` computes; ``python kill_matrix.py
+steps SOURCE CLASS STRIDE`` kills itself before every step of a run, or every so many,
+one after the other. The rest is for tests: :func:`matrix` and :func:`every_step`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import ClassVar
@@ -52,6 +53,24 @@ class Transform(rs.Process):
             time.sleep(0.001)
         numbers = np.fft.rfft(spectrum + self.rng.normal(size=WIDTH))
         return {"transform": numbers.view("f8"), "index": self.position}
+
+
+class Scatter(Transform):
+    """Ragged outputs beside another, of 0 to 6 rows, and a position that fails."""
+
+    outputs: ClassVar = {
+        "index": rs.Output(dtype="i8", fill=-1),
+        "pairs": rs.Output(2, ragged=True),
+        "marks": rs.Output(dtype="i4", ragged=True),
+    }
+
+    def unit_computation(self, spectrum):
+        index = super().unit_computation(spectrum)["index"]
+        pairs = spectrum.reshape(-1, 2)[: index % 7]
+        return {"index": index, "pairs": pairs, "marks": np.arange(index % 3)}
+
+
+CLASSES = {cls.__name__: cls for cls in (Transform, Scatter)}
 
 
 def make_source(folder, positions=POSITIONS):
@@ -118,10 +137,10 @@ def temporary_folder(source):
     return Path(source.partition("::")[0]).parent / "temporary"
 
 
-def start(source, engine):
+def start(source, engine, name="Transform"):
     """Start a computing process in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, __file__, "run", source, engine],
+        [sys.executable, __file__, "run", source, engine, name],
         cwd=Path(source.partition("::")[0]).parent,
         env={
             **os.environ,
@@ -139,6 +158,12 @@ def run_files(source):
     """Return the run files beside a source."""
     path = Path(source.partition("::")[0])
     return sorted(p for p in path.parent.glob("*.h5") if p != path)
+
+
+def rows_of(results, name):
+    """Return the bytes of each position of an output, those of pending ones too."""
+    values = results[name][:]
+    return np.array([np.asarray(value).tobytes() for value in values], object)
 
 
 def left_over(source):
@@ -159,14 +184,14 @@ def read_status(source):
 
 
 @functools.cache
-def expected(positions):
+def expected(positions, name="Transform"):
     """Return what an uninterrupted run of make_source's data computes."""
     with tempfile.TemporaryDirectory() as folder:
         source = make_source(folder, positions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rs.ResumableWarning)
-            results = Transform(source).compute(engine="serial")
-        return {name: results[name][...] for name in results}
+            results = CLASSES[name](source).compute(engine="serial")
+        return {name: rows_of(results, name) for name in results}
 
 
 def check(source, wanted, tally, acknowledged=None):
@@ -179,7 +204,7 @@ def check(source, wanted, tally, acknowledged=None):
                 group = next(iter(file.values()))
                 done = group["completed_positions"][...] == 1
                 failed = group["failed_positions"][...] == 1
-                rows = {name: group[name][...] for name in wanted}
+            rows = {name: rows_of(results, name) for name in wanted}
         except (OSError, rs.ResumableError) as error:
             tally.faults.append(f"unreadable: {path.name}: {error}")
             continue
@@ -188,7 +213,7 @@ def check(source, wanted, tally, acknowledged=None):
             tally.faults.append("a status that cannot be")
         for name, values in wanted.items():
             tally.rows_checked += int(done.sum())
-            if rows[name][done].tobytes() != values[done].tobytes():
+            if (rows[name][done] != values[done]).any():
                 tally.faults.append(f"marked as done, but wrong: {name}")
         if acknowledged is not None and (acknowledged & ~done).any():
             lost = np.flatnonzero(acknowledged & ~done).tolist()
@@ -208,7 +233,7 @@ def check_complete(source, wanted, tally):
         if not results.status.finished:
             tally.faults.append(f"exit code 0, but {results.status}")
         for name, values in wanted.items():
-            if results[name][...].tobytes() != values.tobytes():
+            if (rows_of(results, name) != values).any():
                 tally.faults.append(f"another result than uninterrupted: {name}")
         path.unlink()
     if left_over(source):
@@ -216,7 +241,7 @@ def check_complete(source, wanted, tally):
     tally.completed += 1
 
 
-def matrix(folder, engine, victim, kills, *, seed=0):
+def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
     """Kill until there were so many kills, each time going on where it was.
 
     Parameters
@@ -227,6 +252,8 @@ def matrix(folder, engine, victim, kills, *, seed=0):
     victim : {"parent", "worker", "group"}
     kills : int
     seed : int
+    name : str
+        Of the class that is computed.
 
     Returns
     -------
@@ -237,11 +264,11 @@ def matrix(folder, engine, victim, kills, *, seed=0):
     temporary_folder(source).mkdir()
     path = Path(source.partition("::")[0])
     digest = hashlib.sha256(path.read_bytes()).digest()
-    wanted = expected(POSITIONS)
+    wanted = expected(POSITIONS, name)
     tally = Tally()
     acknowledged = np.zeros(POSITIONS, bool)
     while tally.kills < kills or run_files(source):
-        process = start(source, engine)
+        process = start(source, engine, name)
         tally.sessions += 1
         process.stdout.readline()
         if tally.kills < kills:
@@ -292,12 +319,12 @@ def _kill(process, victim, chance):
 
 #: Calls that change the disk. A kill leaves what the ones before it did, synced or
 #: not, so the syncs are counted and not done, which is faster.
-STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate")
+STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate", "replace")
 SYNCS = ("fsync", "fdatasync")
 
 
-def every_step(folder, *, positions=5):
-    """Kill a run before each of its steps, and go on after each kill.
+def every_step(folder, *, positions=5, name="Transform", stride=1):
+    """Kill a run before each of its steps, or every so many, and go on after each.
 
     Returns
     -------
@@ -306,7 +333,7 @@ def every_step(folder, *, positions=5):
     """
     source = make_source(folder, positions)
     done = subprocess.run(
-        [sys.executable, __file__, "steps", source],
+        [sys.executable, __file__, "steps", source, name, str(stride)],
         cwd=folder,
         env={
             **os.environ,
@@ -321,13 +348,13 @@ def every_step(folder, *, positions=5):
     return Tally(**json.loads(done.stdout))
 
 
-def _all_steps(source):
+def _all_steps(source, name, stride):
     with h5py.File(source.partition("::")[0], "r") as file:
-        wanted = expected(len(file["data"]))
+        wanted = expected(len(file["data"]), name)
     tally = Tally()
     step = 0
     while True:
-        code = _in_fork(source, step)
+        code = in_fork(functools.partial(_compute, source, "serial", name), step)
         if code == 0:
             check_complete(source, wanted, tally)
             break
@@ -336,17 +363,18 @@ def _all_steps(source):
         if code != -signal.SIGKILL:
             tally.faults.append(f"step {step}: exit code {code}")
         before = len(tally.faults)
-        if _in_fork(source, None) != 0:
+        if in_fork(functools.partial(_compute, source, "serial", name)) != 0:
             tally.faults.append("it does not go on")
         check_complete(source, wanted, tally)
         tally.faults[before:] = [f"step {step}: {f}" for f in tally.faults[before:]]
         for name in left_over(source):
             (Path(source.partition("::")[0]).parent / name).unlink()
-        step += 1
+        step += int(stride)
     sys.stdout.write(json.dumps(dataclasses.asdict(tally)))
 
 
-def _in_fork(source, step):
+def in_fork(action, step=None, *, torn=False):
+    """Do something in a copy of this process, killed before a step; return its code."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -354,21 +382,28 @@ def _in_fork(source, step):
             setattr(os, name, lambda fd: None)
         try:
             if step is not None:
-                _kill_before(step)
-            _compute(source, "serial")
+                kill_before(step, torn=torn)
+            action()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _kill_before(step):
-    """Have this process killed before it takes a step."""
-    left = [step]
+def kill_before(step, *, torn=False):
+    """Have this process killed before it takes a step, or in the middle of a write."""
+    left, pwrite = [step], os.pwrite
 
     def counted(call):
         def instead(*arguments, **options):
             if not left[0]:
+                if torn and call is pwrite:
+                    fd, data, offset = arguments
+                    data = memoryview(data).cast("B")
+                    # No disk and no page cache divides a sector.
+                    call(fd, data[: data.nbytes // 2 // 512 * 512], offset)
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
             return call(*arguments, **options)
@@ -379,16 +414,16 @@ def _kill_before(step):
         setattr(os, name, counted(getattr(os, name)))
 
 
-def _compute(source, engine):
+def _compute(source, engine, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rs.ResumableWarning)
-        Transform(source).compute(engine=engine, workers=2, checkpoint=CHECKPOINT_S)
+        CLASSES[name](source).compute(engine=engine, workers=2, checkpoint=CHECKPOINT_S)
 
 
 def main():
     """Compute, or kill at every step."""
     if sys.argv[1] == "steps":
-        _all_steps(sys.argv[2])
+        _all_steps(*sys.argv[2:])
         return
     sys.stdout.write("ready\n")
     sys.stdout.flush()

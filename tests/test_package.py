@@ -26,7 +26,7 @@ LAYERS = [
     {"verify"},
     {"loading", "mapping", "script"},
     {"process"},
-    {"program", "verification"},
+    {"program"},
     {"comparison"},
     {"driver", "resolve", "running", "state", "trial", "verdict"},
     {"explain"},
@@ -51,27 +51,30 @@ LAYERS = [
     {"memory"},
     {"batch"},
     {"cursor", "interrupts", "warned", "writer"},
-    {"catalogue", "rechunk"},
-    {"birth"},
     {"results"},
+    {"packing", "publishing"},
+    {"catalogue", "rechunk"},
+    {"birth", "copying"},
     {"ledger", "logbook", "reader"},
+    {"ragged"},
     {"fingerprint", "runfile", "source"},
-    {"header"},
+    {"journal", "packed"},
+    {"header", "heap", "overlay", "superblock"},
     {"shield"},
     {"classes", "disk", "machine", "output", "plan", "recipe", "sharing", "stop"},
     {"remainder", "world"},
-    {"forks", "identity", "positions", "units"},
+    {"compression", "forks", "identity", "positions", "units"},
     {"errors"},
     {"text"},
 ]
 # A child that launch has started goes over to pool for good; it never returns.
 HAND_OVERS = {("launch", "pool")}
 
-# Who may touch HDF5: readers of sources, the two that make new files, results for
-# `group()`, verification to see a run file as others do. resolve only writes down which
-# version was there.
+# Who may touch HDF5: readers of sources and of packed rows, those that make files,
+# results for `group()`, verification to see a run file as others do. resolve only
+# writes down which version was there.
 USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "shield", "source"}
-USES_H5PY |= {"verification"}
+USES_H5PY |= {"copying", "packed", "packing", "publishing"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
@@ -79,7 +82,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "program": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"recipe", "remainder", "text", "units"}
+PURE |= {"compression", "recipe", "remainder", "text", "units"}
 
 
 def name_of(path):

@@ -616,23 +616,6 @@ def test_a_file_size_limit_at_birth_is_an_error_with_numbers(tmp_path):
     assert list(target.iterdir()) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 3 MB, where one can be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=3M", "none", str(folder)],
-            check=True,
-            capture_output=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no disk can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_full_disk_at_birth_is_an_error_with_numbers(small_disk):
     """4.19 MB do not fit on 3 MB: told before any work, and nothing is left."""
     process = Wide(64, small_disk)

@@ -1,0 +1,51 @@
+"""The first bytes of an HDF5 file: where it ends, and whether it was closed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from resumable.disk import read_at
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: More than any version has, with addresses of 8 bytes.
+_MOST_BYTES = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Superblock:
+    """What HDF5 writes at the begin of a file.
+
+    The layout is that of the HDF5 file format specification, versions 0 to 3.
+    """
+
+    raw: bytes
+    """Its bytes, and some behind them."""
+    end: int
+    """Where the file ends, as HDF5 sees it; a shorter one has been truncated."""
+    open_for_writing: bool
+    """It says that somebody writes: so it is, or that program was killed."""
+
+
+def superblock_of(fd: int) -> Superblock | None:
+    """Find the superblock, behind the user block; None when it is no HDF5 file."""
+    size, offset = os.fstat(fd).st_size, 0
+    while offset < size:
+        raw = read_at(fd, _MOST_BYTES, offset)
+        if raw.startswith(_SIGNATURE):
+            return _read(raw)
+        offset = max(512, 2 * offset)
+    return None
+
+
+def _read(raw: bytes) -> Superblock | None:
+    version = raw[8] if len(raw) == _MOST_BYTES else -1
+    if version in (0, 1):
+        width, first, flags = raw[13], 24 if version == 0 else 28, 0
+    elif version in (2, 3):
+        width, first, flags = raw[9], 12, raw[11]
+    else:
+        return None
+    # The third of four addresses.
+    end = int.from_bytes(raw[first + 2 * width : first + 3 * width], "little")
+    return Superblock(raw, end, bool(flags))
