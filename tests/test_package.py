@@ -26,7 +26,7 @@ LAYERS = [
     {"verify"},
     {"loading", "mapping", "script"},
     {"process"},
-    {"program"},
+    {"program", "verification"},
     {"comparison"},
     {"driver", "resolve", "running", "state", "trial", "verdict"},
     {"explain"},
@@ -74,7 +74,7 @@ HAND_OVERS = {("launch", "pool")}
 # results for `group()`, verification to see a run file as others do. resolve only
 # writes down which version was there.
 USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "shield", "source"}
-USES_H5PY |= {"copying", "packed", "packing", "publishing"}
+USES_H5PY |= {"copying", "packed", "packing", "publishing", "verification"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}

@@ -75,9 +75,15 @@ def compute(process, **options):
 def same(found, wanted):
     """Return whether lists of arrays are the same, bit for bit."""
     return len(found) == len(wanted) and all(
-        (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+        (a.shape, a.dtype, bits(a)) == (b.shape, b.dtype, bits(b))
         for a, b in zip(found, wanted, strict=True)
     )
+
+
+def bits(array):
+    """Return the bytes of an array, without those between fields."""
+    names = array.dtype.names or ()
+    return b"".join(bits(array[n]) for n in names) if names else array.tobytes()
 
 
 def check_packed(results, wanted):
