@@ -131,6 +131,12 @@ def link_new(temporary: Path, path: Path) -> bool:
     return True
 
 
+def replace(temporary: Path, path: Path) -> None:
+    """Put a finished temporary file, which is durable, in the place of another."""
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def try_lock(fd: int, *, exclusive: bool) -> bool:
     """Take a lock on an open file at once, or say that somebody holds it.
 

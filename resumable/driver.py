@@ -56,7 +56,7 @@ def compute(
     """
     plan, run = make_plan(recipe, options)
     if run is not None:
-        _warn_of_edit(recipe, run)
+        warn_of_edit(recipe, run)
     if run is None or plan.action != "return":
         results = _computed(recipe, options, stop, tell)
     else:
@@ -64,7 +64,7 @@ def compute(
         _tidy(recipe, run)
         results = Results(run.path)
     tell(Finished(results))
-    _warn_of_failures(results, recipe.geometry.map_shape)
+    warn_of_failures(results, recipe.geometry.map_shape)
     return results
 
 
@@ -80,7 +80,7 @@ def _computed(
             return Results(run.path)
         logger.info("%s", plan)
         if run is None:
-            _tell_of_left_runs(recipe)
+            tell_of_left_runs(recipe)
         session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
         return session.run_to_end()
 
@@ -100,7 +100,7 @@ def _tidy(recipe: Recipe, run: RunFile) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _tell_of_left_runs(recipe: Recipe) -> None:
+def tell_of_left_runs(recipe: Recipe) -> None:
     """Say which older run is left because source or class have changed, and why."""
     for candidate in explain(recipe).candidates:
         reasons, name = candidate.reasons, shown(candidate.path.name)
@@ -120,7 +120,7 @@ def _tell_of_left_runs(recipe: Recipe) -> None:
             )
 
 
-def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
+def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     """Warn when the class was edited and its declared version is still the same."""
     then, now = run.header.source.get("text"), recipe.birth.source["text"]
     if recipe.process.version is None or not then or not now or then == now:
@@ -145,7 +145,8 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     )
 
 
-def _warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
+def warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
+    """Warn once when positions have failed."""
     failed = results.status.failed
     if not failed:
         return

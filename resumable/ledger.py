@@ -63,6 +63,10 @@ class Ledger:
         row = (time.time(), 0.0, host.encode(), pid, engine.encode(), workers, 0, 0)
         self._put("sessions", SESSION_DTYPE, self._session, row)
 
+    def go_on(self) -> None:
+        """Go on with the last session's entry, which was copied from another file."""
+        self._session = max(0, len(self._run.sessions()) - 1)
+
     def end(self, *, computed: int, failed: int) -> None:
         """Close the session's entry; durable on return."""
         row = np.array(self._run.array("sessions"))[self._session]

@@ -96,6 +96,7 @@ class RunFile:
         try:
             with opened(path, os.O_RDONLY) as fd:
                 self.header = self._checked(fd)
+                self._begin = self._begin_of(fd)
         except OSError as error:
             if isinstance(error, RunFileError):
                 raise
@@ -125,6 +126,32 @@ class RunFile:
             raise RunFileError(msg)
         return header
 
+    @staticmethod
+    def _begin_of(fd: int) -> bytes:
+        """Read the magic and the digest of the header, which tell files apart."""
+        return read_at(fd, len(MAGIC) + 64, 0)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[int, Header]]:
+        """Open the file, with its header as it is now: a longer one may be there.
+
+        Raises
+        ------
+        RunFileError
+            Another run has taken its place, or it is damaged.
+        OSError
+            It is gone.
+        """
+        with opened(self.path, os.O_RDONLY) as fd:
+            begin = self._begin_of(fd)
+            if begin != self._begin:
+                header = self._checked(fd)
+                if header.identity != self.header.identity:
+                    msg = f"{self.path} is another run by now; open it anew"
+                    raise RunFileError(msg)
+                self.header, self._begin = header, begin
+            yield fd, self.header
+
     @property
     def size(self) -> int:
         """Number of positions."""
@@ -132,21 +159,19 @@ class RunFile:
 
     def array(self, name: str) -> Array:
         """Map a dataset of the file read-only into memory, in the map's shape."""
-        header = self.header
-        if name in header.outputs:
-            output = header.outputs[name]
-            lead = header.map_shape if output.per == "position" else ()
-            return self._map(name, output.dtype, (*lead, *output.shape))
-        dtypes = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
-        if name in dtypes:
-            return self._map(name, dtypes[name], (header.rows[name],))
-        return self._map(name, np.dtype(np.uint8), (header.extents()[name][1],))
-
-    def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         try:
-            return np.memmap(
-                self.path, dtype, "r", offset=self.header.offsets[name], shape=shape
-            )
+            with self.opened() as (fd, header):
+                output = header.outputs.get(name)
+                if output is not None:
+                    lead = header.map_shape if output.per == "position" else ()
+                    shape = (*lead, *output.shape)
+                    return _mapped(fd, header, name, output.dtype, shape)
+                dtypes = {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE}
+                dtype = dtypes.get(name, np.dtype(np.uint8))
+                length = header.extents()[name][1] // dtype.itemsize
+                return _mapped(fd, header, name, dtype, (length,))
+        except RunFileError:
+            raise
         except (OSError, ValueError) as error:
             msg = f"{self.path} was moved or cut since it was opened ({error})"
             raise RunFileError(msg) from error
@@ -154,8 +179,8 @@ class RunFile:
     @property
     def finished(self) -> bool:
         """Every position is done or failed and ``finish`` has run."""
-        with opened(self.path, os.O_RDONLY) as fd:
-            if read_at(fd, 1, self.header.offsets["finished"]) != b"\1":
+        with self.opened() as (fd, header):
+            if read_at(fd, 1, header.offsets["finished"]) != b"\1":
                 return False
         # The byte alone could be an accident: the status must agree.
         return sum(self.counts()) == self.size
@@ -175,30 +200,16 @@ class RunFile:
         done, failed : ndarray of bool
             Status of its positions; done wins.
         """
-        with opened(self.path, os.O_RDONLY) as fd:
+        with self.opened() as (fd, header):
             for start, stop in windows(size or self.size):
-                done, failed = self._status(fd, start, stop)
+                done, failed = _status(fd, header, start, stop)
                 yield start, done, failed & ~done
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
-        with opened(self.path, os.O_RDONLY) as fd:
-            done, failed = self._status(fd, start, stop)
+        with self.opened() as (fd, header):
+            done, failed = _status(fd, header, start, stop)
         return done, failed & ~done
-
-    def _status(self, fd: int, start: int, stop: int) -> tuple[Array, Array]:
-        """Read the status of a span; beyond the end of the run nothing is done."""
-        count = max(0, min(stop, self.size) - start)
-        beyond = bytes(stop - start - count)
-        done, failed = (
-            np.frombuffer(
-                read_at(fd, count, self.header.offsets[name] + start) + beyond,
-                np.uint8,
-            )
-            == 1
-            for name in ("completed_positions", "failed_positions")
-        )
-        return done, failed
 
     def select(
         self,
@@ -255,6 +266,31 @@ class RunFile:
         table = np.array(self.array("sessions"))
         used = _is_time(table["start"])
         return [_session(row.tolist()) for row in table[used]]
+
+
+def _mapped(
+    fd: int,
+    header: Header,
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+) -> Array:
+    with os.fdopen(os.dup(fd), "rb") as file:
+        return np.memmap(file, dtype, "r", offset=header.offsets[name], shape=shape)
+
+
+def _status(fd: int, header: Header, start: int, stop: int) -> tuple[Array, Array]:
+    """Read the status of a span; beyond the end of the run nothing is done."""
+    count = max(0, min(stop, header.size) - start)
+    beyond = bytes(stop - start - count)
+    done, failed = (
+        np.frombuffer(
+            read_at(fd, count, header.offsets[name] + start) + beyond, np.uint8
+        )
+        == 1
+        for name in ("completed_positions", "failed_positions")
+    )
+    return done, failed
 
 
 def _is_time(seconds: Any) -> Any:

@@ -27,7 +27,7 @@ LAYERS = [
     {"loading", "mapping", "script"},
     {"process"},
     {"program", "verification"},
-    {"comparison"},
+    {"comparison", "following"},
     {"driver", "resolve", "running", "state", "trial", "verdict"},
     {"explain"},
     {"session"},
@@ -53,10 +53,11 @@ LAYERS = [
     {"results"},
     {"ledger", "reader"},
     {"fingerprint", "runfile", "source"},
-    {"header"},
+    {"header", "live"},
     {"shield"},
     {"classes", "disk", "machine", "output", "plan", "recipe", "sharing", "stop"},
     {"remainder", "world"},
+    {"wanted"},
     {"forks", "identity", "positions", "units"},
     {"errors"},
     {"text"},
@@ -76,7 +77,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "program": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"recipe", "remainder", "text", "units"}
+PURE |= {"recipe", "remainder", "text", "units", "wanted"}
 
 
 def name_of(path):
