@@ -399,13 +399,14 @@ class Session:
     def _work(self, engine: Engine) -> None:
         """Compute what is pending; on return it is committed."""
         while self._schedule.remaining:
+            pauses = self._stop.pauses
             try:
                 engine.run(self._job(), self, self._plan.workers)
             finally:
                 with contextlib.ExitStack() as stack:
                     stack.callback(self._settle)
                     self._commit()
-            if not self._stop.paused:
+            if self._stop.pauses == pauses:
                 break
             self._stop.wait_while_paused()
             # What was at work when it was paused is pending again.
