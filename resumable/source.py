@@ -217,8 +217,9 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
         except OSError as error:
             if "locking flag" not in str(error):
                 raise
-            # This process has it open already, by the user: with her lock, or none.
-            options["locking"] = not options.get("locking", True)
+            # The user has it open in this process: with her lock, or with none.
+            if options.pop("locking", None) is None:
+                options["locking"] = False
             return h5py.File(path, "r", **options)
     except BlockingIOError as error:
         msg = (
