@@ -47,6 +47,8 @@ logger = logging.getLogger("resumable")
 _SHORTEST_S, _LONGEST_S = 0.01, 0.25
 #: After a round the next one waits for so many times what was not computing in it.
 _SPACING = 9
+#: What was just written can be read after this time at the latest, in seconds.
+_SETTLING_S = 2.5
 
 
 class SourceChanged(Exception):
@@ -284,7 +286,7 @@ class Follower:
         complete = latest is not None and seen and latest.complete
         gone = bool(self._writers) and all(writer.gone for writer in self._writers)
         gone = gone and seen and latest is not None and latest.unready is None
-        late = time.monotonic() - self._news_at >= self._wait_s
+        late = time.monotonic() - self._news_at >= self._patience(signs)
         if not (complete or gone or late):
             return None
         # The last look: what was computed must be what the source holds now.
@@ -303,6 +305,13 @@ class Follower:
         self._ended = True
         settled = latest.plan.action == "return" or self._wanted.chosen is not None
         return None if settled and latest.run is not None else latest
+
+    def _patience(self, signs: list[Sign]) -> float:
+        """Return how many seconds without news are too many."""
+        if any(not (sign.readable or sign.open) for sign in signs):
+            # Written a moment ago: nobody need have asked to wait for that to pass.
+            return max(self._wait_s, _SETTLING_S)
+        return self._wait_s
 
     def _check_end(self, latest: _Found, signs: list[Sign]) -> None:
         """Refuse to call it the end where it is known that it is not.
