@@ -186,7 +186,7 @@ class Writer:
 
     def forget(self) -> None:
         """Begin anew after a while in which nobody looked."""
-        self._open_since = self._closed_at = None
+        self._open_since = None
 
     def note(self, sign: Sign) -> None:
         """Take note of how the file looks now."""
