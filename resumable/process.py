@@ -26,6 +26,7 @@ from resumable.errors import (
     TargetError,
     near_miss,
 )
+from resumable.live import glance
 from resumable.output import Output, declared
 from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
@@ -39,10 +40,11 @@ from resumable.state import state_of
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from resumable.events import Event, Listener
     from resumable.explain import Explanation
+    from resumable.plan import Geometry
     from resumable.recipe import Recipe
     from resumable.running import Run
     from resumable.trial import Trial
@@ -157,10 +159,9 @@ class Process(param.Parameterized):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
             raise ParameterError(msg)
         self._full = fingerprint == "full"
-        self._source = refer(source, position_axes)
-        with Reader(self._source) as reader:
-            self._geometry = reader.geometry
-            self._dtype = reader.dtype
+        # Without a lock, so that a measurement that is under way is not disturbed.
+        self._source = refer(source, position_axes, live=True)
+        self._geometry, self._dtype = _look(self._source)
         self._inputs = {
             name: self._aligned(name, value) for name, value in (inputs or {}).items()
         }
@@ -219,15 +220,15 @@ class Process(param.Parameterized):
         shapes = []
         for candidate in candidates:
             try:
-                ref = refer(value, candidate, same_file=self._source.path)
+                ref = refer(value, candidate, same_file=self._source.path, live=True)
             except SourceError:
                 if candidate == candidates[-1]:
                     raise
                 continue
-            with Reader(ref) as reader:
-                if reader.geometry.map_shape == self._geometry.map_shape:
-                    return ref
-                shapes.append(reader.geometry.map_shape)
+            map_shape = _look(ref)[0].map_shape
+            if map_shape == self._geometry.map_shape:
+                return ref
+            shapes.append(map_shape)
         msg = (
             f"the input {name!r} has positions of shape {shapes[0]}, the source of "
             f"shape {self._geometry.map_shape}; they must agree (give (source, axes) "
@@ -288,6 +289,34 @@ class Process(param.Parameterized):
         return declared(value, where)
 
     # What a user may override.
+
+    def ready(self, positions: Array) -> Any:
+        """Say which positions of a source that is being written may be read yet.
+
+        Override it for a dataset that has its full size from the beginning and is
+        filled in; where a dataset grows, a position may be read once it is there.
+
+        Parameters
+        ----------
+        positions : ndarray of int64
+            Flat positions, ascending; only such that were not ready before.
+
+        Returns
+        -------
+        bool or ndarray of bool
+            For all of them, or for each.
+
+        Notes
+        -----
+        It is asked by the process that called :meth:`compute`, never by a worker, again
+        and again while that waits. What it opens it must open without a lock and close
+        again, for example ``h5py.File(path, "r", locking=False)``.
+        """
+        return True
+
+    @property
+    def _asks_ready(self) -> bool:
+        return type(self).ready is not Process.ready
 
     def setup(self) -> None:
         """Prepare a worker: tables, plans, models. Called once in each of them."""
@@ -481,6 +510,7 @@ class Process(param.Parameterized):
         time_limit: float | str | None = None,
         checkpoint: float = 10,
         writer: str = "auto",
+        wait: float | str | None = None,
         rechunk: bool = False,
         progress: bool | None = None,
         listener: Listener | None = None,
@@ -523,6 +553,11 @@ class Process(param.Parameterized):
             Who writes the rows: every worker its own, or this process all of them.
             ``"auto"``: the driver where a network file system would have several
             hosts write to one file, and for workers that cannot see it.
+        wait : float or str, optional
+            Follow a source that is being written: compute what is there, wait for more,
+            and give up after so many seconds, or ``"2m"``, without a new position. It
+            ends at once when all requested positions are done, when the dataset cannot
+            grow any further, or when the program that wrote has closed the file.
         rechunk : bool
             First copy a source stored across positions (an energy-first stack) into
             position order, in the target folder; the copy is deleted when the run
@@ -545,7 +580,11 @@ class Process(param.Parameterized):
         ------
         NotFinished
             Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
-            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt).
+            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
+            positions were not :meth:`ready` in the time of `wait`.
+        SourceError
+            With `wait`: in its time the source could not be read, or the program that
+            writes it has neither written nor closed it.
         UnitFailed
             ``on_error="raise"``, or the computation fails everywhere.
         OutputError
@@ -571,14 +610,14 @@ class Process(param.Parameterized):
             "time_limit": time_limit,
             "checkpoint": checkpoint,
             "writer": writer,
+            "wait": wait,
             "rechunk": rechunk,
             "progress": progress,
         }
 
         def computed() -> Results:
             stop = StopRequest(time_limit)
-            wanted = self._options(positions, options)
-            return driver.compute(self._recipe(), wanted, stop, listener or _ignore)
+            return self._drive(positions, options, stop)(listener or _ignore)
 
         together = engines.collective(engine)
         if together is None:
@@ -626,13 +665,20 @@ class Process(param.Parameterized):
         from resumable.running import Run
 
         stop = StopRequest(options.get("time_limit"))
-        wanted = self._options(positions, {**options, "progress": progress})
-        recipe = self._recipe()
-
-        def drive(hear: Listener) -> Results:
-            return driver.compute(recipe, wanted, stop, hear)
-
+        drive = self._drive(positions, {**options, "progress": progress}, stop)
         return Run(drive, stop, listener)
+
+    def _drive(
+        self, positions: Any, options: dict[str, Any], stop: StopRequest
+    ) -> Callable[[Listener], Results]:
+        """Check the options; return what computes with a listener."""
+        if options.get("wait") is None and not self._asks_ready:
+            wanted, recipe = self._options(positions, options), self._recipe()
+            return lambda hear: driver.compute(recipe, wanted, stop, hear)
+        from resumable.following import follow
+
+        wanted = self._options(None, options)
+        return lambda hear: follow(self, wanted, positions, stop, hear)
 
     def verify(
         self, sample: int = 20, everything: bool = False, *, seed: int | None = None
@@ -763,6 +809,16 @@ def _declared_type(parameter: Any, value: Any) -> Any:
     if isinstance(parameter, param.NumericTuple) and value is not None:
         return [float(item) for item in value]
     return value
+
+
+def _look(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
+    """Open a source, which may be written meanwhile, and see what it is like."""
+
+    def look() -> tuple[Geometry, np.dtype[Any]]:
+        with Reader(dataclasses.replace(ref, live=True)) as reader:
+            return reader.geometry, reader.dtype
+
+    return glance(ref.path, look)
 
 
 def _ignore(event: Event) -> None:

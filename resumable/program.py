@@ -112,6 +112,9 @@ def compute_options() -> list[click.Parameter]:
             ["--writer"], default="auto", help="Who writes: auto, workers, driver."
         ),
         click.Option(
+            ["--wait"], help="Follow what is written; how long without news, e.g. 2m."
+        ),
+        click.Option(
             ["--rechunk"], is_flag=True, help="First copy into position order."
         ),
         click.Option(

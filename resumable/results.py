@@ -138,9 +138,11 @@ class ResultArray:
         if self._output.per == "run":
             return np.broadcast_to(np.asarray(not self._run.finished), self.shape)[key]
         done = self._run.array("completed_positions")
-        lead, rest = self._run.header.map_shape, len(self._output.shape)
+        # As it is now: a longer run may have taken its place.
+        lead, own = self._run.header.map_shape, self._output.shape
         # Broadcast and indexed like the values, and only then compared.
-        return np.broadcast_to(done.reshape(*lead, *(1,) * rest), self.shape)[key] != 1
+        shaped = done.reshape(*lead, *(1,) * len(own))
+        return np.broadcast_to(shaped, (*lead, *own))[key] != 1
 
     def as_source(self) -> tuple[str, str, str]:
         """Return file, dataset and identity, for a Process that starts from here.

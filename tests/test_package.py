@@ -27,7 +27,7 @@ LAYERS = [
     {"loading", "mapping", "script"},
     {"process"},
     {"program", "verification"},
-    {"comparison"},
+    {"comparison", "following"},
     {"driver", "resolve", "running", "state", "trial", "verdict"},
     {"explain"},
     {"session"},
@@ -59,10 +59,11 @@ LAYERS = [
     {"ragged"},
     {"fingerprint", "runfile", "source"},
     {"journal", "packed"},
-    {"header", "heap", "overlay", "superblock"},
+    {"header", "heap", "live", "overlay", "superblock"},
     {"shield"},
     {"classes", "disk", "machine", "output", "plan", "recipe", "sharing", "stop"},
     {"remainder", "world"},
+    {"wanted"},
     {"compression", "forks", "identity", "positions", "units"},
     {"errors"},
     {"text"},
@@ -82,7 +83,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "program": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"compression", "recipe", "remainder", "text", "units"}
+PURE |= {"compression", "recipe", "remainder", "text", "units", "wanted"}
 
 
 def name_of(path):
