@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Turns of each rank where numbers are dealt out in turn.
 TURNS = 32
+#: A portion is sized to last this long, in s. It cannot be given back: where positions
+#: suddenly take 20 times as long, so does it, and the one asked for ahead.
+PORTION_S = 0.5
 
 
 class Portion(Protocol):
@@ -203,7 +206,7 @@ def batches_taken(
     """
     counter.begin(remainder.total)
     schedule.remaining = remainder.total
-    portion = counter.take(schedule.next_rows())
+    portion = counter.take(schedule.next_rows(PORTION_S))
     while not stopping():
         if not _came(portion, stopping) or portion.first >= remainder.total:
             return
@@ -213,9 +216,9 @@ def batches_taken(
             # Asked for now, the next one is there when it is needed. Not so where a
             # position takes as long as a batch: it would wait for a rank that is
             # busy while another one has nothing to do.
-            ahead = counter.take(schedule.next_rows())
+            ahead = counter.take(schedule.next_rows(PORTION_S))
         yield from remainder.batches(portion.first, portion.last, schedule.block)
-        portion = ahead or counter.take(schedule.next_rows())
+        portion = ahead or counter.take(schedule.next_rows(PORTION_S))
 
 
 def _came(portion: Portion, stopping: Callable[[], bool]) -> bool:
