@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 #: Turns of each rank where numbers are dealt out in turn.
 TURNS = 32
-#: A portion is sized to last this long, in s. It cannot be given back: where positions
-#: suddenly take 20 times as long, so does it, and the one asked for ahead.
-PORTION_S = 0.5
+#: A portion is sized to last so long, in s, and in s for every rank: it cannot be given
+#: back, so where positions suddenly take 20 times as long it does, too, and the one
+#: asked for ahead. A counter that rank 0 serves itself serves 5,000 portions a second.
+PORTION_S, PORTION_PER_RANK_S = 0.5, 2e-4
+
 
 
 class Portion(Protocol):
@@ -206,7 +208,8 @@ def batches_taken(
     """
     counter.begin(remainder.total)
     schedule.remaining = remainder.total
-    portion = counter.take(schedule.next_rows(PORTION_S))
+    seconds = max(PORTION_S, PORTION_PER_RANK_S * schedule.workers)
+    portion = counter.take(schedule.next_rows(seconds))
     while not stopping():
         if not _came(portion, stopping) or portion.first >= remainder.total:
             return
@@ -216,9 +219,9 @@ def batches_taken(
             # Asked for now, the next one is there when it is needed. Not so where a
             # position takes as long as a batch: it would wait for a rank that is
             # busy while another one has nothing to do.
-            ahead = counter.take(schedule.next_rows(PORTION_S))
+            ahead = counter.take(schedule.next_rows(seconds))
         yield from remainder.batches(portion.first, portion.last, schedule.block)
-        portion = ahead or counter.take(schedule.next_rows(PORTION_S))
+        portion = ahead or counter.take(schedule.next_rows(seconds))
 
 
 def _came(portion: Portion, stopping: Callable[[], bool]) -> bool:
