@@ -41,7 +41,7 @@ _HERE = Path(__file__).resolve().parent
 _NETWORK = {"shared memory": {}, "network": {"MPIR_CVAR_NOLOCAL": "1"}}
 
 
-def started(*command: Any, **variables: str) -> dict[str, float]:
+def started(*command: Any, **variables: str) -> Any:
     """Run a script that prints JSON."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -54,8 +54,7 @@ def started(*command: Any, **variables: str) -> dict[str, float]:
         stdout=subprocess.PIPE,
         check=True,
     )
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def medians(found: list[dict[str, float]]) -> dict[str, float]:
@@ -137,6 +136,21 @@ def parts(folder: Path, count: int) -> dict[str, float]:
     return found
 
 
+def imports() -> int:
+    """Return how many files a rank opens to import what it needs."""
+    code = (
+        "import sys\n"
+        "opened = []\n"
+        "def hear(event, arguments):\n"
+        "    if event == 'open':\n"
+        "        opened.append(arguments[0])\n"
+        "sys.addaudithook(hear)\n"
+        "import resumable, resumable.engines.mpi, mpi4py, tqdm, threadpoolctl\n"
+        "print(len(opened))"
+    )
+    return int(started(sys.executable, "-c", code))
+
+
 def of_ranks(rounds: int, numbers: list[int]) -> None:
     """Measure and print what ranks ask of rank 0, interleaved."""
     mpiexec = Path(sys.executable).with_name("mpiexec")
@@ -215,6 +229,7 @@ def main() -> None:
         )
     for name, seconds in found.items():
         print(f"{name:12} {seconds * 1e6:10,.1f} us")
+    print(f"files opened by imports: {imports():,}")
     print(f"what is left is told to {RANKS:,} ranks")
     of_positions(given.rounds, [int(n) for n in given.positions], given.folder)
 

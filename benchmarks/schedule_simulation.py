@@ -34,6 +34,7 @@ import numpy as np
 from resumable.engines.counter import InterleavedCounter, batches_taken
 from resumable.plan import TRIALS, Plan, Schedule
 from resumable.positions import Batch, PositionSet
+from resumable.remainder import Remainder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -132,7 +133,10 @@ class SimulatedCounter:
         self._clock, self._costs = clock, costs
         self._next = 0
 
-    def begin(self, total: int) -> None:
+    def lend(self, remainder: Remainder) -> None:
+        """Keep nothing: it is told."""
+
+    def begin(self, remainder: Remainder) -> None:
         """Nothing to prepare."""
 
     def take(self, count: int) -> _Portion:
@@ -302,7 +306,8 @@ def main() -> None:
     costs = Costs(given.claim_us * 1e-6, given.service_us * 1e-6)
     print(
         f"{given.per_rank:,} positions per rank of {given.mean} s on average; "
-        f"a claim takes {given.claim_us:g} us and the counter for {given.service_us:g}\n"
+        f"a claim takes {given.claim_us:g} us, of the "
+        f"counter {given.service_us:g} us\n"
         "time over the ideal (idle share in %); claims in all, and in one second"
     )
     ways = ["taken", "dealt", "contiguous", "interleaved", "one by one"]

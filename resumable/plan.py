@@ -340,9 +340,7 @@ class Schedule:
         quantum = self._plan.quantum
         bands = self.remaining / quantum
         seconds = math.inf if self._seconds is None else self._seconds * quantum
-        whole = (
-            bands >= 4 * self.workers and seconds <= self._plan.checkpoint_s / 4
-        )
+        whole = bands >= 4 * self.workers and seconds <= self._plan.checkpoint_s / 4
         rest = Remainder(self.pending, quantum if whole else 1, self._tried)
         self.pending, self.remaining = PositionSet(0), 0
         return rest
