@@ -178,7 +178,7 @@ def of_ranks(rounds: int, numbers: list[int]) -> None:
 def of_positions(rounds: int, numbers: list[int], parent: Path | None) -> None:
     """Measure and print what so many positions cost, each in a process of its own."""
     times = ("plan", "birth", "start", "tell", "end")
-    sizes = ("message", "memory", "file", "reserved")
+    sizes = ("message", "lent", "memory", "file", "reserved")
     print(
         f"{'positions':>13} {'state':10}"
         + "".join(f"{name:>10}" for name in (*times, *sizes))

@@ -27,7 +27,9 @@ from resumable.batch import Job
 from resumable.disk import opened, write_at
 from resumable.engines import Driver
 from resumable.engines.ranks import Rest
+from resumable.plan import TRIALS
 from resumable.positions import windows
+from resumable.remainder import Remainder
 from resumable.runfile import RunFile
 
 RANKS = 10_000
@@ -57,7 +59,7 @@ class Telling:
 
     def __init__(self) -> None:
         self.found: dict[str, float] = {}
-        self.message = b""
+        self.message = self.lent = b""
 
     def available_memory(self) -> int:
         """Say what ranks on so many hosts would have."""
@@ -66,7 +68,9 @@ class Telling:
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Time what happens between the plan and the first portion."""
         self.found["ready"] = time.perf_counter()
+        room = Remainder.room(driver.schedule.pending, TRIALS)
         rest = Rest(driver.schedule.hand_over(), driver.schedule)
+        self.lent = rest.remainder.lend() if room else b""
         self.message = pickle.dumps(rest)
         self.found["told"] = time.perf_counter()
 
@@ -98,6 +102,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     results = process.compute(engine=engine, progress=False)
     ended = time.perf_counter()
     (folder / "message").write_bytes(engine.message)
+    (folder / "lent").write_bytes(engine.lent)
     file = results.path.stat()
     return {
         "plan": planned - began,
@@ -106,6 +111,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
         "tell": engine.found["told"] - engine.found["ready"],
         "end": ended - engine.found["told"],
         "message": len(engine.message),
+        "lent": len(engine.lent),
         "memory": peak_bytes() - before,
         "file": file.st_size,
         "reserved": 512 * file.st_blocks,
@@ -128,7 +134,8 @@ def followed(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     rest: Rest = pickle.loads((folder / "message").read_bytes())
     read = time.perf_counter()
-    remainder, first = rest.remainder, 0
+    remainder, lent = rest.remainder, (folder / "lent").open("rb")
+    remainder.read = lambda offset, size: os.pread(lent.fileno(), size, offset)
     # One portion of many, as it comes to one of very many ranks.
     size = min(5000, max(1, remainder.total // (4 * PORTIONS)))
     step = remainder.total // PORTIONS
@@ -137,6 +144,7 @@ def followed(folder: Path) -> dict[str, float]:
         if sum(batch.count for batch in found) != min(size, remainder.total - first):
             raise RuntimeError(first)
     looked = time.perf_counter()
+    lent.close()
     return {
         "read": read - began,
         "portion": (looked - read) / PORTIONS,

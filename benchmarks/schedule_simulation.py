@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import heapq
 import math
 from collections import Counter
@@ -279,15 +280,19 @@ def _of_loads(units: Array, ranks: int, finish: float) -> Outcome:
     return Outcome(finish, ideal(units, ranks), idle)
 
 
+WAYS: dict[str, Callable[[Array, int, Costs], Outcome]] = {
+    "taken": simulate,
+    "dealt": functools.partial(simulate, dealt=True),
+    "contiguous": lambda units, ranks, costs: static(units, ranks, interleaved=False),
+    "interleaved": lambda units, ranks, costs: static(units, ranks, interleaved=True),
+    "one by one": lambda units, ranks, costs: one_by_one(units, ranks),
+}
+"""Ways to divide the work."""
+
+
 def compared(units: Array, ranks: int, costs: Costs) -> dict[str, Outcome]:
     """Return what becomes of it in every way."""
-    return {
-        "taken": simulate(units, ranks, costs),
-        "dealt": simulate(units, ranks, costs, dealt=True),
-        "contiguous": static(units, ranks, interleaved=False),
-        "interleaved": static(units, ranks, interleaved=True),
-        "one by one": one_by_one(units, ranks),
-    }
+    return {name: way(units, ranks, costs) for name, way in WAYS.items()}
 
 
 def main() -> None:
@@ -302,6 +307,7 @@ def main() -> None:
     parser.add_argument("--service-us", type=float, default=Costs.service_s * 1e6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--units", nargs="+", default=list(UNITS), choices=UNITS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     given = parser.parse_args()
     costs = Costs(given.claim_us * 1e-6, given.service_us * 1e-6)
     print(
@@ -310,20 +316,18 @@ def main() -> None:
         f"counter {given.service_us:g} us\n"
         "time over the ideal (idle share in %); claims in all, and in one second"
     )
-    ways = ["taken", "dealt", "contiguous", "interleaved", "one by one"]
-    print(f"{'units':13} {'ranks':>6} " + " ".join(f"{way:>12}" for way in ways))
+    print(f"{'units':13} {'ranks':>6} " + " ".join(f"{way:>12}" for way in given.ways))
     for name in given.units:
         for ranks in given.ranks:
             rng = np.random.default_rng([given.seed, ranks])
             units = given.mean * UNITS[name](rng, given.per_rank * ranks)
-            found = compared(units, ranks, costs)
+            found = [WAYS[way](units, ranks, costs) for way in given.ways]
             columns = " ".join(
-                f"{o.relative:6.2f} ({100 * o.idle:3.0f})" for o in found.values()
+                f"{o.relative:6.2f} ({100 * o.idle:3.0f})" for o in found
             )
-            taken = found["taken"]
+            claims, peak = max((o.claims, o.peak) for o in found)
             print(
-                f"{name:13} {ranks:6,} {columns}  "
-                f"{taken.claims:10,} {taken.peak:9,.0f}/s",
+                f"{name:13} {ranks:6,} {columns}  {claims:10,} {peak:9,.0f}/s",
                 flush=True,
             )
 
