@@ -39,6 +39,9 @@ from resumable.remainder import Remainder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+TICK_S = 0.01
+"""Claims are counted in steps of this time."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -111,7 +114,6 @@ class _Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.free = 0.0
         self.claims: Counter[int] = Counter()
 
 
@@ -128,11 +130,13 @@ class _Portion:
 
 
 class SimulatedCounter:
-    """One number that all ranks add to, one claim after the other."""
+    """One number that all ranks add to, so many in each tick."""
 
     def __init__(self, clock: _Clock, costs: Costs) -> None:
         self._clock, self._costs = clock, costs
         self._next = 0
+        self._most = max(1, round(TICK_S / costs.service_s))
+        self._served: Counter[int] = Counter()
 
     def lend(self, remainder: Remainder) -> None:
         """Keep nothing: it is told."""
@@ -144,9 +148,15 @@ class SimulatedCounter:
         """Hand out the next numbers."""
         clock, costs = self._clock, self._costs
         clock.claims[math.floor(clock.now)] += 1
-        clock.free = max(clock.free, clock.now) + costs.service_s
+        # The clock of a rank that has just waited is ahead of that of others, who
+        # come later and are served before.
+        tick = math.floor(clock.now / TICK_S)
+        while self._served[tick] >= self._most:
+            tick += 1
+        self._served[tick] += 1
+        at = max(clock.now, tick * TICK_S) + costs.service_s + costs.claim_s
         first, self._next = self._next, self._next + count
-        return _Portion(clock, first, self._next, clock.free + costs.claim_s)
+        return _Portion(clock, first, self._next, at)
 
     def close(self) -> None:
         """Nothing is held."""
