@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from resumable.engines import counter
 from resumable.engines.counter import InterleavedCounter, batches_taken
 from resumable.plan import TRIALS, Plan, Schedule
 from resumable.positions import Batch, PositionSet
@@ -236,8 +237,8 @@ def simulate(
     works: list[tuple[Schedule, Iterator[Batch]]] = []
     for rank in range(ranks):
         own = copy.copy(schedule)
-        counter = InterleavedCounter(rank, ranks) if dealt else shared
-        works.append((own, batches_taken(counter, remainder, own, lambda: False)))
+        source = InterleavedCounter(rank, ranks) if dealt else shared
+        works.append((own, batches_taken(source, remainder, own, lambda: False)))
     waiting = [(max(begin, t), rank) for rank, t in enumerate(trials)]
     waiting += [(begin, rank) for rank in range(len(trials), ranks)]
     heapq.heapify(waiting)
@@ -315,10 +316,12 @@ def main() -> None:
     parser.add_argument("--mean", type=float, default=0.1, help="s of a position")
     parser.add_argument("--claim-us", type=float, default=Costs.claim_s * 1e6)
     parser.add_argument("--service-us", type=float, default=Costs.service_s * 1e6)
+    parser.add_argument("--portion", type=float, default=counter.PORTION_S, help="s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--units", nargs="+", default=list(UNITS), choices=UNITS)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     given = parser.parse_args()
+    counter.PORTION_S = given.portion
     costs = Costs(given.claim_us * 1e-6, given.service_us * 1e-6)
     print(
         f"{given.per_rank:,} positions per rank of {given.mean} s on average; "
