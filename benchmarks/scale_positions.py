@@ -126,6 +126,8 @@ def scatter(folder: Path) -> None:
         for start, stop in windows(header.size):
             status = rng.integers(0, 2, stop - start, np.uint8)
             write_at(fd, status, header.offsets["completed_positions"] + start)
+        # Not to be waited for by the session that follows.
+        os.fsync(fd)
 
 
 def followed(folder: Path) -> dict[str, float]:
