@@ -207,7 +207,11 @@ def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
     step = min(max(step, 1), WINDOW)
     touched = np.zeros(math.ceil(requested.size / step), bool)
     for start, stop in requested.windows():
-        touched[(start + np.flatnonzero(requested.window(start, stop))) // step] = True
+        first = start // step
+        edges = np.arange(first * step, stop, step) - start
+        edges[0] = 0  # a step may have begun in the window before
+        found = np.logical_or.reduceat(requested.window(start, stop), edges)
+        touched[first : first + len(edges)] |= found
     return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
 
 

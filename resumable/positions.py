@@ -175,10 +175,13 @@ class PositionSet:
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():
-            members = np.flatnonzero(self.window(start, stop))
-            here = ranks[(ranks >= seen) & (ranks < seen + len(members))]
-            found += (start + members[here - seen]).tolist()
-            seen += len(members)
+            bits = self.bits[start // 8 : -(-stop // 8)]
+            count = int(np.bitwise_count(bits).sum(dtype=np.int64))
+            here = ranks[(ranks >= seen) & (ranks < seen + count)]
+            if len(here):
+                members = np.flatnonzero(self.window(start, stop))
+                found += (start + members[here - seen]).tolist()
+            seen += count
         return found
 
 
