@@ -184,6 +184,15 @@ class Follower:
         now = time.monotonic()
         worked = (session.worked_s - self._worked_s) / session.workers
         self._worked_s = session.worked_s
+        if worked or session.trouble is None:
+            self._news_at = now
+        elif now - self._news_at >= max(self._wait_s, _SETTLING_S):
+            # The look at it finds nothing wrong, and yet it cannot be read.
+            raise self._given_up(str(session.trouble)) from session.trouble
+        else:
+            time.sleep(_LONGEST_S)
+        # Failed positions are tried again once, not as long as there are any.
+        self._ended = self._ended or self._options.retry_failed
         # The files that were read and written for it: at most a tenth of the time.
         besides = max(0.0, now - self._round_began - worked)
         self._next_look = now + _SPACING * besides
@@ -209,7 +218,6 @@ class Follower:
         SourceChanged, SourceError, NotFinished
         """
         pause = _SHORTEST_S
-        self._news_at = time.monotonic()
         for writer in self._writers:
             writer.forget()
         while not (self._ended or self._stop.requested):

@@ -104,8 +104,10 @@ class Session:
         self._made = False
         self._run = self._born(run)
         self._claim = claim
-        #: Seconds of work that a worker has reported.
+        #: Seconds of work that workers have reported.
         self.worked_s = 0.0
+        #: Why the source could not be read the last time.
+        self.trouble: SourceError | None = None
         self._ledger = Ledger(self._run)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
@@ -415,9 +417,12 @@ class Session:
     def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
         while True:
-            # What cannot be read now may be half written: it is waited for.
-            with contextlib.suppress(SourceError):
+            self.trouble = None
+            try:
                 self._work(engine)
+            except SourceError as error:
+                # It may be half written: that is waited for.
+                self.trouble = error
             step = more(self)
             if step is None:
                 return not self._stop.requested
