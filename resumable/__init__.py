@@ -25,24 +25,22 @@ from resumable.errors import (
     UnitFailed,
     WorkerDied,
 )
-from resumable.loading import load
 from resumable.mapping import map_function as map
 from resumable.output import Output
 from resumable.plan import Plan
 from resumable.process import Process
 from resumable.results import Results
 from resumable.results import open_results as open
-from resumable.script import main
 from resumable.sharing import share
-from resumable.verify import verify
 
 if TYPE_CHECKING:
     from resumable.engines.mpi import MPIEngine
-
-if TYPE_CHECKING:
+    from resumable.loading import load
     from resumable.memory import shared
     from resumable.operators import Operators
     from resumable.pool import Pool
+    from resumable.script import main
+    from resumable.verify import verify
 
 __version__ = "0.1.0"
 
@@ -83,7 +81,10 @@ _LATER = {
     "MPIEngine": "engines.mpi",
     "Operators": "operators",
     "Pool": "pool",
+    "load": "loading",
+    "main": "script",
     "shared": "memory",
+    "verify": "verify",
 }
 
 

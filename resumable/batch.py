@@ -10,10 +10,8 @@ import collections
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from resumable import machine
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, OutputError
 from resumable.header import FAILURE_ROWS
-from resumable.identity import normalised_source, source_text, text_digest
+from resumable.identity import file_of, normalised_source, source_text, text_digest
 from resumable.output import block_rows, by_name, placer
 from resumable.reader import Reader, Supply
 from resumable.runfile import Failure
@@ -238,15 +236,6 @@ def _twin(process: Any) -> Any:
     twin = object.__new__(type(process))
     twin.__dict__.update(process.__dict__)
     return twin
-
-
-def file_of(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and when it was last written, in ns since 1970."""
-    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    try:
-        return (name, Path(name).stat().st_mtime_ns) if name else None
-    except OSError:
-        return None
 
 
 def _same_text(job: Job) -> bool:

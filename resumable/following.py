@@ -153,6 +153,7 @@ class Follower:
         self._looked_at: list[Sign] | None = None
         self._trouble: SourceError | None = None
         self._latest: _Found | None = None
+        self._mine: RunFile | None = None
         self._news_at = self._round_began = time.monotonic()
         self._next_look = 0.0
         self._worked_s = 0.0
@@ -191,9 +192,16 @@ class Follower:
 
     def _more(self, session: Session) -> Step | None:
         """Wait until there is more to do for a session; None when there is not."""
+        self._mine = session.run
         now = time.monotonic()
         worked = (session.worked_s - self._worked_s) / session.workers
         self._worked_s = session.worked_s
+        if session.trouble is not None:
+            self._judge(session.trouble, self._news_at if worked == 0 else now)
+        else:
+            self._news_at = now
+        # Failed positions are tried again once, not as long as there are any.
+        self._ended = self._ended or self._options.retry_failed
         # The files that were read and written for it: at most a tenth of the time.
         besides = max(0.0, now - self._round_began - worked)
         self._next_look = now + _SPACING * besides
@@ -201,6 +209,22 @@ class Follower:
         if found is None:
             return None
         return Step(found.recipe, found.options, found.plan, self._claim(found.recipe))
+
+    def _judge(self, trouble: SourceError, news_at: float) -> None:
+        """Decide whether what could not be read is worth another try.
+
+        Raises
+        ------
+        SourceError
+            It is not: the file is as it was, or it goes on for too long.
+        """
+        self._news_at = news_at
+        signs = [live.sign_of(path) for path in self._paths]
+        at_rest = signs == self._looked_at and not any(sign.swmr for sign in signs)
+        late = time.monotonic() - news_at >= max(self._wait_s, _SETTLING_S)
+        if at_rest or late:
+            raise self._given_up(str(trouble), late=late) from trouble
+        time.sleep(_LONGEST_S)
 
     def _claim(self, recipe: Recipe) -> Claim:
         claim = self._claims.get(recipe.shelf.identity)
@@ -219,7 +243,6 @@ class Follower:
         SourceChanged, SourceError, NotFinished
         """
         pause = _SHORTEST_S
-        self._news_at = time.monotonic()
         for writer in self._writers:
             writer.forget()
         while not (self._ended or self._stop.requested):
@@ -350,14 +373,16 @@ class Follower:
             logger.warning("%s", message)
             raise NotFinished(message, results)
 
-    def _given_up(self, why: str) -> SourceError:
+    def _given_up(self, why: str, *, late: bool = True) -> SourceError:
         results = self._results()
         kept = f". {results.status}, kept in {results.path}" if results else ""
-        waited = f"; waited {format_seconds(self._wait_s)}" if self._wait_s else ""
+        waited = ""
+        if late and self._wait_s:
+            waited = f"; waited {format_seconds(self._wait_s)}"
         return SourceError(f"{why}{waited}{kept}")
 
     def _results(self) -> Results | None:
-        run = self._latest.run if self._latest else None
+        run = self._mine or (self._latest.run if self._latest else None)
         return Results(run.path) if run else None
 
     # Looking.

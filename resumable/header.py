@@ -402,7 +402,8 @@ def _check(plain: dict[str, Any], body: bytes) -> None:
     _text(source["contents"] or "")
     _text(source.get("text", ""))
     _whole(source["length"], 1)
-    _text(source.get("ready") or "")
+    if source.get("ready") is not None:
+        _text(source["ready"])
 
 
 def _brief(error: Exception) -> str:

@@ -19,9 +19,10 @@ import json
 import linecache
 import math
 import re
+import sys
 import textwrap
 import weakref
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -433,3 +434,12 @@ def _show(value: Any) -> str:
         return text
     # A text keeps its closing quote, so that it is seen to be cut.
     return f'{text[:20]}..."' if text.startswith('"') else f"{text[:57]}..."
+
+
+def file_of(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None

@@ -151,7 +151,7 @@ class PositionSet:
         if len(bits) != length:
             msg = f"a set of {8 * len(bits)} positions, not of {size}"
             raise ValueError(msg)
-        return cls(size, np.frombuffer(bits, np.uint8).copy())
+        return cls(size, np.frombuffer(bits, np.uint8)) & cls.full(size)
 
     def discard(self, position: int) -> None:
         """Take a position out."""

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import param
 
-from resumable import driver, engines, identity, world
-from resumable.batch import file_of
+from resumable import identity, world
 from resumable.cursor import Cursor, new_pulse
-from resumable.decision import existing, make_plan
 from resumable.errors import (
     DeclarationError,
     ParameterError,
@@ -32,11 +30,9 @@ from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
 from resumable.reader import Reader
 from resumable.recipe import Options
-from resumable.resolve import request, resolve
 from resumable.results import ResultArray, Results
 from resumable.sharing import assign
 from resumable.source import SourceRef, refer
-from resumable.state import state_of
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -135,7 +131,7 @@ class Process(param.Parameterized):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls._read_from = file_of(cls)
+        cls._read_from = identity.file_of(cls)
         for name, value in vars(cls).items():
             taken = name in _ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:
@@ -428,6 +424,8 @@ class Process(param.Parameterized):
     @property
     def results(self) -> Results | None:
         """Results that are there, finished or not, else None; computes nothing."""
+        from resumable.decision import existing
+
         run = existing(self._recipe())
         return Results(run.path) if run else None
 
@@ -458,6 +456,8 @@ class Process(param.Parameterized):
             Positions that do not exist, a memory budget that is too small.
         """
         recipe = self._recipe()
+        from resumable.decision import make_plan
+
         return make_plan(recipe, self._options(positions, options))[0]
 
     def test(self, position: Any = 0) -> Trial:
@@ -615,6 +615,10 @@ class Process(param.Parameterized):
             "progress": progress,
         }
 
+        # Most of this library, which a notebook that only looks does without.
+        from resumable import engines
+        from resumable.resolve import request
+
         def computed() -> Results:
             stop = StopRequest(time_limit)
             return self._drive(positions, options, stop)(listener or _ignore)
@@ -673,6 +677,8 @@ class Process(param.Parameterized):
     ) -> Callable[[Listener], Results]:
         """Check the options; return what computes with a listener."""
         if options.get("wait") is None and not self._asks_ready:
+            from resumable import driver
+
             wanted, recipe = self._options(positions, options), self._recipe()
             return lambda hear: driver.compute(recipe, wanted, stop, hear)
         from resumable.following import follow
@@ -733,6 +739,8 @@ class Process(param.Parameterized):
             A parameter that could not be read back, such as an array that is not the
             default: of these only a digest is written.
         """
+        from resumable.state import state_of
+
         return state_of(self)
 
     @classmethod
@@ -779,6 +787,8 @@ class Process(param.Parameterized):
     # How it is resolved.
 
     def _recipe(self) -> Recipe:
+        from resumable.resolve import resolve
+
         return resolve(self)
 
     def _source_text(self) -> str:

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 
 from resumable import identity
-from resumable.batch import file_of
 from resumable.birth import Birth
 from resumable.catalogue import Shelf
 from resumable.errors import DeclarationError, SourceError
+from resumable.identity import file_of
 from resumable.plan import Footprint
 from resumable.reader import Reader
 from resumable.recipe import Recipe

@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.compression import load, problem
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
-from resumable.packing import pack
-from resumable.publishing import publish
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
 from resumable.text import as_html, shown
@@ -270,6 +267,8 @@ def _open_group(run: RunFile) -> h5py.Group:
     """Open the results group; a link in its place is not followed."""
     import h5py
 
+    from resumable.compression import load, problem
+
     name = run.header.group
     for method in (run.header.packed or {}).values():
         # Without it the group can be looked at, if not all of it read.
@@ -498,6 +497,8 @@ class Results(Mapping[str, Any]):
         file is written beside the old one, read back, compared, and put in its
         place: a kill leaves one or the other, whole.
         """
+        from resumable.packing import pack
+
         pack(self._run, compression)
 
     def publish(
@@ -533,6 +534,8 @@ class Results(Mapping[str, Any]):
         leaves a journal beside it; whatever of ours opens the file next, and
         ``resumable repair``, finish what was begun or undo it.
         """
+        from resumable.publishing import publish
+
         publish(self._run, where, overwrite=overwrite, compression=compression)
 
     def __eq__(self, other: object) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from resumable import birth as births
 from resumable import disk
-from resumable.batch import Job, Loss, Report, file_of
+from resumable.batch import Job, Loss, Report
 from resumable.decision import engine_for, pending_positions
 from resumable.errors import (
     NotFinished,
@@ -25,6 +25,7 @@ from resumable.errors import (
     WorkerDied,
 )
 from resumable.events import BatchDone, Counts, PositionFailed, Started
+from resumable.identity import file_of
 from resumable.ledger import Ledger
 from resumable.logbook import written
 from resumable.output import by_name, fitted
@@ -106,8 +107,10 @@ class Session:
         self._made = False
         self._run = self._born(run)
         self._claim = claim
-        #: Seconds of work that a worker has reported.
+        #: Seconds of work that workers have reported.
         self.worked_s = 0.0
+        #: Why the source could not be read the last time.
+        self.trouble: SourceError | None = None
         self._ledger = Ledger(self._run)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
@@ -433,9 +436,12 @@ class Session:
     def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
         while True:
-            # What cannot be read now may be half written: it is waited for.
-            with contextlib.suppress(SourceError):
+            self.trouble = None
+            try:
                 self._work(engine)
+            except SourceError as error:
+                # It may be half written: that is waited for.
+                self.trouble = error
             step = more(self)
             if step is None:
                 return not self._stop.requested

@@ -398,7 +398,7 @@ def test_an_encoded_value_survives_json(value):
         ((i for i in range(3)), "the parameter 'p' is a generator"),
         (np.longdouble(1), "the parameter 'p'"),
     ],
-    ids=str,
+    ids=[str(number) for number in range(17)],
 )
 def test_what_cannot_be_identified_is_refused_by_its_place(value, named):
     """It is never skipped, and the message leads to it."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -23,10 +26,11 @@ from resumable.wanted import Wanted
 
 pytestmark = pytest.mark.timeout(100, method="signal")
 MEAN = {"mean": rs.Output()}
+NUMBER = {"number": rs.Output(dtype="i8")}
 
-# Appends rows, one every `pause` seconds. `kind`: "swmr"; "reopen", which opens the file
-# for every row; "keep", which keeps it open and flushes. It says when the file is there,
-# begins when it is told so, and says when the last row is written.
+# Appends rows, one every `pause` seconds. `kind`: "swmr"; "reopen", which opens the
+# file for every row; "keep", which keeps it open and flushes. It says when the file is
+# there, begins when it is told so, closes when it is told so, and says that.
 WRITER = """
 import sys, time
 import h5py
@@ -115,9 +119,6 @@ class Writer:
 @pytest.fixture
 def writer(tmp_path):
     """Return a function that starts a writer of some kind."""
-    import subprocess
-    import sys
-
     started = []
 
     def start(text, *arguments, name):
@@ -174,7 +175,7 @@ def serial(source):
     ],
 )
 def test_a_measurement_is_followed_to_its_end(writer, tmp_path, kind, most, options):
-    """All rows of it, one file, one session; and the program that writes is not hurt."""
+    """All rows, one file, one session; and the program that writes is not hurt."""
     # Who keeps the file open must be seen to do so for a while.
     program = writer(kind, most=most, pause=0.12 if kind == "keep" else 0.02)
     process = Mean(program.source)
@@ -450,7 +451,7 @@ def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
     assert program.program.stdout.readline() == "closed\n"
     program.kill()
     before = digest(program.path)
-    with pytest.raises(SourceError, match="killed|already open") as info:
+    with pytest.raises(SourceError, match=r"killed|already open") as info:
         (process or Mean(program.source)).compute(wait=0.3)
 
     assert digest(program.path) == before
@@ -556,9 +557,9 @@ def test_what_is_always_being_written_is_given_up(tmp_path, script, monkeypatch)
     with Reader(ref) as reader:
         program = script(REWRITER, str(path), "0", name="rewriter.py")
         assert program.stdout.readline() == "1\n"
+        rows, out = np.ones(1000, bool), np.empty((1000, 2000))
         with pytest.raises(SourceError, match=r"open for writing|being written"):
-            for _ in range(50):
-                reader.read(0, np.ones(1000, bool), np.empty((1000, 2000)))
+            [reader.read(0, rows, out) for _ in range(50)]
 
 
 @pytest.mark.parametrize("version", ["earliest", "v110", "latest"])
@@ -613,11 +614,19 @@ def filled_in(tmp_path):
     return path
 
 
-def fill(path, rows):
-    """Measure some rows."""
-    with h5py.File(path, "a") as file:
-        for row in rows:
-            file["data"][row] = row
+def fill(path, rows, value=None):
+    """Measure some rows; HDF5 refuses while this process reads the file."""
+
+    def filled():
+        try:
+            with h5py.File(path, "a") as file:
+                for row in rows:
+                    file["data"][row] = row if value is None else value
+        except OSError:
+            return False
+        return True
+
+    until(filled)
 
 
 def test_a_dataset_that_is_filled_in_is_followed(filled_in, script, tmp_path):
@@ -653,17 +662,15 @@ def test_what_is_not_ready_in_time_is_not_finished(filled_in):
     """The position and the seconds are named; what is ready is done, and kept."""
     fill(filled_in, [0, 1, 5])
     process = Awaited(f"{filled_in}::/data")
-    with pytest.raises(
-        rs.NotFinished, match="position 2 is not ready after 200 ms"
-    ) as i:
+    with pytest.raises(rs.NotFinished, match=r"position 2 .* after 200 ms") as info:
         process.compute(wait=0.2)
     with pytest.raises(rs.NotFinished, match="position 2 is not ready"):
         process.compute()
     wanted = process.compute(positions=[0, 1, 5])
 
-    assert i.value.code == 75
-    assert i.value.results.status.done == 3
-    assert wanted.path == i.value.results.path
+    assert info.value.code == 75
+    assert info.value.results.status.done == 3
+    assert wanted.path == info.value.results.path
     fill(filled_in, range(2, 20))
     process.calls = []
     results = process.compute(engine="serial")
@@ -684,6 +691,24 @@ def test_rows_that_changed_after_they_were_ready_are_computed_again(filled_in):
     np.testing.assert_array_equal(results["mean"], serial(f"{filled_in}::/data"))
 
 
+def test_rows_that_were_ready_later_count_while_they_are_as_they_were(filled_in):
+    """Whatever was computed, after a stop too, is covered by a digest."""
+    source = f"{filled_in}::/data"
+    fill(filled_in, [0])
+    run = Awaited(source).start(wait=60)
+    until(lambda: run.status().done == 1)
+    fill(filled_in, [1, 2])
+    until(lambda: run.status().done == 3)
+    run.cancel()
+    with pytest.raises(rs.NotFinished):
+        run.wait(30)
+    fill(filled_in, [2], 77.0)
+    fill(filled_in, range(3, 20))
+    results = Awaited(source).compute()
+
+    np.testing.assert_array_equal(results["mean"], serial(source))
+
+
 def test_only_the_driver_asks(filled_in, tmp_path):
     """Workers compute what they are given."""
     fill(filled_in, range(20))
@@ -691,7 +716,7 @@ def test_only_the_driver_asks(filled_in, tmp_path):
 
     class Asked(rs.Process):
         version = 1
-        outputs = {"pid": rs.Output(dtype="i8")}
+        outputs = NUMBER
 
         def ready(self, positions):
             with log.open("a") as file:
@@ -704,7 +729,7 @@ def test_only_the_driver_asks(filled_in, tmp_path):
     results = Asked(f"{filled_in}::/data").compute(engine="local", workers=2)
 
     assert set(log.read_text().split()) == {str(os.getpid())}
-    assert os.getpid() not in results["pid"][...]
+    assert os.getpid() not in results["number"][...]
 
 
 def test_positions_without_data_can_be_waited_for(tmp_path):
@@ -712,7 +737,7 @@ def test_positions_without_data_can_be_waited_for(tmp_path):
 
     class OfFiles(rs.Process):
         version = 1
-        outputs = {"size": rs.Output(dtype="i8")}
+        outputs = NUMBER
 
         def ready(self, positions):
             return np.array([(tmp_path / f"{n}.raw").exists() for n in positions])
@@ -727,7 +752,7 @@ def test_positions_without_data_can_be_waited_for(tmp_path):
         (tmp_path / f"{number}.raw").write_bytes(b"x" * number)
     results = run.wait(30)
 
-    assert results["size"][...].tolist() == [2, 1, 2]
+    assert results["number"][...].tolist() == [2, 1, 2]
     assert results.status.finished
     assert OfFiles(3, tmp_path).compute() == results
 
@@ -741,6 +766,117 @@ def test_another_answer_than_a_bool_is_refused(filled_in, answer):
 
     with pytest.raises(rs.DeclarationError, match="ready must return a bool, or one"):
         process.compute()
+
+
+def test_failed_positions_are_tried_again_once(filled_in):
+    """Not for as long as there are any."""
+
+    class Fails(Awaited):
+        version = 1
+
+        def unit_computation(self, spectrum):
+            self.calls.append(self.position)
+            if self.position == 3:
+                raise ValueError("3")
+            return spectrum.mean()
+
+    fill(filled_in, range(20))
+    process = Fails(f"{filled_in}::/data")
+    process.calls = []
+    with pytest.warns(rs.ResumableWarning, match="1 of 20 positions failed"):
+        process.compute(engine="serial")
+    process.calls.clear()
+    with pytest.warns(rs.ResumableWarning, match="1 of 20 positions failed"):
+        process.compute(engine="serial", retry_failed=True)
+
+    assert process.calls == [3]
+
+
+def test_threads_of_an_executor_follow(writer):
+    """An engine is an engine."""
+    program = writer("swmr", count=20, most=20)
+    program.tell()
+    with ThreadPoolExecutor(2) as threads:
+        results = Mean(program.source).compute(wait=60, engine=threads)
+
+    program.tell()
+    assert program.program.stdout.readline() == "closed\n"
+    np.testing.assert_array_equal(results["mean"], serial(program.source))
+
+
+MAPS = """
+import sys, time
+import h5py
+import numpy as np
+path, kind = sys.argv[1:]
+rng = np.random.default_rng(7)
+file = h5py.File(path, "w", libver="latest")
+for name, rest in (("data", (3, 8)), ("gain", (3, 2))):
+    file.create_dataset(name, (1, *rest), maxshape=(None, *rest), chunks=(1, *rest))
+    file[name][0] = rng.normal(size=rest)
+if kind == "swmr":
+    file.swmr_mode = True
+else:
+    file.close()
+print("there", flush=True)
+for number in range(1, 15):
+    time.sleep(0.05)
+    if kind != "swmr":
+        file = h5py.File(path, "a", libver="latest")
+    for name in ("gain", "data"):
+        file[name].resize(number + 1, axis=0)
+        file[name][number] = rng.normal(size=file[name].shape[1:])
+        file[name].flush()
+        time.sleep(0.01)
+    if kind != "swmr":
+        file.close()
+file.close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["swmr", "reopen"])
+def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
+    """One is longer for a moment; positions are those that both have."""
+
+    class Product(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def unit_computation(self, spectrum, gain):
+            return spectrum.sum() * gain.sum()
+
+    path = tmp_path / "live.h5"
+    program = script(MAPS, str(path), kind, name="maps.py")
+    assert program.stdout.readline() == "there\n"
+    process = Product(
+        f"{path}::/data", inputs={"gain": "::/gain"}, position_axes=(0, 1)
+    )
+    results = process.compute(wait=60, positions=slice(0, 45))
+    with h5py.File(path) as file:
+        wanted = file["data"][...].sum(axis=2) * file["gain"][...].sum(axis=2)
+
+    assert program.wait(20) == 0
+    assert results["mean"].shape == (15, 3)
+    np.testing.assert_allclose(results["mean"], wanted, rtol=1e-6)
+    assert process.compute() == results
+
+
+def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
+    """One that no digest meets; what can be read is kept."""
+    monkeypatch.setattr("resumable.fingerprint.DIGEST_BYTES", 64 * 64)
+    path = tmp_path / "live.h5"
+    made = {"maxshape": (None, 8), "chunks": (1, 8), "compression": "gzip"}
+    with h5py.File(path, "w") as file:
+        rows = np.random.default_rng(1).random((999, 8))
+        data = file.create_dataset("data", data=rows, **made)
+        place = data.id.get_chunk_info_by_coord((505, 0)).byte_offset
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(20))
+    process = Mean(f"{path}::/data")
+
+    with pytest.raises(SourceError, match=r"cannot be read .*\)\. \d+ of 999"):
+        process.compute(wait=60)
 
 
 # What is refused.
