@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resumable.chain import Chain
 from resumable.errors import (
     DeclarationError,
     IdentityError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Chain",
     "DeclarationError",
     "IdentityError",
     "MPIEngine",

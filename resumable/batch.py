@@ -23,6 +23,7 @@ from resumable.header import FAILURE_ROWS
 from resumable.identity import file_of, normalised_source, source_text, text_digest
 from resumable.output import block_rows, by_name, placer
 from resumable.reader import Reader, Supply
+from resumable.reader import open_reader as _open_reader
 from resumable.runfile import Failure
 from resumable.source import SourceRef
 from resumable.warned import WarningCounts, counted
@@ -148,12 +149,12 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
         pulse: memoryview | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
-        self.process = process = _twin(process)
+        self.process = process = twin_of(process)
         self.outputs = outputs
         self.cursor = Cursor(new_pulse() if pulse is None else pulse)
         object.__setattr__(process, "_cursor", self.cursor)
@@ -192,7 +193,7 @@ class Computer:
 
     def _again(self, reader: Reader | Supply) -> Reader | Supply:
         if isinstance(reader, Reader) and reader.was_closed:
-            return self._opened(Reader(reader.ref))
+            return self._opened(_open_reader(reader.ref))
         return reader
 
     def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
@@ -215,12 +216,18 @@ class Computer:
             What it raised.
         """
         self.cursor.enter(positions)
-        value = self.process.block_computation(rows, **inputs)
+        further = {name: listed(values) for name, values in inputs.items()}
+        value = self.process.block_computation(listed(rows), **further)
         named = by_name(value, self.outputs)
         return {
             name: block_rows(name, named[name], output, len(rows))
             for name, output in self.outputs.items()
         }
+
+
+def listed(rows: Any) -> Any:
+    """Return the rows of a ragged source as a list, those of others as they are."""
+    return list(rows) if rows.dtype.hasobject else rows
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
@@ -231,24 +238,44 @@ def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
     return limits
 
 
-def _twin(process: Any) -> Any:
+def twin_of(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
     twin.__dict__.update(process.__dict__)
     return twin
 
 
-def _same_text(job: Job) -> bool:
-    """Return whether the class here is the one that the driver has imported."""
-    cls = type(job.process)
-    if job.read_from == cls._read_from:
-        return True
+def check_text(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
+    """Check that a class here is the one that the driver has imported.
+
+    Parameters
+    ----------
+    cls : type
+        The class here.
+    read_from : (str, int), optional
+        Its file and when that was written, as the driver knows it.
+    text : str
+        Digest of its source text there, empty when there is none.
+
+    Raises
+    ------
+    DeclarationError
+        It is another one.
+    """
+    here = getattr(cls, "_read_from", None)
+    if read_from == here:
+        return
     # On another host the same file can have another name and time. Its text counts,
     # if it is still what was imported.
-    if not job.text or cls._read_from != file_of(cls):
-        return False
-    text = source_text(cls)
-    return text is not None and text_digest(normalised_source(text)) == job.text
+    found = source_text(cls) if text and here == file_of(cls) else None
+    if found is None or text_digest(normalised_source(found)) != text:
+        msg = (
+            f"{read_from and read_from[0]} was edited while it was at work, or is "
+            "another one where the worker is: run it again (workers that live longer "
+            "than a run must be started anew), so that one run is not computed by two "
+            "versions"
+        )
+        raise DeclarationError(msg)
 
 
 class UnitLoop:
@@ -363,19 +390,12 @@ class Worker:
         own_process: bool,
         pulse: memoryview | None = None,
         writer: Outbox | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = Reader,
+        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._job = job
         self._pid = os.getpid()
-        if not _same_text(job):
-            msg = (
-                f"{job.read_from and job.read_from[0]} was edited while it was at "
-                "work, or is another one where the worker is: run it again (workers "
-                "that live longer than a run must be started anew), so that one run "
-                "is not computed by two versions"
-            )
-            raise DeclarationError(msg)
+        check_text(type(job.process), job.read_from, job.text)
         if own_process:
             # For libraries that are loaded later, inside a computation.
             machine.limit_threads_of_what_is_loaded_later()

@@ -394,6 +394,8 @@ def _free_name(group: h5py.Group, name: str) -> str:
 def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
     """Return the ancillary datasets of a USID source, none of any other source."""
     source = reader.dataset
+    if source is None:
+        return {}
     if source.ndim != 2 or reader.ref.position_axes != (0,):
         return {}
     found = {}

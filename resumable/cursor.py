@@ -20,9 +20,9 @@ def new_pulse() -> memoryview:
     return memoryview(bytearray(PULSE_BYTES)).cast("q")
 
 
-def generator_of(seed: int, number: int) -> np.random.Generator:
+def generator_of(seed: int, *key: int) -> np.random.Generator:
     """Return the generator of one position, or of one call, of a seed."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(number,))
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
     return np.random.Generator(np.random.PCG64(sequence))
 
 
@@ -78,3 +78,35 @@ class Cursor:
     def leave(self) -> None:
         """Say that nothing is computed now."""
         self.pulse[1] = IDLE
+
+
+class StageCursor:
+    """The cursor of a later stage of a chain: there too, with other random numbers.
+
+    Parameters
+    ----------
+    cursor : Cursor
+        Of the whole chain.
+    key : int
+        Tells the stage's random numbers from those of other stages.
+    """
+
+    __slots__ = ("_at", "_cursor", "_key", "_rng")
+
+    def __init__(self, cursor: Cursor, key: int) -> None:
+        self._cursor, self._key = cursor, key
+        self._at: Any = None
+        self._rng: np.random.Generator | None = None
+
+    @property
+    def flat(self) -> Any:
+        """Flat position, or all of the block's."""
+        return self._cursor.flat
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """Return the generator of the present position, the same until it changes."""
+        # The first stage's, which refuses where no single position is at work.
+        at = self._cursor.generator(seed)
+        if self._rng is None or self._at is not at:
+            self._at, self._rng = at, generator_of(seed, self.flat, self._key)
+        return self._rng

@@ -169,7 +169,7 @@ def tell_of_left_runs(recipe: Recipe) -> None:
             logger.warning(
                 "%s was edited since %s was computed, so a new run begins; declare "
                 "a version to decide yourself which edits change results",
-                type(recipe.process).__name__,
+                recipe.process._process_name(),
                 name,
             )
 
@@ -190,7 +190,7 @@ def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
         if not line.startswith(("---", "+++", "@@"))
     ]
     warnings.warn(
-        f"{type(recipe.process).__name__} was edited since {run.path.name} was made, "
+        f"{recipe.process._process_name()} was edited since {run.path.name} was made, "
         f"but version is still {recipe.process.version!r}: its rows stay and further "
         "ones join them; raise it if results change:\n"
         + "\n".join(shown(line) for line in changed[:6]),

@@ -28,7 +28,7 @@ from resumable.live import glance
 from resumable.output import Output, declared
 from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
-from resumable.reader import Reader
+from resumable.reader import open_reader
 from resumable.recipe import Options
 from resumable.results import ResultArray, Results
 from resumable.sharing import assign
@@ -72,7 +72,8 @@ class Process(param.Parameterized):
     ----------
     source : str, h5py.Dataset, output of Results, or int
         ``"file.h5::/dataset"``; a dataset of a file open for reading; an output of
-        finished results; or a number of positions without data.
+        finished results; or a number of positions without data. Left out for a later
+        stage of a :class:`Chain`.
     target : str or Path, optional
         Folder for run files. Default: the environment variable
         ``RESUMABLE_TARGET``, else the folder of the source.
@@ -140,7 +141,7 @@ class Process(param.Parameterized):
 
     def __init__(
         self,
-        source: Any,
+        source: Any = None,
         target: str | Path | None = None,
         *,
         inputs: Mapping[str, Any] | None = None,
@@ -155,6 +156,12 @@ class Process(param.Parameterized):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
             raise ParameterError(msg)
         self._full = fingerprint == "full"
+        if source is None:
+            if target is not None or inputs or position_axes != 0:
+                msg = f"{type(self).__name__} is given {_ARGUMENTS[1:4]} and no source"
+                raise SourceError(msg)
+            # A later stage of a chain, which brings the rest.
+            return
         # Without a lock, so that a measurement that is under way is not disturbed.
         self._source = refer(source, position_axes, live=True)
         self._geometry, self._dtype = _look(self._source)
@@ -232,7 +239,14 @@ class Process(param.Parameterized):
         )
         raise SourceError(msg)
 
-    def _check_methods(self) -> None:
+    def _method(self) -> str:
+        """Return which of the two methods there is.
+
+        Raises
+        ------
+        DeclarationError
+            Both, or neither.
+        """
         name = type(self).__name__
         methods = [
             method
@@ -246,11 +260,15 @@ class Process(param.Parameterized):
                 f"block_computation (many at once), and has {found}"
             )
             raise DeclarationError(msg)
+        return methods[0]
+
+    def _check_methods(self) -> None:
+        chosen = self._method()
         try:
-            signature = inspect.signature(getattr(self, methods[0]))
+            signature = inspect.signature(getattr(self, chosen))
         except ValueError:
             return  # built in, and silent about what it takes
-        method = f"{name}.{methods[0]}"
+        method = f"{type(self).__name__}.{chosen}"
         arguments = list(signature.parameters.values())[1:]
         try:
             signature.bind(None, **dict.fromkeys(self._inputs))
@@ -615,6 +633,7 @@ class Process(param.Parameterized):
             "progress": progress,
         }
 
+        self._check_source()
         # Most of this library, which a notebook that only looks does without.
         from resumable import engines
         from resumable.resolve import request
@@ -668,6 +687,7 @@ class Process(param.Parameterized):
         """
         from resumable.running import Run
 
+        self._check_source()
         stop = StopRequest(options.get("time_limit"))
         drive = self._drive(positions, {**options, "progress": progress}, stop)
         return Run(drive, stop, listener)
@@ -787,9 +807,22 @@ class Process(param.Parameterized):
     # How it is resolved.
 
     def _recipe(self) -> Recipe:
+        self._check_source()
         from resumable.resolve import resolve
 
         return resolve(self)
+
+    def _check_source(self) -> None:
+        if "_source" not in self.__dict__:
+            msg = (
+                f"{type(self).__name__} was made without a source, as a stage of a "
+                "Chain; give it one, or compute the chain"
+            )
+            raise SourceError(msg)
+
+    def _process_name(self) -> str:
+        """Return the name by which runs of this are known."""
+        return type(self).__name__
 
     def _source_text(self) -> str:
         """Return the source of the computation, empty when it cannot be found."""
@@ -809,7 +842,8 @@ class Process(param.Parameterized):
             for name in type(self).param
             if name not in ("name", "seed")
         )
-        return f"{type(self).__name__}({str(self._source)!r}{values})"
+        source = self.__dict__.get("_source")
+        return f"{type(self).__name__}({str(source or 'no source')!r}{values})"
 
 
 def _declared_type(parameter: Any, value: Any) -> Any:
@@ -825,7 +859,7 @@ def _look(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
     """Open a source, which may be written meanwhile, and see what it is like."""
 
     def look() -> tuple[Geometry, np.dtype[Any]]:
-        with Reader(dataclasses.replace(ref, live=True)) as reader:
+        with open_reader(dataclasses.replace(ref, live=True)) as reader:
             return reader.geometry, reader.dtype
 
     return glance(ref.path, look)

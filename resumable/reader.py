@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
-from resumable.errors import PlanError, SourceError
+from resumable.errors import PlanError, RunFileError, SourceError
 from resumable.fingerprint import DIGEST_BYTES, digest, is_filtered, slabs
 from resumable.identity import encode_dtype
 from resumable.live import Sign, sign_of, steadily
+from resumable.output import gathered
 from resumable.plan import Geometry
 from resumable.positions import MOST_POSITIONS, PositionSet, runs
+from resumable.ragged import RaggedRows
+from resumable.runfile import RunFile
 from resumable.source import check_storage, open_dataset, understood
 from resumable.units import format_bytes
 
@@ -306,6 +309,8 @@ class Reader:
             "shape": list(self.shape),
         }
         if self.ref.upstream:
+            if self.ref.grows:
+                document["shape"][self.ref.position_axes[0]] = None
             return {**document, "run": self.ref.upstream}
         if kind is None:
             kind = "growing" if self.growable else "fixed"
@@ -422,6 +427,75 @@ def _units(scale: h5py.Dataset) -> str:
     units = scale.attrs["units"]
     text = units.decode(errors="replace") if isinstance(units, bytes) else units
     return text if isinstance(text, str) and len(text) <= _LONGEST_UNIT else ""
+
+
+class RaggedReader(Reader):
+    """An open source whose positions have any number of rows: an output of a run.
+
+    Rows are handed out as an array of objects, an array for each position.
+    """
+
+    def __init__(self, ref: SourceRef) -> None:
+        self.ref = ref
+        self._open = contextlib.ExitStack()
+        self.dataset = None
+        try:
+            run = RunFile(Path(ref.path))
+        except RunFileError as error:
+            raise SourceError(str(error)) from error
+        if run.header.identity != ref.upstream or ref.name not in run.header.ragged:
+            msg = f"{ref.path} is another run by now; take the results anew"
+            raise SourceError(msg)
+        self._rows = RaggedRows(run, ref.name)
+        output = self._rows.output
+        self.dtype = output.dtype
+        shape: tuple[Any, ...] = (None, *output.shape)
+        taken = int(self._rows.counts().sum()) * output.row_bytes
+        lead = run.header.map_shape
+        row_bytes = max(output.row_bytes, math.ceil(taken / run.size))
+        self.geometry = Geometry(
+            lead, shape, row_bytes, (1,) * len(lead), row_bytes, False, True
+        )
+
+    @property
+    def has_data(self) -> bool:
+        """Always."""
+        return True
+
+    def empty(self, rows: int) -> Array:
+        """Return an array for the data of `rows` positions, not initialised."""
+        return np.empty(rows, object)
+
+    def read(self, start: int, members: Array, out: Array) -> None:
+        """Read the data of the members of a span of positions.
+
+        Raises
+        ------
+        SourceError
+            The run is damaged.
+        """
+        try:
+            out[...] = gathered(self._rows.read(start + np.flatnonzero(members)))
+        except RunFileError as error:
+            raise SourceError(str(error)) from error
+
+    def fingerprint(
+        self, *, full: bool = False, kind: str | None = None
+    ) -> dict[str, Any]:
+        """Document that tells this source from another one, as plain JSON."""
+        lead = [None if self.ref.grows else n for n in self.geometry.map_shape[:1]]
+        shape = [*lead, *self.geometry.map_shape[1:], *self.geometry.spectrum_shape]
+        return {
+            "dataset": self.ref.dataset,
+            "dtype": encode_dtype(self.dtype),
+            "shape": shape,
+            "run": self.ref.upstream,
+        }
+
+
+def open_reader(ref: SourceRef) -> Reader:
+    """Open a source; close it when done."""
+    return RaggedReader(ref) if ref.ragged else Reader(ref)
 
 
 class Supply:

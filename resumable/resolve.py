@@ -20,7 +20,7 @@ from resumable.catalogue import Shelf
 from resumable.errors import DeclarationError, SourceError
 from resumable.identity import file_of
 from resumable.plan import Footprint
-from resumable.reader import Reader
+from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -59,17 +59,17 @@ def resolve(
     source = process._source
     if source.path:
         source = dataclasses.replace(source, live=live, length=length)
-    with Reader(source) as reader:
+    with open_reader(source) as reader:
         process._geometry = reader.geometry
     inputs = dict(process._inputs)
     if live:
         for name, ref in inputs.items():
             inputs[name] = _aligned(name, ref, process._geometry.map_shape)
     outputs = process._outputs()
-    name = type(process).__name__
+    name = process._process_name()
     shelf = Shelf(process._folder, _prefix(process._source, name), "")
     earlier = None
-    with Reader(source) as reader:
+    with open_reader(source) as reader:
         awaited = process._asks_ready and reader.has_data
         document = _document(process, reader, inputs, outputs, awaited=awaited)
         ready = ready if reader.has_data else None
@@ -111,7 +111,7 @@ def resolve(
                 **({} if ready is None else {"ready": ready.to_text()}),
             },
         ),
-        open_reader=functools.partial(Reader, source),
+        open_reader=functools.partial(open_reader, source),
         seconds_per_position=process._seconds_per_position,
     )
 
@@ -147,13 +147,13 @@ def _document(
     kind = "awaited" if awaited else None
     inputs = {}
     for name, ref in refs.items():
-        with Reader(ref) as other:
+        with open_reader(ref) as other:
             print_of_input = other.fingerprint(full=process._full)
         inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
     return {
         "schema": identity.SCHEMA,
-        "process": type(process).__name__,
-        "version": _version_document(process),
+        "process": process._process_name(),
+        "version": version_document(process),
         "parameters": process._parameter_document(),
         "outputs": {name: output.identity() for name, output in outputs.items()},
         "position_axes": list(process._source.position_axes),
@@ -172,8 +172,8 @@ def request(process: Process, options: Options) -> dict[str, Any]:
     if options.positions is not None:
         asked["positions"] = options.positions.bits
     return {
-        "process": type(process).__name__,
-        "version": _version_document(process),
+        "process": process._process_name(),
+        "version": version_document(process),
         "source_text": _text_digest(process._source_text()),
         "parameters": process._parameter_document(),
         "outputs": {n: o.identity() for n, o in process._outputs().items()},
@@ -186,7 +186,14 @@ def request(process: Process, options: Options) -> dict[str, Any]:
     }
 
 
-def _version_document(process: Process) -> Any:
+def version_document(process: Process) -> Any:
+    """Return the version, or the digest of the source text, as plain JSON.
+
+    Raises
+    ------
+    DeclarationError
+        There is neither.
+    """
     if process.version is not None:
         return identity.encode(process.version, "version")
     if file_of(type(process)) != process._read_from:
@@ -212,7 +219,7 @@ def _footprint(
     geometry = process._geometry
     inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
     for ref in refs.values():
-        with Reader(ref) as reader:
+        with open_reader(ref) as reader:
             inputs += reader.geometry.row_bytes
     results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
     if hasattr(process, "block_computation"):

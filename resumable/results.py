@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import RunFileError
+from resumable.errors import RunFileError, SourceError
 from resumable.header import ADVICE
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
+from resumable.source import SourceRef
 from resumable.text import as_html, shown
 
 if TYPE_CHECKING:
@@ -149,24 +150,9 @@ class ResultArray:
         SourceError
             The run is not finished: what depends on it would change.
         """
-        from resumable.errors import SourceError
-
-        if not self._run.finished:
-            msg = (
-                f"{self._run.path} is not finished; compute it before its outputs "
-                "are used"
-            )
-            raise SourceError(msg)
-        header = self._run.header
-        if header.packed is not None:
-            self._run.array(self.name).check()
-            return str(self._run.path), f"{header.group}/{self.name}", header.identity
-        with (
-            contextlib.closing(_open_group(self._run).file) as file,
-            _understood(self._run),
-        ):
-            _check_place(self._run, file, self.name)
-        return str(self._run.path), f"{header.group}/{self.name}", header.identity
+        place = _place_as_source(self._run, self.name)
+        _check_readable(self._run, self.name)
+        return place
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""
@@ -237,21 +223,31 @@ class RaggedArray:
         )
         raise TypeError(msg)
 
+    @property
+    def position_axes(self) -> tuple[int, ...]:
+        """Axes that count positions, where this is a source."""
+        return tuple(range(len(self._run.header.map_shape)))
+
     def as_source(self) -> tuple[str, str, str]:
-        """Refuse: positions of a source have data of one shape.
+        """Return file, name and identity, for a Process that starts from here.
 
         Raises
         ------
         SourceError
+            The run is not finished: what depends on it would change.
         """
-        from resumable.errors import SourceError
-
-        msg = f"{self.name} is ragged, which a source cannot be"
-        raise SourceError(msg)
+        return _place_as_source(self._run, self.name)
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""
         return f"<{self.name}: {_shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+def _place_as_source(run: RunFile, name: str) -> tuple[str, str, str]:
+    if not run.finished:
+        msg = f"{run.path} is not finished; compute it before its outputs are used"
+        raise SourceError(msg)
+    return str(run.path), f"{run.header.group}/{name}", run.header.identity
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:
@@ -310,6 +306,15 @@ def _own_dataset(run: RunFile, file: h5py.File, name: str) -> h5py.Dataset:
         ):
             return found
     raise _not_ours(run, name)
+
+
+def _check_readable(run: RunFile, name: str) -> None:
+    """Refuse an output that is not for HDF5 what it is for us, packed or not."""
+    if run.header.packed is not None:
+        run.array(name).check()
+        return
+    with contextlib.closing(_open_group(run).file) as file, _understood(run):
+        _check_place(run, file, name)
 
 
 def _check_place(run: RunFile, file: h5py.File, name: str) -> None:
@@ -381,6 +386,21 @@ class Results(Mapping[str, Any]):
         if self._run.header.outputs[name].ragged:
             return RaggedRows(self._run, name).read(positions, marked=False)
         return self._run.rows(name, positions)
+
+    def reference(self, name: str) -> SourceRef:
+        """Refer to an output as what a later stage reads, finished or not."""
+        header = self._run.header
+        ragged = header.outputs[name].ragged
+        if not ragged:
+            _check_readable(self._run, name)
+        return SourceRef(
+            str(self.path),
+            f"{header.group}/{name}",
+            tuple(range(len(header.map_shape))),
+            upstream=header.identity,
+            ragged=ragged,
+            grows=header.source["contents"] is not None,
+        )
 
     @property
     def path(self) -> Path:

@@ -54,6 +54,10 @@ class SourceRef:
     """It may be written while it is read: no locks, and nothing is taken on trust."""
     length: int = 0
     """Positions that count of the first position axis; 0: all there are."""
+    ragged: bool = False
+    """It is a ragged output of that run."""
+    grows: bool = False
+    """That run is of a source that can grow, and can get longer with it."""
 
     @property
     def name(self) -> str:
@@ -111,6 +115,10 @@ def refer(
         path, dataset = _of_open_dataset(source)
     elif hasattr(source, "as_source"):
         path, dataset, upstream = source.as_source()
+        own = getattr(source, "position_axes", ())
+        if own:
+            ref = SourceRef(path, dataset, own, 0, upstream, ragged=True)
+            return _of_ragged(ref, axes)
     elif isinstance(source, (str, Path)):
         path, dataset = _of_text(str(source), same_file)
     else:
@@ -150,6 +158,16 @@ def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
         msg = "the dataset has no name in its file; give 'file.h5::/dataset' instead"
         raise SourceError(msg)
     return dataset.file.filename, dataset.name
+
+
+def _of_ragged(ref: SourceRef, axes: Any) -> SourceRef:
+    if tuple(axes) != ref.position_axes:
+        msg = (
+            f"{ref} is ragged: its positions are on axes {ref.position_axes}, not on "
+            f"position_axes={tuple(axes)}"
+        )
+        raise SourceError(msg)
+    return ref
 
 
 def _of_text(text: str, same_file: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
@@ -170,9 +171,9 @@ def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], 
     first: dict[str, Array] = {}
     while True:
         # Copies, because the computation may change its rows in place.
-        again = {name: values.copy() for name, values in inputs.items()}
+        again = {name: copy.deepcopy(values) for name, values in inputs.items()}
         began = time.perf_counter()
-        values = _once(computer, rows.copy(), again, flat)
+        values = _once(computer, copy.deepcopy(rows), again, flat)
         took = time.perf_counter() - began
         if rounds == 0:
             first, first_took = values, took

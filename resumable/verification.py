@@ -18,7 +18,7 @@ from resumable.errors import PlanError, ResumableError, RunFileError, SourceErro
 from resumable.packed import open_group
 from resumable.positions import windows
 from resumable.ragged import RaggedRows
-from resumable.reader import Reader
+from resumable.reader import open_reader
 from resumable.recipe import begins_with
 from resumable.runfile import RunFile
 from resumable.source import refer
@@ -308,7 +308,7 @@ def _source(run: RunFile, source: Any) -> Check:
 
 
 def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
-    with Reader(ref) as reader:
+    with open_reader(ref) as reader:
         awaited = isinstance(written, dict) and written.get("contents", "") is None
         found = reader.fingerprint(full=full, kind="awaited" if awaited else None)
     return [f"{name}.{text}" for text in identity.differences(written, found)]
@@ -318,7 +318,7 @@ def _still_begins(ref: SourceRef, run: RunFile) -> bool:
     """Whether a source that can grow begins with what the run was made of."""
     if not _grows(run):
         return True
-    with Reader(ref) as reader:
+    with open_reader(ref) as reader:
         return begins_with(reader, run)
 
 

@@ -21,7 +21,7 @@ from resumable.engines import guest
 from resumable.errors import WorkerDied
 from resumable.plan import SHIPPED_BYTES
 from resumable.pool import RemoteTraceback, log_here, lowest_level, packed
-from resumable.reader import Reader
+from resumable.reader import Reader, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -320,7 +320,7 @@ class _Sources:
 
     def _opened(self) -> dict[SourceRef, Reader]:
         if not self._readers:
-            self._readers = {far: Reader(ref) for far, ref in self._refs.items()}
+            self._readers = {far: open_reader(ref) for far, ref in self._refs.items()}
         return self._readers
 
 

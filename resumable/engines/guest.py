@@ -34,7 +34,7 @@ from resumable import disk, machine
 from resumable.batch import Job, Report, Worker, one_blas_thread
 from resumable.errors import TargetError
 from resumable.pool import plain_record, portable
-from resumable.reader import Reader, Supply
+from resumable.reader import Reader, Supply, open_reader
 from resumable.writer import Outbox, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
@@ -427,7 +427,7 @@ class _Supplies:
     def open(self, ref: SourceRef) -> Reader | Supply:
         """Open a source."""
         if ref not in self._marks or self._sees(ref):
-            return Reader(ref)
+            return open_reader(ref)
         if not self._may_stand_in:
             raise _MissingError(Need.ROWS)
         return self._open.setdefault(ref, Supply())
