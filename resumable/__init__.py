@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from resumable.operators import Operators
     from resumable.pool import Pool
     from resumable.script import main
-    from resumable.verify import verify
+    from resumable.checking import verify
 
 __version__ = "0.1.0"
 
@@ -86,7 +86,7 @@ _LATER = {
     "load": "loading",
     "main": "script",
     "shared": "memory",
-    "verify": "verify",
+    "verify": "checking",
 }
 
 

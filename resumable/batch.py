@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
+from resumable.classes import file_of
 from resumable.cursor import Cursor, new_pulse
-from resumable.errors import DeclarationError, OutputError
+from resumable.errors import DeclarationError, NotFinished, OutputError
 from resumable.header import FAILURE_ROWS
-from resumable.identity import file_of, normalised_source, source_text, text_digest
+from resumable.identity import normalised_source, source_text, text_digest
 from resumable.output import block_rows, by_name, placer
 from resumable.reader import Reader, Supply
 from resumable.reader import open_reader as _open_reader
@@ -238,6 +239,12 @@ def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
     return limits
 
 
+def _leave_to_user(error: BaseException) -> None:
+    """Raise again what is not a position's failure: the wish to stop."""
+    if isinstance(error, (KeyboardInterrupt, NotFinished)):
+        raise error
+
+
 def twin_of(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
@@ -333,7 +340,8 @@ class UnitLoop:
                 if type(value) is dict:
                     value = by_name(value, self._outputs)[name]
                 place(index, value)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _leave_to_user(error)
             return index, error
         return last, None
 
@@ -351,7 +359,8 @@ class UnitLoop:
                     value = by_name(value, self._outputs)
                 for name, place in places.items():
                     place(index, value[name])
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _leave_to_user(error)
             return index, error
         return last, None
 
@@ -582,7 +591,8 @@ class Worker:
                 values = self._computer.block(rows, inputs, positions)
             finally:
                 self._computed()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _leave_to_user(error)
             if len(positions) > 1:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start

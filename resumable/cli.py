@@ -31,7 +31,7 @@ from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.text import Plain, shown
 from resumable.units import format_bytes
-from resumable.verify import verify as verify_run
+from resumable.checking import verify as verify_run
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

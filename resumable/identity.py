@@ -19,10 +19,9 @@ import json
 import linecache
 import math
 import re
-import sys
 import textwrap
 import weakref
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -436,10 +435,29 @@ def _show(value: Any) -> str:
     return f'{text[:20]}..."' if text.startswith('"') else f"{text[:57]}..."
 
 
-def file_of(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and when it was last written, in ns since 1970."""
-    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    try:
-        return (name, Path(name).stat().st_mtime_ns) if name else None
-    except OSError:
-        return None
+def closed_over(cls: type, stop: type) -> dict[str, Any]:
+    """Return what the methods of a class use from the function it was defined in.
+
+    Parameters
+    ----------
+    cls, stop : type
+        The class, and the base whose methods do not count any more.
+
+    Raises
+    ------
+    IdentityError
+        Something that cannot be part of an identity.
+    """
+    found = {}
+    for part in cls.__mro__[: cls.__mro__.index(stop)]:
+        for method in vars(part).values():
+            plain = inspect.unwrap(getattr(method, "__func__", method))
+            if inspect.isfunction(plain):
+                names, cells = plain.__code__.co_freevars, plain.__closure__ or ()
+                for name, cell in zip(names, cells, strict=True):
+                    # The first is what super() needs; another is not filled yet.
+                    with contextlib.suppress(ValueError):
+                        if name != "__class__":
+                            where = f"{name!r}, used by {cls.__name__} from outside,"
+                            found[name] = encode(cell.cell_contents, where)
+    return found

@@ -732,7 +732,8 @@ class _LineHandler(logging.Handler):
         """Send a record."""
         try:
             self._line.log(plain_record(record))
-        except (pickle.PicklingError, TypeError):
+        except Exception:
+            # As every handler: a line that cannot be formatted fails nothing.
             self.handleError(record)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import param
 
 from resumable import identity, world
+from resumable.classes import file_of
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import (
     DeclarationError,
@@ -132,7 +133,7 @@ class Process(param.Parameterized):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls._read_from = identity.file_of(cls)
+        cls._read_from = file_of(cls)
         for name, value in vars(cls).items():
             taken = name in _ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:
@@ -848,6 +849,9 @@ class Process(param.Parameterized):
 
 def _declared_type(parameter: Any, value: Any) -> Any:
     """Give a value the type its parameter declares: 1 is 1.0 where it is a float."""
+    dates = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
+    if isinstance(parameter, dates):
+        return value  # numbers by their class only
     if isinstance(parameter, param.Number) and not isinstance(parameter, param.Integer):
         return value if value is None else float(value)
     if isinstance(parameter, param.NumericTuple) and value is not None:

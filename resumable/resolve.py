@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import param
 
 from resumable import identity
 from resumable.birth import Birth
 from resumable.catalogue import Shelf
+from resumable.classes import file_of
 from resumable.errors import DeclarationError, SourceError
-from resumable.identity import file_of
 from resumable.plan import Footprint
 from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
@@ -210,7 +211,11 @@ def version_document(process: Process) -> Any:
             "changed algorithm would not be noticed; declare version = 1 in it"
         )
         raise DeclarationError(msg)
-    return {"source_text": _text_digest(text)}
+    document: dict[str, Any] = {"source_text": _text_digest(text)}
+    closed = identity.closed_over(type(process), param.Parameterized)
+    if closed:
+        document["closed_over"] = closed
+    return document
 
 
 def _footprint(

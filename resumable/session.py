@@ -16,6 +16,7 @@ import numpy as np
 from resumable import birth as births
 from resumable import disk
 from resumable.batch import Job, Loss, Report
+from resumable.classes import file_of
 from resumable.decision import engine_for, pending_positions
 from resumable.errors import (
     NotFinished,
@@ -25,7 +26,6 @@ from resumable.errors import (
     WorkerDied,
 )
 from resumable.events import BatchDone, Counts, PositionFailed, Started
-from resumable.identity import file_of
 from resumable.ledger import Ledger
 from resumable.logbook import written
 from resumable.output import by_name, fitted

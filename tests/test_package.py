@@ -23,7 +23,7 @@ LAYERS = [
     {"demo", "report"},
     {"lorentz"},
     {"resumable"},
-    {"verify"},
+    {"checking"},
     {"chain", "loading", "mapping", "script"},
     {"link"},
     {"process"},
