@@ -35,13 +35,13 @@ from resumable.results import open_results as open
 from resumable.sharing import share
 
 if TYPE_CHECKING:
+    from resumable.checking import verify
     from resumable.engines.mpi import MPIEngine
     from resumable.loading import load
     from resumable.memory import shared
     from resumable.operators import Operators
     from resumable.pool import Pool
     from resumable.script import main
-    from resumable.checking import verify
 
 __version__ = "0.1.0"
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from resumable import disk
 from resumable.errors import RunBusy, RunFileError
-from resumable.output import ENTRY_DTYPE
+from resumable.output import ENTRY_DTYPE, divided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -189,10 +189,8 @@ def _read_heap(
             begin, end = int(offsets[first]), int(ends[last - 1])
             data = bytearray(disk.read_at(fd, end - begin, begin))
             rows = np.frombuffer(data, output.dtype).reshape(-1, *output.shape)
-            bounds = np.cumsum(counts[first : last - 1])
-            for index, part in zip(
-                where[first:last], np.split(rows, bounds), strict=True
-            ):
+            of_each = divided(rows, counts[first:last])
+            for index, part in zip(where[first:last].tolist(), of_each, strict=True):
                 parts[index] = part
 
 

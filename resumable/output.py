@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +147,7 @@ class Output:
 
         Rows of a ragged output lie in heaps; an entry says where.
         """
-        return Output((), ENTRY_DTYPE) if self.ragged else self
+        return _entry() if self.ragged else self
 
     @property
     def row_bytes(self) -> int:
@@ -183,6 +185,17 @@ class Output:
             none = np.empty((0, *self.shape), self.dtype)
             return gathered([none] * rows)
         return np.full((rows, *self.shape), self.fill, self.dtype)
+
+
+@functools.cache
+def _entry() -> Output:
+    return Output((), ENTRY_DTYPE)
+
+
+def divided(rows: Array, counts: Array) -> list[Array]:
+    """Divide rows into those of each position; much faster than numpy.split."""
+    ends = np.cumsum(counts).tolist()
+    return [rows[start:stop] for start, stop in itertools.pairwise([0, *ends])]
 
 
 def gathered(parts: Sequence[Array]) -> Array:

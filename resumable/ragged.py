@@ -13,7 +13,7 @@ import numpy as np
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
 from resumable.heap import Heap, MissingHeapError, check_entries, read_rows
-from resumable.output import ENTRY_DTYPE
+from resumable.output import ENTRY_DTYPE, divided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +133,7 @@ class RaggedRows:
                 last = ends[some]
                 first = int(last[0] - counts[some[0]])
                 rows = values[first : int(last[-1])]
-                parts += np.split(rows, last[:-1] - first)
+                parts += divided(rows, counts[some])
         return parts
 
     def values(self) -> Array:

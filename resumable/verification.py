@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from resumable import identity, state
@@ -28,6 +27,8 @@ from resumable.verdict import Check, Verification, few, listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import h5py
 
     from resumable.header import Header
     from resumable.output import Output

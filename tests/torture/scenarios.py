@@ -73,6 +73,21 @@ class Summed(Plain):
         return dict(zip(("total", "rows"), total_of(results["wide"][...]), strict=True))
 
 
+class Ragged(Plain):
+    """With rows of any number, which lie in heaps until the run is packed."""
+
+    outputs: ClassVar = {**Plain.outputs, "some": rs.Output(125, ragged=True)}
+
+    def unit_computation(self, spectrum):
+        values = super().unit_computation(spectrum)
+        return {**values, "some": some_of(values["wide"], self.position)}
+
+
+def some_of(row, position):
+    """Return the rows of a position, from the one that it has."""
+    return [row * factor for factor in range(position % 3)]
+
+
 def total_of(rows):
     """Return the outputs per run, from the rows."""
     return np.resize(np.nansum(rows, axis=0), 1500), np.int64(np.isfinite(rows).sum())
@@ -118,6 +133,11 @@ CASES = {
     "grown": Case(first="shorter"),
     "override": Case(options={"override": True}, first="complete"),
     "retry": Case(options={"retry_failed": True}, first="complete", mended=True),
+    "ragged": Case(Ragged),
+    "ragged, grown": Case(Ragged, first="shorter"),
+    "ragged, retry": Case(
+        Ragged, options={"retry_failed": True}, first="complete", mended=True
+    ),
     "rechunk": Case(options={"rechunk": True}, stacked=True),
 }
 

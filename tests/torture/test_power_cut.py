@@ -16,7 +16,7 @@ import scenarios
 from examiner import Tally
 from power_cut import Recording, long_form, table
 
-from resumable import birth, disk, ledger, rechunk, writer
+from resumable import birth, disk, heap, ledger, rechunk, writer
 
 pytestmark = pytest.mark.timeout(110, method="signal")
 
@@ -102,6 +102,7 @@ class _Unsynced(disk.OpenFile):
 BROKEN = {
     "rows": ("plain", disk, "OpenFile", _Unsynced, "over-claim"),
     "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "over-claim"),
+    "heap": ("ragged", heap.Heap, "sync", lambda self: None, "unreadable"),
     "birth": ("plain", birth, "os", _NoSync(os), "unreadable"),
     "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
     "finished": (
