@@ -73,10 +73,9 @@ LAYERS = [
 HAND_OVERS = {("launch", "pool")}
 
 # Who may touch HDF5: readers of sources and of packed rows, those that make files,
-# results for `group()`, verification to see a run file as others do. resolve only
-# writes down which version was there.
+# results for `group()`. resolve only writes down which version was there.
 USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "shield", "source"}
-USES_H5PY |= {"copying", "packed", "packing", "publishing", "verification"}
+USES_H5PY |= {"copying", "packed", "packing", "publishing"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
