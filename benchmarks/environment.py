@@ -1,4 +1,4 @@
-"""The environments of candidates that cannot live in ours."""
+"""Environments of candidates that cannot live with what the others need."""
 
 from __future__ import annotations
 
@@ -10,12 +10,24 @@ from pathlib import Path
 PYUSID = ("pyUSID==0.0.12", "sidpy==0.12.3", "numpy<2", "h5py", "scipy")
 """PyPI's pyUSID calls functions that numpy 2 removed."""
 
+REGPY = ("regpy==1.1.0",)
+"""regpy asks for packages that nothing else here needs."""
 DCNUM = ("dcnum==0.31.0", "cloudpickle", "param", "psutil", "threadpoolctl")
 """dcnum brings OpenCV, numba and more; the rest is what this library needs."""
 
 
 def pyusid_python(cache: Path) -> Path:
-    """Return the Python of pyUSID's environment; make it on first use.
+    """Return the Python of pyUSID's environment; about 700 MB and a minute to make."""
+    return _python("pyusid", PYUSID, cache)
+
+
+def regpy_python(cache: Path) -> Path:
+    """Return the Python of regpy's environment."""
+    return _python("regpy", REGPY, cache)
+
+
+def _python(name: str, requirements: tuple[str, ...], cache: Path) -> Path:
+    """Return the Python of an environment; make it on first use.
 
     It is about 700 MB large and takes a minute to make. See :func:`python_with`.
     """
@@ -35,6 +47,10 @@ def python_with(cache: Path, name: str, requirements: tuple[str, ...]) -> Path:
 
     Parameters
     ----------
+    name : str
+        Of the environment.
+    requirements : tuple of str
+        What is installed there.
     cache : pathlib.Path
         Folder that keeps the environment between runs.
     name : str

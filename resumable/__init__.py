@@ -21,23 +21,27 @@ from resumable.errors import (
     RunBusy,
     RunFileError,
     SourceError,
+    StaleLinearization,
     TargetError,
     UnitFailed,
     WorkerDied,
 )
-from resumable.loading import load
 from resumable.mapping import map_function as map
 from resumable.output import Output
 from resumable.plan import Plan
 from resumable.process import Process
 from resumable.results import Results
 from resumable.results import open_results as open
-from resumable.script import main
 from resumable.sharing import share
-from resumable.verify import verify
 
 if TYPE_CHECKING:
+    from resumable.checking import verify
     from resumable.engines.mpi import MPIEngine
+    from resumable.loading import load
+    from resumable.memory import shared
+    from resumable.operators import Operators
+    from resumable.pool import Pool
+    from resumable.script import main
 
 __version__ = "0.1.0"
 
@@ -47,11 +51,13 @@ __all__ = [
     "IdentityError",
     "MPIEngine",
     "NotFinished",
+    "Operators",
     "Output",
     "OutputError",
     "ParameterError",
     "Plan",
     "PlanError",
+    "Pool",
     "Process",
     "Results",
     "ResumableError",
@@ -59,6 +65,7 @@ __all__ = [
     "RunBusy",
     "RunFileError",
     "SourceError",
+    "StaleLinearization",
     "TargetError",
     "UnitFailed",
     "WorkerDied",
@@ -67,15 +74,28 @@ __all__ = [
     "map",
     "open",
     "share",
+    "shared",
     "verify",
 ]
 
+# Imported when they are used: most runs do without.
+_LATER = {
+    "MPIEngine": "engines.mpi",
+    "Operators": "operators",
+    "Pool": "pool",
+    "load": "loading",
+    "main": "script",
+    "shared": "memory",
+    "verify": "checking",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Most users never need it.
-    if name == "MPIEngine":
-        from resumable.engines.mpi import MPIEngine
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    import importlib
 
-        return MPIEngine
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

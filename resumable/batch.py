@@ -10,17 +10,16 @@ import collections
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resumable import machine
+from resumable.classes import file_of
 from resumable.cursor import Cursor, new_pulse
-from resumable.errors import DeclarationError, OutputError
+from resumable.errors import DeclarationError, NotFinished, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.identity import normalised_source, source_text, text_digest
 from resumable.output import block_rows, by_name, placer
@@ -43,11 +42,6 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-#: What libraries that bring their own threads look at when they are loaded.
-BLAS_VARIABLES = tuple(
-    f"{name}_NUM_THREADS"
-    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -245,20 +239,17 @@ def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
     return limits
 
 
+def _leave_to_user(error: BaseException) -> None:
+    """Raise again what is not a position's failure: the wish to stop."""
+    if isinstance(error, (KeyboardInterrupt, NotFinished)):
+        raise error
+
+
 def twin_of(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
     twin.__dict__.update(process.__dict__)
     return twin
-
-
-def file_of(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and when it was last written, in ns since 1970."""
-    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    try:
-        return (name, Path(name).stat().st_mtime_ns) if name else None
-    except OSError:
-        return None
 
 
 def check_text(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
@@ -349,7 +340,8 @@ class UnitLoop:
                 if type(value) is dict:
                     value = by_name(value, self._outputs)[name]
                 place(index, value)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _leave_to_user(error)
             return index, error
         return last, None
 
@@ -367,7 +359,8 @@ class UnitLoop:
                     value = by_name(value, self._outputs)
                 for name, place in places.items():
                     place(index, value[name])
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _leave_to_user(error)
             return index, error
         return last, None
 
@@ -414,8 +407,7 @@ class Worker:
         check_text(type(job.process), job.read_from, job.text)
         if own_process:
             # For libraries that are loaded later, inside a computation.
-            for name in BLAS_VARIABLES:
-                os.environ[name] = "1"
+            machine.limit_threads_of_what_is_loaded_later()
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
@@ -599,7 +591,8 @@ class Worker:
                 values = self._computer.block(rows, inputs, positions)
             finally:
                 self._computed()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _leave_to_user(error)
             if len(positions) > 1:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start

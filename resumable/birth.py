@@ -80,6 +80,8 @@ def give_birth(
     reader: Reader,
     requested: PositionSet,
     ancestor: RunFile | None = None,
+    *,
+    succeeds: bool = False,
 ) -> RunFile:
     """Make a run file; the caller holds the claim on its name.
 
@@ -95,6 +97,9 @@ def give_birth(
         Positions to reserve disk space for.
     ancestor : RunFile, optional
         A run of the same source when it was shorter; its rows are copied in.
+    succeeds : bool
+        It takes the ancestor's place, whose file is gone on return. Its sessions are
+        copied too, and nobody writes to it.
 
     Raises
     ------
@@ -110,12 +115,16 @@ def give_birth(
         with disk.opened(temporary, os.O_RDWR) as fd:
             reserve(fd, header, requested)
             if ancestor is not None:
-                _inherit(fd, path, header, ancestor)
+                _inherit(fd, path, header, ancestor, sessions=succeeds)
             disk.write_at(fd, header.to_bytes(), 0)
             os.fsync(fd)
-        if not disk.link_new(temporary, path):
+        if succeeds and ancestor is not None and ancestor.path == path:
+            disk.replace(temporary, path)
+        elif not disk.link_new(temporary, path):
             msg = f"{path} appeared while it was being made; run again"
             raise TargetError(msg)
+        elif succeeds and ancestor is not None:
+            ancestor.path.unlink()
     except OSError as error:
         if isinstance(error, TargetError):
             raise
@@ -127,9 +136,13 @@ def give_birth(
     return RunFile(path)
 
 
-def _inherit(fd: int, path: Path, header: Header, ancestor: RunFile) -> None:
+def _inherit(
+    fd: int, path: Path, header: Header, ancestor: RunFile, *, sessions: bool
+) -> None:
     """Copy status, rows and failures of a shorter run: the first positions of ours."""
     names = ["completed_positions", "failed_positions", "failures"]
+    if sessions:
+        names += [n for n in ("sessions", "log_lines") if n in header.tables]
     for name, output in header.outputs.items():
         if output.ragged:
             place = header.offsets[name]
@@ -194,7 +207,11 @@ def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
     step = min(max(step, 1), WINDOW)
     touched = np.zeros(math.ceil(requested.size / step), bool)
     for start, stop in requested.windows():
-        touched[(start + np.flatnonzero(requested.window(start, stop))) // step] = True
+        first = start // step
+        edges = np.arange(first * step, stop, step) - start
+        edges[0] = 0  # a step may have begun in the window before
+        found = np.logical_or.reduceat(requested.window(start, stop), edges)
+        touched[first : first + len(edges)] |= found
     return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
 
 
@@ -394,7 +411,7 @@ def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
             if (
                 not isinstance(ancillary, h5py.Dataset)
                 or ancillary.ndim != 2
-                or len(ancillary) != len(source)
+                or len(ancillary) != reader.geometry.size
                 or ancillary.dtype.kind not in "iuf"
                 or ancillary.nbytes > _LARGEST_ANCILLARY
             ):

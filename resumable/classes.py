@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from resumable.errors import DeclarationError, near_miss
 
 
@@ -81,5 +79,16 @@ def _load_file(path: Path) -> Any:
         msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
         raise DeclarationError(msg) from error
     # Workers get the class itself: by name they might find another module.
+    import cloudpickle
+
     cloudpickle.register_pickle_by_value(module)
     return module
+
+
+def file_of(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None

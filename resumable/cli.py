@@ -12,6 +12,7 @@ import click
 
 from resumable import __version__, report
 from resumable.catalogue import busy
+from resumable.checking import verify as verify_run
 from resumable.classes import find_class
 from resumable.errors import ResumableError
 from resumable.heap import remove_heaps
@@ -31,7 +32,6 @@ from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.text import Plain, shown
 from resumable.units import format_bytes
-from resumable.verify import verify as verify_run
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -20,6 +20,12 @@ def new_pulse() -> memoryview:
     return memoryview(bytearray(PULSE_BYTES)).cast("q")
 
 
+def generator_of(seed: int, *key: int) -> np.random.Generator:
+    """Return the generator of one position, or of one call, of a seed."""
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
 class Cursor:
     """Where in its batch a worker is; the Process looks its position up here.
 
@@ -59,7 +65,7 @@ class Cursor:
                     "generator per position, from self.seed and self.position"
                 )
                 raise AttributeError(msg)
-            self.rng = generator_of(seed, (flat,))
+            self.rng = generator_of(seed, flat)
             self.rng_row = row
         return self.rng
 
@@ -72,12 +78,6 @@ class Cursor:
     def leave(self) -> None:
         """Say that nothing is computed now."""
         self.pulse[1] = IDLE
-
-
-def generator_of(seed: int, key: tuple[int, ...]) -> np.random.Generator:
-    """Return the random generator of a position."""
-    sequence = np.random.SeedSequence(seed, spawn_key=key)
-    return np.random.Generator(np.random.PCG64(sequence))
 
 
 class StageCursor:
@@ -108,5 +108,5 @@ class StageCursor:
         # The first stage's, which refuses where no single position is at work.
         at = self._cursor.generator(seed)
         if self._rng is None or self._at is not at:
-            self._at, self._rng = at, generator_of(seed, (self.flat, self._key))
+            self._at, self._rng = at, generator_of(seed, self.flat, self._key)
         return self._rng

@@ -42,14 +42,23 @@ def _to_override(recipe: Recipe) -> RunFile | None:
     An unfinished run that itself was made by override is gone on with: otherwise
     the same line, run again after a kill, would begin again each time.
     """
-    runs = recipe.runs()
+    runs = [r for r in recipe.runs() if r.header.identity == recipe.shelf.identity]
     if runs and recipe.shelf.overrides(runs[-1]) and not runs[-1].finished:
         return runs[-1]
     return None
 
 
-def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
+def make_plan(
+    recipe: Recipe, options: Options, mine: RunFile | None = None
+) -> tuple[Plan, RunFile | None]:
     """Decide what a session will do; reads the status, writes nothing.
+
+    Parameters
+    ----------
+    recipe, options
+        What, and how.
+    mine : RunFile, optional
+        The run that this session has begun, and goes on with.
 
     Raises
     ------
@@ -58,7 +67,9 @@ def make_plan(recipe: Recipe, options: Options) -> tuple[Plan, RunFile | None]:
     RunFileError
         The file that has this run's name is damaged.
     """
-    run = _to_override(recipe) if options.override else existing(recipe)
+    run = mine
+    if run is None:
+        run = _to_override(recipe) if options.override else existing(recipe)
     options = for_run(options, run)
     if run is None and not options.override:
         damaged = recipe.shelf.damaged()
@@ -211,6 +222,8 @@ def _decide(
         new = recipe.geometry.size - run.size
         count = len(pending_positions(run, options, recipe.geometry.size))
         why = f"the source has {new:,} new positions, {done:,} are copied"
+        if not new:
+            why = f"more of the source can be read, {done:,} positions are copied"
         return "copy and continue", why, count
     pending = len(pending_positions(run, options))
     if options.retry_failed and pending:

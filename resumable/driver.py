@@ -62,7 +62,7 @@ def compute(
     """
     plan, run = make_plan(recipe, options)
     if run is not None:
-        _warn_of_edit(recipe, run)
+        warn_of_edit(recipe, run)
     if run is None or plan.action != "return":
         results = _computed(recipe, options, stop, tell)
     else:
@@ -70,7 +70,7 @@ def compute(
         _tidy(recipe, run)
         results = Results(run.path)
     tell(Finished(results))
-    _warn_of_failures(results, recipe.geometry.map_shape)
+    warn_of_failures(results, recipe.geometry.map_shape)
     return results
 
 
@@ -86,21 +86,25 @@ def _computed(
             return Results(run.path)
         logger.info("%s", plan)
         if run is None:
-            _tell_of_left_runs(recipe)
+            tell_of_left_runs(recipe)
         if run is not None and recipe.full_length(run):
             run = _writable(run)
         session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
-        results = session.run_to_end()
-        try:
-            _pack(recipe, results.path)
-        except (RunBusy, TargetError) as error:
-            warnings.warn(
-                f"{results.path.name} is complete, but not packed: {error}. Run again, "
-                "or 'resumable pack'",
-                ResumableWarning,
-                stacklevel=_users_level(),
-            )
-        return results
+        return packed_where_asked(recipe, session.run_to_end())
+
+
+def packed_where_asked(recipe: Recipe, results: Results) -> Results:
+    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    try:
+        _pack(recipe, results.path)
+    except (RunBusy, TargetError) as error:
+        warnings.warn(
+            f"{results.path.name} is complete, but not packed: {error}. Run again, "
+            "or 'resumable pack'",
+            ResumableWarning,
+            stacklevel=_users_level(),
+        )
+    return results
 
 
 def _writable(run: RunFile) -> RunFile:
@@ -150,7 +154,7 @@ def _tidy(recipe: Recipe, run: RunFile) -> None:
             remove_spare_heaps(RunFile(run.path))
 
 
-def _tell_of_left_runs(recipe: Recipe) -> None:
+def tell_of_left_runs(recipe: Recipe) -> None:
     """Say which older run is left because source or class have changed, and why."""
     for candidate in explain(recipe).candidates:
         reasons, name = candidate.reasons, shown(candidate.path.name)
@@ -170,7 +174,7 @@ def _tell_of_left_runs(recipe: Recipe) -> None:
             )
 
 
-def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
+def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     """Warn when the class was edited and its declared version is still the same."""
     then, now = run.header.source.get("text"), recipe.birth.source["text"]
     if recipe.process.version is None or not then or not now or then == now:
@@ -195,7 +199,8 @@ def _warn_of_edit(recipe: Recipe, run: RunFile) -> None:
     )
 
 
-def _warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
+def warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
+    """Warn once when positions have failed."""
     failed = results.status.failed
     if not failed:
         return

@@ -13,7 +13,8 @@
     ├── RunFileError (OSError)          a run file is damaged, newer or not ours
     ├── RunBusy (RuntimeError)          somebody else computes this run
     ├── UnitFailed (RuntimeError)       the computation raised, the run was stopped
-    └── WorkerDied (RuntimeError)       a worker process ended without an answer
+    ├── WorkerDied (RuntimeError)       a worker process ended without an answer
+    └── StaleLinearization (RuntimeError)  operators were not linearised, or not last
 
     NotFinished (SystemExit)            stopped before the last position, code 75
 
@@ -109,6 +110,10 @@ class WorkerDied(ResumableError, RuntimeError):
     def __init__(self, message: str, exitcode: int | None = None) -> None:
         super().__init__(message)
         self.exitcode = exitcode
+
+
+class StaleLinearization(ResumableError, RuntimeError):
+    """Operators were asked for a derivative without a linearisation, or an old one."""
 
 
 class NotFinished(SystemExit):

@@ -69,6 +69,8 @@ def explain(recipe: Recipe) -> Explanation:
         what = "unfinished, would be continued"
         if not recipe.full_length(run):
             what = "of a shorter source, would be copied and continued"
+            if run.size == recipe.geometry.size:
+                what = "of less of the source, would be copied and continued"
         elif run.finished:
             what = "complete"
         state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
@@ -82,6 +84,8 @@ def explain(recipe: Recipe) -> Explanation:
         Candidate(path, False, False, (str(error),)) for path, error in shelf.damaged()
     ]
     for run in shelf.others():
+        if run.path in paths:
+            continue  # from when the source could still grow
         told = differences(run.header.document, recipe.birth.document)
         reasons = [shown(reason) for reason in told[:_TOLD]]
         if len(told) > _TOLD:

@@ -21,7 +21,7 @@ from resumable.identity import (
     encode_dtype,
 )
 from resumable.output import Output, declared
-from resumable.positions import MOST_POSITIONS
+from resumable.positions import MOST_POSITIONS, PositionSet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -293,6 +293,8 @@ class Header:
             "the map is not that of the document",
         )
         _hold(self.size <= MOST_POSITIONS, f"it has {self.size:,} positions")
+        if self.source.get("ready") is not None:
+            PositionSet.from_text(self.size, self.source["ready"])
         for output in outputs.values():
             axes_of_output = len(self.map_shape) + len(output.shape)
             _hold(axes_of_output <= _MOST_AXES, f"it has {axes_of_output} axes")
@@ -400,6 +402,8 @@ def _check(plain: dict[str, Any], body: bytes) -> None:
     _text(source["contents"] or "")
     _text(source.get("text", ""))
     _whole(source["length"], 1)
+    if source.get("ready") is not None:
+        _text(source["ready"])
 
 
 def _brief(error: Exception) -> str:

@@ -433,3 +433,31 @@ def _show(value: Any) -> str:
         return text
     # A text keeps its closing quote, so that it is seen to be cut.
     return f'{text[:20]}..."' if text.startswith('"') else f"{text[:57]}..."
+
+
+def closed_over(cls: type, stop: type) -> dict[str, Any]:
+    """Return what the methods of a class use from the function it was defined in.
+
+    Parameters
+    ----------
+    cls, stop : type
+        The class, and the base whose methods do not count any more.
+
+    Raises
+    ------
+    IdentityError
+        Something that cannot be part of an identity.
+    """
+    found = {}
+    for part in cls.__mro__[: cls.__mro__.index(stop)]:
+        for method in vars(part).values():
+            plain = inspect.unwrap(getattr(method, "__func__", method))
+            if inspect.isfunction(plain):
+                names, cells = plain.__code__.co_freevars, plain.__closure__ or ()
+                for name, cell in zip(names, cells, strict=True):
+                    # The first is what super() needs; another is not filled yet.
+                    with contextlib.suppress(ValueError):
+                        if name != "__class__":
+                            where = f"{name!r}, used by {cls.__name__} from outside,"
+                            found[name] = encode(cell.cell_contents, where)
+    return found

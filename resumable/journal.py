@@ -80,8 +80,6 @@ class _Journal:
     """Size of the file before."""
     new_bytes: int
     """Size of the file after; before it is decided, the old one."""
-    superblock: str
-    """Old superblock in hexadecimal; another one tells of another writer."""
     beyond: str
     """sha256 of what lies beyond the old end."""
     changes: tuple[tuple[int, bytes, bytes], ...] = ()
@@ -200,9 +198,7 @@ def transaction(path: Path, fd: int) -> Iterator[Overlay]:
         Whatever happens inside, or ENOSPC: the file is what it was then.
     """
     old_bytes = os.fstat(fd).st_size
-    found = superblock_of(fd)
-    superblock = found.raw.hex() if found else ""
-    begun = _Journal(path.name, False, old_bytes, old_bytes, superblock, "")
+    begun = _Journal(path.name, False, old_bytes, old_bytes, "")
     try:
         _write(path, begun)
         overlay = Overlay(fd, old_bytes)
@@ -348,11 +344,7 @@ def _mend(path: Path, fd: int) -> None:
         logger.warning("what had been begun on %s was finished", path)
         return
     superblock = superblock_of(fd)
-    if (
-        superblock is not None
-        and superblock.raw.hex() == journal.superblock
-        and superblock.end <= journal.old_bytes
-    ):
+    if superblock is not None and superblock.end <= journal.old_bytes:
         _undo(path, fd, journal)
         logger.warning("what had been begun on %s was undone", path)
     else:

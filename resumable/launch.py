@@ -14,6 +14,7 @@ the workers, before they have committed.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib
 import mmap
@@ -23,14 +24,14 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from resumable.cursor import PULSE_BYTES
 from resumable.errors import PlanError, WorkerDied
+from resumable.memory import nameless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 START_METHODS = ("forkserver", "spawn")
 
 #: What every worker needs, imported once by the server they are forked from.
-_PRELOADED = ("resumable.engines.crew", "threadpoolctl")
+_PRELOADED = ("resumable.engines.crew", "resumable.operators", "threadpoolctl")
 _START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
 #: Signals that schedulers and terminals send to all processes of a job. The
@@ -89,7 +90,7 @@ class Child:
 
     def __init__(self, server: _Server) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, _nameless() as shared:
+        with theirs, nameless() as shared:
             shared.truncate(mmap.PAGESIZE)
             self.pulse = _mapped(shared.fileno())
             self.pid = server.start(theirs.fileno(), shared.fileno())
@@ -99,6 +100,10 @@ class Child:
     def exitcode(self) -> int | None:
         """Wait for its end; negative for a signal, None when nobody knows."""
         return self._server.exitcode(self.pid)
+
+    def leave(self) -> None:
+        """Have its end noted when there is time; waits for nobody else."""
+        self._server.leave(self.pid)
 
 
 class _Server:
@@ -130,6 +135,7 @@ class _Server:
         self._ready = False
         # One question and its answer at a time, whichever thread asks.
         self._talk = threading.Lock()
+        self._left: collections.deque[int] = collections.deque()
         self._socket, theirs = socket.socketpair()
         in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
@@ -160,6 +166,7 @@ class _Server:
         """Have a worker started that serves `fds`; return its process number."""
         with self._talk:
             self._await_ready()
+            self._reap()
             # When it has ended, the answer will show it.
             with contextlib.suppress(OSError):
                 socket.send_fds(self._socket, [_START], fds)
@@ -173,6 +180,25 @@ class _Server:
                 return self._receive()
         except (OSError, WorkerDied):
             return None
+
+    def leave(self, pid: int) -> None:
+        """Wait for the end of a worker that was ended, now or with the next start.
+
+        The garbage collector may call this in the middle of a question.
+        """
+        self._left.append(pid)
+        if self._talk.acquire(blocking=False):
+            try:
+                self._reap()
+            finally:
+                self._talk.release()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(OSError, WorkerDied):
+            while self._left:
+                pid = self._left.popleft()
+                self._socket.sendall(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
+                self._receive()
 
     def _receive(self) -> int:
         data = b""
@@ -264,13 +290,6 @@ def _wait_for(pid: int) -> int:
     except ChildProcessError:
         return 0
     return os.waitstatus_to_exitcode(status)
-
-
-def _nameless() -> IO[bytes]:
-    """Open a file without a name: nothing is left over, whoever is killed."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("resumable"), "r+b")
-    return tempfile.TemporaryFile()
 
 
 def _mapped(fd: int) -> memoryview:

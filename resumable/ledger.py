@@ -71,6 +71,10 @@ class Ledger:
             workers=workers,
         )
 
+    def go_on(self) -> None:
+        """Go on with the last session's entry, which was copied from another file."""
+        self._session = max(0, len(self._run.sessions()) - 1)
+
     def end(self, **values: float) -> None:
         """Close the session's entry; durable on return.
 

@@ -33,6 +33,20 @@ class _Writer(logging.Handler):
             )
         except Exception:
             self.handleError(record)
+        last = logging.lastResort
+        if last and record.levelno >= last.level and not self._is_heard(record.name):
+            # What logging does for a script that has set up nothing. Because we
+            # listen, it does not do so any more.
+            last.handle(record)
+
+    def _is_heard(self, name: str) -> bool:
+        """Return whether anybody else listens to a logger."""
+        logger: logging.Logger | None = logging.getLogger(name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False
 
 
 @contextlib.contextmanager

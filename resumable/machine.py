@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
 _UNLIMITED = 1 << 60
+#: What libraries that bring their own threads look at when they are loaded.
+BLAS_VARIABLES = tuple(
+    f"{name}_NUM_THREADS"
+    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
+)
 
 
 def usable_cores() -> int:
@@ -59,6 +65,41 @@ def proportional_memory() -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return resident_memory()
+
+
+class OneThread:
+    """BLAS and OpenMP with one thread: for all time, or as a context.
+
+    So that processes times threads do not exceed the cores, and numbers do not depend
+    on how many there are.
+
+    Parameters
+    ----------
+    for_good : bool
+        This is a worker: what is loaded later is to have one thread, too.
+    """
+
+    def __init__(self, *, for_good: bool) -> None:
+        import threadpoolctl  # its import costs more than a short run's planning
+
+        if for_good:
+            limit_threads_of_what_is_loaded_later()
+        self._for_good = for_good
+        self._libraries = threadpoolctl.ThreadpoolController()
+        self._limit: Any = self._libraries.limit(limits=1) if for_good else None
+
+    def __enter__(self) -> None:
+        if not self._for_good:
+            self._limit = self._libraries.limit(limits=1)
+
+    def __exit__(self, *exc: object) -> None:
+        if not self._for_good:
+            self._limit.restore_original_limits()
+
+
+def limit_threads_of_what_is_loaded_later() -> None:
+    """Have BLAS and OpenMP use one thread where this process has not loaded them."""
+    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
 
 
 class PeakMemory:

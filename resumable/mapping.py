@@ -12,7 +12,6 @@ from resumable import identity
 from resumable.errors import DeclarationError, IdentityError
 from resumable.output import Output
 from resumable.process import Process
-from resumable.state import check_document, decode, inputs_of_run, source_of_run
 
 #: Begins the version of a function that declares none.
 _TEXT = "text "
@@ -120,6 +119,8 @@ def process_of_run(
     IdentityError
         One of its parameters cannot be read back from the run file.
     """
+    from resumable.state import check_document, decode, inputs_of_run, source_of_run
+
     check_document(run)
     header, document = run.header, run.header.document
     name = getattr(function, "__name__", type(function).__name__)

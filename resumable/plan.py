@@ -289,6 +289,7 @@ class Schedule:
         self.remaining = len(pending)
         self.proven = proven
         self.block = plan.block
+        self.workers = plan.workers
         self._plan = plan
         self._cursor = 0
         self._largest = 0
@@ -339,9 +340,7 @@ class Schedule:
         quantum = self._plan.quantum
         bands = self.remaining / quantum
         seconds = math.inf if self._seconds is None else self._seconds * quantum
-        whole = (
-            bands >= 4 * self._plan.workers and seconds <= self._plan.checkpoint_s / 4
-        )
+        whole = bands >= 4 * self.workers and seconds <= self._plan.checkpoint_s / 4
         rest = Remainder(self.pending, quantum if whole else 1, self._tried)
         self.pending, self.remaining = PositionSet(0), 0
         return rest
@@ -350,7 +349,7 @@ class Schedule:
         """Positions in the next batch, by time and by what was seen so far."""
         if self._seconds is None:
             return 1
-        by_share = self.remaining / (4 * self._plan.workers)
+        by_share = self.remaining / (4 * self.workers)
         by_time = self._plan.checkpoint_s / 4 / self._seconds
         rows = min(by_share, by_time)
         rows = max(rows, SHORTEST_BATCH_S / self._seconds)

@@ -7,7 +7,9 @@ bitmap, N / 8 bytes whatever its pattern, so that 10^8 scattered positions cost
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +120,39 @@ class PositionSet:
     def __contains__(self, position: int) -> bool:
         return bool(self.bits[position // 8] & (128 >> (position % 8)))
 
+    def __and__(self, other: PositionSet) -> PositionSet:
+        return PositionSet(self.size, self.bits & other.bits)
+
+    def is_within(self, other: PositionSet) -> bool:
+        """Return whether the other one has all members of this one."""
+        return not np.any(self.bits & ~other.bits)
+
+    def to_text(self) -> str:
+        """Return it as text, short where its members lie together."""
+        return base64.b64encode(zlib.compress(self.bits.tobytes(), 9)).decode()
+
+    @classmethod
+    def from_text(cls, size: int, text: str) -> PositionSet:
+        """Return the set that :meth:`to_text` has written.
+
+        Raises
+        ------
+        ValueError
+            It is not the text of a set of this size.
+        """
+        length = -(-size // 8)
+        try:
+            # No more than it should be: whoever wrote the text may not be honest.
+            packed = base64.b64decode(text, validate=True)
+            bits = zlib.decompressobj().decompress(packed, length + 1)
+        except zlib.error as error:
+            msg = f"not a set of positions: {error}"
+            raise ValueError(msg) from error
+        if len(bits) != length:
+            msg = f"a set of {8 * len(bits)} positions, not of {size}"
+            raise ValueError(msg)
+        return cls(size, np.frombuffer(bits, np.uint8)) & cls.full(size)
+
     def discard(self, position: int) -> None:
         """Take a position out."""
         self.bits[position // 8] &= ~(128 >> (position % 8)) & 0xFF
@@ -140,10 +175,13 @@ class PositionSet:
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():
-            members = np.flatnonzero(self.window(start, stop))
-            here = ranks[(ranks >= seen) & (ranks < seen + len(members))]
-            found += (start + members[here - seen]).tolist()
-            seen += len(members)
+            bits = self.bits[start // 8 : -(-stop // 8)]
+            count = int(np.bitwise_count(bits).sum(dtype=np.int64))
+            here = ranks[(ranks >= seen) & (ranks < seen + count)]
+            if len(here):
+                members = np.flatnonzero(self.window(start, stop))
+                found += (start + members[here - seen]).tolist()
+            seen += count
         return found
 
 

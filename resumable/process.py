@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import param
 
-from resumable import driver, engines, identity, world
-from resumable.batch import file_of
+from resumable import identity, world
+from resumable.classes import file_of
 from resumable.cursor import Cursor, new_pulse
-from resumable.decision import existing, make_plan
 from resumable.errors import (
     DeclarationError,
     ParameterError,
@@ -26,23 +25,23 @@ from resumable.errors import (
     TargetError,
     near_miss,
 )
+from resumable.live import glance
 from resumable.output import Output, declared
 from resumable.plan import Plan
 from resumable.positions import PositionSet, flat_positions
 from resumable.reader import open_reader
 from resumable.recipe import Options
-from resumable.resolve import request, resolve
 from resumable.results import ResultArray, Results
 from resumable.sharing import assign
 from resumable.source import SourceRef, refer
-from resumable.state import state_of
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from resumable.events import Event, Listener
     from resumable.explain import Explanation
+    from resumable.plan import Geometry
     from resumable.recipe import Recipe
     from resumable.running import Run
     from resumable.trial import Trial
@@ -164,10 +163,9 @@ class Process(param.Parameterized):
                 raise SourceError(msg)
             # A later stage of a chain, which brings the rest.
             return
-        self._source = refer(source, position_axes)
-        with open_reader(self._source) as reader:
-            self._geometry = reader.geometry
-            self._dtype = reader.dtype
+        # Without a lock, so that a measurement that is under way is not disturbed.
+        self._source = refer(source, position_axes, live=True)
+        self._geometry, self._dtype = _look(self._source)
         self._inputs = {
             name: self._aligned(name, value) for name, value in (inputs or {}).items()
         }
@@ -226,15 +224,15 @@ class Process(param.Parameterized):
         shapes = []
         for candidate in candidates:
             try:
-                ref = refer(value, candidate, same_file=self._source.path)
+                ref = refer(value, candidate, same_file=self._source.path, live=True)
             except SourceError:
                 if candidate == candidates[-1]:
                     raise
                 continue
-            with open_reader(ref) as reader:
-                if reader.geometry.map_shape == self._geometry.map_shape:
-                    return ref
-                shapes.append(reader.geometry.map_shape)
+            map_shape = _look(ref)[0].map_shape
+            if map_shape == self._geometry.map_shape:
+                return ref
+            shapes.append(map_shape)
         msg = (
             f"the input {name!r} has positions of shape {shapes[0]}, the source of "
             f"shape {self._geometry.map_shape}; they must agree (give (source, axes) "
@@ -306,6 +304,34 @@ class Process(param.Parameterized):
         return declared(value, where)
 
     # What a user may override.
+
+    def ready(self, positions: Array) -> Any:
+        """Say which positions of a source that is being written may be read yet.
+
+        Override it for a dataset that has its full size from the beginning and is
+        filled in; where a dataset grows, a position may be read once it is there.
+
+        Parameters
+        ----------
+        positions : ndarray of int64
+            Flat positions, ascending; only such that were not ready before.
+
+        Returns
+        -------
+        bool or ndarray of bool
+            For all of them, or for each.
+
+        Notes
+        -----
+        It is asked by the process that called :meth:`compute`, never by a worker, again
+        and again while that waits. What it opens it must open without a lock and close
+        again, for example ``h5py.File(path, "r", locking=False)``.
+        """
+        return True
+
+    @property
+    def _asks_ready(self) -> bool:
+        return type(self).ready is not Process.ready
 
     def setup(self) -> None:
         """Prepare a worker: tables, plans, models. Called once in each of them."""
@@ -417,6 +443,8 @@ class Process(param.Parameterized):
     @property
     def results(self) -> Results | None:
         """Results that are there, finished or not, else None; computes nothing."""
+        from resumable.decision import existing
+
         run = existing(self._recipe())
         return Results(run.path) if run else None
 
@@ -447,6 +475,8 @@ class Process(param.Parameterized):
             Positions that do not exist, a memory budget that is too small.
         """
         recipe = self._recipe()
+        from resumable.decision import make_plan
+
         return make_plan(recipe, self._options(positions, options))[0]
 
     def test(self, position: Any = 0) -> Trial:
@@ -499,6 +529,7 @@ class Process(param.Parameterized):
         time_limit: float | str | None = None,
         checkpoint: float = 10,
         writer: str = "auto",
+        wait: float | str | None = None,
         rechunk: bool = False,
         progress: bool | None = None,
         listener: Listener | None = None,
@@ -541,6 +572,11 @@ class Process(param.Parameterized):
             Who writes the rows: every worker its own, or this process all of them.
             ``"auto"``: the driver where a network file system would have several
             hosts write to one file, and for workers that cannot see it.
+        wait : float or str, optional
+            Follow a source that is being written: compute what is there, wait for more,
+            and give up after so many seconds, or ``"2m"``, without a new position. It
+            ends at once when all requested positions are done, when the dataset cannot
+            grow any further, or when the program that wrote has closed the file.
         rechunk : bool
             First copy a source stored across positions (an energy-first stack) into
             position order, in the target folder; the copy is deleted when the run
@@ -563,7 +599,11 @@ class Process(param.Parameterized):
         ------
         NotFinished
             Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
-            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt).
+            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
+            positions were not :meth:`ready` in the time of `wait`.
+        SourceError
+            With `wait`: in its time the source could not be read, or the program that
+            writes it has neither written nor closed it.
         UnitFailed
             ``on_error="raise"``, or the computation fails everywhere.
         OutputError
@@ -589,16 +629,19 @@ class Process(param.Parameterized):
             "time_limit": time_limit,
             "checkpoint": checkpoint,
             "writer": writer,
+            "wait": wait,
             "rechunk": rechunk,
             "progress": progress,
         }
 
         self._check_source()
+        # Most of this library, which a notebook that only looks does without.
+        from resumable import engines
+        from resumable.resolve import request
 
         def computed() -> Results:
             stop = StopRequest(time_limit)
-            wanted = self._options(positions, options)
-            return driver.compute(self._recipe(), wanted, stop, listener or _ignore)
+            return self._drive(positions, options, stop)(listener or _ignore)
 
         together = engines.collective(engine)
         if together is None:
@@ -647,13 +690,22 @@ class Process(param.Parameterized):
 
         self._check_source()
         stop = StopRequest(options.get("time_limit"))
-        wanted = self._options(positions, {**options, "progress": progress})
-        recipe = self._recipe()
-
-        def drive(hear: Listener) -> Results:
-            return driver.compute(recipe, wanted, stop, hear)
-
+        drive = self._drive(positions, {**options, "progress": progress}, stop)
         return Run(drive, stop, listener)
+
+    def _drive(
+        self, positions: Any, options: dict[str, Any], stop: StopRequest
+    ) -> Callable[[Listener], Results]:
+        """Check the options; return what computes with a listener."""
+        if options.get("wait") is None and not self._asks_ready:
+            from resumable import driver
+
+            wanted, recipe = self._options(positions, options), self._recipe()
+            return lambda hear: driver.compute(recipe, wanted, stop, hear)
+        from resumable.following import follow
+
+        wanted = self._options(None, options)
+        return lambda hear: follow(self, wanted, positions, stop, hear)
 
     def verify(
         self, sample: int = 20, everything: bool = False, *, seed: int | None = None
@@ -708,6 +760,8 @@ class Process(param.Parameterized):
             A parameter that could not be read back, such as an array that is not the
             default: of these only a digest is written.
         """
+        from resumable.state import state_of
+
         return state_of(self)
 
     @classmethod
@@ -755,6 +809,8 @@ class Process(param.Parameterized):
 
     def _recipe(self) -> Recipe:
         self._check_source()
+        from resumable.resolve import resolve
+
         return resolve(self)
 
     def _check_source(self) -> None:
@@ -793,11 +849,24 @@ class Process(param.Parameterized):
 
 def _declared_type(parameter: Any, value: Any) -> Any:
     """Give a value the type its parameter declares: 1 is 1.0 where it is a float."""
+    dates = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
+    if isinstance(parameter, dates):
+        return value  # numbers by their class only
     if isinstance(parameter, param.Number) and not isinstance(parameter, param.Integer):
         return value if value is None else float(value)
     if isinstance(parameter, param.NumericTuple) and value is not None:
         return [float(item) for item in value]
     return value
+
+
+def _look(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
+    """Open a source, which may be written meanwhile, and see what it is like."""
+
+    def look() -> tuple[Geometry, np.dtype[Any]]:
+        with open_reader(dataclasses.replace(ref, live=True)) as reader:
+            return reader.geometry, reader.dtype
+
+    return glance(ref.path, look)
 
 
 def _ignore(event: Event) -> None:

@@ -112,6 +112,9 @@ def compute_options() -> list[click.Parameter]:
             ["--writer"], default="auto", help="Who writes: auto, workers, driver."
         ),
         click.Option(
+            ["--wait"], help="Follow what is written; how long without news, e.g. 2m."
+        ),
+        click.Option(
             ["--rechunk"], is_flag=True, help="First copy into position order."
         ),
         click.Option(
@@ -165,12 +168,38 @@ class _Literal(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         try:
-            return ast.literal_eval(value)
+            plain = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             return value
+        return _NOTHING if plain is None else plain
+
+
+#: ``None`` on the command line; click's own None is an option that was not given.
+_NOTHING = object()
+
+
+class _OrNone(click.ParamType):  # type: ignore[type-arg]
+    """A value of another type, or ``None``."""
+
+    def __init__(self, other: Any) -> None:
+        self._other = other
+        self.name = other.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "None":
+            return _NOTHING
+        return self._other.convert(value, param, ctx)
 
 
 def _click_type(parameter: Any) -> Any:
+    plain = _plain_type(parameter)
+    none = getattr(parameter, "allow_None", False) and isinstance(
+        plain, click.ParamType
+    )
+    return _OrNone(plain) if none and not isinstance(plain, _Literal) else plain
+
+
+def _plain_type(parameter: Any) -> Any:
     if isinstance(parameter, param.Boolean):
         return click.BOOL
     if isinstance(parameter, param.Integer):
@@ -206,6 +235,7 @@ def make_process(
         if key.startswith(_PREFIX):
             value = options.pop(key)
             if value is not None:
+                value = None if value is _NOTHING else value
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
     axes, inputs = options.pop("axes"), _inputs(options.pop("inputs"))

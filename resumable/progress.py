@@ -18,6 +18,9 @@ class Progress:
     def update(self, settled: int, failed: int) -> None:
         """Show the numbers of settled and of failed positions of this session."""
 
+    def grow(self, total: int) -> None:
+        """There are so many positions by now."""
+
 
 class _Bar(Progress):
     """tqdm's bar; it appears with the first update."""
@@ -42,6 +45,11 @@ class _Bar(Progress):
         if failed:
             self._bar.set_postfix(failed=failed, refresh=False)
         self._bar.update(self._arguments["initial"] + settled - self._bar.n)
+
+    def grow(self, total: int) -> None:
+        self._arguments["total"] = total
+        if self._bar is not None:
+            self._bar.total = total
 
     def __exit__(self, *exc: object) -> None:
         if self._bar is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import math
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
-from resumable.errors import RunFileError, SourceError
-from resumable.fingerprint import digest, is_filtered, slabs
+from resumable.errors import PlanError, RunFileError, SourceError
+from resumable.fingerprint import DIGEST_BYTES, digest, is_filtered, slabs
 from resumable.identity import encode_dtype
+from resumable.live import Sign, sign_of, steadily
 from resumable.output import gathered
 from resumable.plan import Geometry
-from resumable.positions import MOST_POSITIONS, runs
+from resumable.positions import MOST_POSITIONS, PositionSet, runs
 from resumable.ragged import RaggedRows
 from resumable.runfile import RunFile
 from resumable.source import check_storage, open_dataset, understood
@@ -39,6 +41,10 @@ _SEGMENT_BYTES = 4 << 20
 LARGEST_SCALE_BYTES = 64 << 20
 _MOST_SCALES = 100
 _LONGEST_UNIT = 1000
+_DIGEST_PARTS = 64
+#: A worker tries again for so long to read what is being written; then the driver
+#: waits, which can be stopped.
+_PATIENCE_S = 2.0
 
 
 class Reader:
@@ -52,10 +58,17 @@ class Reader:
 
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
+        self._begin()
+
+    def _begin(self) -> None:
+        ref = self.ref
         self._open = contextlib.ExitStack()
+        self._sign = sign_of(ref.path) if ref.live else Sign()
         if ref.path:
             with contextlib.ExitStack() as stack:
-                self.dataset = stack.enter_context(open_dataset(ref.path, ref.dataset))
+                self.dataset = stack.enter_context(
+                    open_dataset(ref.path, ref.dataset, live=ref.live)
+                )
                 self._open = stack.pop_all()
             self.dtype: np.dtype[Any] = self.dataset.dtype
         else:
@@ -88,10 +101,22 @@ class Reader:
         """Somebody else has closed the file."""
         return self.dataset is not None and not self.dataset
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the dataset, or the part of it that counts."""
+        whole: tuple[int, ...] = self.dataset.shape
+        axis, length = self.ref.position_axes[0], self.ref.length
+        if not length:
+            return whole
+        if length > whole[axis]:
+            msg = f"{self.ref} has become shorter: {whole[axis]:,} of {length:,}"
+            raise SourceError(msg)
+        return (*whole[:axis], length, *whole[axis + 1 :])
+
     def _measure(self) -> Geometry:
         if self.dataset is None:
             return Geometry((self.ref.count,), (), 0, (1,), 0, False, True)
-        shape, axes = self.dataset.shape, self.ref.position_axes
+        shape, axes = self.shape, self.ref.position_axes
         others = [axis for axis in range(len(shape)) if axis not in axes]
         spectrum_shape = tuple(shape[axis] for axis in others)
         chunks = self.dataset.chunks
@@ -119,6 +144,10 @@ class Reader:
         SourceError
         """
         size, available = self.geometry.size, machine.available_memory()
+        empty = 0 in self.geometry.spectrum_shape or 0 in self.geometry.map_shape[1:]
+        if empty or not (size or self.ref.live):
+            msg = f"{self.ref} has the shape {self.shape}: there is nothing to compute"
+            raise SourceError(msg)
         # Of all positions there are a few bitmaps, each of size / 8 bytes.
         most = min(MOST_POSITIONS, 2 * available)
         if size > most:
@@ -159,6 +188,27 @@ class Reader:
         SourceError
             HDF5 cannot read them: the source is damaged, or its disk.
         """
+        if self.ref.live:
+            steadily(
+                self.ref.path,
+                lambda sign: self._read_now(sign, start, members, out),
+                _PATIENCE_S,
+            )
+        else:
+            self._read(start, members, out)
+
+    def _read_now(self, sign: Sign, start: int, members: Array, out: Array) -> None:
+        """Read from the file as it is now, opened anew if it has changed."""
+        if not self._sign.holds(sign):
+            self.close()
+            geometry = self.geometry
+            self._begin()
+            if self.geometry != geometry:
+                msg = f"{self.ref} has another shape or storage than it had before"
+                raise SourceError(msg)
+        self._read(start, members, out)
+
+    def _read(self, start: int, members: Array, out: Array) -> None:
         stop = start + len(members)
         with understood(f"{self.ref}, somewhere in positions {start} to {stop - 1},"):
             if len(out) == len(members):
@@ -230,13 +280,19 @@ class Reader:
                 rows[...] = part.transpose(order).reshape(rows.shape)
             filled += count
 
-    def fingerprint(self, *, full: bool = False) -> dict[str, Any]:
+    def fingerprint(
+        self, *, full: bool = False, kind: str | None = None
+    ) -> dict[str, Any]:
         """Document that tells this source from a changed one, as plain JSON.
 
         Parameters
         ----------
         full : bool
             Digest all contents, not samples of what is beyond 64 MB.
+        kind : {"fixed", "growing", "awaited"}, optional
+            ``"growing"``: without the length, as long as it can grow; ``"awaited"``:
+            without contents either, where ``ready`` says which of them are there.
+            Default by whether it can grow.
 
         Notes
         -----
@@ -250,16 +306,38 @@ class Reader:
         document: dict[str, Any] = {
             "dataset": self.ref.dataset,
             "dtype": encode_dtype(self.dtype),
-            "shape": list(self.dataset.shape),
+            "shape": list(self.shape),
         }
         if self.ref.upstream:
             if self.ref.grows:
                 document["shape"][self.ref.position_axes[0]] = None
             return {**document, "run": self.ref.upstream}
-        if self.growable:
-            document["shape"][self.ref.position_axes[0]] = None
-            return {**document, "first": self.contents(1)}
-        return {**document, "contents": self.contents(full=full)}
+        if kind is None:
+            kind = "growing" if self.growable else "fixed"
+        if kind == "fixed":
+            return {**document, "contents": self.contents(full=full)}
+        document["shape"][self.ref.position_axes[0]] = None
+        if kind == "awaited":
+            return {**document, "contents": None}
+        return {**document, "first": self.contents(1)}
+
+    def check_alone(self) -> None:
+        """Refuse a dataset whose data lie in other files than the one that is watched.
+
+        Raises
+        ------
+        SourceError
+        """
+        dataset = self.dataset
+        if dataset is None:
+            return
+        same = Path(dataset.file.filename).resolve() == Path(self.ref.path).resolve()
+        if dataset.is_virtual or dataset.external or not same:
+            msg = (
+                f"{self.ref} has its data in other files, and it could not be told "
+                "when they are written; it can be computed without wait="
+            )
+            raise PlanError(msg)
 
     @property
     def growable(self) -> bool:
@@ -268,14 +346,42 @@ class Reader:
             return False
         axis = self.ref.position_axes[0]
         most = self.dataset.maxshape[axis]
-        return most is None or most > self.dataset.shape[axis]
+        return most is None or most > self.shape[axis]
+
+    @property
+    def may_have_grown(self) -> bool:
+        """It has a length that it may have grown to, and cannot grow any more."""
+        if self.dataset is None or self.ref.upstream or self.growable:
+            return False
+        return self.dataset.chunks is not None
+
+    def contents_at(self, positions: PositionSet, *, full: bool = False) -> str:
+        """sha256 over the rows of some positions, whole up to 64 MB, samples beyond."""
+        count = len(positions)
+        row_bytes = max(1, self.geometry.row_bytes)
+        ranks = np.arange(count)
+        if not full and count * row_bytes > DIGEST_BYTES:
+            most = max(1, DIGEST_BYTES // row_bytes)
+            ranks = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+        result = hashlib.sha256()
+        step = max(1, DIGEST_BYTES // _DIGEST_PARTS // row_bytes)
+        for begin in range(0, len(ranks), step):
+            flat = np.array(positions.members_at(ranks[begin : begin + step]), np.int64)
+            first, last = int(flat[0]), int(flat[-1]) + 1
+            members = np.zeros(last - first, bool)
+            members[flat - first] = True
+            rows = self.empty(len(flat))
+            self._read(first, members, rows)
+            result.update(flat.astype("<i8").tobytes())
+            result.update(rows.tobytes())
+        return result.hexdigest()
 
     def contents(self, length: int | None = None, *, full: bool = False) -> str:
         """sha256 over the contents, the first position axis cut to `length`."""
-        box = list(self.dataset.shape)
+        box = list(self.shape)
         if length is not None:
             box[self.ref.position_axes[0]] = length
-        prefix_counts = length is not None or self.growable
+        prefix_counts = length is not None or self.growable or bool(self.ref.length)
         with understood(str(self.ref)):
             return digest(self.dataset, tuple(box), stored=not prefix_counts, full=full)
 
@@ -297,7 +403,7 @@ class Reader:
                 scale = self._scale(axis)
                 if scale is not None:
                     name = str(scale.name or "").rsplit("/", 1)[-1]
-                    found[number] = (name, scale[...], _units(scale))
+                    found[number] = (name, scale[: self.shape[axis]], _units(scale))
         return found
 
     def _scale(self, axis: int) -> h5py.Dataset | None:
@@ -373,7 +479,9 @@ class RaggedReader(Reader):
         except RunFileError as error:
             raise SourceError(str(error)) from error
 
-    def fingerprint(self, *, full: bool = False) -> dict[str, Any]:
+    def fingerprint(
+        self, *, full: bool = False, kind: str | None = None
+    ) -> dict[str, Any]:
         """Document that tells this source from another one, as plain JSON."""
         lead = [None if self.ref.grows else n for n in self.geometry.map_shape[:1]]
         shape = [*lead, *self.geometry.map_shape[1:], *self.geometry.spectrum_shape]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import PlanError
+from resumable.positions import PositionSet
 from resumable.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from resumable.catalogue import Shelf
     from resumable.output import Output
     from resumable.plan import Footprint, Geometry
-    from resumable.positions import PositionSet
     from resumable.reader import Reader
     from resumable.runfile import RunFile
     from resumable.source import SourceRef
@@ -47,6 +47,10 @@ class Recipe:
     """Opens the source."""
     seconds_per_position: float | None
     """As ``test`` measured it, or None."""
+    earlier: Shelf | None = None
+    """Where its runs lie from when the source could still grow."""
+    ready: PositionSet | None = None
+    """Positions that may be read; None: all."""
 
     def runs(self) -> list[RunFile]:
         """Return the runs of this computation, the oldest first.
@@ -56,14 +60,28 @@ class Recipe:
         was made of.
         """
         found = self.shelf.runs()
-        if self.birth.source["contents"] is None:
+        earlier = self.earlier.runs() if self.earlier else []
+        whole = self.birth.source["contents"] is None
+        if whole and not earlier:
             return found
         with self.open_reader() as reader:
-            return [run for run in found if begins_with(reader, run)]
+            if not whole:
+                found = [run for run in found if begins_with(reader, run)]
+            return [run for run in earlier if begins_with(reader, run)] + found
 
     def full_length(self, run: RunFile) -> bool:
-        """Return whether a run has all positions that the source has now."""
-        return run.header.map_shape == self.geometry.map_shape
+        """Return whether a run is of all that can be read of the source now."""
+        return (
+            run.header.identity == self.shelf.identity
+            and run.header.map_shape == self.geometry.map_shape
+            and self._is_covered_by(run)
+        )
+
+    def _is_covered_by(self, run: RunFile) -> bool:
+        covered = positions_of(run)
+        if covered is None:
+            return True
+        return self.ready is not None and self.ready.is_within(covered)
 
     @property
     def row_bytes(self) -> int:
@@ -90,7 +108,18 @@ def begins_with(reader: Reader, run: RunFile) -> bool:
     if length > now[0] or run.header.map_shape[1:] != now[1:]:
         return False
     full = bool(run.header.source.get("full"))
-    return reader.contents(length, full=full) == str(run.header.source["contents"])
+    covered = positions_of(run)
+    if covered is None:
+        contents = reader.contents(length, full=full)
+    else:
+        contents = reader.contents_at(covered, full=full)
+    return contents == str(run.header.source["contents"])
+
+
+def positions_of(run: RunFile) -> PositionSet | None:
+    """Return the positions whose contents a run was made of; None: all."""
+    text = run.header.source.get("ready")
+    return None if text is None else PositionSet.from_text(run.size, str(text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +137,7 @@ class Options:
     time_limit: float | str | None = None
     checkpoint: float = 10
     writer: str = "auto"
+    wait: float | str | None = None
     rechunk: bool = False
     progress: bool | None = None
 
@@ -126,6 +156,8 @@ class Options:
             raise PlanError(msg)
         if self.time_limit is not None:
             parse_seconds(self.time_limit)
+        if self.wait is not None:
+            parse_seconds(self.wait)
         if self.position_timeout is not None:
             parse_seconds(self.position_timeout)
         if self.memory is not None:

@@ -144,7 +144,9 @@ def show_text(run: RunFile) -> str:
             [_session_row(session) for session in run.sessions()],
         ),
     ]
-    spent = [_spent_row(session) for session in run.sessions() if session.end]
+    timed = "reading" in (header.tables["sessions"].names or ())
+    ended = [session for session in run.sessions() if session.end and timed]
+    spent = [_spent_row(session) for session in ended]
     if spent:
         titles = ["time of workers", "reading", "computing", "writing", "waiting"]
         parts += ["", table(titles, spent)]

@@ -13,43 +13,90 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import param
 
 from resumable import identity
-from resumable.batch import file_of
 from resumable.birth import Birth
 from resumable.catalogue import Shelf
-from resumable.errors import DeclarationError
+from resumable.classes import file_of
+from resumable.errors import DeclarationError, SourceError
 from resumable.plan import Footprint
 from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
 
 if TYPE_CHECKING:
     from resumable.output import Output
+    from resumable.positions import PositionSet
     from resumable.process import Process
     from resumable.recipe import Options
     from resumable.source import SourceRef
 
 
-def resolve(process: Process) -> Recipe:
-    """Resolve a Process: open its source, and work out what makes it this run."""
-    outputs = process._outputs()
-    with open_reader(process._source) as reader:
-        document = _document(process, reader, outputs)
-        contents = reader.contents(full=process._full) if reader.growable else None
+def resolve(
+    process: Process,
+    *,
+    live: bool = False,
+    length: int = 0,
+    ready: PositionSet | None = None,
+) -> Recipe:
+    """Resolve a Process: open its source, and work out what makes it this run.
+
+    Parameters
+    ----------
+    process : Process
+    live : bool
+        The source and the inputs may be written meanwhile: they are read without
+        locks, and whoever calls this sees to it that what was read can be trusted.
+    length : int
+        Of the first position axis, as far as it counts; 0: all there is.
+    ready : PositionSet, optional
+        Positions that may be read; default all.
+
+    Raises
+    ------
+    SourceError
+        The source cannot be read, or inputs have another length.
+    """
+    source = process._source
+    if source.path:
+        source = dataclasses.replace(source, live=live, length=length)
+    with open_reader(source) as reader:
         process._geometry = reader.geometry
-    digest = identity.digest(document)
-    text = process._source_text()
+    inputs = dict(process._inputs)
+    if live:
+        for name, ref in inputs.items():
+            inputs[name] = _aligned(name, ref, process._geometry.map_shape)
+    outputs = process._outputs()
     name = process._process_name()
+    shelf = Shelf(process._folder, _prefix(process._source, name), "")
+    earlier = None
+    with open_reader(source) as reader:
+        awaited = process._asks_ready and reader.has_data
+        document = _document(process, reader, inputs, outputs, awaited=awaited)
+        ready = ready if reader.has_data else None
+        contents: str | None = None
+        if ready is not None:
+            contents = reader.contents_at(ready, full=process._full)
+        elif reader.growable or awaited:
+            contents = reader.contents(full=process._full)
+        shelf = dataclasses.replace(shelf, identity=identity.digest(document))
+        if reader.may_have_grown and _has_growing(shelf):
+            source_then = reader.fingerprint(kind="growing")
+            then = identity.digest({**document, "source": source_then})
+            earlier = dataclasses.replace(shelf, identity=then)
+    text = process._source_text()
     return Recipe(
         process=process,
-        source=process._source,
-        inputs=process._inputs,
+        source=source,
+        inputs=inputs,
         outputs=outputs,
         geometry=process._geometry,
-        footprint=_footprint(process, outputs),
-        shelf=Shelf(process._folder, _prefix(process._source, name), digest),
+        footprint=_footprint(process, inputs, outputs),
+        shelf=shelf,
+        earlier=earlier,
+        ready=ready,
         birth=Birth(
-            identity=digest,
+            identity=shelf.identity,
             document=document,
             process=name,
             outputs=outputs,
@@ -62,19 +109,45 @@ def resolve(process: Process) -> Recipe:
                 "contents": contents,
                 "full": process._full,
                 "text": _text_digest(text),
+                **({} if ready is None else {"ready": ready.to_text()}),
             },
         ),
-        open_reader=functools.partial(open_reader, process._source),
+        open_reader=functools.partial(open_reader, source),
         seconds_per_position=process._seconds_per_position,
     )
 
 
+def _has_growing(shelf: Shelf) -> bool:
+    """Return whether there are runs from when the source could still grow."""
+    return any("first" in run.header.document["source"] for run in shelf.others())
+
+
+def _aligned(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef:
+    """Refer to an input that is written meanwhile, cut to the length of the source."""
+    ref = dataclasses.replace(ref, live=True)
+    with Reader(ref) as reader:
+        there = reader.geometry.map_shape
+    if there[0] < map_shape[0] or there[1:] != map_shape[1:]:
+        msg = (
+            f"the input {name!r} has positions of shape {there}, the source of shape "
+            f"{map_shape}"
+        )
+        raise SourceError(msg)
+    return dataclasses.replace(ref, length=map_shape[0])
+
+
 def _document(
-    process: Process, reader: Reader, outputs: dict[str, Output]
+    process: Process,
+    reader: Reader,
+    refs: dict[str, SourceRef],
+    outputs: dict[str, Output],
+    *,
+    awaited: bool,
 ) -> dict[str, Any]:
     """Everything that can change results, as plain JSON."""
+    kind = "awaited" if awaited else None
     inputs = {}
-    for name, ref in process._inputs.items():
+    for name, ref in refs.items():
         with open_reader(ref) as other:
             print_of_input = other.fingerprint(full=process._full)
         inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
@@ -85,7 +158,7 @@ def _document(
         "parameters": process._parameter_document(),
         "outputs": {name: output.identity() for name, output in outputs.items()},
         "position_axes": list(process._source.position_axes),
-        "source": reader.fingerprint(full=process._full),
+        "source": reader.fingerprint(full=process._full, kind=kind),
         "inputs": inputs,
     }
 
@@ -138,13 +211,19 @@ def version_document(process: Process) -> Any:
             "changed algorithm would not be noticed; declare version = 1 in it"
         )
         raise DeclarationError(msg)
-    return {"source_text": _text_digest(text)}
+    document: dict[str, Any] = {"source_text": _text_digest(text)}
+    closed = identity.closed_over(type(process), param.Parameterized)
+    if closed:
+        document["closed_over"] = closed
+    return document
 
 
-def _footprint(process: Process, outputs: dict[str, Output]) -> Footprint:
+def _footprint(
+    process: Process, refs: dict[str, SourceRef], outputs: dict[str, Output]
+) -> Footprint:
     geometry = process._geometry
     inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
-    for ref in process._inputs.values():
+    for ref in refs.values():
         with open_reader(ref) as reader:
             inputs += reader.geometry.row_bytes
     results = sum(o.row_bytes for o in outputs.values() if o.per == "position")

@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.compression import load, problem
 from resumable.errors import RunFileError, SourceError
 from resumable.header import ADVICE
-from resumable.packing import pack
-from resumable.publishing import publish
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
 from resumable.source import SourceRef
@@ -139,9 +136,11 @@ class ResultArray:
         if self._output.per == "run":
             return np.broadcast_to(np.asarray(not self._run.finished), self.shape)[key]
         done = self._run.array("completed_positions")
-        lead, rest = self._run.header.map_shape, len(self._output.shape)
+        # As it is now: a longer run may have taken its place.
+        lead, own = self._run.header.map_shape, self._output.shape
         # Broadcast and indexed like the values, and only then compared.
-        return np.broadcast_to(done.reshape(*lead, *(1,) * rest), self.shape)[key] != 1
+        shaped = done.reshape(*lead, *(1,) * len(own))
+        return np.broadcast_to(shaped, (*lead, *own))[key] != 1
 
     def as_source(self) -> tuple[str, str, str]:
         """Return file, dataset and identity, for a Process that starts from here.
@@ -263,6 +262,8 @@ def _names_fields(key: Any) -> bool:
 def _open_group(run: RunFile) -> h5py.Group:
     """Open the results group; a link in its place is not followed."""
     import h5py
+
+    from resumable.compression import load, problem
 
     name = run.header.group
     for method in (run.header.packed or {}).values():
@@ -516,6 +517,8 @@ class Results(Mapping[str, Any]):
         file is written beside the old one, read back, compared, and put in its
         place: a kill leaves one or the other, whole.
         """
+        from resumable.packing import pack
+
         pack(self._run, compression)
 
     def publish(
@@ -551,6 +554,8 @@ class Results(Mapping[str, Any]):
         leaves a journal beside it; whatever of ours opens the file next, and
         ``resumable repair``, finish what was begun or undo it.
         """
+        from resumable.publishing import publish
+
         publish(self._run, where, overwrite=overwrite, compression=compression)
 
     def __eq__(self, other: object) -> bool:

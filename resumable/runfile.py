@@ -321,11 +321,6 @@ class RunFile:
         return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
 
 
-def _is_time(seconds: Any) -> Any:
-    """Return where times are such that a calendar can show."""
-    return (seconds > 0) & (seconds < _LATEST)
-
-
 def _mapped(
     fd: int,
     header: Header,
@@ -349,6 +344,11 @@ def _status(fd: int, header: Header, start: int, stop: int) -> tuple[Array, Arra
         for name in ("completed_positions", "failed_positions")
     )
     return done, failed
+
+
+def _is_time(seconds: Any) -> Any:
+    """Return where times are such that a calendar can show."""
+    return (seconds > 0) & (seconds < _LATEST)
 
 
 def _session(row: Any) -> Session:

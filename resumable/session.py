@@ -15,9 +15,16 @@ import numpy as np
 
 from resumable import birth as births
 from resumable import disk
-from resumable.batch import Job, Loss, Report, file_of
+from resumable.batch import Job, Loss, Report
+from resumable.classes import file_of
 from resumable.decision import engine_for, pending_positions
-from resumable.errors import NotFinished, OutputError, UnitFailed, WorkerDied
+from resumable.errors import (
+    NotFinished,
+    OutputError,
+    SourceError,
+    UnitFailed,
+    WorkerDied,
+)
 from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.ledger import Ledger
 from resumable.logbook import written
@@ -33,9 +40,11 @@ from resumable.warned import WarningCounts, present_filters
 from resumable.writer import Rows, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from resumable.catalogue import Claim
+    from resumable.engines import Engine
     from resumable.events import Listener
     from resumable.plan import Plan
     from resumable.positions import Batch
@@ -51,6 +60,20 @@ _STOPPED_BY_ERROR = (
     "Stopped because of on_error='raise'; everything finished is kept and this "
     "position is left pending"
 )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """What a session does next, where the source is followed."""
+
+    recipe: Recipe
+    """What, of the source as it is now."""
+    options: Options
+    """How; its positions are those that can be read by now."""
+    plan: Plan
+    """What was decided."""
+    claim: Claim
+    """Held by the caller."""
 
 
 class Session:
@@ -81,8 +104,13 @@ class Session:
         tell: Listener,
     ) -> None:
         self._recipe, self._options, self._plan = recipe, options, plan
+        self._made = False
         self._run = self._born(run)
         self._claim = claim
+        #: Seconds of work that workers have reported.
+        self.worked_s = 0.0
+        #: Why the source could not be read the last time.
+        self.trouble: SourceError | None = None
         self._ledger = Ledger(self._run)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
@@ -113,9 +141,13 @@ class Session:
         if wanted is None:
             wanted = PositionSet.full(size)
         if run is None or not recipe.full_length(run):
-            path = recipe.shelf.new_path()
+            succeeds, self._made = self._made, True
+            same = run is not None and run.header.identity == recipe.shelf.identity
+            path = run.path if run and succeeds and same else recipe.shelf.new_path()
             with recipe.open_reader() as reader:
-                return births.give_birth(path, recipe.birth, reader, wanted, run)
+                return births.give_birth(
+                    path, recipe.birth, reader, wanted, run, succeeds=succeeds
+                )
         try:
             with disk.opened(run.path, os.O_RDWR) as fd:
                 births.reserve(fd, run.header, wanted)
@@ -164,6 +196,7 @@ class Session:
         self._warned.merge(report.warned)
         self._times.add(report)
         self._schedule.learn(report)
+        self.worked_s += report.seconds
         if report.error is not None:
             raise self._stopping_error(report) from report.error
         if report.batch.trial:
@@ -314,36 +347,42 @@ class Session:
 
     # The course of a session.
 
-    def run_to_end(self) -> Results:
-        """Compute what is pending, and finish when nothing is left."""
+    @property
+    def run(self) -> RunFile:
+        """The run file that it writes to now."""
+        return self._run
+
+    @property
+    def workers(self) -> int:
+        """How many work at once."""
+        return self._plan.workers
+
+    def run_to_end(
+        self, more: Callable[[Session], Step | None] | None = None
+    ) -> Results:
+        """Compute what is pending, and finish when nothing is left.
+
+        Parameters
+        ----------
+        more : callable, optional
+            Waits until there is more to compute, and says what; None when there will
+            be no more. Then the source is written meanwhile, and what cannot be read
+            is waited for.
+        """
         recipe, plan = self._recipe, self._plan
         engine = engine_for(self._options, self._run, plan.workers)
+        over = True
         try:
-            self._ledger.begin(
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                engine=plan.engine,
-                workers=plan.workers,
-            )
-            if self._run.finished:
-                self._ledger.reopen()
-            with self._stop.watching(), self._bar, written(self._ledger.log):
+            self._begin()
+            with self._stop.watching(), self._bar, written(self._log):
                 self._tell(Started(self._results, self._counts()))
-                while self._schedule.remaining:
-                    try:
-                        engine.run(self._job(), self, plan.workers)
-                    finally:
-                        with contextlib.ExitStack() as stack:
-                            stack.callback(self._settle)
-                            self._commit()
-                    if not self._stop.paused:
-                        break
-                    self._stop.wait_while_paused()
-                    # What was at work when it was paused is pending again.
-                    self._schedule = self._scheduled(proven=self._schedule.proven)
+                if more is None:
+                    self._work(engine)
+                else:
+                    over = self._follow(engine, more)
             results = self._results
-            if self._stop.requested and self._left():
-                raise self._not_finished(results)
+            if self._stop.requested and (self._left() or not over):
+                raise stopped(self._stop, results)
             if results.status.pending == 0:
                 self._finish(results)
         finally:
@@ -351,16 +390,85 @@ class Session:
                 name, where = warned.category.__name__, warned.filename
                 told = f"{name}: {text} ({where}:{warned.lineno})"
                 line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), told)
-                self._ledger.log(line)
-            self._ledger.end(
-                computed=self._computed,
-                failed=self._failed,
-                **self._times.of(plan.workers),
-            )
+                self._log(line)
+            self._end()
             self._ledger.close()
             self._warned.show()
         logger.info("%s: %s", recipe.shelf.stem, results.status)
         return results
+
+    def _begin(self) -> None:
+        """Enter the session into the table."""
+        self._ledger.begin(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            engine=self._plan.engine,
+            workers=self._plan.workers,
+        )
+        if self._run.finished:
+            self._ledger.reopen()
+
+    def _end(self) -> None:
+        """Close the session's entry in the table."""
+        times = self._times.of(self._plan.workers)
+        self._ledger.end(computed=self._computed, failed=self._failed, **times)
+
+    def _log(self, line: LogLine) -> None:
+        """Write down a line, into the file that is written to now."""
+        self._ledger.log(line)
+
+    def _work(self, engine: Engine) -> None:
+        """Compute what is pending; on return it is committed."""
+        while self._schedule.remaining:
+            pauses = self._stop.pauses
+            try:
+                engine.run(self._job(), self, self._plan.workers)
+            finally:
+                with contextlib.ExitStack() as stack:
+                    stack.callback(self._settle)
+                    self._commit()
+            if self._stop.pauses == pauses:
+                break
+            self._stop.wait_while_paused()
+            # What was at work when it was paused is pending again.
+            self._schedule = self._scheduled(proven=self._schedule.proven)
+
+    def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
+        """Compute what is there and what comes; return whether the end was reached."""
+        while True:
+            self.trouble = None
+            try:
+                self._work(engine)
+            except SourceError as error:
+                # It may be half written: that is waited for.
+                self.trouble = error
+            step = more(self)
+            if step is None:
+                return not self._stop.requested
+            self._extend(step)
+
+    def _extend(self, step: Step) -> None:
+        """Go on with more of the source, in a longer run file where that is needed."""
+        self._recipe, self._options, self._plan = step.recipe, step.options, step.plan
+        self._claim = step.claim
+        if not step.recipe.full_length(self._run):
+            made = self._made
+            if not made:
+                # It was there before: it stays, with its part of this session.
+                self._end()
+            self._run = self._born(self._run)
+            old, self._ledger = self._ledger, Ledger(self._run)
+            old.close()
+            if made:
+                self._ledger.go_on()
+            else:
+                self._begin()
+            self._results = Results(self._run.path)
+        done, failed = self._run.counts()
+        self._schedule = self._scheduled(proven=done > 0)
+        settled = self._computed + self._failed
+        self._wanted = settled + self._schedule.remaining
+        self._bar.grow(done + failed + self._schedule.remaining)
 
     def _job(self) -> Job:
         recipe, timeout = self._recipe, self._options.position_timeout
@@ -433,17 +541,6 @@ class Session:
         self._failed += len(failures)
         self._record(failures)
 
-    def _not_finished(self, results: Results) -> BaseException:
-        message = (
-            f"{self._stop.reason}: {results.status}. Everything computed is kept in "
-            f"{results.path}; run the same again to go on"
-        )
-        if self._stop.by_keyboard and _in_notebook():
-            # A SystemExit there prints advice on leaving the interpreter.
-            return KeyboardInterrupt(message)
-        logger.warning("%s", message)
-        return NotFinished(message, results)
-
     def _finish(self, results: Results) -> None:
         """Run the user's ``finish`` and declare the run complete."""
         outputs = {n: o for n, o in self._recipe.outputs.items() if o.per == "run"}
@@ -481,6 +578,21 @@ class _Times:
             "writing": self._writing,
             "waiting": max(0.0, there - busy),
         }
+
+
+def stopped(stop: StopRequest, results: Results | None) -> BaseException:
+    """Say that a session was stopped, and what is there."""
+    message = f"{stop.reason}; run the same again to go on"
+    if results is not None:
+        message = (
+            f"{stop.reason}: {results.status}. Everything computed is kept in "
+            f"{results.path}; run the same again to go on"
+        )
+    if stop.by_keyboard and _in_notebook():
+        # A SystemExit there prints advice on leaving the interpreter.
+        return KeyboardInterrupt(message)
+    logger.warning("%s", message)
+    return NotFinished(message, results)
 
 
 def _kind(failure: Failure) -> tuple[str, str]:

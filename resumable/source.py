@@ -21,6 +21,7 @@ import numpy as np
 
 from resumable.errors import RunBusy, SourceError, TargetError, near_miss
 from resumable.journal import mend, needs_mending
+from resumable.live import glance, sign_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,10 @@ class SourceRef:
     """Positions of a source without data."""
     upstream: str = ""
     """Identity of the run this is an output of, or empty."""
+    live: bool = False
+    """It may be written while it is read: no locks, and nothing is taken on trust."""
+    length: int = 0
+    """Positions that count of the first position axis; 0: all there are."""
     ragged: bool = False
     """It is a ragged output of that run."""
     grows: bool = False
@@ -66,7 +71,11 @@ class SourceRef:
 
 
 def refer(
-    source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
+    source: Any,
+    position_axes: int | tuple[int, ...] = 0,
+    *,
+    same_file: str = "",
+    live: bool = False,
 ) -> SourceRef:
     """Turn what a user calls a source into a reference, checking that it is there.
 
@@ -79,6 +88,8 @@ def refer(
         Axes that count positions.
     same_file : str, optional
         The file ``"::/dataset"`` means.
+    live : bool
+        Look without a lock, and also while it is written.
 
     Raises
     ------
@@ -106,7 +117,8 @@ def refer(
         path, dataset, upstream = source.as_source()
         own = getattr(source, "position_axes", ())
         if own:
-            return _of_ragged(SourceRef(path, dataset, own, 0, upstream, True), axes)
+            ref = SourceRef(path, dataset, own, 0, upstream, ragged=True)
+            return _of_ragged(ref, axes)
     elif isinstance(source, (str, Path)):
         path, dataset = _of_text(str(source), same_file)
     else:
@@ -115,10 +127,14 @@ def refer(
             f"Results, or a number of positions, not a {type(source).__name__}"
         )
         raise SourceError(msg)
-    with open_dataset(path, dataset) as found:
-        normal = _normal_axes(axes, found.shape, f"{path}::{dataset}")
-        # The name as typed: behind a link to another file it would be a name there.
-        return SourceRef(path, dataset, normal, upstream=upstream)
+
+    def normal_axes() -> tuple[int, ...]:
+        with open_dataset(path, dataset, live=live) as found:
+            return _normal_axes(axes, found.shape, f"{path}::{dataset}")
+
+    normal = glance(path, normal_axes) if live else normal_axes()
+    # The name as typed: behind a link to another file it would be a name there.
+    return SourceRef(path, dataset, normal, upstream=upstream)
 
 
 def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
@@ -183,8 +199,14 @@ def _names(path: str) -> list[str]:
     return names
 
 
-def open_file(path: str) -> h5py.File:
+def open_file(path: str, *, live: bool = False) -> h5py.File:
     """Open an HDF5 file for reading.
+
+    Parameters
+    ----------
+    path : str
+    live : bool
+        Take no lock, which would stand in the way of a program that writes to it.
 
     Raises
     ------
@@ -202,28 +224,58 @@ def open_file(path: str) -> h5py.File:
         msg = f"{path} {kind}; a source is an HDF5 file"
         raise SourceError(msg)
     _mend(path)
+    # No chunk cache: blocks are read once, and an uncompressed chunk that is not
+    # cached is read only as far as it is needed.
+    options: dict[str, Any] = {"rdcc_nbytes": 0}
+    if sign_of(path).swmr:
+        options.update(swmr=True, libver="latest", locking=False)
+    elif live:
+        options["locking"] = False
     try:
-        # No chunk cache: blocks are read once, and an uncompressed chunk that is
-        # not cached is read only as far as it is needed.
-        return h5py.File(path, "r", rdcc_nbytes=0)
+        try:
+            return h5py.File(path, "r", **options)
+        except OSError as error:
+            if "locking flag" not in str(error):
+                raise
+            # The user has it open in this process: with her lock, or with none.
+            if options.pop("locking", None) is None:
+                options["locking"] = False
+            return h5py.File(path, "r", **options)
     except BlockingIOError as error:
-        msg = f"{path} is open for writing in another program; close it there first"
+        msg = (
+            f"{path} is open for writing in another program; close it there first, or "
+            "follow what is written with wait="
+        )
         raise SourceError(msg) from error
     except OSError as error:
+        if "already open for write" in str(error):
+            msg = (
+                f"{path} is open for writing in another program, or that program was "
+                f"killed and has left its mark: then run h5clear -s {path}, which is "
+                "a part of HDF5"
+            )
+            raise SourceError(msg) from error
         msg = f"{path} cannot be read as HDF5 ({error})"
         raise SourceError(msg) from error
 
 
 @contextlib.contextmanager
-def open_dataset(path: str, name: str) -> Iterator[h5py.Dataset]:
+def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
     """Open a dataset that can be read position by position; close its file after.
+
+    Parameters
+    ----------
+    path, name : str
+        File and dataset.
+    live : bool
+        Take no lock.
 
     Raises
     ------
     SourceError
         What is wrong with the file or the dataset.
     """
-    with open_file(path) as file:
+    with open_file(path, live=live) as file:
         found = find_dataset(file, path, name)
         check_usable(found, path)
         yield found
@@ -351,7 +403,10 @@ def _check_shape_and_type(dataset: h5py.Dataset, where: str) -> None:
     if not dataset.shape:
         msg = f"{where} is a single value; a source needs an axis that counts positions"
         raise SourceError(msg)
-    if 0 in dataset.shape:
+    if any(
+        not length and not most
+        for length, most in zip(dataset.shape, _most(dataset), strict=True)
+    ):
         msg = f"{where} has the shape {dataset.shape}: there is nothing to compute"
         raise SourceError(msg)
     if dataset.dtype.hasobject:
@@ -375,6 +430,11 @@ def _check_shape_and_type(dataset: h5py.Dataset, where: str) -> None:
     if not _is_shallow(dataset.dtype, _DEEPEST_TYPE):
         msg = f"{where} has compounds within each other more than {_DEEPEST_TYPE} deep"
         raise SourceError(msg)
+
+
+def _most(dataset: h5py.Dataset) -> tuple[float, ...]:
+    """Return the lengths that the axes can have."""
+    return tuple(np.inf if most is None else most for most in dataset.maxshape)
 
 
 def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:

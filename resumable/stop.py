@@ -46,6 +46,8 @@ class StopRequest:
         self._cancelled = threading.Event()
         self._going = threading.Event()
         self._going.set()
+        #: How often it was paused.
+        self.pauses = 0
 
     @property
     def requested(self) -> bool:
@@ -66,6 +68,7 @@ class StopRequest:
 
     def pause(self) -> None:
         """Have the session wait, from any thread."""
+        self.pauses += 1
         self._going.clear()
 
     def resume(self) -> None:

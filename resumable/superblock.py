@@ -19,8 +19,6 @@ class Superblock:
     The layout is that of the HDF5 file format specification, versions 0 to 3.
     """
 
-    raw: bytes
-    """Its bytes, and some behind them."""
     end: int
     """Where the file ends, as HDF5 sees it; a shorter one has been truncated."""
     open_for_writing: bool
@@ -48,4 +46,4 @@ def _read(raw: bytes) -> Superblock | None:
         return None
     # The third of four addresses.
     end = int.from_bytes(raw[first + 2 * width : first + 3 * width], "little")
-    return Superblock(raw, end, bool(flags))
+    return Superblock(end, bool(flags))

@@ -310,7 +310,8 @@ def _source(run: RunFile, source: Any) -> Check:
 
 def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
     with open_reader(ref) as reader:
-        found = reader.fingerprint(full=full)
+        awaited = isinstance(written, dict) and written.get("contents", "") is None
+        found = reader.fingerprint(full=full, kind="awaited" if awaited else None)
     return [f"{name}.{text}" for text in identity.differences(written, found)]
 
 

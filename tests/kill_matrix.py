@@ -319,7 +319,8 @@ def _kill(process, victim, chance):
 
 #: Calls that change the disk. A kill leaves what the ones before it did, synced or
 #: not, so the syncs are counted and not done, which is faster.
-STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate", "replace")
+STEPS = ("open", "pwrite", "posix_fallocate", "link", "unlink", "ftruncate", "rename")
+STEPS += ("replace",)
 SYNCS = ("fsync", "fdatasync")
 
 

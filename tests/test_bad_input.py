@@ -151,7 +151,7 @@ def test_a_file_open_for_writing_elsewhere_is_refused(scan, script):
     )
     assert other.stdout.readline() == "open\n"
     with pytest.raises(rs.SourceError, match="open for writing in another program"):
-        Mean(scan)
+        Mean(scan).compute()
 
 
 def test_a_dataset_of_a_closed_file_is_refused(scan):

@@ -15,6 +15,8 @@ import param
 import pytest
 
 import resumable as rs
+from resumable import birth
+from resumable.positions import WINDOW, PositionSet
 
 FIT = {
     "fit": rs.Output(shape=3, units="V", labels=("height", "centre", "width")),
@@ -524,3 +526,17 @@ def test_no_positions_reserve_no_space(scan):
     assert results.status.pending == 60
     assert stat.st_size > 60 * 800_000
     assert stat.st_blocks * 512 < 800_000
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-6, 1e-3, 1.0])
+@pytest.mark.parametrize("step", [1000, 43_690, WINDOW])
+def test_space_is_reserved_for_the_steps_in_which_positions_are_and_no_others(
+    share, step
+):
+    """Also where a step reaches over the end of a window of the bitmap."""
+    size = 3 * WINDOW + 77
+    positions = np.flatnonzero(np.random.default_rng(1).random(size) < share)
+    found = birth._steps(PositionSet.of(size, positions), step)
+    covered = [n for first, last in found for n in range(first // step, last // step)]
+
+    assert covered == np.unique(positions // step).tolist()

@@ -155,7 +155,7 @@ def user(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["tutorial", "howto", "engines", "mpi", "cli", "format"]
+    "name", ["tutorial", "howto", "engines", "mpi", "pool", "cli", "format"]
 )
 def test_what_a_page_shows_is_what_happens(user, name):
     """Code and commands run in the order of the page and print what it says."""

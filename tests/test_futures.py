@@ -43,7 +43,8 @@ def executors():
     makers = {
         "threads": lambda: cf.ThreadPoolExecutor(2),
         "processes": lambda: cf.ProcessPoolExecutor(2, SPAWN),
-        "loky": lambda: loky.get_reusable_executor(2),
+        # Longer than any test: a worker that leaves for being idle is a warning.
+        "loky": lambda: loky.get_reusable_executor(2, timeout=300),
     }
 
     def get(name):

@@ -398,7 +398,7 @@ def test_an_encoded_value_survives_json(value):
         ((i for i in range(3)), "the parameter 'p' is a generator"),
         (np.longdouble(1), "the parameter 'p'"),
     ],
-    ids=str,
+    ids=[str(number) for number in range(17)],
 )
 def test_what_cannot_be_identified_is_refused_by_its_place(value, named):
     """It is never skipped, and the message leads to it."""
@@ -634,3 +634,28 @@ def test_there_are_differences_exactly_where_the_digests_differ(first, second):
     old, new = {"p": encode(first)}, {"p": encode(second)}
 
     assert bool(differences(old, new)) == (digest(old) != digest(new))
+
+
+def test_what_a_class_has_closed_over_is_part_of_its_identity(tmp_path):
+    """Classes of one text that were made with other values are other computations."""
+    import resumable as rs
+
+    def make(number):
+        class Times(rs.Process):
+            outputs = {"product": rs.Output()}  # noqa: RUF012
+
+            def setup(self):
+                super().setup()
+
+            def unit_computation(self, position):
+                return number * position
+
+        return Times(3, target=tmp_path)
+
+    two, again, three = (make(n).compute(engine="serial") for n in (2, 2, 3))
+
+    assert two == again
+    assert two.path != three.path
+    assert three["product"][2] == 6
+    with pytest.raises(IdentityError, match="'number', used by Times from outside"):
+        make(object()).identity  # noqa: B018

@@ -336,7 +336,7 @@ ORPHANS = """
         return Stuck
 
     def main():
-        pool = Pool(3, sys.argv[1])
+        pool = Pool(3, start_method=sys.argv[1])
         for i, how in enumerate([*sys.argv[2:4], "idle"]):
             pool.place(i, "it", stuck(how))
         ready = 0
@@ -398,7 +398,7 @@ def test_workers_end_when_their_parent_just_ends(script, method):
 @both_methods
 def test_signals_to_all_processes_leave_workers_to_their_driver(method):
     """Workers and their server ignore what a scheduler sends to everybody."""
-    with Pool(2, method) as pool:
+    with Pool(2, start_method=method) as pool:
         for worker in range(2):
             pool.place(worker, "it", lambda line: None)
         ready = 0
@@ -442,7 +442,7 @@ def test_a_server_that_was_killed_is_replaced():
 def test_an_unknown_start_method_is_named():
     """fork is refused, with what there is."""
     with pytest.raises(rs.PlanError, match=r"forkserver.*not 'fork'"):
-        Pool(1, "fork")
+        Pool(1, start_method="fork")
 
 
 def test_two_threads_may_start_pools_at_once(monkeypatch):

@@ -123,6 +123,30 @@ def test_lines_of_a_killed_session_are_there_and_more_follow(scan, script):
     assert len(more) > len(lines)
 
 
+def test_a_script_without_a_handler_still_sees_warnings(scan, script):
+    """On its stderr, once, as Python's last resort shows them; nothing below that."""
+    process = script(
+        f"""
+        import logging
+        import resumable as rs
+        logging.getLogger("theirs").addHandler(logging.NullHandler())
+        class Talks(rs.Process):
+            version = 1
+            outputs = {{"mean": rs.Output()}}
+            def unit_computation(self, spectrum):
+                if self.position == 5:
+                    logging.getLogger("mine").warning("seen")
+                    logging.getLogger("mine").info("not seen")
+                    logging.getLogger("theirs").warning("not seen")
+                return spectrum.mean()
+        Talks({scan!r}).compute(engine="serial")
+        """
+    )
+    _, errors = process.communicate(timeout=30)
+
+    assert errors == "seen\n"
+
+
 def test_of_many_lines_the_first_and_the_last_are_kept(scan):
     """Half of the table is kept, the other half goes round; order is by time."""
     results = Talks(scan).compute(engine="serial", positions=[])

@@ -223,6 +223,35 @@ def test_dealt_out_positions_are_all_computed(mpi, source, data, tmp_path):
     np.testing.assert_array_equal(only_run(tmp_path)["mean"][...], data.mean(axis=1))
 
 
+def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, source, data, tmp_path):
+    """Every position once, though no rank is told which ones are left."""
+    job = mpi.run(
+        3,
+        with_head("""
+        from resumable import remainder
+        from resumable.engines import counter
+        remainder.TOLD_BYTES = -1
+        reads, read = [], counter._Loan.read
+
+        def counted(self, *place):
+            reads.append(place)
+            return read(self, *place)
+
+        counter._Loan.read = counted
+        process = Logged("scan.h5::/data", log="log", delay_s=0.05)
+        process.compute(positions=np.arange(60) % 3 > 0)
+        tell(reads=len(reads))
+        process.compute()
+        """),
+    )
+    reads = {one["rank"]: one["reads"] for one in told(tmp_path)}
+
+    assert (job.code, job.err) == (0, "")
+    assert of_log(tmp_path) == list(range(POSITIONS))
+    assert min(reads.values()) > 0
+    np.testing.assert_array_equal(only_run(tmp_path)["mean"][...], data.mean(axis=1))
+
+
 def test_two_halves_of_a_job_compute_different_things(mpi, source, data, tmp_path):
     """Communicators of two ranks each, at the same time."""
     job = mpi.run(

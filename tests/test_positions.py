@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from resumable import positions as module
 from resumable.errors import PlanError
-from resumable.positions import Batch, PositionSet, flat_positions, runs
+from resumable.positions import WINDOW, Batch, PositionSet, flat_positions, runs
 
 SIZES = st.integers(0, 200)
 
@@ -342,3 +342,17 @@ def test_a_batch_without_all_its_positions_is_none():
 
     assert batch.without(np.ones(3, bool)) is None
     assert batch.without(np.array([True, True, False])) == Batch(5, 6, None, 1)
+
+
+def test_members_are_found_by_their_rank_in_every_window():
+    """The first and the last of each, and where a window has none."""
+    size = 4 * WINDOW + 13
+    mask = np.random.default_rng(1).random(size) < 0.1
+    mask[WINDOW : 2 * WINDOW] = False
+    members = np.flatnonzero(mask)
+    edge = int(np.searchsorted(members, WINDOW))
+    ranks = np.array([0, edge - 1, edge, len(members) - 1])
+
+    found = PositionSet.of(size, members).members_at(ranks)
+
+    assert found == members[ranks].tolist()

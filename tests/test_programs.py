@@ -693,3 +693,39 @@ def test_the_source_stays_as_it_is(scan):
     with h5py.File(scan.partition("::")[0]) as file:
         assert list(file) == ["data"]
     assert Path(scan.partition("::")[0]).read_bytes() == before
+
+
+class Odd(rs.Process):
+    """Parameters that may be None, and a date."""
+
+    version = 1
+    outputs = {"x": rs.Output()}  # noqa: RUF012
+    mode = param.Selector(default="a", objects=["a", None])
+    mask = param.List([1], allow_None=True)
+    cut = param.Number(1.0, allow_None=True)
+    day = param.CalendarDate(dt.date(2026, 1, 2))
+    when = param.Date(dt.datetime(2026, 1, 2, 3))
+    span = param.DateRange((dt.datetime(2026, 1, 2), dt.datetime(2026, 2, 1)))
+
+    def unit_computation(self, position):
+        return position
+
+
+def test_none_on_the_command_line_is_a_value(tmp_path):
+    """It is not the same as nothing said."""
+    argv = ["3", "--target", str(tmp_path), "--mode", "None"]
+    argv += ["--mask", "None", "--cut", "None"]
+    said, unsaid = Odd.from_argv(argv), Odd.from_argv(argv[:3])
+
+    assert (said.mode, said.mask, said.cut) == (None, None, None)
+    assert (unsaid.mode, unsaid.mask, unsaid.cut) == ("a", [1], 1.0)
+    assert Odd.from_argv([*argv[:3], "--cut", "2"]).cut == 2.0
+
+
+def test_dates_are_parameters(tmp_path):
+    """They are part of the identity, and no numbers."""
+    one = Odd(3, target=tmp_path)
+    other = Odd(3, target=tmp_path, day=dt.date(2026, 1, 3))
+
+    assert one.identity != other.identity
+    assert one.compute(engine="serial").status.finished

@@ -161,6 +161,7 @@ def test_a_group_is_added_and_all_else_is_as_it_was(scan, compression):
         assert group["failures"][0]["message"] == b"no luck"
         assert group["sessions"].shape == (1,)
         assert group["source"] == file["data"]
+        assert isinstance(group.get("source", getlink=True), h5py.SoftLink)
         known = {None: None, "gzip": "gzip", "zstd": "unknown"}
         assert group["level"].compression == known[compression]
         assert bool(group["level"].fletcher32) == bool(compression)

@@ -81,6 +81,12 @@ def same(found, wanted):
     )
 
 
+def bits(array):
+    """Return the bytes of an array, without those between fields."""
+    names = array.dtype.names or ()
+    return b"".join(bits(array[n]) for n in names) if names else array.tobytes()
+
+
 def check_packed(results, wanted):
     """Compare what HDF5 finds in a complete run with a plain loop."""
     with h5py.File(results.path) as file:

@@ -109,13 +109,49 @@ def test_what_is_left_of_very_many_positions_is_told_in_few_bytes():
     assert len(pickle.dumps(Remainder(resumed))) < 1_000_000
 
 
+@pytest.mark.parametrize("share", [0.001, 0.5])
+def test_what_is_too_much_to_be_told_is_lent(share):
+    """The message is short, and portions hold the same positions as before."""
+    size = 20 * WINDOW
+    mask = np.random.default_rng(1).random(size) < share
+    mask[:WINDOW], mask[5 * WINDOW : 6 * WINDOW] = True, False
+    told, remainder = Remainder(of_mask(mask)), Remainder(of_mask(mask))
+    lent = remainder.lend()
+    message = pickle.dumps(remainder)
+    heard = pickle.loads(message)
+    heard.read = lambda offset, length: lent[offset : offset + length]
+    step = told.total // 5 + 1
+
+    assert len(message) < 2000
+    for first in range(0, told.total, step):
+        expected = positions(told, first, first + step)
+        assert positions(heard, first, first + step) == expected
+
+
+def test_room_is_held_ready_only_where_much_must_be_lent():
+    """Enough for all of it, also when some positions have been taken out since."""
+    size = 20 * WINDOW
+    pending = of_mask(np.random.default_rng(1).random(size) < 0.5)
+    room = Remainder.room(pending, 20)
+    for position in pending.spread(20):
+        pending.discard(position)
+    few = PositionSet.full(10**8)
+    for position in range(0, 10**8, 10**4):
+        few.discard(position)
+
+    assert len(Remainder(pending).lend()) <= room
+    assert Remainder.room(few, 20) == 0
+    assert Remainder.room(PositionSet.full(10**8), 20) == 0
+    assert Remainder.room(PositionSet(size), 20) == 0
+
+
 @given(st.integers(1, 5), st.integers(0, 3000))
 def test_numbers_dealt_out_in_turn_are_all_dealt_out_once(workers, total):
     """Each worker knows its own without a word to the others."""
     dealt = []
     for seat in range(workers):
         counter = InterleavedCounter(seat, workers)
-        counter.begin(total)
+        counter.begin(Remainder(PositionSet.full(total)))
         while (portion := counter.take(3)).first < total:
             dealt += range(portion.first, min(portion.last, total))
 

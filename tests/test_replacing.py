@@ -521,3 +521,35 @@ def test_a_thread_that_computes_still_replaces_workers(source, rows):
     thread.join()
 
     check(process.results, rows, [7])
+
+
+class Escapes(BaseException):
+    """What libraries raise to get past everybody, a panic for example."""
+
+
+class Raises(rs.Process):
+    """Raises something unusual at one position; logs something that cannot be."""
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output(fill=-1.0)}
+
+    def unit_computation(self, spectrum):
+        if self.position == 20:
+            raise Escapes("out of here")
+        if self.position == 40:
+            logging.getLogger("odd").warning("100%! of %d", 1)
+        return spectrum.mean()
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_an_exception_of_any_kind_is_a_failed_position(
+    source, rows, engine, monkeypatch
+):
+    """With its type and message; and a log line that cannot be written fails none."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    results = Raises(source).compute(engine=engine, workers=2)
+    (failure,) = results.failures
+
+    check(results, rows, [20])
+    assert failure.exception.endswith("Escapes")
+    assert failure.message == "out of here"

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import numpy as np
 
-from resumable import disk
-from resumable.batch import BLAS_VARIABLES, Job, Report, Worker, one_blas_thread
+from resumable import disk, machine
+from resumable.batch import Job, Report, Worker, one_blas_thread
 from resumable.errors import TargetError
 from resumable.pool import plain_record, portable
 from resumable.reader import Reader, Supply, open_reader
@@ -133,9 +133,11 @@ def do(order: Order) -> bytes:
                 outcome = Outcome(report=stay.do(order))
         except _MissingError as missing:
             outcome = Outcome(missing=missing.need)
-        except Exception as error:
+        except BaseException as error:
+            # Executors differ in what they make of one that is no Exception.
             text = traceback.format_exc()
-            outcome = Outcome(error=portable(error), trace=text)
+            plain = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            outcome = Outcome(error=portable(plain), trace=text)
     with contextlib.suppress(pickle.PicklingError, TypeError):
         # Unless a record holds what cannot be sent.
         return _packed(dataclasses.replace(outcome, records=tuple(collector.records)))
@@ -184,7 +186,7 @@ class _Stay:
         if lodger:
             self._level = logging.root.level
             logging.root.setLevel(level)
-            for name in BLAS_VARIABLES:
+            for name in machine.BLAS_VARIABLES:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
@@ -461,7 +463,10 @@ class _Collector(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record of this thread."""
         if record.thread == self._thread and len(self.records) < _MOST_RECORDS:
-            self.records.append(plain_record(record))
+            try:
+                self.records.append(plain_record(record))
+            except Exception:
+                self.handleError(record)
 
 
 @contextlib.contextmanager

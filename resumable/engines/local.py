@@ -77,7 +77,7 @@ class LocalEngine:
         from resumable.engines.crew import Crew
         from resumable.pool import Pool
 
-        pool = stack.enter_context(Pool(workers, self._start_method))
+        pool = stack.enter_context(Pool(workers, start_method=self._start_method))
         return Crew(pool, job, driver, workers)
 
     def _server_ready(self) -> bool:

@@ -28,6 +28,8 @@ from resumable.engines.ranks import (
 )
 from resumable.engines.team import Team, naps
 from resumable.errors import NotFinished, PlanError, WorkerDied
+from resumable.plan import TRIALS
+from resumable.remainder import Remainder
 from resumable.results import Results
 from resumable.stop import StopRequest
 
@@ -170,10 +172,12 @@ class MPIEngine:
         seats = self._seats(workers)
         plain = dataclasses.replace(job, process=None)
         geometry = job.process._geometry
+        room = Remainder.room(driver.schedule.pending, TRIALS)
+        one_sided, count = self._one_sided, len(seats)
         for rank in range(1, team.size):
-            work = Work(plain, geometry, seats.get(rank), len(seats), self._one_sided)
+            work = Work(plain, geometry, seats.get(rank), count, one_sided, room)
             team.tell(rank, WORK, work)
-        counter = make_counter(team, 0, len(seats), one_sided=self._one_sided)
+        counter = make_counter(team, 0, count, one_sided=one_sided, room=room)
         with team.progressing():
             Lead(team, counter, driver, sorted(seats)[1:]).work(job)
 

@@ -58,6 +58,8 @@ class Work:
     """How many there are."""
     one_sided: bool
     """Whether to try one-sided operations."""
+    room: int
+    """Bytes that rank 0 lends at most, where it cannot tell all what is left."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Lead:
         """Tell all what is left, and take part in it."""
         schedule = self._driver.schedule
         rest = Rest(schedule.hand_over(), schedule)
+        self._counter.lend(rest.remainder)
         self._team.tell_all(GO, rest)
         self._told_all = True
         own = copy.deepcopy(schedule)
@@ -243,7 +246,11 @@ class Member:
     def _work(self, work: Work) -> None:
         """Take part in a session."""
         counter = make_counter(
-            self._team, work.seat, work.workers, one_sided=work.one_sided
+            self._team,
+            work.seat,
+            work.workers,
+            one_sided=work.one_sided,
+            room=work.room,
         )
         self._deadline = StopRequest(self._time_limit)
         try:

@@ -29,6 +29,8 @@ _FIRST_NAP_S, _LONGEST_NAP_S = 1e-4, 5e-3
 _PATIENCE_S = 60.0
 #: Rank 0 lets MPI work this often while a position is at work.
 _PROGRESS_S = 5e-3
+#: And so many times in a row: each answers only some of the ranks that ask.
+_POLLS = 20
 #: Rank 0 waits so long for the others to leave before it tells them that it left.
 _FAREWELL_S = 2.0
 _LEFT = "left"
@@ -69,7 +71,7 @@ class Team:
         self.inbox: collections.deque[Message] = collections.deque()
         self.left: set[int] = set()
         self._call = 0
-        self._sent: list[tuple[Any, bytes]] = []
+        self._sent: collections.deque[tuple[Any, bytes]] = collections.deque()
         self._arriving: list[tuple[int, bytearray, Any]] = []
         self._early: list[tuple[int, Message]] = []
         atexit.register(self._leave)
@@ -104,7 +106,9 @@ class Team:
                 self._send(rank, packed)
 
     def _send(self, rank: int, packed: bytes) -> None:
-        self._sent = [item for item in self._sent if not item[0].Test()]
+        # Only the oldest is looked at: with 10,000 ranks there are as many.
+        while self._sent and self._sent[0][0].Test():
+            self._sent.popleft()
         self._sent.append((self.comm.Isend([packed, self._mpi.BYTE], rank), packed))
 
     def look(self) -> None:
@@ -149,7 +153,8 @@ class Team:
 
         def work() -> None:
             while not over.wait(_PROGRESS_S):
-                self.comm.Iprobe()
+                for _ in range(_POLLS):
+                    self.comm.Iprobe()
 
         thread = threading.Thread(target=work, name="resumable-mpi", daemon=True)
         thread.start()

@@ -1,0 +1,167 @@
+"""What very many positions cost before the first is computed, as JSON.
+
+    python benchmarks/scale_positions.py fresh 1000000 folder
+    python benchmarks/scale_positions.py scattered 1000000 folder
+    python benchmarks/scale_positions.py follow 1000000 folder
+
+`scale.py` starts each in a process of its own, in this order: rank 0 of a fresh run;
+rank 0 of one in which every second position is done, here and there; another rank
+of that one. An output of 8 bytes; nothing is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+import resumable as rs
+from resumable import session
+from resumable.batch import Job
+from resumable.disk import opened, write_at
+from resumable.engines import Driver
+from resumable.engines.ranks import Rest
+from resumable.plan import TRIALS
+from resumable.positions import windows
+from resumable.remainder import Remainder
+from resumable.runfile import RunFile
+
+RANKS = 10_000
+"""How many ranks share the work."""
+
+PORTIONS = 200
+"""How many of them another rank looks up."""
+
+
+class Level(rs.Process):
+    """Computes nothing."""
+
+    version = 1
+    outputs: ClassVar = {"value": rs.Output()}
+
+    def unit_computation(self, position: int) -> float:
+        """Compute one position."""
+        return float(position)
+
+
+class Telling:
+    """An engine that says what is left, and ends."""
+
+    name = "telling"
+    own_processes = can_replace = False
+    workers = RANKS
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+        self.message = self.lent = b""
+
+    def available_memory(self) -> int:
+        """Say what ranks on so many hosts would have."""
+        return 1 << 40
+
+    def run(self, job: Job, driver: Driver, workers: int) -> None:
+        """Time what happens between the plan and the first portion."""
+        self.found["ready"] = time.perf_counter()
+        room = Remainder.room(driver.schedule.pending, TRIALS)
+        rest = Rest(driver.schedule.hand_over(), driver.schedule)
+        self.lent = rest.remainder.lend() if room else b""
+        self.message = pickle.dumps(rest)
+        self.found["told"] = time.perf_counter()
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def driven(count: int, folder: Path) -> dict[str, float]:
+    """Be rank 0: plan, make or open the run file, say what is left."""
+    process = Level(count, folder)
+    engine, births = Telling(), []
+    give_birth = session.births.give_birth
+
+    def timed(*arguments: Any) -> RunFile:
+        began = time.perf_counter()
+        made = give_birth(*arguments)
+        births.append(time.perf_counter() - began)
+        return made
+
+    session.births.give_birth = timed
+    before = peak_bytes()
+    began = time.perf_counter()
+    process.plan(engine=engine)
+    planned = time.perf_counter()
+    results = process.compute(engine=engine, progress=False)
+    ended = time.perf_counter()
+    (folder / "message").write_bytes(engine.message)
+    (folder / "lent").write_bytes(engine.lent)
+    file = results.path.stat()
+    return {
+        "plan": planned - began,
+        "birth": sum(births),
+        "start": engine.found["ready"] - planned - sum(births),
+        "tell": engine.found["told"] - engine.found["ready"],
+        "end": ended - engine.found["told"],
+        "message": len(engine.message),
+        "lent": len(engine.lent),
+        "memory": peak_bytes() - before,
+        "file": file.st_size,
+        "reserved": 512 * file.st_blocks,
+    }
+
+
+def scatter(folder: Path) -> None:
+    """Mark every second position of a run as done, here and there."""
+    (path,) = folder.glob("*.h5")
+    header, rng = RunFile(path).header, np.random.default_rng(0)
+    with opened(path, os.O_RDWR) as fd:
+        for start, stop in windows(header.size):
+            status = rng.integers(0, 2, stop - start, np.uint8)
+            write_at(fd, status, header.offsets["completed_positions"] + start)
+        # Not to be waited for by the session that follows.
+        os.fsync(fd)
+
+
+def followed(folder: Path) -> dict[str, float]:
+    """Be another rank: read the message, and look up portions one after another."""
+    before = peak_bytes()
+    began = time.perf_counter()
+    rest: Rest = pickle.loads((folder / "message").read_bytes())
+    read = time.perf_counter()
+    remainder, lent = rest.remainder, (folder / "lent").open("rb")
+    remainder.read = lambda offset, size: os.pread(lent.fileno(), size, offset)
+    # One portion of many, as it comes to one of very many ranks.
+    size = min(5000, max(1, remainder.total // (4 * PORTIONS)))
+    step = remainder.total // PORTIONS
+    for first in range(0, step * PORTIONS, step):
+        found = list(remainder.batches(first, first + size, 1000))
+        if sum(batch.count for batch in found) != min(size, remainder.total - first):
+            raise RuntimeError(first)
+    looked = time.perf_counter()
+    lent.close()
+    return {
+        "read": read - began,
+        "portion": (looked - read) / PORTIONS,
+        "memory": peak_bytes() - before,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    kind, count, folder = sys.argv[1], int(float(sys.argv[2])), Path(sys.argv[3])
+    if kind == "scattered":
+        scatter(folder)
+    found = followed(folder) if kind == "follow" else driven(count, folder)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

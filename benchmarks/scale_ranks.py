@@ -1,0 +1,123 @@
+"""What ranks ask of rank 0, as JSON; `scale.py` starts it under mpiexec.
+
+    mpiexec -n 2 python benchmarks/scale_ranks.py 0.5 20000 16000000
+
+The arguments: seconds for which all ranks take from the counter, how many reports are
+sent to rank 0, and bytes of a message that is told to all.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+from mpi4py import MPI
+
+from resumable.batch import Report
+from resumable.engines.counter import SharedCounter
+from resumable.engines.ranks import REPORT
+from resumable.engines.team import Team, naps
+from resumable.positions import Batch
+from resumable.warned import WarningCounts
+
+TOLD, DONE = "told", "done"
+#: Claims that a rank has open at once, as if it were so many ranks.
+AT_ONCE = 256
+
+
+def claims(team: Team, seconds: float, at_once: int) -> tuple[float, int]:
+    """Take from the counter without a pause, while rank 0 is busy with a position.
+
+    Returns
+    -------
+    median : float
+        Seconds until so many claims, asked for at once, are all answered.
+    count : int
+        Claims of this rank.
+    """
+    counter, took = SharedCounter(team), []
+    team.comm.Barrier()
+    with team.progressing():
+        until = time.perf_counter() + seconds
+        while (asked := time.perf_counter()) < until:
+            if team.rank == 0:
+                continue
+            portions = [counter.take(1) for _ in range(at_once)]
+            while not all(portion.ready() for portion in portions):
+                pass
+            took.append(time.perf_counter() - asked)
+        team.comm.Barrier()
+    counter.close()
+    return statistics.median(took or [0.0]), at_once * len(took)
+
+
+def reports(team: Team, count: int) -> float:
+    """Send reports of the usual size to rank 0; return the s that it takes for one."""
+    batch = Batch(0, 1000, None, 1000, 100)
+    report = Report(batch, 1000, 0, [], 0.5, 0.01, 1 << 27, 1, WarningCounts())
+    each = count // (team.size - 1)
+    team.comm.Barrier()
+    began = time.perf_counter()
+    if team.rank > 0:
+        for _ in range(each):
+            team.tell(0, REPORT, [report])
+        team.tell(0, DONE)
+    else:
+        done = 0
+        while done < team.size - 1:
+            team.look()
+            done += sum(message.kind == DONE for message in team.inbox)
+            team.inbox.clear()
+    took = time.perf_counter() - began
+    team.comm.Barrier()
+    return took / (each * (team.size - 1))
+
+
+def told(team: Team, size: int) -> float:
+    """Tell all ranks so many bytes; return the s until the last has them."""
+    content = bytes(size) if team.rank == 0 else None
+    team.comm.Barrier()
+    began = time.perf_counter()
+    pause = naps()
+    if team.rank == 0:
+        team.tell_all(TOLD, content)
+        waiting = team.size - 1
+        while waiting:
+            team.look()
+            waiting -= len(team.inbox)
+            team.inbox.clear()
+    else:
+        while not team.inbox:
+            team.look()
+            next(pause)
+        team.inbox.clear()
+        team.tell(0, DONE)
+    took = time.perf_counter() - began
+    # Until every rank has got rid of what it has sent.
+    team.comm.Barrier()
+    return took
+
+
+def main() -> None:
+    """Measure, and print on rank 0."""
+    team = Team.of(MPI.COMM_WORLD)
+    team.begin()
+    seconds = float(sys.argv[1])
+    alone = team.comm.gather(claims(team, seconds, 1)[0])
+    many = team.comm.gather(claims(team, seconds, AT_ONCE)[1])
+    report = reports(team, int(sys.argv[2]))
+    message = told(team, int(sys.argv[3]))
+    if team.rank == 0:
+        found = {
+            "claim": statistics.median(alone[1:]),
+            "claims_per_s": sum(many) / seconds,
+            "report": report,
+            "told": message,
+        }
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
