@@ -12,6 +12,7 @@ PYUSID = ("pyUSID==0.0.12", "sidpy==0.12.3", "numpy<2", "h5py", "scipy")
 
 REGPY = ("regpy==1.1.0",)
 """regpy asks for packages that nothing else here needs."""
+
 DCNUM = ("dcnum==0.31.0", "cloudpickle", "param", "psutil", "threadpoolctl")
 """dcnum brings OpenCV, numba and more; the rest is what this library needs."""
 
@@ -19,6 +20,11 @@ DCNUM = ("dcnum==0.31.0", "cloudpickle", "param", "psutil", "threadpoolctl")
 def pyusid_python(cache: Path) -> Path:
     """Return the Python of pyUSID's environment; about 700 MB and a minute to make."""
     return _python("pyusid", PYUSID, cache)
+
+
+def dcnum_python(cache: Path) -> Path:
+    """Return the Python of dcnum's environment."""
+    return _python("dcnum", DCNUM, cache)
 
 
 def regpy_python(cache: Path) -> Path:
@@ -29,22 +35,6 @@ def regpy_python(cache: Path) -> Path:
 def _python(name: str, requirements: tuple[str, ...], cache: Path) -> Path:
     """Return the Python of an environment; make it on first use.
 
-    It is about 700 MB large and takes a minute to make. See :func:`python_with`.
-    """
-    return python_with(cache, "pyusid", PYUSID)
-
-
-def dcnum_python(cache: Path) -> Path:
-    """Return the Python of dcnum's environment; make it on first use.
-
-    See :func:`python_with`.
-    """
-    return python_with(cache, "dcnum", DCNUM)
-
-
-def python_with(cache: Path, name: str, requirements: tuple[str, ...]) -> Path:
-    """Return the Python of an environment; make it on first use.
-
     Parameters
     ----------
     name : str
@@ -53,10 +43,6 @@ def python_with(cache: Path, name: str, requirements: tuple[str, ...]) -> Path:
         What is installed there.
     cache : pathlib.Path
         Folder that keeps the environment between runs.
-    name : str
-        Of the environment.
-    requirements : tuple of str
-        What pip installs.
 
     Raises
     ------

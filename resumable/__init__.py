@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resumable.chain import Chain
 from resumable.errors import (
     DeclarationError,
     IdentityError,
@@ -35,6 +34,7 @@ from resumable.results import open_results as open
 from resumable.sharing import share
 
 if TYPE_CHECKING:
+    from resumable.chain import Chain
     from resumable.checking import verify
     from resumable.engines.mpi import MPIEngine
     from resumable.loading import load
@@ -80,6 +80,7 @@ __all__ = [
 
 # Imported when they are used: most runs do without.
 _LATER = {
+    "Chain": "chain",
     "MPIEngine": "engines.mpi",
     "Operators": "operators",
     "Pool": "pool",

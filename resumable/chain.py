@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import param
 
-from resumable.errors import DeclarationError, RunFileError, near_miss
+from resumable.errors import DeclarationError, PlanError, RunFileError, near_miss
 from resumable.link import BlockLink, Stage, UnitLink
 from resumable.sharing import frozen
 from resumable.source import SourceRef
@@ -86,6 +86,13 @@ class Chain:
         for process in self._processes[1:]:
             self._add(self._bound(process))
         self._kept = self._chosen(self._keep)
+        for stage in self._stages:
+            if stage.process._asks_ready:
+                msg = (
+                    f"{stage.name} has a method ready(), which a chain does not ask; "
+                    "compute the chain when all is there, or that stage by itself"
+                )
+                raise DeclarationError(msg)
 
     def _bound(self, process: Process) -> Stage:
         """Give a later stage the positions, and find its arguments."""
@@ -265,7 +272,8 @@ class Chain:
         Parameters
         ----------
         **options
-            As those of :meth:`Process.compute`; ``time_limit`` is for all together.
+            As those of :meth:`Process.compute`, without ``wait``; ``time_limit`` is
+            for all together.
 
         Returns
         -------
@@ -278,6 +286,12 @@ class Chain:
         ResumableError
             As :meth:`Process.compute` raises.
         """
+        if options.get("wait") is not None:
+            msg = (
+                "a chain does not wait for positions: compute it again when there are "
+                "more, or let its first stage alone wait"
+            )
+            raise PlanError(msg)
         limit = options.pop("time_limit", None)
         deadline = None if limit is None else time.monotonic() + parse_seconds(limit)
         above: dict[int, Results] = {}

@@ -428,6 +428,19 @@ def test_a_chain_that_cannot_be_is_refused(make, told):
         make()
 
 
+def test_a_chain_does_not_wait_for_positions():
+    """It is refused, and so is a stage that would have to be asked."""
+
+    class Asks(Heights):
+        def ready(self, positions):
+            return False
+
+    with pytest.raises(rs.DeclarationError, match=r"Asks has a method ready\(\)"):
+        rs.Chain(head(), Asks())
+    with pytest.raises(rs.PlanError, match="does not wait"):
+        rs.Chain(head(), Heights()).compute(wait=1)
+
+
 def test_a_stage_without_a_source_says_so():
     """It can only be computed in a chain, or with a source."""
     stage = Heights(scale=2)
