@@ -101,6 +101,31 @@ class Block(rs.Process):
         return {"mean": spectra.mean(axis=1), "first": spectra[:, :2].copy()}
 
 
+class Peaks(rs.Process):
+    """Ragged: what is above 0, and where it is; after any other stage, too."""
+
+    version = 1
+    outputs: ClassVar = {
+        "places": rs.Output(dtype="i8", ragged=True),
+        "heights": rs.Output(ragged=True),
+    }
+
+    def unit_computation(self, spectrum):
+        places = np.flatnonzero(spectrum > 0)
+        return {"places": places, "heights": spectrum[places]}
+
+
+class Sums(rs.Process):
+    """A stage of blocks that takes ragged rows."""
+
+    version = 1
+    outputs: ClassVar = {"sums": rs.Output()}
+
+    def block_computation(self, heights, spectrum):
+        pairs = zip(heights, spectrum, strict=True)
+        return [height.sum() - row[0] for height, row in pairs]
+
+
 class Several(rs.Process):
     """Outputs of many kinds, and random numbers."""
 
@@ -369,6 +394,25 @@ class EngineConformance:
         np.testing.assert_allclose(
             results["mean"][...], data[:48].reshape(6, 8, WIDTH).mean(axis=2), 1e-12
         )
+
+    def test_ragged_rows_come_in_the_order_of_positions(self, source, data):
+        """Whoever has computed them, and in however many sessions."""
+        self.compute(Peaks(source), positions=slice(20, 40))
+        results = self.compute(Peaks(source))
+
+        assert results["heights"].values.tolist() == data[data > 0].tolist()
+        assert results["places"].count.tolist() == (data > 0).sum(axis=1).tolist()
+        assert results["places"].index.tolist() == np.nonzero(data > 0)[0].tolist()
+
+    @pytest.mark.parametrize("keep", [["Sums"], ["Peaks", "Sums"]], ids=len)
+    def test_a_chain_gives_what_its_stages_give(self, source, data, keep):
+        """In the same worker, or by what was kept of a stage."""
+        results = self.compute(rs.Chain(Peaks(source), Sums(), keep=keep))
+        heights = [row[row > 0] for row in data]
+        sums = [h.sum() - row[0] for h, row in zip(heights, data, strict=True)]
+
+        assert results["sums"][...].tolist() == sums
+        assert list(results.stages) == keep
 
     def test_block_computation_fills_all_its_outputs(self, source, data):
         """A block of positions at once gives the same as one by one."""
