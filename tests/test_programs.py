@@ -102,7 +102,7 @@ def again(process, cls=None):
         np.dtype("f4"),
         np.dtype([("a", "<i4"), ("b", "<f8", 3)]),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_every_value_that_can_be_read_back_is_the_same_again(scan, extra):
     """Same value, same type, same identity."""
