@@ -192,6 +192,8 @@ class Claim:
             path.unlink(missing_ok=True)
 
     def _busy_message(self) -> str:
+        # Who has taken it this moment is still writing down who it is.
+        disk.wait_until(lambda: bool(self.holder(self._claim)), _KILLED_S)
         holder = self.holder(self._claim)
         who = (
             f"process {holder['pid']} on {holder['host']} since {holder['since']}"

@@ -159,7 +159,10 @@ class Process(param.Parameterized):
         self._full = fingerprint == "full"
         if source is None:
             if target is not None or inputs or position_axes != 0:
-                msg = f"{type(self).__name__} is given {_ARGUMENTS[1:4]} and no source"
+                msg = (
+                    f"{type(self).__name__} is given no source, and yet target, inputs "
+                    "or position_axes; only a later stage of a Chain has no source"
+                )
                 raise SourceError(msg)
             # A later stage of a chain, which brings the rest.
             return

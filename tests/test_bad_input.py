@@ -113,7 +113,7 @@ def test_a_source_that_cannot_be_used_is_refused_at_construction(odd, kind):
         (-5, "at least 1 position, not -5"),
         (True, "not a bool"),
         (2.0, "not a float"),
-        (None, "not a NoneType"),
+        (None, "no source"),
         (np.ones((3, 3)), "not a ndarray"),
         ("::/data", "names no file"),
         ("", "names no file"),

@@ -398,6 +398,7 @@ def test_workers_end_when_their_parent_just_ends(script, method):
 @both_methods
 def test_signals_to_all_processes_leave_workers_to_their_driver(method):
     """Workers and their server ignore what a scheduler sends to everybody."""
+    others = {child.pid for child in psutil.Process().children(recursive=True)}
     with Pool(2, start_method=method) as pool:
         for worker in range(2):
             pool.place(worker, "it", lambda line: None)
@@ -405,7 +406,7 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
         while ready < 2:
             ready += len(pool.wait(10))
         children = psutil.Process().children(recursive=True)
-        pids = {*pool.pids, *(child.pid for child in children)}
+        pids = {*pool.pids, *(child.pid for child in children)} - others
         for pid in pids:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 os.kill(pid, number)

@@ -691,6 +691,7 @@ def test_a_thousand_items_leave_nothing_behind(pool):
     for _ in pool.prefetch(batch, 50, (12_500,), seed=0):
         pass
     before = descriptors(), sorted(p.pid for p in process.children(recursive=True))
+    named = named_memory(os.getpid())
     memory = process.memory_info().rss
     numbers = [one.size for one in pool.prefetch(batch, 1000, (12_500,), seed=0)]
     after = descriptors(), sorted(p.pid for p in process.children(recursive=True))
@@ -701,7 +702,8 @@ def test_a_thousand_items_leave_nothing_behind(pool):
     assert abs(after[0] - before[0]) <= 4
     assert after[1] == before[1]
     assert grown < 5e6
-    assert named_memory(os.getpid(), *pool.pids) == set()
+    assert named_memory(os.getpid()) == named
+    assert named_memory(*pool.pids) == set()
 
 
 @pytest.mark.parametrize("method", START_METHODS)
