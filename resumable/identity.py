@@ -20,6 +20,7 @@ import linecache
 import math
 import re
 import textwrap
+import threading
 import weakref
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Raised when the same value would be encoded differently. Part of the document.
 SCHEMA = 1
+#: Python 3.11 cannot build two syntax trees at the same time in two threads.
+_PARSING = threading.RLock()
 #: Lists and dicts of a document may lie in each other this deep: whoever compares
 #: two of them recurses as deep.
 DEEPEST = 200
@@ -348,7 +351,7 @@ def _class_text(cls: type) -> str:
     # notebook, where ``__main__`` has no file. Its methods know where they come from.
     for code in methods:
         lines = linecache.getlines(code.co_filename)
-        for node in ast.walk(ast.parse("".join(lines))):
+        for node in ast.walk(_parsed("".join(lines))):
             if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
                 if first <= code.co_firstlineno <= (node.end_lineno or 0):
@@ -359,21 +362,26 @@ def _class_text(cls: type) -> str:
     return found
 
 
+def _parsed(text: str) -> ast.Module:
+    with _PARSING:
+        return ast.parse(text)
+
+
 def at_margin(text: str) -> str:
     """Shift source text to the left margin, so that it can be parsed."""
     dedented = textwrap.dedent(text)
     try:
-        ast.parse(dedented)
+        _parsed(dedented)
     except IndentationError:
         # A text inside reaches the margin already: write the code anew instead.
-        block = ast.parse(f"if True:\n{text}").body[0]
+        block = _parsed(f"if True:\n{text}").body[0]
         return ast.unparse(ast.Module(block.body, []))  # type: ignore[attr-defined]
     return dedented
 
 
 def normalised_source(text: str) -> str:
     """Drop from source text what cannot change a result: comments, layout, docs."""
-    tree = ast.parse(at_margin(text))
+    tree = _parsed(at_margin(text))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(body, list):

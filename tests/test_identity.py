@@ -659,3 +659,18 @@ def test_what_a_class_has_closed_over_is_part_of_its_identity(tmp_path):
     assert three["product"][2] == 6
     with pytest.raises(IdentityError, match="'number', used by Times from outside"):
         make(object()).identity  # noqa: B018
+
+
+def test_texts_are_normalised_in_several_threads_at_once():
+    """The interpreter's own parser is not made for that."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from resumable.identity import normalised_source
+
+    text = "def f(x):\n" + "".join(
+        f"    x = (x + {n}) * [x, {n}][0]\n" for n in range(400)
+    )
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(normalised_source, [text] * 40))
+
+    assert len(found) == 1
