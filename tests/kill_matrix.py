@@ -184,7 +184,7 @@ def read_status(source):
 
 
 @functools.cache
-def expected(positions, name="Transform"):
+def expected(positions, name):
     """Return what an uninterrupted run of make_source's data computes."""
     with tempfile.TemporaryDirectory() as folder:
         source = make_source(folder, positions)
@@ -368,8 +368,8 @@ def _all_steps(source, name, stride):
             tally.faults.append("it does not go on")
         check_complete(source, wanted, tally)
         tally.faults[before:] = [f"step {step}: {f}" for f in tally.faults[before:]]
-        for name in left_over(source):
-            (Path(source.partition("::")[0]).parent / name).unlink()
+        for left in left_over(source):
+            (Path(source.partition("::")[0]).parent / left).unlink()
         step += int(stride)
     sys.stdout.write(json.dumps(dataclasses.asdict(tally)))
 
