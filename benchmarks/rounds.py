@@ -150,11 +150,14 @@ def _variables() -> dict[str, str]:
 
     One BLAS thread in every process, as ours has anyway, so that nobody is slowed
     down by threads in each other's way; and workers find these modules, and the
-    package where it is checked out but not installed.
+    package where it is checked out but not installed. Its modules are compiled once,
+    as those of what is installed are.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     path = os.pathsep.join([str(_HERE), str(_HERE.parent)])
-    return {**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": path}
+    variables = {**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": path}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
 
 
 def _show(text: str) -> None:

@@ -164,7 +164,7 @@ class Computer:
         self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
         process.setup()
         # After setup, when the libraries of the user's choice are loaded too.
-        self._open.enter_context((one_thread or one_blas_thread)())
+        self._open.enter_context((one_thread or machine.OneThread)())
 
     def _opened(self, reader: Reader | Supply) -> Reader | Supply:
         self._open.callback(reader.close)
@@ -229,14 +229,6 @@ class Computer:
 def listed(rows: Any) -> Any:
     """Return the rows of a ragged source as a list, those of others as they are."""
     return list(rows) if rows.dtype.hasobject else rows
-
-
-def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which BLAS has one thread; one thread enters and leaves."""
-    import threadpoolctl  # its import costs more than a short run's planning
-
-    limits: contextlib.AbstractContextManager[Any] = threadpoolctl.threadpool_limits(1)
-    return limits
 
 
 def _leave_to_user(error: BaseException) -> None:
@@ -405,9 +397,6 @@ class Worker:
         self._job = job
         self._pid = os.getpid()
         check_text(type(job.process), job.read_from, job.text)
-        if own_process:
-            # For libraries that are loaded later, inside a computation.
-            machine.limit_threads_of_what_is_loaded_later()
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from resumable.cursor import PULSE_BYTES
 from resumable.errors import PlanError, WorkerDied
+from resumable.machine import WORKER_VARIABLES
 from resumable.memory import nameless
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class _Server:
                 _interpreter(f"_run_server({arguments})"),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **WORKER_VARIABLES},
             )
 
     def ready(self) -> bool:

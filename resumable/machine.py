@@ -16,6 +16,14 @@ BLAS_VARIABLES = tuple(
     f"{name}_NUM_THREADS"
     for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
 )
+#: Environment of worker processes: one thread each, and an allocator (glibc's) that
+#: keeps what a block has freed for the next one. By default it gives megabytes back
+#: every time, and the page faults for them can cost as much as the computation.
+WORKER_VARIABLES = {
+    **dict.fromkeys(BLAS_VARIABLES, "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
 
 
 def usable_cores() -> int:
@@ -68,38 +76,23 @@ def proportional_memory() -> int:
 
 
 class OneThread:
-    """BLAS and OpenMP with one thread: for all time, or as a context.
+    """A context in which BLAS and OpenMP use one thread.
 
     So that processes times threads do not exceed the cores, and numbers do not depend
-    on how many there are.
-
-    Parameters
-    ----------
-    for_good : bool
-        This is a worker: what is loaded later is to have one thread, too.
+    on how many there are. One thread enters and leaves. It reaches the libraries that
+    are loaded when it is made; worker processes have :data:`WORKER_VARIABLES`, too.
     """
 
-    def __init__(self, *, for_good: bool) -> None:
+    def __init__(self) -> None:
         import threadpoolctl  # its import costs more than a short run's planning
 
-        if for_good:
-            limit_threads_of_what_is_loaded_later()
-        self._for_good = for_good
         self._libraries = threadpoolctl.ThreadpoolController()
-        self._limit: Any = self._libraries.limit(limits=1) if for_good else None
 
     def __enter__(self) -> None:
-        if not self._for_good:
-            self._limit = self._libraries.limit(limits=1)
+        self._limit: Any = self._libraries.limit(limits=1)
 
     def __exit__(self, *exc: object) -> None:
-        if not self._for_good:
-            self._limit.restore_original_limits()
-
-
-def limit_threads_of_what_is_loaded_later() -> None:
-    """Have BLAS and OpenMP use one thread where this process has not loaded them."""
-    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
+        self._limit.restore_original_limits()
 
 
 class PeakMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import traceback
@@ -77,7 +78,10 @@ class _Shelf:
     def __init__(self, line: Any) -> None:
         self._in_worker = line is not None
         self._operators: dict[int, Any] = {}
-        self._threads = machine.OneThread(for_good=self._in_worker)
+        # A worker's environment has it for good.
+        self._threads: contextlib.AbstractContextManager[Any] = (
+            contextlib.nullcontext() if self._in_worker else machine.OneThread()
+        )
 
     def add(self, number: int, one: Any) -> None:
         """Keep an operator."""

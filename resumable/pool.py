@@ -36,7 +36,7 @@ from resumable import forks
 from resumable.errors import PlanError, WorkerDied
 from resumable.interrupts import Uninterrupted
 from resumable.launch import Child, start_child, start_server
-from resumable.machine import usable_cores
+from resumable.machine import WORKER_VARIABLES, usable_cores
 from resumable.parcel import Arrays, Endpoint, Letter, Outbox, Received, readable
 from resumable.stream import Again, Each, Stream
 
@@ -744,7 +744,7 @@ def serve(connection: Connection, pulse: memoryview) -> None:
     """
     sys.path[:], environment, folder, level = pickle.loads(connection.recv_bytes())
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({**environment, **WORKER_VARIABLES})
     os.chdir(folder)
     threading.Thread(
         target=_watch, args=(connection,), name="resumable-watch", daemon=True

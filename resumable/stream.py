@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import inspect
 import itertools
 import secrets
@@ -144,7 +145,10 @@ class Guarded:
     def __init__(self, line: Any, task: Each | Again) -> None:
         self._in_worker = line is not None
         self._task = task
-        self._threads = machine.OneThread(for_good=self._in_worker)
+        # A worker's environment has it for good.
+        self._threads: contextlib.AbstractContextManager[Any] = (
+            contextlib.nullcontext() if self._in_worker else machine.OneThread()
+        )
 
     def do(self, item: Any) -> Any:
         """Do one call."""

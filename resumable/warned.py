@@ -75,8 +75,27 @@ class WarningCounts:
 
 
 def present_filters() -> tuple[Any, ...]:
-    """Return the warning filters of this process; they can be sent to workers."""
-    return tuple(warnings.filters)
+    """Return the warning filters of this process; they can be sent to workers.
+
+    Categories go by name. A library that was imported here may have filters of its
+    own, and workers that do not need it must not have to import it for them.
+    """
+    return tuple(
+        (action, message, _name(category), module, lineno)
+        for action, message, category, module, lineno in warnings.filters
+    )
+
+
+def _name(category: Any) -> str:
+    return f"{category.__module__}.{category.__qualname__}"
+
+
+class _ByName(type):
+    """Class of a stand-in for the warnings of a name, loaded or not."""
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        """Return whether a category is the named one, or derived from it."""
+        return any(_name(base) == cls.__name__ for base in category.__mro__)
 
 
 @contextlib.contextmanager
@@ -121,10 +140,11 @@ class _Hook:
             # Those that are shown once only would be counted once only.
             warnings.simplefilter("always")
             for action, message, category, module, lineno in reversed(filters):
+                named: Any = _ByName(category, (Warning,), {})
                 warnings.filterwarnings(
                     action if action in ("error", "ignore") else "always",
                     _pattern(message),
-                    category,
+                    named,
                     _pattern(module),
                     lineno,
                 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import ctypes
+import importlib
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -23,6 +25,7 @@ from engine_conformance import Logged, note, noted
 
 import resumable as rs
 from resumable.positions import Batch
+from resumable.warned import Warned, WarningCounts, counted, present_filters
 
 pytestmark = [
     pytest.mark.timeout(60, method="signal"),
@@ -437,6 +440,20 @@ def test_nothing_is_written_into_a_file_that_took_our_descriptor(source, tmp_pat
 # Warnings.
 
 
+class OddWarning(UserWarning):
+    """Of the user's own."""
+
+
+class Loaded(rs.Process):
+    """Tells whether scipy is loaded where it computes."""
+
+    version = 1
+    outputs: ClassVar = {"scipy": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        return "scipy.special" in sys.modules
+
+
 class Warns(rs.Process):
     """Warns at every position, in two ways."""
 
@@ -478,10 +495,32 @@ def test_ignored_warnings_are_not_shown_and_errors_are_raised(source, engine):
     assert caught == []
 
 
+def test_filters_by_name_know_derived_categories_and_load_nothing():
+    """What a filter names need not be there, and its subclasses are meant, too."""
+    derived = type("Derived", (OddWarning,), {})
+    counts = WarningCounts()
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore", OddWarning)
+        filters = pickle.loads(pickle.dumps(present_filters()))
+    far = ("error", None, "far.away.Warning", None, 0)
+    with counted((far, *filters), counts):
+        warnings.warn("ignored", derived, stacklevel=1)
+        warnings.warn("counted", UserWarning, stacklevel=1)
+
+    assert [warned.text for warned in counts.counts] == ["counted"]
+
+
+def test_filters_of_a_library_do_not_load_it_in_workers(source):
+    """scipy.special has filters of its own; a unit that does not need it has none."""
+    importlib.import_module("scipy.special")
+    results = Loaded(source).compute(engine="local", workers=2)
+
+    assert set(results["scipy"][...]) == {0}
+
+
 def test_warnings_of_many_texts_are_counted_together():
     """Texts that hold the position do not fill the memory."""
-    from resumable.warned import Warned, WarningCounts
-
     counts = WarningCounts()
     for number in range(1000):
         counts.add(Warned(UserWarning, f"at {number}", "a.py", 3))

@@ -31,7 +31,7 @@ import cloudpickle
 import numpy as np
 
 from resumable import disk, machine
-from resumable.batch import Job, Report, Worker, one_blas_thread
+from resumable.batch import Job, Report, Worker
 from resumable.errors import TargetError
 from resumable.pool import plain_record, portable
 from resumable.reader import Reader, Supply, open_reader
@@ -269,7 +269,7 @@ class _Keeper:
                     self._thread = None
 
     def _limit(self) -> None:
-        self._limits.enter_context(one_blas_thread())
+        self._limits.enter_context(machine.OneThread())
 
 
 class _Guests:
