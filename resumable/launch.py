@@ -304,7 +304,7 @@ def _run_worker(fd: int, shared: int) -> None:
     code = 1
     try:
         die_with_parent()
-        from resumable.pool import serve
+        from resumable.serving import serve
 
         pulse = _mapped(shared)
         for passed in (fd, shared):
@@ -324,7 +324,7 @@ def die_with_parent() -> None:
     """Have the kernel end this process when the thread that made it ends.
 
     It reaches a process whose computation holds the interpreter, too. Linux only;
-    elsewhere :func:`resumable.pool.serve` notices by its pipe.
+    elsewhere :func:`resumable.serving.serve` notices by its pipe.
     """
     if sys.platform == "linux":
         import ctypes

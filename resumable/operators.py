@@ -14,7 +14,7 @@ import numpy as np
 
 from resumable import machine
 from resumable.errors import StaleLinearization, WorkerDied
-from resumable.pool import RemoteTraceback, portable
+from resumable.remote import RemoteTraceback, portable
 from resumable.stream import guarded, new_key
 
 if TYPE_CHECKING:

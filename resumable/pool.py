@@ -15,40 +15,32 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import logging
 import operator
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
-import threading
 import time
-import traceback
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import cloudpickle
 
 from resumable import forks
 from resumable.errors import PlanError, WorkerDied
 from resumable.interrupts import Uninterrupted
 from resumable.launch import Child, start_child, start_server
-from resumable.machine import WORKER_VARIABLES, usable_cores
-from resumable.parcel import Arrays, Endpoint, Letter, Outbox, Received, readable
+from resumable.machine import usable_cores
+from resumable.parcel import Arrays, Endpoint, Outbox, Received, readable
+from resumable.remote import RemoteTraceback, log_here, lowest_level
 from resumable.stream import Again, Each, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from multiprocessing.connection import Connection
 
 #: Messages taken from one worker before the others are looked at: one that logs
 #: without pause must not keep the answers of the others waiting.
 _MESSAGES_AT_ONCE = 100
-#: After its parent's end a worker has this long to end by itself, in seconds.
-_GRACE_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,13 +63,6 @@ class Death:
     """Which worker."""
     exitcode: int | None
     """Its exit code, negative for a signal."""
-
-
-class RemoteTraceback(Exception):
-    """Text of the traceback in the worker."""
-
-    def __str__(self) -> str:
-        return "\n\nIn the worker:\n" + str(self.args[0])
 
 
 class Call:
@@ -353,7 +338,7 @@ class Pool:
         """Have a worker call ``objects[key].method(*args)``; does not wait.
 
         A worker that has an unanswered call learns that something has come (see
-        :class:`Line`), and takes it up when that call has ended.
+        :class:`~resumable.serving.Line`), and takes it up when that call has ended.
         """
         self._transmit(worker, ("call", key, method, args))
 
@@ -367,7 +352,7 @@ class Pool:
         worker : int
         key : str
         factory : callable
-            Takes the :class:`Line` to the parent, then `args`.
+            Takes the :class:`~resumable.serving.Line` to the parent, then `args`.
         """
         self._transmit(worker, ("place", key, factory, args))
 
@@ -619,202 +604,6 @@ def _abandon(seats: list[_Seat]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(seat.child.pid, signal.SIGKILL)
             seat.child.leave()
-
-
-def packed(message: Any) -> bytes:
-    """Return an object as bytes that can be sent to a worker.
-
-    Raises
-    ------
-    TypeError
-        It holds what cannot be sent.
-    """
-    try:
-        data: bytes = cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        msg = (
-            f"the computation cannot be sent to a worker process ({error}); open "
-            "files, locks and models in setup(), which runs in every worker, or "
-            "use engine='serial'"
-        )
-        raise TypeError(msg) from error
-    return data
-
-
-def lowest_level() -> int:
-    """Lowest level that any logger here lets through; it is filtered here again."""
-    loggers = logging.root.manager.loggerDict.values()
-    levels = [item.level for item in loggers if isinstance(item, logging.Logger)]
-    return min([logging.root.level, *(level for level in levels if level)])
-
-
-class Line:
-    """A worker's end of the pipe to its parent.
-
-    Attributes
-    ----------
-    pulse : memoryview of two int64
-        Memory whose contents the parent sees, see :meth:`Pool.pulse`.
-    """
-
-    def __init__(self, connection: Connection, pulse: memoryview) -> None:
-        self._outbox = Outbox()
-        self._endpoint = Endpoint(connection, self._outbox)
-        self.pulse = pulse
-        forks.let_go_in_copies(self)
-
-    def abandon(self) -> None:
-        """Close the pipe in a copy of this process."""
-        with contextlib.suppress(OSError):
-            self._endpoint.connection.close()
-
-    def pending(self) -> bool:
-        """Return whether the parent has sent something during the present call."""
-        try:
-            return self._endpoint.connection.poll(0)
-        except (OSError, EOFError):
-            return True
-
-    def receive(self) -> Received:
-        """Wait for the next message.
-
-        Raises
-        ------
-        EOFError, OSError
-            The parent has closed the pipe, or is gone.
-        """
-        return self._endpoint.receive()
-
-    def open(self, received: Received) -> tuple[Any, ...]:
-        """Make the message again."""
-        message: tuple[Any, ...] = self._endpoint.open(received)
-        return message
-
-    def send(self, *message: Any) -> None:
-        """Send an answer; from the thread that took the message."""
-        letter = self._outbox.pack(message, {self._endpoint})
-        with contextlib.suppress(OSError):
-            self._endpoint.send(letter)
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Send a log record; from any thread."""
-        # In the pipe, whatever its size: the memory belongs to one thread.
-        data = cloudpickle.dumps(("log", cloudpickle.dumps(record)))
-        with contextlib.suppress(OSError):
-            self._endpoint.send(Letter([data], []))
-
-
-def plain_record(record: logging.LogRecord) -> dict[str, Any]:
-    """Return a log record as something to send, its arguments put into the text."""
-    plain = {**record.__dict__, "msg": record.getMessage(), "args": None}
-    if record.exc_info:
-        plain["exc_text"] = logging.Formatter().formatException(record.exc_info)
-        plain["exc_info"] = None
-    return plain
-
-
-def log_here(plain: dict[str, Any]) -> None:
-    """Hand a record that was sent to the logger of its name, as its level says."""
-    record = logging.makeLogRecord(plain)
-    target = logging.getLogger(record.name)
-    if target.isEnabledFor(record.levelno):
-        target.handle(record)
-
-
-class _LineHandler(logging.Handler):
-    """Sends log records to the parent."""
-
-    def __init__(self, line: Line) -> None:
-        super().__init__()
-        self._line = line
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a record."""
-        try:
-            self._line.log(plain_record(record))
-        except Exception:
-            # As every handler: a line that cannot be formatted fails nothing.
-            self.handleError(record)
-
-
-def serve(connection: Connection, pulse: memoryview) -> None:
-    """Run a worker: take messages until the parent is gone.
-
-    The first message says how the parent is set up.
-    """
-    sys.path[:], environment, folder, level = pickle.loads(connection.recv_bytes())
-    os.environ.clear()
-    os.environ.update({**environment, **WORKER_VARIABLES})
-    os.chdir(folder)
-    threading.Thread(
-        target=_watch, args=(connection,), name="resumable-watch", daemon=True
-    ).start()
-    line = Line(connection, pulse)
-    logging.root.handlers[:] = [_LineHandler(line)]
-    logging.root.setLevel(level)
-    objects: dict[str, Any] = {}
-    while True:
-        try:
-            received = line.receive()
-        except (EOFError, OSError):
-            break
-        _answer(received, objects, line)
-    for thing in objects.values():
-        with contextlib.suppress(Exception):
-            thing.close()
-
-
-def _answer(received: Received, objects: dict[str, Any], line: Line) -> None:
-    """Do what a message says.
-
-    Nothing of it is left on return, so that its memory can be written to again.
-    """
-    try:
-        kind, *content = line.open(received)
-        if kind in ("call", "place"):
-            line.send("value", _obey(kind, content, objects, line))
-    except Exception as error:
-        line.send("error", portable(error), traceback.format_exc())
-    else:
-        if kind == "drop":
-            for key in content[0]:
-                objects.pop(key, None)
-
-
-def _obey(kind: str, content: list[Any], objects: dict[str, Any], line: Line) -> Any:
-    if kind == "place":
-        key, factory, args = content
-        objects[key] = factory(line, *args)
-        return key
-    key, method, args = content
-    # What a worker keeps of them is its own affair.
-    content.clear()
-    return getattr(objects[key], method)(*args)
-
-
-def portable(error: Exception) -> Exception:
-    """Return an exception that survives being pickled: itself, or its text."""
-    try:
-        again = pickle.loads(cloudpickle.dumps(error))
-        if type(again) is type(error):
-            return error
-    except Exception:
-        pass
-    return RuntimeError(f"{type(error).__qualname__}: {error}")
-
-
-def _watch(connection: Connection) -> None:
-    """End this process when its parent is gone, even in the middle of a call.
-
-    The kernel tells of the other end's hang-up whether or not messages wait.
-    """
-    poll = select.poll()
-    # Hang-ups are reported without being asked for; nothing else is wanted.
-    poll.register(connection.fileno(), 0)
-    poll.poll()
-    # A parent that is there, and only closing its pool, waits this long.
-    time.sleep(_GRACE_S)
-    os._exit(1)
 
 
 def cause_of(event: Death, remedy: str = "give a smaller memory=") -> tuple[str, str]:

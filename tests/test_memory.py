@@ -247,10 +247,11 @@ SCATTERED = """
         began = time.perf_counter()
         plan = count.plan(positions=positions, engine="local", workers=1)
         times.append(time.perf_counter() - began)
+        run = count.start(positions=positions, engine="local", workers=1)
+        next(iter(run))
+        run.cancel()
         try:
-            count.compute(
-                positions=positions, engine="local", workers=1, time_limit=1.5
-            )
+            run.wait()
         except rs.NotFinished as stopped:
             done = stopped.results.status.done
     print(plan.pending, done, max(times), flush=True)

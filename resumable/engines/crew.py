@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from resumable.batch import Job, Loss, Report, Worker
 from resumable.cursor import IDLE, WHOLE_BLOCK
-from resumable.pool import Answer, Death, Line, Pool, cause_of, died, portable
+from resumable.pool import Answer, Death, Pool, cause_of, died
+from resumable.remote import portable
+from resumable.serving import Line
 
 if TYPE_CHECKING:
     from resumable.engines import Driver

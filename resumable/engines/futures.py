@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from resumable.engines import guest
 from resumable.errors import WorkerDied
 from resumable.plan import SHIPPED_BYTES
-from resumable.pool import RemoteTraceback, log_here, lowest_level, packed
 from resumable.reader import Reader, open_reader
+from resumable.remote import RemoteTraceback, log_here, lowest_level, packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

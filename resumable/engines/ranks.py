@@ -22,7 +22,7 @@ from resumable.batch import Worker
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.team import Message, naps
 from resumable.errors import TargetError, WorkerDied
-from resumable.pool import portable
+from resumable.remote import portable
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
