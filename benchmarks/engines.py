@@ -6,7 +6,8 @@
 Cost: 20,000 batches of one position that takes 1 ms, with two workers; shown is how
 much longer than that a worker is occupied with a batch, the commit of its row
 included where the engine has one for every batch. Speed-up: the fit of `speed.py`, two
-and a half times as many positions, one worker against two of the same engine. The
+and a half times as many positions, one worker against two of the same engine (of ranks:
+`mpi_scaling.py`). The
 start of a cluster or an executor is not timed, nor is a first run that has them import
 what they need; that of local workers is. Rounds are interleaved.
 """
@@ -17,7 +18,10 @@ import argparse
 import concurrent.futures
 import contextlib
 import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -118,18 +122,50 @@ def timed(process: rs.Process, engine: Any, workers: int, **options: Any) -> flo
 def cost(name: str, batches: int, writer: str, folder: str) -> float:
     """Return the seconds that a batch occupies a worker beyond its computation."""
     workers = 1 if name == "serial" else 2
-    as_it_is = Schedule.next_rows
-    with ENGINES[name](workers) as engine:
-        timed(Busy(20, folder), engine, workers)
-        # One position to a batch, which a run would never do.
-        Schedule.next_rows = lambda self, seconds=None: 1  # type: ignore[method-assign]
-        try:
-            took = timed(
-                Busy(batches, folder), engine, workers, writer=writer, override=True
-            )
-        finally:
-            Schedule.next_rows = as_it_is  # type: ignore[method-assign]
+    if name == "mpi":
+        took = under_mpi(workers, batches, writer, folder)
+    else:
+        with ENGINES[name](workers) as engine:
+            took = one_by_one(engine, workers, batches, writer, folder)
     return took * workers / batches - UNIT_S
+
+
+def one_by_one(
+    engine: Any, workers: int | None, batches: int, writer: str, folder: str
+) -> float:
+    """Return the seconds of a run whose batches are one position each."""
+    timed(Busy(20, folder), engine, workers)
+    as_it_is = Schedule.next_rows
+    # A run would never do that.
+    Schedule.next_rows = lambda self, seconds=None: 1  # type: ignore[method-assign]
+    try:
+        return timed(
+            Busy(batches, folder), engine, workers, writer=writer, override=True
+        )
+    finally:
+        Schedule.next_rows = as_it_is  # type: ignore[method-assign]
+
+
+def under_mpi(ranks: int, batches: int, writer: str, folder: str) -> float:
+    """Return the seconds of such a run on ranks, as the slowest of them sees it."""
+    script = (
+        "import engines, sys\n"
+        "took = engines.one_by_one('mpi', None, int(sys.argv[1]), *sys.argv[2:])\n"
+        "print(f'{took}\\n', end='', flush=True)\n"
+    )
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("mpiexec"),
+            *("-n", str(ranks), sys.executable, "-c", script),
+            *(str(batches), writer, folder),
+        ],
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return max(map(float, done.stdout.split()))
 
 
 def fit_seconds(name: str, workers: int, source: Path, expected: Array) -> float:
@@ -158,12 +194,15 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="runs of each")
     parser.add_argument("--scale", type=float, default=1.0, help="of both workloads")
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    engines = [*ENGINES, "mpi"]
+    parser.add_argument("--engines", nargs="+", default=engines, choices=engines)
     parser.add_argument(
         "--folder", type=Path, help="parent of the temporary folder, on a real disk"
     )
     options = parser.parse_args()
     batches = max(100, int(BATCHES * options.scale))
+    # mpi_scaling.py has the ranks' speed-up.
+    scaled = [name for name in options.engines if name not in ("serial", "mpi")]
     workload = WORKLOADS["b"].scaled(FITS * options.scale)
     costs: dict[tuple[str, str], list[float]] = {}
     fits: dict[tuple[str, int], list[float]] = {}
@@ -177,7 +216,7 @@ def main() -> None:
                     costs.setdefault((name, writer), []).append(
                         cost(name, batches, writer, folder)
                     )
-            for name in (name for name in options.engines if name != "serial"):
+            for name in scaled:
                 for workers in (1, 2):
                     fits.setdefault((name, workers), []).append(
                         fit_seconds(name, workers, source, expected)
@@ -189,7 +228,7 @@ def main() -> None:
         each = [statistics.median(costs[name, w]) * 1e6 for w in ("workers", "driver")]
         print(f"  {name:10} {each[0]:10.0f} {each[1]:10.0f}")
     print(f"{workload.rows:,} fits: two workers against one")
-    for name in (name for name in options.engines if name != "serial"):
+    for name in scaled:
         one, two = (statistics.median(fits[name, workers]) for workers in (1, 2))
         wanted = f"(wanted: {WANTED[name]})" if name in WANTED else ""
         print(f"  {name:10} {one / two:10.2f} times as fast {wanted}")
