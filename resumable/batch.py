@@ -22,11 +22,11 @@ from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, NotFinished, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.identity import normalised_source, source_text, text_digest
-from resumable.output import block_rows, by_name, placer
 from resumable.reader import Reader, Supply
 from resumable.reader import open_reader as _open_reader
 from resumable.runfile import Failure
 from resumable.source import SourceRef
+from resumable.values import block_rows, by_name, placer
 from resumable.warned import WarningCounts, counted
 from resumable.writer import Outbox, Rows, RowWriter, WriteTarget
 

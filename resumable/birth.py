@@ -25,12 +25,13 @@ from resumable.header import (
     structure_digest,
     table_rows,
 )
+from resumable.opening import understood
 from resumable.positions import WINDOW, runs
 from resumable.ragged import RaggedRows, copied_rows
 from resumable.runfile import RunFile
 from resumable.shield import new_hdf5
-from resumable.source import check_storage, understood
 from resumable.units import format_bytes
+from resumable.usable import check_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

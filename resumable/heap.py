@@ -21,7 +21,8 @@ import numpy as np
 
 from resumable import disk
 from resumable.errors import RunBusy, RunFileError
-from resumable.output import ENTRY_DTYPE, divided
+from resumable.output import ENTRY_DTYPE
+from resumable.values import divided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

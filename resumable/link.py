@@ -13,10 +13,10 @@ import param
 from resumable import identity
 from resumable.batch import check_text, listed, twin_of
 from resumable.cursor import WHOLE_BLOCK, StageCursor
-from resumable.output import block_rows, by_name, fitted, gathered, ragged_rows
 from resumable.process import Process
 from resumable.resolve import version_document
 from resumable.source import SourceRef
+from resumable.values import block_rows, by_name, fitted, gathered, ragged_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

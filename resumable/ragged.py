@@ -13,7 +13,8 @@ import numpy as np
 from resumable.errors import RunFileError
 from resumable.header import ADVICE
 from resumable.heap import Heap, MissingHeapError, check_entries, read_rows
-from resumable.output import ENTRY_DTYPE, divided
+from resumable.output import ENTRY_DTYPE
+from resumable.values import divided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

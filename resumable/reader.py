@@ -16,13 +16,15 @@ from resumable.errors import PlanError, RunFileError, SourceError
 from resumable.fingerprint import DIGEST_BYTES, digest, is_filtered, slabs
 from resumable.identity import encode_dtype
 from resumable.live import Sign, sign_of, steadily
-from resumable.output import gathered
+from resumable.opening import understood
 from resumable.plan import Geometry
 from resumable.positions import MOST_POSITIONS, PositionSet, runs
 from resumable.ragged import RaggedRows
 from resumable.runfile import RunFile
-from resumable.source import check_storage, open_dataset, understood
+from resumable.source import open_dataset
 from resumable.units import format_bytes
+from resumable.usable import check_storage
+from resumable.values import gathered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

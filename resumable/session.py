@@ -28,7 +28,6 @@ from resumable.errors import (
 from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.ledger import Ledger
 from resumable.logbook import written
-from resumable.output import by_name, fitted
 from resumable.plan import TRIALS, Schedule
 from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
@@ -36,6 +35,7 @@ from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, LogLine, RunFile
 from resumable.units import parse_seconds
+from resumable.values import by_name, fitted
 from resumable.warned import WarningCounts, present_filters
 from resumable.writer import Rows, RowWriter, WriteTarget
 

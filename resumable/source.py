@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
-import itertools
 import operator
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from resumable.errors import RunBusy, SourceError, TargetError, near_miss
-from resumable.journal import mend, needs_mending
-from resumable.live import glance, sign_of
+from resumable.errors import SourceError
+from resumable.live import glance
+from resumable.opening import find_dataset, listed, names_of, open_file
+from resumable.usable import check_usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Links, or virtual datasets within each other, that are followed to a dataset:
-#: beyond a cycle HDF5 ends with the whole process.
-_MOST_STEPS = 16
-#: Compounds within each other, and bytes of one element, that a source may have.
-_DEEPEST_TYPE = 32
-_LARGEST_ELEMENT = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,84 +169,10 @@ def _of_text(text: str, same_file: str) -> tuple[str, str]:
         msg = f"{text!r} names no file; write 'file.h5::/dataset'"
         raise SourceError(msg)
     if not dataset.strip("/"):
-        names = _listed(_names(path)) if Path(path).exists() else ""
+        names = listed(names_of(path)) if Path(path).exists() else ""
         msg = f"{text!r} names no dataset; write '{path}::/dataset'"
         raise SourceError(f"{msg} (there are {names})" if names else msg)
     return path, "/" + dataset.strip("/")
-
-
-def _names(path: str) -> list[str]:
-    """Names of the datasets in a file, at most the first thousand."""
-    names: list[str] = []
-
-    def visit(name: str, item: Any) -> bool | None:
-        if isinstance(item, h5py.Dataset):
-            names.append(f"/{name}")
-        return True if len(names) >= 1000 else None
-
-    with open_file(path) as file:
-        file.visititems(visit)
-    return names
-
-
-def open_file(path: str, *, live: bool = False) -> h5py.File:
-    """Open an HDF5 file for reading.
-
-    Parameters
-    ----------
-    path : str
-    live : bool
-        Take no lock, which would stand in the way of a program that writes to it.
-
-    Raises
-    ------
-    SourceError
-        It is missing, is not HDF5, or somebody has it open for writing.
-    """
-    where = Path(path)
-    if not where.exists():
-        near = [p.name for p in where.parent.iterdir()] if where.parent.is_dir() else []
-        msg = f"there is no file {path}" + near_miss(where.name, near)
-        raise SourceError(msg)
-    if not where.is_file():
-        # A pipe would make us wait for ever, a device has no end.
-        kind = "is a folder" if where.is_dir() else "is not a regular file"
-        msg = f"{path} {kind}; a source is an HDF5 file"
-        raise SourceError(msg)
-    _mend(path)
-    # No chunk cache: blocks are read once, and an uncompressed chunk that is not
-    # cached is read only as far as it is needed.
-    options: dict[str, Any] = {"rdcc_nbytes": 0}
-    if sign_of(path).swmr:
-        options.update(swmr=True, libver="latest", locking=False)
-    elif live:
-        options["locking"] = False
-    try:
-        try:
-            return h5py.File(path, "r", **options)
-        except OSError as error:
-            if "locking flag" not in str(error):
-                raise
-            # The user has it open in this process: with her lock, or with none.
-            if options.pop("locking", None) is None:
-                options["locking"] = False
-            return h5py.File(path, "r", **options)
-    except BlockingIOError as error:
-        msg = (
-            f"{path} is open for writing in another program; close it there first, or "
-            "follow what is written with wait="
-        )
-        raise SourceError(msg) from error
-    except OSError as error:
-        if "already open for write" in str(error):
-            msg = (
-                f"{path} is open for writing in another program, or that program was "
-                f"killed and has left its mark: then run h5clear -s {path}, which is "
-                "a part of HDF5"
-            )
-            raise SourceError(msg) from error
-        msg = f"{path} cannot be read as HDF5 ({error})"
-        raise SourceError(msg) from error
 
 
 @contextlib.contextmanager
@@ -279,264 +195,6 @@ def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.D
         found = find_dataset(file, path, name)
         check_usable(found, path)
         yield found
-
-
-@contextlib.contextmanager
-def understood(where: str) -> Iterator[None]:
-    """Turn what h5py raises about a damaged or odd file into an error of ours.
-
-    Raises
-    ------
-    SourceError
-    """
-    try:
-        yield
-    except SourceError:
-        raise
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        msg = f"{where} cannot be read ({type(error).__name__}: {error})"
-        raise SourceError(msg) from error
-
-
-def _mend(path: str) -> None:
-    """Finish or undo a publishing into this file that was killed.
-
-    A file with a journal can be torn: it is mended, which is what the user had asked
-    for when it was killed, or it is not opened.
-    """
-    if needs_mending(path):
-        try:
-            mend(path)
-        except (RunBusy, TargetError) as error:
-            msg = (
-                f"results are being published into {path}, or were when that was "
-                f"killed: {error}. 'resumable repair {path}' mends the file"
-            )
-            raise SourceError(msg) from error
-
-
-def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
-    """Return a dataset of an open file, or an error that names the nearest."""
-    with understood(f"{path}::{name}"):
-        _check_links(file, path, name)
-    try:
-        found = file[name]
-    except (KeyError, ValueError, RuntimeError) as error:
-        names = _names(path)
-        hint = near_miss(name, names) or (
-            f"; it has {_listed(names)}" if names else "; it has no datasets"
-        )
-        msg = f"{path} has no dataset {name}{hint}"
-        raise SourceError(msg) from error
-    if not isinstance(found, h5py.Dataset):
-        inside = [n for n in _names(path) if n.startswith(name.rstrip("/") + "/")]
-        hint = f"; inside it are {_listed(inside)}" if inside else ""
-        msg = f"{path}::{name} is a {type(found).__name__.lower()}, not a dataset{hint}"
-        raise SourceError(msg)
-    return found
-
-
-def _listed(names: list[str]) -> str:
-    """Name a few, none of them at a length that hides the rest."""
-    return ", ".join(n if len(n) <= 80 else f"{n[:77]}..." for n in names[:5])
-
-
-def _check_links(
-    file: h5py.File, path: str, name: str, steps: int = _MOST_STEPS
-) -> None:
-    """Refuse a way to a dataset that HDF5 would not come back from.
-
-    HDF5 opens whatever an external link names: of a pipe it waits for ever.
-    """
-    if not steps:
-        msg = f"{path} has no dataset {name}: it leads over too many links"
-        raise SourceError(msg)
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    group: Any = file
-    for number, part in enumerate(parts):
-        link = isinstance(group, h5py.Group) and group.get(part, getlink=True)
-        if not link:
-            return
-        rest = "/".join(parts[number + 1 :])
-        if isinstance(link, h5py.SoftLink):
-            # Relative to the group that the link lies in.
-            here = "" if link.path.startswith("/") else "/".join(parts[:number])
-            _check_links(file, path, f"{here}/{link.path}/{rest}", steps - 1)
-            return
-        if isinstance(link, h5py.ExternalLink):
-            for other in _lying_at(link.filename, Path(path).parent)[:1]:
-                with open_file(str(other)) as linked:
-                    inside = f"{link.path}/{rest}"
-                    _check_links(linked, str(other), inside, steps - 1)
-            return
-        group = group[part]
-
-
-def _lying_at(name: str, folder: Path) -> list[Path]:
-    """Return what is where HDF5 looks for a file that another one names."""
-    places = [
-        folder / name,
-        Path(name),
-        folder / Path(name).name,
-        Path(Path(name).name),
-    ]
-    return [place for place in dict.fromkeys(places) if place.exists()]
-
-
-def check_usable(dataset: h5py.Dataset, path: str) -> None:
-    """Refuse what cannot be read position by position, before anything is read.
-
-    Raises
-    ------
-    SourceError
-        What it is, or what is missing.
-    """
-    where = f"{path}::{dataset.name}"
-    with understood(where):
-        # First: to tell the shape of a virtual dataset, HDF5 may open its parts.
-        check_storage(dataset, path, where)
-        _check_shape_and_type(dataset, where)
-        _load_filters(dataset, where)
-
-
-def _check_shape_and_type(dataset: h5py.Dataset, where: str) -> None:
-    if not dataset.shape:
-        msg = f"{where} is a single value; a source needs an axis that counts positions"
-        raise SourceError(msg)
-    if any(
-        not length and not most
-        for length, most in zip(dataset.shape, _most(dataset), strict=True)
-    ):
-        msg = f"{where} has the shape {dataset.shape}: there is nothing to compute"
-        raise SourceError(msg)
-    if dataset.dtype.hasobject:
-        msg = (
-            f"{where} has entries of variable length ({_type_name(dataset)}); only "
-            "data of a fixed size can be computed position by position"
-        )
-        raise SourceError(msg)
-    if dataset.dtype.subdtype is not None:
-        msg = (
-            f"{where} has arrays as entries ({dataset.dtype}); store them along an "
-            "axis of their own"
-        )
-        raise SourceError(msg)
-    if dataset.dtype.itemsize > _LARGEST_ELEMENT:
-        msg = (
-            f"{where} has elements of {dataset.dtype.itemsize:,} bytes, more than "
-            f"{_LARGEST_ELEMENT:,}"
-        )
-        raise SourceError(msg)
-    if not _is_shallow(dataset.dtype, _DEEPEST_TYPE):
-        msg = f"{where} has compounds within each other more than {_DEEPEST_TYPE} deep"
-        raise SourceError(msg)
-
-
-def _most(dataset: h5py.Dataset) -> tuple[float, ...]:
-    """Return the lengths that the axes can have."""
-    return tuple(np.inf if most is None else most for most in dataset.maxshape)
-
-
-def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:
-    names = dtype.base.names or ()
-    return bool(levels) and all(_is_shallow(dtype.base[n], levels - 1) for n in names)
-
-
-def check_storage(
-    dataset: h5py.Dataset, path: str, where: str, way: tuple[Any, ...] = ()
-) -> None:
-    """Check that the other files that hold a dataset's data are there, and files.
-
-    HDF5 shows fill values where a part of a virtual dataset is missing: wrong, and
-    silently. It waits for ever for a pipe, and a virtual dataset that contains
-    itself ends the whole process.
-
-    Raises
-    ------
-    SourceError
-        What is missing, or no file, or goes round in a circle.
-    """
-    folder = Path(path).parent
-    for name, _, _ in dataset.external or ():
-        lying = _lying_at(name, folder)
-        if not lying or not all(place.is_file() for place in lying):
-            kind = "is not a regular file" if lying else "is missing"
-            msg = f"{where} has its data in {name}, which {kind}"
-            raise SourceError(msg)
-    if not dataset.is_virtual:
-        return
-    place = (os.path.realpath(path), h5py.h5o.get_info(dataset.id).addr)
-    if place in way or len(way) == _MOST_STEPS:
-        msg = f"{where} is virtual and is a part of itself; HDF5 cannot read it"
-        raise SourceError(msg)
-    parts = {(part.file_name, part.dset_name) for part in dataset.virtual_sources()}
-    for file_name, group in itertools.groupby(sorted(parts), operator.itemgetter(0)):
-        names = [name for _, name in group]
-        for other in _files_of_part(file_name, path, where):
-            with open_file(str(other)) as file:
-                for name in _datasets_of_part(file, names, f"{other}", where):
-                    inner = find_dataset(file, str(other), name)
-                    check_storage(inner, str(other), where, (*way, place))
-
-
-def _files_of_part(name: str, path: str, where: str) -> list[Path]:
-    """Return the files that a part of a virtual dataset names."""
-    if name == ".":
-        return [Path(path)]
-    folder = Path(path).parent
-    if "%" in name:
-        # A pattern of numbers: it stands for files that may come later as well.
-        pattern = _numbered(str(folder / name))
-        places = (folder / name).parent
-        near = sorted(places.iterdir()) if places.is_dir() else []
-        return [other for other in near if pattern.fullmatch(str(other))]
-    lying = folder / name
-    if not lying.exists():
-        msg = f"{where} is virtual and its part {lying} is missing"
-        raise SourceError(msg)
-    return [lying]
-
-
-def _numbered(pattern: str) -> re.Pattern[str]:
-    """Return what matches the names that a pattern of HDF5 stands for."""
-    return re.compile(re.escape(pattern).replace("%b", r"\d+").replace("%%", "%"))
-
-
-def _datasets_of_part(
-    file: h5py.File, names: list[str], path: str, where: str
-) -> Iterator[str]:
-    """Go through the datasets that parts of a virtual dataset name in a file."""
-    for name in names:
-        if "%" in name:
-            pattern = _numbered(f"/{name.strip('/')}")
-            yield from filter(pattern.fullmatch, _names(path))
-        else:
-            _check_links(file, path, name)
-            if name not in file:
-                msg = f"{where} is virtual and its part {path}::{name} is missing"
-                raise SourceError(msg)
-            yield name
-
-
-def _type_name(dataset: h5py.Dataset) -> str:
-    return "text" if h5py.check_string_dtype(dataset.dtype) else str(dataset.dtype)
-
-
-def _load_filters(dataset: h5py.Dataset, where: str) -> None:
-    """Make the dataset's compression readable, with hdf5plugin where needed."""
-    properties = dataset.id.get_create_plist()
-    codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    missing = [code for code in codes if not h5py.h5z.filter_avail(code)]
-    if missing:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("hdf5plugin")
-        missing = [code for code in missing if not h5py.h5z.filter_avail(code)]
-    if missing:
-        msg = (
-            f"{where} is compressed with HDF5 filter {missing[0]}, which is not "
-            "installed; pip install hdf5plugin (or resumable-hdf5[filters])"
-        )
-        raise SourceError(msg)
 
 
 def _normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:

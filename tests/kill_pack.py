@@ -27,7 +27,7 @@ from kill_matrix import Tally, in_fork
 
 import resumable as rs
 from resumable.journal import mend
-from resumable.source import open_file
+from resumable.opening import open_file
 
 GROUP = "/results/level"
 

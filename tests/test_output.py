@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable.errors import DeclarationError, OutputError
-from resumable.output import RESERVED_NAMES, Output, by_name, declared, fitted, placer
+from resumable.output import RESERVED_NAMES, Output, declared
+from resumable.values import by_name, fitted, placer
 
 PEAK = np.dtype([("height", "f4"), ("count", "i4")])
 

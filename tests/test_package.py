@@ -60,12 +60,15 @@ LAYERS = [
     {"ledger", "logbook", "reader"},
     {"ragged"},
     {"fingerprint", "runfile", "source"},
+    {"usable"},
+    {"opening"},
     {"journal", "packed"},
     {"header", "heap", "live", "overlay", "superblock"},
     {"shield"},
     {"classes", "disk", "machine", "output", "plan", "recipe", "sharing", "stop"},
     {"remainder", "world"},
     {"wanted"},
+    {"values"},
     {"compression", "forks", "identity", "positions", "units"},
     {"errors"},
     {"text"},
@@ -74,7 +77,7 @@ LAYERS = [
 # Who may touch HDF5: readers of sources and of packed rows, those that make files,
 # results for `group()`. resolve only writes down which version was there.
 USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "shield", "source"}
-USES_H5PY |= {"copying", "packed", "packing", "publishing"}
+USES_H5PY |= {"copying", "opening", "packed", "packing", "publishing", "usable"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
@@ -82,7 +85,7 @@ FOR_THE_COMMAND = {"cli": {"click"}, "program": {"click"}, "lorentz": {"scipy"}}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"compression", "recipe", "remainder", "text", "units", "wanted"}
+PURE |= {"compression", "recipe", "remainder", "text", "units", "values", "wanted"}
 
 
 def name_of(path):

@@ -22,8 +22,8 @@ from kill_matrix import kill_before
 import resumable as rs
 from resumable import cli
 from resumable.journal import locked, mend, transaction
+from resumable.opening import open_file
 from resumable.overlay import MOST_CHANGED_BYTES, Overlay
-from resumable.source import open_file
 from resumable.superblock import superblock_of
 
 pytestmark = pytest.mark.filterwarnings(
