@@ -22,7 +22,6 @@ from resumable.ragged import RaggedRows
 from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.session import Session
-from resumable.sharing import frozen
 from resumable.text import shown
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _computed(
 ) -> Results:
     """Compute under the claim, where nobody else can."""
     claim = Claim(recipe.shelf)
-    with claim.held(), frozen(recipe.process):
+    with claim.held():
         # Again: somebody may have computed since we looked.
         plan, run = make_plan(recipe, options)
         if run is not None and plan.action == "return":

@@ -29,7 +29,6 @@ from resumable.recipe import begins_with
 from resumable.resolve import resolve
 from resumable.results import Results
 from resumable.session import Session, Step, stopped
-from resumable.sharing import frozen
 from resumable.units import format_seconds, parse_seconds
 from resumable.wanted import Wanted
 
@@ -90,7 +89,7 @@ def follow(
     PlanError
         An option makes no sense here.
     """
-    with stop.watching(), frozen(process):
+    with stop.watching():
         while True:
             follower = Follower(process, options, positions, stop)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -32,7 +33,7 @@ from resumable.positions import PositionSet, flat_positions
 from resumable.reader import open_reader
 from resumable.recipe import Options
 from resumable.results import ResultArray, Results
-from resumable.sharing import assign
+from resumable.sharing import assign, frozen
 from resumable.source import SourceRef, refer
 from resumable.stop import StopRequest
 
@@ -646,16 +647,17 @@ class Process(param.Parameterized):
             stop = StopRequest(time_limit)
             return self._drive(positions, options, stop)(listener or _ignore)
 
-        together = engines.collective(engine)
-        if together is None:
-            return computed()
-        options["engine"] = together
-        return together.together(
-            self,
-            lambda: request(self, self._options(positions, options)),
-            computed,
-            time_limit,
-        )
+        with frozen(self):
+            together = engines.collective(engine)
+            if together is None:
+                return computed()
+            options["engine"] = together
+            return together.together(
+                self,
+                lambda: request(self, self._options(positions, options)),
+                computed,
+                time_limit,
+            )
 
     def start(
         self,
@@ -693,8 +695,15 @@ class Process(param.Parameterized):
 
         self._check_source()
         stop = StopRequest(options.get("time_limit"))
-        drive = self._drive(positions, {**options, "progress": progress}, stop)
-        return Run(drive, stop, listener)
+        # From here to the end of the run: it computes what is resolved now.
+        hold = contextlib.ExitStack()
+        hold.enter_context(frozen(self))
+        try:
+            drive = self._drive(positions, {**options, "progress": progress}, stop)
+            return Run(drive, stop, listener, hold)
+        except BaseException:
+            hold.close()
+            raise
 
     def _drive(
         self, positions: Any, options: dict[str, Any], stop: StopRequest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from resumable.errors import NotFinished
 from resumable.events import BatchDone, Counts, Started
@@ -54,6 +55,8 @@ class Run:
         How `drive` is paused and stopped.
     listener : callable, optional
         Called with every event, in the thread of the run. What it raises stops the run.
+    hold : context manager
+        What is held until the end; entered already.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class Run:
         drive: Callable[[Listener], Results],
         stop: StopRequest,
         listener: Listener | None,
+        hold: contextlib.AbstractContextManager[Any],
     ) -> None:
         self._drive, self._stop, self._listener = drive, stop, listener
+        self._hold = hold
         self._changed = threading.Condition()
         self._batches: collections.deque[BatchDone] = collections.deque()
         self._computing = self._ended = False
@@ -76,7 +81,8 @@ class Run:
     def _work(self) -> None:
         results, error = None, None
         try:
-            results = self._drive(self._hear)
+            with self._hold:
+                results = self._drive(self._hear)
         except BaseException as raised:
             error = raised
         with self._changed:

@@ -670,6 +670,64 @@ def test_parameters_are_free_again_after_an_error_and_inside_another(scan, monke
     assert process.gain == 3
 
 
+class Resolved(Held):
+    """Calls back while it is resolved."""
+
+    hook = staticmethod(lambda _: None)
+
+    def outputs(self):
+        type(self).hook(self)
+        return LOW
+
+    def unit_computation(self, spectrum):
+        return spectrum.min() * self.gain
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_parameters_stay_from_before_they_are_resolved(
+    scan, in_background, monkeypatch
+):
+    """So what is computed has the identity that it was given."""
+    process, seen = Resolved(scan, gain=2.0), []
+
+    def hook(resolved):
+        thread = threading.Thread(
+            target=attempt, args=(process, seen), kwargs={"gain": 3}
+        )
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(Resolved, "hook", hook)
+    if in_background:
+        run = process.start(engine="serial")
+        attempt(process, seen, gain=4)
+        results = run.wait(30)
+    else:
+        results = process.compute(engine="serial")
+
+    assert len(seen) >= 1
+    assert all("while a Resolved computes" in said for said in seen)
+    assert results.document["parameters"]["gain"] == process.gain == 2.0
+    process.gain = 3.0
+    assert process.gain == 3.0
+
+
+def test_a_start_that_is_refused_leaves_the_parameters_free(scan):
+    """An option that does not exist, a file that is gone."""
+    process = Held(scan)
+    # The traceback, which is kept, has the call's variables.
+    with pytest.raises(rs.PlanError, match="nonsense") as told:
+        process.start(nonsense=1)
+    process.gain = 3.0
+    Path(scan.partition("::")[0]).unlink()
+    with pytest.raises(rs.SourceError):
+        process.start()
+    process.gain = 4.0
+
+    assert told.traceback
+    assert process.gain == 4.0
+
+
 def test_setup_that_raises_leaves_the_parameters_free(scan):
     """The way out is the same wherever the error is."""
 
