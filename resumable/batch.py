@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
-from resumable.classes import file_of
+from resumable.classes import file_of, uncached
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, NotFinished, OutputError
 from resumable.header import FAILURE_ROWS
@@ -240,7 +240,7 @@ def _leave_to_user(error: BaseException) -> None:
 def twin_of(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
-    twin.__dict__.update(process.__dict__)
+    twin.__dict__.update(uncached(process))
     return twin
 
 

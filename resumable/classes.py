@@ -92,3 +92,16 @@ def file_of(cls: type) -> tuple[str, int] | None:
         return (name, Path(name).stat().st_mtime_ns) if name else None
     except OSError:
         return None
+
+
+def uncached(thing: Any) -> dict[str, Any]:
+    """Return the attributes of an object, without the values of its cached properties.
+
+    They may be of parameters that have changed since.
+    """
+    cls = type(thing)
+    return {
+        name: value
+        for name, value in vars(thing).items()
+        if not isinstance(getattr(cls, name, None), functools.cached_property)
+    }

@@ -20,10 +20,10 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import cloudpickle
 import numpy as np
 
 from resumable.memory import Memory, mapped, where_shared
+from resumable.pickling import pickled
 
 if TYPE_CHECKING:
     import mmap
@@ -108,13 +108,11 @@ class Outbox:
 
         Raises
         ------
-        Exception
-            Whatever pickling it raises.
+        Unsendable
+            It cannot be pickled.
         """
         buffers: list[memoryview] = []
-        data = cloudpickle.dumps(
-            message, protocol=5, buffer_callback=functools.partial(_take, buffers)
-        )
+        data = pickled(message, functools.partial(_take, buffers))
         buffers.insert(0, memoryview(data))
         self._age()
         found = [where_shared(buffer) for buffer in buffers]

@@ -32,6 +32,7 @@ from resumable.interrupts import Uninterrupted
 from resumable.launch import Child, start_child, start_server
 from resumable.machine import usable_cores
 from resumable.parcel import Arrays, Endpoint, Outbox, Received, readable
+from resumable.pickling import Unsendable, not_sent
 from resumable.remote import RemoteTraceback, log_here, lowest_level
 from resumable.stream import Again, Each, Stream
 
@@ -364,12 +365,7 @@ class Pool:
         try:
             self._ask([worker], message, [None])
         except Unsendable as error:
-            msg = (
-                f"the computation cannot be sent to a worker process ({error}); open "
-                "files, locks and models in setup(), which runs in every worker, or "
-                "use engine='serial'"
-            )
-            raise TypeError(msg) from error
+            raise not_sent(error) from error
 
     def ask(
         self,
@@ -426,11 +422,8 @@ class Pool:
     ) -> None:
         with Uninterrupted():
             seats = [self._seats[worker] for worker in workers]
-            try:
-                readers = {seat.endpoint for seat in seats}
-                letter = self._outbox.pack(message, readers)
-            except (pickle.PicklingError, TypeError, AttributeError, ValueError) as e:
-                raise Unsendable(str(e)) from e
+            readers = {seat.endpoint for seat in seats}
+            letter = self._outbox.pack(message, readers)
             self._forget()
             for seat, call in zip(seats, calls, strict=True):
                 if message[0] != "nudge":
@@ -590,10 +583,6 @@ class Pool:
                 RuntimeError("the pool was closed before there was a result")
             )
         self._end.detach()
-
-
-class Unsendable(Exception):
-    """A message cannot be pickled."""
 
 
 def _abandon(seats: list[_Seat]) -> None:

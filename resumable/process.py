@@ -14,7 +14,7 @@ import numpy as np
 import param
 
 from resumable import identity, world
-from resumable.classes import file_of
+from resumable.classes import file_of, uncached
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import (
     DeclarationError,
@@ -213,6 +213,9 @@ class Process(param.Parameterized):
             assign(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return uncached(self)
 
     def _aligned(self, name: str, value: Any) -> SourceRef:
         """Refer to an input and check that it has the source's positions."""

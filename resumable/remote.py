@@ -27,26 +27,6 @@ def portable(error: Exception) -> Exception:
     return RuntimeError(f"{type(error).__qualname__}: {error}")
 
 
-def packed(message: Any) -> bytes:
-    """Return an object as bytes that can be sent to a worker.
-
-    Raises
-    ------
-    TypeError
-        It holds what cannot be sent.
-    """
-    try:
-        data: bytes = cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        msg = (
-            f"the computation cannot be sent to a worker process ({error}); open "
-            "files, locks and models in setup(), which runs in every worker, or "
-            "use engine='serial'"
-        )
-        raise TypeError(msg) from error
-    return data
-
-
 def lowest_level() -> int:
     """Lowest level that any logger here lets through; it is filtered here again."""
     loggers = logging.root.manager.loggerDict.values()

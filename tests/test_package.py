@@ -50,7 +50,7 @@ LAYERS = [
     {"launch", "stream"},
     {"serving"},
     {"parcel", "remote"},
-    {"memory"},
+    {"memory", "pickling"},
     {"batch"},
     {"cursor", "interrupts", "warned", "writer"},
     {"results"},

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 
 import resumable as rs
 from resumable import identity
+from resumable.engines.local import LocalEngine
 
 MEAN = {"mean": rs.Output()}
 
@@ -220,6 +222,60 @@ def test_setup_runs_once_in_every_worker(scan, tmp_path):
     assert 1 <= len(workers) <= 2
     assert len({pid for pid, _ in workers}) == len(workers)
     assert str(os.getpid()) not in {pid for pid, _ in workers}
+
+
+def with_a_table():
+    """Return a class that is sent with all that it has, as one of a script is."""
+
+    class Table(rs.Process):
+        version = 1
+        gain = param.Number(1.0)
+        outputs = {"value": rs.Output()}  # noqa: RUF012
+
+        @functools.cached_property
+        def table(self):
+            return np.arange(60) * self.gain
+
+        @functools.cached_property
+        def lock(self):
+            return threading.Lock()
+
+        def unit_computation(self, spectrum):
+            with self.lock:
+                return self.table[self.position]
+
+    return Table
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "serial",
+        LocalEngine(2, "forkserver"),
+        LocalEngine(2, "spawn"),
+    ],
+    ids=["serial", "forkserver", "spawn"],
+)
+def test_a_cached_property_is_computed_in_every_worker(scan, engine):
+    """It can be sent, and what was computed of other parameters is not."""
+    process = with_a_table()(scan)
+    before = process.table[1]
+    assert not process.lock.locked()
+    process.gain = 3.0
+    results = process.compute(engine=engine)
+
+    assert before == 1.0
+    np.testing.assert_array_equal(results["value"], np.arange(60) * 3.0)
+    assert {"table", "lock"} <= set(vars(process))
+
+
+def test_what_cannot_be_sent_is_told_before_anything_is_computed(scan):
+    """With what to do about it."""
+    process = with_a_table()(scan)
+    process.held = threading.Lock()
+
+    with pytest.raises(TypeError, match=r"lock.*; make what cannot be sent.*setup\(\)"):
+        process.compute(engine="local", workers=2)
 
 
 def test_finish_summarises_once_after_the_last_position(scan):

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.engines import guest
 from resumable.errors import WorkerDied
+from resumable.pickling import packed
 from resumable.plan import SHIPPED_BYTES
 from resumable.reader import Reader, open_reader
-from resumable.remote import RemoteTraceback, log_here, lowest_level, packed
+from resumable.remote import RemoteTraceback, log_here, lowest_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
