@@ -456,16 +456,34 @@ def closed_over(cls: type, stop: type) -> dict[str, Any]:
     IdentityError
         Something that cannot be part of an identity.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for part in cls.__mro__[: cls.__mro__.index(stop)]:
-        for method in vars(part).values():
-            plain = inspect.unwrap(getattr(method, "__func__", method))
-            if inspect.isfunction(plain):
-                names, cells = plain.__code__.co_freevars, plain.__closure__ or ()
-                for name, cell in zip(names, cells, strict=True):
-                    # The first is what super() needs; another is not filled yet.
-                    with contextlib.suppress(ValueError):
-                        if name != "__class__":
-                            where = f"{name!r}, used by {cls.__name__} from outside,"
-                            found[name] = encode(cell.cell_contents, where)
+        for attribute, value in vars(part).items():
+            for name, cell in _cells(value):
+                # The first is what super() needs; another is not filled yet.
+                with contextlib.suppress(ValueError):
+                    if name != "__class__":
+                        where = f"{name!r}, used by {cls.__name__} from outside,"
+                        encoded = encode(cell.cell_contents, where)
+                        # Two methods may mean different things by one name.
+                        before = found.setdefault(name, encoded)
+                        if canonical(before) != canonical(encoded):
+                            found[f"{part.__name__}.{attribute}.{name}"] = encoded
     return found
+
+
+def _cells(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an attribute of a class takes from around it, by name."""
+    methods: list[Any]
+    if isinstance(value, property):
+        methods = [value.fget, value.fset, value.fdel]
+    elif isinstance(value, functools.cached_property):
+        methods = [value.func]
+    else:
+        methods = [getattr(value, "__func__", value)]
+    for method in methods:
+        plain = inspect.unwrap(method)
+        if inspect.isfunction(plain):
+            yield from zip(
+                plain.__code__.co_freevars, plain.__closure__ or (), strict=True
+            )

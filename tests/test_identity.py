@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import enum
+import functools
 import json
 import os
 import subprocess
@@ -659,6 +660,38 @@ def test_what_a_class_has_closed_over_is_part_of_its_identity(tmp_path):
     assert three["product"][2] == 6
     with pytest.raises(IdentityError, match="'number', used by Times from outside"):
         make(object()).identity  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", [property, functools.cached_property, "base"])
+def test_what_a_property_or_a_base_has_closed_over_counts(tmp_path, kind):
+    """Also where several methods mean different things by one name."""
+
+    def base(number):
+        class Base(rs.Process):
+            outputs = {"product": rs.Output()}  # noqa: RUF012
+
+            def unit_computation(self, position):
+                return number * position * self.factor
+
+            factor = 1
+
+        return Base
+
+    def times(inherited, number):
+        class Times(inherited):
+            @(property if kind == "base" else kind)
+            def factor(self):
+                return number
+
+        return Times(3, target=tmp_path)
+
+    def make(number):
+        return times(*((base(number), 7) if kind == "base" else (base(7), number)))
+
+    two, again, three = (make(n).compute(engine="serial") for n in (2, 2, 3))
+
+    assert two == again
+    assert (two["product"][2], three["product"][2]) == (28, 42)
 
 
 def test_texts_are_normalised_in_several_threads_at_once():
