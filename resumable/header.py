@@ -263,13 +263,26 @@ class Header:
         return header
 
     def _check_document(self) -> None:
-        """Refuse a header whose parts contradict the document of its identity.
+        """Refuse a document of the identity that we do not write.
+
+        Or one that other parts of the header contradict.
 
         Raises
         ------
-        DeclarationError, ValueError, KeyError
+        DeclarationError, ValueError, KeyError, TypeError, AttributeError
         """
         outputs, document = declared(self.outputs, "the header"), self.document
+        for name, kind in _DOCUMENT.items():
+            _hold(isinstance(document[name], kind), f"{name} is no {kind.__name__}")
+        read = [document["source"], *document["inputs"].values()]
+        for entry in read:
+            if "positions" in entry:
+                _whole(entry["positions"])
+            else:
+                _text(entry["dataset"])
+        for axes in (document["position_axes"], *(e["axes"] for e in read[1:])):
+            whole = isinstance(axes, list) and all(type(axis) is int for axis in axes)
+            _hold(whole, f"{axes!r:.40} are no axes")
         _hold(
             digest(document) == self.identity,
             "the identity is not that of the document",
@@ -337,6 +350,17 @@ class Header:
                 f"{STRUCTURE_LIMIT:,}: {ADVICE}"
             )
             raise RunFileError(msg)
+
+
+#: What is always in the document of an identity.
+_DOCUMENT: dict[str, type] = {
+    "process": str,
+    "parameters": dict,
+    "outputs": dict,
+    "position_axes": list,
+    "source": dict,
+    "inputs": dict,
+}
 
 
 def _hold(condition: bool, otherwise: str) -> None:

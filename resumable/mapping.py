@@ -119,9 +119,8 @@ def process_of_run(
     IdentityError
         One of its parameters cannot be read back from the run file.
     """
-    from resumable.state import check_document, decode, inputs_of_run, source_of_run
+    from resumable.state import decode, inputs_of_run, source_of_run
 
-    check_document(run)
     header, document = run.header, run.header.document
     name = getattr(function, "__name__", type(function).__name__)
     if name != document["process"]:

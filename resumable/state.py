@@ -18,7 +18,6 @@ from resumable.errors import (
     DeclarationError,
     IdentityError,
     ParameterError,
-    RunFileError,
     SourceError,
 )
 from resumable.results import Results
@@ -227,54 +226,6 @@ def _check_name(cls: type[Any], name: str) -> None:
         raise DeclarationError(msg)
 
 
-def check_document(run: RunFile) -> None:
-    """Refuse a run file whose identity document no version of this library wrote.
-
-    Raises
-    ------
-    RunFileError
-        Its digests are right, and yet it is not ours.
-    """
-    document: Any = run.header.document
-    source: Any = run.header.source
-    wrong = [] if isinstance(source, dict) else ["the place of the source"]
-    if isinstance(document, dict):
-        wrong += [
-            k for k, kind in _KINDS.items() if not isinstance(document.get(k), kind)
-        ]
-    else:
-        wrong += list(_KINDS)
-    if not wrong:
-        entries = [document["source"], *document["inputs"].values()]
-        wrong += ["source or inputs"] * (not all(map(_names_data, entries)))
-        axes = [document["position_axes"]]
-        axes += [entry.get("axes") for entry in entries[1:] if isinstance(entry, dict)]
-        wrong += ["position_axes"] * (not all(map(_are_axes, axes)))
-    if wrong:
-        msg = f"{run.path} is damaged, what it says of {wrong[0]} makes no sense"
-        raise RunFileError(msg)
-
-
-_KINDS: dict[str, type] = {
-    "process": str,
-    "parameters": dict,
-    "outputs": dict,
-    "position_axes": list,
-    "source": dict,
-    "inputs": dict,
-}
-
-
-def _names_data(entry: Any) -> bool:
-    return isinstance(entry, dict) and (
-        isinstance(entry.get("dataset"), str) or isinstance(entry.get("positions"), int)
-    )
-
-
-def _are_axes(axes: Any) -> bool:
-    return isinstance(axes, list) and all(isinstance(axis, int) for axis in axes)
-
-
 def from_run(cls: type[Any], run: RunFile, source: Any = None) -> Any:
     """Make the Process whose run this is.
 
@@ -293,10 +244,7 @@ def from_run(cls: type[Any], run: RunFile, source: Any = None) -> Any:
         The run is one of another class.
     SourceError
         The source or an input is not where it was.
-    RunFileError
-        Its identity document makes no sense.
     """
-    check_document(run)
     document = run.header.document
     _check_name(cls, str(document["process"]))
     found, axes = source_of_run(run, source)

@@ -107,7 +107,6 @@ def _structure(run: RunFile) -> Check:
     if size != header.file_bytes:
         wrong.append(f"it has {size:,} bytes and was made with {header.file_bytes:,}")
     try:
-        state.check_document(run)
         with open_group(run) as group:
             wrong += _seen_otherwise(group, header)
         for name in header.ragged:

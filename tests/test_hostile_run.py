@@ -248,6 +248,17 @@ ABSURD = {
     "document empty": put("document", {}),
     "document deep": put("document", "parameters", deep(300)),
     "document number": put("document", 10**4000),
+    "process number": put("document", "process", 3),
+    "parameters list": put("document", "parameters", []),
+    "inputs list": put("document", "inputs", []),
+    "input text": put("document", "inputs", "a", "positions"),
+    "input without a dataset": put("document", "inputs", "a", {"axes": [0]}),
+    "input without axes": put("document", "inputs", "a", {"dataset": "/x"}),
+    "input axes text": put("document", "inputs", "a", {"dataset": "/x", "axes": ""}),
+    "input axes true": put(
+        "document", "inputs", "a", {"dataset": "/x", "axes": [True]}
+    ),
+    "dataset number": put("document", "source", "dataset", 3),
     "source null": put("source", None),
     "source number": put("source", "source", 3),
     "source contents": put("source", "contents", [1]),

@@ -230,7 +230,8 @@ def test_header_comes_back_as_it_was_written():
         "parameters": {"x": {"float": "nan"}},
         "outputs": {name: output.identity() for name, output in outputs.items()},
         "position_axes": [2, 0],
-        "source": {"shape": [4, 9, None]},
+        "source": {"dataset": "/data", "shape": [4, 9, None]},
+        "inputs": {},
     }
     header = Header(
         identity=identity.digest(document),
