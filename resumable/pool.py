@@ -598,7 +598,12 @@ def _abandon(seats: list[_Seat]) -> None:
 def cause_of(event: Death, remedy: str = "give a smaller memory=") -> tuple[str, str]:
     """Say in words how a worker ended: the cause, and what it may mean."""
     code = event.exitcode
-    if code is None or code >= 0:
+    if code is None:
+        return (
+            "no exit code",
+            "the process that had started it has ended, too, and could not tell",
+        )
+    if code >= 0:
         return f"exit code {code}", ""
     try:
         name = signal.Signals(-code).name

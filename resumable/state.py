@@ -64,6 +64,8 @@ def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> An
                 return value
     try:
         return _decoded(document, where)
+    except IdentityError:
+        raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         msg = f"{where} was written as {_brief(text)}, which makes no sense ({error})"
         raise IdentityError(msg) from error
@@ -75,13 +77,8 @@ def _decoded(document: Any, where: str) -> Any:
     if not isinstance(document, dict):
         return document
     ((kind, inner),) = document.items()
-    if kind in ("array", "enum"):
-        what = "an array, of which only a digest" if kind == "array" else "an enum, of "
-        what += "" if kind == "array" else "which only the name"
-        msg = (
-            f"{where} is {what} is written down, so it cannot be read back; make the "
-            "Process in Python, with its value"
-        )
+    if kind in _NOT_READ_BACK:
+        msg = f"{where} is {_NOT_READ_BACK[kind]}, or give it in Python each time"
         raise IdentityError(msg)
     if kind == "dict":
         return {key: _decoded(value, where) for key, value in inner.items()}
@@ -91,6 +88,12 @@ def _decoded(document: Any, where: str) -> Any:
     return _COMPOSED[kind](parts)
 
 
+#: What is written as less than it is, and how it comes back all the same.
+_NOT_READ_BACK = {
+    "array": "an array, and only a digest of it is written down; make it the default",
+    "enum": "an enum, and only its name is written down; declare the parameter as "
+    "param.Selector(objects=list(THE_ENUM))",
+}
 #: From what stands in the document.
 _SCALARS: dict[str, Any] = {
     "float": float,
