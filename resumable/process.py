@@ -191,7 +191,7 @@ class Process(param.Parameterized):
                 raise ParameterError(msg)
         try:
             super().__init__(**parameters)  # type: ignore[no-untyped-call]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:
             msg = f"{type(self).__name__}: {error}"
             raise ParameterError(msg) from error
 

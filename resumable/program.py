@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import inspect
 import sys
@@ -13,10 +12,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
-import param
 from click.core import ParameterSource
 
 from resumable import world
+from resumable.argument import NOTHING, shown_value, type_of
 from resumable.errors import NotFinished, ResumableError
 from resumable.text import shown
 
@@ -137,7 +136,8 @@ def parameter_options(
     given : mapping
         Values that count where the command line says nothing, for the help.
     """
-    names = {option for parameter in taken for option in parameter.opts}
+    names = {"--help"}
+    names.update(o for option in taken for o in option.opts + option.secondary_opts)
     options: list[click.Parameter] = []
     for name in cls.param:
         if name == "name":
@@ -147,70 +147,19 @@ def parameter_options(
         if flag in names:
             msg = f"the parameter {name!r} of {cls.__name__} has the name of an option"
             raise click.ClickException(msg)
-        if isinstance(parameter, param.Boolean):
+        kind = type_of(parameter, cls.__name__)
+        if kind is click.BOOL:
             flag = f"{flag}/--no-{flag[2:]}"
-        default = given.get(name, parameter.default)
+        default = shown_value(parameter, given.get(name, parameter.default))
         options.append(
             click.Option(
                 [flag, _PREFIX + name],
-                type=_click_type(parameter),
+                type=kind,
                 default=None,
                 help=f"{parameter.doc or ''} [default: {default}]".strip(),
             )
         )
     return options
-
-
-class _Literal(click.ParamType):  # type: ignore[type-arg]
-    """A Python literal, or text where it is none."""
-
-    name = "value"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        try:
-            plain = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            return value
-        return _NOTHING if plain is None else plain
-
-
-#: ``None`` on the command line; click's own None is an option that was not given.
-_NOTHING = object()
-
-
-class _OrNone(click.ParamType):  # type: ignore[type-arg]
-    """A value of another type, or ``None``."""
-
-    def __init__(self, other: Any) -> None:
-        self._other = other
-        self.name = other.name
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if value == "None":
-            return _NOTHING
-        return self._other.convert(value, param, ctx)
-
-
-def _click_type(parameter: Any) -> Any:
-    plain = _plain_type(parameter)
-    none = getattr(parameter, "allow_None", False) and isinstance(
-        plain, click.ParamType
-    )
-    return _OrNone(plain) if none and not isinstance(plain, _Literal) else plain
-
-
-def _plain_type(parameter: Any) -> Any:
-    if isinstance(parameter, param.Boolean):
-        return click.BOOL
-    if isinstance(parameter, param.Integer):
-        return click.INT
-    if isinstance(parameter, param.Number):
-        return click.FLOAT
-    if isinstance(parameter, param.Selector):
-        choices = list(parameter.objects)
-        if all(isinstance(choice, str) for choice in choices):
-            return click.Choice(choices)
-    return click.STRING if isinstance(parameter, param.String) else _Literal()
 
 
 # From options to what they ask for.
@@ -235,7 +184,7 @@ def make_process(
         if key.startswith(_PREFIX):
             value = options.pop(key)
             if value is not None:
-                value = None if value is _NOTHING else value
+                value = None if value is NOTHING else value
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
     axes, inputs = options.pop("axes"), _inputs(options.pop("inputs"))
@@ -358,7 +307,8 @@ def _run_command(
             cls.__name__,
             params=[*fixed, *parameter_options(cls, fixed, keywords)],
             callback=callback,
-            help=inspect.getdoc(cls),
+            # Its own: that of a base class tells how to write one.
+            help=inspect.cleandoc(cls.__doc__ or cls.__name__),
             epilog=EPILOG,
             context_settings={"help_option_names": ["-h", "--help"]},
         )

@@ -29,7 +29,7 @@ LAYERS = [
     {"process"},
     {"program", "verification"},
     {"comparison", "following"},
-    {"driver", "resolve", "running", "state", "trial", "verdict"},
+    {"argument", "driver", "resolve", "running", "state", "trial", "verdict"},
     {"explain"},
     {"session"},
     {"decision", "events"},
@@ -81,7 +81,8 @@ USES_H5PY |= {"copying", "opening", "packed", "packing", "publishing", "usable"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
-FOR_THE_COMMAND = {"cli": {"click"}, "program": {"click"}, "lorentz": {"scipy"}}
+FOR_THE_COMMAND = {name: {"click"} for name in ("argument", "cli", "program")}
+FOR_THE_COMMAND["lorentz"] = {"scipy"}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
