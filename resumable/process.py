@@ -93,7 +93,9 @@ class Process(param.Parameterized):
     ----------
     version : int or str or None
         Raise it when the algorithm changes. None (default): the source text of the
-        class is part of the identity instead.
+        class and of its bases is part of the identity instead, and what their methods
+        use from the function they were defined in. Functions and constants of a
+        module that they use are not: when these change, it is `version` that tells.
     scratch : int or method of the number of positions
         Bytes of working memory of the computation per position, for the budget.
     rtol : float

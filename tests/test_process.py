@@ -1681,6 +1681,36 @@ def test_without_a_version_the_source_text_counts(
     assert (before == after) is same
 
 
+HELPED = """
+FACTOR = 10
+
+def helper():
+    return 20
+
+""" + USERS.replace(
+    "* 2 ",
+    """* self.own() * helper() * FACTOR
+
+    @staticmethod
+    def own():
+        return 30
+""",
+)
+
+
+@pytest.mark.parametrize(("what", "same"), [("30", False), ("20", True), ("10", True)])
+def test_what_stands_outside_of_the_class_does_not_count(
+    tmp_path, monkeypatch, scan, what, same
+):
+    """A static method is of the class; functions and constants beside it are not."""
+    assert HELPED.count(what) == 1
+    before = identity_of(tmp_path, monkeypatch, HELPED, scan, folder="a")
+    text = HELPED.replace(what, "99")
+    after = identity_of(tmp_path, monkeypatch, text, scan, folder="b")
+
+    assert (before == after) is same
+
+
 def test_the_text_of_a_users_base_class_counts(tmp_path, monkeypatch, scan):
     """What is inherited from a class of the user's own is part of the algorithm."""
     text = (
