@@ -25,15 +25,15 @@ from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
 
 if TYPE_CHECKING:
+    from resumable.declaration import Declaration
     from resumable.output import Output
     from resumable.positions import PositionSet
-    from resumable.process import Process
     from resumable.recipe import Options
     from resumable.source import SourceRef
 
 
 def resolve(
-    process: Process,
+    process: Declaration,
     *,
     live: bool = False,
     length: int = 0,
@@ -137,7 +137,7 @@ def _aligned(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef
 
 
 def _document(
-    process: Process,
+    process: Declaration,
     reader: Reader,
     refs: dict[str, SourceRef],
     outputs: dict[str, Output],
@@ -163,7 +163,7 @@ def _document(
     }
 
 
-def request(process: Process, options: Options) -> dict[str, Any]:
+def request(process: Declaration, options: Options) -> dict[str, Any]:
     """Say what a rank asks for, without reading data: all must ask for the same.
 
     Plain JSON, short enough to be sent by each of thousands of ranks.
@@ -187,7 +187,7 @@ def request(process: Process, options: Options) -> dict[str, Any]:
     }
 
 
-def version_document(process: Process) -> Any:
+def version_document(process: Declaration) -> Any:
     """Return the version, or the digest of the source text, as plain JSON.
 
     Raises
@@ -219,7 +219,7 @@ def version_document(process: Process) -> Any:
 
 
 def _footprint(
-    process: Process, refs: dict[str, SourceRef], outputs: dict[str, Output]
+    process: Declaration, refs: dict[str, SourceRef], outputs: dict[str, Output]
 ) -> Footprint:
     geometry = process._geometry
     inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
@@ -236,13 +236,13 @@ def _footprint(
     return Footprint(inputs, results, lambda _: _scratch_bytes(process, 1))
 
 
-def _scratch_bytes(process: Process, count: int) -> int:
+def _scratch_bytes(process: Declaration, count: int) -> int:
     if callable(process.scratch):
         return int(process.scratch(count))
     return int(process.scratch) * count
 
 
-def _provenance(process: Process) -> dict[str, str]:
+def _provenance(process: Declaration) -> dict[str, str]:
     from resumable import __version__
 
     cls = type(process)
