@@ -218,8 +218,8 @@ def pyusid(workload: Workload, source: Path) -> tuple[Compute, Path]:
             # A single rank would start workers, as if there were no MPI.
             process._cores = 1
             group = process.compute()
-            # At its end rank 0 alone changes this attribute, and closing the file
-            # waits for ever unless all ranks have changed the same metadata.
+            # Rank 0 alone has changed this attribute at the end. Parallel HDF5 wants
+            # all ranks to change metadata alike; a file may else never close.
             if world.rank:
                 group.attrs["last_pixel"] = workload.rows
         return output.reader(path, workload)
