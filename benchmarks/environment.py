@@ -16,6 +16,9 @@ REGPY = ("regpy==1.1.0",)
 DCNUM = ("dcnum==0.31.0", "cloudpickle", "param", "psutil", "threadpoolctl")
 """dcnum brings OpenCV, numba and more; the rest is what this library needs."""
 
+PYDIDAS = ("pydidas==26.5.19",)
+"""pydidas brings Qt and much more, and sets things for the whole interpreter."""
+
 
 def pyusid_python(cache: Path) -> Path:
     """Return the Python of pyUSID's environment; about 700 MB and a minute to make."""
@@ -30,6 +33,11 @@ def dcnum_python(cache: Path) -> Path:
 def regpy_python(cache: Path) -> Path:
     """Return the Python of regpy's environment."""
     return _python("regpy", REGPY, cache)
+
+
+def pydidas_python(cache: Path) -> Path:
+    """Return the Python of pydidas's environment; about 2 GB and minutes to make."""
+    return _python("pydidas", PYDIDAS, cache)
 
 
 def _python(name: str, requirements: tuple[str, ...], cache: Path) -> Path:
