@@ -6,7 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable import disk, engines
-from resumable.errors import PlanError
+from resumable.errors import PlanError, RunFileError
+from resumable.header import ADVICE
 from resumable.plan import SHIPPED_BYTES, Blocks, Plan, fit_memory
 from resumable.rechunk import in_position_order, is_worth_it
 from resumable.units import format_bytes, parse_bytes
@@ -74,7 +75,11 @@ def make_plan(
     if run is None and not options.override:
         damaged = recipe.shelf.damaged()
         if damaged:
-            raise damaged[-1][1]
+            error = damaged[-1][1]
+            if ADVICE in str(error):
+                raise error
+            msg = f"{error}: {ADVICE}"
+            raise RunFileError(msg) from error
     action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
     engine = engine_for(options, run)

@@ -33,7 +33,7 @@ class Candidate:
     """State, or the first differences, in words."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
     """All runs of a process on a dataset; print it to read it."""
 
@@ -56,6 +56,8 @@ class Explanation:
             lines.append(f"{shown(candidate.path.name)}: {verdict}")
             lines += [f"    {reason}" for reason in candidate.reasons]
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def explain(recipe: Recipe) -> Explanation:

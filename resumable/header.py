@@ -214,7 +214,7 @@ class Header:
         it. So nothing that the text says is used before it has been checked.
         """
         if not block.startswith(MAGIC):
-            msg = f"{path} is not a run file: {ADVICE}"
+            msg = f"{path} is not a run file; it is left as it is"
             raise RunFileError(msg)
         rest = block[len(MAGIC) :]
         claimed, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]

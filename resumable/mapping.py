@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
 from resumable import identity
-from resumable.errors import DeclarationError, IdentityError
+from resumable.errors import DeclarationError, IdentityError, near_miss
 from resumable.output import Output
 from resumable.process import Process
+from resumable.recipe import Options
 
 #: Begins the version of a function that declares none.
 _TEXT = "text "
@@ -66,6 +68,10 @@ def map_function(
     ResumableError
         As :class:`Process` and :meth:`Process.compute` raise.
     """
+    given: Any = function
+    if not callable(given):
+        msg = f"the first argument of map is the function, not {function!r}"
+        raise DeclarationError(msg)
     process = _process_of(function, outputs, version, inputs or {}, parameters)
     made = process(source, target, inputs=inputs, position_axes=position_axes)
     return made.compute(**(options or {}))
@@ -163,6 +169,11 @@ def _defaults(
         bound = signature.bind(None, **dict.fromkeys(inputs), **parameters)
     except TypeError as error:
         msg = f"{name} cannot be called with these parameters: {error}"
+        for key in parameters:
+            if key not in signature.parameters:
+                msg += near_miss(key, list(signature.parameters))
+                if key in {field.name for field in dataclasses.fields(Options)}:
+                    msg += f"; options of compute are given as options={{{key!r}: ...}}"
         raise DeclarationError(msg) from error
     defaults = {}
     for key, argument in signature.parameters.items():

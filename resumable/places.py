@@ -74,9 +74,14 @@ def aligned(
     for candidate in candidates:
         try:
             ref = refer(value, candidate, same_file=source.path, live=True)
-        except SourceError:
+        except SourceError as error:
             if candidate == candidates[-1]:
-                raise
+                msg = (
+                    f"the input {name!r} has a row for every position: {error}. What "
+                    "all positions share, such as an energy axis, is a parameter "
+                    "(param.Array)"
+                )
+                raise SourceError(msg) from error
             continue
         found = look_at(ref)[0].map_shape
         if found == map_shape:

@@ -119,7 +119,7 @@ class Footprint:
         return low
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """What a run will do, before anything runs. Print it to read it."""
 
@@ -216,6 +216,8 @@ class Plan:
                 f"({format_seconds(self.seconds_per_position or 0)} per position)"
             )
         return "\n".join([*lines, *(f"  note          {note}" for note in self.notes)])
+
+    __repr__ = __str__
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

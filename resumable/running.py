@@ -24,7 +24,7 @@ class RunStatus:
     """How far a run in the background is."""
 
     state: str
-    """starting, computing, paused, finished, stopped or failed."""
+    """starting, computing, pausing, paused, finished, stopped or failed."""
     done: int
     """Positions that are done."""
     failed: int
@@ -70,7 +70,7 @@ class Run:
         self._hold = hold
         self._changed = threading.Condition()
         self._batches: collections.deque[BatchDone] = collections.deque()
-        self._computing = self._ended = False
+        self._computing = self._ended = self._cancelled = False
         self._counts = Counts(0, 0, 0)
         self._results: Results | None = None
         self._error: BaseException | None = None
@@ -110,14 +110,17 @@ class Run:
                     stopped = isinstance(self._error, NotFinished)
                     state = "stopped" if stopped else "failed"
             elif self._stop.paused:
-                state = "paused"
+                state = "paused" if self._stop.rests else "pausing"
             else:
                 state = "computing" if self._computing else "starting"
             counts = self._counts
             return RunStatus(state, counts.done, counts.failed, counts.pending)
 
     def pause(self) -> None:
-        """Commit what is computed, end the workers, and wait for :meth:`resume`."""
+        """Have it commit what is computed, end the workers and wait for :meth:`resume`.
+
+        Does not wait: the state is ``"pausing"`` until that is done.
+        """
         self._stop.pause()
 
     def resume(self) -> None:
@@ -126,6 +129,7 @@ class Run:
 
     def cancel(self) -> None:
         """Stop as at Ctrl-C: what is computed is kept, the rest can follow later."""
+        self._cancelled = True
         self._stop.cancel()
 
     def wait(self, timeout: float | None = None) -> Results:
@@ -165,7 +169,8 @@ class Run:
                     break
                 batch = self._batches.popleft()
             yield batch
-        self._outcome()
+        if not (self._cancelled and isinstance(self._error, NotFinished)):
+            self._outcome()
 
     def __enter__(self) -> Run:
         return self

@@ -170,7 +170,10 @@ def _of_text(text: str, same_file: str) -> tuple[str, str]:
         raise SourceError(msg)
     if not dataset.strip("/"):
         names = listed(names_of(path)) if Path(path).exists() else ""
-        msg = f"{text!r} names no dataset; write '{path}::/dataset'"
+        # One colon for two is the commonest slip.
+        file, colon, inside = path.rpartition(":")
+        meant = f"{file}::{inside}" if colon and Path(file).exists() else ""
+        msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
         raise SourceError(f"{msg} (there are {names})" if names else msg)
     return path, "/" + dataset.strip("/")
 

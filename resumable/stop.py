@@ -48,6 +48,8 @@ class StopRequest:
         self._going.set()
         #: How often it was paused.
         self.pauses = 0
+        #: Whether it is paused with everything committed.
+        self.rests = False
 
     @property
     def requested(self) -> bool:
@@ -82,8 +84,10 @@ class StopRequest:
 
     def wait_while_paused(self) -> None:
         """Return when it goes on, or should stop."""
+        self.rests = True
         while self.paused and not self.requested:
             self._going.wait(_LOOK_AGAIN_S)
+        self.rests = False
 
     @property
     def by_keyboard(self) -> bool:

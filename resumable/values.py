@@ -54,6 +54,9 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     OutputError
         Another shape, or a dtype that is not of the same kind.
     """
+    if value is None:
+        msg = f"output {name!r}: the computation returned None; is there a return?"
+        raise OutputError(msg)
     try:
         array = _as_array(value, dtype)
     except (TypeError, ValueError, OverflowError) as error:

@@ -65,20 +65,29 @@ def test_a_paused_run_computes_nothing_and_goes_on(process, tmp_path, engine):
     run = process.start(engine=engine, workers=2, checkpoint=100)
     until(lambda: len(noted(log)) >= 10)
     run.pause()
-    until(lambda: process.results.status.done == len(noted(log)))
-    paused = run.status().state
+    until(lambda: run.status().state == "paused")
+    committed = process.results.status.done
     before = len(noted(log))
     time.sleep(0.3)
     meanwhile = len(noted(log))
     run.resume()
     results = run.wait(30)
 
-    assert paused == "paused"
-    assert before == meanwhile < 60
+    assert committed == before == meanwhile < 60
     assert results.status.finished
     assert sorted(map(int, noted(log))) == list(range(60))
     assert len(results.sessions) == 1
     assert results.sessions[0].computed == 60
+
+
+def test_the_batches_of_a_run_one_has_cancelled_just_end(process):
+    """To iterate over it raises nothing then; to wait for it does."""
+    run = process.start(engine="local", workers=2)
+    for _ in run:
+        run.cancel()
+
+    with pytest.raises(rs.NotFinished):
+        run.wait(30)
 
 
 @ENGINES
