@@ -102,6 +102,11 @@ class Report:
     """Rows that the driver has to write."""
 
     @property
+    def reached(self) -> Batch | None:
+        """What the worker came to: what is done and what has failed."""
+        return self.batch.split(self.done + self.failed)[0]
+
+    @property
     def rest(self) -> Batch | None:
         """What the worker did not come to, where it ended early."""
         return self.batch.split(self.done + self.failed)[1]

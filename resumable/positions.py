@@ -157,6 +157,16 @@ class PositionSet:
         """Take a position out."""
         self.bits[position // 8] &= ~(128 >> (position % 8)) & 0xFF
 
+    def add(self, batch: Batch) -> None:
+        """Put the positions of a batch in."""
+        where, bits = _bits_of(batch)
+        self.bits[where] |= bits
+
+    def remove(self, batch: Batch) -> None:
+        """Take the positions of a batch out."""
+        where, bits = _bits_of(batch)
+        self.bits[where] &= ~bits
+
     def spread(self, count: int) -> list[int]:
         """Return up to `count` members, spread over all, the first one included.
 
@@ -183,6 +193,13 @@ class PositionSet:
                 found += (start + members[here - seen]).tolist()
             seen += count
         return found
+
+
+def _bits_of(batch: Batch) -> tuple[slice, Array]:
+    """Return which bytes of a bitmap hold the span of a batch, and its bits there."""
+    first, before = divmod(batch.start, 8)
+    bits = np.packbits(np.concatenate([np.zeros(before, bool), batch.members()]))
+    return slice(first, first + len(bits)), bits
 
 
 def windows(size: int) -> Iterator[tuple[int, int]]:
