@@ -24,12 +24,7 @@ from resumable.engines.local import LocalEngine
 
 pytestmark = pytest.mark.timeout(110, method="signal")
 
-CASES = [
-    ("serial", "parent"),
-    ("local", "parent"),
-    ("local", "worker"),
-    ("local", "group"),
-]
+CASES = kill_matrix.CASES
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +73,10 @@ def test_a_kill_before_any_step_leaves_no_file_behind(steps):
     assert [fault for fault in steps.faults if "left over" in fault] == []
 
 
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_a_thousand_kills_do_no_harm(tmp_path, case):
-    """The long form: 300 kills of each kind."""
-    tally = kill_matrix.matrix(tmp_path, *case, 300, seed=int(time.time()))
-
-    assert tally.faults == []
-    assert tally.kills == 300
-
-
 # Stopping.
 
 STOPPED = """
     import signal, sys
-    import kill_matrix
     import resumable as rs
     from engine_conformance import Logged
 
