@@ -227,6 +227,11 @@ class Batch:
     suspect: bool = False
     """One of its positions may have ended a worker."""
 
+    @property
+    def alone(self) -> bool:
+        """It is a single position, to be tried in a worker of its own."""
+        return self.suspect and self.count == 1
+
     def members(self) -> Array:
         """Membership of each position of the span, as booleans."""
         size = self.stop - self.start

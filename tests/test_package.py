@@ -41,10 +41,10 @@ LAYERS = [
     {
         "engines.dask",
         "engines.executor",
-        "engines.local",
         "engines.mpi",
         "engines.serial",
     },
+    {"engines.local"},
     {"engines.crew", "engines.futures", "engines.ranks"},
     {"engines.counter", "engines.guest"},
     {"engines.team"},
