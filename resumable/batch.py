@@ -70,6 +70,8 @@ class Job:
     """A position at work for longer is given up; needs processes to end."""
     filters: tuple[Any, ...] = ()
     """Which warnings the user wants to see."""
+    leaves_memory_errors: bool = False
+    """What raises MemoryError is left to a fresh worker: the engine has them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,6 +102,13 @@ class Report:
     """Why the session must stop."""
     rows: tuple[Rows, ...] = ()
     """Rows that the driver has to write."""
+    out_of_memory: bool = False
+    """The first position of the rest raised MemoryError, and may not be the cause."""
+
+    @property
+    def reached(self) -> Batch | None:
+        """What the worker came to: what is done and what has failed."""
+        return self.batch.split(self.done + self.failed)[0]
 
     @property
     def rest(self) -> Batch | None:
@@ -288,6 +297,8 @@ class UnitLoop:
         Which rows failed.
     exceptions : list of (int, Exception)
         Row and exception of the failures.
+    out_of_memory : bool
+        It has ended at a row that raised MemoryError, and is none of the failures.
     """
 
     def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
@@ -301,8 +312,16 @@ class UnitLoop:
         }
         self.failed = np.zeros(len(rows), bool)
         self.exceptions: list[tuple[int, BaseException]] = []
+        self.out_of_memory = False
 
-    def run(self, first: int, last: int, *, stop_on_error: bool) -> int:
+    def run(
+        self,
+        first: int,
+        last: int,
+        *,
+        stop_on_error: bool,
+        leave_memory_error: bool = False,
+    ) -> int:
         """Compute the rows `first` to `last`; return one past the last one done."""
         loop = (
             self._plain if len(self._outputs) == 1 and not self._inputs else self._named
@@ -311,6 +330,9 @@ class UnitLoop:
             reached, error = loop(first, last)
             if error is None:
                 return last
+            if leave_memory_error and isinstance(error, MemoryError):
+                self.out_of_memory = True
+                return reached
             self.exceptions.append((reached, error))
             self.failed[reached] = True
             for name, output in self._outputs.items():
@@ -395,6 +417,8 @@ class Worker:
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._job = job
+        # Nothing that was computed before holds memory here.
+        self._fresh = own_process
         self._pid = os.getpid()
         check_text(type(job.process), job.read_from, job.text)
         self._warned = WarningCounts()
@@ -454,7 +478,9 @@ class Worker:
             self._writer.flush()
         self._peak.start()
         began = time.perf_counter()
-        tally = _Tally()
+        alone = self._fresh and batch.count == 1
+        tally = _Tally(self._job.leaves_memory_errors and not alone)
+        self._fresh = False
         with counted(self._job.filters, self._warned):
             self._do_blocks(batch, tally, stop)
         self._written.append(self._writer.written)
@@ -474,6 +500,7 @@ class Worker:
             warned,
             tally.error,
             self._writer.collect() if isinstance(self._writer, Outbox) else (),
+            tally.out_of_memory,
         )
 
     def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:
@@ -482,8 +509,14 @@ class Worker:
         for begin in range(0, batch.count, batch.block):
             chosen = inside[begin : begin + batch.block]
             first, last = int(chosen[0]), int(chosen[-1]) + 1
-            self._do_block(batch, first, members[first:last], tally, stop)
-            if tally.error is not None or stop():
+            try:
+                self._do_block(batch, first, members[first:last], tally, stop)
+            except MemoryError:
+                # Reading needs memory, too.
+                if not tally.leave_memory_error:
+                    raise
+                tally.out_of_memory = True
+            if tally.ended or stop():
                 break
 
     def _do_block(
@@ -501,8 +534,9 @@ class Worker:
         positions = start + np.flatnonzero(members)
         rows, inputs = self._read(start, members, tally)
         loop = self._computer.units(rows, inputs, positions)
-        reached = self._run_units(loop, len(positions), stop)
+        reached = self._run_units(loop, len(positions), stop, tally)
         self._computed()
+        tally.out_of_memory = loop.out_of_memory
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
@@ -548,13 +582,20 @@ class Worker:
             os._exit(1)
         self._computer.cursor.leave()
 
-    def _run_units(self, loop: UnitLoop, count: int, stop: Callable[[], bool]) -> int:
+    def _run_units(
+        self, loop: UnitLoop, count: int, stop: Callable[[], bool], tally: _Tally
+    ) -> int:
         """Run the loop, looking up in between; return how many rows it reached."""
         reached = 0
         while reached < count:
             began = time.perf_counter()
             goal = min(count, reached + self._looks_after)
-            reached_now = loop.run(reached, goal, stop_on_error=self._job.stop_on_error)
+            reached_now = loop.run(
+                reached,
+                goal,
+                stop_on_error=self._job.stop_on_error,
+                leave_memory_error=tally.leave_memory_error,
+            )
             if reached_now < goal:
                 return reached_now
             took = max(time.perf_counter() - began, 1e-7)
@@ -586,8 +627,11 @@ class Worker:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start
                 self._halve(start, members[:middle], batch, tally)
-                if tally.error is None:
+                if not tally.ended:
                     self._halve(start + middle, members[middle:], batch, tally)
+                return
+            if tally.leave_memory_error and isinstance(error, MemoryError):
+                tally.out_of_memory = True
                 return
             self._judge(batch, positions, [(0, error)], tally)
             tally.failed += 1
@@ -621,12 +665,19 @@ class Worker:
 class _Tally:
     """Running sums of a batch."""
 
+    leave_memory_error: bool
     done: int = 0
     failed: int = 0
     read_seconds: float = 0.0
     write_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     error: Exception | None = None
+    out_of_memory: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more of the batch is to be computed here."""
+        return self.error is not None or self.out_of_memory
 
 
 def describe(position: int, error: BaseException) -> Failure:

@@ -65,6 +65,23 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
+def read_into(fd: int, array: Any, offset: int) -> bool:
+    """Fill a contiguous array with the bytes at `offset`; False where the file ends."""
+    view = memoryview(array.reshape(-1).view("u1"))
+    while view.nbytes:
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [view], offset)
+        else:  # pragma: no cover - older macOS
+            part = os.pread(fd, view.nbytes, offset)
+            count = len(part)
+            view[:count] = part
+        if not count:
+            return False
+        view = view[count:]
+        offset += count
+    return True
+
+
 def sync(fd: int) -> None:
     """Return when the data written to `fd` have reached the disk."""
     if hasattr(os, "fdatasync"):

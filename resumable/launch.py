@@ -33,6 +33,7 @@ from resumable.cursor import PULSE_BYTES
 from resumable.errors import PlanError, WorkerDied
 from resumable.machine import WORKER_VARIABLES
 from resumable.memory import nameless
+from resumable.stop import leave_to_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,6 +307,7 @@ def _run_worker(fd: int, shared: int) -> None:
         die_with_parent()
         from resumable.serving import serve
 
+        leave_to_driver()
         pulse = _mapped(shared)
         for passed in (fd, shared):
             os.set_inheritable(passed, False)

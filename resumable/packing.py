@@ -218,7 +218,7 @@ def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
     """Return how long the tables get: as long as they are used, or with room again."""
     if not packed:
         return table_rows(run.size)
-    return {name: used_rows(name, run.array(name)) for name in run.header.tables}
+    return {name: used_rows(name, run.array(name)[...]) for name in run.header.tables}
 
 
 def _make(

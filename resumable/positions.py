@@ -157,6 +157,16 @@ class PositionSet:
         """Take a position out."""
         self.bits[position // 8] &= ~(128 >> (position % 8)) & 0xFF
 
+    def add(self, batch: Batch) -> None:
+        """Put the positions of a batch in."""
+        where, bits = _bits_of(batch)
+        self.bits[where] |= bits
+
+    def remove(self, batch: Batch) -> None:
+        """Take the positions of a batch out."""
+        where, bits = _bits_of(batch)
+        self.bits[where] &= ~bits
+
     def spread(self, count: int) -> list[int]:
         """Return up to `count` members, spread over all, the first one included.
 
@@ -185,6 +195,13 @@ class PositionSet:
         return found
 
 
+def _bits_of(batch: Batch) -> tuple[slice, Array]:
+    """Return which bytes of a bitmap hold the span of a batch, and its bits there."""
+    first, before = divmod(batch.start, 8)
+    bits = np.packbits(np.concatenate([np.zeros(before, bool), batch.members()]))
+    return slice(first, first + len(bits)), bits
+
+
 def windows(size: int) -> Iterator[tuple[int, int]]:
     """Bounds of windows that cover the positions 0 to `size`."""
     for start in range(0, size, WINDOW):
@@ -209,6 +226,11 @@ class Batch:
     """Failures are reported but not recorded: nothing has succeeded so far."""
     suspect: bool = False
     """One of its positions may have ended a worker."""
+
+    @property
+    def alone(self) -> bool:
+        """It is a single position, to be tried in a worker of its own."""
+        return self.suspect and self.count == 1
 
     def members(self) -> Array:
         """Membership of each position of the span, as booleans."""

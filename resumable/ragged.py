@@ -51,9 +51,9 @@ class RaggedRows:
         """Return how many rows each position has, int64."""
         if self._packed():
             return self._counts_of_packed()
-        entries = self._run.array(self._name).reshape(-1)
-        done = self._run.array("completed_positions") == 1
-        return np.where(done, entries["count"], 0)
+        counts = self._run.array(self._name)["count"].reshape(-1)
+        done = self._run.array("completed_positions")[...] == 1
+        return np.where(done, counts, 0)
 
     def read(self, positions: Array, *, marked: bool = True) -> list[Array]:
         """Return the rows of some flat positions, an array for each.
@@ -91,8 +91,8 @@ class RaggedRows:
         RunFileError
         """
         if not self._packed():
-            entries = self._run.array(self._name).reshape(-1)
-            done = self._run.array("completed_positions") == 1
+            entries = self._run.array(self._name)[...].reshape(-1)
+            done = self._run.array("completed_positions")[...] == 1
             check_entries(self._home, entries[done], self.output)
             return
         self._run.packed_part(self._name, "values").check()

@@ -103,7 +103,8 @@ class ResultArray:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Any:
-        values = np.array(self._run.array(self.name)[key])
+        # What is read is new; a view of more than it is would keep all of that.
+        values = np.array(self._run.array(self.name)[key], copy=None, order="C")
         if isinstance(key, str) or _names_fields(key):
             hidden = self._hidden(())
             fill = np.asarray(self._output.fill, self.dtype)[key]
@@ -135,12 +136,7 @@ class ResultArray:
         """Return where the indexed values do not count; looks at no others."""
         if self._output.per == "run":
             return np.broadcast_to(np.asarray(not self._run.finished), self.shape)[key]
-        done = self._run.array("completed_positions")
-        # As it is now: a longer run may have taken its place.
-        lead, own = self._run.header.map_shape, self._output.shape
-        # Broadcast and indexed like the values, and only then compared.
-        shaped = done.reshape(*lead, *(1,) * len(own))
-        return np.broadcast_to(shaped, (*lead, *own))[key] != 1
+        return self._run.marks(self._output.shape)[key] != 1
 
     def as_source(self) -> tuple[str, str, str]:
         """Return file, dataset and identity, for a Process that starts from here.
@@ -445,13 +441,13 @@ class Results(Mapping[str, Any]):
     @property
     def completed(self) -> Array:
         """Which positions are done, bool, in the map's shape."""
-        done = self._run.array("completed_positions")
-        return np.asarray(done == 1).reshape(self._run.header.map_shape)
+        done: Array = self._run.marks()[...] == 1
+        return done
 
     @property
     def failed(self) -> Array:
         """Which positions failed, bool, in the map's shape."""
-        failed = np.asarray(self._run.array("failed_positions") == 1)
+        failed: Array = self._run.array("failed_positions")[...] == 1
         return failed.reshape(self._run.header.map_shape) & ~self.completed
 
     def group(self) -> h5py.Group:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.disk import opened, read_at
+from resumable.disk import opened, read_at, read_into
 from resumable.errors import RunFileError
 from resumable.header import (
     ADVICE,
@@ -27,6 +27,7 @@ from resumable.header import (
     structure_digest,
 )
 from resumable.packed import PackedRows
+from resumable.plain import PlainRows, gone
 from resumable.positions import PositionSet, windows
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 #: Times are before the year 6325: later ones, and those that are not finite, come
 #: from damage.
 _LATEST = float(1 << 37)
+_BYTE = np.dtype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,20 +183,33 @@ class RunFile:
         return self.header.size
 
     def array(self, name: str) -> Any:
-        """Map a dataset of the file read-only into memory, in the map's shape.
+        """Return a dataset of the file, in the map's shape, indexed like an array.
 
-        Rows of a packed file are an object of the same shape and dtype that reads
-        and unpacks what it is indexed with. Of a ragged output that is not packed
-        these are its entries.
+        It is read then, and unpacked where it is packed. Of a ragged output
+        that is not packed these are its entries.
         """
+        with self._reading() as (fd, header):
+            return self._array(fd, header, name)
+
+    def marks(self, further: tuple[int, ...] = ()) -> PlainRows:
+        """Return which positions are done, in the map's shape and with further axes.
+
+        Along these it is repeated, so that it can be indexed like an output.
+        """
+        with self._reading() as (fd, header):
+            place = header.offsets["completed_positions"]
+            return PlainRows(self.path, fd, place, _BYTE, header.map_shape, further)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[tuple[int, Header]]:
+        """Open the file; that it is gone is an error of ours."""
         try:
-            with self.opened() as (fd, header):
-                return self._array(fd, header, name)
+            with self.opened() as found:
+                yield found
         except RunFileError:
             raise
-        except (OSError, ValueError) as error:
-            msg = f"{self.path} was moved or cut since it was opened ({error})"
-            raise RunFileError(msg) from error
+        except OSError as error:
+            raise RunFileError(gone(self.path, error)) from error
 
     def rows(self, name: str, positions: Array) -> Array:
         """Read what is stored of an output at some flat positions."""
@@ -210,14 +225,14 @@ class RunFile:
     def _array(self, fd: int, header: Header, name: str) -> Any:
         output = header.outputs.get(name)
         if output is None:
-            dtype = header.tables.get(name, np.dtype(np.uint8))
+            dtype = header.tables.get(name, _BYTE)
             length = header.extents()[name][1] // dtype.itemsize
-            return _mapped(fd, header, name, dtype, (length,))
+            return PlainRows(self.path, fd, header.offsets[name], dtype, (length,))
         lead = header.map_shape if output.per == "position" else ()
         if header.packed is None or output.per == "run":
             stored = output.stored
-            shape = (*lead, *stored.shape)
-            return _mapped(fd, header, name, stored.dtype, shape)
+            place, shape = header.offsets[name], (*lead, *stored.shape)
+            return PlainRows(self.path, fd, place, stored.dtype, shape)
         shape = (*lead, *output.shape)
         return PackedRows(self.path, self.opened, name, output.dtype, shape)
 
@@ -247,14 +262,27 @@ class RunFile:
         """
         with self.opened() as (fd, header):
             for start, stop in windows(size or self.size):
-                done, failed = _status(fd, header, start, stop)
+                done, failed = self._status(fd, header, start, stop)
                 yield start, done, failed & ~done
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
         with self.opened() as (fd, header):
-            done, failed = _status(fd, header, start, stop)
+            done, failed = self._status(fd, header, start, stop)
         return done, failed & ~done
+
+    def _status(
+        self, fd: int, header: Header, start: int, stop: int
+    ) -> tuple[Array, Array]:
+        """Read the status of a span; beyond the end of the run nothing is done."""
+        count = max(0, min(stop, header.size) - start)
+        found = []
+        for name in ("completed_positions", "failed_positions"):
+            status = np.zeros(stop - start, np.uint8)
+            if not read_into(fd, status[:count], header.offsets[name] + start):
+                raise RunFileError(gone(self.path, f"it ends within {name}"))
+            found.append(status == 1)
+        return found[0], found[1]
 
     def select(
         self,
@@ -293,17 +321,18 @@ class RunFile:
     def failures(self) -> list[Failure]:
         """Return what is recorded of the positions that are failed now."""
         table = np.array(self.array("failures"))
-        failed = self.array("failed_positions")
-        done = self.array("completed_positions")
+        there = (table["position"] >= 0) & (table["position"] < self.size)
+        rows = table[(table["used"] == 1) & there]
+        failed = self.array("failed_positions")[rows["position"]] == 1
+        done = self.array("completed_positions")[rows["position"]] == 1
         latest: dict[int, Failure] = {}
-        for row in table[table["used"] == 1]:
+        for row in rows[failed & ~done]:
             position = int(row["position"])
-            if 0 <= position < self.size and failed[position] == 1 != done[position]:
-                texts = (
-                    row[name].decode(errors="replace")
-                    for name in ("exception", "message", "traceback")
-                )
-                latest[position] = Failure(position, *texts)
+            texts = (
+                row[name].decode(errors="replace")
+                for name in ("exception", "message", "traceback")
+            )
+            latest[position] = Failure(position, *texts)
         return [latest[position] for position in sorted(latest)]
 
     def sessions(self) -> list[Session]:
@@ -319,31 +348,6 @@ class RunFile:
         table = np.array(self.array("log_lines"))
         rows = table[_is_time(table["time"])]
         return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
-
-
-def _mapped(
-    fd: int,
-    header: Header,
-    name: str,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-) -> Array:
-    with os.fdopen(os.dup(fd), "rb") as file:
-        return np.memmap(file, dtype, "r", offset=header.offsets[name], shape=shape)
-
-
-def _status(fd: int, header: Header, start: int, stop: int) -> tuple[Array, Array]:
-    """Read the status of a span; beyond the end of the run nothing is done."""
-    count = max(0, min(stop, header.size) - start)
-    beyond = bytes(stop - start - count)
-    done, failed = (
-        np.frombuffer(
-            read_at(fd, count, header.offsets[name] + start) + beyond, np.uint8
-        )
-        == 1
-        for name in ("completed_positions", "failed_positions")
-    )
-    return done, failed
 
 
 def _is_time(seconds: Any) -> Any:

@@ -122,6 +122,11 @@ class Session:
         done, failed = self._run.counts()
         self._before = done, failed
         self._results = Results(self._run.path)
+        # Failed positions to be tried again: their status cannot tell which of them
+        # have been, and failed again.
+        self._untried: PositionSet | None = None
+        if options.retry_failed:
+            self._untried = pending_positions(self._run, options)
         self._schedule = self._scheduled(proven=done > 0)
         self._wanted = self._schedule.remaining
         self._bar = progress_bar(
@@ -132,8 +137,12 @@ class Session:
         )
 
     def _scheduled(self, *, proven: bool) -> Schedule:
+        return Schedule(self._pending(), self._plan, proven=proven)
+
+    def _pending(self) -> PositionSet:
+        """Return what is left to compute, by what is marked on the disk."""
         pending = pending_positions(self._run, self._options)
-        return Schedule(pending, self._plan, proven=proven)
+        return pending if self._untried is None else pending & self._untried
 
     def _born(self, run: RunFile | None) -> RunFile:
         recipe, size = self._recipe, self._recipe.geometry.size
@@ -190,6 +199,8 @@ class Session:
             The session must stop.
         """
         self._write(report.rows)
+        if self._untried is not None and (reached := report.reached):
+            self._untried.remove(reached)
         self._computed += report.done
         if report.done:
             self._lone_deaths = 0
@@ -199,14 +210,35 @@ class Session:
         self.worked_s += report.seconds
         if report.error is not None:
             raise self._stopping_error(report) from report.error
+        if report.out_of_memory:
+            self._set_aside(report)
         if report.batch.trial:
-            self._judge_trial(report.failures, report.done)
+            # One that has run out of memory is still to be tried.
+            if not report.out_of_memory:
+                self._judge_trial(report.failures, report.done)
         else:
             self._failed += report.failed
             self._record(report.failures)
         batch, done, failed = report.batch, report.done, report.failed
         self._tell(BatchDone(self._results, batch, done, failed, self._counts()))
         self._bar.update(self._computed + self._failed, self._failed)
+
+    def _set_aside(self, report: Report) -> None:
+        """Have the position that ran out of memory tried alone, in a fresh worker.
+
+        Positions before it may have used the memory up.
+        """
+        rest = report.rest
+        if rest is None:
+            return
+        position = int(rest.positions()[0])
+        logger.warning(
+            "position %s raised MemoryError, which positions before it may have "
+            "caused; it is tried alone in a fresh worker process",
+            self._name(position),
+        )
+        for part in rest.parts(position):
+            self._schedule.give_back(part)
 
     def _counts(self) -> Counts:
         done, failed = self._before
@@ -257,11 +289,14 @@ class Session:
     def take_back(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
         for report in reports:
-            if report.batch.trial and not report.done:
+            batch = report.reached
+            if batch is None or (batch.trial and not report.done):
                 continue  # nothing was written: the failure is held here
-            rest = report.batch.without(self._marked(report.batch))
+            rest = batch.without(self._marked(batch))
             if rest is not None:
                 self._schedule.give_back(dataclasses.replace(rest, trial=False))
+                if self._untried is not None:
+                    self._untried.add(rest)
                 failed = min(report.failed, rest.count)
                 self._failed -= failed
                 self._computed -= rest.count - failed
@@ -286,10 +321,9 @@ class Session:
             batch = batch.without(self._marked(batch))
             if batch is None:
                 return
-        alone = batch.suspect and batch.count == 1
         known = loss.timed_out and loss.position is not None
-        for part in [batch] if alone else batch.parts(loss.position):
-            if part.suspect and (alone or known):
+        for part in [batch] if batch.alone else batch.parts(loss.position):
+            if part.suspect and (batch.alone or known):
                 self._give_up(part, loss)
             else:
                 self._schedule.give_back(part)
@@ -302,6 +336,8 @@ class Session:
     def _give_up(self, batch: Batch, loss: Loss) -> None:
         """Record a position that has ended its worker."""
         position = int(batch.positions()[0])
+        if self._untried is not None:
+            self._untried.remove(batch)
         message = loss.message or "it ended the worker process"
         failure = Failure(position, loss.cause, message, "")
         if self._options.on_error == "raise":
@@ -381,7 +417,7 @@ class Session:
                 else:
                     over = self._follow(engine, more)
             results = self._results
-            if self._stop.requested and (self._left() or not over):
+            if self._stop.requested and (len(self._pending()) or not over):
                 raise stopped(self._stop, results)
             if results.status.pending == 0:
                 self._finish(results)
@@ -513,9 +549,6 @@ class Session:
             self._claim.token,
             self._plan.checkpoint_s,
         )
-
-    def _left(self) -> int:
-        return len(pending_positions(self._run, self._options))
 
     def _settle(self) -> None:
         """Record the failures that were held back in the trial."""

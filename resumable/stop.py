@@ -22,6 +22,18 @@ _SECOND_PRESS_S = 0.5
 _LOOK_AGAIN_S = 0.2
 
 
+_in_worker = False
+
+
+def leave_to_driver() -> None:
+    """Have no session in this process catch signals: it is a worker.
+
+    Its computation may compute something itself; the driver of the worker alone obeys.
+    """
+    global _in_worker
+    _in_worker = True
+
+
 class StopRequest:
     """Whether a session should stop, and why.
 
@@ -105,8 +117,12 @@ class StopRequest:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Catch signals for the time of a block, in the main thread only."""
-        if threading.current_thread() is not threading.main_thread():
+        """Catch signals for the time of a block, in the main thread only.
+
+        In worker processes none: there they are ignored, and stay so.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if _in_worker or not in_main_thread:
             yield
             return
         old = {}

@@ -24,12 +24,7 @@ from resumable.engines.local import LocalEngine
 
 pytestmark = pytest.mark.timeout(110, method="signal")
 
-CASES = [
-    ("serial", "parent"),
-    ("local", "parent"),
-    ("local", "worker"),
-    ("local", "group"),
-]
+CASES = kill_matrix.CASES
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +73,10 @@ def test_a_kill_before_any_step_leaves_no_file_behind(steps):
     assert [fault for fault in steps.faults if "left over" in fault] == []
 
 
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_a_thousand_kills_do_no_harm(tmp_path, case):
-    """The long form: 300 kills of each kind."""
-    tally = kill_matrix.matrix(tmp_path, *case, 300, seed=int(time.time()))
-
-    assert tally.faults == []
-    assert tally.kills == 300
-
-
 # Stopping.
 
 STOPPED = """
     import signal, sys
-    import kill_matrix
     import resumable as rs
     from engine_conformance import Logged
 
@@ -175,6 +158,64 @@ def test_a_signal_commits_and_says_how_to_go_on(
     assert gone
     assert status.pending > 0
     assert status.done == computed
+
+
+NESTED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    import param
+    import resumable as rs
+    from engine_conformance import Logged, note
+
+    class Inner(rs.Process):
+        version = 1
+        outputs = {{"product": rs.Output()}}
+        factor = param.Integer(0)
+
+        def unit_computation(self, index):
+            ignored = [signal.getsignal(s) == signal.SIG_IGN for s in (2, 15, 10)]
+            note("log.ignored", all(ignored))
+            return self.factor * index
+
+    class Outer(Logged):
+        def unit_computation(self, spectrum):
+            inner = Inner(5, target="inner", factor=self.position)
+            products = inner.compute(engine="serial")["product"][...]
+            return super().unit_computation(products)
+
+    os.setsid()
+    os.makedirs("inner", exist_ok=True)
+    Outer("scan.h5::/data", log="log").compute(engine="local", workers=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_computation_inside_a_unit_catches_no_signal(
+    tmp_path, source, script, number
+):
+    """In a worker: the driver alone obeys, stops cleanly, and goes on."""
+    text = NESTED.format(tests=str(Path(__file__).parent))
+    log = tmp_path / "log"
+    process = script(text)
+    assert wait_until(lambda: len(noted(log)) >= 20, 30)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=20)
+    gone = wait_until(lambda: not members(process.pid), 2)
+    computed = len(noted(log))
+    again = script(text)
+    _, errors_again = again.communicate(timeout=60)
+    (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
+
+    assert process.returncode == 75, errors
+    assert number.name in errors
+    assert "Traceback" not in errors
+    assert "a worker ended" not in errors
+    assert gone
+    assert 20 <= computed < 200
+    assert again.returncode == 0, errors_again
+    assert set(noted(tmp_path / "log.ignored")) == {"True"}
+    assert sorted(map(int, noted(log))) == list(range(200))
+    assert rs.open(run)["mean"][...].tolist() == [2.0 * n for n in range(200)]
 
 
 def test_stopped_twice_it_still_computes_nothing_twice(

@@ -24,7 +24,7 @@ from resumable.catalogue import Claim, shelf_of
 from resumable.copying import TABLES
 from resumable.header import CHUNKS, CHUNKS_DTYPE, Header, structure_digest, table_rows
 from resumable.identity import canonical
-from resumable.packed import read_like_array
+from resumable.indexing import read_like_array
 from resumable.packing import pack_claimed, unpack_claimed
 from resumable.runfile import RunFile
 

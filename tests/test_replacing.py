@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -231,6 +232,156 @@ def test_killed_workers_are_replaced_and_nothing_is_recorded(source, rows, tmp_p
     assert len(killed_pids) == 3
     check(results, rows, [])
     assert len(results.sessions) == 1
+
+
+# Memory.
+
+
+def raise_memory_error():
+    """Fail as numpy does where there is no room."""
+    np.empty(1 << 50)
+
+
+LEAK_BYTES = 1 << 27
+MOST = 40
+
+
+class Leaks(rs.Process):
+    """Keeps memory at every position, until its process has no more.
+
+    ``most`` is how many positions a process can compute, in workers a limit of the
+    system.
+    """
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output(fill=-1.0)}
+    most = param.Integer(MOST)
+    how = param.String()
+    bad = param.List([])
+    log = param.String()
+    kept: ClassVar = {}
+
+    def setup(self):
+        note(self.log, os.getpid())
+
+    def leak(self):
+        kept = self.kept.setdefault(os.getpid(), [])
+        if self.how == "limit":
+            if not kept:
+                taken = int(Path("/proc/self/statm").read_text().split()[0])
+                room = taken * resource.getpagesize() + self.most * LEAK_BYTES
+                resource.setrlimit(resource.RLIMIT_AS, (room, room))
+            # Addresses, which is what is limited; nothing is written there.
+            kept.append(np.empty(LEAK_BYTES, "u1"))
+            return
+        kept.append(None)
+        if len(kept) > self.most:
+            globals()[self.how]()
+
+    def compute_one(self, position, spectrum):
+        self.leak()
+        if position in self.bad:
+            raise_memory_error()
+        return spectrum.mean()
+
+
+class LeakingUnit(Leaks):
+    """Position by position."""
+
+    def unit_computation(self, spectrum):
+        return self.compute_one(self.position, spectrum)
+
+
+class LeakingBlock(Leaks):
+    """Block by block."""
+
+    def block_computation(self, spectra):
+        positions = np.asarray(self.position).tolist()
+        return np.array(
+            [self.compute_one(*one) for one in zip(positions, spectra, strict=True)]
+        )
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return the name of a file for notes; what leaked here is forgotten after it."""
+    yield str(tmp_path / "log")
+    Leaks.kept.pop(os.getpid(), None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("how", ["limit", "raise_memory_error", "killed"])
+def test_memory_that_others_have_leaked_is_no_positions_failure(
+    source, rows, log, how, workers
+):
+    """Workers that have none left are replaced, and every position is computed."""
+    process = LeakingUnit(source, how=how, log=log)
+    results = process.compute(engine="local", workers=workers)
+
+    check(results, rows, [])
+    assert sum(session.computed for session in results.sessions) == POSITIONS
+    assert len(noted(log)) >= POSITIONS / MOST
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ["local", "auto", "serial"])
+@pytest.mark.parametrize("cls", [LeakingUnit, LeakingBlock])
+def test_a_position_without_memory_even_alone_has_failed(
+    source, rows, log, engine, workers, cls
+):
+    """Just that one, the first of all, too, whatever leaks before it."""
+    # A block that leaks has to be halved down to one position every time.
+    most = MOST if cls is LeakingUnit else POSITIONS
+    bad = [0, 77, 78, 199]
+    process = cls(source, how="raise_memory_error", log=log, bad=bad, most=most)
+    results = process.compute(engine=engine, workers=workers)
+
+    check(results, rows, [0, 77, 78, 199])
+    assert {failure.exception for failure in results.failures} == {
+        "numpy._core._exceptions._ArrayMemoryError"
+    }
+
+
+def test_a_retry_is_told_from_a_leak_as_well(source, rows, log):
+    """Positions that fail again are tried once each, in however many workers."""
+    process = LeakingUnit(source, how="raise_memory_error", log=log, bad=[3, 5])
+    process.compute(engine="local", workers=2)
+    results = process.compute(engine="local", workers=2, retry_failed=True)
+
+    check(results, rows, [3, 5])
+    assert (results.sessions[1].computed, results.sessions[1].failed) == (0, 2)
+
+
+def test_a_position_that_stops_the_run_is_tried_alone_first(source, log):
+    """With on_error="raise" a leak is no reason to stop either."""
+    process = LeakingUnit(source, how="raise_memory_error", log=log, bad=[77])
+    with pytest.raises(rs.UnitFailed, match=r"position 77 raised numpy\._core.*Memory"):
+        process.compute(engine="local", workers=2, on_error="raise")
+
+    assert process.results.status.failed == 0
+
+
+def test_a_computation_that_never_has_memory_is_told_from_bad_data(source, log):
+    """Twenty positions, each alone: an error, and nothing recorded."""
+    everywhere = list(range(POSITIONS))
+    process = LeakingUnit(source, how="raise_memory_error", log=log, bad=everywhere)
+    with pytest.raises(rs.UnitFailed, match=r"first 20 positions.*MemoryError"):
+        process.compute(engine="local", workers=2)
+    status = process.results.status
+
+    assert (status.done, status.failed) == (0, 0)
+
+
+def test_what_cannot_be_sent_to_a_worker_is_left_pending(source, log):
+    """In serial, where a fresh process was to try it: the error says why."""
+    process = LeakingUnit(source, log=log, bad=[77], most=POSITIONS)
+    process.mutex = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be sent to a worker") as caught:
+        process.compute(engine="serial")
+    status = process.results.status
+
+    assert "raised MemoryError in this process" in caught.value.__notes__[0]
+    assert (status.done, status.failed) == (77, 0)
 
 
 class DiesInSync(Logged):

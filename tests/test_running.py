@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from conftest import data_of
 from engine_conformance import FailsAt, Logged, noted
 
 import resumable as rs
-from resumable.events import BatchDone, Finished, PositionFailed, Started
+from resumable.events import BatchDone, Counts, Finished, PositionFailed, Started
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 ENGINES = pytest.mark.parametrize("engine", ["serial", "local", "auto"])
@@ -88,6 +89,49 @@ def test_the_batches_of_a_run_one_has_cancelled_just_end(process):
 
     with pytest.raises(rs.NotFinished):
         run.wait(30)
+
+
+class FailsOften(Logged):
+    """Fails at two of three positions, when mended at one of three."""
+
+    def unit_computation(self, spectrum):
+        mean = super().unit_computation(spectrum)
+        if self.position % 3 == 0:
+            return mean
+        if self.position % 3 == 1 and Path(self.log + ".mended").exists():
+            return mean
+        raise ValueError(f"no mean at {self.position}")
+
+
+@ENGINES
+@pytest.mark.filterwarnings("ignore:.*positions failed:resumable.ResumableWarning")
+def test_a_paused_retry_tries_every_failed_position_once(scan, tmp_path, engine):
+    """Those that have failed again are left alone, and what is left is counted."""
+    log = tmp_path / "log"
+    process = FailsOften(scan, log=str(log), delay_s=0.01)
+    process.compute(engine="serial")
+    log.unlink()
+    (tmp_path / "log.mended").touch()
+    counted = []
+
+    def listen(event):
+        if isinstance(event, BatchDone):
+            counted.append(event.counts)
+
+    options = {"engine": engine, "workers": 2, "retry_failed": True, "checkpoint": 100}
+    run = process.start(listener=listen, **options)
+    for count in (8, 20):
+        until(lambda least=count: len(noted(log)) >= least)
+        run.pause()
+        until(lambda: 40 - run.status().pending == len(noted(log)))
+        run.resume()
+    results = run.wait(30)
+
+    assert sorted(map(int, noted(log))) == [p for p in range(60) if p % 3]
+    assert counted[-1] == Counts(done=40, failed=20, pending=0)
+    assert min(counts.pending for counts in counted) == 0
+    assert (results.sessions[-1].computed, results.sessions[-1].failed) == (20, 20)
+    assert (results.status.done, results.status.failed) == (40, 20)
 
 
 @ENGINES

@@ -68,6 +68,11 @@ class Crew:
         self._dead: set[int] = set()
         self._ended: set[int] = set()
         self._free: set[int] = set()
+        # Those that have computed nothing yet.
+        self._fresh: set[int] = set()
+        # Those that end, to be replaced; and what one that starts begins with.
+        self._leaving: set[int] = set()
+        self._waiting: dict[int, Batch] = {}
         self._busy: dict[int, Batch] = {}
         self._closing: set[int] = set()
         self._unmarked: dict[int, list[Report]] = {}
@@ -93,7 +98,7 @@ class Crew:
     def _work(self) -> None:
         while not self._driver.stopping:
             self.hand_out()
-            if not self._busy:
+            if not (self._busy or self._leaving or self._waiting):
                 return
             self._wait(_PATIENCE_S)
 
@@ -117,13 +122,44 @@ class Crew:
             batch = self._driver.next()
             if batch is None:
                 return
+            if batch.alone:
+                self._try_alone(batch)
+            else:
+                self._begin(next(iter(self._free)), batch)
+
+    def _try_alone(self, batch: Batch) -> None:
+        """Have a worker do it that has computed nothing before, now or soon.
+
+        What ends a worker may be memory that earlier positions have not given back.
+        """
+        fresh = self._free & self._fresh
+        coming = self._starting - self._waiting.keys()
+        if fresh:
+            self._begin(fresh.pop(), batch)
+        elif coming:
+            self._waiting[coming.pop()] = batch
+        else:
             worker = self._free.pop()
-            self._busy[worker] = batch
-            self._clock.begin(worker, batch)
-            self._pool.send(worker, "worker", "do", batch)
+            self._waiting[worker] = batch
+            self._dismiss(worker)
+
+    def _begin(self, worker: int, batch: Batch) -> None:
+        self._free.discard(worker)
+        self._fresh.discard(worker)
+        self._busy[worker] = batch
+        self._clock.begin(worker, batch)
+        self._pool.send(worker, "worker", "do", batch)
+
+    def _dismiss(self, worker: int) -> None:
+        """Have a worker commit and end; another one takes its place."""
+        self._leaving.add(worker)
+        self._closing.add(worker)
+        self._pool.send(worker, "worker", "close")
 
     def wind_down(self) -> None:
         """End batches at work early, and have every worker commit and close."""
+        while self._waiting:
+            self._driver.give_back(self._waiting.popitem()[1])
         for worker in self._busy:
             self._pool.nudge(worker)
         error: Exception | None = None
@@ -137,8 +173,9 @@ class Crew:
                 self._wait(_PATIENCE_S)
             except Exception as later:
                 error = error or later
-        self._closing, self._free = self._free, set()
-        for worker in self._closing:
+        free, self._free = self._free, set()
+        self._closing |= free
+        for worker in free:
             self._pool.send(worker, "worker", "close")
         while self._closing:
             try:
@@ -174,20 +211,37 @@ class Crew:
                 raise died(event, "while it started")
             self._lose(event, batch)
             return
+        if worker in self._leaving and isinstance(event.error, MemoryError):
+            # Not even for committing is there enough: that is done again.
+            self._pool.kill(worker)
+            return
         if event.error is not None:
             if batch is not None:
                 self._free.add(worker)
             raise event.error
         if was_closing:
             self._unmarked[worker].clear()
+            if worker in self._leaving:
+                self._pool.kill(worker)
             return
-        self._free.add(worker)
-        if batch is not None:
-            report: Report = event.value
-            unmarked = self._unmarked[worker]
-            unmarked.append(report)
-            del unmarked[: len(unmarked) - report.unmarked]
-            self._driver.take(report)
+        if was_starting:
+            self._free.add(worker)
+            self._fresh.add(worker)
+            if worker in self._waiting:
+                self._begin(worker, self._waiting.pop(worker))
+            return
+        self._answered(worker, event.value)
+
+    def _answered(self, worker: int, report: Report) -> None:
+        """Take the report of a batch."""
+        unmarked = self._unmarked[worker]
+        unmarked.append(report)
+        del unmarked[: len(unmarked) - report.unmarked]
+        if report.out_of_memory:
+            self._dismiss(worker)
+        else:
+            self._free.add(worker)
+        self._driver.take(report)
 
     def _lose(self, event: Death, batch: Batch | None) -> None:
         """Tell the driver of a worker's death."""
@@ -195,6 +249,9 @@ class Crew:
         self._dead.add(worker)
         unmarked, self._unmarked[worker] = self._unmarked[worker], []
         self._driver.take_back(unmarked)
+        if worker in self._leaving:
+            self._leaving.discard(worker)
+            return
         if worker in self._ended:
             if batch is not None:
                 self._driver.give_back(batch)

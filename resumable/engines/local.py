@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ class LocalEngine:
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches to whoever is free."""
+        job = dataclasses.replace(job, leaves_memory_errors=True)
         if not self._begin_here:
             with contextlib.ExitStack() as stack:
                 self._start(job, driver, workers, stack).work()
@@ -99,6 +101,8 @@ class LocalEngine:
                 break
             report = here.do(batch, lambda: driver.stopping)
             driver.take(report)
+            if report.out_of_memory:
+                return crew or start()
             if crew is not None:
                 if crew.look():
                     return crew

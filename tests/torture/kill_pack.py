@@ -332,7 +332,7 @@ def tally_of(how, what, folder, kills=0):
     """Run this file, and return what it found."""
     done = subprocess.run(
         [sys.executable, __file__, how, what, str(folder), str(kills)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=3000,

@@ -70,6 +70,13 @@ class Scatter(Transform):
         return {"index": index, "pairs": pairs, "marks": np.arange(index % 3)}
 
 
+#: Engines, and who of their processes is killed.
+CASES = [
+    ("serial", "parent"),
+    ("local", "parent"),
+    ("local", "worker"),
+    ("local", "group"),
+]
 CLASSES = {cls.__name__: cls for cls in (Transform, Scatter)}
 
 
@@ -144,7 +151,7 @@ def start(source, engine, name="Transform"):
         cwd=Path(source.partition("::")[0]).parent,
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             "TMPDIR": str(temporary_folder(source)),
         },
         stdout=subprocess.PIPE,
@@ -338,7 +345,7 @@ def every_step(folder, *, positions=5, name="Transform", stride=1):
         cwd=folder,
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             "RESUMABLE_TEST_FAST": "1",
         },
         capture_output=True,
