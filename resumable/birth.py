@@ -26,10 +26,10 @@ from resumable.header import (
     table_rows,
 )
 from resumable.opening import understood
+from resumable.overlay import new_hdf5
 from resumable.positions import WINDOW, runs
 from resumable.ragged import RaggedRows, copied_rows
 from resumable.runfile import RunFile
-from resumable.shield import new_hdf5
 from resumable.units import format_bytes
 from resumable.usable import check_storage
 

@@ -23,7 +23,6 @@ import resumable as rs
 from resumable import cli
 from resumable.journal import locked, mend, transaction
 from resumable.opening import open_file
-from resumable.overlay import MOST_CHANGED_BYTES, Overlay
 from resumable.superblock import superblock_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -419,50 +418,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     )
 
     assert int(done.stdout) < 16_000
-
-
-def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
-    """More than that is an error before anything has changed."""
-    monkeypatch.setattr("resumable.overlay.MOST_CHANGED_BYTES", 1 << 20)
-    path = tmp_path / "file"
-    path.write_bytes(bytes(4 << 20))
-    with path.open("r+b") as file:
-        overlay = Overlay(file.fileno(), 4 << 20)
-        for start in range(0, 2 << 20, 4096):
-            overlay.seek(start)
-            overlay.write(b"x")
-        with pytest.raises(OSError, match="h5repack"):
-            overlay.check()
-
-    assert path.read_bytes() == bytes(4 << 20)
-    assert MOST_CHANGED_BYTES == 256 << 20
-
-
-def test_an_overlay_reads_what_was_written(tmp_path):
-    """As a file would, with nothing of it below the old end on the disk."""
-    chance = np.random.default_rng(0)
-    old = chance.bytes(10_000)
-    (tmp_path / "one").write_bytes(old)
-    mirror = bytearray(old)
-    with (tmp_path / "one").open("r+b") as file:
-        overlay = Overlay(file.fileno(), len(old))
-        for _ in range(300):
-            start, size = int(chance.integers(0, 20_000)), int(chance.integers(0, 9000))
-            if chance.random() < 0.5:
-                data = chance.bytes(size)
-                mirror += bytes(max(0, start + size - len(mirror)))
-                mirror[start : start + size] = data
-                overlay.seek(start)
-                assert overlay.write(data) == size
-            overlay.seek(start)
-            wanted = bytes(mirror[start : start + size])
-            assert overlay.read(size)[: len(wanted)] == wanted
-        changes = list(overlay.changes())
-
-    assert (tmp_path / "one").read_bytes()[: len(old)] == old
-    for offset, before, after in changes:
-        assert old[offset : offset + len(before)] == before
-        assert mirror[offset : offset + len(after)] == after
 
 
 @pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
