@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import kill_pack
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from kill_matrix import kill_before
+from kill_matrix import in_fork
 
 import resumable as rs
 from resumable import cli
@@ -443,8 +444,11 @@ def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
         ("torn", "publish"),
         ("torn", "overwrite"),
         ("torn", "repair"),
-        pytest.param("steps", "overwrite", marks=pytest.mark.torture),
-        pytest.param("steps", "repair", marks=pytest.mark.torture),
+        *(
+            pytest.param(how, what, marks=pytest.mark.torture)
+            for how in ("every-step", "every-torn")
+            for what in ("publish", "overwrite", "repair")
+        ),
     ],
 )
 def test_a_kill_before_any_step_or_in_a_write_is_mended(tmp_path, what, how):
@@ -452,7 +456,7 @@ def test_a_kill_before_any_step_or_in_a_write_is_mended(tmp_path, what, how):
     tally = kill_pack.tally_of(how, what, tmp_path)
 
     assert tally.faults == []
-    assert tally.kills >= 7
+    assert tally.kills >= 3
 
 
 @pytest.mark.parametrize("what", ["publish", "overwrite"])
@@ -490,22 +494,17 @@ def moments(tmp_path_factory):
     path.write_bytes(old)
     journal = path.with_name("scan.h5.resumable-journal")
     found, step = {}, 0
-    while True:
-        pid = os.fork()
-        if pid == 0:
-            kill_before(step)
-            results.publish(f"{path}::/deep/fit")
-            os._exit(0)
-        if os.waitpid(pid, 0)[1] == 0:
-            return found, old, new
+    while True not in found:
+        code = in_fork(lambda: results.publish(f"{path}::/deep/fit"), step)
+        assert code == -signal.SIGKILL
         if journal.exists() and path.stat().st_size > len(old):
-            decided = b'"decided":true' in journal.read_bytes()
             # The first moment at which it is decided, and the last at which not.
-            if not (decided and decided in found):
-                found[decided] = path.read_bytes(), journal.read_bytes()
+            decided = b'"decided":true' in journal.read_bytes()
+            found[decided] = path.read_bytes(), journal.read_bytes()
         mend(path)
         path.write_bytes(old)
         step += 1
+    return found, old, new
 
 
 @pytest.fixture
