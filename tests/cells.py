@@ -97,6 +97,8 @@ def plain_loop():
 
 
 if __name__ == "__main__":
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     chain(("Segment", "Features")).compute(
         engine=sys.argv[1], workers=2, checkpoint=0.02, progress=False
     )
