@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import signal
-import subprocess
-import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
 import pytest
 from conftest import data_of
+from nursery import Nursery
 
 import resumable as rs
 from resumable import live
@@ -80,6 +83,17 @@ class Mean(rs.Process):
         return spectrum.mean()
 
 
+class Above(Mean):
+    """The mean, and what is above it: any number of values."""
+
+    version = 1
+    outputs: ClassVar = {**MEAN, "above": rs.Output(ragged=True)}
+
+    def unit_computation(self, spectrum):
+        mean = super().unit_computation(spectrum)
+        return {"mean": mean, "above": spectrum[spectrum > mean]}
+
+
 class Awaited(Mean):
     """The mean of rows that are not NaN yet."""
 
@@ -99,12 +113,11 @@ class Writer:
         self.source = f"{path}::/data"
         arguments = (kind, str(path), str(count), str(pause), str(most), version)
         self.program = start(WRITER, *arguments, name="writer.py")
-        self.program.stdin = None
         assert self.program.stdout.readline() == "there\n"
 
     def tell(self, text="go on"):
-        self.program.communicator.write(f"{text}\n")
-        self.program.communicator.flush()
+        self.program.stdin.write(f"{text}\n")
+        self.program.stdin.flush()
 
     def kill(self):
         self.program.kill()
@@ -116,31 +129,33 @@ class Writer:
         return self.program.wait(20) == 0
 
 
+@pytest.fixture(scope="module")
+def nursery():
+    """Have programs start at once."""
+    with Nursery() as made:
+        yield made
+
+
 @pytest.fixture
-def writer(tmp_path):
-    """Return a function that starts a writer of some kind."""
+def script(nursery, tmp_path):
+    """Return a function that starts a script in its folder."""
     started = []
 
-    def start(text, *arguments, name):
-        program = subprocess.Popen(
-            [sys.executable, "-c", text, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        program.communicator = program.stdin
-        started.append(program)
-        return program
+    def start(text, *arguments, name="script.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        started.append(nursery.start(path, *arguments))
+        return started[-1]
 
-    def make(kind, **options):
-        return Writer(start, tmp_path / "live.h5", kind, **options)
-
-    yield make
+    yield start
     for program in started:
-        program.kill()
-        program.wait()
-        program.communicator.close()
-        program.stdout.close()
+        program.close()
+
+
+@pytest.fixture
+def writer(script, tmp_path):
+    """Return a function that starts a writer of some kind."""
+    return functools.partial(Writer, script, tmp_path / "live.h5")
 
 
 def until(condition, seconds=30):
@@ -170,14 +185,13 @@ def serial(source):
         ("swmr", 0, {}),
         ("swmr", 40, {"workers": 2, "engine": "local"}),
         ("reopen", 40, {}),
-        ("reopen", 0, {"positions": slice(0, 40)}),
         ("keep", 0, {}),
     ],
 )
 def test_a_measurement_is_followed_to_its_end(writer, tmp_path, kind, most, options):
     """All rows, one file, one session; and the program that writes is not hurt."""
     # Who keeps the file open must be seen to do so for a while.
-    program = writer(kind, most=most, pause=0.12 if kind == "keep" else 0.02)
+    program = writer(kind, most=most, pause=0.07 if kind == "keep" else 0.02)
     process = Mean(program.source)
     process.calls = []
     program.tell()
@@ -200,6 +214,95 @@ def test_a_measurement_is_followed_to_its_end(writer, tmp_path, kind, most, opti
     assert again.plan().action == "return"
     assert again.duplicates == [results]
     assert [c.matches for c in again.explain().candidates] == [True]
+
+
+@pytest.mark.parametrize("kind", ["swmr", "reopen"])
+def test_the_end_is_seen_at_once_where_it_is_known(writer, kind):
+    """Half a second after the last requested row was written all is computed."""
+    program = writer(kind, pause=0.05)
+    program.tell()
+    results = Mean(program.source).compute(wait=60, positions=slice(0, 40))
+    ended = time.time() - program.path.stat().st_mtime
+
+    assert ended < 0.5
+    assert results.status.finished
+    program.tell()
+    assert program.ended_well()
+    np.testing.assert_array_equal(results["mean"], serial(program.source))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "options"),
+    [("swmr", 0, {"workers": 2, "engine": "local"}), ("reopen", 20, {})],
+)
+def test_ragged_rows_are_followed(writer, tmp_path, kind, most, options):
+    """Run files that take each other's place take rows along, readable meanwhile."""
+    # Each state lasts for long enough to be read.
+    program = writer(kind, count=20, most=most, pause=0.06)
+    batches = []
+    run = Above(program.source).start(wait=60, listener=batches.append, **options)
+    program.tell()
+    program.tell()
+    results = run.wait(60)
+    assert program.program.stdout.readline() == "closed\n"
+    rows = data_of(program.source)
+    wanted = [row[row > row.mean()].tolist() for row in rows]
+    told = [event for event in batches if hasattr(event, "positions")]
+
+    assert len({id(event.results) for event in told}) > 1
+    assert [part.tolist() for part in results["above"]] == wanted
+    np.testing.assert_array_equal(results["mean"], rows.mean(axis=1))
+    assert [s.computed for s in results.sessions] == [20]
+    # Of a dataset that has come to its full length the run has another name.
+    for event in [e for e in told if e.results.path == results.path]:
+        found = [part.tolist() for part in event["above"]]
+        assert found == [wanted[position] for position in event.positions]
+        assert event.results["above"].count.tolist() == list(map(len, wanted))
+    # The rows are in it: of the heaps nothing is left.
+    assert run_files(tmp_path) == [results.path.name]
+    assert Above(program.source).compute() == results
+
+
+@pytest.mark.parametrize("there", ["in parts", "whole"])
+def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
+    tmp_path, script, there
+):
+    """Its rows are copied, packed or not, and it is left as it was."""
+    path = tmp_path / "live.h5"
+    rows = np.random.default_rng(5).normal(size=(20, 8))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=rows[:10], maxshape=(None, 8))
+        file["all"] = rows
+    part = slice(0, 5) if there == "in parts" else None
+    first = Above(f"{path}::/data").compute(positions=part, engine="serial")
+    before = [part.tolist() for part in first["above"]]
+    process = Above(f"{path}::/data")
+    process.calls = []
+    run = process.start(wait=60, positions=slice(0, 20), engine="serial")
+    grown = script(
+        """
+        import sys, time, h5py
+        for length in (15, 20):
+            with h5py.File(sys.argv[1], "a") as file:
+                file["data"].resize(length, axis=0)
+                file["data"][length - 5 :] = file["all"][length - 5 : length]
+            time.sleep(0.5)
+        """,
+        str(path),
+    )
+    results = run.wait(30)
+
+    assert grown.wait(20) == 0
+    assert [part.tolist() for part in first["above"]] == before
+    assert [part.tolist() for part in results["above"]] == [
+        row[row > row.mean()].tolist() for row in rows
+    ]
+    assert process.calls == list(range(5 if part else 10, 20))
+    kept = {first.path.name, results.path.name}
+    heaps = {name for name in run_files(tmp_path) if name.endswith(".heap")}
+    assert set(run_files(tmp_path)) - heaps == kept
+    assert all(name.startswith(f"{first.path.stem}.") for name in heaps)
+    assert bool(heaps) is bool(part)
 
 
 def test_rows_are_computed_while_it_is_written(writer):
@@ -304,19 +407,21 @@ def test_waiting_costs_next_to_nothing(writer, script):
             times = [p.cpu_times() for p in [me, *me.children(recursive=True)]]
             return sum(t.user + t.system for t in times)
 
-        with Mean(sys.argv[1]).start(wait=60, workers=2) as run:
+        with Mean(sys.argv[1]).start(wait=60, engine="local", workers=2) as run:
             while run.status().done < 5:
                 time.sleep(0.01)
             time.sleep(0.5)
             before = used()
             time.sleep(2)
-            print(used() - before, flush=True)
+            print(used() - before, len(psutil.Process().children()), flush=True)
             run.cancel()
         """,
         program.source,
     )
 
-    assert float(follower.stdout.readline()) < 0.3
+    seconds, children = follower.stdout.readline().split()
+    assert float(seconds) < 0.3
+    assert int(children) > 0
 
 
 @pytest.mark.parametrize("how", ["time_limit", "cancel"])
@@ -324,7 +429,7 @@ def test_a_stop_comes_through_while_it_waits(writer, how):
     """With what is there, and code 75; then the same call goes on."""
     program = writer("swmr", count=5, pause=0)
     program.tell()
-    limit = {"time_limit": 2} if how == "time_limit" else {}
+    limit = {"time_limit": 1.2} if how == "time_limit" else {}
     run = Mean(program.source).start(wait=60, **limit)
     until(lambda: run.status().done == 5)
     if how == "cancel":
@@ -379,54 +484,59 @@ def follow(script, source):
         import sys
         from resumable import Process, Output
 
-        class Mean(Process):
+        class Above(Process):
             version = 1
-            outputs = {"mean": Output()}
+            outputs = {"mean": Output(), "above": Output(ragged=True)}
             def unit_computation(self, spectrum):
-                return spectrum.mean()
+                mean = spectrum.mean()
+                return {"mean": mean, "above": spectrum[spectrum > mean]}
 
-        Mean(sys.argv[1]).compute(wait=60)
+        Above(sys.argv[1]).compute(wait=60)
         """,
         source,
     )
 
 
 def done_in(folder):
-    """Return how many positions are done in the run file of a folder."""
+    """Return how many positions are done in the furthest run file of a folder."""
+    done = [0]
     for name in run_files(folder):
         if name.endswith(".h5"):
-            try:
-                return rs.open(folder / name).status.done
-            except rs.RunFileError:
-                return 0
-    return 0
+            with contextlib.suppress(rs.RunFileError):
+                done.append(rs.open(folder / name).status.done)
+    return max(done)
 
 
+@pytest.mark.filterwarnings("ignore:Above was edited since:resumable.ResumableWarning")
 @pytest.mark.parametrize("kind", ["swmr", "reopen"])
 def test_kills_of_the_follower_lose_nothing(writer, script, tmp_path, kind):
     """At any moment, a replacement of the file too: one file, and the rest follows."""
-    program = writer(kind, count=60, most=60, pause=0.06)
+    program = writer(kind, most=40, pause=0.07)
     program.tell()
     program.tell()
-    pauses = np.random.default_rng(3).uniform(0.1, 0.5, 4)
+    pauses = np.random.default_rng(3).uniform(0.05, 0.3, 4)
     for pause in pauses:
         before = done_in(tmp_path)
         follower = follow(script, program.source)
-        until(lambda: done_in(tmp_path) > min(before, 59))  # noqa: B023
+        until(lambda: done_in(tmp_path) > min(before, 39))  # noqa: B023
         time.sleep(pause)
         follower.kill()
         follower.wait()
     reached = done_in(tmp_path)
-    process = Mean(program.source)
+    process = Above(program.source)
     process.calls = []
     results = process.compute(wait=60, engine="serial")
 
     assert program.program.stdout.readline() == "closed\n"
-    np.testing.assert_array_equal(results["mean"], serial(program.source))
+    rows = data_of(program.source)
+    assert [part.tolist() for part in results["above"]] == [
+        row[row > row.mean()].tolist() for row in rows
+    ]
+    np.testing.assert_array_equal(results["mean"], rows.mean(axis=1))
     assert results.status.finished
     assert reached > 0
-    assert set(process.calls) <= set(range(60))
-    assert len(process.calls) <= 60 - reached
+    assert set(process.calls) <= set(range(40))
+    assert len(process.calls) <= 40 - reached
 
 
 # The end, and no end.
@@ -487,6 +597,28 @@ def test_a_file_without_a_row_is_waited_for(writer):
         process.compute()
 
 
+@pytest.mark.parametrize("kind", ["reopen", "swmr"])
+def test_requested_positions_that_do_not_come_are_named(writer, kind):
+    """After the time of wait, or when the program that writes has gone."""
+    program = writer(kind, count=3, pause=0)
+    program.tell()
+    if kind == "reopen":
+        program.tell()
+        assert program.program.stdout.readline() == "closed\n"
+    process = Mean(program.source)
+    run = process.start(wait=60 if kind == "swmr" else 0.2, positions=slice(0, 5))
+    until(lambda: run.status().done == 3)
+    program.tell()
+    told = "and the program that wrote" if kind == "swmr" else "after 200 ms"
+    with pytest.raises(
+        rs.NotFinished, match=f"position 3 has not come,? {told}"
+    ) as info:
+        run.wait(30)
+
+    assert info.value.results.status.done == 3
+    assert process.compute(wait=0.2, positions=[0, 2]) == info.value.results
+
+
 def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
     """Somebody writes another content into the same rows: a new run begins."""
     path = tmp_path / "live.h5"
@@ -494,7 +626,7 @@ def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
         file.create_dataset("data", (20, 8), "f8", maxshape=(None, 8), chunks=(16, 8))
         file["data"][...] = 1.0
     process = Mean(f"{path}::/data")
-    run = process.start(wait=2)
+    run = process.start(wait=60, positions=slice(0, 30))
     until(lambda: run.status().done == 20)
     # Another process, as it must be: HDF5 opens a file only one way in each.
     change = script(
@@ -864,6 +996,7 @@ def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
 def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
     """One that no digest meets; what can be read is kept."""
     monkeypatch.setattr("resumable.fingerprint.DIGEST_BYTES", 64 * 64)
+    monkeypatch.setattr("resumable.reader._PATIENCE_S", 0.2)
     path = tmp_path / "live.h5"
     made = {"maxshape": (None, 8), "chunks": (1, 8), "compression": "gzip"}
     with h5py.File(path, "w") as file:
@@ -949,6 +1082,25 @@ def test_positions_that_are_requested_come_by_and_by(chosen, end, of_6, of_12):
 
     assert wanted.end == end
     assert (among(3) or of_6, among(6)) == (of_6, of_12)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "first"),
+    [
+        (None, None),
+        (slice(4, None), None),
+        (slice(0, 6), None),
+        (slice(0, 9), 6),
+        (slice(8, 20), 8),
+        (slice(0, 7, 5), None),
+        (slice(0, 9, 4), 8),
+        ([1, 5], None),
+        ([1, 7, 30], 7),
+    ],
+)
+def test_the_first_that_is_to_come_is_known(chosen, first):
+    """Of what is requested beyond the six positions that exist."""
+    assert Wanted(chosen, (6,)).first_from(6) == first
 
 
 @pytest.mark.parametrize("chosen", [-1, [2, -3], slice(-5, None), slice(0, -1)])
