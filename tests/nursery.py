@@ -1,12 +1,14 @@
 """Programs that start at once: forked from one that has imported what they need.
 
-Tests that start many spend most of their time on imports otherwise. ``python nursery.py
-NUMBER`` takes requests from the socket of that number, as :class:`Nursery` sends them.
+Tests that start many spend most of their time on imports otherwise. ``python
+nursery.py NUMBER MODULE...`` imports modules, and takes requests from the socket of
+that number, as :class:`Nursery` sends them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -19,12 +21,21 @@ from pathlib import Path
 
 
 class Nursery:
-    """Starts scripts; a context manager."""
+    """Starts scripts, each in a session of its own; a context manager.
+
+    Parameters
+    ----------
+    *modules : str
+        What they import.
+    """
+
+    def __init__(self, *modules):
+        self._modules = modules
 
     def __enter__(self):
         self._socket, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, str(theirs.fileno()), *self._modules],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
             pass_fds=[theirs.fileno()],
         )
@@ -36,12 +47,12 @@ class Nursery:
         self._process.wait()
 
     def start(self, path, *arguments):
-        """Start a script in its folder; return the :class:`Program`."""
+        """Start a script in this folder; return the :class:`Program`."""
         pipes = [os.pipe() for _ in range(4)]
         # It reads from the first one, and writes to the others.
         theirs = [pipes[0][0], *(write for _, write in pipes[1:])]
         ours = [pipes[0][1], *(read for read, _ in pipes[1:])]
-        request = json.dumps([str(path), *arguments]).encode()
+        request = json.dumps([str(Path.cwd()), str(path), *arguments]).encode()
         socket.send_fds(self._socket, [request], theirs)
         for fd in theirs:
             os.close(fd)
@@ -117,6 +128,7 @@ def _serve(requests):
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            os.setsid()
             requests.close()
             for number, fd in enumerate(fds[:3]):
                 os.dup2(fd, number)
@@ -132,15 +144,13 @@ def _serve(requests):
 
 def main():
     """Import, and serve."""
-    import h5py  # noqa: F401
-
-    import resumable.following
-    import resumable.running  # noqa: F401
-
-    path, *arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
+    number, *modules = sys.argv[1:]
+    for name in modules:
+        importlib.import_module(name)
+    folder, path, *arguments = _serve(socket.socket(fileno=int(number)))
     sys.argv = [path, *arguments]
     sys.path[0] = str(Path(path).parent)
-    os.chdir(sys.path[0])
+    os.chdir(folder)
     runpy.run_path(path, run_name="__main__")
 
 

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +23,7 @@ import pytest
 from conftest import DATA
 from engine_conformance import note, noted
 from kill_matrix import members, wait_until
+from nursery import Nursery
 
 import resumable as rs
 
@@ -529,19 +529,25 @@ def test_features_of_cells_are_those_of_the_file(folder):
     assert results["area_um"].count.sum() > 40
 
 
-def start_cells(engine):
-    return subprocess.Popen(
-        [sys.executable, cells.__file__, engine],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{Path(cells.__file__).parents[1]}",
-            "DELAY_S": "0.01",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture(scope="module")
+def nursery():
+    """Have programs start at once."""
+    modules = ("scipy.ndimage", "scipy.spatial", "resumable.chain", "resumable.session")
+    with Nursery(*modules) as made:
+        yield made
+
+
+@pytest.fixture
+def start_cells(nursery):
+    """Return a function that starts to compute, with an engine."""
+    with contextlib.ExitStack() as stack:
+
+        def start(engine):
+            program = nursery.start(cells.__file__, engine, "0.01")
+            stack.callback(program.close)
+            return program
+
+        yield start
 
 
 def run_of(stage):
@@ -614,7 +620,7 @@ def test_tens_of_kills_of_a_chain_do_no_harm(folder, engine, victim):
 
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
-def test_a_chain_over_cells_survives_kills(folder, engine):
+def test_a_chain_over_cells_survives_kills(folder, start_cells, engine):
     """Killed in both stages, it is bit for bit what a plain loop gives."""
     source = hashlib.sha256(Path(cells.FILE).read_bytes()).digest()
     chain = cells.chain(("Segment", "Features"))

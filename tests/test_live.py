@@ -136,13 +136,14 @@ class Writer:
 @pytest.fixture(scope="module")
 def nursery():
     """Have programs start at once."""
-    with Nursery() as made:
+    with Nursery("h5py", "resumable.following", "resumable.running") as made:
         yield made
 
 
 @pytest.fixture
-def script(nursery, tmp_path):
+def script(nursery, tmp_path, monkeypatch):
     """Return a function that starts a script in its folder."""
+    monkeypatch.chdir(tmp_path)
     started = []
 
     def start(text, *arguments, name="script.py"):
