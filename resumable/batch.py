@@ -22,7 +22,7 @@ from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, NotFinished, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.identity import normalised_source, source_text, text_digest
-from resumable.reader import Reader, Supply
+from resumable.reader import Reader
 from resumable.reader import open_reader as _open_reader
 from resumable.runfile import Failure
 from resumable.source import SourceRef
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from resumable.output import Output
     from resumable.positions import Batch
+    from resumable.supply import Supply
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

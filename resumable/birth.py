@@ -25,11 +25,13 @@ from resumable.header import (
     structure_digest,
     table_rows,
 )
+from resumable.heap import remove_heaps
 from resumable.opening import understood
+from resumable.overlay import new_hdf5
 from resumable.positions import WINDOW, runs
 from resumable.ragged import RaggedRows, copied_rows
 from resumable.runfile import RunFile
-from resumable.shield import new_hdf5
+from resumable.scales import scales_of
 from resumable.units import format_bytes
 from resumable.usable import check_storage
 
@@ -126,6 +128,7 @@ def give_birth(
             raise TargetError(msg)
         elif succeeds and ancestor is not None:
             ancestor.path.unlink()
+            remove_heaps(ancestor.path)
     except OSError as error:
         if isinstance(error, TargetError):
             raise
@@ -144,8 +147,10 @@ def _inherit(
     names = ["completed_positions", "failed_positions", "failures"]
     if sessions:
         names += [n for n in ("sessions", "log_lines") if n in header.tables]
+    # Of the same name: it has the same heaps, and their rows can stay.
+    shares = ancestor.path == path and ancestor.header.packed is None
     for name, output in header.outputs.items():
-        if output.ragged:
+        if output.ragged and not shares:
             place = header.offsets[name]
             for entries in copied_rows(RaggedRows(ancestor, name), path):
                 disk.write_at(fd, entries.view(np.uint8), place)
@@ -342,7 +347,7 @@ def _link_source(group: h5py.Group, ref: SourceRef, folder: Path) -> None:
 def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) -> None:
     """Add dimension scales and the NXdata attributes viewers plot by."""
     map_shape = reader.geometry.map_shape
-    known = reader.scales()
+    known = scales_of(reader)
     axes: list[str] = []
     for number, length in enumerate(map_shape):
         name, values, units = known.get(number, ("", None, ""))

@@ -87,7 +87,7 @@ def _computed(
         if run is None:
             tell_of_left_runs(recipe)
         if run is not None and recipe.full_length(run):
-            run = _writable(run)
+            run = writable(run)
         session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
         return packed_where_asked(recipe, session.run_to_end())
 
@@ -106,7 +106,7 @@ def packed_where_asked(recipe: Recipe, results: Results) -> Results:
     return results
 
 
-def _writable(run: RunFile) -> RunFile:
+def writable(run: RunFile) -> RunFile:
     """Return a run that can be gone on with: unpacked, and with all rows there.
 
     Raises

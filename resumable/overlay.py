@@ -1,8 +1,13 @@
-"""A file that HDF5 writes to, and whose old bytes do not change before they may.
+"""A file that HDF5 writes to, on a disk that may be full.
 
-h5py reads and writes an :class:`Overlay` instead of a file. What lies beyond the old
-end goes to the disk at once, so that rows need no memory; changes of old bytes are
-kept in memory, page by page, until :mod:`resumable.journal` has them safe.
+When a write of HDF5 fails, it can neither close the file nor forget it, and crashes
+the interpreter at its end. So it is never told: wherever HDF5 writes, a new file
+(:func:`new_hdf5`) or one that is there, h5py is given an :class:`Overlay`, and the
+error is raised when the file is closed.
+
+The old bytes of a file that is there do not change before they may. What lies beyond
+the old end goes to the disk at once, so that rows need no memory; changes of old bytes
+are kept in memory, page by page, until :mod:`resumable.journal` has them safe.
 """
 
 from __future__ import annotations
@@ -12,14 +17,39 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from resumable.disk import read_at, write_at
+import h5py
+
+from resumable.disk import opened, read_at, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _PAGE = 4096
 #: Most bytes of changed old pages. Only metadata change there; they are far less.
 MOST_CHANGED_BYTES = 256 << 20
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
+    """Make an HDF5 file and have it open for the time of a block.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; there is no such file yet.
+    **options
+        As h5py takes them.
+
+    Raises
+    ------
+    OSError
+        As the disk says, ENOSPC for example; at the end of the block.
+    """
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+        overlay = Overlay(fd)
+        with overlay.checked(), h5py.File(overlay, "w", **options) as file:
+            yield file
 
 
 class Overlay:
@@ -39,9 +69,8 @@ class Overlay:
 
     Notes
     -----
-    HDF5 does not survive an error while it writes: it tries again when the file is
-    closed, and can end the process when that fails, too. So the first error is kept
-    here, whatever follows goes nowhere, and :meth:`check` raises it.
+    The first error is kept here, whatever follows goes nowhere, and :meth:`check`
+    raises it.
     """
 
     def __init__(self, fd: int, kept_bytes: int = 0) -> None:

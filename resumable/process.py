@@ -184,7 +184,7 @@ class Process(Inquiry):
         NotFinished
             Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
             with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
-            positions were not :meth:`ready` in the time of `wait`.
+            positions did not come, or were not :meth:`ready`, in the time of `wait`.
         SourceError
             With `wait`: in its time the source could not be read, or the program that
             writes it has neither written nor closed it.

@@ -51,8 +51,10 @@ class RaggedRows:
         """Return how many rows each position has, int64."""
         if self._packed():
             return self._counts_of_packed()
-        counts = self._run.array(self._name)["count"].reshape(-1)
+        # The status first: of what is marked then, the entries are there. They may be
+        # of a longer run that has taken the place of this one meanwhile.
         done = self._run.array("completed_positions")[...] == 1
+        counts = self._run.array(self._name)["count"].reshape(-1)[: len(done)]
         return np.where(done, counts, 0)
 
     def read(self, positions: Array, *, marked: bool = True) -> list[Array]:
@@ -71,10 +73,11 @@ class RaggedRows:
         """
         if self._packed():
             return self._read_packed(positions)
+        # Again the status first.
+        done = self._run.array("completed_positions")[positions] == 1
         entries = self._run.rows(self._name, positions)
         if marked:
-            done = self._run.array("completed_positions")
-            entries[done[positions] != 1] = np.zeros((), ENTRY_DTYPE)
+            entries[~done] = np.zeros((), ENTRY_DTYPE)
         try:
             return read_rows(self._home, entries, self.output)
         except MissingHeapError:

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable import machine
 from resumable.errors import PlanError, RunFileError, SourceError
-from resumable.fingerprint import DIGEST_BYTES, digest, is_filtered, slabs
+from resumable.fingerprint import DIGEST_BYTES, digest, slabs
+from resumable.geometry import check_geometry, geometry_of
 from resumable.identity import encode_dtype
 from resumable.live import Sign, sign_of, steadily
 from resumable.opening import understood
 from resumable.plan import Geometry
-from resumable.positions import MOST_POSITIONS, PositionSet, runs
+from resumable.positions import PositionSet, runs
 from resumable.ragged import RaggedRows
 from resumable.runfile import RunFile
 from resumable.source import open_dataset
-from resumable.units import format_bytes
-from resumable.usable import check_storage
 from resumable.values import gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import h5py
+    from collections.abc import Iterator
 
     from resumable.source import SourceRef
 
@@ -39,10 +34,6 @@ if TYPE_CHECKING:
 _GAP_BYTES = 64 << 10
 #: Most that is read in one go only to pick rows from it.
 _SEGMENT_BYTES = 4 << 20
-#: Larger coordinates of an axis are not copied into the run file.
-LARGEST_SCALE_BYTES = 64 << 20
-_MOST_SCALES = 100
-_LONGEST_UNIT = 1000
 _DIGEST_PARTS = 64
 #: A worker tries again for so long to read what is being written; then the driver
 #: waits, which can be stopped.
@@ -77,8 +68,8 @@ class Reader:
             self.dataset = None
             self.dtype = np.dtype(np.int64)
         try:
-            self.geometry = self._measure()
-            self._check_limits()
+            self.geometry = geometry_of(self.dataset, self.shape, ref.position_axes)
+            check_geometry(self.geometry, ref, self.dataset)
         except SourceError:
             self.close()
             raise
@@ -106,6 +97,8 @@ class Reader:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the dataset, or the part of it that counts."""
+        if self.dataset is None:
+            return (self.ref.count,)
         whole: tuple[int, ...] = self.dataset.shape
         axis, length = self.ref.position_axes[0], self.ref.length
         if not length:
@@ -114,60 +107,6 @@ class Reader:
             msg = f"{self.ref} has become shorter: {whole[axis]:,} of {length:,}"
             raise SourceError(msg)
         return (*whole[:axis], length, *whole[axis + 1 :])
-
-    def _measure(self) -> Geometry:
-        if self.dataset is None:
-            return Geometry((self.ref.count,), (), 0, (1,), 0, False, True)
-        shape, axes = self.shape, self.ref.position_axes
-        others = [axis for axis in range(len(shape)) if axis not in axes]
-        spectrum_shape = tuple(shape[axis] for axis in others)
-        chunks = self.dataset.chunks
-        itemsize = self.dtype.itemsize
-        chunk_map = tuple(min(chunks[a], shape[a]) if chunks else 1 for a in axes)
-        column = math.prod(
-            math.ceil(shape[a] / chunks[a]) * chunks[a] if chunks else shape[a]
-            for a in others
-        )
-        return Geometry(
-            map_shape=tuple(shape[axis] for axis in axes),
-            spectrum_shape=spectrum_shape,
-            row_bytes=math.prod(spectrum_shape) * itemsize,
-            chunk_map=chunk_map,
-            chunk_bytes=column * math.prod(chunk_map) * itemsize,
-            indivisible=is_filtered(self.dataset),
-            position_first=axes == tuple(range(len(axes))),
-        )
-
-    def _check_limits(self) -> None:
-        """Refuse more positions, or larger chunks, than memory can hold.
-
-        Raises
-        ------
-        SourceError
-        """
-        size, available = self.geometry.size, machine.available_memory()
-        empty = 0 in self.geometry.spectrum_shape or 0 in self.geometry.map_shape[1:]
-        if empty or not (size or self.ref.live):
-            msg = f"{self.ref} has the shape {self.shape}: there is nothing to compute"
-            raise SourceError(msg)
-        # Of all positions there are a few bitmaps, each of size / 8 bytes.
-        most = min(MOST_POSITIONS, 2 * available)
-        if size > most:
-            msg = (
-                f"{self.ref} has {size:,} positions; this machine can keep track of "
-                f"{most:,}. Choose other position_axes, or compute a part of it"
-            )
-            raise SourceError(msg)
-        if self.geometry.indivisible:
-            chunk_bytes = math.prod(self.dataset.chunks) * self.dtype.itemsize
-            if 2 * chunk_bytes > available:
-                msg = (
-                    f"{self.ref} has compressed chunks of {format_bytes(chunk_bytes)}, "
-                    f"which HDF5 unpacks whole; {format_bytes(available)} of memory "
-                    "are available, twice that of a chunk is needed: store it in "
-                    "smaller chunks"
-                )
-                raise SourceError(msg)
 
     def empty(self, rows: int) -> Array:
         """Return an array for the data of `rows` positions, not initialised."""
@@ -387,49 +326,6 @@ class Reader:
         with understood(str(self.ref)):
             return digest(self.dataset, tuple(box), stored=not prefix_counts, full=full)
 
-    def scales(self) -> Mapping[int, tuple[str, Array, str]]:
-        """Coordinates of the position axes, where the source has them.
-
-        Returns
-        -------
-        dict
-            Number of the position axis -> (name, values, units), from the
-            dataset's dimension scales. Those that cannot be read, or are larger
-            than 64 MB, are left out: results do not depend on them.
-        """
-        found: dict[int, tuple[str, Array, str]] = {}
-        if self.dataset is None:
-            return found
-        for number, axis in enumerate(self.ref.position_axes):
-            with contextlib.suppress(SourceError), understood(str(self.ref)):
-                scale = self._scale(axis)
-                if scale is not None:
-                    name = str(scale.name or "").rsplit("/", 1)[-1]
-                    found[number] = (name, scale[: self.shape[axis]], _units(scale))
-        return found
-
-    def _scale(self, axis: int) -> h5py.Dataset | None:
-        """Return the first scale of an axis that has a number for each position."""
-        for scale in itertools.islice(self.dataset.dims[axis].values(), _MOST_SCALES):
-            numbers = (
-                scale.shape == (self.dataset.shape[axis],) and scale.dtype.kind in "iuf"
-            )
-            if numbers and scale.nbytes <= LARGEST_SCALE_BYTES:
-                check_storage(scale, self.ref.path, str(scale.name))
-                return scale
-        return None
-
-
-def _units(scale: h5py.Dataset) -> str:
-    """Return the unit of a scale, empty when it is not a short text."""
-    if "units" not in scale.attrs:
-        return ""
-    if scale.attrs.get_id("units").get_storage_size() > _LONGEST_UNIT:
-        return ""
-    units = scale.attrs["units"]
-    text = units.decode(errors="replace") if isinstance(units, bytes) else units
-    return text if isinstance(text, str) and len(text) <= _LONGEST_UNIT else ""
-
 
 class RaggedReader(Reader):
     """An open source whose positions have any number of rows: an output of a run.
@@ -498,28 +394,3 @@ class RaggedReader(Reader):
 def open_reader(ref: SourceRef) -> Reader:
     """Open a source; close it when done."""
     return RaggedReader(ref) if ref.ragged else Reader(ref)
-
-
-class Supply:
-    """Rows that came with a batch, for a worker that cannot open their source.
-
-    Has what a worker needs of a :class:`Reader`.
-    """
-
-    has_data = True
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
-
-    def load(self, positions: Array, rows: Array) -> None:
-        """Take the rows of a batch: its positions, ascending, and their data."""
-        self._positions, self._rows = positions, rows
-
-    def empty(self, rows: int) -> Array:
-        """Return an array for the data of `rows` positions, not initialised."""
-        return np.empty((rows, *self._rows.shape[1:]), self._rows.dtype)
-
-    def read(self, start: int, members: Array, out: Array) -> None:
-        """Copy the data of the members of a span of positions, as a Reader reads."""
-        wanted = start + np.flatnonzero(members)
-        out[...] = self._rows[np.searchsorted(self._positions, wanted)]

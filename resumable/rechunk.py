@@ -21,7 +21,7 @@ import numpy as np
 
 from resumable import disk
 from resumable.birth import target_error
-from resumable.shield import new_hdf5
+from resumable.overlay import new_hdf5
 from resumable.source import SourceRef
 from resumable.units import format_bytes
 

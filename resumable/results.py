@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,14 +104,15 @@ class ResultArray:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Any:
-        # What is read is new; a view of more than it is would keep all of that.
-        values = np.array(self._run.array(self.name)[key], copy=None, order="C")
+        # The status first: what is marked then is there when it is read after that.
         if isinstance(key, str) or _names_fields(key):
             hidden = self._hidden(())
             fill = np.asarray(self._output.fill, self.dtype)[key]
         else:
             hidden = self._hidden(key)
             fill = self._output.fill
+        # What is read is new; a view of more than it is would keep all of that.
+        values = np.array(self._run.array(self.name)[key], copy=None, order="C")
         if np.any(hidden):
             values = np.where(hidden, fill, values) if not values.shape else values
             if values.shape:
@@ -187,8 +189,10 @@ class RaggedArray:
         return self._run.header.map_shape[0]
 
     def __getitem__(self, key: Any) -> Any:
-        lead = self._run.header.map_shape
-        flat = np.arange(self._run.size).reshape(lead)[key]
+        # As it is now: a longer run may have taken its place.
+        with self._run.opened() as (_, header):
+            lead = header.map_shape
+        flat = np.arange(math.prod(lead)).reshape(lead)[key]
         found = self._rows.read(np.atleast_1d(flat).reshape(-1))
         return found if np.ndim(flat) else found[0]
 
@@ -198,7 +202,7 @@ class RaggedArray:
     @property
     def count(self) -> Array:
         """Number of rows of every position, int64, in the map's shape."""
-        return self._rows.counts().reshape(self._run.header.map_shape)
+        return self._rows.counts().reshape(-1, *self._run.header.map_shape[1:])
 
     @property
     def values(self) -> Array:
@@ -208,7 +212,8 @@ class RaggedArray:
     @property
     def index(self) -> Array:
         """Flat position of every row of :attr:`values`, int64."""
-        return np.repeat(np.arange(self._run.size), self._rows.counts())
+        counts = self._rows.counts()
+        return np.repeat(np.arange(len(counts)), counts)
 
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from typing import Any
 
@@ -77,3 +78,13 @@ class Wanted:
             return PositionSet.chosen(self.chosen, map_shape)
         size = math.prod(map_shape)
         return PositionSet.of(size, self._flat[self._flat < size])
+
+    def first_from(self, size: int) -> int | None:
+        """Return the first requested position from `size` on, where that is known."""
+        if self.end is None or self.end <= size:
+            return None
+        if isinstance(self.chosen, slice):
+            asked = range(*self.chosen.indices(self.end))
+            place = bisect.bisect_left(asked, size)
+            return asked[place] if place < len(asked) else None
+        return int(self._flat[np.searchsorted(self._flat, size)])

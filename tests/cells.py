@@ -1,6 +1,7 @@
 """A chain over the images of a cytometer: segmentation, then features of every object.
 
-``python cells.py ENGINE`` computes it in this folder.
+``python cells.py ENGINE DELAY`` computes it in this folder, with so many seconds more
+for each image.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Segment(rs.Process):
         return {"labels": rs.Output(self.spectrum_shape, "i2")}
 
     def unit_computation(self, image, image_bg):
-        time.sleep(float(os.environ.get("DELAY_S", 0)))
+        time.sleep(float(os.environ.get("CELLS_DELAY", 0)))
         dark = image.astype(int) - image_bg < self.threshold
         found, count = scipy.ndimage.label(dark)
         labels = np.zeros(image.shape, "i2")
@@ -97,6 +98,10 @@ def plain_loop():
 
 
 if __name__ == "__main__":
+    # Where the workers that will be started find it.
+    os.environ["CELLS_DELAY"] = sys.argv[2]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     chain(("Segment", "Features")).compute(
         engine=sys.argv[1], workers=2, checkpoint=0.02, progress=False
     )

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import os
+import random
 import shutil
 import signal
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import ClassVar
 
 import cells
 import h5py
-import kill_matrix
 import numpy as np
 import param
 import pytest
 from conftest import DATA
 from engine_conformance import note, noted
+from kill_matrix import members, wait_until
+from nursery import Nursery
 
 import resumable as rs
 
@@ -527,22 +529,98 @@ def test_features_of_cells_are_those_of_the_file(folder):
     assert results["area_um"].count.sum() > 40
 
 
-def start_cells(engine):
-    return subprocess.Popen(
-        [sys.executable, cells.__file__, engine],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{Path(cells.__file__).parents[1]}",
-            "DELAY_S": "0.01",
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture(scope="module")
+def nursery():
+    """Have programs start at once."""
+    modules = ("scipy.ndimage", "scipy.spatial", "resumable.chain", "resumable.session")
+    with Nursery(*modules) as made:
+        yield made
+
+
+@pytest.fixture
+def start_cells(nursery):
+    """Return a function that starts to compute, with an engine."""
+    with contextlib.ExitStack() as stack:
+
+        def start(engine):
+            program = nursery.start(cells.__file__, engine, "0.01")
+            stack.callback(program.close)
+            return program
+
+        yield start
+
+
+def run_of(stage):
+    """Return the results of a stage, as anybody can read them; None without any."""
+    found = list(Path().glob(f"*-{stage}-*.h5"))
+    return rs.open(found[0]) if found else None
+
+
+def check_done(wanted, before):
+    """Compare what is marked as done with a loop; nothing of before may be missing."""
+    done = {}
+    for stage in ("Segment", "Features"):
+        results = run_of(stage)
+        done[stage] = np.zeros(len(wanted["labels"]), bool)
+        if results is not None:
+            done[stage] = results.completed
+            for name in results:
+                found = results[name][:]
+                for position in np.flatnonzero(done[stage]):
+                    assert bits([found[position]]) == bits([wanted[name][position]])
+        assert not (before.get(stage, False) & ~done[stage]).any()
+    return done
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600, method="signal")
+@pytest.mark.parametrize(
+    ("engine", "victim"),
+    [
+        ("serial", "parent"),
+        ("local", "group"),
+        ("local", "parent"),
+        ("local", "worker"),
+    ],
+)
+def test_tens_of_kills_of_a_chain_do_no_harm(folder, engine, victim):
+    """At random moments: a stage that is done stays done, and all is a plain loop's."""
+    chance = random.Random(engine + victim)
+    labels, features = cells.plain_loop()
+    wanted = {"labels": labels, **features}
+    done, kills, completed = {}, 0, 0
+    while kills < 20 or done:
+        process = start_cells(engine)
+        process.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # The last one comes to its end.
+            process.wait(chance.uniform(0, 1.2) if kills < 20 else 60)
+        if process.poll() is None:
+            kills += 1
+            others = [pid for pid in members(process.pid) if pid != process.pid]
+            if victim == "group":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                chosen = chance.choice(others or [process.pid])
+                os.kill(chosen if victim == "worker" else process.pid, signal.SIGKILL)
+        errors = process.communicate(timeout=60)[1]
+        assert wait_until(lambda: not members(process.pid), 2)  # noqa: B023
+        assert process.returncode <= 0 or "WorkerDied" in errors, errors
+        done = check_done(wanted, done)
+        if process.returncode == 0:
+            assert all(part.all() for part in done.values())
+            assert all(run_of(stage).status.finished for stage in done)
+            assert len(list(Path().iterdir())) == 4
+            for stage in done:
+                run_of(stage).path.unlink()
+            done, completed = {}, completed + 1
+
+    assert kills == 20
+    assert completed > 0
 
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
-def test_a_chain_over_cells_survives_kills(folder, engine):
+def test_a_chain_over_cells_survives_kills(folder, start_cells, engine):
     """Killed in both stages, it is bit for bit what a plain loop gives."""
     source = hashlib.sha256(Path(cells.FILE).read_bytes()).digest()
     chain = cells.chain(("Segment", "Features"))
@@ -550,10 +628,10 @@ def test_a_chain_over_cells_survives_kills(folder, engine):
         process = start_cells(engine)
 
         def under_way(stage=stage):
-            found = list(Path().glob(f"*-{stage}-*.h5"))
-            return bool(found) and rs.open(found[0]).status.done > 5
+            results = run_of(stage)
+            return results is not None and results.status.done > 5
 
-        assert kill_matrix.wait_until(under_way, 30)
+        assert wait_until(under_way, 30)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     process = start_cells(engine)

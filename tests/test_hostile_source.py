@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import resumable as rs
-from resumable import machine, reader
+from resumable import machine, scales
 from resumable.positions import MOST_POSITIONS
 from resumable.reader import Reader
+from resumable.scales import scales_of
 from resumable.source import refer
 
 EVIL = "a\x1b[31m\nb\u202e"
@@ -389,7 +390,7 @@ def test_scales_that_lead_elsewhere_are_left_out(make_file, tmp_path):
     outside = [("pipe", 0, h5py.h5f.UNLIMITED)]
     attached(path, {"shape": (4,), "dtype": "f8", "external": outside})
     with Reader(refer(f"{path}::/data")) as opened:
-        assert opened.scales() == {}
+        assert scales_of(opened) == {}
 
     assert compute(Mean(f"{path}::/data")).status.finished
 
@@ -406,11 +407,11 @@ def test_a_scale_that_is_gone_does_no_harm(make_file):
 
 def test_large_scales_are_not_copied(make_file, monkeypatch):
     """Results do not depend on them."""
-    monkeypatch.setattr(reader, "LARGEST_SCALE_BYTES", 100)
+    monkeypatch.setattr(scales, "LARGEST_SCALE_BYTES", 100)
     path = make_file(data=np.ones((20, 3)))
     attached(path, {"data": np.arange(20.0)})
     with Reader(refer(f"{path}::/data")) as opened:
-        assert opened.scales() == {}
+        assert scales_of(opened) == {}
 
 
 USID = (

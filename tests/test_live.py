@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import signal
-import subprocess
-import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
 import pytest
 from conftest import data_of
+from nursery import Nursery
 
 import resumable as rs
 from resumable import live
+from resumable.catalogue import Claim, shelf_of
 from resumable.errors import PlanError, SourceError
+from resumable.heap import heaps_of
+from resumable.packing import unpack_claimed
 from resumable.positions import PositionSet
 from resumable.reader import Reader
+from resumable.runfile import RunFile
 from resumable.source import SourceRef
 from resumable.wanted import Wanted
 
@@ -80,6 +87,17 @@ class Mean(rs.Process):
         return spectrum.mean()
 
 
+class Above(Mean):
+    """The mean, and what is above it: any number of values."""
+
+    version = 1
+    outputs: ClassVar = {**MEAN, "above": rs.Output(ragged=True)}
+
+    def unit_computation(self, spectrum):
+        mean = super().unit_computation(spectrum)
+        return {"mean": mean, "above": spectrum[spectrum > mean]}
+
+
 class Awaited(Mean):
     """The mean of rows that are not NaN yet."""
 
@@ -99,12 +117,11 @@ class Writer:
         self.source = f"{path}::/data"
         arguments = (kind, str(path), str(count), str(pause), str(most), version)
         self.program = start(WRITER, *arguments, name="writer.py")
-        self.program.stdin = None
         assert self.program.stdout.readline() == "there\n"
 
     def tell(self, text="go on"):
-        self.program.communicator.write(f"{text}\n")
-        self.program.communicator.flush()
+        self.program.stdin.write(f"{text}\n")
+        self.program.stdin.flush()
 
     def kill(self):
         self.program.kill()
@@ -116,31 +133,34 @@ class Writer:
         return self.program.wait(20) == 0
 
 
+@pytest.fixture(scope="module")
+def nursery():
+    """Have programs start at once."""
+    with Nursery("h5py", "resumable.following", "resumable.running") as made:
+        yield made
+
+
 @pytest.fixture
-def writer(tmp_path):
-    """Return a function that starts a writer of some kind."""
+def script(nursery, tmp_path, monkeypatch):
+    """Return a function that starts a script in its folder."""
+    monkeypatch.chdir(tmp_path)
     started = []
 
-    def start(text, *arguments, name):
-        program = subprocess.Popen(
-            [sys.executable, "-c", text, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        program.communicator = program.stdin
-        started.append(program)
-        return program
+    def start(text, *arguments, name="script.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        started.append(nursery.start(path, *arguments))
+        return started[-1]
 
-    def make(kind, **options):
-        return Writer(start, tmp_path / "live.h5", kind, **options)
-
-    yield make
+    yield start
     for program in started:
-        program.kill()
-        program.wait()
-        program.communicator.close()
-        program.stdout.close()
+        program.close()
+
+
+@pytest.fixture
+def writer(script, tmp_path):
+    """Return a function that starts a writer of some kind."""
+    return functools.partial(Writer, script, tmp_path / "live.h5")
 
 
 def until(condition, seconds=30):
@@ -161,6 +181,16 @@ def serial(source):
     return data_of(source).mean(axis=1)
 
 
+def values_above(rows):
+    """Return what is above the mean of every row, as a plain loop gives it."""
+    return [row[row > row.mean()].tolist() for row in rows]
+
+
+def lists(parts):
+    """Return lists of the values of arrays."""
+    return [part.tolist() for part in parts]
+
+
 # Following, to the end.
 
 
@@ -168,38 +198,121 @@ def serial(source):
     ("kind", "most", "options"),
     [
         ("swmr", 0, {}),
-        ("swmr", 40, {"workers": 2, "engine": "local"}),
-        ("reopen", 40, {}),
-        ("reopen", 0, {"positions": slice(0, 40)}),
+        ("swmr", 20, {"workers": 2, "engine": "local"}),
+        ("reopen", 20, {}),
         ("keep", 0, {}),
     ],
 )
 def test_a_measurement_is_followed_to_its_end(writer, tmp_path, kind, most, options):
     """All rows, one file, one session; and the program that writes is not hurt."""
-    # Who keeps the file open must be seen to do so for a while.
-    program = writer(kind, most=most, pause=0.12 if kind == "keep" else 0.02)
-    process = Mean(program.source)
-    process.calls = []
+    # Who opens it must leave it at rest, who keeps it open be seen to do so for long.
+    pause = {"swmr": 0.03, "reopen": 0.06, "keep": 0.115}[kind]
+    program = writer(kind, count=20, most=most, pause=pause)
+    process = Above(program.source)
+    process.calls, events = [], []
     program.tell()
     program.tell()
     began = time.monotonic()
-    results = process.compute(wait=60, **options)
+    results = process.compute(wait=60, listener=events.append, **options)
     took = time.monotonic() - began
+    rows = data_of(program.source)
+    above = values_above(rows)
 
     assert program.program.stdout.readline() == "closed\n"
     assert program.ended_well()
-    np.testing.assert_array_equal(results["mean"], serial(program.source))
-    assert len(results["mean"]) == 40
+    assert lists(results["above"]) == above
+    np.testing.assert_array_equal(results["mean"], rows.mean(axis=1))
+    assert len(results["mean"]) == 20
     assert results.status.finished
     assert took < 30  # far from the 60 s that it would wait for more
-    assert [s.computed for s in results.sessions] == [40]
+    assert [s.computed for s in results.sessions] == [20]
     if "engine" not in options:
-        assert sorted(process.calls) == list(range(40))
+        assert sorted(process.calls) == list(range(20))
+    # Ragged rows are in it, too: of the heaps nothing is left.
     assert run_files(tmp_path) == [results.path.name]
-    again = Mean(program.source)
+    again = Above(program.source)
     assert again.plan().action == "return"
     assert again.duplicates == [results]
     assert [c.matches for c in again.explain().candidates] == [True]
+    # Who listens reads on in a file that another one has taken the place of. (Of a
+    # dataset that came to its full length the run has another name.)
+    told = [e for e in events if hasattr(e, "positions")]
+    assert kind != "swmr" or len({id(event.results) for event in told}) > 1
+    for event in told:
+        if event.results.path == results.path:
+            assert lists(event["above"]) == [above[p] for p in event.positions]
+            assert lists(event.results["above"]) == above
+            assert event.results["above"].count.tolist() == list(map(len, above))
+            np.testing.assert_array_equal(event.results["mean"], results["mean"])
+
+
+@pytest.mark.parametrize(("kind", "count"), [("swmr", 10), ("reopen", 40)])
+def test_the_end_is_seen_at_once_where_it_is_known(writer, kind, count):
+    """Half a second after the last requested row was written all is computed."""
+    program = writer(kind, count=count, pause=0.05)
+    program.tell()
+    results = Mean(program.source).compute(wait=60, positions=slice(0, count))
+    ended = time.time() - program.path.stat().st_mtime
+
+    assert ended < 0.5
+    assert results.status.finished
+    program.tell()
+    assert program.ended_well()
+    np.testing.assert_array_equal(results["mean"], serial(program.source))
+
+
+@pytest.mark.parametrize("there", ["in parts", "whole"])
+def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
+    tmp_path, script, there
+):
+    """Its rows are copied, packed or not, and it is left as it was."""
+    path = tmp_path / "live.h5"
+    rows = np.random.default_rng(5).normal(size=(20, 8))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=rows[:10], maxshape=(None, 8))
+        file["all"] = rows
+    part = slice(0, 5) if there == "in parts" else None
+    first = Above(f"{path}::/data").compute(positions=part, engine="serial")
+    before = lists(first["above"])
+    process = Above(f"{path}::/data")
+    process.calls = []
+    run = process.start(wait=60, positions=slice(0, 20), engine="serial")
+    grown = script(
+        """
+        import sys, time, h5py
+        for length in (15, 20):
+            with h5py.File(sys.argv[1], "a") as file:
+                file["data"].resize(length, axis=0)
+                file["data"][length - 5 :] = file["all"][length - 5 : length]
+            time.sleep(0.3)
+        """,
+        str(path),
+    )
+    results = run.wait(30)
+
+    assert grown.wait(20) == 0
+    # What was pending in it can have been computed before there was more.
+    assert lists(first["above"])[:5] == before[:5]
+    assert lists(results["above"]) == values_above(rows)
+    assert process.calls == list(range(5 if part else 10, 20))
+    kept = {first.path.name, results.path.name}
+    heaps = {name for name in run_files(tmp_path) if name.endswith(".heap")}
+    assert set(run_files(tmp_path)) - heaps == kept
+    assert all(name.startswith(f"{first.path.stem}.") for name in heaps)
+    assert bool(heaps) is bool(part)
+
+
+def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
+    """By one that follows, and finds nothing to compute."""
+    results = Above(scan).compute(wait=60)
+    with Claim(shelf_of(results._run)).held():
+        unpack_claimed(RunFile(results.path))
+    heaps = heaps_of(results.path)
+    again = Above(scan).compute(wait=60)
+
+    assert len(heaps) == 1
+    assert heaps_of(again.path) == []
+    assert lists(again["above"]) == values_above(data_of(scan))
 
 
 def test_rows_are_computed_while_it_is_written(writer):
@@ -263,23 +376,6 @@ def test_what_is_at_rest_is_computed_without_waiting(scan):
     assert results == Mean(scan).compute(wait=3600)
 
 
-def test_who_listens_reads_the_right_rows_of_a_file_that_was_replaced(writer):
-    """Batches that were told before the run file became longer."""
-    program = writer("swmr", count=30)
-    batches = []
-    run = Mean(program.source).start(wait=60, listener=batches.append)
-    program.tell()
-    program.tell()
-    results = run.wait(60)
-    rows = serial(program.source)
-    told = [event for event in batches if hasattr(event, "positions")]
-
-    assert len({id(event.results) for event in told}) > 1
-    for event in told:
-        np.testing.assert_array_equal(event["mean"], rows[event.positions])
-        np.testing.assert_array_equal(event.results["mean"], results["mean"])
-
-
 # Waiting.
 
 
@@ -304,19 +400,21 @@ def test_waiting_costs_next_to_nothing(writer, script):
             times = [p.cpu_times() for p in [me, *me.children(recursive=True)]]
             return sum(t.user + t.system for t in times)
 
-        with Mean(sys.argv[1]).start(wait=60, workers=2) as run:
+        with Mean(sys.argv[1]).start(wait=60, engine="local", workers=2) as run:
             while run.status().done < 5:
                 time.sleep(0.01)
             time.sleep(0.5)
             before = used()
             time.sleep(2)
-            print(used() - before, flush=True)
+            print(used() - before, len(psutil.Process().children()), flush=True)
             run.cancel()
         """,
         program.source,
     )
 
-    assert float(follower.stdout.readline()) < 0.3
+    seconds, children = follower.stdout.readline().split()
+    assert float(seconds) < 0.3
+    assert int(children) > 0
 
 
 @pytest.mark.parametrize("how", ["time_limit", "cancel"])
@@ -324,7 +422,7 @@ def test_a_stop_comes_through_while_it_waits(writer, how):
     """With what is there, and code 75; then the same call goes on."""
     program = writer("swmr", count=5, pause=0)
     program.tell()
-    limit = {"time_limit": 2} if how == "time_limit" else {}
+    limit = {"time_limit": 1.2} if how == "time_limit" else {}
     run = Mean(program.source).start(wait=60, **limit)
     until(lambda: run.status().done == 5)
     if how == "cancel":
@@ -379,54 +477,57 @@ def follow(script, source):
         import sys
         from resumable import Process, Output
 
-        class Mean(Process):
+        class Above(Process):
             version = 1
-            outputs = {"mean": Output()}
+            outputs = {"mean": Output(), "above": Output(ragged=True)}
             def unit_computation(self, spectrum):
-                return spectrum.mean()
+                mean = spectrum.mean()
+                return {"mean": mean, "above": spectrum[spectrum > mean]}
 
-        Mean(sys.argv[1]).compute(wait=60)
+        Above(sys.argv[1]).compute(wait=60)
         """,
         source,
     )
 
 
 def done_in(folder):
-    """Return how many positions are done in the run file of a folder."""
+    """Return how many positions are done in the furthest run file of a folder."""
+    done = [0]
     for name in run_files(folder):
         if name.endswith(".h5"):
-            try:
-                return rs.open(folder / name).status.done
-            except rs.RunFileError:
-                return 0
-    return 0
+            with contextlib.suppress(rs.RunFileError):
+                done.append(rs.open(folder / name).status.done)
+    return max(done)
 
 
+@pytest.mark.filterwarnings("ignore:Above was edited since:resumable.ResumableWarning")
 @pytest.mark.parametrize("kind", ["swmr", "reopen"])
 def test_kills_of_the_follower_lose_nothing(writer, script, tmp_path, kind):
     """At any moment, a replacement of the file too: one file, and the rest follows."""
-    program = writer(kind, count=60, most=60, pause=0.06)
+    program = writer(kind, count=30, most=30, pause=0.06)
     program.tell()
     program.tell()
-    pauses = np.random.default_rng(3).uniform(0.1, 0.5, 4)
+    pauses = np.random.default_rng(3).uniform(0.05, 0.3, 4)
     for pause in pauses:
         before = done_in(tmp_path)
         follower = follow(script, program.source)
-        until(lambda: done_in(tmp_path) > min(before, 59))  # noqa: B023
+        until(lambda: done_in(tmp_path) > min(before, 29))  # noqa: B023
         time.sleep(pause)
         follower.kill()
         follower.wait()
     reached = done_in(tmp_path)
-    process = Mean(program.source)
+    process = Above(program.source)
     process.calls = []
     results = process.compute(wait=60, engine="serial")
 
     assert program.program.stdout.readline() == "closed\n"
-    np.testing.assert_array_equal(results["mean"], serial(program.source))
+    rows = data_of(program.source)
+    assert lists(results["above"]) == values_above(rows)
+    np.testing.assert_array_equal(results["mean"], rows.mean(axis=1))
     assert results.status.finished
     assert reached > 0
-    assert set(process.calls) <= set(range(60))
-    assert len(process.calls) <= 60 - reached
+    assert set(process.calls) <= set(range(30))
+    assert len(process.calls) <= 30 - reached
 
 
 # The end, and no end.
@@ -487,6 +588,28 @@ def test_a_file_without_a_row_is_waited_for(writer):
         process.compute()
 
 
+@pytest.mark.parametrize("kind", ["reopen", "swmr"])
+def test_requested_positions_that_do_not_come_are_named(writer, kind):
+    """After the time of wait, or when the program that writes has gone."""
+    program = writer(kind, count=3, pause=0)
+    program.tell()
+    if kind == "reopen":
+        program.tell()
+        assert program.program.stdout.readline() == "closed\n"
+    process = Mean(program.source)
+    run = process.start(wait=60 if kind == "swmr" else 0.2, positions=slice(0, 5))
+    until(lambda: run.status().done == 3)
+    program.tell()
+    told = "and the program that wrote" if kind == "swmr" else "after 200 ms"
+    with pytest.raises(
+        rs.NotFinished, match=f"position 3 has not come,? {told}"
+    ) as info:
+        run.wait(30)
+
+    assert info.value.results.status.done == 3
+    assert process.compute(wait=0.2, positions=[0, 2]) == info.value.results
+
+
 def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
     """Somebody writes another content into the same rows: a new run begins."""
     path = tmp_path / "live.h5"
@@ -494,7 +617,7 @@ def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
         file.create_dataset("data", (20, 8), "f8", maxshape=(None, 8), chunks=(16, 8))
         file["data"][...] = 1.0
     process = Mean(f"{path}::/data")
-    run = process.start(wait=2)
+    run = process.start(wait=60, positions=slice(0, 30))
     until(lambda: run.status().done == 20)
     # Another process, as it must be: HDF5 opens a file only one way in each.
     change = script(
@@ -768,11 +891,13 @@ def test_another_answer_than_a_bool_is_refused(filled_in, answer):
         process.compute()
 
 
-def test_failed_positions_are_tried_again_once(filled_in):
-    """Not for as long as there are any."""
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_failed_positions_are_tried_again_once(filled_in, compression):
+    """Not for as long as there are any; a packed run is unpacked for it."""
 
     class Fails(Awaited):
         version = 1
+        outputs: ClassVar = {"mean": rs.Output(compression=compression)}
 
         def unit_computation(self, spectrum):
             self.calls.append(self.position)
@@ -787,9 +912,10 @@ def test_failed_positions_are_tried_again_once(filled_in):
         process.compute(engine="serial")
     process.calls.clear()
     with pytest.warns(rs.ResumableWarning, match="1 of 20 positions failed"):
-        process.compute(engine="serial", retry_failed=True)
+        results = process.compute(engine="serial", retry_failed=True)
 
     assert process.calls == [3]
+    assert (RunFile(results.path).header.packed is not None) is bool(compression)
 
 
 def test_threads_of_an_executor_follow(writer):
@@ -820,7 +946,7 @@ else:
     file.close()
 print("there", flush=True)
 for number in range(1, 15):
-    time.sleep(0.05)
+    time.sleep(0.03)
     if kind != "swmr":
         file = h5py.File(path, "a", libver="latest")
     for name in ("gain", "data"):
@@ -864,6 +990,7 @@ def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
 def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
     """One that no digest meets; what can be read is kept."""
     monkeypatch.setattr("resumable.fingerprint.DIGEST_BYTES", 64 * 64)
+    monkeypatch.setattr("resumable.reader._PATIENCE_S", 0.2)
     path = tmp_path / "live.h5"
     made = {"maxshape": (None, 8), "chunks": (1, 8), "compression": "gzip"}
     with h5py.File(path, "w") as file:
@@ -949,6 +1076,25 @@ def test_positions_that_are_requested_come_by_and_by(chosen, end, of_6, of_12):
 
     assert wanted.end == end
     assert (among(3) or of_6, among(6)) == (of_6, of_12)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "first"),
+    [
+        (None, None),
+        (slice(4, None), None),
+        (slice(0, 6), None),
+        (slice(0, 9), 6),
+        (slice(8, 20), 8),
+        (slice(0, 7, 5), None),
+        (slice(0, 9, 4), 8),
+        ([1, 5], None),
+        ([1, 7, 30], 7),
+    ],
+)
+def test_the_first_that_is_to_come_is_known(chosen, first):
+    """Of what is requested beyond the six positions that exist."""
+    assert Wanted(chosen, (6,)).first_from(6) == first
 
 
 @pytest.mark.parametrize("chosen", [-1, [2, -3], slice(-5, None), slice(0, -1)])

@@ -31,6 +31,7 @@ LAYERS = [
     {"declaration"},
     {"program", "verification"},
     {"comparison", "following"},
+    {"observer"},
     {"argument", "driver", "resolve", "running", "state", "trial", "verdict"},
     {"places"},
     {"explain"},
@@ -60,14 +61,13 @@ LAYERS = [
     {"packing", "publishing"},
     {"catalogue", "rechunk"},
     {"birth", "copying"},
-    {"ledger", "logbook", "reader"},
-    {"ragged"},
+    {"ledger", "logbook", "reader", "scales", "supply"},
+    {"geometry", "ragged"},
     {"fingerprint", "runfile", "source"},
     {"usable"},
     {"opening"},
     {"journal", "packed", "plain"},
     {"header", "heap", "live", "overlay", "superblock"},
-    {"shield"},
     {"classes", "disk", "machine", "output", "plan", "recipe", "sharing", "stop"},
     {"remainder", "world"},
     {"wanted"},
@@ -79,7 +79,7 @@ LAYERS = [
 
 # Who may touch HDF5: readers of sources and of packed rows, those that make files,
 # results for `group()`. resolve only writes down which version was there.
-USES_H5PY = {"birth", "demo", "rechunk", "resolve", "results", "shield", "source"}
+USES_H5PY = {"birth", "demo", "overlay", "rechunk", "resolve", "results", "source"}
 USES_H5PY |= {"copying", "opening", "packed", "packing", "publishing", "usable"}
 
 # What every user has; the rest is imported where it is needed.

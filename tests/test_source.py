@@ -22,6 +22,7 @@ from resumable import reader as reading
 from resumable.errors import SourceError
 from resumable.fingerprint import slabs
 from resumable.reader import Reader
+from resumable.scales import scales_of
 from resumable.source import SourceRef, refer
 
 PAIR = np.dtype([("x", "f4"), ("n", ">i2")])
@@ -612,7 +613,7 @@ def test_dimension_scales_give_the_coordinates_of_position_axes(make_file):
         file["data"].dims[1].attach_scale(file["bias"])
 
     with Reader(refer(f"{path}::/data", (0, 1))) as reader:
-        scales = reader.scales()
+        scales = scales_of(reader)
 
     assert list(scales) == [1]
     assert (scales[1][0], scales[1][2]) == ("bias", "V")

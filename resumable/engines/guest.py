@@ -33,8 +33,9 @@ import numpy as np
 from resumable import disk, machine
 from resumable.batch import Job, Report, Worker
 from resumable.errors import TargetError
-from resumable.reader import Reader, Supply, open_reader
+from resumable.reader import Reader, open_reader
 from resumable.remote import plain_record, portable
+from resumable.supply import Supply
 from resumable.writer import Outbox, RowWriter, WriteTarget
 
 if TYPE_CHECKING:

@@ -274,7 +274,8 @@ def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
     wanted = expected(POSITIONS, name)
     tally = Tally()
     acknowledged = np.zeros(POSITIONS, bool)
-    while tally.kills < kills or run_files(source):
+    # All kills may have come before there was a run.
+    while tally.kills < kills or run_files(source) or not tally.completed:
         process = start(source, engine, name)
         tally.sessions += 1
         process.stdout.readline()
@@ -400,6 +401,12 @@ def in_fork(action, step=None, *, torn=False):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def write_half(pwrite, fd, data, offset):
+    """Write half of some data. No disk and no page cache divides a sector."""
+    data = memoryview(data).cast("B")
+    pwrite(fd, data[: data.nbytes // 2 // 512 * 512], offset)
+
+
 def kill_before(step, *, torn=False):
     """Have this process killed before it takes a step, or in the middle of a write."""
     left, pwrite = [step], os.pwrite
@@ -408,10 +415,7 @@ def kill_before(step, *, torn=False):
         def instead(*arguments, **options):
             if not left[0]:
                 if torn and call is pwrite:
-                    fd, data, offset = arguments
-                    data = memoryview(data).cast("B")
-                    # No disk and no page cache divides a sector.
-                    call(fd, data[: data.nbytes // 2 // 512 * 512], offset)
+                    write_half(pwrite, *arguments)
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
             return call(*arguments, **options)

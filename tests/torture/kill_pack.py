@@ -1,7 +1,9 @@
 """Kill packing, unpacking and publishing, and check what is left.
 
-``python kill_pack.py steps|torn|random WHAT FOLDER [KILLS]`` prints a tally;
-:func:`tally_of` starts it, apart from the threads of whoever runs the tests.
+``python kill_pack.py HOW WHAT FOLDER [KILLS]`` prints a tally; :func:`tally_of` starts
+it, apart from the threads of whoever runs the tests. HOW is ``steps`` or ``torn``,
+before each step, or within each write, that leaves the folder as no earlier one does;
+``every-step`` or ``every-torn``, all of them; or ``random``.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import random
@@ -16,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -23,7 +27,7 @@ from typing import ClassVar
 
 import h5py
 import numpy as np
-from kill_matrix import Tally, in_fork
+from kill_matrix import STEPS, SYNCS, Tally, in_fork, write_half
 
 import resumable as rs
 from resumable.journal import mend
@@ -203,13 +207,17 @@ class Repair(Publish):
 
     def prepare(self):
         super().prepare()
-        journal, step = Path("scan.h5.resumable-journal"), 0
-        # The first moment at which it is decided.
-        while not journal.exists() or b'"decided":true' not in journal.read_bytes():
-            mend("scan.h5")
-            Path("scan.h5").write_bytes(self.old)
-            in_fork(self.publish, step)
-            step += 1
+        assert in_fork(self._killed_when_decided) == -signal.SIGKILL
+
+    def _killed_when_decided(self):
+        journal = Path("scan.h5.resumable-journal")
+
+        def kill(*_):
+            if journal.exists() and b'"decided":true' in journal.read_bytes():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        _before_steps(kill)
+        self.publish()
 
     def act(self):
         mend("scan.h5")
@@ -267,14 +275,57 @@ def _note(tally, what, action):
         tally.faults.append(f"{what}: {type(error).__name__}: {error}")
 
 
-def all_steps(what, folder, *, torn):
+def _before_steps(do):
+    """Have this process do something before each step that it takes."""
+    lock = threading.Lock()
+
+    def doing(call):
+        def instead(*arguments, **options):
+            with lock:
+                do(call, *arguments)
+            return call(*arguments, **options)
+
+        return instead
+
+    for name in (*STEPS, *SYNCS):
+        setattr(os, name, doing(getattr(os, name)))
+
+
+def _note_moments(action, path, *, torn):
+    """Do something, and write down the steps at which a kill leaves something new."""
+    seen, found = [], []
+    steps, pwrite = itertools.count(), os.pwrite
+
+    def note(call, *arguments):
+        if torn and call is pwrite:
+            write_half(pwrite, *arguments)
+        step, state = next(steps), _state()
+        if state not in seen:
+            seen.append(state)
+            found.append(step)
+
+    _before_steps(note)
+    action()
+    path.write_text(json.dumps(found))
+
+
+def _moments(case, start, *, torn):
+    """Return the steps of a case at which a kill leaves something new."""
+    _anew(start)
+    path = start.parent / "moments"
+    assert in_fork(functools.partial(_note_moments, case.act, path, torn=torn)) == 0
+    return json.loads(path.read_text())
+
+
+def all_steps(what, folder, *, torn, every):
     """Kill before each step, or in each write; go on, and check."""
     case, start = _prepared(what, folder)
-    tally, step, seen = Tally(), 0, []
-    while True:
+    tally, seen = Tally(), []
+    steps = itertools.count() if every else _moments(case, start, torn=torn)
+    for step in steps:
         _anew(start)
         code = in_fork(case.act, step, torn=torn)
-        if code == 0:
+        if code == 0 and every:
             break
         before = len(tally.faults)
         tally.kills += 1
@@ -285,7 +336,9 @@ def all_steps(what, folder, *, torn):
             seen.append(state)
             _check(case, tally, step)
         tally.faults[before:] = [f"step {step}: {f}" for f in tally.faults[before:]]
-        step += 1
+    else:
+        _anew(start)
+        case.act()
     _note(tally, "without a kill", lambda: case.check_end(tally.faults))
     return tally
 
@@ -348,7 +401,8 @@ def main():
     if how == "random":
         tally = at_random(what, folder, int(kills))
     else:
-        tally = all_steps(what, folder, torn=how == "torn")
+        every, torn = how.startswith("every-"), how.endswith("torn")
+        tally = all_steps(what, folder, torn=torn, every=every)
     sys.stdout.write(json.dumps(dataclasses.asdict(tally)))
 
 

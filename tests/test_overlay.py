@@ -1,4 +1,4 @@
-"""New HDF5 files, and a disk that does not take them."""
+"""What HDF5 writes to: a disk that does not take it, and old bytes that stay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from resumable.shield import new_hdf5
+from resumable.overlay import MOST_CHANGED_BYTES, Overlay, new_hdf5
 
 
 @pytest.fixture
@@ -71,3 +71,47 @@ def test_an_error_of_the_block_stays_what_it_is(tmp_path):
     """It is not hidden by the file."""
     with pytest.raises(KeyError, match="mine"), new_hdf5(tmp_path / "new.h5"):
         raise KeyError("mine")
+
+
+def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
+    """More than that is an error before anything has changed."""
+    monkeypatch.setattr("resumable.overlay.MOST_CHANGED_BYTES", 1 << 20)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 << 20))
+    with path.open("r+b") as file:
+        overlay = Overlay(file.fileno(), 4 << 20)
+        for start in range(0, 2 << 20, 4096):
+            overlay.seek(start)
+            overlay.write(b"x")
+        with pytest.raises(OSError, match="h5repack"):
+            overlay.check()
+
+    assert path.read_bytes() == bytes(4 << 20)
+    assert MOST_CHANGED_BYTES == 256 << 20
+
+
+def test_an_overlay_reads_what_was_written(tmp_path):
+    """As a file would, with nothing of it below the old end on the disk."""
+    chance = np.random.default_rng(0)
+    old = chance.bytes(10_000)
+    (tmp_path / "one").write_bytes(old)
+    mirror = bytearray(old)
+    with (tmp_path / "one").open("r+b") as file:
+        overlay = Overlay(file.fileno(), len(old))
+        for _ in range(300):
+            start, size = int(chance.integers(0, 20_000)), int(chance.integers(0, 9000))
+            if chance.random() < 0.5:
+                data = chance.bytes(size)
+                mirror += bytes(max(0, start + size - len(mirror)))
+                mirror[start : start + size] = data
+                overlay.seek(start)
+                assert overlay.write(data) == size
+            overlay.seek(start)
+            wanted = bytes(mirror[start : start + size])
+            assert overlay.read(size)[: len(wanted)] == wanted
+        changes = list(overlay.changes())
+
+    assert (tmp_path / "one").read_bytes()[: len(old)] == old
+    for offset, before, after in changes:
+        assert old[offset : offset + len(before)] == before
+        assert mirror[offset : offset + len(after)] == after
