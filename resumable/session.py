@@ -512,6 +512,7 @@ class Session:
             self._claim.writers_path,
             self._claim.token,
             self._plan.checkpoint_s,
+            self._plan.workers if self._plan.writer == "workers" else 1,
         )
 
     def _left(self) -> int:
