@@ -210,6 +210,11 @@ class Batch:
     suspect: bool = False
     """One of its positions may have ended a worker."""
 
+    @property
+    def cornered(self) -> bool:
+        """It is a single position, which may have ended a worker."""
+        return self.suspect and self.count == 1
+
     def members(self) -> Array:
         """Membership of each position of the span, as booleans."""
         size = self.stop - self.start

@@ -286,10 +286,9 @@ class Session:
             batch = batch.without(self._marked(batch))
             if batch is None:
                 return
-        alone = batch.suspect and batch.count == 1
         known = loss.timed_out and loss.position is not None
-        for part in [batch] if alone else batch.parts(loss.position):
-            if part.suspect and (alone or known):
+        for part in [batch] if batch.cornered else batch.parts(loss.position):
+            if part.suspect and (batch.cornered or known):
                 self._give_up(part, loss)
             else:
                 self._schedule.give_back(part)

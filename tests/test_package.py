@@ -42,7 +42,7 @@ LAYERS = [
         "engines.mpi",
         "engines.serial",
     },
-    {"engines.crew", "engines.futures", "engines.ranks"},
+    {"engines.apart", "engines.crew", "engines.futures", "engines.ranks"},
     {"engines.counter", "engines.guest"},
     {"engines.team"},
     {"operators"},
