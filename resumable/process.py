@@ -134,6 +134,8 @@ class Process(param.Parameterized):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         cls._read_from = file_of(cls)
+        # A rank that fails from here on must not leave the others waiting in compute.
+        world.watch(world.told_ranks())
         for name, value in vars(cls).items():
             taken = name in _ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:
@@ -150,7 +152,8 @@ class Process(param.Parameterized):
         fingerprint: str = "sample",
         **parameters: Any,
     ) -> None:
-        # A rank that fails here must not leave the others waiting in compute.
+        # Again: where only MPI knows how many ranks there are, and for classes that
+        # were there before each rank computed for itself.
         world.watch()
         self._set_parameters(parameters)
         if fingerprint not in ("sample", "full"):
@@ -689,8 +692,9 @@ class Process(param.Parameterized):
         It runs in a thread of this process. Signals are not caught: Ctrl-C is raised
         where it strikes, and the run goes on.
         """
-        from resumable.running import Run
+        from resumable.running import Run, check_alone
 
+        check_alone(options.get("engine", "auto"))
         self._check_source()
         stop = StopRequest(options.get("time_limit"))
         drive = self._drive(positions, {**options, "progress": progress}, stop)
