@@ -88,9 +88,9 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     engine, births = Telling(), []
     give_birth = session.births.give_birth
 
-    def timed(*arguments: Any) -> RunFile:
+    def timed(*arguments: Any, **options: Any) -> RunFile:
         began = time.perf_counter()
-        made = give_birth(*arguments)
+        made = give_birth(*arguments, **options)
         births.append(time.perf_counter() - began)
         return made
 

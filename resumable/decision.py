@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from resumable.engines import Engine
     from resumable.plan import Geometry
-    from resumable.positions import PositionSet
     from resumable.recipe import Options, Recipe
-    from resumable.runfile import RunFile
+    from resumable.runfile import RunFile, Survey
 
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
@@ -51,8 +50,8 @@ def _to_override(recipe: Recipe) -> RunFile | None:
 
 def make_plan(
     recipe: Recipe, options: Options, mine: RunFile | None = None
-) -> tuple[Plan, RunFile | None]:
-    """Decide what a session will do; reads the status, writes nothing.
+) -> tuple[Plan, RunFile | None, Survey | None]:
+    """Decide what a session will do; reads the status once, writes nothing.
 
     Parameters
     ----------
@@ -60,6 +59,14 @@ def make_plan(
         What, and how.
     mine : RunFile, optional
         The run that this session has begun, and goes on with.
+
+    Returns
+    -------
+    plan : Plan
+    run : RunFile or None
+        The one that is there.
+    survey : Survey or None
+        What its status says, with what is to be computed.
 
     Raises
     ------
@@ -80,8 +87,9 @@ def make_plan(
                 raise error
             msg = f"{error}: {ADVICE}"
             raise RunFileError(msg) from error
-    action, reason, pending = _decide(recipe, options, run)
     geometry = recipe.geometry
+    survey = None if run is None else survey_of(run, options, geometry.size)
+    action, reason, pending = _decide(recipe, options, run, survey)
     engine = engine_for(options, run)
     memory = _budget(options.memory, engines.available_memory(engine))
     hosts = engines.workers_by_host(engine)
@@ -147,7 +155,7 @@ def make_plan(
         notes=tuple(notes),
         seconds_per_position=recipe.seconds_per_position,
     )
-    return plan, run
+    return plan, run, survey
 
 
 def engine_for(
@@ -214,36 +222,39 @@ def _budget(memory: float | str | None, available: int) -> int:
 
 
 def _decide(
-    recipe: Recipe, options: Options, run: RunFile | None
+    recipe: Recipe, options: Options, run: RunFile | None, survey: Survey | None
 ) -> tuple[str, str, int]:
     """Return the action, the reason in words, and the number of pending positions."""
     wanted = options.positions
-    if run is None:
+    if run is None or survey is None:
         count = recipe.geometry.size if wanted is None else len(wanted)
         why = "a new run was asked for" if options.override else "no run matches"
         return "compute", why, count
-    done, failed = run.counts()
+    done, failed, pending = survey.done, survey.failed, len(survey.chosen)
     if not recipe.full_length(run):
         new = recipe.geometry.size - run.size
-        count = len(pending_positions(run, options, recipe.geometry.size))
         why = f"the source has {new:,} new positions, {done:,} are copied"
         if not new:
             why = f"more of the source can be read, {done:,} positions are copied"
-        return "copy and continue", why, count
-    pending = len(pending_positions(run, options))
+        return "copy and continue", why, pending
     if options.retry_failed and pending:
         return "continue", f"{pending:,} failed positions are tried again", pending
-    if pending == 0 and (run.finished or done + failed < run.size):
+    some_left = done + failed < run.size
+    if pending == 0 and (some_left or run.called_finished):
         return "return", "all of it was computed before", 0
     return "continue", f"{done:,} of {run.size:,} positions are done", pending
 
 
-def pending_positions(
-    run: RunFile, options: Options, size: int | None = None
-) -> PositionSet:
-    """Return what is to be computed, of a source that has `size` positions by now."""
+def survey_of(run: RunFile, options: Options, size: int | None = None) -> Survey:
+    """Return what there is of a run, and what is to be computed of `size` positions.
+
+    Parameters
+    ----------
+    run : RunFile
+    options : Options
+    size : int, optional
+        Positions that the source has by now; default those of the run.
+    """
     if options.retry_failed:
-        return run.select(lambda done, failed: failed, options.positions)
-    return run.select(
-        lambda done, failed: ~(done | failed), options.positions, size or run.size
-    )
+        return run.survey(lambda done, failed: failed, options.positions, size)
+    return run.survey(lambda done, failed: ~(done | failed), options.positions, size)

@@ -64,7 +64,8 @@ class Declaration(param.Parameterized):
         fingerprint: str = "sample",
         **parameters: Any,
     ) -> None:
-        # A rank that fails here must not leave the others waiting in compute.
+        # Again: where only MPI knows how many ranks there are, and for classes that
+        # were there before each rank computed for itself.
         world.watch()
         self._set_parameters(parameters)
         if fingerprint not in ("sample", "full"):

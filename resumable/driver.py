@@ -59,7 +59,7 @@ def compute(
     TargetError, PlanError, RunFileError, WorkerDied
         See there.
     """
-    plan, run = make_plan(recipe, options)
+    plan, run = make_plan(recipe, options)[:2]
     if run is not None:
         warn_of_edit(recipe, run)
     if run is None or plan.action != "return":
@@ -80,7 +80,7 @@ def _computed(
     claim = Claim(recipe.shelf)
     with claim.held():
         # Again: somebody may have computed since we looked.
-        plan, run = make_plan(recipe, options)
+        plan, run, survey = make_plan(recipe, options)
         if run is not None and plan.action == "return":
             return Results(run.path)
         logger.info("%s", plan)
@@ -88,7 +88,9 @@ def _computed(
             tell_of_left_runs(recipe)
         if run is not None and recipe.full_length(run):
             run = writable(run)
-        session = Session(recipe, for_run(options, run), plan, run, claim, stop, tell)
+        options = for_run(options, run)
+        session = Session(recipe, options, plan, run, claim, stop, tell, survey)
+        del survey  # N / 8 bytes, which the session gives up when it hands them out
         return packed_where_asked(recipe, session.run_to_end())
 
 
@@ -131,8 +133,8 @@ def _pack(recipe: Recipe, path: Path) -> None:
 
 def _to_pack(recipe: Recipe, run: RunFile) -> bool:
     header = run.header
-    ready = run.finished and header.packed is None and header.format == FORMAT
-    return ready and bool(recipe.packing)
+    ready = header.packed is None and header.format == FORMAT
+    return ready and bool(recipe.packing) and run.finished
 
 
 def _tidy(recipe: Recipe, run: RunFile) -> None:

@@ -90,9 +90,11 @@ class OneThread:
 
     def __enter__(self) -> None:
         self._limit: Any = self._libraries.limit(limits=1)
+        # Entered and left as a context, for after that alone another thread may set it.
+        self._limit.__enter__()
 
     def __exit__(self, *exc: object) -> None:
-        self._limit.restore_original_limits()
+        self._limit.__exit__(None, None, None)
 
 
 class PeakMemory:

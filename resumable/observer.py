@@ -184,7 +184,7 @@ class Observer:
             self._claim(recipe)
         elif not _goes_on(recipe, mine):
             raise SourceChanged
-        plan, run = make_plan(recipe, options, mine)
+        plan, run = make_plan(recipe, options, mine)[:2]
         unready = None
         if ready is not None:
             unready = _first_beyond(ready, wanted)

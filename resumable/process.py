@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import param
 
+from resumable import world
 from resumable.classes import file_of
 from resumable.declaration import ARGUMENTS
 from resumable.errors import DeclarationError, RunFileError
@@ -93,6 +94,8 @@ class Process(Inquiry):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         cls._read_from = file_of(cls)
+        # A rank that fails from here on must not leave the others waiting in compute.
+        world.watch(world.told_ranks())
         for name, value in vars(cls).items():
             taken = name in ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:
@@ -271,8 +274,9 @@ class Process(Inquiry):
         It runs in a thread of this process. Signals are not caught: Ctrl-C is raised
         where it strikes, and the run goes on.
         """
-        from resumable.running import Run
+        from resumable.running import Run, check_alone
 
+        check_alone(options.get("engine", "auto"))
         self._check_source()
         stop = StopRequest(options.get("time_limit"))
         # From here to the end of the run: it computes what is resolved now.

@@ -47,7 +47,7 @@ class Status:
         self.positions = run.size
         self.done, self.failed = run.counts()
         self.pending = self.positions - self.done - self.failed
-        self.finished = run.finished
+        self.finished = self.pending == 0 and run.called_finished
 
     def __str__(self) -> str:
         text = f"{self.done:,} of {self.positions:,} positions done"

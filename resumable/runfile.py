@@ -102,6 +102,18 @@ class LogLine:
     """Its text, cut at 400 bytes."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Survey:
+    """What the status says, read in one go: with 10^9 positions that is 2 GB."""
+
+    done: int
+    """Positions that are done."""
+    failed: int
+    """Positions that have failed."""
+    chosen: PositionSet
+    """Positions that were asked for."""
+
+
 class RunFile:
     """An existing run file, checked; reads need no lock and disturb nobody.
 
@@ -239,11 +251,14 @@ class RunFile:
     @property
     def finished(self) -> bool:
         """Every position is done or failed and ``finish`` has run."""
-        with self.opened() as (fd, header):
-            if read_at(fd, 1, header.offsets["finished"]) != b"\1":
-                return False
         # The byte alone could be an accident: the status must agree.
-        return sum(self.counts()) == self.size
+        return self.called_finished and sum(self.counts()) == self.size
+
+    @property
+    def called_finished(self) -> bool:
+        """The byte says so; what it says counts where no position is pending."""
+        with self.opened() as (fd, header):
+            return read_at(fd, 1, header.offsets["finished"]) == b"\1"
 
     def scan(self, size: int | None = None) -> Iterator[tuple[int, Array, Array]]:
         """Go through the status window by window.
@@ -284,13 +299,13 @@ class RunFile:
             found.append(status == 1)
         return found[0], found[1]
 
-    def select(
+    def survey(
         self,
         keep: Callable[[Array, Array], Array],
         within: PositionSet | None = None,
         size: int | None = None,
-    ) -> PositionSet:
-        """Return the positions for which ``keep(done, failed)`` holds.
+    ) -> Survey:
+        """Count, and return the positions for which ``keep(done, failed)`` holds.
 
         Parameters
         ----------
@@ -302,13 +317,20 @@ class RunFile:
             Positions of the source by now; those beyond this file are neither done
             nor failed.
         """
-        result = PositionSet(size or self.size)
-        for start, done, failed in self.scan(result.size):
+        chosen = PositionSet(size or self.size)
+        done_count = failed_count = 0
+        for start, done, failed in self.scan(chosen.size):
+            done_count += int(np.count_nonzero(done))
+            failed_count += int(np.count_nonzero(failed))
             members = keep(done, failed)
             if within is not None:
                 members = members & within.window(start, start + len(done))
-            result.set_window(start, members)
-        return result
+            chosen.set_window(start, members)
+        return Survey(done_count, failed_count, chosen)
+
+    def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
+        """Return the positions for which ``keep(done, failed)`` holds."""
+        return self.survey(keep).chosen
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of done and of failed positions."""

@@ -8,7 +8,8 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-from resumable.errors import NotFinished
+from resumable import engines
+from resumable.errors import NotFinished, PlanError
 from resumable.events import BatchDone, Counts, Started
 
 if TYPE_CHECKING:
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
     from resumable.events import Event, Listener
     from resumable.results import Results
     from resumable.stop import StopRequest
+
+
+def check_alone(engine: Any) -> None:
+    """Check that an engine computes for one caller, who can leave it to a thread.
+
+    Raises
+    ------
+    PlanError
+        All ranks of a job have to come to it, each with its main thread.
+    """
+    if engines.collective(engine) is not None:
+        msg = (
+            "start() computes in the background of one process, and under mpiexec, or "
+            "with engine='mpi', all ranks compute together: call compute() on all of "
+            "them, or start(engine='local') on one to compute with its host alone"
+        )
+        raise PlanError(msg)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

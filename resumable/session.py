@@ -17,7 +17,7 @@ from resumable import birth as births
 from resumable import disk
 from resumable.batch import Job, Loss, Report
 from resumable.classes import file_of
-from resumable.decision import engine_for, pending_positions
+from resumable.decision import engine_for, survey_of
 from resumable.errors import (
     NotFinished,
     OutputError,
@@ -33,7 +33,7 @@ from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
 from resumable.rechunk import rechunked
 from resumable.results import Results
-from resumable.runfile import Failure, LogLine, RunFile
+from resumable.runfile import Failure, LogLine, RunFile, Survey
 from resumable.units import parse_seconds
 from resumable.values import by_name, fitted
 from resumable.warned import WarningCounts, present_filters
@@ -91,6 +91,8 @@ class Session:
         Its time has begun.
     tell : callable
         Takes the events.
+    survey : Survey, optional
+        What the run's status says, where it has been read under the claim.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Session:
         claim: Claim,
         stop: StopRequest,
         tell: Listener,
+        survey: Survey | None = None,
     ) -> None:
         self._recipe, self._options, self._plan = recipe, options, plan
         self._made = False
@@ -119,15 +122,16 @@ class Session:
         self._times = _Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
-        done, failed = self._run.counts()
-        self._before = done, failed
+        if survey is None or self._run is not run:
+            survey = survey_of(self._run, options)
+        done, failed = self._before = survey.done, survey.failed
         self._results = Results(self._run.path)
         # Failed positions to be tried again: their status cannot tell which of them
         # have been, and failed again.
         self._untried: PositionSet | None = None
         if options.retry_failed:
-            self._untried = pending_positions(self._run, options)
-        self._schedule = self._scheduled(proven=done > 0)
+            self._untried = survey.chosen & survey.chosen
+        self._schedule = Schedule(survey.chosen, plan, proven=done > 0)
         self._wanted = self._schedule.remaining
         self._bar = progress_bar(
             show=options.progress,
@@ -136,13 +140,12 @@ class Session:
             label=recipe.shelf.prefix,
         )
 
-    def _scheduled(self, *, proven: bool) -> Schedule:
-        return Schedule(self._pending(), self._plan, proven=proven)
-
-    def _pending(self) -> PositionSet:
-        """Return what is left to compute, by what is marked on the disk."""
-        pending = pending_positions(self._run, self._options)
-        return pending if self._untried is None else pending & self._untried
+    def _survey(self) -> Survey:
+        """Look at what is marked on the disk, and what is left to compute."""
+        survey = survey_of(self._run, self._options)
+        if self._untried is None:
+            return survey
+        return dataclasses.replace(survey, chosen=survey.chosen & self._untried)
 
     def _born(self, run: RunFile | None) -> RunFile:
         recipe, size = self._recipe, self._recipe.geometry.size
@@ -417,9 +420,10 @@ class Session:
                 else:
                     over = self._follow(engine, more)
             results = self._results
-            if self._stop.requested and (len(self._pending()) or not over):
+            if self._stop.requested and (len(self._survey().chosen) or not over):
                 raise stopped(self._stop, results)
-            if results.status.pending == 0:
+            status = results.status
+            if status.pending == 0:
                 self._finish(results)
         finally:
             for warned, text in self._warned.told():
@@ -430,7 +434,7 @@ class Session:
             self._end()
             self._ledger.close()
             self._warned.show()
-        logger.info("%s: %s", recipe.shelf.stem, results.status)
+        logger.info("%s: %s", recipe.shelf.stem, status)
         return results
 
     def _begin(self) -> None:
@@ -467,7 +471,8 @@ class Session:
                 break
             self._stop.wait_while_paused()
             # What was at work when it was paused is pending again.
-            self._schedule = self._scheduled(proven=self._schedule.proven)
+            pending = self._survey().chosen
+            self._schedule = Schedule(pending, self._plan, proven=self._schedule.proven)
 
     def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
@@ -500,8 +505,9 @@ class Session:
             else:
                 self._begin()
             self._results = Results(self._run.path)
-        done, failed = self._run.counts()
-        self._schedule = self._scheduled(proven=done > 0)
+        survey = self._survey()
+        done, failed = survey.done, survey.failed
+        self._schedule = Schedule(survey.chosen, self._plan, proven=done > 0)
         settled = self._computed + self._failed
         self._wanted = settled + self._schedule.remaining
         self._bar.grow(done + failed + self._schedule.remaining)
@@ -548,6 +554,7 @@ class Session:
             self._claim.writers_path,
             self._claim.token,
             self._plan.checkpoint_s,
+            self._plan.workers if self._plan.writer == "workers" else 1,
         )
 
     def _settle(self) -> None:

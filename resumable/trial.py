@@ -129,7 +129,7 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
         raise PlanError(msg)
     with opened(recipe) as computer:
         spectra, values, seconds = _compute(computer, flat)
-    plan, _ = make_plan(recipe, Options())
+    plan = make_plan(recipe, Options())[0]
     shape = recipe.geometry.map_shape
     names = (
         flat.tolist()

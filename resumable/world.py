@@ -57,10 +57,18 @@ def rank() -> int:
 
 def ranks() -> int:
     """Return how many ranks a launcher started, 1 where none did."""
+    return _told() or (1 if _number(_RANKS) is None else _asked_of_mpi())
+
+
+def told_ranks() -> int:
+    """Return the same without asking MPI, so 1 where only MPI knows it."""
+    return _told() or 1
+
+
+def _told() -> int | None:
     if _number(_RANKS) is None:
-        return 1
-    size = _number(_SIZES) or _number(_STEP_SIZE)
-    return max(1, size or _asked_of_mpi())
+        return None
+    return _number(_SIZES) or _number(_STEP_SIZE)
 
 
 def ranks_on_host() -> int:

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 #: the disk works while the worker computes and the last commit is short.
 COMMIT_BYTES = 32 << 20
 #: And after so long without a further one: a worker at a long position can then
-#: be ended without losing what came before.
-QUIET_S = 1.0
+#: be ended without losing what came before. Each such commit is a sync, so with many
+#: workers it is later: no more than so many of them together in a second.
+QUIET_S, QUIET_COMMITS_PER_S = 1.0, 100
 #: Rows are written in pieces of this many bytes where they do not lie together.
 _PIECE_BYTES = 1 << 20
 #: More runs than this in a piece are written together, with what lies between.
@@ -57,6 +58,14 @@ class WriteTarget:
     """Name of this session."""
     checkpoint_s: float
     """Seconds after which rows are committed."""
+    workers: int = 1
+    """How many write at once."""
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds without a further row after which rows are committed."""
+        bounded = max(QUIET_S, self.workers / QUIET_COMMITS_PER_S)
+        return min(bounded, self.checkpoint_s)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -313,7 +322,8 @@ class RowWriter:
         return self._bytes >= COMMIT_BYTES or time.monotonic() >= self._due_at()
 
     def _due_at(self) -> float:
-        return min(self._oldest + self._target.checkpoint_s, self._newest + QUIET_S)
+        target = self._target
+        return min(self._oldest + target.checkpoint_s, self._newest + target.quiet_s)
 
     def _patience(self) -> float | None:
         return max(0.0, self._due_at() - time.monotonic()) if self._marks else None

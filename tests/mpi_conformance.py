@@ -56,7 +56,8 @@ if __name__ == "__main__":
     if COMM.rank == 0:
         # The module is this one, so that its classes exist only once.
         sys.modules["mpi_conformance"] = sys.modules["__main__"]
-        options = ["-q", "-n0", "-p", "no:cacheprovider"]
+        # The settings of the suite name plug-ins that are not needed here.
+        options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider"]
         code = pytest.main([__file__, *options, *sys.argv[1:]])
         COMM.bcast(None)
         sys.exit(code)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
+import dask
 import distributed
 import h5py
 import numpy as np
+import param
+import psutil
 import pytest
-from engine_conformance import EngineConformance, Logged, noted
+from engine_conformance import EngineConformance, Logged, note, noted
 
 import resumable as rs
 from resumable.engines.dask import DaskEngine
@@ -32,13 +37,19 @@ def cluster():
     """Return a cluster of two worker processes on this machine."""
     # Workers import the tests' classes by name.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        silence_logs=50,
-    ) as cluster:
+    # A worker that happens to be away so long after one of its ends is not started
+    # again; tests here end them all the time.
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
+    with (
+        patient,
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+    ):
         yield cluster
 
 
@@ -136,8 +147,8 @@ def test_rows_committed_by_a_worker_that_could_not_answer_stay(client, scan, log
 
             whole = guest._Stay.do
 
-            def do(stay, order):
-                report = whole(stay, order)
+            def do(stay, order, pulse):
+                report = whole(stay, order, pulse)
                 if not Path(self.log + ".killed").exists() and report.done > 1:
                     Path(self.log + ".killed").touch()
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -153,27 +164,164 @@ def test_rows_committed_by_a_worker_that_could_not_answer_stay(client, scan, log
     assert sorted(map(int, noted(log))) == list(range(60))
 
 
-def test_a_position_that_ends_its_workers_is_an_error(client, scan, log):
-    """Where dask gives up the positions are named, and the rest is kept."""
+def allow(client, deaths):
+    """Have dask give up a task after more deaths than these; return how it was."""
 
-    def allow(deaths, dask_scheduler):
+    def set_them(deaths, dask_scheduler):
+        before = dask_scheduler.allowed_failures
         dask_scheduler.allowed_failures = deaths
+        return before
 
-    class Deadly(Logged):
-        def unit_computation(self, spectrum):
-            if self.position == 33:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().unit_computation(spectrum)
+    return client.run_on_scheduler(set_them, deaths)
 
-    process = Deadly(scan, log=log)
-    client.run_on_scheduler(allow, 0)
-    with pytest.raises(rs.WorkerDied, match=r"lost positions \d+ to \d+"):
-        process.compute(engine=client)
-    client.run_on_scheduler(allow, 3)
+
+@pytest.fixture
+def _gives_up_at_once(client):
+    """Have dask give up a task as soon as one worker has ended at it."""
+    before = allow(client, 0)
+    yield
+    allow(client, before)
     client.wait_for_workers(2)
 
-    assert 0 < process.results.status.done < 60
+
+class Deadly(Logged):
+    """Ends its process at a position, as often as it is told to."""
+
+    deadly = param.List([33])
+    deaths = param.Integer(1000)
+
+    def unit_computation(self, spectrum):
+        ends = f"{self.log}.{self.position}.ends"
+        if self.position in self.deadly and len(noted(ends)) < self.deaths:
+            note(ends, os.getpid())
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().unit_computation(spectrum)
+
+
+@pytest.mark.parametrize("writer", ["workers", "driver"])
+@pytest.mark.usefixtures("_gives_up_at_once")
+def test_a_position_that_ends_its_workers_is_found(client, scan, log, writer):
+    """It alone is recorded as failed, with what ended it; all others are computed."""
+    process = Deadly(scan, log=log)
+    with pytest.warns(rs.ResumableWarning, match="1 of 60 positions failed"):
+        results = process.compute(engine=client, writer=writer)
+    (failure,) = results.failures
+
+    assert (results.status.done, results.status.failed) == (59, 1)
+    assert failure.position == 33
+    assert failure.exception == "signal SIGKILL"
+    assert results.status.finished
+    # One worker of dask, then its children: with others, and alone.
+    assert len(noted(log + ".33.ends")) <= 4
+
+
+def test_dask_may_give_up_as_late_as_it_likes(client, scan, log):
+    """With its own setting, and where nothing has succeeded before."""
+    with pytest.warns(rs.ResumableWarning, match="1 of 60"):
+        results = Deadly(scan, log=log).compute(engine=client, positions=[33])
+
+    assert results.status.failed == 1
+    client.wait_for_workers(2)
+
+
+@pytest.mark.usefixtures("_gives_up_at_once")
+def test_a_worker_that_ends_by_chance_marks_nothing(client, scan, log):
+    """What it was at is computed elsewhere, however often dask gives it up."""
+    process = Deadly(scan, log=log, deaths=1, deadly=[3, 17, 33, 59])
+    results = process.compute(engine=client)
+
+    assert (results.status.done, results.status.failed) == (60, 0)
+
+
+@pytest.mark.usefixtures("_gives_up_at_once")
+def test_of_a_block_only_the_guilty_position_is_lost(client, scan, log):
+    """A block computation says of no position that it is at it."""
+
+    class Blocks(rs.Process):
+        version = 1
+        outputs: ClassVar = {"mean": rs.Output()}
+
+        def block_computation(self, spectra):
+            if 33 in self.position:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return spectra.mean(axis=1)
+
+    with pytest.warns(rs.ResumableWarning, match="1 of 60"):
+        results = Blocks(scan).compute(engine=client)
+
+    assert [failure.position for failure in results.failures] == [33]
+    assert results.failures[0].exception == "signal SIGSEGV"
+    assert results.status.done == 59
+
+
+def test_positions_beside_one_that_ends_its_worker_are_computed(scan, log):
+    """Two threads of one process end together; only one of them is to blame."""
+    with contextlib.ExitStack() as stack:
+        cluster = distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=50,
+        )
+        stack.enter_context(cluster)
+        client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
+        allow(client, 0)
+        process = Deadly(scan, log=log, delay_s=0.02, deadly=[3, 33])
+        with pytest.warns(rs.ResumableWarning, match="2 of 60"):
+            results = process.compute(engine=client)
+
+    assert [failure.position for failure in results.failures] == [3, 33]
+    assert results.status.done == 58
+
+
+@pytest.mark.usefixtures("_gives_up_at_once")
+def test_on_error_raise_names_the_position_and_records_nothing(client, scan, log):
+    """What was computed stays, and the position is left pending."""
+    process = Deadly(scan, log=log)
+    with pytest.raises(rs.UnitFailed, match="position 33: signal SIGKILL") as caught:
+        process.compute(engine=client, on_error="raise")
+    status = process.results.status
+
+    assert caught.value.position == 33
+    assert status.failed == 0
+    assert 0 < status.done < 60
     assert not process.results.completed[33]
+
+
+@pytest.mark.usefixtures("_gives_up_at_once")
+def test_a_position_that_ends_more_than_its_process_is_an_error(client, scan, log):
+    """It is named, and not recorded: nobody can tell that it was the cause."""
+
+    class EndsTheHost(Logged):
+        def unit_computation(self, spectrum):
+            here = psutil.Process()
+            for process in (here, *here.parents()):
+                if "spawn_main" in " ".join(process.cmdline()):
+                    process.kill()
+                    time.sleep(60)
+            raise AssertionError("no process of dask")
+
+    process = EndsTheHost(scan, log=log)
+    with pytest.raises(rs.WorkerDied, match="positions 33 to 33"):
+        process.compute(engine=client, positions=[33])
+
+    assert (process.results.status.done, process.results.status.failed) == (0, 0)
+
+
+@pytest.mark.usefixtures("_gives_up_at_once")
+def test_a_set_up_that_ends_its_process_is_an_error(client, scan, log):
+    """No position is to blame."""
+
+    class SetsUp(Logged):
+        def setup(self):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = SetsUp(scan, log=log)
+    with pytest.raises(rs.WorkerDied, match="before its first position"):
+        process.compute(engine=client)
+
+    assert (process.results.status.done, process.results.status.failed) == (0, 0)
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])

@@ -250,12 +250,19 @@ class Kills(Logged):
         return super().unit_computation(spectrum)
 
 
-def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log):
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: cf.ProcessPoolExecutor(1, SPAWN), id="processes"),
+        pytest.param(lambda: loky.ProcessPoolExecutor(1, timeout=300), id="loky"),
+    ],
+)
+def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log, make):
     """The batch is named, what was committed stays, another engine goes on."""
     process = Kills(scan, log=log)
     with (
-        cf.ProcessPoolExecutor(1, SPAWN) as executor,
-        pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+"),
+        make() as executor,
+        pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*What was committed"),
     ):
         process.compute(engine=executor)
     before = process.results.completed

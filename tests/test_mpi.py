@@ -487,14 +487,16 @@ def test_a_full_disk_on_one_rank_ends_all_and_the_run_goes_on(mpi, source, tmp_p
     assert only_run(tmp_path).status.finished
 
 
-@pytest.mark.parametrize("where", ["before", "between", "exit", "exit 0"])
+@pytest.mark.parametrize("where", ["first", "before", "between", "exit", "exit 0"])
 def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, source, where):
-    """An exception before, one between two computes, and one that just leaves."""
+    """Before the first Process, in it, between two computes; and one just leaves."""
     began = time.monotonic()
     job = mpi.run(
         2,
         with_head(f"""
         where = {where!r}
+        if RANK == 1 and where == "first":
+            raise KeyError("no such setting")
         if RANK == 1 and where == "before":
             Logged("missing.h5::/data", log="log")
         process = Logged("scan.h5::/data", log="log")
@@ -507,6 +509,7 @@ def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, source, where):
         """),
     )
     text = {
+        "first": "KeyError: 'no such setting'",
         "before": "there is no file missing.h5",
         "between": "KeyError: 'lost in between'",
         "exit": "rank 1 ended without calling compute()",
@@ -517,6 +520,50 @@ def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, source, where):
     assert job.err.count(text[where]) == 1
     # Once: a job that waits for a rank that is gone waits for ever.
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_rank_that_leaves_before_mpi_has_started_is_told_of(mpi, source, code):
+    """Open MPI's launcher ends the job; MPICH's does not, but it is seen who waits."""
+    script = mpi.write(
+        with_head(f"""
+        from resumable.engines import mpi
+        mpi._PATIENCE_S = 1
+        if RANK == 1:
+            sys.exit({code})
+        Logged("scan.h5::/data", log="log").compute()
+        """)
+    )
+    process = mpi.start(2, script)
+    if mpi.name == "openmpi":
+        assert mpi.end(process).code != 0
+        return
+    shown = iter(process.stderr.readline, b"")
+    assert any(b"start_mpi_when_every_rank_has_come" in line for line in shown)
+
+
+def test_a_run_in_the_background_is_refused(mpi, source, tmp_path):
+    """Before anything is written, with what to do instead, which works."""
+    job = mpi.run(
+        2,
+        with_head("""
+        process = Logged("scan.h5::/data", log="log")
+        try:
+            process.start()
+        except rs.PlanError as error:
+            tell(text=str(error), files=len(list(Path().glob("scan-*"))))
+        if RANK == 0:
+            run = process.start(engine="local", workers=1)
+            tell(done=run.wait(20).status.done)
+        """),
+    )
+    refused = [one for one in told(tmp_path) if "text" in one]
+
+    assert (job.code, job.err) == (0, "")
+    assert [one["rank"] for one in refused] == [0, 1]
+    assert all("call compute() on all of them" in one["text"] for one in refused)
+    assert refused[0]["files"] == 0
+    assert [one["done"] for one in told(tmp_path) if "done" in one] == [POSITIONS]
 
 
 def test_ranks_that_ask_for_different_things_are_refused(mpi, source, tmp_path):
@@ -766,7 +813,7 @@ def test_mpi_by_name_works_with_one_process(source, tmp_path):
 
 
 def test_an_import_under_mpiexec_starts_no_mpi(mpi):
-    """Nor does it watch for exceptions; a Process does."""
+    """Nor does it watch for exceptions; a class that is derived from Process does."""
     job = mpi.run(
         2,
         """
@@ -774,8 +821,13 @@ def test_an_import_under_mpiexec_starts_no_mpi(mpi):
         before = sys.excepthook
         import resumable as rs
         rs.MPIEngine
-        assert "mpi4py" not in sys.modules
         assert sys.excepthook is before
+
+        class Level(rs.Process):
+            outputs = {"level": rs.Output()}
+
+        assert sys.excepthook is not before
+        assert "mpi4py" not in sys.modules
         """,
     )
 
@@ -811,3 +863,13 @@ def test_the_launcher_says_how_many_ranks_there_are(monkeypatch, environment, ex
         monkeypatch.setenv(name, value)
 
     assert (world.ranks(), world.rank(), world.ranks_on_host()) == expected
+
+
+def test_a_class_asks_no_mpi_for_the_number_of_ranks(script, monkeypatch):
+    """Where only MPI knows it: asking would start it."""
+    monkeypatch.setenv("PALS_RANKID", "0")
+    text = HEAD + "print('mpi4py.MPI' in sys.modules, world.told_ranks())\n"
+    tests = f"import sys; sys.path.insert(0, {str(mpiexec.ROOT / 'tests')!r})\n"
+    out, _ = script(tests + text).communicate(timeout=30)
+
+    assert out.split() == ["False", "1"]

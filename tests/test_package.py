@@ -46,7 +46,7 @@ LAYERS = [
         "engines.serial",
     },
     {"engines.local"},
-    {"engines.crew", "engines.futures", "engines.ranks"},
+    {"engines.apart", "engines.crew", "engines.futures", "engines.ranks"},
     {"engines.counter", "engines.guest"},
     {"engines.team"},
     {"operators"},

@@ -18,6 +18,7 @@ import pytest
 
 import resumable as rs
 from resumable import identity
+from resumable.events import Started
 from resumable.header import FAILURE_ROWS, MAGIC, SESSION_DTYPE, SESSION_ROWS, Header
 from resumable.ledger import Ledger
 from resumable.output import Output
@@ -309,8 +310,31 @@ def test_counts_scan_and_select_let_done_win_over_failed(make_file):
     assert failed.tolist() == [False, False, True, False, False, False]
     assert members(run.select(lambda done, failed: failed)) == [2]
     assert members(run.select(lambda done, failed: ~(done | failed))) == [3, 4, 5]
-    assert members(run.select(lambda done, failed: ~failed, within)) == [0, 3]
-    assert members(run.select(lambda done, failed: ~done, size=8)) == [2, 3, 4, 5, 6, 7]
+    assert members(run.survey(lambda done, failed: ~failed, within).chosen) == [0, 3]
+    grown = run.survey(lambda done, failed: ~done, size=8)
+    assert members(grown.chosen) == [2, 3, 4, 5, 6, 7]
+    assert (grown.done, grown.failed) == (2, 1)
+
+
+def test_going_on_reads_the_status_twice_and_so_does_the_end(make_file, monkeypatch):
+    """To plan, and again under the claim: with 10^9 positions each time is 2 GB."""
+    source = make_file(data=np.ones((6, 2))) + "::/data"
+    Mean(source).compute(engine="serial", positions=[0, 1])
+    scan, scans, at_start = RunFile.scan, [], []
+
+    def counted(run, size=None):
+        scans.append(size)
+        return scan(run, size)
+
+    def listen(event):
+        if isinstance(event, Started):
+            at_start.append(len(scans))
+
+    monkeypatch.setattr(RunFile, "scan", counted)
+    Mean(source).compute(engine="serial", listener=listen)
+
+    assert at_start == [2]
+    assert len(scans) == 4
 
 
 def test_first_thousand_failures_are_described_and_all_are_counted(tmp_path):

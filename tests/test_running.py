@@ -224,6 +224,14 @@ def test_errors_come_out_of_wait_and_of_the_iteration(scan, tmp_path):
     assert run.status().state == "failed"
 
 
+def test_an_engine_of_all_ranks_is_refused(process):
+    """Before anything is written."""
+    with pytest.raises(rs.PlanError, match=r"call compute\(\) on all of them"):
+        process.start(engine="mpi")
+
+    assert process.results is None
+
+
 def test_a_script_that_waits_for_nothing_still_finishes(scan, tmp_path, script):
     """The interpreter waits for the run that it has started."""
     done = script(

@@ -262,6 +262,56 @@ def test_rows_are_marked_at_the_checkpoint(claimed):
     assert again
 
 
+def test_rows_are_marked_when_no_more_come(claimed, monkeypatch):
+    """Long before the checkpoint, unless so many write that it would be too often."""
+    monkeypatch.setattr(writer, "QUIET_S", 0.2)
+    place = claimed()
+    with writing(place.target) as row_writer:
+        write(row_writer, 3, done=[3])
+        marked = wait_until(lambda: place.status() == [[3], []], 10)
+    many = dataclasses.replace(place.target, workers=100_000)
+    with writing(many) as row_writer:
+        write(row_writer, 4, done=[4])
+        time.sleep(0.6)
+        later = place.status()
+
+    assert marked
+    assert later == [[3], []]
+
+
+@pytest.mark.parametrize(
+    ("workers", "checkpoint_s", "quiet_s"),
+    [(1, 10, 1), (100, 10, 1), (400, 10, 4), (10_000, 10, 10), (1, 0.5, 0.5)],
+)
+def test_all_workers_together_commit_no_more_than_so_often(
+    place, workers, checkpoint_s, quiet_s
+):
+    """100 times a second, or at the checkpoint where that is earlier."""
+    target = dataclasses.replace(
+        place.target, workers=workers, checkpoint_s=checkpoint_s
+    )
+
+    assert target.quiet_s == quiet_s
+
+
+@pytest.mark.parametrize(("who", "count"), [("workers", 400), ("driver", None)])
+def test_writers_know_how_many_they_are(tmp_path, who, count):
+    """As many as compute, where each writes its own rows."""
+    seen = []
+
+    class Looking:
+        name = "looking"
+        own_processes = can_replace = False
+        workers = 400
+
+        def run(self, job, driver, workers):
+            seen.append(job.target and job.target.workers)
+
+    Pair(SIZE, target=tmp_path).compute(engine=Looking(), writer=who)
+
+    assert seen == [count]
+
+
 def test_many_bytes_are_marked_before_the_checkpoint(place, monkeypatch):
     """After so many bytes the commit begins, however long the checkpoint is."""
     monkeypatch.setattr(writer, "COMMIT_BYTES", 100)

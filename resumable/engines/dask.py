@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from resumable.engines import guest
+from resumable.engines import apart, guest
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
 
@@ -22,7 +22,9 @@ _ASK_AGAIN_S = 2.0
 class DaskEngine(FuturesEngine):
     """Tasks of a client of dask, which stays open.
 
-    dask itself gives the batches of a worker that was lost to another one.
+    dask itself gives the batches of a worker that was lost to another one. Where it
+    gives up, because too many have ended at the same one, the position that did it is
+    looked for in child processes of its workers.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ class DaskEngine(FuturesEngine):
     PlanError
         There is no client, or it is closed.
     """
+
+    goes_on = True
 
     def __init__(
         self, client: Any = None, workers: int | None = None, *, may_grow: bool = False
@@ -72,7 +76,8 @@ class DaskEngine(FuturesEngine):
     def submit(self, order: guest.Order, name: str) -> Any:
         """Submit a task; the dashboard shows the first part of its name."""
         self.check()
-        return self._client.submit(guest.do, order, key=name, pure=False)
+        do = apart.do if order.batch.suspect else guest.do
+        return self._client.submit(do, order, key=name, pure=False)
 
     def cancel(self, futures: list[Any]) -> list[bool]:
         """Cancel what no worker has: dask would forget the others at work."""
@@ -99,11 +104,11 @@ class DaskEngine(FuturesEngine):
         return isinstance(error, KilledWorker)
 
     def explain(self, error: BaseException, batch: Batch) -> BaseException:
-        """Say which positions ended workers."""
+        """Say which positions were lost."""
         return WorkerDied(
             f"dask has lost positions {batch.start} to {batch.stop - 1} "
             f"({type(error).__name__}: {error}). What was committed stays: run again "
-            "to go on; if a position ends its worker each time, engine='local' finds it"
+            "to go on"
         )
 
     def release(self, token: str) -> None:

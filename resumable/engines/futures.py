@@ -7,6 +7,7 @@ that is at work: tasks are short and end by themselves.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -17,6 +18,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resumable.batch import Loss
 from resumable.engines import guest
 from resumable.errors import WorkerDied
 from resumable.pickling import packed
@@ -43,6 +45,9 @@ logger = logging.getLogger("resumable")
 #: stop waits for two of them, or for the position at work where that is slower.
 BATCH_S = 1.0
 LONGEST_S = 1.5
+#: A single position is given up as lost for good after so many times, each with as many
+#: workers as it takes for the executor to give up; no run can go on with it.
+_LOST_TIMES = 3
 #: Longest wait before the driver looks at its signals and at the executor again.
 _PATIENCE_S = 0.2
 
@@ -60,6 +65,8 @@ class FuturesEngine:
 
     own_processes = True
     can_replace = False
+    #: There are workers after one was lost.
+    goes_on = False
     hosts: tuple[int, ...] | None
     """Number of workers on each host; None: not known."""
 
@@ -87,7 +94,11 @@ class FuturesEngine:
         return workers
 
     def submit(self, order: guest.Order, name: str) -> Any:
-        """Return the future of a task that does an order."""
+        """Return the future of a task that does an order.
+
+        Where the engine goes on after a loss, and the batch is suspect, by
+        :func:`apart.do`; else by :func:`guest.do`.
+        """
         raise NotImplementedError
 
     def cancel(self, futures: list[Any]) -> list[bool]:
@@ -133,6 +144,7 @@ class _Shift:
         self._level = lowest_level()
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._flight: dict[int, tuple[Any, Batch]] = {}
+        self._lost: collections.Counter[int] = collections.Counter()
         self._sent = 0
         self._quick = False
         self._introduced = 0
@@ -220,6 +232,9 @@ class _Shift:
         except Exception as error:
             if not self._engine.is_loss(error):
                 raise
+            if self._engine.goes_on and not self._driver.stopping:
+                self._lose(batch, error)
+                return
             self._driver.give_back(batch)
             if not self._driver.stopping:
                 raise self._engine.explain(error, batch) from error
@@ -230,13 +245,26 @@ class _Shift:
             log_here(record)
         if outcome.error is not None:
             raise outcome.error from RemoteTraceback(outcome.trace)
-        if outcome.report is not None:
+        if outcome.loss is not None:
+            self._driver.lost(outcome.loss)
+        elif outcome.report is not None:
             self._enter(outcome.report)
         elif self._driver.stopping:
             self._driver.give_back(batch)
         else:
             self._sources.wanted |= outcome.missing is guest.Need.ROWS
             self._send(batch, introduce=True)
+
+    def _lose(self, batch: Batch, error: BaseException) -> None:
+        """Have a batch that was lost with workers done with more care."""
+        if not batch.alone:
+            self._driver.lost(Loss(batch, None, False, type(error).__name__, ""))
+            return
+        # It had a process of its own, whose end would have been told.
+        self._driver.give_back(batch)
+        self._lost[batch.start] += 1
+        if self._lost[batch.start] >= _LOST_TIMES:
+            raise self._engine.explain(error, batch) from error
 
     def _enter(self, report: Report) -> None:
         self._quick = report.seconds < BATCH_S

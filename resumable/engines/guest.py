@@ -31,7 +31,7 @@ import cloudpickle
 import numpy as np
 
 from resumable import disk, machine
-from resumable.batch import Job, Report, Worker
+from resumable.batch import Job, Loss, Report, Worker
 from resumable.errors import TargetError
 from resumable.reader import Reader, open_reader
 from resumable.remote import plain_record, portable
@@ -95,6 +95,8 @@ class Outcome:
 
     report: Report | None = None
     """What was done."""
+    loss: Loss | None = None
+    """What has ended the child process that was at it."""
     missing: Need | None = None
     """What the worker needs to do it; nothing was done."""
     error: Exception | None = None
@@ -116,11 +118,17 @@ def mark(path: str) -> tuple[int, ...]:
     return stat.st_ino, stat.st_size, int(stat.st_mtime)
 
 
-def do(order: Order) -> bytes:
+def do(order: Order, pulse: memoryview | None = None) -> bytes:
     """Do a batch, as a task of an executor; return the packed :class:`Outcome`.
 
     Packed here, because the executor's own way cannot send what is defined in a
     script or a notebook.
+
+    Parameters
+    ----------
+    order : Order
+    pulse : memoryview of two int64, optional
+        Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
     """
     lodger = order.driver != here()
     with contextlib.ExitStack() as stack:
@@ -131,7 +139,7 @@ def do(order: Order) -> bytes:
             stack.callback(logging.root.removeHandler, collector)
         try:
             with _guests().stay(order, lodger=lodger) as stay:
-                outcome = Outcome(report=stay.do(order))
+                outcome = Outcome(report=stay.do(order, pulse))
         except _MissingError as missing:
             outcome = Outcome(missing=missing.need)
         except BaseException as error:
@@ -141,11 +149,12 @@ def do(order: Order) -> bytes:
             outcome = Outcome(error=portable(plain), trace=text)
     with contextlib.suppress(pickle.PicklingError, TypeError):
         # Unless a record holds what cannot be sent.
-        return _packed(dataclasses.replace(outcome, records=tuple(collector.records)))
-    return _packed(outcome)
+        return packed(dataclasses.replace(outcome, records=tuple(collector.records)))
+    return packed(outcome)
 
 
-def _packed(outcome: Outcome) -> bytes:
+def packed(outcome: Outcome) -> bytes:
+    """Make an outcome ready to travel."""
     data: bytes = cloudpickle.dumps(outcome, protocol=pickle.HIGHEST_PROTOCOL)
     return data
 
@@ -191,9 +200,9 @@ class _Stay:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
-    def do(self, order: Order) -> Report:
+    def do(self, order: Order, pulse: memoryview | None) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
-        worker, writer, supplies = self._worker(order)
+        worker, writer, supplies = self._worker(order, pulse)
         supplies.load(order)
         left = order.batch
         done = writer.done_already(left)
@@ -213,7 +222,9 @@ class _Stay:
             error=report.error and portable(report.error),
         )
 
-    def _worker(self, order: Order) -> tuple[Worker, TaskWriter, _Supplies]:
+    def _worker(
+        self, order: Order, pulse: memoryview | None
+    ) -> tuple[Worker, TaskWriter, _Supplies]:
         """Return the worker of this thread: what setup() makes may belong to it."""
         key = threading.get_ident()
         if key not in self._workers:
@@ -223,6 +234,7 @@ class _Stay:
                 self._job,
                 # The process was there before: its memory is not the session's.
                 own_process=False,
+                pulse=pulse,
                 writer=writer,
                 open_reader=supplies.open,
                 one_thread=self._keeper.one_thread,

@@ -7,8 +7,11 @@ others follow: they compute with it, and return or raise what it returns or rais
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import faulthandler
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 from resumable import identity, machine, world
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
 
     from resumable.batch import Job
     from resumable.engines import Driver
+
+#: Where MPI has not started after this time, in s, so many ranks show that they wait:
+#: all would be too many, and one may be the one that does not come.
+_PATIENCE_S, _TELLING = 60.0, 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -191,7 +198,7 @@ class MPIEngine:
             )
             raise PlanError(msg)
         try:
-            from mpi4py import MPI
+            MPI = start_mpi_when_every_rank_has_come()  # noqa: N806 - its name
         except (ImportError, RuntimeError) as error:
             msg = (
                 f"this is one of {world.ranks()} ranks, and mpi4py cannot be imported "
@@ -270,6 +277,22 @@ class MPIEngine:
             range(len(self._hellos)), key=lambda r: (self._hellos[r].rank_on_host, r)
         )
         return {rank: seat for seat, rank in enumerate(order[:workers])}
+
+
+def start_mpi_when_every_rank_has_come() -> Any:
+    """Return MPI, which the first import starts.
+
+    Until the last rank has come the interpreter stands still in it, its threads and
+    signal handlers, too. Should one have ended, not every launcher tells; then a
+    traceback that names this function is all that can be shown.
+    """
+    with contextlib.ExitStack() as stack:
+        if "mpi4py.MPI" not in sys.modules and world.rank() < _TELLING:
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                faulthandler.dump_traceback_later(_PATIENCE_S, file=sys.stderr)
+                stack.callback(faulthandler.cancel_dump_traceback_later)
+        from mpi4py import MPI
+    return MPI
 
 
 @functools.cache

@@ -1,0 +1,61 @@
+"""A batch that may end its process, in one of its own: a child of the executor's.
+
+A worker of dask is not ours to lose. Its cluster counts how often it ends, and may not
+start it again; what else is at work in it is lost with it; and nobody tells how it
+ended, or at which position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from resumable.batch import Loss
+from resumable.cursor import IDLE
+from resumable.engines import guest
+from resumable.pool import Death, Pool, cause_of, died
+
+if TYPE_CHECKING:
+    from resumable.engines.guest import Order
+    from resumable.serving import Line
+
+#: Instead of the first position of a block: none has begun.
+_NONE_YET = -1
+
+
+def do(order: Order) -> bytes:
+    """Do a batch as :func:`guest.do` does; where it ends its process, say at what."""
+    # Of blocks of one position the start says which one is at work.
+    order = dataclasses.replace(order, batch=dataclasses.replace(order.batch, block=1))
+    with Pool(1) as pool:
+        pool.place(0, "child", _Child)
+        pool.send(0, "child", "do", order)
+        while True:
+            for event in pool.wait():
+                if isinstance(event, Death):
+                    return guest.packed(_outcome(event, order, pool.pulse(0)))
+                if event.error is not None:
+                    return guest.packed(guest.Outcome(error=event.error))
+                if isinstance(event.value, bytes):
+                    return event.value
+
+
+class _Child:
+    """The child's side."""
+
+    def __init__(self, line: Line) -> None:
+        self._pulse = line.pulse
+        self._pulse[0], self._pulse[1] = _NONE_YET, IDLE
+
+    def do(self, order: Order) -> bytes:
+        """Do the batch."""
+        return guest.do(order, self._pulse)
+
+
+def _outcome(death: Death, order: Order, pulse: tuple[int, int]) -> guest.Outcome:
+    start, row = pulse
+    if start == _NONE_YET:
+        return guest.Outcome(error=died(death, "before its first position"))
+    cause, message = cause_of(death)
+    position = None if row == IDLE else start
+    return guest.Outcome(loss=Loss(order.batch, position, False, cause, message))
