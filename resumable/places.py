@@ -84,7 +84,7 @@ def aligned(
                 raise SourceError(msg) from error
             continue
         found = look_at(ref)[0].map_shape
-        if found == map_shape:
+        if found == map_shape or _have_grown(source, map_shape, found):
             return ref
         shapes.append(found)
     msg = (
@@ -93,6 +93,14 @@ def aligned(
         "when its positions are on other axes)"
     )
     raise SourceError(msg)
+
+
+def _have_grown(
+    source: SourceRef, before: tuple[int, ...], found: tuple[int, ...]
+) -> bool:
+    """Return whether the source was written to while the input was looked at."""
+    now = look_at(source)[0].map_shape
+    return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
 
 
 def target_folder(target: str | Path | None, source: SourceRef) -> Path:

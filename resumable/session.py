@@ -370,7 +370,7 @@ class Session:
         if failures:
             failure = failures[0]
             self._held[failure.position] = failure
-        kinds = {_kind(failure) for failure in self._held.values()}
+        kinds = {failure.exception for failure in self._held.values()}
         if len(kinds) == 1 and len(self._held) >= TRIALS and not done:
             failure = next(iter(self._held.values()))
             msg = (
@@ -633,12 +633,6 @@ def stopped(stop: StopRequest, results: Results | None) -> BaseException:
         return KeyboardInterrupt(message)
     logger.warning("%s", message)
     return NotFinished(message, results)
-
-
-def _kind(failure: Failure) -> tuple[str, str]:
-    """Tell failures apart: by the exception and the line that raised it."""
-    lines = [ln for ln in failure.traceback.splitlines() if ln.startswith("  File ")]
-    return failure.exception, lines[-1] if lines else ""
 
 
 def _in_notebook() -> bool:
