@@ -254,8 +254,8 @@ class Chain:
         Returns
         -------
         Trial
-            With the outputs of all stages. Nothing is written, and nothing is read of
-            what was kept.
+            With the outputs of all stages, and the plan of the first run that the
+            chain would make. Nothing is written, and nothing is read of what was kept.
         """
         self._wire()
         every = {n: o for stage in self._stages for n, o in stage.outputs.items()}
@@ -264,7 +264,12 @@ class Chain:
         head = self._head
         link = kind(head, self._source_name, self._stages, head._inputs, every, none)
         with self._frozen():
-            return link.test(position)
+            trial = link.test(position)
+            # Nobody keeps the outputs of all stages in one run.
+            plan = self._link(min(self._kept), {}).plan()
+        seconds = trial.seconds_per_position
+        plan = dataclasses.replace(plan, seconds_per_position=seconds)
+        return dataclasses.replace(trial, plan=plan)
 
     def compute(self, **options: Any) -> ChainResults:
         """Compute all that is kept, or go on, or return what is there.

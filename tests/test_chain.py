@@ -368,10 +368,12 @@ def test_a_map_and_an_executor(data):
 def test_test_shows_all_stages(data):
     """Outputs of every stage at a position; nothing is written."""
     before = sorted(Path().iterdir())
-    trial = rs.Chain(head(), Heights(), Sums()).test(7)
+    chain = rs.Chain(head(), Heights(), Sums())
+    trial = chain.test(7)
 
     assert list(trial.outputs) == ["places", "above", "heights", "drawn", "sums"]
     assert trial["sums"] == loop(data)[2][7]
+    assert trial.plan.path == chain["Sums"].plan().path
     assert sorted(p for p in Path().iterdir() if p.name != "log") == before
 
 
