@@ -169,7 +169,7 @@ def _inherit(
 
 def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
     """Say what to do about a folder that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (*disk.FULL, errno.EFBIG):
         with contextlib.suppress(OSError):
             free = format_bytes(disk.free_bytes(folder))
             msg = (

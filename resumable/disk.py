@@ -82,6 +82,10 @@ def read_into(fd: int, array: Any, offset: int) -> bool:
     return True
 
 
+#: A disk, or somebody's share of it, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def sync(fd: int) -> None:
     """Return when the data written to `fd` have reached the disk."""
     if hasattr(os, "fdatasync"):

@@ -122,11 +122,20 @@ def entries_without_rows(parts: Sequence[Array] | Array) -> Array:
 def _free_heap(run: Path) -> tuple[int, disk.OpenFile] | None:
     half = _own_half()
     for path in heaps_of(run):
-        if _number_of(path) >> 32 == half:
+        number = _number_of(path)
+        if number >> 32 == half:
             # Taken by another worker, or by the worker of another thread.
             with contextlib.suppress(RunBusy):
-                return _number_of(path), disk.OpenFile(path, exclusive=True)
+                file = disk.OpenFile(path, exclusive=True)
+                if file.size() < _LINE_BYTES or _begins(file, number):
+                    return number, file
+                # A power cut took its first line, but not what came after.
+                file.close()
     return None
+
+
+def _begins(file: disk.OpenFile, number: int) -> bool:
+    return file.read_at(_LINE_BYTES, 0) == _LINE.format(number).encode()
 
 
 def _new_heap(run: Path) -> tuple[int, disk.OpenFile]:

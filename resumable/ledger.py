@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.disk import OpenFile
+from resumable.disk import FULL, OpenFile
 from resumable.header import FAILURE_DTYPE
+
+logger = logging.getLogger("resumable")
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +44,7 @@ class Ledger:
         self._run = run
         self._file = OpenFile(run.path)
         self._session = 0
+        self._told_of_full_disk = False
         self._lines = len(run.log())
         table = np.array(run.array("failures"))
         current = {failure.position for failure in run.failures()}
@@ -99,7 +103,7 @@ class Ledger:
         if index >= 2 * half:
             index = half + (index - half) % half
         self._lines += 1
-        self._put(
+        self._put_where_room_is(
             "log_lines",
             index,
             time=line.time,
@@ -120,7 +124,7 @@ class Ledger:
                 index = self._taken[failure.position] = self._free.pop()
             # The end of a traceback tells more than its beginning.
             trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
-            self._put(
+            self._put_where_room_is(
                 "failures",
                 index,
                 used=1,
@@ -148,6 +152,21 @@ class Ledger:
         """Say that the run is not complete any more; durable on return."""
         self._file.write_at(b"\0", self._run.header.offsets["finished"])
         self._file.sync()
+
+    def _put_where_room_is(self, table: str, index: int, **values: Any) -> None:
+        """Write a row that can be done without: no space is reserved for it.
+
+        Megabytes of every run would be, and hardly any has so many failures. The
+        status, which has its space, still counts them.
+        """
+        try:
+            self._put(table, index, **values)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not self._told_of_full_disk:
+                self._told_of_full_disk = True
+                logger.warning("messages of failed positions are lost: %s", error)
 
     def _put(self, table: str, index: int, **values: Any) -> None:
         """Write a row of a table; what is not given is 0 or empty."""

@@ -161,7 +161,7 @@ def _told(path: Path, run: RunFile) -> Iterator[None]:
     except ResumableError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in disk.FULL:
             needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
             msg = (
                 f"no room for the results of {run.path.name} in {path}: they are "

@@ -67,7 +67,10 @@ def assert_tame(text):
 # Nothing in a file is ever run.
 
 #: They speak to processes that we have started ourselves.
-TALKS_TO_OUR_OWN = {"launch.py", "parcel.py", "pool.py", "stream.py", "engines/crew.py"}
+TALKS_TO_OUR_OWN = {
+    f"{name}.py"
+    for name in ("parcel", "pickling", "pool", "remote", "serving")
+}
 TALKS_TO_OUR_OWN |= {
     f"engines/{name}.py" for name in ("futures", "guest", "ranks", "team")
 }
