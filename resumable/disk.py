@@ -65,9 +65,8 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
-def read_into(fd: int, array: Any, offset: int) -> bool:
-    """Fill a contiguous array with the bytes at `offset`; False where the file ends."""
-    view = memoryview(array.reshape(-1).view("u1"))
+def read_into(fd: int, view: memoryview, offset: int) -> bool:
+    """Fill a view of bytes with those at `offset`; False where the file ends."""
     while view.nbytes:
         if hasattr(os, "preadv"):
             count = os.preadv(fd, [view], offset)

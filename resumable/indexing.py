@@ -36,12 +36,12 @@ def read_like_array(dataset: Any, key: Any) -> Any:
     lengths = [box.stop - box.start for box in boxes]
     block = np.empty((len(rows), *lengths), dataset.dtype)
     if block.size:
-        for first, last in together(rows, dataset.chunks[0]):
+        for first, last in _together(rows, dataset.chunks[0]):
             start = rows[first]
             box = (slice(start, rows[last - 1] + 1), *boxes)
             part = dataset[box]
             whole = len(part) == last - first
-            block[first:last] = part if whole else part[offsets(rows, first, last)]
+            block[first:last] = part if whole else part[_offsets(rows, first, last)]
     return block[inner]
 
 
@@ -149,6 +149,9 @@ def needed(part: Any, length: int) -> tuple[Any, Any]:
             return wanted[::-1], slice(None, None, -1)
         return wanted, slice(None)
     indices = np.where(part < 0, part + length, part)
+    if indices.ndim == 1 and (indices[1:] > indices[:-1]).all():
+        # As of a mask, and of most positions that are asked for.
+        return indices, np.arange(len(indices))
     rows = np.unique(indices)
     return rows, np.searchsorted(rows, indices)[()]
 
@@ -169,7 +172,7 @@ def _of_box(part: Any, length: int) -> tuple[slice, Any]:
     return slice(first, int(indices.max()) + 1), (indices - first)[()]
 
 
-def together(rows: Any, step: int) -> Iterator[tuple[int, int]]:
+def _together(rows: Any, step: int) -> Iterator[tuple[int, int]]:
     """Yield spans of the needed rows that are read at once: all, or those of a step."""
     if rows[-1] - rows[0] == len(rows) - 1:
         yield 0, len(rows)
@@ -179,6 +182,6 @@ def together(rows: Any, step: int) -> Iterator[tuple[int, int]]:
     yield from itertools.pairwise(bounds)
 
 
-def offsets(rows: Any, first: int, last: int) -> Array:
+def _offsets(rows: Any, first: int, last: int) -> Array:
     """Return where needed rows lie in what is read from the first to the last."""
     return np.asarray(np.asarray(rows[first:last]) - rows[first])

@@ -11,7 +11,7 @@ import numpy as np
 
 from resumable.disk import read_into
 from resumable.errors import RunFileError
-from resumable.indexing import divided_key, offsets, together
+from resumable.indexing import divided_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Less than this between two rows is read with them.
-_GAP_BYTES = 1 << 16
-#: What is not needed lies among less than this of what is, or is left out.
-_SPARSE_BYTES = 1 << 14
-#: Where parts of rows are needed, so much is read at once.
-_PIECE_BYTES = 1 << 22
+#: What is not needed is read, too, where it is less than this: a call costs as much.
+_GAP_BYTES = 1 << 13
+#: So much is read at once of what is then picked from: it stays in the cache.
+_PIECE_BYTES = 1 << 18
 
 
 class PlainRows:
@@ -122,49 +120,50 @@ class PlainRows:
     ) -> None:
         need, *others = needs
         row_bytes = self._bytes(shape[1:])
-        if all(len(other) == n for other, n in zip(others, shape[1:], strict=True)):
-            for first, last in together(need, max(1, _GAP_BYTES // row_bytes)):
-                if need[last - 1] - need[first] == last - first - 1:
-                    rows = block[first:last]
-                    self._take(rows, place + int(need[first]) * row_bytes)
-                else:
-                    block[first:last] = self._rows(need, first, last, shape, place)
-        elif row_bytes <= _SPARSE_BYTES:
-            for first, last in _pieces(need, _PIECE_BYTES // row_bytes):
-                rows = self._rows(need, first, last, shape, place)
-                for axis, other in enumerate(others, 1):
-                    chosen = _chosen(other)
-                    rows = rows[(*[slice(None)] * axis, chosen)]
-                block[first:last] = rows
-        else:
+        whole = [len(other) for other in others] == list(shape[1:])
+        if not whole and row_bytes > _GAP_BYTES:
             for index, row in enumerate(need):
                 there = place + int(row) * row_bytes
                 self._fill(block[index], shape[1:], others, there)
+            return
+        view = _bytes_of(block)
+        piece = max(1, _PIECE_BYTES // row_bytes)
+        longest = len(need) if whole else piece
+        for first, last, start, stop in _spans(
+            need, longest, piece, _GAP_BYTES // row_bytes
+        ):
+            there = place + start * row_bytes
+            if whole and last - first == stop - start:
+                self._take(view[first * row_bytes : last * row_bytes], there)
+                continue
+            rows = np.empty((stop - start, *shape[1:]), self.dtype)
+            self._take(_bytes_of(rows), there)
+            if last - first < stop - start:
+                rows = rows[np.asarray(need[first:last]) - start]
+            for axis, other in enumerate(others, 1):
+                rows = rows[(*[slice(None)] * axis, _chosen(other))]
+            block[first:last] = rows
 
-    def _rows(
-        self, need: Any, first: int, last: int, shape: tuple[int, ...], place: int
-    ) -> Array:
-        """Read some needed rows, with what is between them."""
-        count = int(need[last - 1] - need[first]) + 1
-        rows = np.empty((count, *shape[1:]), self.dtype)
-        self._take(rows, place + int(need[first]) * self._bytes(shape[1:]))
-        return rows if count == last - first else rows[offsets(need, first, last)]
-
-    def _take(self, rows: Array, place: int) -> None:
-        """Fill rows with what is there.
+    def _take(self, view: memoryview, place: int) -> None:
+        """Read bytes.
 
         Raises
         ------
         RunFileError
-            It is not there any more.
+            They are not there any more.
         """
         try:
-            if read_into(self._fd, rows, place):
+            if read_into(self._fd, view, place):
                 return
-            reason = f"it ends before byte {place + rows.nbytes:,}"
+            reason = f"it ends before byte {place + view.nbytes:,}"
         except OSError as error:
             reason = str(error)
         raise RunFileError(gone(self._path, reason))
+
+
+def _bytes_of(array: Array) -> memoryview:
+    """Return the memory of a contiguous array; not all dtypes have a buffer."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def gone(path: Path, reason: Any) -> str:
@@ -172,15 +171,40 @@ def gone(path: Path, reason: Any) -> str:
     return f"{path} was moved or cut since it was opened ({reason})"
 
 
-def _pieces(need: Any, span: int) -> Iterator[tuple[int, int]]:
-    """Divide what is needed of an axis into parts that lie within a span."""
-    if isinstance(need, range):
-        step = max(1, span // need.step)
-        for first in range(0, len(need), step):
-            yield first, min(first + step, len(need))
+def _spans(
+    need: Any, longest: int, piece: int, gap: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Divide what is needed of an axis into spans, each to be read in one go.
+
+    Parameters
+    ----------
+    need : range or ndarray
+        Ascending.
+    longest, piece : int
+        Longest span without and with holes.
+    gap : int
+        Longer holes divide spans.
+
+    Yields
+    ------
+    first, last : int
+        Which of the needed ones.
+    start, stop : int
+        Where they lie.
+    """
+    count = len(need)
+    if need[-1] - need[0] == count - 1:
+        for first in range(0, count, longest):
+            last, start = min(first + longest, count), int(need[first])
+            yield first, last, start, start + last - first
         return
-    cuts = (np.flatnonzero(np.diff(need // span)) + 1).tolist()
-    yield from zip([0, *cuts], [*cuts, len(need)], strict=True)
+    indices = np.asarray(need)
+    divided = (np.diff(indices) > gap + 1) | (np.diff(indices // piece) > 0)
+    lasts = np.append(np.flatnonzero(divided) + 1, count)
+    firsts = np.append(0, lasts[:-1])
+    starts, stops = indices[firsts], indices[lasts - 1] + 1
+    bounds = (part.tolist() for part in (firsts, lasts, starts, stops))
+    yield from zip(*bounds, strict=True)
 
 
 def _chosen(need: Any) -> Any:

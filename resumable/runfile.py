@@ -294,7 +294,8 @@ class RunFile:
         found = []
         for name in ("completed_positions", "failed_positions"):
             status = np.zeros(stop - start, np.uint8)
-            if not read_into(fd, status[:count], header.offsets[name] + start):
+            offset = header.offsets[name] + start
+            if not read_into(fd, status[:count].data, offset):
                 raise RunFileError(gone(self.path, f"it ends within {name}"))
             found.append(status == 1)
         return found[0], found[1]

@@ -35,7 +35,7 @@ def stored(tmp_path_factory):
     return store
 
 
-SMALL = {"_GAP_BYTES": 32, "_SPARSE_BYTES": 24, "_PIECE_BYTES": 64}
+SMALL = {"_GAP_BYTES": 16, "_PIECE_BYTES": 48}
 STEPS = pytest.mark.parametrize("sizes", [{}, SMALL], ids=["large", "small"])
 
 
@@ -156,9 +156,9 @@ class Counted:
         self.bytes = 0
         read = plain.read_into
 
-        def counting(fd, array, offset):
-            self.bytes += array.nbytes
-            return read(fd, array, offset)
+        def counting(fd, view, offset):
+            self.bytes += view.nbytes
+            return read(fd, view, offset)
 
         monkeypatch.setattr(plain, "read_into", counting)
 

@@ -111,6 +111,23 @@ def test_a_discarded_position_is_out_and_the_others_stay(case, data):
     assert plain(changed) == members - {position}
 
 
+@given(size_and_members(least=1), st.data())
+def test_a_batch_is_added_and_removed_whole(case, data):
+    """Its members and no other positions of its span, wherever that begins."""
+    size, members = case
+    start = data.draw(st.integers(0, size - 1))
+    span = data.draw(st.integers(1, size - start))
+    inside = data.draw(st.lists(st.booleans(), min_size=span, max_size=span))
+    batch = Batch.of(start, np.array(inside, bool))
+    more, fewer = set_of(size, members), set_of(size, members)
+
+    more.add(batch)
+    fewer.remove(batch)
+
+    assert plain(more) == members | set(batch.positions().tolist())
+    assert plain(fewer) == members - set(batch.positions().tolist())
+
+
 @given(st.integers(0, 100))
 def test_windows_cover_every_position_once_from_whole_bytes(size):
     """Each window begins at a multiple of 8, where the last one ended."""
