@@ -1,7 +1,8 @@
 """Starting worker processes, and knowing how they ended.
 
 Workers are made by a server process of ours. ``forkserver``: it has imported this
-library, and nothing of the user's, and forks them, in milliseconds. ``spawn``: it
+library, of scipy what is loaded here, and nothing of the user's, and forks them, in
+milliseconds. ``spawn``: it
 starts a fresh interpreter for each. fork of the user's own process is not offered:
 HDF5, threads and BLAS do not survive it. Either way workers end with the server,
 and the server with its owner.
@@ -42,6 +43,9 @@ START_METHODS = ("forkserver", "spawn")
 
 #: What every worker needs, imported once by the server they are forked from.
 _PRELOADED = ("resumable.engines.crew", "resumable.operators", "threadpoolctl")
+#: Of this package the server imports what the driver has: its import takes as long as
+#: all the rest, opens nothing and starts nothing.
+_LARGE = "scipy"
 _START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
 #: Signals that schedulers and terminals send to all processes of a job. The
@@ -141,9 +145,9 @@ class _Server:
         self._socket, theirs = socket.socketpair()
         in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
-            arguments = f"{theirs.fileno()}, {start_method!r}, {in_main_thread}"
+            given = (theirs.fileno(), start_method, in_main_thread, _large_ones())
             self._process = subprocess.Popen(
-                _interpreter(f"_run_server({arguments})"),
+                _interpreter(f"_run_server(*{given!r})"),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **WORKER_VARIABLES},
@@ -231,7 +235,18 @@ def _left_to_driver() -> list[int]:
     return [int(number) for number in numbers if number is not None]
 
 
-def _run_server(fd: int, start_method: str, dies_with_parent: bool) -> None:
+def _large_ones() -> list[str]:
+    """Return the subpackages of a large package that are loaded here."""
+    return [
+        name
+        for name in list(sys.modules)
+        if name.startswith(f"{_LARGE}.") and name.count(".") == 1 and "._" not in name
+    ]
+
+
+def _run_server(
+    fd: int, start_method: str, dies_with_parent: bool, further: list[str]
+) -> None:
     """Start workers on request until the owner is gone."""
     if dies_with_parent:
         die_with_parent()
@@ -239,6 +254,10 @@ def _run_server(fd: int, start_method: str, dies_with_parent: bool) -> None:
     if start_method == "forkserver":
         for name in _PRELOADED:
             importlib.import_module(name)
+        for name in further:
+            # A module of the same name may lie elsewhere here, and not be whole.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
         start = _fork
     os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as control:

@@ -69,7 +69,7 @@ def assert_tame(text):
 #: They speak to processes that we have started ourselves.
 TALKS_TO_OUR_OWN = {
     f"{name}.py"
-    for name in ("parcel", "pickling", "pool", "remote", "serving")
+    for name in ("parcel", "pickling", "pool", "remote", "serving", "stream")
 }
 TALKS_TO_OUR_OWN |= {
     f"engines/{name}.py" for name in ("futures", "guest", "ranks", "team")

@@ -25,6 +25,7 @@ import pytest
 from engine_conformance import Logged, note, noted
 
 import resumable as rs
+from resumable.engines.local import LocalEngine
 from resumable.positions import Batch
 from resumable.warned import Warned, WarningCounts, counted, present_filters
 
@@ -665,7 +666,8 @@ def test_filters_by_name_know_derived_categories_and_load_nothing():
 def test_filters_of_a_library_do_not_load_it_in_workers(source):
     """scipy.special has filters of its own; a unit that does not need it has none."""
     importlib.import_module("scipy.special")
-    results = Loaded(source).compute(engine="local", workers=2)
+    # The other server would have loaded it for all, because it is loaded here.
+    results = Loaded(source).compute(engine=LocalEngine(2, "spawn"), workers=2)
 
     assert set(results["scipy"][...]) == {0}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resumable.engines.crew import Crew
 
 #: Workers are started for at least this much work, in seconds of one worker.
-WORTH_STARTING_S = 0.5
+WORTH_STARTING_S = 0.1
 #: Batches the driver does itself are this short, so that ready workers wait little.
 _HERE_S = 0.02
 #: Units slower than this are left to the workers.
