@@ -128,6 +128,8 @@ def _free_heap(run: Path) -> tuple[int, disk.OpenFile] | None:
             with contextlib.suppress(RunBusy):
                 file = disk.OpenFile(path, exclusive=True)
                 if file.size() < _LINE_BYTES or _begins(file, number):
+                    # Its maker may have been killed before its name was durable.
+                    disk.sync_folder(path.parent)
                     return number, file
                 # A power cut took its first line, but not what came after.
                 file.close()

@@ -161,6 +161,8 @@ class Session:
                     path, recipe.birth, reader, wanted, run, succeeds=succeeds
                 )
         try:
+            # Whoever made it may have been killed before its name was durable.
+            disk.sync_folder(run.path.parent)
             with disk.opened(run.path, os.O_RDWR) as fd:
                 births.reserve(fd, run.header, wanted)
         except OSError as error:
