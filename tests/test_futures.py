@@ -234,10 +234,14 @@ def test_a_task_that_takes_longer_than_expected_ends_and_the_rest_follows(
 def test_no_slow_position_waits_behind_another_one(scan, log, monkeypatch, is_quick):
     """Where each takes long there is nothing to call back at a stop."""
     monkeypatch.setattr(futures, "BATCH_S", 10.0 if is_quick else 0.05)
-    with Recording(2) as executor, pytest.raises(rs.NotFinished):
-        Logged(scan, log=log, delay_s=0.1).compute(engine=executor, time_limit=1)
 
-    assert any(f.cancelled() for f in executor.futures) == is_quick
+    def calls_back():
+        with Recording(2) as executor, pytest.raises(rs.NotFinished):
+            Logged(scan, log=log, delay_s=0.1).compute(engine=executor, time_limit=1)
+        return any(f.cancelled() for f in executor.futures)
+
+    # On a busy machine the stop may come before what was handed out has begun.
+    assert all(calls_back() for _ in range(1 if is_quick else 2)) == is_quick
 
 
 class Kills(Logged):
