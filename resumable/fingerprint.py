@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 #: Contents are digested whole up to this size, and in samples beyond.
 DIGEST_BYTES = 64 << 20
+#: Bytes of the samples altogether, and how many there are. What is certain to be
+#: noticed, a change that reaches from one sample to the next, depends on their number
+#: alone; larger ones cost time at every start.
+SAMPLED_BYTES = 16 << 20
 _SAMPLES = 64
-#: Parts, of 1 MB mostly, that wait for their digest: bounds the memory.
+#: Of which one after another is read.
+PART_BYTES = 1 << 20
+#: Parts that wait for their digest: bounds the memory.
 _DIGESTS_AT_ONCE = 8
 #: Chunks that are looked up one by one; of more, only those are that were written.
 _MOST_CHUNKS = 1 << 20
@@ -55,7 +61,7 @@ def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
 def digest(
     dataset: h5py.Dataset, box: tuple[int, ...], *, stored: bool, full: bool
 ) -> str:
-    """sha256 over the contents, whole up to 64 MB, evenly spread parts beyond.
+    """sha256 over the contents, whole up to 64 MB, 16 MB in 64 places beyond.
 
     Parameters
     ----------
@@ -96,11 +102,12 @@ def _plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
 ) -> Iterator[Any]:
     """Values in C order, in pieces of 1 MB: all of them, or samples."""
-    total = math.prod(box)
-    step = max(1, DIGEST_BYTES // _SAMPLES // dataset.dtype.itemsize)
-    if full or total <= step * _SAMPLES:
+    total, itemsize = math.prod(box), dataset.dtype.itemsize
+    if full or total * itemsize <= DIGEST_BYTES:
+        step = max(1, PART_BYTES // itemsize)
         starts = range(0, total, step)
     else:
+        step = max(1, SAMPLED_BYTES // _SAMPLES // itemsize)
         # From the start of a row on, where rows are small: one read, not three.
         row = math.prod(box[1:])
         row = row if row < step else 1
@@ -121,7 +128,9 @@ def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
     chunks = dataset.chunks
     grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
     total, size = math.prod(grid), dataset.id.get_storage_size()
-    count = total if full else math.ceil(total * min(1, DIGEST_BYTES / max(1, size)))
+    count = total
+    if not full and size > DIGEST_BYTES:
+        count = min(total, max(_SAMPLES, math.ceil(total * SAMPLED_BYTES / size)))
     for corner in _corners(dataset, grid, total, count):
         # A chunk that was never written has no bytes; it reads as fill values.
         if dataset.id.get_chunk_info_by_coord(corner).size:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import PlanError, RunFileError, SourceError
-from resumable.fingerprint import DIGEST_BYTES, digest, slabs
+from resumable.fingerprint import DIGEST_BYTES, PART_BYTES, SAMPLED_BYTES, digest, slabs
 from resumable.geometry import check_geometry, geometry_of
 from resumable.identity import encode_dtype
 from resumable.live import Sign, sign_of, steadily
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _GAP_BYTES = 64 << 10
 #: Most that is read in one go only to pick rows from it.
 _SEGMENT_BYTES = 4 << 20
-_DIGEST_PARTS = 64
 #: A worker tries again for so long to read what is being written; then the driver
 #: waits, which can be stopped.
 _PATIENCE_S = 2.0
@@ -237,10 +236,11 @@ class Reader:
 
         Notes
         -----
-        Reads at most 64 MB unless `full`. An output of another run is known by
-        that run's identity and not read. Where the first position axis can grow,
-        its length is left out and the digest covers the first position only; the
-        rest is compared with what the run file recorded (:meth:`contents`).
+        Reads at most 64 MB unless `full`, and 16 MB of what is larger. An output of
+        another run is known by that run's identity and not read. Where the first
+        position axis can grow, its length is left out and the digest covers the
+        first position only; the rest is compared with what the run file recorded
+        (:meth:`contents`).
         """
         if self.dataset is None:
             return {"positions": self.ref.count}
@@ -302,10 +302,10 @@ class Reader:
         row_bytes = max(1, self.geometry.row_bytes)
         ranks = np.arange(count)
         if not full and count * row_bytes > DIGEST_BYTES:
-            most = max(1, DIGEST_BYTES // row_bytes)
+            most = max(1, SAMPLED_BYTES // row_bytes)
             ranks = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
         result = hashlib.sha256()
-        step = max(1, DIGEST_BYTES // _DIGEST_PARTS // row_bytes)
+        step = max(1, PART_BYTES // row_bytes)
         for begin in range(0, len(ranks), step):
             flat = np.array(positions.members_at(ranks[begin : begin + step]), np.int64)
             first, last = int(flat[0]), int(flat[-1]) + 1

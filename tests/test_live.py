@@ -994,6 +994,7 @@ def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
 def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
     """One that no digest meets; what can be read is kept."""
     monkeypatch.setattr("resumable.fingerprint.DIGEST_BYTES", 64 * 64)
+    monkeypatch.setattr("resumable.fingerprint.SAMPLED_BYTES", 64 * 64)
     monkeypatch.setattr("resumable.reader._PATIENCE_S", 0.2)
     path = tmp_path / "live.h5"
     made = {"maxshape": (None, 8), "chunks": (1, 8), "compression": "gzip"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resumable as rs
+import resumable.fingerprint
 from resumable import reader as reading
 from resumable.errors import SourceError
 from resumable.fingerprint import slabs
@@ -713,6 +715,35 @@ def test_chunks_that_were_never_written_have_a_fingerprint(tmp_path):
     assert fingerprint(f"{path}::/data") != before
 
 
+def test_of_a_large_compressed_source_chunks_spread_over_it_are_digested(tmp_path):
+    """The first and the last of them among these, and all with ``full``."""
+    path = tmp_path / "scan.h5"
+    noise = np.random.default_rng(3).integers(0, 255, (1200, 64 << 10), np.uint8)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=noise, chunks=(1, 64 << 10), compression=1)
+    parts = []
+    real = resumable.fingerprint._sha256
+
+    def counted(part):
+        parts.append(part)
+        return real(part)
+
+    def corners():
+        """Return the first rows of the chunks that were digested, in order."""
+        places = [bytes(part) for part in parts if len(part) < 30]
+        return sorted(ast.literal_eval(place.decode())[0][0] for place in places)
+
+    with mock.patch("resumable.fingerprint._sha256", counted):
+        fingerprint(f"{path}::/data")
+        sampled, parts[:] = corners(), []
+        fingerprint(f"{path}::/data", full=True)
+
+    assert 8 << 20 < len(sampled) * (64 << 10) <= 17 << 20
+    assert (sampled[0], sampled[-1]) == (0, 1199)
+    assert max(np.diff(sampled)) < 6
+    assert corners() == list(range(1200))
+
+
 def test_a_source_that_only_grew_has_the_same_fingerprint(tmp_path):
     """The length of a position axis that can grow is left out."""
     path = tmp_path / "live.h5"
@@ -792,8 +823,8 @@ def change(large, at, value):
 def test_beyond_64_mb_the_fingerprint_covers_samples_unless_full(large):
     """First and last bytes always count, every byte does with ``full``."""
     source = f"{large[0]}::/data"
-    # The samples are 1 MB each and begin every 1.25 MB.
-    between = 1_150_000
+    # The samples are 0.25 MB each and begin every 1.27 MB.
+    between = 700_000
     before = fingerprint(source)
     whole = fingerprint(source, full=True)
 
@@ -809,7 +840,7 @@ def test_beyond_64_mb_the_fingerprint_covers_samples_unless_full(large):
     assert last != before
 
 
-def test_the_fingerprint_of_a_large_source_reads_at_most_64_mb(large):
+def test_the_fingerprint_of_a_large_source_reads_at_most_16_mb(large):
     """The rest of a terabyte is left alone."""
     read = []
     real = h5py.Dataset.read_direct
@@ -821,4 +852,4 @@ def test_the_fingerprint_of_a_large_source_reads_at_most_64_mb(large):
     with mock.patch.object(h5py.Dataset, "read_direct", counted):
         fingerprint(f"{large[0]}::/data")
 
-    assert 32 << 20 < sum(read) <= 64 << 20
+    assert 8 << 20 < sum(read) <= 16 << 20
