@@ -14,8 +14,8 @@ import glob
 import json
 import os
 import re
+import secrets
 import socket
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from resumable import disk
@@ -126,7 +126,7 @@ class Claim:
     """
 
     def __init__(self, shelf: Shelf) -> None:
-        self.token = uuid.uuid4().hex
+        self.token = secrets.token_hex(16)
         self._shelf = shelf
         self._claim = disk.LockFile(shelf.folder / f"{shelf.stem}.claim")
         self._writers = disk.LockFile(shelf.folder / f"{shelf.stem}.writers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import sys
 import warnings
@@ -182,6 +181,9 @@ def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
         return
     if not any(run.counts()):
         return  # no row of the older text is there
+    # Imported here: it costs a millisecond that only an edit needs.
+    import difflib
+
     old = Results(run.path).source_text
     changed = [
         line

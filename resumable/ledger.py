@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,31 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
+class _Places:
+    """Rows of the failures table: those of positions that have failed, and free ones.
+
+    A row is free again when its position is settled.
+    """
+
+    def __init__(self, run: RunFile) -> None:
+        table = np.array(run.array("failures"))
+        current = {failure.position for failure in run.failures()}
+        self._taken: dict[int, int] = {}
+        self._free: list[int] = []
+        for index in reversed(range(len(table))):
+            position = int(table[index]["position"])
+            if table[index]["used"] and position in current:
+                self._taken[position] = index
+            else:
+                self._free.append(index)
+
+    def of(self, position: int) -> int | None:
+        """Return the row for a position, its own or a free one."""
+        if position not in self._taken and self._free:
+            self._taken[position] = self._free.pop()
+        return self._taken.get(position)
+
+
 class Ledger:
     """What only the driver writes: sessions, failures, the byte ``finished``.
 
@@ -45,17 +72,17 @@ class Ledger:
         self._file = OpenFile(run.path)
         self._session = 0
         self._told_of_full_disk = False
-        self._lines = len(run.log())
-        table = np.array(run.array("failures"))
-        current = {failure.position for failure in run.failures()}
-        self._taken: dict[int, int] = {}
-        self._free: list[int] = []
-        for index in reversed(range(len(table))):
-            position = int(table[index]["position"])
-            if table[index]["used"] and position in current:
-                self._taken[position] = index
-            else:
-                self._free.append(index)
+
+    # Tables of megabytes, which hardly any session enters anything into.
+
+    @functools.cached_property
+    def _logged(self) -> itertools.count[int]:
+        """Number of the next log line."""
+        return itertools.count(len(self._run.log()))
+
+    @functools.cached_property
+    def _places(self) -> _Places:
+        return _Places(self._run)
 
     def close(self) -> None:
         """Close the file."""
@@ -99,10 +126,9 @@ class Ledger:
         if "log_lines" not in self._run.header.tables:
             return
         half = self._run.header.rows["log_lines"] // 2
-        index = self._lines
+        index = next(self._logged)
         if index >= 2 * half:
             index = half + (index - half) % half
-        self._lines += 1
         self._put_where_room_is(
             "log_lines",
             index,
@@ -114,14 +140,12 @@ class Ledger:
         )
 
     def record(self, failures: list[Failure]) -> None:
-        """Enter failures, each over the row of one that is settled, or a free one."""
+        """Enter failures: messages and tracebacks."""
         for failure in failures:
-            index = self._taken.get(failure.position)
+            index = self._places.of(failure.position)
             if index is None:
-                if not self._free:
-                    # The table is full; the status still counts them all.
-                    continue
-                index = self._taken[failure.position] = self._free.pop()
+                # The table is full; the status still counts them all.
+                continue
             # The end of a traceback tells more than its beginning.
             trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
             self._put_where_room_is(
