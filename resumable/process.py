@@ -294,12 +294,9 @@ class Process(Inquiry):
     ) -> Callable[[Listener], Results]:
         """Check the options; return what computes with a listener."""
         if options.get("wait") is None and not self._asks_ready:
-            from resumable import driver, engines
-            from resumable.resolve import takes_long
+            from resumable import driver
 
             wanted = self._options(positions, options)
-            if takes_long(self):
-                engines.warm_up(wanted.engine)
             recipe = self._recipe()
             return lambda hear: driver.compute(recipe, wanted, stop, hear)
         from resumable.following import follow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
-import glob
 import inspect
 import platform
 import socket
@@ -21,7 +20,6 @@ from resumable.birth import Birth
 from resumable.catalogue import Shelf
 from resumable.classes import file_of
 from resumable.errors import DeclarationError, SourceError
-from resumable.fingerprint import DIGEST_BYTES
 from resumable.plan import Footprint
 from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
@@ -116,18 +114,6 @@ def resolve(
         ),
         open_reader=functools.partial(open_reader, source),
         seconds_per_position=process._seconds_per_position,
-    )
-
-
-def takes_long(process: Declaration) -> bool:
-    """Return whether resolving will take a while, and find nothing computed.
-
-    Reads no data, and is no promise.
-    """
-    geometry = process._geometry
-    name = _prefix(process._source, process._process_name())
-    return geometry.size * geometry.row_bytes >= DIGEST_BYTES and not any(
-        process._folder.glob(f"{glob.escape(name)}-*.h5")
     )
 
 

@@ -490,6 +490,30 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
     assert wrong == []
 
 
+def test_a_short_run_starts_no_process(script, tmp_path):
+    """Not even the one that workers would be forked from."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.zeros((5000, 2))
+    process = script(
+        """
+        import psutil
+        import resumable as rs
+
+        class First(rs.Process):
+            version = 1
+            outputs = {"value": rs.Output()}
+
+            def unit_computation(self, spectrum):
+                return spectrum[0]
+
+        First("scan.h5::/data").compute(workers=2)
+        print(len(psutil.Process().children(recursive=True)))
+        """
+    )
+
+    assert finished(process).strip() == "0"
+
+
 def test_a_short_run_that_started_the_server_ends_quietly(script):
     """A script that ends while its server still imports prints nothing."""
     process = script(

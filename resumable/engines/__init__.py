@@ -169,14 +169,6 @@ def _is_one_of_several() -> bool:
     return world.ranks() > 1 and not world.is_pool()
 
 
-def warm_up(engine: Any) -> None:
-    """Begin to start what workers are forked from, while there is something to do."""
-    if isinstance(engine, str) and engine in ("auto", "local"):
-        from resumable.launch import start_server
-
-        start_server("forkserver")
-
-
 def choose(
     engine: Any,
     workers: int | None,

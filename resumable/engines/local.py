@@ -91,21 +91,23 @@ class LocalEngine:
         self, here: Worker, driver: Driver, start: Callable[[], Crew]
     ) -> Crew | None:
         """Compute in this process until workers are ready; None when all is done."""
-        # At once: it costs no time here, and a first position that is slow, for
-        # what it imports, would delay it.
-        self._server_ready()
         crew: Crew | None = None
+        worked_s = 0.0
         while not driver.stopping:
             batch = driver.next(_HERE_S)
             if batch is None:
                 break
             report = here.do(batch, lambda: driver.stopping)
             driver.take(report)
+            worked_s += report.seconds
             if report.out_of_memory:
                 return crew or start()
             if crew is not None:
                 if crew.look():
                     return crew
+            elif worked_s < _HERE_S:
+                # The first positions also pay for what is called and read first.
+                continue
             elif (driver.seconds_left or 0) > WORTH_STARTING_S:
                 slow = report.seconds > _SLOW_S
                 if self._server_ready() or slow:
