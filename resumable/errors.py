@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: (``EX_TEMPFAIL`` of sysexits.h, which batch schedulers can requeue on).
 EXIT_NOT_FINISHED = 75
 
+#: What h5py raises about a file that is damaged, odd or not what it was.
+HDF5_ERRORS = (LookupError, OSError, RuntimeError, TypeError, ValueError)
+
 
 class ResumableError(Exception):
     """Base of all errors of the library; catch it to catch them all."""

@@ -34,21 +34,19 @@ class Inquiry(Declaration):
     @property
     def duplicates(self) -> list[Results]:
         """Complete runs of exactly this computation, the oldest first."""
-        recipe = self._recipe()
-        return [
-            Results(run.path)
-            for run in recipe.runs()
-            if run.finished and recipe.full_length(run)
-        ]
+        return self._matching(complete=True)
 
     @property
     def partials(self) -> list[Results]:
         """Unfinished runs of exactly this computation, the oldest first."""
+        return self._matching(complete=False)
+
+    def _matching(self, *, complete: bool) -> list[Results]:
         recipe = self._recipe()
         return [
             Results(run.path)
             for run in recipe.runs()
-            if not (run.finished and recipe.full_length(run))
+            if (run.finished and recipe.full_length(run)) is complete
         ]
 
     @property

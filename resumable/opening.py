@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from resumable.errors import RunBusy, SourceError, TargetError, near_miss
+from resumable.errors import (
+    HDF5_ERRORS,
+    RunBusy,
+    SourceError,
+    TargetError,
+    near_miss,
+)
 from resumable.journal import mend, needs_mending
 from resumable.live import sign_of
 
@@ -92,7 +98,7 @@ def understood(where: str) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except HDF5_ERRORS as error:
         msg = f"{where} cannot be read ({type(error).__name__}: {error})"
         raise SourceError(msg) from error
 

@@ -22,6 +22,7 @@ from resumable.copying import (
     write_ragged,
 )
 from resumable.errors import (
+    HDF5_ERRORS,
     ParameterError,
     ResumableError,
     RunFileError,
@@ -160,7 +161,7 @@ def _told(path: Path, run: RunFile) -> Iterator[None]:
         yield
     except ResumableError:
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except HDF5_ERRORS as error:
         if isinstance(error, OSError) and error.errno in disk.FULL:
             needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
             msg = (

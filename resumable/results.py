@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import RunFileError, SourceError
+from resumable.errors import HDF5_ERRORS, RunFileError, SourceError
 from resumable.header import ADVICE
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
@@ -287,7 +287,7 @@ def _understood(run: RunFile) -> Iterator[None]:
         yield
     except RunFileError:
         raise
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except HDF5_ERRORS as error:
         msg = f"{run.path} is damaged, HDF5 cannot read it ({error}): {ADVICE}"
         raise RunFileError(msg) from error
 

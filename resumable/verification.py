@@ -13,7 +13,13 @@ import numpy as np
 from resumable import identity, state
 from resumable.catalogue import busy
 from resumable.comparison import compared, other_bytes
-from resumable.errors import PlanError, ResumableError, RunFileError, SourceError
+from resumable.errors import (
+    HDF5_ERRORS,
+    PlanError,
+    ResumableError,
+    RunFileError,
+    SourceError,
+)
 from resumable.packed import open_group
 from resumable.positions import windows
 from resumable.ragged import RaggedRows
@@ -38,8 +44,6 @@ if TYPE_CHECKING:
 
 #: Bytes of failed rows that are compared with the fill value at once.
 _AT_ONCE = 1 << 22
-#: What h5py raises about a file that is not as it should be.
-_OF_HDF5 = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 _STATUS = ("completed_positions", "failed_positions")
 
 
@@ -113,7 +117,7 @@ def _structure(run: RunFile) -> Check:
             RaggedRows(run, name).check()
     except RunFileError as error:
         wrong.append(str(error))
-    except (*_OF_HDF5, AttributeError) as error:
+    except (*HDF5_ERRORS, AttributeError) as error:
         wrong.append(f"HDF5 cannot read it ({error})")
     if wrong:
         return Check("structure", False, few(wrong, "differences", "\n"))
