@@ -843,17 +843,27 @@ SHAKEN = """
             time.sleep(random.random() / 2000)
             os.kill(os.getpid(), signal.SIGINT)
 
-    done, got, interrupts = False, [], 0
+    def raise_inside(number, frame):
+        # Between two calls it would end the script.
+        global inside
+        if inside:
+            inside = False
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, raise_inside)
+    done, inside, got, interrupts = False, False, [], 0
     with rs.Pool(2) as pool:
         items = ((number, b"x" * 60_000) for number in range(10**9))
         results = pool.imap(lambda item: item, iter(items.__next__, None))
         started = time.monotonic()
         thread = threading.Thread(target=interrupt)
         while time.monotonic() < started + 3:
+            if not thread.ident:
+                thread.start()
             try:
-                if not thread.ident:
-                    thread.start()
+                inside = True
                 got.append(next(results))
+                inside = False
             except KeyboardInterrupt:
                 interrupts += 1
             except StopIteration:

@@ -310,8 +310,10 @@ def log(tmp_path):
     Leaks.kept.pop(os.getpid(), None)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("how", ["limit", "raise_memory_error", "killed"])
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [("limit", 1), ("limit", 2), ("raise_memory_error", 2), ("killed", 2)],
+)
 def test_memory_that_others_have_leaked_is_no_positions_failure(
     source, rows, log, how, workers
 ):
@@ -324,8 +326,9 @@ def test_memory_that_others_have_leaked_is_no_positions_failure(
     assert len(noted(log)) >= POSITIONS / MOST
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("engine", ["local", "auto", "serial"])
+@pytest.mark.parametrize(
+    ("engine", "workers"), [("local", 1), ("local", 2), ("auto", 2), ("serial", 1)]
+)
 @pytest.mark.parametrize("cls", [LeakingUnit, LeakingBlock])
 def test_a_position_without_memory_even_alone_has_failed(
     source, rows, log, engine, workers, cls

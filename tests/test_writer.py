@@ -683,15 +683,24 @@ def test_a_limit_of_the_file_size_is_an_error_and_the_run_goes_on(
 def test_descriptors_are_closed_with_the_writer(place):
     """A writer leaves no open file and no thread behind."""
 
-    def state():
-        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    def held():
+        """Return our descriptors; other tests may have left some that end now."""
+        folder = str(Path(place.target.path).parent)
+        names = []
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                names.append(str(link.readlink()))
+        return sorted(name for name in names if name.startswith(folder))
 
-    before = state()
+    before, threads = held(), set(threading.enumerate())
     for _ in range(5):
         with writing(place.target) as row_writer:
             write(row_writer, 0, done=[0])
+            assert held() != before
+            assert set(threading.enumerate()) > threads
 
-    assert state() == before
+    assert held() == before
+    assert set(threading.enumerate()) <= threads
 
 
 def test_an_output_may_be_called_position(tmp_path):
