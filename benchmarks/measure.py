@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -64,15 +65,18 @@ def main() -> None:
 
 
 def warm(workload: Workload, source: Path) -> None:
-    """Bring the source into the page cache and compute one position.
+    """Bring the source into the page cache, compute one position, sync all disks.
 
-    The latter imports what the computation itself needs, scipy for example.
+    The second imports what the computation itself needs, scipy for example. Without
+    the last, whoever syncs would pay for what the candidate before has left unsynced
+    and for the removal of its files.
     """
     with source.open("rb") as file:
         while file.read(2**24):
             pass
     with h5py.File(source, "r") as file:
         workload.unit(workload.read(file[DATASET], 0, 1)[0])
+    os.sync()
 
 
 def compare(results: Array, expected: Array) -> str | None:
