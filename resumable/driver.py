@@ -12,7 +12,7 @@ from resumable.catalogue import Claim
 from resumable.decision import for_run, make_plan
 from resumable.errors import ResumableWarning, RunBusy, TargetError
 from resumable.events import Finished
-from resumable.explain import explain
+from resumable.explain import EDITED, changed_lines, explain
 from resumable.header import FORMAT
 from resumable.heap import heaps_of
 from resumable.packing import pack_claimed, remove_spare_heaps, unpack_claimed
@@ -165,7 +165,7 @@ def tell_of_left_runs(recipe: Recipe) -> None:
                 name,
                 reasons[0],
             )
-        elif len(reasons) == 1 and reasons[0].startswith("version.source_text"):
+        elif len(reasons) == 1 and reasons[0].startswith(EDITED):
             logger.warning(
                 "%s was edited since %s was computed, so a new run begins; declare "
                 "a version to decide yourself which edits change results",
@@ -181,22 +181,11 @@ def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
         return
     if not any(run.counts()):
         return  # no row of the older text is there
-    # Imported here: it costs a millisecond that only an edit needs.
-    import difflib
-
-    old = Results(run.path).source_text
-    changed = [
-        line
-        for line in difflib.unified_diff(
-            old.splitlines(), recipe.birth.source_text.splitlines(), n=0, lineterm=""
-        )
-        if not line.startswith(("---", "+++", "@@"))
-    ]
     warnings.warn(
         f"{recipe.process._process_name()} was edited since {run.path.name} was made, "
         f"but version is still {recipe.process.version!r}: its rows stay and further "
         "ones join them; raise it if results change:\n"
-        + "\n".join(shown(line) for line in changed[:6]),
+        + "\n".join(changed_lines(run, recipe)),
         ResumableWarning,
         stacklevel=_users_level(),
     )

@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from resumable.errors import RunFileError
 from resumable.identity import differences
+from resumable.results import Results
 from resumable.text import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.recipe import Recipe
+    from resumable.runfile import RunFile
 
 #: Why a run of a source that can grow is left, though its identity is the same.
 CHANGED = "source.contents: not what the source begins with now"
-#: Differences told per run.
-_TOLD = 5
+#: How a difference begins that is one of the class's text.
+EDITED = "version.source_text"
+#: Differences told per run, and lines of a class's text.
+_TOLD, _LINES_TOLD = 5, 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +59,10 @@ class Explanation:
         for candidate in self.candidates:
             verdict = "matches" if candidate.matches else "differs"
             lines.append(f"{shown(candidate.path.name)}: {verdict}")
-            lines += [f"    {reason}" for reason in candidate.reasons]
+            lines += [
+                "    " + reason.replace("\n", "\n        ")
+                for reason in candidate.reasons
+            ]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -90,7 +98,39 @@ def explain(recipe: Recipe) -> Explanation:
             continue  # from when the source could still grow
         told = differences(run.header.document, recipe.birth.document)
         reasons = [shown(reason) for reason in told[:_TOLD]]
+        for number, reason in enumerate(reasons):
+            if reason.startswith(EDITED):
+                reasons[number] = "\n".join([reason, *_lines(run, recipe)])
         if len(told) > _TOLD:
             reasons.append(f"and {len(told) - _TOLD} more")
         candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
     return Explanation(shelf.identity, shelf.folder, tuple(candidates))
+
+
+def changed_lines(run: RunFile, recipe: Recipe) -> list[str]:
+    """Return the first lines of the class's text that differ: - there, + here.
+
+    Raises
+    ------
+    RunFileError
+        What the run file has is no such text.
+    """
+    # Imported here: it costs a millisecond that only an edit needs.
+    import difflib
+
+    there, here = Results(run.path).source_text, recipe.birth.source_text
+    changed = [
+        line
+        for line in difflib.unified_diff(
+            there.splitlines(), here.splitlines(), n=0, lineterm=""
+        )
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    return [shown(line) for line in changed[:_LINES_TOLD]]
+
+
+def _lines(run: RunFile, recipe: Recipe) -> list[str]:
+    try:
+        return changed_lines(run, recipe)
+    except RunFileError as error:
+        return [str(error)]

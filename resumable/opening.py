@@ -70,16 +70,16 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
             return h5py.File(path, "r", **options)
     except BlockingIOError as error:
         msg = (
-            f"{path} is open for writing in another program; close it there first, or "
-            "follow what is written with wait="
+            f"{path} is open for writing, in another program or in this one; close it "
+            "there first, or follow what is written with wait="
         )
         raise SourceError(msg) from error
     except OSError as error:
         if "already open for write" in str(error):
             msg = (
-                f"{path} is open for writing in another program, or that program was "
-                f"killed and has left its mark: then run h5clear -s {path}, which is "
-                "a part of HDF5"
+                f"{path} is open for writing, in another program or in this one, or a "
+                "program that wrote it was killed and has left its mark: then run "
+                f"h5clear -s {path}, which is a part of HDF5"
             )
             raise SourceError(msg) from error
         msg = f"{path} cannot be read as HDF5 ({error})"

@@ -217,6 +217,10 @@ class Pool:
         """Process numbers of the workers."""
         return [seat.child.pid for seat in self._seats]
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.workers} workers"
+        return f"<Pool: {state}>"
+
     @property
     def workers(self) -> int:
         """How many worker processes there are."""

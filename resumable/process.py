@@ -96,6 +96,12 @@ class Process(Inquiry):
         cls._read_from = file_of(cls)
         # A rank that fails from here on must not leave the others waiting in compute.
         world.watch(world.told_ranks())
+        if "param" in vars(cls):
+            msg = (
+                f"{cls.__name__}: the name 'param' is taken by Process, where its "
+                "parameters are; import param outside of the class"
+            )
+            raise DeclarationError(msg)
         for name, value in vars(cls).items():
             taken = name in ARGUMENTS or (hasattr(Process, name) and name != "seed")
             if isinstance(value, param.Parameter) and taken:

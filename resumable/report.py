@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime as dt
 import json
 import sys
@@ -57,23 +58,48 @@ def _plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def list_runs(folder: Path) -> str:
     """Tell which runs lie in a folder, a line each."""
+    found = find_runs(folder, "*.h5")
+    if not found:
+        return f"no runs in {shown(folder)}"
+    different = _different([run for run in found if isinstance(run, RunFile)])
     rows = []
-    for run in find_runs(folder, "*.h5"):
+    for run in found:
         if isinstance(run, RunFileError):
-            rows.append(["(damaged)", str(run), "", ""])
+            rows.append(["(damaged)", str(run), "", "", ""])
             continue
-        document = run.header.document
         rows.append(
             [
                 run.path.name,
-                str(document.get("process", "")),
+                str(run.header.document.get("process", "")),
                 f"{_state(run)}: {Status(run)}",
                 _when(run.path.stat().st_mtime),
+                different[run.path],
             ]
         )
-    if not rows:
-        return f"no runs in {shown(folder)}"
-    return table(["run", "process", "status", "written"], rows)
+    titles = ["run", "process", "status", "written", "with"]
+    if not any(different.values()):
+        titles, rows = titles[:-1], [row[:-1] for row in rows]
+    return table(titles, rows)
+
+
+def _different(runs: list[RunFile]) -> dict[Path, str]:
+    """Tell of each run the parameters in which runs of its process differ."""
+    values: dict[Any, set[str]] = collections.defaultdict(set)
+    asked = {}
+    for run in runs:
+        process = run.header.document.get("process")
+        parameters = run.header.document.get("parameters", {})
+        asked[run.path] = {
+            (process, name): json.dumps(value) for name, value in parameters.items()
+        }
+        for name, text in asked[run.path].items():
+            values[name].add(text)
+    return {
+        path: ", ".join(
+            f"{name[1]}={text}" for name, text in own.items() if len(values[name]) > 1
+        )
+        for path, own in asked.items()
+    }
 
 
 def _state(run: RunFile) -> str:
@@ -112,10 +138,10 @@ def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
     if settled <= 0 or took <= 0:
         return "no checkpoint so far in this session"
     rate = settled / took
-    return (
-        f"{rate:.3g} positions per second, "
-        f"about {format_seconds(state.pending / rate)} left"
-    )
+    left = "none pending"
+    if state.pending:
+        left = f"about {format_seconds(state.pending / rate)} left"
+    return f"{rate:.3g} positions per second, {left}"
 
 
 def show_text(run: RunFile) -> str:

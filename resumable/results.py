@@ -61,11 +61,11 @@ class Status:
         return f"<Status: {self}>"
 
 
-class ResultArray:
+class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
     """One output of a run: numpy-like, read from disk when indexed.
 
     Positions that are not done read as the output's fill value. Indexing returns
-    plain arrays; ``np.asarray`` reads all of it.
+    plain arrays; ``np.asarray``, operators and functions of numpy read all of it.
 
     Attributes
     ----------
@@ -133,6 +133,15 @@ class ResultArray:
             msg = "reading results from disk makes a copy"
             raise ValueError(msg)
         return np.asarray(self[...], dtype)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
+    ) -> Any:
+        if any(isinstance(one, ResultArray) for one in options.get("out", ())):
+            msg = f"results are read-only; change a copy, results[{self.name!r}][...]"
+            raise TypeError(msg)
+        read = [one[...] if isinstance(one, ResultArray) else one for one in inputs]
+        return getattr(ufunc, method)(*read, **options)
 
     def _hidden(self, key: Any) -> Any:
         """Return where the indexed values do not count; looks at no others."""

@@ -119,6 +119,9 @@ class Run:
         if self._listener is not None:
             self._listener(event)
 
+    def __repr__(self) -> str:
+        return f"<Run: {self.status()}>"
+
     def status(self) -> RunStatus:
         """Say how far it is, without waiting."""
         with self._changed:

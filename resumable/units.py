@@ -35,7 +35,9 @@ def parse_bytes(size: float | str) -> int:
 
 
 def parse_seconds(duration: float | str) -> float:
-    """Turn ``"3h50m"``, ``"90 s"`` or a number of seconds into seconds.
+    """Turn ``"3h50m"``, ``"3:50:00"`` or a number of seconds into seconds.
+
+    Times of schedulers, too: ``"1-12:00:00"`` is a day and a half.
 
     Raises
     ------
@@ -49,9 +51,13 @@ def parse_seconds(duration: float | str) -> float:
     elif re.fullmatch(r"(?:\d+\.?\d*[dhms])+", text):
         parts = re.findall(r"(\d+\.?\d*)([dhms])", text)
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    elif clock := re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text):
+        days, hours, minutes, rest = map(int, clock.groups(default="0"))
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if seconds <= 0:
         msg = (
-            f"{duration!r} is not a duration; write for example '3h50m' or 90 (seconds)"
+            f"{duration!r} is not a duration; write for example '3h50m', '3:50:00' or "
+            "90 (seconds)"
         )
         raise PlanError(msg)
     return seconds

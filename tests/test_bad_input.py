@@ -150,7 +150,7 @@ def test_a_file_open_for_writing_elsewhere_is_refused(scan, script):
         path,
     )
     assert other.stdout.readline() == "open\n"
-    with pytest.raises(rs.SourceError, match="open for writing in another program"):
+    with pytest.raises(rs.SourceError, match="open for writing, in another program"):
         Mean(scan).compute()
 
 

@@ -18,6 +18,7 @@ from conftest import data_of
 import resumable as rs
 from resumable import report
 from resumable.cli import main
+from resumable.runfile import RunFile
 
 FIT = """
     import time
@@ -139,6 +140,39 @@ def test_list_status_show_explain_tell_of_a_run(fit, scan):
     assert "ValueError" in shown
     assert rs.open(path).identity in shown
     assert "parameters.factor: 2.0 there, 4.0 here" in explained
+
+
+def test_status_of_a_run_that_has_only_to_end_names_no_time(scan):
+    """Nothing is pending any more, and nobody knows how long the rest takes."""
+    seen = []
+
+    class Ending(rs.Process):
+        version = 1
+        outputs = {"value": rs.Output()}  # noqa: RUF012
+
+        def unit_computation(self, spectrum):
+            return spectrum.mean()
+
+        def finish(self, results):
+            seen.append(report.status_text(RunFile(results.path)))
+
+    Ending(scan).compute(engine="serial")
+
+    assert "positions per second, none pending" in seen[0]
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_list_tells_runs_apart_by_what_they_differ_in(fit, scan):
+    """By the parameters that are not the same in all runs of a class."""
+    invoke("run", fit, scan, "--engine", "serial")
+    alone = invoke("list")
+    invoke("run", fit, scan, "--engine", "serial", "--factor", "4")
+    lines = invoke("list").splitlines()
+
+    assert "factor" not in alone
+    for factor in ("2.0", "4.0"):
+        assert sum(f"factor={factor}" in line for line in lines) == 1
+    assert "seed" not in "".join(lines)
 
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")

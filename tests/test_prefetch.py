@@ -71,6 +71,13 @@ def test_items_do_not_depend_on_the_number_of_workers(workers, size):
     assert len({item.tobytes() for item in [*got, other]}) == 8
 
 
+def test_a_pool_shows_its_state():
+    """Typed into a notebook it says how many workers there are."""
+    with rs.Pool(0) as pool:
+        assert repr(pool) == "<Pool: 0 workers>"
+    assert repr(pool) == "<Pool: closed>"
+
+
 @pytest.mark.parametrize("method", START_METHODS)
 def test_both_start_methods_do_the_same(method):
     """Items, shared arrays and results pass to fresh interpreters, too."""

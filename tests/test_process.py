@@ -1512,6 +1512,12 @@ def test_setting_an_attribute_named_nearly_like_a_parameter_warns(scan):
     process.factor = 3
 
 
+def test_param_cannot_be_imported_into_a_class():
+    """It would hide the parameters: refused when the class is made."""
+    with pytest.raises(rs.DeclarationError, match="import param outside of the class"):
+        type("Inside", (rs.Process,), {"param": param})
+
+
 @pytest.mark.parametrize("name", ["source", "target", "position", "outputs", "test"])
 def test_a_parameter_cannot_take_a_name_of_ours(name):
     """It would hide a method or an argument: refused when the class is made."""

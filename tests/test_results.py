@@ -208,6 +208,33 @@ def test_arrays_look_like_arrays(results):
         np.asarray(line, copy=False)
 
 
+def test_operators_and_functions_of_numpy_work_as_with_arrays(results):
+    """They read all of it, and give plain arrays."""
+    line = results["line"]
+    plain = line[...]
+
+    np.testing.assert_array_equal(line * 2 - 1, plain * 2 - 1)
+    np.testing.assert_array_equal(1 - line / line, 1 - plain / plain)
+    np.testing.assert_array_equal(line == plain, plain == plain)
+    np.testing.assert_array_equal(-line, -plain)
+    np.testing.assert_array_equal(np.hypot(line, 3), np.hypot(plain, 3))
+    np.testing.assert_array_equal(np.mean(line, axis=-1), plain.mean(axis=-1))
+    np.testing.assert_array_equal(np.add(line, 1, out=np.empty(line.shape)), plain + 1)
+    np.testing.assert_array_equal(
+        np.add.reduce(line, axis=0), np.add.reduce(plain, axis=0)
+    )
+    assert type(line + line) is np.ndarray
+
+
+def test_results_are_never_written_to(results):
+    """Neither by an operator in place nor as the place of a result."""
+    line = results["line"]
+    with pytest.raises(TypeError, match=r"change a copy, results\['line'\]\[...\]"):
+        line += 1
+    with pytest.raises(TypeError, match="results are read-only"):
+        np.add(line[...], 1, out=line)
+
+
 def test_outputs_per_run_are_hidden_until_the_run_is_finished(results, finished):
     """A summary over a part of the positions is never shown."""
     total = CUBE[..., :3][~FAILING].sum()

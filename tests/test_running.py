@@ -81,6 +81,14 @@ def test_a_paused_run_computes_nothing_and_goes_on(process, tmp_path, engine):
     assert results.sessions[0].computed == 60
 
 
+def test_a_run_shows_its_state(process):
+    """Typed into a notebook it says how far it is."""
+    with process.start(engine="serial") as run:
+        run.wait(30)
+
+    assert repr(run) == "<Run: finished: 60 done, 0 failed, 0 pending>"
+
+
 def test_the_batches_of_a_run_one_has_cancelled_just_end(process):
     """To iterate over it raises nothing then; to wait for it does."""
     run = process.start(engine="local", workers=2)

@@ -268,7 +268,7 @@ def test_a_file_open_for_writing_in_another_program_says_so(scan):
     ) as program:
         program.stdout.readline()
 
-        with pytest.raises(SourceError, match="open for writing in another program"):
+        with pytest.raises(SourceError, match="open for writing, in another program"):
             refer(scan)
 
 

@@ -70,6 +70,9 @@ def test_a_size_below_one_byte_is_refused(size):
         (0.25, 0.25),
         (1e-7, 1e-7),
         ("2.5e2", 250.0),
+        ("3:50:00", 13_800.0),
+        ("120:00:30", 432_030.0),
+        ("1-12:00:00", 129_600.0),
     ],
 )
 def test_a_duration_is_read_as_seconds(text, expected):
@@ -77,7 +80,9 @@ def test_a_duration_is_read_as_seconds(text, expected):
     assert parse_seconds(text) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "3x", "h", "-5", "3h50", "nan", 0, "0s"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "3x", "h", "-5", "3h50", "nan", 0, "0s", "3:50", "0:61:00"]
+)
 def test_what_is_no_duration_is_refused_with_an_example(text):
     """Nothing, a negative number and an unknown unit are all refused."""
     with pytest.raises(PlanError, match="is not a duration; write for example '3h50m'"):
