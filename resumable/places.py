@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resumable.arrays import ResultArray
 from resumable.errors import SourceError, TargetError
 from resumable.live import glance
 from resumable.reader import open_reader
-from resumable.results import ResultArray
 from resumable.source import SourceRef, refer
 
 if TYPE_CHECKING:

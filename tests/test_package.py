@@ -58,6 +58,8 @@ LAYERS = [
     {"batch"},
     {"cursor", "interrupts", "warned", "writer"},
     {"results"},
+    {"arrays"},
+    {"group"},
     {"packing", "publishing"},
     {"catalogue", "rechunk"},
     {"birth", "copying"},
@@ -78,8 +80,8 @@ LAYERS = [
 ]
 
 # Who may touch HDF5: readers of sources and of packed rows, those that make files,
-# results for `group()`. resolve only writes down which version was there.
-USES_H5PY = {"birth", "demo", "overlay", "rechunk", "resolve", "results", "source"}
+# the results group. resolve only writes down which version was there.
+USES_H5PY = {"birth", "demo", "group", "overlay", "rechunk", "resolve", "source"}
 USES_H5PY |= {"copying", "opening", "packed", "packing", "publishing", "usable"}
 
 # What every user has; the rest is imported where it is needed.
@@ -186,11 +188,6 @@ def test_what_resolves_a_process_asks_hdf5_only_for_its_version():
     }
 
     assert used == {"__version__", "version"}
-
-
-def test_results_import_hdf5_only_when_a_group_is_asked_for():
-    """Looking at a status needs no HDF5."""
-    assert "h5py" not in foreign(imports_of("results", at_import=True))
 
 
 @pytest.mark.parametrize("module", MODULES)
