@@ -28,9 +28,10 @@ import h5py
 import numpy as np
 from scale_positions import RANKS, Level
 
-from resumable.batch import Job, Report, Worker
+from resumable.batch import Worker
 from resumable.disk import free_bytes
 from resumable.engines import Driver
+from resumable.job import Job, Report
 from resumable.units import format_bytes, format_seconds
 from resumable.writer import RowWriter, WriteTarget
 

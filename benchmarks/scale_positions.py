@@ -23,10 +23,10 @@ import numpy as np
 
 import resumable as rs
 from resumable import session
-from resumable.batch import Job
 from resumable.disk import opened, write_at
 from resumable.engines import Driver
 from resumable.engines.ranks import Rest
+from resumable.job import Job
 from resumable.plan import TRIALS
 from resumable.positions import windows
 from resumable.remainder import Remainder

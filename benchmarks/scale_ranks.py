@@ -15,10 +15,10 @@ import time
 
 from mpi4py import MPI
 
-from resumable.batch import Report
 from resumable.engines.counter import SharedCounter
 from resumable.engines.ranks import REPORT
 from resumable.engines.team import Team, naps
+from resumable.job import Report
 from resumable.positions import Batch
 from resumable.warned import WarningCounts
 

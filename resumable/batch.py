@@ -1,7 +1,7 @@
 """Doing one batch: read, compute, write, mark. The same in every engine.
 
-A :class:`Job` says what to do and can be sent anywhere; a :class:`Worker` does it,
-in whatever process it is made.
+A :class:`Worker` does what a :class:`~resumable.job.Job` says, in whatever process it
+is made.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from resumable.cursor import Cursor, new_pulse
 from resumable.errors import DeclarationError, NotFinished, OutputError
 from resumable.header import FAILURE_ROWS
 from resumable.identity import normalised_source, source_text, text_digest
+from resumable.job import Job, Report
 from resumable.reader import Reader
 from resumable.reader import open_reader as _open_reader
 from resumable.runfile import Failure
-from resumable.source import SourceRef
 from resumable.values import block_rows, by_name, placer
 from resumable.warned import WarningCounts, counted
-from resumable.writer import Outbox, Rows, RowWriter, WriteTarget
+from resumable.writer import Outbox, RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from resumable.output import Output
     from resumable.positions import Batch
+    from resumable.source import SourceRef
     from resumable.supply import Supply
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,94 +44,6 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Job:
-    """What a session does, for every worker the same."""
-
-    process: Any
-    """The user's Process; it is shipped by cloudpickle where it must travel."""
-    outputs: Mapping[str, Output]
-    """Its outputs per position."""
-    source: SourceRef
-    """Where the data are."""
-    inputs: Mapping[str, SourceRef]
-    """Further sources, by argument name."""
-    target: WriteTarget | None
-    """Where results go; None: back to the driver, which writes them."""
-    stop_on_error: bool
-    """A failing position stops the session and is left pending."""
-    read_from: tuple[str, int] | None = None
-    """File of the Process class and when it was written, as the driver knows it."""
-    text: str = ""
-    """Digest of the source text of the Process class, empty when there is none."""
-    may_ship: bool = False
-    """A worker that cannot see the target sends its rows to the driver."""
-    position_timeout_s: float | None = None
-    """A position at work for longer is given up; needs processes to end."""
-    filters: tuple[Any, ...] = ()
-    """Which warnings the user wants to see."""
-    leaves_memory_errors: bool = False
-    """What raises MemoryError is left to a fresh worker: the engine has them."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
-    """What became of a batch."""
-
-    batch: Batch
-    """Which one."""
-    done: int
-    """Positions computed and written."""
-    failed: int
-    """Positions that raised."""
-    failures: list[Failure]
-    """The first of them, described."""
-    seconds: float
-    """Time the worker took."""
-    read_seconds: float
-    """The part of it that was reading."""
-    write_seconds: float
-    """The part of it that was writing."""
-    peak_bytes: int
-    """Memory of the worker at its peak."""
-    unmarked: int
-    """Batches of this worker, this one included, that are not all marked yet."""
-    warned: WarningCounts
-    """Warnings that were given."""
-    error: Exception | None = None
-    """Why the session must stop."""
-    rows: tuple[Rows, ...] = ()
-    """Rows that the driver has to write."""
-    out_of_memory: bool = False
-    """The first position of the rest raised MemoryError, and may not be the cause."""
-
-    @property
-    def reached(self) -> Batch | None:
-        """What the worker came to: what is done and what has failed."""
-        return self.batch.split(self.done + self.failed)[0]
-
-    @property
-    def rest(self) -> Batch | None:
-        """What the worker did not come to, where it ended early."""
-        return self.batch.split(self.done + self.failed)[1]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loss:
-    """A worker has ended by itself."""
-
-    batch: Batch | None
-    """What it was at."""
-    position: int | None
-    """Flat position it was computing, where that is known."""
-    timed_out: bool
-    """It was ended because a position took too long."""
-    cause: str
-    """What ended it, for example ``"signal SIGSEGV"``."""
-    message: str
-    """More of it, for people."""
 
 
 class Computer:

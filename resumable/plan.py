@@ -23,7 +23,7 @@ from resumable.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.batch import Report
+    from resumable.job import Report
 
 #: Bytes of rows in memory at once, unless whole chunks of the source need more.
 #: Measured (benchmarks/speed.py): from 1 to 8 MB makes no difference, more costs

@@ -15,7 +15,6 @@ import numpy as np
 
 from resumable import birth as births
 from resumable import disk
-from resumable.batch import Job, Loss, Report
 from resumable.classes import file_of
 from resumable.decision import engine_for, survey_of
 from resumable.errors import (
@@ -26,6 +25,7 @@ from resumable.errors import (
     WorkerDied,
 )
 from resumable.events import BatchDone, Counts, PositionFailed, Started
+from resumable.job import Job, Loss, Report
 from resumable.ledger import Ledger
 from resumable.logbook import written
 from resumable.plan import TRIALS, Schedule

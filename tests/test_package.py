@@ -56,6 +56,7 @@ LAYERS = [
     {"parcel", "remote"},
     {"memory", "pickling"},
     {"batch"},
+    {"job"},
     {"cursor", "interrupts", "warned", "writer"},
     {"results"},
     {"arrays"},

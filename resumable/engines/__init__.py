@@ -1,6 +1,6 @@
 """Engines: who computes. An engine only hands out batches.
 
-The driver gives it a :class:`~resumable.batch.Job` and itself, as a
+The driver gives it a :class:`~resumable.job.Job` and itself, as a
 :class:`Driver`; what a batch is and what becomes of its report is not the
 engine's business. A new engine is one module with a class that has ``name``,
 ``workers`` and ``run``.
@@ -16,7 +16,7 @@ from resumable.errors import PlanError, near_miss
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.batch import Job, Loss, Report
+    from resumable.job import Job, Loss, Report
     from resumable.plan import Schedule
     from resumable.positions import Batch
     from resumable.results import Results

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resumable.batch import Loss
 from resumable.cursor import IDLE
 from resumable.engines import guest
+from resumable.job import Loss
 from resumable.pool import Death, Pool, cause_of, died
 
 if TYPE_CHECKING:

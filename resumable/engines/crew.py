@@ -6,8 +6,9 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from resumable.batch import Job, Loss, Report, Worker
+from resumable.batch import Worker
 from resumable.cursor import IDLE, WHOLE_BLOCK
+from resumable.job import Job, Loss, Report
 from resumable.pool import Answer, Death, Pool, cause_of, died
 from resumable.remote import portable
 from resumable.serving import Line

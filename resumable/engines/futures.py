@@ -18,9 +18,9 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.batch import Loss
 from resumable.engines import guest
 from resumable.errors import WorkerDied
+from resumable.job import Loss
 from resumable.pickling import packed
 from resumable.plan import SHIPPED_BYTES
 from resumable.reader import Reader, open_reader
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from resumable.batch import Job, Report
     from resumable.engines import Driver
+    from resumable.job import Job, Report
     from resumable.positions import Batch
     from resumable.source import SourceRef
 

@@ -31,8 +31,9 @@ import cloudpickle
 import numpy as np
 
 from resumable import disk, machine
-from resumable.batch import Job, Loss, Report, Worker
+from resumable.batch import Worker
 from resumable.errors import TargetError
+from resumable.job import Job, Loss, Report
 from resumable.reader import Reader, open_reader
 from resumable.remote import plain_record, portable
 from resumable.supply import Supply

@@ -12,9 +12,9 @@ from resumable.batch import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.batch import Job
     from resumable.engines import Driver
     from resumable.engines.crew import Crew
+    from resumable.job import Job
 
 #: Workers are started for at least this much work, in seconds of one worker.
 WORTH_STARTING_S = 0.1

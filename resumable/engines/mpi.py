@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from resumable.batch import Job
     from resumable.engines import Driver
+    from resumable.job import Job
 
 #: Where MPI has not started after this time, in s, so many ranks show that they wait:
 #: all would be too many, and one may be the one that does not come.

@@ -26,10 +26,10 @@ from resumable.remote import portable
 from resumable.stop import StopRequest
 
 if TYPE_CHECKING:
-    from resumable.batch import Job, Report
     from resumable.engines import Driver
     from resumable.engines.counter import Counter
     from resumable.engines.team import Team
+    from resumable.job import Job, Report
     from resumable.plan import Geometry, Schedule
     from resumable.positions import Batch
     from resumable.remainder import Remainder

@@ -10,8 +10,8 @@ from resumable.batch import Worker
 from resumable.engines.local import LocalEngine
 
 if TYPE_CHECKING:
-    from resumable.batch import Job
     from resumable.engines import Driver
+    from resumable.job import Job
 
 
 class SerialEngine:
