@@ -16,25 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable import machine
-from resumable.classes import file_of, uncached
-from resumable.cursor import Cursor, new_pulse
-from resumable.errors import DeclarationError, NotFinished, OutputError
+from resumable import computer, machine
+from resumable.classes import check_text
+from resumable.computer import Computer, UnitLoop, leave_to_user
+from resumable.errors import OutputError
 from resumable.header import FAILURE_ROWS
-from resumable.identity import normalised_source, source_text, text_digest
 from resumable.job import Job, Report
-from resumable.reader import Reader
 from resumable.reader import open_reader as _open_reader
 from resumable.runfile import Failure
-from resumable.values import block_rows, by_name, placer
 from resumable.warned import WarningCounts, counted
 from resumable.writer import Outbox, RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resumable.output import Output
     from resumable.positions import Batch
+    from resumable.reader import Reader
     from resumable.source import SourceRef
     from resumable.supply import Supply
 
@@ -44,253 +41,8 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.02
 #: Failures of one batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-
-
-class Computer:
-    """Computes blocks: calls the user's method and checks what it returns.
-
-    Parameters
-    ----------
-    process : Process
-        The user's object.
-    outputs : dict of Output
-        Its outputs per position.
-    source : SourceRef
-    inputs : dict of SourceRef
-        Opened here, for reading.
-    pulse : memoryview of two int64, optional
-        Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
-    open_reader : callable
-        Opens a source.
-    one_thread : callable
-        Returns the context in which BLAS has one thread.
-    """
-
-    def __init__(
-        self,
-        process: Any,
-        outputs: Mapping[str, Output],
-        source: SourceRef,
-        inputs: Mapping[str, SourceRef],
-        pulse: memoryview | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
-        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
-    ) -> None:
-        # A copy, so that what setup() opens stays out of the user's own object,
-        # which may have to travel to other processes later.
-        self.process = process = twin_of(process)
-        self.outputs = outputs
-        self.cursor = Cursor(new_pulse() if pulse is None else pulse)
-        object.__setattr__(process, "_cursor", self.cursor)
-        self._open = contextlib.ExitStack()
-        self.reader = self._opened(open_reader(source))
-        self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
-        process.setup()
-        # After setup, when the libraries of the user's choice are loaded too.
-        self._open.enter_context((one_thread or machine.OneThread)())
-
-    def _opened(self, reader: Reader | Supply) -> Reader | Supply:
-        self._open.callback(reader.close)
-        return reader
-
-    def close(self) -> None:
-        """Close the sources and give BLAS its threads back."""
-        self._open.close()
-
-    def read(self, start: int, members: Array) -> tuple[Any, dict[str, Any]]:
-        """Read the rows of a block, and those of every input."""
-        count = int(np.count_nonzero(members))
-
-        def rows(reader: Reader | Supply) -> Any:
-            out = reader.empty(count)
-            reader.read(start, members, out)
-            return out
-
-        self._reopen_closed()
-        return rows(self.reader), {name: rows(r) for name, r in self._inputs.items()}
-
-    def _reopen_closed(self) -> None:
-        """Open again what a computation that closes all HDF5 files has closed."""
-        self.reader = self._again(self.reader)
-        for name, reader in self._inputs.items():
-            self._inputs[name] = self._again(reader)
-
-    def _again(self, reader: Reader | Supply) -> Reader | Supply:
-        if isinstance(reader, Reader) and reader.was_closed:
-            return self._opened(_open_reader(reader.ref))
-        return reader
-
-    def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
-        """Prepare the computation of a block position by position."""
-        self.cursor.enter(positions)
-        if not self.reader.has_data:
-            rows = rows.tolist()
-        return UnitLoop(self, rows, inputs)
-
-    def block(
-        self, rows: Any, inputs: dict[str, Any], positions: Array
-    ) -> dict[str, Array]:
-        """Compute a block in one call of ``block_computation``.
-
-        Raises
-        ------
-        OutputError
-            What it returned is not what was declared.
-        Exception
-            What it raised.
-        """
-        self.cursor.enter(positions)
-        further = {name: listed(values) for name, values in inputs.items()}
-        value = self.process.block_computation(listed(rows), **further)
-        named = by_name(value, self.outputs)
-        return {
-            name: block_rows(name, named[name], output, len(rows))
-            for name, output in self.outputs.items()
-        }
-
-
-def listed(rows: Any) -> Any:
-    """Return the rows of a ragged source as a list, those of others as they are."""
-    return list(rows) if rows.dtype.hasobject else rows
-
-
-def _leave_to_user(error: BaseException) -> None:
-    """Raise again what is not a position's failure: the wish to stop."""
-    if isinstance(error, (KeyboardInterrupt, NotFinished)):
-        raise error
-
-
-def twin_of(process: Any) -> Any:
-    """Return another object with the same attributes."""
-    twin = object.__new__(type(process))
-    twin.__dict__.update(uncached(process))
-    return twin
-
-
-def check_text(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
-    """Check that a class here is the one that the driver has imported.
-
-    Parameters
-    ----------
-    cls : type
-        The class here.
-    read_from : (str, int), optional
-        Its file and when that was written, as the driver knows it.
-    text : str
-        Digest of its source text there, empty when there is none.
-
-    Raises
-    ------
-    DeclarationError
-        It is another one.
-    """
-    here = getattr(cls, "_read_from", None)
-    if read_from == here:
-        return
-    # On another host the same file can have another name and time. Its text counts,
-    # if it is still what was imported.
-    found = source_text(cls) if text and here == file_of(cls) else None
-    if found is None or text_digest(normalised_source(found)) != text:
-        msg = (
-            f"{read_from and read_from[0]} was edited while it was at work, or is "
-            "another one where the worker is: run it again (workers that live longer "
-            "than a run must be started anew), so that one run is not computed by two "
-            "versions"
-        )
-        raise DeclarationError(msg)
-
-
-class UnitLoop:
-    """The innermost loop: one call per position, checked, its failures kept.
-
-    Attributes
-    ----------
-    values : dict of ndarray
-        Output name -> rows; the fill value where a position failed.
-    failed : ndarray of bool
-        Which rows failed.
-    exceptions : list of (int, Exception)
-        Row and exception of the failures.
-    out_of_memory : bool
-        It has ended at a row that raised MemoryError, and is none of the failures.
-    """
-
-    def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
-        self._unit = computer.process.unit_computation
-        self._rows, self._inputs = rows, inputs
-        self._pulse = computer.cursor.pulse
-        self._outputs = computer.outputs
-        self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}
-        self._places = {
-            n: placer(n, o, self.values[n]) for n, o in self._outputs.items()
-        }
-        self.failed = np.zeros(len(rows), bool)
-        self.exceptions: list[tuple[int, BaseException]] = []
-        self.out_of_memory = False
-
-    def run(
-        self,
-        first: int,
-        last: int,
-        *,
-        stop_on_error: bool,
-        leave_memory_error: bool = False,
-    ) -> int:
-        """Compute the rows `first` to `last`; return one past the last one done."""
-        loop = (
-            self._plain if len(self._outputs) == 1 and not self._inputs else self._named
-        )
-        while first < last:
-            reached, error = loop(first, last)
-            if error is None:
-                return last
-            if leave_memory_error and isinstance(error, MemoryError):
-                self.out_of_memory = True
-                return reached
-            self.exceptions.append((reached, error))
-            self.failed[reached] = True
-            for name, output in self._outputs.items():
-                self.values[name][reached] = output.filled(1)[0]
-            if stop_on_error:
-                return reached
-            first = reached + 1
-        return last
-
-    def _plain(self, first: int, last: int) -> tuple[int, BaseException | None]:
-        """One output, no inputs: the loop that must cost least."""
-        unit, pulse = self._unit, self._pulse
-        ((name, place),) = self._places.items()
-        index = first
-        try:
-            for index, row in enumerate(self._rows[first:last], first):
-                pulse[1] = index
-                value = unit(row)
-                if type(value) is dict:
-                    value = by_name(value, self._outputs)[name]
-                place(index, value)
-        except BaseException as error:
-            _leave_to_user(error)
-            return index, error
-        return last, None
-
-    def _named(self, first: int, last: int) -> tuple[int, BaseException | None]:
-        """Several outputs or inputs, by name."""
-        unit, pulse, names = self._unit, self._pulse, self._outputs.keys()
-        places, inputs = self._places, self._inputs
-        index = first
-        try:
-            for index in range(first, last):
-                pulse[1] = index
-                further = {name: rows[index] for name, rows in inputs.items()}
-                value = unit(self._rows[index], **further)
-                if type(value) is not dict or value.keys() != names:
-                    value = by_name(value, self._outputs)
-                for name, place in places.items():
-                    place(index, value[name])
-        except BaseException as error:
-            _leave_to_user(error)
-            return index, error
-        return last, None
+#: Files of the loop around the user's code, which no traceback of a failure shows.
+_LOOP = (__file__, computer.__file__)
 
 
 class Worker:
@@ -308,7 +60,7 @@ class Worker:
         Takes the rows; default writes them, or keeps them for the report where the
         job has no target.
     open_reader, one_thread : callable
-        As a :class:`Computer` takes them.
+        As a :class:`~resumable.computer.Computer` takes them.
 
     Raises
     ------
@@ -536,7 +288,7 @@ class Worker:
             finally:
                 self._computed()
         except BaseException as error:
-            _leave_to_user(error)
+            leave_to_user(error)
             if len(positions) > 1:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start
@@ -597,7 +349,7 @@ class _Tally:
 def describe(position: int, error: BaseException) -> Failure:
     """Describe a failure for the table, with the user's part of the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    users = [f for f in frames if f.filename != __file__] or frames
+    users = [f for f in frames if f.filename not in _LOOP] or frames
     text = "".join(
         [*traceback.format_list(users), *traceback.format_exception_only(error)]
     )

@@ -1,4 +1,4 @@
-"""Finding the class that a text names: in a file, or in a module."""
+"""Classes of users: the one that a text names, and whether it is still the same."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resumable.errors import DeclarationError, near_miss
+from resumable.identity import normalised_source, source_text, text_digest
 
 
 def find_class(text: str, base: type[Any]) -> type[Any]:
@@ -92,6 +93,39 @@ def file_of(cls: type) -> tuple[str, int] | None:
         return (name, Path(name).stat().st_mtime_ns) if name else None
     except OSError:
         return None
+
+
+def check_text(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
+    """Check that a class here is the one that the driver has imported.
+
+    Parameters
+    ----------
+    cls : type
+        The class here.
+    read_from : (str, int), optional
+        Its file and when that was written, as the driver knows it.
+    text : str
+        Digest of its source text there, empty when there is none.
+
+    Raises
+    ------
+    DeclarationError
+        It is another one.
+    """
+    here = getattr(cls, "_read_from", None)
+    if read_from == here:
+        return
+    # On another host the same file can have another name and time. Its text counts,
+    # if it is still what was imported.
+    found = source_text(cls) if text and here == file_of(cls) else None
+    if found is None or text_digest(normalised_source(found)) != text:
+        msg = (
+            f"{read_from and read_from[0]} was edited while it was at work, or is "
+            "another one where the worker is: run it again (workers that live longer "
+            "than a run must be started anew), so that one run is not computed by two "
+            "versions"
+        )
+        raise DeclarationError(msg)
 
 
 def uncached(thing: Any) -> dict[str, Any]:

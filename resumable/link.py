@@ -11,7 +11,8 @@ import numpy as np
 import param
 
 from resumable import identity
-from resumable.batch import check_text, listed, twin_of
+from resumable.classes import check_text
+from resumable.computer import listed, twin_of
 from resumable.cursor import WHOLE_BLOCK, StageCursor
 from resumable.process import Process
 from resumable.resolve import version_document

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.batch import Computer
+from resumable.computer import Computer
 from resumable.decision import make_plan
 from resumable.errors import PlanError
 from resumable.recipe import Options

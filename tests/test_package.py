@@ -56,7 +56,7 @@ LAYERS = [
     {"parcel", "remote"},
     {"memory", "pickling"},
     {"batch"},
-    {"job"},
+    {"computer", "job"},
     {"cursor", "interrupts", "warned", "writer"},
     {"results"},
     {"arrays"},

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
+from typing import ClassVar
+
 import h5py
 import hypothesis
 import hypothesis.extra.numpy as arrays
@@ -283,7 +287,42 @@ def test_failures_tell_position_exception_message_and_traceback(results):
     assert first.message == "<b>bad & ugly</b>"
     assert "unit_computation" in first.traceback
     assert first.traceback.rstrip().endswith("ValueError: <b>bad & ugly</b>")
-    assert "resumable/batch.py" not in first.traceback
+
+
+class One(rs.Process):
+    """A single output, which has a loop of its own; one position fails."""
+
+    version = 1
+    outputs: ClassVar = {"root": rs.Output()}
+
+    def unit_computation(self, position):
+        return math.sqrt(1 - position)
+
+
+class Block(rs.Process):
+    """Computes blocks; one position fails."""
+
+    version = 1
+    outputs: ClassVar = {"root": rs.Output()}
+
+    def block_computation(self, positions):
+        return [math.sqrt(1 - position) for position in positions]
+
+
+@pytest.mark.parametrize("kind", [One, Many, Block])
+def test_a_traceback_has_no_lines_but_the_users(source, tmp_path, kind):
+    """The loop around a computation is the same for all, and not to blame."""
+    given = (
+        {"source": source, "position_axes": (0, 1)} if kind is Many else {"source": 3}
+    )
+    process = kind(target=tmp_path, **given)
+    with pytest.warns(rs.ResumableWarning, match="positions failed"):
+        results = compute(process)
+
+    files = [set(re.findall('File "(.*)"', f.traceback)) for f in results.failures]
+
+    assert files
+    assert all(names == {__file__} for names in files)
 
 
 def test_repr_says_what_is_there(results):
