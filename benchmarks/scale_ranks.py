@@ -56,7 +56,7 @@ def claims(team: Team, seconds: float, at_once: int) -> tuple[float, int]:
 def reports(team: Team, count: int) -> float:
     """Send reports of the usual size to rank 0; return the s that it takes for one."""
     batch = Batch(0, 1000, None, 1000, 100)
-    report = Report(batch, 1000, 0, [], 0.5, 0.01, 1 << 27, 1, WarningCounts())
+    report = Report(batch, 1000, 0, [], 0.5, 0.01, 0.01, 1 << 27, 1, WarningCounts())
     each = count // (team.size - 1)
     team.comm.Barrier()
     began = time.perf_counter()
