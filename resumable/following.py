@@ -21,7 +21,8 @@ from resumable.events import Finished
 from resumable.live import Writer
 from resumable.observer import Observer, SourceChanged
 from resumable.results import Results
-from resumable.session import Session, Step, stopped
+from resumable.session import Session, Step
+from resumable.stop import stopped
 from resumable.units import format_seconds, parse_seconds
 
 if TYPE_CHECKING:

@@ -1,15 +1,18 @@
-"""The log lines of a session, on their way into the run file."""
+"""Log lines and times of a session, on their way into the run file."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from resumable.runfile import LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from resumable.job import Report
 
 
 class _Writer(logging.Handler):
@@ -61,3 +64,28 @@ def written(write: Callable[[LogLine], None]) -> Iterator[None]:
         yield
     finally:
         logging.root.removeHandler(handler)
+
+
+class Times:
+    """What the workers' time was spent on, in s, all together."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._reading = self._computing = self._writing = 0.0
+
+    def add(self, report: Report) -> None:
+        """Add a batch."""
+        self._reading += report.read_seconds
+        self._writing += report.write_seconds
+        self._computing += report.seconds - report.read_seconds - report.write_seconds
+
+    def of(self, workers: int) -> dict[str, float]:
+        """Return the sums until now; the rest of the workers' time was waiting."""
+        busy = self._reading + self._computing + self._writing
+        there = workers * (time.perf_counter() - self._began)
+        return {
+            "reading": self._reading,
+            "computing": self._computing,
+            "writing": self._writing,
+            "waiting": max(0.0, there - busy),
+        }

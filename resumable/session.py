@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import dataclasses
 import logging
@@ -18,7 +17,6 @@ from resumable import disk
 from resumable.classes import file_of
 from resumable.decision import engine_for, survey_of
 from resumable.errors import (
-    NotFinished,
     OutputError,
     SourceError,
     UnitFailed,
@@ -27,13 +25,14 @@ from resumable.errors import (
 from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.job import Job, Loss, Report
 from resumable.ledger import Ledger
-from resumable.logbook import written
+from resumable.logbook import Times, written
 from resumable.plan import TRIALS, Schedule
 from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
 from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, LogLine, RunFile, Survey
+from resumable.stop import stopped
 from resumable.units import parse_seconds
 from resumable.values import by_name, fitted
 from resumable.warned import WarningCounts, present_filters
@@ -119,7 +118,7 @@ class Session:
         self._computed = self._failed = 0
         self._held: dict[int, Failure] = {}
         self._lone_deaths = 0
-        self._times = _Times()
+        self._times = Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
         if survey is None or self._run is not run:
@@ -595,47 +594,3 @@ class Session:
             }
         )
         self._copy_path.unlink(missing_ok=True)
-
-
-class _Times:
-    """What the workers' time was spent on, in s, all together."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._reading = self._computing = self._writing = 0.0
-
-    def add(self, report: Report) -> None:
-        """Add a batch."""
-        self._reading += report.read_seconds
-        self._writing += report.write_seconds
-        self._computing += report.seconds - report.read_seconds - report.write_seconds
-
-    def of(self, workers: int) -> dict[str, float]:
-        """Return the sums until now; the rest of the workers' time was waiting."""
-        busy = self._reading + self._computing + self._writing
-        there = workers * (time.perf_counter() - self._began)
-        return {
-            "reading": self._reading,
-            "computing": self._computing,
-            "writing": self._writing,
-            "waiting": max(0.0, there - busy),
-        }
-
-
-def stopped(stop: StopRequest, results: Results | None) -> BaseException:
-    """Say that a session was stopped, and what is there."""
-    message = f"{stop.reason}; run the same again to go on"
-    if results is not None:
-        message = (
-            f"{stop.reason}: {results.status}. Everything computed is kept in "
-            f"{results.path}; run the same again to go on"
-        )
-    if stop.by_keyboard and _in_notebook():
-        # A SystemExit there prints advice on leaving the interpreter.
-        return KeyboardInterrupt(message)
-    logger.warning("%s", message)
-    return NotFinished(message, results)
-
-
-def _in_notebook() -> bool:
-    return hasattr(builtins, "__IPYTHON__")

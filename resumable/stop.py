@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import logging
 import signal
@@ -9,10 +10,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from resumable.errors import NotFinished
 from resumable.units import parse_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from resumable.results import Results
 
 logger = logging.getLogger("resumable")
 
@@ -149,3 +153,22 @@ class StopRequest:
             logger.warning(
                 "stopping: what is at work is being committed (Ctrl-C again: at once)"
             )
+
+
+def stopped(stop: StopRequest, results: Results | None) -> BaseException:
+    """Say that a session was stopped, and what is there."""
+    message = f"{stop.reason}; run the same again to go on"
+    if results is not None:
+        message = (
+            f"{stop.reason}: {results.status}. Everything computed is kept in "
+            f"{results.path}; run the same again to go on"
+        )
+    if stop.by_keyboard and _in_notebook():
+        # A SystemExit there prints advice on leaving the interpreter.
+        return KeyboardInterrupt(message)
+    logger.warning("%s", message)
+    return NotFinished(message, results)
+
+
+def _in_notebook() -> bool:
+    return hasattr(builtins, "__IPYTHON__")
