@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import resumable as rs
-from resumable import session
+from resumable import birth
 from resumable.disk import opened, write_at
 from resumable.engines import Driver
 from resumable.engines.ranks import Rest
@@ -86,7 +86,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     """Be rank 0: plan, make or open the run file, say what is left."""
     process = Level(count, folder)
     engine, births = Telling(), []
-    give_birth = session.births.give_birth
+    give_birth = birth.give_birth
 
     def timed(*arguments: Any, **options: Any) -> RunFile:
         began = time.perf_counter()
@@ -94,7 +94,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
         births.append(time.perf_counter() - began)
         return made
 
-    session.births.give_birth = timed
+    birth.give_birth = timed
     before = peak_bytes()
     began = time.perf_counter()
     process.plan(engine=engine)

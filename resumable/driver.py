@@ -21,6 +21,7 @@ from resumable.ragged import RaggedRows
 from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.session import Session
+from resumable.step import Step
 from resumable.text import shown
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def _computed(
         if run is not None and recipe.full_length(run):
             run = writable(run)
         options = for_run(options, run)
-        session = Session(recipe, options, plan, run, claim, stop, tell, survey)
+        step = Step(recipe, options, plan, claim)
+        session = Session(step, run, stop, tell, survey)
         del survey  # N / 8 bytes, which the session gives up when it hands them out
         return packed_where_asked(recipe, session.run_to_end())
 

@@ -21,7 +21,8 @@ from resumable.events import Finished
 from resumable.live import Writer
 from resumable.observer import Observer, SourceChanged
 from resumable.results import Results
-from resumable.session import Session, Step
+from resumable.session import Session
+from resumable.step import Step
 from resumable.stop import stopped
 from resumable.units import format_seconds, parse_seconds
 
@@ -141,15 +142,9 @@ class Follower:
             warn_of_edit(recipe, run)
             if recipe.full_length(run):
                 run = writable(run)
-        session = Session(
-            recipe,
-            for_run(found.options, run),
-            found.plan,
-            run,
-            self._claim(recipe),
-            self._stop,
-            tell,
-        )
+        options, claim = for_run(found.options, run), self._claim(recipe)
+        step = Step(recipe, options, found.plan, claim)
+        session = Session(step, run, self._stop, tell)
         return packed_where_asked(recipe, session.run_to_end(self._more))
 
     def _more(self, session: Session) -> Step | None:

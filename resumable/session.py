@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable import birth as births
-from resumable import disk
-from resumable.classes import file_of
 from resumable.decision import engine_for, survey_of
 from resumable.errors import (
     OutputError,
@@ -23,32 +20,26 @@ from resumable.errors import (
     WorkerDied,
 )
 from resumable.events import BatchDone, Counts, PositionFailed, Started
-from resumable.job import Job, Loss, Report
+from resumable.job import Loss, Report
 from resumable.ledger import Ledger
 from resumable.logbook import Times, written
 from resumable.plan import TRIALS, Schedule
 from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
-from resumable.rechunk import rechunked
 from resumable.results import Results
 from resumable.runfile import Failure, LogLine, RunFile, Survey
 from resumable.stop import stopped
-from resumable.units import parse_seconds
 from resumable.values import by_name, fitted
-from resumable.warned import WarningCounts, present_filters
-from resumable.writer import Rows, RowWriter, WriteTarget
+from resumable.warned import WarningCounts
+from resumable.writer import Rows, RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from resumable.catalogue import Claim
     from resumable.engines import Engine
     from resumable.events import Listener
-    from resumable.plan import Plan
     from resumable.positions import Batch
-    from resumable.recipe import Options, Recipe
-    from resumable.source import SourceRef
+    from resumable.step import Step
     from resumable.stop import StopRequest
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -61,31 +52,15 @@ _STOPPED_BY_ERROR = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Step:
-    """What a session does next, where the source is followed."""
-
-    recipe: Recipe
-    """What, of the source as it is now."""
-    options: Options
-    """How; its positions are those that can be read by now."""
-    plan: Plan
-    """What was decided."""
-    claim: Claim
-    """Held by the caller."""
-
-
 class Session:
     """One session on a claimed run; the driver an engine sees.
 
     Parameters
     ----------
-    recipe, options, plan
-        What, how, and what was decided.
+    step : Step
+        What to compute, at first.
     run : RunFile or None
         The run to continue, or None to make a new one.
-    claim : Claim
-        Held by the caller.
     stop : StopRequest
         Its time has begun.
     tell : callable
@@ -96,19 +71,15 @@ class Session:
 
     def __init__(
         self,
-        recipe: Recipe,
-        options: Options,
-        plan: Plan,
+        step: Step,
         run: RunFile | None,
-        claim: Claim,
         stop: StopRequest,
         tell: Listener,
         survey: Survey | None = None,
     ) -> None:
-        self._recipe, self._options, self._plan = recipe, options, plan
-        self._made = False
-        self._run = self._born(run)
-        self._claim = claim
+        self._step = step
+        self._run = step.run_file(run)
+        self._made = self._run is not run
         #: Seconds of work that workers have reported.
         self.worked_s = 0.0
         #: Why the source could not be read the last time.
@@ -122,52 +93,29 @@ class Session:
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
         if survey is None or self._run is not run:
-            survey = survey_of(self._run, options)
+            survey = survey_of(self._run, step.options)
         done, failed = self._before = survey.done, survey.failed
         self._results = Results(self._run.path)
         # Failed positions to be tried again: their status cannot tell which of them
         # have been, and failed again.
         self._untried: PositionSet | None = None
-        if options.retry_failed:
+        if step.options.retry_failed:
             self._untried = survey.chosen & survey.chosen
-        self._schedule = Schedule(survey.chosen, plan, proven=done > 0)
+        self._schedule = Schedule(survey.chosen, step.plan, proven=done > 0)
         self._wanted = self._schedule.remaining
         self._bar = progress_bar(
-            show=options.progress,
+            show=step.options.progress,
             total=done + failed + self._schedule.remaining,
             initial=done + failed,
-            label=recipe.shelf.prefix,
+            label=step.recipe.shelf.prefix,
         )
 
     def _survey(self) -> Survey:
         """Look at what is marked on the disk, and what is left to compute."""
-        survey = survey_of(self._run, self._options)
+        survey = survey_of(self._run, self._step.options)
         if self._untried is None:
             return survey
         return dataclasses.replace(survey, chosen=survey.chosen & self._untried)
-
-    def _born(self, run: RunFile | None) -> RunFile:
-        recipe, size = self._recipe, self._recipe.geometry.size
-        wanted = self._options.positions
-        if wanted is None:
-            wanted = PositionSet.full(size)
-        if run is None or not recipe.full_length(run):
-            succeeds, self._made = self._made, True
-            same = run is not None and run.header.identity == recipe.shelf.identity
-            path = run.path if run and succeeds and same else recipe.shelf.new_path()
-            with recipe.open_reader() as reader:
-                return births.give_birth(
-                    path, recipe.birth, reader, wanted, run, succeeds=succeeds
-                )
-        try:
-            # Whoever made it may have been killed before its name was durable.
-            disk.sync_folder(run.path.parent)
-            with disk.opened(run.path, os.O_RDWR) as fd:
-                births.reserve(fd, run.header, wanted)
-        except OSError as error:
-            needed = recipe.row_bytes * self._plan.pending
-            raise births.target_error(run.path.parent, error, needed) from error
-        return run
 
     # What an engine sees.
 
@@ -246,7 +194,7 @@ class Session:
 
     def _counts(self) -> Counts:
         done, failed = self._before
-        if self._options.retry_failed:
+        if self._step.options.retry_failed:
             # Every one that succeeds has failed before.
             failed -= self._computed + self._failed
         settled = self._computed + self._failed
@@ -263,7 +211,7 @@ class Session:
         """Write what workers have sent, by the same protocol as theirs."""
         for part in parts:
             if self._writer is None:
-                self._writer = RowWriter(self._target())
+                self._writer = RowWriter(self._step.target(self._run))
             self._writer.write(part.start, part.done, part.failed, part.values)
 
     def _commit(self) -> None:
@@ -277,7 +225,7 @@ class Session:
         where = self._name(first.position)
         text = f"position {where} raised {first.exception}: {first.message}"
         if isinstance(report.error, OutputError):
-            shape = self._recipe.geometry.spectrum_shape
+            shape = self._step.recipe.geometry.spectrum_shape
             return OutputError(
                 f"{report.error} (at position {where}; the data of one position have "
                 f"shape {shape}, as position_axes say)"
@@ -288,7 +236,7 @@ class Session:
         )
 
     def _name(self, position: int) -> str:
-        return name_of_position(position, self._recipe.geometry.map_shape)
+        return name_of_position(position, self._step.recipe.geometry.map_shape)
 
     def take_back(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
@@ -335,7 +283,7 @@ class Session:
     def _marked(self, batch: Batch) -> Array:
         """Return which positions of a batch's span need not be computed again."""
         done, failed = self._run.status_of(batch.start, batch.stop)
-        return done if self._options.retry_failed else done | failed
+        return done if self._step.options.retry_failed else done | failed
 
     def _give_up(self, batch: Batch, loss: Loss) -> None:
         """Record a position that has ended its worker."""
@@ -344,7 +292,7 @@ class Session:
             self._untried.remove(batch)
         message = loss.message or "it ended the worker process"
         failure = Failure(position, loss.cause, message, "")
-        if self._options.on_error == "raise":
+        if self._step.options.on_error == "raise":
             msg = (
                 f"position {self._name(position)}: {loss.cause}: {message}\n"
                 f"{_STOPPED_BY_ERROR}"
@@ -395,7 +343,7 @@ class Session:
     @property
     def workers(self) -> int:
         """How many work at once."""
-        return self._plan.workers
+        return self._step.plan.workers
 
     def run_to_end(
         self, more: Callable[[Session], Step | None] | None = None
@@ -409,8 +357,8 @@ class Session:
             be no more. Then the source is written meanwhile, and what cannot be read
             is waited for.
         """
-        recipe, plan = self._recipe, self._plan
-        engine = engine_for(self._options, self._run, plan.workers)
+        recipe, plan = self._step.recipe, self._step.plan
+        engine = engine_for(self._step.options, self._run, plan.workers)
         over = True
         try:
             self._begin()
@@ -443,15 +391,15 @@ class Session:
         self._ledger.begin(
             host=socket.gethostname(),
             pid=os.getpid(),
-            engine=self._plan.engine,
-            workers=self._plan.workers,
+            engine=self._step.plan.engine,
+            workers=self._step.plan.workers,
         )
         if self._run.finished:
             self._ledger.reopen()
 
     def _end(self) -> None:
         """Close the session's entry in the table."""
-        times = self._times.of(self._plan.workers)
+        times = self._times.of(self._step.plan.workers)
         self._ledger.end(computed=self._computed, failed=self._failed, **times)
 
     def _log(self, line: LogLine) -> None:
@@ -463,7 +411,7 @@ class Session:
         while self._schedule.remaining:
             pauses = self._stop.pauses
             try:
-                engine.run(self._job(), self, self._plan.workers)
+                engine.run(self._step.job(self._run), self, self._step.plan.workers)
             finally:
                 with contextlib.ExitStack() as stack:
                     stack.callback(self._settle)
@@ -473,7 +421,9 @@ class Session:
             self._stop.wait_while_paused()
             # What was at work when it was paused is pending again.
             pending = self._survey().chosen
-            self._schedule = Schedule(pending, self._plan, proven=self._schedule.proven)
+            self._schedule = Schedule(
+                pending, self._step.plan, proven=self._schedule.proven
+            )
 
     def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
@@ -491,14 +441,13 @@ class Session:
 
     def _extend(self, step: Step) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""
-        self._recipe, self._options, self._plan = step.recipe, step.options, step.plan
-        self._claim = step.claim
+        self._step = step
         if not step.recipe.full_length(self._run):
-            made = self._made
+            made, self._made = self._made, True
             if not made:
                 # It was there before: it stays, with its part of this session.
                 self._end()
-            self._run = self._born(self._run)
+            self._run = step.run_file(self._run, succeeds=made)
             old, self._ledger = self._ledger, Ledger(self._run)
             old.close()
             if made:
@@ -508,55 +457,10 @@ class Session:
             self._results = Results(self._run.path)
         survey = self._survey()
         done, failed = survey.done, survey.failed
-        self._schedule = Schedule(survey.chosen, self._plan, proven=done > 0)
+        self._schedule = Schedule(survey.chosen, self._step.plan, proven=done > 0)
         settled = self._computed + self._failed
         self._wanted = settled + self._schedule.remaining
         self._bar.grow(done + failed + self._schedule.remaining)
-
-    def _job(self) -> Job:
-        recipe, timeout = self._recipe, self._options.position_timeout
-        cls = type(recipe.process)
-        # The text is of the file as it is now, which may be newer than the class.
-        text = recipe.birth.source["text"] if file_of(cls) == cls._read_from else ""
-        return Job(
-            recipe.process,
-            recipe.position_outputs,
-            self._source(),
-            recipe.inputs,
-            self._target() if self._plan.writer == "workers" else None,
-            stop_on_error=self._options.on_error == "raise",
-            read_from=cls._read_from,
-            position_timeout_s=None if timeout is None else parse_seconds(timeout),
-            filters=present_filters(),
-            text=text,
-            may_ship=self._options.writer == "auto",
-        )
-
-    def _source(self) -> SourceRef:
-        """Return the source, or its copy in position order."""
-        recipe = self._recipe
-        if not self._plan.rechunk:
-            return recipe.source
-        with recipe.open_reader() as reader:
-            return rechunked(reader, self._copy_path, self._plan.memory_bytes // 2)
-
-    @property
-    def _copy_path(self) -> Path:
-        shelf = self._recipe.shelf
-        # Where the source can grow, its contents are not part of the identity.
-        contents = self._recipe.birth.source["contents"] or ""
-        return shelf.folder / f"{shelf.stem}{contents[:8]}.rechunked.h5"
-
-    def _target(self) -> WriteTarget:
-        return WriteTarget(
-            self._run.path,
-            self._run.header,
-            self._claim.claim_path,
-            self._claim.writers_path,
-            self._claim.token,
-            self._plan.checkpoint_s,
-            self._plan.workers if self._plan.writer == "workers" else 1,
-        )
 
     def _settle(self) -> None:
         """Record the failures that were held back in the trial."""
@@ -564,7 +468,7 @@ class Session:
             self._mark_held()
 
     def _mark_held(self) -> None:
-        if not self._held or self._options.on_error == "raise":
+        if not self._held or self._step.options.on_error == "raise":
             return
         if len(self._held) >= TRIALS and not self._schedule.proven:
             return
@@ -573,9 +477,9 @@ class Session:
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""
-        outputs = self._recipe.position_outputs
+        outputs = self._step.recipe.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
-        with contextlib.closing(RowWriter(self._target())) as writer:
+        with contextlib.closing(RowWriter(self._step.target(self._run))) as writer:
             for failure in failures:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
                 writer.write(failure.position, no, yes, rows)
@@ -584,8 +488,8 @@ class Session:
 
     def _finish(self, results: Results) -> None:
         """Run the user's ``finish`` and declare the run complete."""
-        outputs = {n: o for n, o in self._recipe.outputs.items() if o.per == "run"}
-        value = self._recipe.process.finish(results)
+        outputs = {n: o for n, o in self._step.recipe.outputs.items() if o.per == "run"}
+        value = self._step.recipe.process.finish(results)
         named = by_name(value, outputs) if outputs else {}
         self._ledger.set_finished(
             {
@@ -593,4 +497,4 @@ class Session:
                 for name, o in outputs.items()
             }
         )
-        self._copy_path.unlink(missing_ok=True)
+        self._step.copy_path.unlink(missing_ok=True)
