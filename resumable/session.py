@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.blame import Blame, error_of_death, error_of_unit
 from resumable.decision import engine_for, survey_of
-from resumable.errors import (
-    OutputError,
-    SourceError,
-    UnitFailed,
-    WorkerDied,
-)
+from resumable.errors import SourceError
 from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.job import Loss, Report
 from resumable.ledger import Ledger
 from resumable.logbook import Times, written
-from resumable.plan import TRIALS, Schedule
+from resumable.plan import Schedule
 from resumable.positions import PositionSet, name_of_position
 from resumable.progress import progress_bar
 from resumable.results import Results
@@ -45,11 +41,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 logger = logging.getLogger("resumable")
-
-_STOPPED_BY_ERROR = (
-    "Stopped because of on_error='raise'; everything finished is kept and this "
-    "position is left pending"
-)
 
 
 class Session:
@@ -87,8 +78,7 @@ class Session:
         self._ledger = Ledger(self._run)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
-        self._held: dict[int, Failure] = {}
-        self._lone_deaths = 0
+        self._blame = Blame()
         self._times = Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
@@ -155,13 +145,14 @@ class Session:
             self._untried.remove(reached)
         self._computed += report.done
         if report.done:
-            self._lone_deaths = 0
+            self._blame.succeeded()
         self._warned.merge(report.warned)
         self._times.add(report)
         self._schedule.learn(report)
         self.worked_s += report.seconds
         if report.error is not None:
-            raise self._stopping_error(report) from report.error
+            geometry = self._step.recipe.geometry
+            raise error_of_unit(report, geometry) from report.error
         if report.out_of_memory:
             self._set_aside(report)
         if report.batch.trial:
@@ -220,21 +211,6 @@ class Session:
         if writer is not None:
             writer.close()
 
-    def _stopping_error(self, report: Report) -> Exception:
-        first = report.failures[0]
-        where = self._name(first.position)
-        text = f"position {where} raised {first.exception}: {first.message}"
-        if isinstance(report.error, OutputError):
-            shape = self._step.recipe.geometry.spectrum_shape
-            return OutputError(
-                f"{report.error} (at position {where}; the data of one position have "
-                f"shape {shape}, as position_axes say)"
-            )
-        return UnitFailed(
-            f"{text}\n{first.traceback}{_STOPPED_BY_ERROR}",
-            first.position,
-        )
-
     def _name(self, position: int) -> str:
         return name_of_position(position, self._step.recipe.geometry.map_shape)
 
@@ -243,7 +219,7 @@ class Session:
         for report in reports:
             batch = report.reached
             if batch is None or (batch.trial and not report.done):
-                continue  # nothing was written: the failure is held here
+                continue  # nothing was written: the failure is held back
             rest = batch.without(self._marked(batch))
             if rest is not None:
                 self._schedule.give_back(dataclasses.replace(rest, trial=False))
@@ -292,46 +268,20 @@ class Session:
             self._untried.remove(batch)
         message = loss.message or "it ended the worker process"
         failure = Failure(position, loss.cause, message, "")
+        geometry = self._step.recipe.geometry
         if self._step.options.on_error == "raise":
-            msg = (
-                f"position {self._name(position)}: {loss.cause}: {message}\n"
-                f"{_STOPPED_BY_ERROR}"
-            )
-            raise UnitFailed(msg, position)
+            raise error_of_death(failure, geometry)
         if batch.trial:
             self._judge_trial([failure], 0)
             return
         self._mark_failed([failure])
-        self._lone_deaths += 1
-        if self._lone_deaths >= TRIALS:
-            msg = (
-                f"the last {TRIALS} positions have all ended their worker, "
-                f"{self._name(position)} with {loss.cause} ({message}); they are "
-                "recorded as failed. When the machine is in order again, compute(), "
-                "then compute(retry_failed=True)"
-            )
-            raise WorkerDied(msg)
+        self._blame.died_alone(failure, geometry)
 
     def _judge_trial(self, failures: list[Failure], done: int) -> None:
         """Settle whether a function that has not succeeded yet is to blame."""
-        schedule = self._schedule
-        schedule.trial_ended()
-        if failures:
-            failure = failures[0]
-            self._held[failure.position] = failure
-        kinds = {failure.exception for failure in self._held.values()}
-        if len(kinds) == 1 and len(self._held) >= TRIALS and not done:
-            failure = next(iter(self._held.values()))
-            msg = (
-                f"the first {TRIALS} positions tried, spread over the run, all raised "
-                f"{failure.exception}: {failure.message}\n{failure.traceback}"
-                "Nothing was recorded. Mend the computation and try it with "
-                f"test({self._name(failure.position)}); if it works elsewhere, compute "
-                "such positions first, compute(positions=...), and then the rest"
-            )
-            raise UnitFailed(msg, failure.position)
-        if done or len(kinds) > 1:
-            schedule.proven = True
+        self._schedule.trial_ended()
+        if self._blame.tried(failures, done, self._step.recipe.geometry):
+            self._schedule.proven = True
 
     # The course of a session.
 
@@ -464,16 +414,13 @@ class Session:
 
     def _settle(self) -> None:
         """Record the failures that were held back in the trial."""
-        if self._schedule.proven or not self._schedule.remaining:
-            self._mark_held()
-
-    def _mark_held(self) -> None:
-        if not self._held or self._step.options.on_error == "raise":
+        if self._step.options.on_error == "raise":
             return
-        if len(self._held) >= TRIALS and not self._schedule.proven:
-            return
-        held, self._held = self._held, {}
-        self._mark_failed(list(held.values()))
+        proven = self._schedule.proven
+        if proven or not self._schedule.remaining:
+            held = self._blame.released(proven=proven)
+            if held:
+                self._mark_failed(held)
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""

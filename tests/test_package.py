@@ -36,7 +36,7 @@ LAYERS = [
     {"places"},
     {"explain"},
     {"session"},
-    {"decision", "events", "step"},
+    {"blame", "decision", "events", "step"},
     {"progress"},
     {"engines"},
     {
