@@ -92,7 +92,17 @@ FOR_THE_COMMAND["lorentz"] = {"scipy"}
 
 # Values and decisions: no file is read or written there.
 PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {"compression", "recipe", "remainder", "text", "units", "values", "wanted"}
+PURE |= {
+    "blame",
+    "compression",
+    "job",
+    "recipe",
+    "remainder",
+    "text",
+    "units",
+    "values",
+    "wanted",
+}
 
 
 def name_of(path):
