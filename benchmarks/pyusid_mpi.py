@@ -216,7 +216,7 @@ def pyusid(workload: Workload, source: Path) -> tuple[Compute, Path]:
             h5py.File(source, "r", driver="mpio", comm=world) as file,
             h5py.File(path, "w", driver="mpio", comm=world) as target,
         ):
-            process = pyusid_process._Process(file[DATASET], workload, target)
+            process = pyusid_process.WorkloadProcess(file[DATASET], workload, target)
             # A single rank would start workers, as if there were no MPI.
             process._cores = 1
             group = process.compute()

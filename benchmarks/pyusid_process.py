@@ -48,14 +48,14 @@ def compute(workload: Workload, source: Path, folder: Path) -> Callable[[], Arra
     with h5py.File(path, "w") as target:
         if workload.position_axes[0]:
             main = _position_first(workload, source, target)
-            _Process(main, workload, target).compute()
+            WorkloadProcess(main, workload, target).compute()
         else:
             with h5py.File(source, "r") as file:
-                _Process(file[DATASET], workload, target).compute()
+                WorkloadProcess(file[DATASET], workload, target).compute()
     return output.reader(path, workload)
 
 
-class _Process(pyUSID.Process):  # type: ignore[misc]
+class WorkloadProcess(pyUSID.Process):  # type: ignore[misc]
     """The smallest subclass that computes, writes and resumes."""
 
     def __init__(

@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from resumable import disk
 from resumable.errors import SourceError
+from resumable.superblock import superblock_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Result = TypeVar("Result")
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-#: Signature, version, and in every version the byte of the marks.
-_SUPERBLOCK_BYTES = 24
-_OPEN_FOR_WRITING, _SWMR = 1, 4
 #: A change may leave the time of a file as it was for so long: it is taken from a clock
 #: that ticks every 10 ms or more often.
 _TICK_S = 0.015
@@ -77,24 +74,14 @@ def sign_of(path: str) -> Sign:
     """Look at a file; never fails, takes no lock, and reads a few bytes."""
     try:
         with disk.opened(Path(path), os.O_RDONLY) as fd:
-            marks = _marks(fd)
+            block = superblock_of(fd)
             stat = os.fstat(fd)
     except OSError:
         return Sign()
     stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    return Sign(stamp, bool(marks & _OPEN_FOR_WRITING), bool(marks & _SWMR))
-
-
-def _marks(fd: int) -> int:
-    """Return the consistency flags of an HDF5 file, 0 where it is none."""
-    size, offset = os.fstat(fd).st_size, 0
-    while offset < size:
-        start = disk.read_at(fd, _SUPERBLOCK_BYTES, offset)
-        if start.startswith(_SIGNATURE) and len(start) == _SUPERBLOCK_BYTES:
-            return start[11] if start[8] >= 2 else start[20]
-        # Behind a user block of a power of two.
-        offset = max(512, 2 * offset)
-    return 0
+    if block is None:
+        return Sign(stamp)
+    return Sign(stamp, block.open_for_writing, block.swmr)
 
 
 def steadily(path: str, read: Callable[[Sign], Result], patience_s: float) -> Result:

@@ -429,9 +429,12 @@ def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
     fill(path, libver=libver, userblock_size=block)
     with path.open("rb") as file:
         found = superblock_of(file.fileno())
+        with h5py.File(path, "r+"):
+            opened = superblock_of(file.fileno())
 
     assert found.end == path.stat().st_size
-    assert not found.open_for_writing
+    assert (found.open_for_writing, found.swmr) == (False, False)
+    assert opened.open_for_writing
 
 
 # Kills.
