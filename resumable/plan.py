@@ -42,6 +42,8 @@ GROWTH = 16
 #: Computing should take this many times as long as reading, where chunks are split.
 _READ_SHARE = 4
 _WRITERS = {"workers": "every worker its own rows", "driver": "the driver"}
+#: Workers are started for at least this much work, in seconds of one worker.
+WORTH_STARTING_S = 0.1
 #: Positions tried before the function, not the data, is held to be wrong.
 TRIALS = 20
 

@@ -300,9 +300,12 @@ class Process(Inquiry):
     ) -> Callable[[Listener], Results]:
         """Check the options; return what computes with a listener."""
         if options.get("wait") is None and not self._asks_ready:
-            from resumable import driver
+            from resumable import driver, engines
+            from resumable.resolve import least_calls
 
             wanted = self._options(positions, options)
+            calls = least_calls(self, wanted)
+            engines.warm_up(wanted.engine, wanted.workers, calls)
             recipe = self._recipe()
             return lambda hear: driver.compute(recipe, wanted, stop, hear)
         from resumable.following import follow

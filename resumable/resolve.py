@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
+import glob
 import inspect
 import platform
 import socket
@@ -115,6 +116,20 @@ def resolve(
         open_reader=functools.partial(open_reader, source),
         seconds_per_position=process._seconds_per_position,
     )
+
+
+def least_calls(process: Declaration, options: Options) -> int:
+    """Return how many calls of the user's function there will be, at least.
+
+    Reads no data. Where there is any run of the process on the dataset it may be this
+    one and finished, so 0.
+    """
+    name = _prefix(process._source, process._process_name())
+    begun = any(process._folder.glob(f"{glob.escape(name)}-*.h5"))
+    if begun or hasattr(process, "block_computation"):
+        return 0
+    chosen = options.positions
+    return process._geometry.size if chosen is None else len(chosen)
 
 
 def _has_growing(shelf: Shelf) -> bool:

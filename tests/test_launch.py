@@ -490,28 +490,49 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
     assert wrong == []
 
 
-def test_a_short_run_starts_no_process(script, tmp_path):
-    """Not even the one that workers would be forked from."""
+NUMBER_OF_CHILDREN = """
+    import sys
+    import psutil
+    import resumable as rs
+
+    class First(rs.Process):
+        version = 1
+        outputs = {"value": rs.Output()}
+
+        def unit_computation(self, spectrum):
+            return spectrum[0]
+
+    class FirstOfAll(rs.Process):
+        version = 1
+        outputs = {"value": rs.Output()}
+
+        def block_computation(self, spectra):
+            return spectra[:, 0].astype("f8")
+
+    made = globals()[sys.argv[1]]("scan.h5::/data")
+    made.compute(workers=int(sys.argv[2]))
+    print(len(psutil.Process().children(recursive=True)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "workers", "children"),
+    [
+        ("First", 5000, 2, "0"),
+        ("First", 60_000, 1, "0"),
+        ("FirstOfAll", 60_000, 2, "0"),
+        ("First", 60_000, 2, "1"),
+    ],
+)
+def test_a_short_run_starts_no_process(
+    script, tmp_path, name, positions, workers, children
+):
+    """Not even the one that workers would be forked from; so many calls do at once."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["data"] = np.zeros((5000, 2))
-    process = script(
-        """
-        import psutil
-        import resumable as rs
+        file["data"] = np.zeros((positions, 2))
+    process = script(NUMBER_OF_CHILDREN, name, str(workers))
 
-        class First(rs.Process):
-            version = 1
-            outputs = {"value": rs.Output()}
-
-            def unit_computation(self, spectrum):
-                return spectrum[0]
-
-        First("scan.h5::/data").compute(workers=2)
-        print(len(psutil.Process().children(recursive=True)))
-        """
-    )
-
-    assert finished(process).strip() == "0"
+    assert finished(process).strip() == children
 
 
 def test_a_short_run_that_started_the_server_ends_quietly(script):

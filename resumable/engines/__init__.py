@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resumable import machine, world
 from resumable.errors import PlanError, near_miss
+from resumable.plan import WORTH_STARTING_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from resumable.positions import Batch
     from resumable.results import Results
 
+#: No position takes less: it is a call, and what it returns is checked.
+_CALL_S = 2e-6
 #: Engines by the name a user gives.
 NAMES = ("auto", "serial", "local", "mpi", "dask")
 
@@ -167,6 +170,24 @@ def collective(engine: Any) -> CollectiveEngine | None:
 def _is_one_of_several() -> bool:
     # Under mpi4py.futures the others wait for work that rank 0 may give them.
     return world.ranks() > 1 and not world.is_pool()
+
+
+def warm_up(engine: Any, workers: int | None, calls: int) -> None:
+    """Begin to start what workers are forked from, where they are certain to pay.
+
+    Parameters
+    ----------
+    engine, workers
+        As :func:`choose` takes them.
+    calls : int
+        Calls of the user's function that are to be made, at least.
+    """
+    alone = (workers or machine.usable_cores()) == 1
+    pays = calls * _CALL_S > WORTH_STARTING_S and not alone
+    if engine == "local" or (engine == "auto" and pays):
+        from resumable.launch import start_server
+
+        start_server("forkserver")
 
 
 def choose(

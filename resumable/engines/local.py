@@ -8,6 +8,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from resumable.batch import Worker
+from resumable.plan import WORTH_STARTING_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from resumable.engines.crew import Crew
     from resumable.job import Job
 
-#: Workers are started for at least this much work, in seconds of one worker.
-WORTH_STARTING_S = 0.1
 #: Batches the driver does itself are this short, so that ready workers wait little.
 _HERE_S = 0.02
 #: Units slower than this are left to the workers.
