@@ -158,7 +158,7 @@ def _tidy(recipe: Recipe, run: RunFile) -> None:
 
 def tell_of_left_runs(recipe: Recipe) -> None:
     """Say which older run is left because source or class have changed, and why."""
-    for candidate in explain(recipe).candidates:
+    for candidate in explain(recipe, lines=False).candidates:
         reasons, name = candidate.reasons, shown(candidate.path.name)
         if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
             logger.warning(

@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable.errors import RunFileError
+from resumable.group import source_text
 from resumable.identity import differences
-from resumable.results import Results
 from resumable.text import shown
 
 if TYPE_CHECKING:
@@ -68,8 +68,16 @@ class Explanation:
     __repr__ = __str__
 
 
-def explain(recipe: Recipe) -> Explanation:
-    """Compare every run of this process on this dataset with the wanted one."""
+def explain(recipe: Recipe, *, lines: bool = True) -> Explanation:
+    """Compare every run of this process on this dataset with the wanted one.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The wanted one.
+    lines : bool
+        Show those of an edited class; reads the text in every run file.
+    """
     shelf = recipe.shelf
     matching = recipe.runs()
     paths = {run.path for run in matching}
@@ -99,7 +107,7 @@ def explain(recipe: Recipe) -> Explanation:
         told = differences(run.header.document, recipe.birth.document)
         reasons = [shown(reason) for reason in told[:_TOLD]]
         for number, reason in enumerate(reasons):
-            if reason.startswith(EDITED):
+            if lines and reason.startswith(EDITED):
                 reasons[number] = "\n".join([reason, *_lines(run, recipe)])
         if len(told) > _TOLD:
             reasons.append(f"and {len(told) - _TOLD} more")
@@ -118,7 +126,7 @@ def changed_lines(run: RunFile, recipe: Recipe) -> list[str]:
     # Imported here: it costs a millisecond that only an edit needs.
     import difflib
 
-    there, here = Results(run.path).source_text, recipe.birth.source_text
+    there, here = source_text(run), recipe.birth.source_text
     changed = [
         line
         for line in difflib.unified_diff(
