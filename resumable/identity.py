@@ -411,7 +411,7 @@ _MISSING = object()
 def differences(old: Any, new: Any) -> list[str]:
     """Say in words how one identity document differs from another."""
     return [
-        f"{path}: {_show(before)} there, {_show(after)} here"
+        f"{path}: {brief(before)} there, {brief(after)} here"
         for path, before, after in _walk(old, new, "")
     ]
 
@@ -433,7 +433,8 @@ def canonical_or_missing(value: Any) -> str:
     return "missing" if value is _MISSING else canonical(value)
 
 
-def _show(value: Any) -> str:
+def brief(value: Any) -> str:
+    """Write a part of a document for people, cut where it is long."""
     if value is _MISSING:
         return "missing"
     text = canonical(value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.catalogue import busy
 from resumable.errors import RunFileError
+from resumable.identity import brief, canonical
 from resumable.positions import name_of_position
 from resumable.results import Status
 from resumable.runfile import RunFile, find_runs
@@ -87,16 +88,16 @@ def _different(runs: list[RunFile]) -> dict[Path, str]:
     values: dict[Any, set[str]] = collections.defaultdict(set)
     asked = {}
     for run in runs:
-        process = run.header.document.get("process")
-        parameters = run.header.document.get("parameters", {})
-        asked[run.path] = {
-            (process, name): json.dumps(value) for name, value in parameters.items()
-        }
-        for name, text in asked[run.path].items():
-            values[name].add(text)
+        document = run.header.document
+        own = {(document["process"], n): v for n, v in document["parameters"].items()}
+        for name, value in own.items():
+            values[name].add(canonical(value))
+        asked[run.path] = own
     return {
         path: ", ".join(
-            f"{name[1]}={text}" for name, text in own.items() if len(values[name]) > 1
+            f"{name[1]}={brief(value)}"
+            for name, value in own.items()
+            if len(values[name]) > 1
         )
         for path, own in asked.items()
     }
