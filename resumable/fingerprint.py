@@ -22,7 +22,7 @@ DIGEST_BYTES = 64 << 20
 #: alone; larger ones cost time at every start.
 SAMPLED_BYTES = 16 << 20
 _SAMPLES = 64
-#: Of which one after another is read.
+#: Read, and digested, at once.
 PART_BYTES = 1 << 20
 #: Parts that wait for their digest: bounds the memory.
 _DIGESTS_AT_ONCE = 8

@@ -124,9 +124,10 @@ def least_calls(process: Declaration, options: Options) -> int:
     Reads no data. Where there is any run of the process on the dataset it may be this
     one and finished, so 0.
     """
+    if hasattr(process, "block_computation"):
+        return 0
     name = _prefix(process._source, process._process_name())
-    begun = any(process._folder.glob(f"{glob.escape(name)}-*.h5"))
-    if begun or hasattr(process, "block_computation"):
+    if any(process._folder.glob(f"{glob.escape(name)}-*.h5")):
         return 0
     chosen = options.positions
     return process._geometry.size if chosen is None else len(chosen)

@@ -535,6 +535,21 @@ def test_a_short_run_starts_no_process(
     assert finished(process).strip() == children
 
 
+def test_what_was_computed_before_starts_no_process(script, tmp_path):
+    """Not even where workers are asked for by name."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.zeros((60_000, 2))
+    process = script(
+        NUMBER_OF_CHILDREN.replace(
+            "made.compute(workers=int(sys.argv[2]))",
+            'made.compute(engine="serial"); made.compute(engine="local")',
+        ),
+        "First",
+    )
+
+    assert finished(process).strip() == "0"
+
+
 def test_a_short_run_that_started_the_server_ends_quietly(script):
     """A script that ends while its server still imports prints nothing."""
     process = script(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from resumable.positions import Batch
     from resumable.results import Results
 
-#: No position takes less: it is a call, and what it returns is checked.
+#: A position hardly takes less where its function calls numpy once.
 _CALL_S = 2e-6
 #: Engines by the name a user gives.
 NAMES = ("auto", "serial", "local", "mpi", "dask")
@@ -173,18 +173,18 @@ def _is_one_of_several() -> bool:
 
 
 def warm_up(engine: Any, workers: int | None, calls: int) -> None:
-    """Begin to start what workers are forked from, where they are certain to pay.
+    """Begin to start what workers are forked from, where they are likely to pay.
 
     Parameters
     ----------
     engine, workers
         As :func:`choose` takes them.
     calls : int
-        Calls of the user's function that are to be made, at least.
+        Calls of the user's function that are to be made; 0 where nobody knows.
     """
     alone = (workers or machine.usable_cores()) == 1
     pays = calls * _CALL_S > WORTH_STARTING_S and not alone
-    if engine == "local" or (engine == "auto" and pays):
+    if (engine == "local" and calls) or (engine == "auto" and pays):
         from resumable.launch import start_server
 
         start_server("forkserver")
