@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import itertools
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import h5py
+
+    from resumable.contiguous import Contiguous
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+    #: Flat index of the first element, and where it and the others are.
+    Place = tuple[int, tuple[slice, ...]]
 
 #: Contents are digested whole up to this size, and in samples beyond.
 DIGEST_BYTES = 64 << 20
@@ -26,6 +33,8 @@ _SAMPLES = 64
 PART_BYTES = 1 << 20
 #: Parts that wait for their digest: bounds the memory.
 _DIGESTS_AT_ONCE = 8
+#: Parts of a contiguous dataset that two threads share: bounds how long Ctrl-C waits.
+_SHARED_PARTS = 64
 #: Chunks that are looked up one by one; of more, only those are that were written.
 _MOST_CHUNKS = 1 << 20
 
@@ -59,7 +68,12 @@ def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
 
 
 def digest(
-    dataset: h5py.Dataset, box: tuple[int, ...], *, stored: bool, full: bool
+    dataset: h5py.Dataset,
+    contents: Contiguous | None,
+    box: tuple[int, ...],
+    *,
+    stored: bool,
+    full: bool,
 ) -> str:
     """sha256 over the contents, whole up to 64 MB, 16 MB in 64 places beyond.
 
@@ -67,6 +81,8 @@ def digest(
     ----------
     dataset : h5py.Dataset
         Open for reading.
+    contents : Contiguous or None
+        Its bytes, where they can be read without HDF5.
     box : tuple of int
         Its shape, or a part of it that begins at the origin.
     stored : bool
@@ -79,28 +95,65 @@ def digest(
     Notes
     -----
     A tree: the digest of the parts' digests, because parts can be digested at the
-    same time. Reading holds h5py's lock, digesting holds none, so that two threads
-    are enough.
+    same time. Reading with HDF5 holds h5py's lock, digesting holds none, so that two
+    threads are enough.
     """
-    if stored and is_filtered(dataset):
-        parts = _stored_parts(dataset, full)
-    else:
-        parts = _plain_parts(dataset, box, full)
     result = hashlib.sha256()
+    if contents is not None:
+        digests = _digests_at(contents, _places(dataset, box, full), dataset.dtype)
+    elif stored and is_filtered(dataset):
+        digests = _digests_of(_stored_parts(dataset, full))
+    else:
+        digests = _digests_of(_plain_parts(dataset, box, full))
+    for part in digests:
+        result.update(part)
+    return result.hexdigest()
+
+
+def _digests_at(
+    contents: Contiguous, places: Iterator[Place], dtype: np.dtype[Any]
+) -> Iterator[bytes]:
+    """Digest parts that can be read at the same time, too: a half of them each."""
+
+    def digests(some: list[Place]) -> list[bytes]:
+        return [_sha256(read(start, slab)) for start, slab in some]
+
+    def read(start: int, slab: tuple[slice, ...]) -> Array:
+        part = np.empty(_shape(slab), dtype)
+        contents.read(start * dtype.itemsize, part)
+        return part
+
+    with ThreadPoolExecutor(1) as thread:
+        while shared := list(itertools.islice(places, _SHARED_PARTS)):
+            middle = len(shared) // 2
+            others = thread.submit(digests, shared[middle:])
+            yield from digests(shared[:middle])
+            yield from others.result()
+
+
+def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
+    """Digest parts while the next ones are read."""
     with ThreadPoolExecutor(2) as threads:
         waiting: collections.deque[Future[bytes]] = collections.deque()
         for part in parts:
             waiting.append(threads.submit(_sha256, part))
             if len(waiting) > _DIGESTS_AT_ONCE:
-                result.update(waiting.popleft().result())
+                yield waiting.popleft().result()
         for future in waiting:
-            result.update(future.result())
-    return result.hexdigest()
+            yield future.result()
 
 
 def _plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
-) -> Iterator[Any]:
+) -> Iterator[Array]:
+    """Read values, as HDF5 understands them."""
+    for _, slab in _places(dataset, box, full):
+        part = np.empty(_shape(slab), dataset.dtype)
+        dataset.read_direct(part, slab)
+        yield part
+
+
+def _places(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator[Place]:
     """Values in C order, in pieces of 1 MB: all of them, or samples."""
     total, itemsize = math.prod(box), dataset.dtype.itemsize
     if full or total * itemsize <= DIGEST_BYTES:
@@ -116,10 +169,14 @@ def _plain_parts(
         last = total - step
         starts = [min(int(s), last) // row * row for s in spread]  # type: ignore[assignment]
     for start in starts:
+        begin = start
         for slab in slabs(start, min(start + step, total), box):
-            part = np.empty([s.stop - s.start for s in slab], dataset.dtype)
-            dataset.read_direct(part, slab)
-            yield part.reshape(-1).view(np.uint8)
+            yield begin, slab
+            begin += math.prod(_shape(slab))
+
+
+def _shape(slab: tuple[slice, ...]) -> list[int]:
+    return [part.stop - part.start for part in slab]
 
 
 def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
@@ -168,6 +225,8 @@ def _storage(dataset: h5py.Dataset) -> bytes:
 
 
 def _sha256(part: Any) -> bytes:
+    if isinstance(part, np.ndarray):
+        part = part.reshape(-1).view(np.uint8)
     return hashlib.sha256(part).digest()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.contiguous import contiguous
 from resumable.errors import PlanError, RunFileError, SourceError
 from resumable.fingerprint import DIGEST_BYTES, PART_BYTES, SAMPLED_BYTES, digest, slabs
 from resumable.geometry import check_geometry, geometry_of
@@ -56,11 +57,16 @@ class Reader:
         ref = self.ref
         self._open = contextlib.ExitStack()
         self._sign = sign_of(ref.path) if ref.live else Sign()
+        self._contiguous = None
         if ref.path:
             with contextlib.ExitStack() as stack:
                 self.dataset = stack.enter_context(
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
+                if not ref.live:
+                    self._contiguous = contiguous(self.dataset)
+                if self._contiguous is not None:
+                    stack.callback(self._contiguous.close)
                 self._open = stack.pop_all()
             self.dtype: np.dtype[Any] = self.dataset.dtype
         else:
@@ -87,6 +93,14 @@ class Reader:
     def has_data(self) -> bool:
         """False when positions are only counted."""
         return self.dataset is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that one position of a block takes: twice that where it is gathered.
+
+        It lies across the dataset then, and is put in order in a copy.
+        """
+        return self.geometry.row_bytes * (1 if self.geometry.position_first else 2)
 
     @property
     def was_closed(self) -> bool:
@@ -201,6 +215,9 @@ class Reader:
         """Read the data of the positions `start` to `stop` into `out`."""
         if self.dataset is None:
             out[...] = np.arange(start, stop)
+            return
+        if self._contiguous is not None and self.geometry.position_first:
+            self._contiguous.read(start * self.geometry.row_bytes, out)
             return
         axes = self.ref.position_axes
         filled = 0
@@ -324,7 +341,13 @@ class Reader:
             box[self.ref.position_axes[0]] = length
         prefix_counts = length is not None or self.growable or bool(self.ref.length)
         with understood(str(self.ref)):
-            return digest(self.dataset, tuple(box), stored=not prefix_counts, full=full)
+            return digest(
+                self.dataset,
+                self._contiguous,
+                tuple(box),
+                stored=not prefix_counts,
+                full=full,
+            )
 
 
 class RaggedReader(Reader):
@@ -336,7 +359,7 @@ class RaggedReader(Reader):
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
         self._open = contextlib.ExitStack()
-        self.dataset = None
+        self.dataset = self._contiguous = None
         try:
             run = RunFile(Path(ref.path))
         except RunFileError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import functools
@@ -61,30 +62,34 @@ def resolve(
     source = process._source
     if source.path:
         source = dataclasses.replace(source, live=live, length=length)
-    with open_reader(source) as reader:
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(open_reader(source))
         process._geometry = reader.geometry
-    inputs = dict(process._inputs)
-    if live:
-        for name, ref in inputs.items():
-            inputs[name] = _aligned(name, ref, process._geometry.map_shape)
-    outputs = process._outputs()
-    name = process._process_name()
-    shelf = Shelf(process._folder, _prefix(process._source, name), "")
-    earlier = None
-    with open_reader(source) as reader:
+        inputs = dict(process._inputs)
+        if live:
+            for name, ref in inputs.items():
+                inputs[name] = _aligned(name, ref, process._geometry.map_shape)
+        readers = {
+            name: stack.enter_context(open_reader(ref)) for name, ref in inputs.items()
+        }
+        outputs = process._outputs()
+        name = process._process_name()
         awaited = process._asks_ready and reader.has_data
-        document = _document(process, reader, inputs, outputs, awaited=awaited)
+        document = _document(process, reader, readers, outputs, awaited=awaited)
         ready = ready if reader.has_data else None
         contents: str | None = None
         if ready is not None:
             contents = reader.contents_at(ready, full=process._full)
         elif reader.growable or awaited:
             contents = reader.contents(full=process._full)
-        shelf = dataclasses.replace(shelf, identity=identity.digest(document))
+        prefix = _prefix(process._source, name)
+        shelf = Shelf(process._folder, prefix, identity.digest(document))
+        earlier = None
         if reader.may_have_grown and _has_growing(shelf):
             source_then = reader.fingerprint(kind="growing")
             then = identity.digest({**document, "source": source_then})
             earlier = dataclasses.replace(shelf, identity=then)
+        footprint = _footprint(process, [reader, *readers.values()], outputs)
     text = process._source_text()
     return Recipe(
         process=process,
@@ -92,7 +97,7 @@ def resolve(
         inputs=inputs,
         outputs=outputs,
         geometry=process._geometry,
-        footprint=_footprint(process, inputs, outputs),
+        footprint=footprint,
         shelf=shelf,
         earlier=earlier,
         ready=ready,
@@ -155,7 +160,7 @@ def _aligned(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef
 def _document(
     process: Declaration,
     reader: Reader,
-    refs: dict[str, SourceRef],
+    readers: dict[str, Reader],
     outputs: dict[str, Output],
     *,
     awaited: bool,
@@ -163,10 +168,9 @@ def _document(
     """Everything that can change results, as plain JSON."""
     kind = "awaited" if awaited else None
     inputs = {}
-    for name, ref in refs.items():
-        with open_reader(ref) as other:
-            print_of_input = other.fingerprint(full=process._full)
-        inputs[name] = {**print_of_input, "axes": list(ref.position_axes)}
+    for name, other in readers.items():
+        print_of_input = other.fingerprint(full=process._full)
+        inputs[name] = {**print_of_input, "axes": list(other.ref.position_axes)}
     return {
         "schema": identity.SCHEMA,
         "process": process._process_name(),
@@ -235,13 +239,9 @@ def version_document(process: Declaration) -> Any:
 
 
 def _footprint(
-    process: Declaration, refs: dict[str, SourceRef], outputs: dict[str, Output]
+    process: Declaration, readers: list[Reader], outputs: dict[str, Output]
 ) -> Footprint:
-    geometry = process._geometry
-    inputs = geometry.row_bytes * (1 if geometry.position_first else 2)
-    for ref in refs.values():
-        with open_reader(ref) as reader:
-            inputs += reader.geometry.row_bytes
+    inputs = sum(reader.held_bytes for reader in readers)
     results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
     if hasattr(process, "block_computation"):
         # What the method returns, and a copy where its dtype is another.

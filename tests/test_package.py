@@ -65,7 +65,7 @@ LAYERS = [
     {"catalogue", "rechunk"},
     {"birth", "copying"},
     {"ledger", "logbook", "reader", "scales", "supply"},
-    {"geometry", "ragged"},
+    {"contiguous", "geometry", "ragged"},
     {"fingerprint", "runfile", "source"},
     {"usable"},
     {"opening"},
@@ -83,8 +83,9 @@ LAYERS = [
 
 # Who may touch HDF5: readers of sources and of packed rows, those that make files,
 # the results group. resolve only writes down which version was there.
-USES_H5PY = {"birth", "demo", "group", "overlay", "rechunk", "resolve", "source"}
-USES_H5PY |= {"copying", "opening", "packed", "packing", "publishing", "usable"}
+USES_H5PY = {"birth", "contiguous", "copying", "demo", "group", "opening", "overlay"}
+USES_H5PY |= {"packed", "packing", "publishing", "rechunk", "resolve", "source"}
+USES_H5PY |= {"usable"}
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}

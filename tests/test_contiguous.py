@@ -1,0 +1,162 @@
+"""Contiguous datasets, read without HDF5: which, and what comes out."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from resumable.contiguous import contiguous
+from resumable.errors import SourceError
+from resumable.reader import Reader
+from resumable.source import refer
+
+MIXED = np.dtype([("small", "i1"), ("large", "f8")], align=True)
+NUMBERS = np.arange(60.0).reshape(12, 5)
+
+#: As they lie in a file: whatever a file holds, it is in memory what it is there.
+SAME_IN_MEMORY = {
+    "float32": NUMBERS.astype("f4"),
+    "big_endian": NUMBERS.astype(">f8"),
+    "float16": NUMBERS.astype("f2"),
+    "complex": NUMBERS * (1 + 2j),
+    "bool": NUMBERS % 3 == 0,
+    "text": np.array([[b"a", b"bcd"], [b"", b"ef"]]),
+    "compound": np.array([[(1, 2.5), (3, 4.5)]], MIXED),
+    "enum": NUMBERS.astype(h5py.enum_dtype({"dark": 0, "bright": 59}, "u1")),
+    "opaque": np.array([[b"12", b"34"]], "V2"),
+    "one_value": np.array([7]),
+}
+
+
+def read_contiguous(dataset):
+    """Read all of a dataset without HDF5."""
+    found = contiguous(dataset)
+    out = np.empty(dataset.shape, dataset.dtype)
+    found.read(0, out)
+    found.close()
+    return out
+
+
+@pytest.mark.parametrize("user_block", [0, 1024])
+@pytest.mark.parametrize("kind", SAME_IN_MEMORY)
+def test_the_bytes_of_a_contiguous_dataset_are_its_values(tmp_path, kind, user_block):
+    """Behind a user block, too, and with data before and after it."""
+    with h5py.File(tmp_path / "f.h5", "w", userblock_size=user_block) as file:
+        file["before"] = np.arange(3)
+        file["data"] = SAME_IN_MEMORY[kind]
+        file["after"] = np.arange(3)
+
+    with h5py.File(tmp_path / "f.h5", "r") as file:
+        found, expected = read_contiguous(file["data"]), file["data"][...]
+
+    assert found.dtype == expected.dtype
+    assert found.tobytes() == expected.tobytes()
+
+
+def padded_with_blanks(file):
+    """Make texts as Fortran does: h5py hands them out padded with zeros."""
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(4)
+    kind.set_strpad(h5py.h5t.STR_SPACEPAD)
+    space = h5py.h5s.create_simple((2,))
+    made = h5py.h5d.create(file.id, b"data", kind, space)
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([b"ab", b"cd"], "S4"))
+
+
+def of_24_bits(file):
+    """Make integers of 24 bits in 4 bytes, of which HDF5 makes 32 bits."""
+    kind = h5py.h5t.NATIVE_INT32.copy()
+    kind.set_precision(24)
+    space = h5py.h5s.create_simple((5,))
+    made = h5py.h5d.create(file.id, b"data", kind, space)
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.arange(-2, 3, dtype="i4"))
+
+
+def virtual(file):
+    """Make a dataset whose data are in another one."""
+    file["whole"] = NUMBERS
+    layout = h5py.VirtualLayout(NUMBERS.shape, "f8")
+    layout[...] = h5py.VirtualSource(file["whole"])
+    file.create_virtual_dataset("data", layout)
+
+
+def compact(file):
+    """Make a dataset whose data are in its header."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple((5,))
+    h5py.h5d.create(file.id, b"data", h5py.h5t.NATIVE_INT32, space, properties)
+
+
+OTHERWISE = {
+    "chunked": lambda file: file.create_dataset("data", data=NUMBERS, chunks=(3, 5)),
+    "external": lambda file: file.create_dataset(
+        "data", data=NUMBERS, external=[("raw.bin", 0, NUMBERS.nbytes)]
+    ),
+    "never_written": lambda file: file.create_dataset(
+        "data", (4, 4), "i4", fillvalue=7
+    ),
+    "blanks": padded_with_blanks,
+    "24_bits": of_24_bits,
+    "virtual": virtual,
+    "compact": compact,
+}
+
+
+@pytest.mark.parametrize("user_block", [0, 1024])
+@pytest.mark.parametrize("kind", OTHERWISE)
+def test_hdf5_reads_what_is_not_as_it_is_in_memory(
+    tmp_path, monkeypatch, kind, user_block
+):
+    """And the values are right."""
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("f.h5", "w", userblock_size=user_block) as file:
+        OTHERWISE[kind](file)
+
+    with h5py.File("f.h5", "r") as file:
+        expected = file["data"][...]
+        assert contiguous(file["data"]) is None
+    with Reader(refer("f.h5::/data")) as reader:
+        rows = reader.empty(len(expected))
+        reader.read(0, np.ones(len(expected), bool), rows)
+
+    assert rows.tobytes() == expected.tobytes()
+
+
+def test_the_file_that_is_open_is_read_whatever_its_name_stands_for(make_file):
+    """Another program may put another file in its place."""
+    path = make_file(data=NUMBERS)
+    other = make_file(name="other.h5", data=-NUMBERS)
+    with Reader(refer(f"{path}::/data")) as reader:
+        Path(other).replace(path)
+        rows = reader.empty(2)
+        reader.read(3, np.array([True, True]), rows)
+
+    np.testing.assert_array_equal(rows, NUMBERS[3:5])
+
+
+def test_a_file_cut_short_while_it_is_read_is_an_error(make_file):
+    """No row is made up."""
+    path = make_file(data=NUMBERS)
+    with Reader(refer(f"{path}::/data")) as reader:
+        os.truncate(path, Path(path).stat().st_size - NUMBERS.nbytes // 2)
+        rows = reader.empty(12)
+
+        with pytest.raises(SourceError, match="positions 0 to 11, cannot be read"):
+            reader.read(0, np.ones(12, bool), rows)
+
+
+def test_descriptors_are_given_back(make_file):
+    """Every worker opens every source."""
+    path = make_file(data=NUMBERS)
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+
+    for _ in range(3):
+        with Reader(refer(f"{path}::/data")) as reader:
+            assert len(list(descriptors.iterdir())) == before + 2
+            reader.read(0, np.ones(12, bool), reader.empty(12))
+
+    assert len(list(descriptors.iterdir())) == before
