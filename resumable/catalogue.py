@@ -13,9 +13,9 @@ import datetime as dt
 import glob
 import json
 import os
+import platform
 import re
 import secrets
-import socket
 from typing import TYPE_CHECKING, Any
 
 from resumable import disk
@@ -175,7 +175,7 @@ class Claim:
             raise RunBusy(self._busy_message())
         holder = {
             "token": self.token,
-            "host": socket.gethostname(),
+            "host": platform.node(),
             "pid": os.getpid(),
             "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
         }

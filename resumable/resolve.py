@@ -9,7 +9,6 @@ import functools
 import glob
 import inspect
 import platform
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,15 +260,16 @@ def _scratch_bytes(process: Declaration, count: int) -> int:
 def _provenance(process: Declaration) -> dict[str, str]:
     from resumable import __version__
 
-    cls = type(process)
+    cls, system = type(process), platform.uname()
     return {
         "resumable_version": __version__,
         "h5py_version": h5py.__version__,
         "hdf5_version": h5py.version.hdf5_version,
         "numpy_version": np.__version__,
         "python_version": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
+        # platform.platform() would read the whole interpreter to find its C library.
+        "platform": f"{system.system}-{system.release}-{system.machine}",
+        "host": system.node,
         "process": f"{cls.__module__}.{cls.__qualname__}",
         "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
         "start_time": _now(),

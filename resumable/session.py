@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-import socket
+import platform
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -339,7 +339,7 @@ class Session:
     def _begin(self) -> None:
         """Enter the session into the table."""
         self._ledger.begin(
-            host=socket.gethostname(),
+            host=platform.node(),
             pid=os.getpid(),
             engine=self._step.plan.engine,
             workers=self._step.plan.workers,

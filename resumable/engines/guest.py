@@ -18,8 +18,8 @@ import enum
 import logging
 import os
 import pickle
+import platform
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -110,7 +110,7 @@ class Outcome:
 
 def here() -> tuple[str, int]:
     """Host and number of this process."""
-    return socket.gethostname(), os.getpid()
+    return platform.node(), os.getpid()
 
 
 def mark(path: str) -> tuple[int, ...]:
@@ -184,7 +184,7 @@ class _Stay:
             errand: Errand = pickle.loads(packed)
         except (ImportError, AttributeError) as error:
             msg = (
-                f"a worker on {socket.gethostname()} cannot load the computation "
+                f"a worker on {platform.node()} cannot load the computation "
                 f"({error}): install what it imports there, too"
             )
             raise RuntimeError(msg) from error
@@ -389,7 +389,7 @@ class TaskWriter(Outbox):
         if not self._sees(target):
             if not self._may_ship:
                 msg = (
-                    f"a worker on {socket.gethostname()} sees no session at work on "
+                    f"a worker on {platform.node()} sees no session at work on "
                     f"{target.path}: give a target= that all workers share, or "
                     "writer='driver'"
                 )

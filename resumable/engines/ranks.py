@@ -10,8 +10,8 @@ import contextlib
 import copy
 import dataclasses
 import pickle
+import platform
 import signal
-import socket
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -273,7 +273,7 @@ class Member:
         target = work.job.target
         if target is not None and not target.path.exists():
             msg = (
-                f"{socket.gethostname()} does not see {target.path}, which "
+                f"{platform.node()} does not see {target.path}, which "
                 "rank 0 has made: give target= a folder on a file system that all "
                 "hosts share, and start all ranks in the same folder"
             )
@@ -325,7 +325,7 @@ def packed(error: BaseException, rank: int) -> bytes:
     """Make an exception of this rank ready to travel, with its traceback."""
     if not isinstance(error, WorkerDied):
         lines = traceback.format_exception(error)
-        error.add_note(f"on rank {rank} ({socket.gethostname()}):\n{''.join(lines)}")
+        error.add_note(f"on rank {rank} ({platform.node()}):\n{''.join(lines)}")
     return travelling(error)
 
 
