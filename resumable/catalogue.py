@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import glob
 import json
 import os
 import platform
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+#: What follows the stem in the name of a run file, and the prefix.
+_AFTER_STEM = re.compile(r"(?:_(\d{3,}))?\.h5")
+_AFTER_PREFIX = re.compile(r"-[0-9a-f]{8}(_\d{3,})?\.h5")
 #: How long a killed process may still hold its locks, in seconds.
 _KILLED_S = 0.2
 #: How long a new session waits for a worker of a dead one to end, in seconds.
@@ -74,23 +76,22 @@ class Shelf:
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """Go through the files that have this identity's names, with their numbers."""
-        pattern = re.compile(re.escape(self.stem) + r"(?:_(\d{3,}))?\.h5")
-        if self.folder.is_dir():
-            for path in self.folder.glob(glob.escape(self.stem) + "*.h5"):
-                match = pattern.fullmatch(path.name)
-                if match:
-                    yield int(match[1] or 0), path
+        for path in disk.files_in(self.folder, self.stem, ".h5"):
+            match = _AFTER_STEM.fullmatch(path.name, len(self.stem))
+            if match:
+                yield int(match[1] or 0), path
 
     def others(self) -> list[RunFile]:
         """Return the sound runs of this process and dataset with other identities."""
-        pattern = re.compile(re.escape(self.prefix) + r"-[0-9a-f]{8}(_\d{3,})?\.h5")
-        found = find_runs(self.folder, glob.escape(self.prefix) + "-*.h5")
+        found = find_runs(
+            path
+            for path in disk.files_in(self.folder, self.prefix, ".h5")
+            if _AFTER_PREFIX.fullmatch(path.name, len(self.prefix))
+        )
         return [
             run
             for run in found
-            if isinstance(run, RunFile)
-            and pattern.fullmatch(run.path.name)
-            and run.header.identity != self.identity
+            if isinstance(run, RunFile) and run.header.identity != self.identity
         ]
 
     def new_path(self) -> Path:
@@ -105,15 +106,11 @@ class Shelf:
 
     def leftovers(self) -> list[Path]:
         """Return what a killed birth, copy or packing of this identity has left."""
-        return [
-            path
-            for kind in ("birth", "part", "pack")
-            for path in self.folder.glob(f".{glob.escape(self.stem)}*.{kind}")
-        ]
+        return disk.files_in(self.folder, f".{self.stem}", ".birth", ".part", ".pack")
 
     def copies(self) -> list[Path]:
         """Return copies of the source in position order, made for this identity."""
-        return list(self.folder.glob(f"{glob.escape(self.stem)}*.rechunked.h5"))
+        return disk.files_in(self.folder, self.stem, ".rechunked.h5")
 
 
 class Claim:

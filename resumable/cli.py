@@ -141,7 +141,9 @@ def status(runs: tuple[str, ...]) -> None:
 def _run_files(folder: Path) -> list[Path]:
     from resumable.runfile import find_runs
 
-    return [run.path for run in find_runs(folder, "*.h5") if isinstance(run, RunFile)]
+    return [
+        run.path for run in find_runs(folder.glob("*.h5")) if isinstance(run, RunFile)
+    ]
 
 
 @main.command()

@@ -152,7 +152,7 @@ def _killed_half_way(source: str, folder: Path) -> int:
 
 
 def _runs(folder: Path) -> list[RunFile]:
-    found = find_runs(folder, "scan-Raw_Data-LorentzFit-*.h5")
+    found = find_runs(folder.glob("scan-Raw_Data-LorentzFit-*.h5"))
     return [run for run in found if isinstance(run, RunFile)]
 
 

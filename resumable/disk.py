@@ -96,6 +96,19 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
+def files_in(folder: Path, start: str, *ends: str) -> list[Path]:
+    """Return the files of a folder whose names begin so, and end in one of these ways.
+
+    Of a folder that is not there or cannot be listed: none. The compilation of the
+    pattern of a `Path.glob` would cost more than the looking.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names, no paths
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+    return [folder / n for n in names if n.startswith(start) and n.endswith(ends)]
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable, so that a new file survives."""
     fd = os.open(folder, os.O_RDONLY)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from resumable.source import SourceRef
 
+#: Positions, and bytes of a chunk, for which there is memory on any machine.
+_ALWAYS_FITS = 1 << 24
+
 
 def geometry_of(
     dataset: h5py.Dataset | None, shape: tuple[int, ...], axes: tuple[int, ...]
@@ -71,12 +74,18 @@ def check_geometry(
     ------
     SourceError
     """
-    size, available = geometry.size, machine.available_memory()
+    size = geometry.size
     empty = 0 in geometry.spectrum_shape or 0 in geometry.map_shape[1:]
     if empty or not (size or ref.live):
         shape = geometry.map_shape if dataset is None else dataset.shape
         msg = f"{ref} has the shape {shape}: there is nothing to compute"
         raise SourceError(msg)
+    chunk_bytes = 0
+    if dataset is not None and geometry.indivisible:
+        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if max(size, chunk_bytes) < _ALWAYS_FITS:
+        return
+    available = machine.available_memory()
     # Of all positions there are a few bitmaps, each of size / 8 bytes.
     most = min(MOST_POSITIONS, 2 * available)
     if size > most:
@@ -85,13 +94,10 @@ def check_geometry(
             f"{most:,}. Choose other position_axes, or compute a part of it"
         )
         raise SourceError(msg)
-    if dataset is not None and geometry.indivisible:
-        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-        if 2 * chunk_bytes > available:
-            msg = (
-                f"{ref} has compressed chunks of {format_bytes(chunk_bytes)}, "
-                f"which HDF5 unpacks whole; {format_bytes(available)} of memory "
-                "are available, twice that of a chunk is needed: store it in "
-                "smaller chunks"
-            )
-            raise SourceError(msg)
+    if 2 * chunk_bytes > available:
+        msg = (
+            f"{ref} has compressed chunks of {format_bytes(chunk_bytes)}, which HDF5 "
+            f"unpacks whole; {format_bytes(available)} of memory are available, twice "
+            "that of a chunk is needed: store it in smaller chunks"
+        )
+        raise SourceError(msg)

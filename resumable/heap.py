@@ -9,10 +9,10 @@ kill, or has more than was marked, does no harm: the next writer appends behind 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import platform
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+#: What follows the stem of the run file in the name of a heap.
+_AFTER_STEM = re.compile(r"\.[0-9a-f]{16}\.heap")
 #: A heap begins with a line that says what it is, and its number.
 _LINE = "resumable heap {:016x}\n"
 _LINE_BYTES = len(_LINE.format(0))
@@ -43,7 +45,8 @@ def heap_path(run: Path, number: int) -> Path:
 
 def heaps_of(run: Path) -> list[Path]:
     """Return all heaps of a run file, whether entries point to them or not."""
-    return sorted(run.parent.glob(f"{glob.escape(run.stem)}.{'[0-9a-f]' * 16}.heap"))
+    named = disk.files_in(run.parent, f"{run.stem}.", ".heap")
+    return sorted(p for p in named if _AFTER_STEM.fullmatch(p.name, len(run.stem)))
 
 
 def remove_heaps(run: Path) -> None:

@@ -19,6 +19,7 @@ import json
 import linecache
 import math
 import re
+import sys
 import textwrap
 import threading
 import weakref
@@ -333,33 +334,28 @@ def _find_source_text(cls: type) -> str | None:
             continue
         try:
             parts.append(at_margin(_class_text(base)))
-        except (OSError, TypeError):
+        except (OSError, TypeError, SyntaxError):
             return None
     return "\n".join(parts)
 
 
 def _class_text(cls: type) -> str:
-    codes = [getattr(inspect.unwrap(v), "__code__", None) for v in vars(cls).values()]
-    methods = [code for code in codes if code is not None]
-    found = ""
-    with contextlib.suppress(OSError, TypeError):
-        lines, first = inspect.getsourcelines(cls)
-        found, own = "".join(lines), range(first, first + len(lines))
-        if not methods or any(code.co_firstlineno in own for code in methods):
-            return found
-    # Python finds a class by its name, of which there may be two, and none of a
-    # notebook, where ``__main__`` has no file. Its methods know where they come from.
-    for code in methods:
-        lines = linecache.getlines(code.co_filename)
+    # A class is found by one of its methods, which know where they come from: by its
+    # name there may be two, and none in a notebook, where ``__main__`` has no file.
+    module = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
+    for value in vars(cls).values():
+        code = getattr(inspect.unwrap(value), "__code__", None)
+        if code is None:
+            continue
+        linecache.checkcache(code.co_filename)
+        lines = linecache.getlines(code.co_filename, module)
         for node in ast.walk(_parsed("".join(lines))):
             if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
                 if first <= code.co_firstlineno <= (node.end_lineno or 0):
                     return "".join(lines[first - 1 : node.end_lineno])
-    if not found:
-        msg = f"no source text of {cls.__qualname__}"
-        raise OSError(msg)
-    return found
+    # It has no method of its own.
+    return inspect.getsource(cls)
 
 
 def _parsed(text: str) -> ast.Module:

@@ -59,7 +59,7 @@ def _plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def list_runs(folder: Path) -> str:
     """Tell which runs lie in a folder, a line each."""
-    found = find_runs(folder, "*.h5")
+    found = find_runs(folder.glob("*.h5"))
     if not found:
         return f"no runs in {shown(folder)}"
     different = _different([run for run in found if isinstance(run, RunFile)])

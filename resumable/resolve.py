@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-import glob
 import inspect
 import platform
 from pathlib import Path
@@ -16,7 +15,7 @@ import h5py
 import numpy as np
 import param
 
-from resumable import identity
+from resumable import disk, identity
 from resumable.birth import Birth
 from resumable.catalogue import Shelf
 from resumable.classes import file_of
@@ -131,7 +130,7 @@ def least_calls(process: Declaration, options: Options) -> int:
     if hasattr(process, "block_computation"):
         return 0
     name = _prefix(process._source, process._process_name())
-    if any(process._folder.glob(f"{glob.escape(name)}-*.h5")):
+    if disk.files_in(process._folder, f"{name}-", ".h5"):
         return 0
     chosen = options.positions
     return process._geometry.size if chosen is None else len(chosen)

@@ -31,7 +31,7 @@ from resumable.plain import PlainRows, gone
 from resumable.positions import PositionSet, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -404,10 +404,10 @@ def try_open(path: Path) -> RunFile | RunFileError:
         return error
 
 
-def find_runs(folder: Path, pattern: str) -> list[RunFile | RunFileError]:
-    """Open the run files of a folder by name; the bad ones as errors."""
+def find_runs(paths: Iterable[Path]) -> list[RunFile | RunFileError]:
+    """Open those of some files that are run files, by name; the bad ones as errors."""
     found: list[RunFile | RunFileError] = []
-    for path in sorted(folder.glob(pattern)):
+    for path in sorted(paths):
         with contextlib.suppress(OSError), opened(path, os.O_RDONLY) as fd:
             if read_at(fd, len(MAGIC), 0) == MAGIC:
                 found.append(try_open(path))

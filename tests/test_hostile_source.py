@@ -220,11 +220,11 @@ def test_the_limit_of_positions_is_named(tmp_path, monkeypatch):
     """At construction: of a source without data, and where memory is small."""
     with pytest.raises(rs.SourceError, match=f"{MOST_POSITIONS + 1:,} positions"):
         Mean(MOST_POSITIONS + 1, tmp_path)
-    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
-    with pytest.raises(rs.SourceError, match=r"can keep track of 2,000\."):
-        Mean(2001, tmp_path)
+    monkeypatch.setattr(machine, "available_memory", lambda: 10_000_000)
+    with pytest.raises(rs.SourceError, match=r"can keep track of 20,000,000\."):
+        Mean(20_000_001, tmp_path)
 
-    Mean(2000, tmp_path)
+    Mean(20_000_000, tmp_path)
 
 
 def test_a_chunk_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
