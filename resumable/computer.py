@@ -96,6 +96,7 @@ class Computer:
 
     def _again(self, reader: Reader | Supply) -> Reader | Supply:
         if isinstance(reader, Reader) and reader.was_closed:
+            reader.close()
             return self._opened(_open_reader(reader.ref))
         return reader
 

@@ -275,7 +275,7 @@ class LockFile:
             named = self.path.stat()
         except FileNotFoundError:
             return False
-        return (named.st_dev, named.st_ino) == _place(fd)
+        return (named.st_dev, named.st_ino) == place_of(fd)
 
     def write_text(self, text: str) -> None:
         """Say in the file who holds it."""
@@ -379,7 +379,7 @@ class OpenFile:
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self._path = path
         self._fd = open_regular(path, os.O_RDWR)
-        self._place = _place(self._fd)
+        self._place = place_of(self._fd)
         if not try_lock(self._fd, exclusive=exclusive):
             self.close()
             msg = f"{path} is open for writing in another program; close it there first"
@@ -431,14 +431,9 @@ class OpenFile:
 
     def _check(self) -> None:
         """Refuse to write into another file that has come to our descriptor."""
-        with contextlib.suppress(OSError):
-            if _place(self._fd) == self._place:
-                return
-        msg = (
-            "the computation has closed file descriptors that are not its own; "
-            f"nothing more is written to {self._path}"
-        )
-        raise OSError(errno.EBADF, msg)
+        if not is_still(self._fd, self._place):
+            msg = f"{NOT_ITS_OWN}; nothing more is written to {self._path}"
+            raise OSError(errno.EBADF, msg)
 
     def close(self) -> None:
         """Close the file; once."""
@@ -447,12 +442,28 @@ class OpenFile:
     def abandon(self) -> None:
         """Close the file in a copy of this process; the lock stays the original's."""
         fd, self._fd = self._fd, -1
-        with contextlib.suppress(OSError):
-            if fd >= 0 and _place(fd) == self._place:
-                os.close(fd)
+        close_still(fd, self._place)
 
 
-def _place(fd: int) -> tuple[int, int]:
+#: What has happened where a descriptor is not what it was.
+NOT_ITS_OWN = "the computation has closed file descriptors that are not its own"
+
+
+def place_of(fd: int) -> tuple[int, int]:
     """Tell which file a descriptor is of."""
     file = os.fstat(fd)
     return file.st_dev, file.st_ino
+
+
+def is_still(fd: int, place: tuple[int, int]) -> bool:
+    """Return whether a descriptor is of the file that it was of."""
+    with contextlib.suppress(OSError):
+        return place_of(fd) == place
+    return False
+
+
+def close_still(fd: int, place: tuple[int, int]) -> None:
+    """Close a descriptor, unless it is of another file by now."""
+    if is_still(fd, place):
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
     #: Flat index of the first element, and where it and the others are.
-    Place = tuple[int, tuple[slice, ...]]
+    Piece = tuple[int, tuple[slice, ...]]
 
 #: Contents are digested whole up to this size, and in samples beyond.
 DIGEST_BYTES = 64 << 20
@@ -100,7 +100,7 @@ def digest(
     """
     result = hashlib.sha256()
     if contents is not None:
-        digests = _digests_at(contents, _places(dataset, box, full), dataset.dtype)
+        digests = _digests_at(contents, _pieces(dataset, box, full), dataset.dtype)
     elif stored and is_filtered(dataset):
         digests = _digests_of(_stored_parts(dataset, full))
     else:
@@ -111,11 +111,11 @@ def digest(
 
 
 def _digests_at(
-    contents: Contiguous, places: Iterator[Place], dtype: np.dtype[Any]
+    contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
 ) -> Iterator[bytes]:
     """Digest parts that can be read at the same time, too: a half of them each."""
 
-    def digests(some: list[Place]) -> list[bytes]:
+    def digests(some: list[Piece]) -> list[bytes]:
         return [_sha256(read(start, slab)) for start, slab in some]
 
     def read(start: int, slab: tuple[slice, ...]) -> Array:
@@ -124,7 +124,7 @@ def _digests_at(
         return part
 
     with ThreadPoolExecutor(1) as thread:
-        while shared := list(itertools.islice(places, _SHARED_PARTS)):
+        while shared := list(itertools.islice(pieces, _SHARED_PARTS)):
             middle = len(shared) // 2
             others = thread.submit(digests, shared[middle:])
             yield from digests(shared[:middle])
@@ -147,13 +147,13 @@ def _plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
 ) -> Iterator[Array]:
     """Read values, as HDF5 understands them."""
-    for _, slab in _places(dataset, box, full):
+    for _, slab in _pieces(dataset, box, full):
         part = np.empty(_shape(slab), dataset.dtype)
         dataset.read_direct(part, slab)
         yield part
 
 
-def _places(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator[Place]:
+def _pieces(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator[Piece]:
     """Values in C order, in pieces of 1 MB: all of them, or samples."""
     total, itemsize = math.prod(box), dataset.dtype.itemsize
     if full or total * itemsize <= DIGEST_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -97,3 +98,12 @@ def small_disk(tmp_path):
         pytest.skip("no disk can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def close_all_hdf5_files():
+    """Close what a computation may find open, as snippets on the web do it."""
+    # Not by h5f.get_obj_ids: what that returns are further references, which keep
+    # the files open.
+    for found in gc.get_objects():
+        if type(found) is h5py.File and found:
+            found.close()

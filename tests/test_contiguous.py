@@ -2,11 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
+import param
 import pytest
+from conftest import close_all_hdf5_files
 
+import resumable as rs
 from resumable.contiguous import contiguous
 from resumable.errors import SourceError
 from resumable.reader import Reader
@@ -28,6 +32,15 @@ SAME_IN_MEMORY = {
     "opaque": np.array([[b"12", b"34"]], "V2"),
     "one_value": np.array([7]),
 }
+
+
+def descriptors_of(path):
+    """Return the descriptors by which this process has a file open."""
+    return {
+        int(entry.name)
+        for entry in Path("/proc/self/fd").iterdir()
+        if entry.is_symlink() and os.path.realpath(entry) == os.path.realpath(path)
+    }
 
 
 def read_contiguous(dataset):
@@ -151,12 +164,52 @@ def test_a_file_cut_short_while_it_is_read_is_an_error(make_file):
 def test_descriptors_are_given_back(make_file):
     """Every worker opens every source."""
     path = make_file(data=NUMBERS)
-    descriptors = Path("/proc/self/fd")
-    before = len(list(descriptors.iterdir()))
-
     for _ in range(3):
         with Reader(refer(f"{path}::/data")) as reader:
-            assert len(list(descriptors.iterdir())) == before + 2
+            assert len(descriptors_of(path)) == 2
             reader.read(0, np.ones(12, bool), reader.empty(12))
 
-    assert len(list(descriptors.iterdir())) == before
+    assert not descriptors_of(path)
+
+
+class ClosesAll(rs.Process):
+    """Closes all HDF5 files, and notes how often the source is open then."""
+
+    version = 1
+    scratch = 2**20
+    path = param.String()
+    outputs: ClassVar = {"count": rs.Output(dtype="i8")}
+
+    def block_computation(self, spectra):
+        close_all_hdf5_files()
+        return np.full(len(spectra), len(descriptors_of(self.path)))
+
+
+def test_a_computation_that_closes_all_files_uses_up_no_descriptors(make_file):
+    """Each block opens the source again."""
+    path = make_file(data=np.zeros((60, 2)))
+
+    results = ClosesAll(f"{path}::/data", path=path).compute(engine="serial")
+
+    # What reads without HDF5 is open until the next block.
+    assert set(results["count"][...]) == {1}
+
+
+def test_no_row_is_read_from_a_file_that_took_our_descriptor(make_file, tmp_path):
+    """It would be taken for a spectrum."""
+    path = make_file(data=NUMBERS)
+    (tmp_path / "other").write_bytes(bytes(1 << 16))
+    with h5py.File(path, "r") as file:
+        before = descriptors_of(path)
+        found = contiguous(file["data"])
+        (ours,) = descriptors_of(path) - before
+        os.close(ours)
+        other = os.open(tmp_path / "other", os.O_RDONLY)
+        assert other == ours
+
+        with pytest.raises(OSError, match="closed file descriptors"):
+            found.read(0, np.empty(5))
+
+        found.close()
+        assert os.fstat(other).st_size == 1 << 16
+        os.close(other)

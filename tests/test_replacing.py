@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from conftest import close_all_hdf5_files
 from engine_conformance import Logged, note, noted
 
 import resumable as rs
@@ -483,11 +484,6 @@ def fork_and_stay():
     if os.fork() == 0:
         time.sleep(4)
         os._exit(0)
-
-
-def close_all_hdf5_files():
-    for number in h5py.h5f.get_obj_ids():
-        number.close()
 
 
 def shout():
