@@ -12,7 +12,7 @@ import errno
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -57,8 +57,7 @@ _RESERVE_STEP = 1 << 20
 _LARGEST_ANCILLARY = 1 << 30
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Birth:
+class Birth(NamedTuple):
     """What a new run file is made of."""
 
     identity: str

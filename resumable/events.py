@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How far a run is."""
 
     done: int
@@ -29,8 +28,7 @@ class Counts:
     """Requested positions that are left."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """A session has begun to compute."""
 
     results: Results
@@ -67,16 +65,14 @@ class BatchDone:
         return self.results.rows(name, self.positions)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PositionFailed:
+class PositionFailed(NamedTuple):
     """A position has failed and is recorded."""
 
     failure: Failure
     """Position, exception, message, traceback."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """Every requested position is done or failed."""
 
     results: Results

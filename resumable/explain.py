@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.errors import RunFileError
 from resumable.group import source_text
@@ -24,8 +24,7 @@ EDITED = "version.source_text"
 _TOLD, _LINES_TOLD = 5, 6
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A run that exists, and how it compares."""
 
     path: Path

@@ -7,8 +7,7 @@ will report any more.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from resumable.writer import Rows, WriteTarget
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What a session does, for every worker the same."""
 
     process: Any
@@ -51,8 +49,7 @@ class Job:
     """What raises MemoryError is left to a fresh worker: the engine has them."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What became of a batch."""
 
     batch: Batch
@@ -93,8 +90,7 @@ class Report:
         return self.batch.split(self.done + self.failed)[1]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(NamedTuple):
     """A worker has ended by itself."""
 
     batch: Batch | None

@@ -7,11 +7,10 @@ lock, works across hosts, and needs no HDF5.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from resumable import disk
 from resumable.errors import SourceError
@@ -34,8 +33,7 @@ _KEPT_OPEN_S, _CLOSED_S = 2.0, 1.0
 _GLANCE_S = 1.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(NamedTuple):
     """What a file looks like from outside."""
 
     stamp: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -222,8 +222,7 @@ class Plan:
     __repr__ = __str__
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Blocks:
+class Blocks(NamedTuple):
     """How many workers, and how many positions each holds in memory at once."""
 
     workers: int

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import operator
 import os
 import pickle
@@ -24,7 +23,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable import forks
 from resumable.errors import PlanError, WorkerDied
@@ -44,8 +43,7 @@ if TYPE_CHECKING:
 _MESSAGES_AT_ONCE = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A call of a worker's method has ended."""
 
     worker: int
@@ -56,8 +54,7 @@ class Answer:
     """What it raised, with the worker's traceback as its cause."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Death:
+class Death(NamedTuple):
     """A worker process has ended by itself."""
 
     worker: int

@@ -10,10 +10,9 @@ after birth those bytes are read and written at their offsets, never through HDF
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,8 +41,7 @@ _LATEST = float(1 << 37)
 _BYTE = np.dtype(np.uint8)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A position whose computation raised."""
 
     position: int
@@ -56,8 +54,7 @@ class Failure:
     """Its traceback, the last 3,000 bytes."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One call of compute that worked on this run."""
 
     start: float
@@ -86,8 +83,7 @@ class Session:
     """Seconds that they were there and did nothing of this."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(NamedTuple):
     """What was logged while a session worked."""
 
     time: float
@@ -102,8 +98,7 @@ class LogLine:
     """Its text, cut at 400 bytes."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """What the status says, read in one go: with 10^9 positions that is 2 GB."""
 
     done: int

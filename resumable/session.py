@@ -105,7 +105,7 @@ class Session:
         survey = survey_of(self._run, self._step.options)
         if self._untried is None:
             return survey
-        return dataclasses.replace(survey, chosen=survey.chosen & self._untried)
+        return survey._replace(chosen=survey.chosen & self._untried)
 
     # What an engine sees.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+from typing import NamedTuple
 
 from resumable.disk import read_at
 
@@ -15,8 +15,7 @@ _LEAST_BYTES = 24
 _OPEN_FOR_WRITING, _SWMR = 1, 4
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Superblock:
+class Superblock(NamedTuple):
     """What HDF5 writes at the begin of a file.
 
     The layout is that of the HDF5 file format specification, versions 0 to 3.

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -211,8 +211,7 @@ def _once(
     return loop.values
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Recomputed:
+class Recomputed(NamedTuple):
     """Some positions computed again, as in a run and without writing."""
 
     values: dict[str, Array]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 _MOST = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(NamedTuple):
     """A warning as it was given: the same again is equal to it."""
 
     category: type[Warning]

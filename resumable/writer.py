@@ -8,10 +8,9 @@ costs next to nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,8 +41,7 @@ _PIECE_BYTES = 1 << 20
 _SCATTERED = 16
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WriteTarget:
+class WriteTarget(NamedTuple):
     """Where to write; can be sent to a worker."""
 
     path: Path
@@ -68,8 +66,7 @@ class WriteTarget:
         return min(bounded, self.checkpoint_s)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """Computed rows on their way to whoever writes them: arguments of a writer."""
 
     start: int
@@ -114,8 +111,7 @@ class Outbox:
         """Do nothing: nothing is open."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Marks:
+class _Marks(NamedTuple):
     """Rows that are written but not yet marked."""
 
     start: int

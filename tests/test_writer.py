@@ -269,7 +269,7 @@ def test_rows_are_marked_when_no_more_come(claimed, monkeypatch):
     with writing(place.target) as row_writer:
         write(row_writer, 3, done=[3])
         marked = wait_until(lambda: place.status() == [[3], []], 10)
-    many = dataclasses.replace(place.target, workers=100_000)
+    many = place.target._replace(workers=100_000)
     with writing(many) as row_writer:
         write(row_writer, 4, done=[4])
         time.sleep(0.6)
@@ -287,9 +287,7 @@ def test_all_workers_together_commit_no_more_than_so_often(
     place, workers, checkpoint_s, quiet_s
 ):
     """100 times a second, or at the checkpoint where that is earlier."""
-    target = dataclasses.replace(
-        place.target, workers=workers, checkpoint_s=checkpoint_s
-    )
+    target = place.target._replace(workers=workers, checkpoint_s=checkpoint_s)
 
     assert target.quiet_s == quiet_s
 
@@ -469,7 +467,7 @@ def test_rows_of_a_run_never_leave_their_datasets(place, events):
 def test_a_worker_of_an_older_session_is_refused(claimed):
     """Its token is not the one in the claim any more."""
     first = claimed()
-    late = dataclasses.replace(first.target, token="0" * 32)
+    late = first.target._replace(token="0" * 32)
 
     with pytest.raises(rs.RunBusy, match="session"):
         RowWriter(late)

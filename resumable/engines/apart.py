@@ -26,7 +26,7 @@ _NONE_YET = -1
 def do(order: Order) -> bytes:
     """Do a batch as :func:`guest.do` does; where it ends its process, say at what."""
     # Of blocks of one position the start says which one is at work.
-    order = dataclasses.replace(order, batch=dataclasses.replace(order.batch, block=1))
+    order = order._replace(batch=dataclasses.replace(order.batch, block=1))
     with Pool(1) as pool:
         pool.place(0, "child", _Child)
         pool.send(0, "child", "do", order)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ class _Station:
         """Do a batch; anything the driver sends meanwhile means: stop."""
         report = self._worker.do(batch, self._line.pending)
         if report.error is not None:
-            report = dataclasses.replace(report, error=portable(report.error))
+            report = report._replace(error=portable(report.error))
         return report
 
     def close(self) -> None:

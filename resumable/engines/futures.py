@@ -355,14 +355,12 @@ class _Sources:
 
 def _absolute(job: Job) -> Job:
     """Return a job for processes that may be in another folder."""
-    target = job.target and dataclasses.replace(
-        job.target,
+    target = job.target and job.target._replace(
         path=job.target.path.absolute(),
         claim=job.target.claim.absolute(),
         writers=job.target.writers.absolute(),
     )
-    return dataclasses.replace(
-        job,
+    return job._replace(
         source=_absolute_ref(job.source),
         inputs={name: _absolute_ref(ref) for name, ref in job.inputs.items()},
         target=target,

@@ -25,7 +25,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -60,8 +60,7 @@ class Need(enum.Enum):
     ROWS = "rows of the sources"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What a task is to do. Small, since it travels with every one."""
 
     token: str
@@ -80,8 +79,7 @@ class Order:
     """Data of the batch, for workers that cannot open the sources."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(NamedTuple):
     """What a session does, with what a worker needs to check it elsewhere."""
 
     job: Job
@@ -90,8 +88,7 @@ class Errand:
     """The :func:`mark` of the file of every source."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of an order."""
 
     report: Report | None = None
@@ -150,7 +147,7 @@ def do(order: Order, pulse: memoryview | None = None) -> bytes:
             outcome = Outcome(error=portable(plain), trace=text)
     with contextlib.suppress(pickle.PicklingError, TypeError):
         # Unless a record holds what cannot be sent.
-        return packed(dataclasses.replace(outcome, records=tuple(collector.records)))
+        return packed(outcome._replace(records=tuple(collector.records)))
     return packed(outcome)
 
 
@@ -216,8 +213,7 @@ class _Stay:
             report = worker.do(left, lambda: time.monotonic() > deadline)
         finally:
             writer.flush()
-        return dataclasses.replace(
-            report,
+        return report._replace(
             batch=order.batch,
             done=report.done + order.batch.count - left.count,
             error=report.error and portable(report.error),

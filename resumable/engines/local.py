@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ class LocalEngine:
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches to whoever is free."""
-        job = dataclasses.replace(job, leaves_memory_errors=True)
+        job = job._replace(leaves_memory_errors=True)
         if not self._begin_here:
             with contextlib.ExitStack() as stack:
                 self._start(job, driver, workers, stack).work()

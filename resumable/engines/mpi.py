@@ -8,11 +8,10 @@ others follow: they compute with it, and return or raise what it returns or rais
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import faulthandler
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable import identity, machine, world
 from resumable.engines.counter import make_counter
@@ -48,8 +47,7 @@ if TYPE_CHECKING:
 _PATIENCE_S, _TELLING = 60.0, 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Hello:
+class _Hello(NamedTuple):
     """What rank 0 must know of a rank before it begins."""
 
     rank_on_host: int
@@ -64,8 +62,7 @@ class _Hello:
     """The exception that it raised instead."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     """What ``compute`` comes to, on every rank."""
 
     path: Path | None
@@ -177,7 +174,7 @@ class MPIEngine:
             deliver(self._early.signal_number)
             self._early = StopRequest()
         seats = self._seats(workers)
-        plain = dataclasses.replace(job, process=None)
+        plain = job._replace(process=None)
         geometry = job.process._geometry
         room = Remainder.room(driver.schedule.pending, TRIALS)
         one_sided, count = self._one_sided, len(seats)

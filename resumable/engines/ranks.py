@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import pickle
 import platform
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 
@@ -44,8 +43,7 @@ HELLO, REPORT, FAILED, SIGNAL, CLOSED = "hello", "report", "failed", "signal", "
 _REPORT_S, _REPORT_PER_RANK_S = 0.2, 5e-4
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a rank needs to know to take part in a session."""
 
     job: Job
@@ -62,8 +60,7 @@ class Work:
     """Bytes that rank 0 lends at most, where it cannot tell all what is left."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(NamedTuple):
     """What is left when the first position has succeeded."""
 
     remainder: Remainder
@@ -280,7 +277,7 @@ class Member:
             raise TargetError(msg)
         self._process._geometry = work.geometry
         read_from = type(self._process)._read_from
-        job = dataclasses.replace(work.job, process=self._process, read_from=read_from)
+        job = work.job._replace(process=self._process, read_from=read_from)
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             try:
                 self._do_batches(worker, counter)
@@ -308,7 +305,7 @@ class Member:
     def _do(self, worker: Worker, batch: Batch) -> Report:
         report = worker.do(batch, self._stopping)
         if report.error is not None:
-            report = dataclasses.replace(report, error=portable(report.error))
+            report = report._replace(error=portable(report.error))
         self._reports.append(report)
         pause = max(_REPORT_S, _REPORT_PER_RANK_S * self._team.size)
         if report.error is not None or time.monotonic() - self._reported > pause:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable.batch import Worker
@@ -27,7 +26,7 @@ class SerialEngine:
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches one after another."""
-        if self._do_here(dataclasses.replace(job, leaves_memory_errors=True), driver):
+        if self._do_here(job._replace(leaves_memory_errors=True), driver):
             return
         try:
             LocalEngine(1).run(job, driver, 1)
