@@ -2,10 +2,9 @@
 
 Workers are made by a server process of ours. ``forkserver``: it has imported this
 library, of scipy what is loaded here, and nothing of the user's, and forks them, in
-milliseconds. ``spawn``: it
-starts a fresh interpreter for each. fork of the user's own process is not offered:
-HDF5, threads and BLAS do not survive it. Either way workers end with the server,
-and the server with its owner.
+milliseconds. ``spawn``: it starts a fresh interpreter for each. fork of the user's own
+process is not offered: HDF5, threads and BLAS do not survive it. Either way workers end
+with the server, and the server with its owner.
 
 The server of :mod:`multiprocessing` is not used. It is shared with all other code
 of the process, it imports ``__main__`` (so scripts would need a guard), and a

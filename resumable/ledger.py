@@ -13,14 +13,14 @@ import numpy as np
 from resumable.disk import FULL, OpenFile
 from resumable.header import FAILURE_DTYPE
 
-logger = logging.getLogger("resumable")
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resumable.runfile import Failure, LogLine, RunFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+logger = logging.getLogger("resumable")
 
 
 def _encoded(text: str) -> bytes:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+#: How to say where a source is.
+_ELSEWHERE = "--source, or source="
 #: Bytes of failed rows that are compared with the fill value at once.
 _AT_ONCE = 1 << 22
 _STATUS = ("completed_positions", "failed_positions")
@@ -260,7 +262,7 @@ def _computed(
         try:
             process = restore(run)
         except SourceError as error:
-            yield Check("source", False, str(error))
+            yield Check("source", False, f"{error}: {_ELSEWHERE}")
             yield Check("rows", False, "not computed again: there is no source")
             return
         except ResumableError as error:
@@ -307,7 +309,7 @@ def _source(run: RunFile, source: Any) -> Check:
     except ResumableError as error:
         if source is not None:
             return Check("source", False, str(error))
-        return Check("source", None, f"{error}: --source, or source=")
+        return Check("source", None, f"{error}: {_ELSEWHERE}")
     return _of_source(run, told)
 
 
