@@ -30,7 +30,7 @@ from resumable.writer import Outbox, RowWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resumable.positions import Batch
+    from resumable.positions import Batch, Span
     from resumable.reader import Reader
     from resumable.source import SourceRef
     from resumable.supply import Supply
@@ -170,13 +170,14 @@ class Worker:
         )
 
     def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:
-        members = batch.members()
-        inside = np.flatnonzero(members)
-        for begin in range(0, batch.count, batch.block):
-            chosen = inside[begin : begin + batch.block]
-            first, last = int(chosen[0]), int(chosen[-1]) + 1
+        blocks = batch.blocks()
+        following = next(blocks, None)
+        while following is not None:
+            block, following = following, next(blocks, None)
+            # Where one position is a block, there may be no memory for two.
+            ahead = following if batch.block > 1 else None
             try:
-                self._do_block(batch, first, members[first:last], tally, stop)
+                self._do_block(batch, block, ahead, tally, stop)
             except MemoryError:
                 # Reading needs memory, too.
                 if not tally.leave_memory_error:
@@ -188,17 +189,17 @@ class Worker:
     def _do_block(
         self,
         batch: Batch,
-        first: int,
-        members: Array,
+        block: Span,
+        following: Span | None,
         tally: _Tally,
         stop: Callable[[], bool],
     ) -> None:
-        start = batch.start + first
         if hasattr(self._job.process, "block_computation"):
-            self._halve(start, members, batch, tally)
+            self._halve(block, following, batch, tally)
             return
+        start, members = block
         positions = start + np.flatnonzero(members)
-        rows, inputs = self._read(start, members, tally)
+        rows, inputs = self._read(block, following, tally)
         loop = self._computer.units(rows, inputs, positions)
         reached = self._run_units(loop, len(positions), stop, tally)
         self._computed()
@@ -221,10 +222,10 @@ class Worker:
         tally.failed += int(np.count_nonzero(failed))
 
     def _read(
-        self, start: int, members: Array, tally: _Tally
+        self, block: Span, following: Span | None, tally: _Tally
     ) -> tuple[Any, dict[str, Any]]:
         began = time.perf_counter()
-        read = self._computer.read(start, members)
+        read = self._computer.read(block, following)
         tally.read_seconds += time.perf_counter() - began
         return read
 
@@ -272,16 +273,19 @@ class Worker:
                 break
         return reached
 
-    def _halve(self, start: int, members: Array, batch: Batch, tally: _Tally) -> None:
+    def _halve(
+        self, block: Span, following: Span | None, batch: Batch, tally: _Tally
+    ) -> None:
         """Compute a block in one call; where it raises, find the position by halves.
 
         The rows are read again for every half: the computation may have changed
         the first ones in place.
         """
+        start, members = block
         positions = start + np.flatnonzero(members)
         if not len(positions):
             return
-        rows, inputs = self._read(start, members, tally)
+        rows, inputs = self._read(block, following, tally)
         try:
             try:
                 values = self._computer.block(rows, inputs, positions)
@@ -292,9 +296,10 @@ class Worker:
             if len(positions) > 1:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start
-                self._halve(start, members[:middle], batch, tally)
+                self._halve((start, members[:middle]), None, batch, tally)
                 if not tally.ended:
-                    self._halve(start + middle, members[middle:], batch, tally)
+                    rest = start + middle, members[middle:]
+                    self._halve(rest, None, batch, tally)
                 return
             if tally.leave_memory_error and isinstance(error, MemoryError):
                 tally.out_of_memory = True

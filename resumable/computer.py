@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import machine
+from resumable.ahead import ReadAhead
 from resumable.classes import uncached
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import NotFinished
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from resumable.output import Output
+    from resumable.positions import Span
     from resumable.source import SourceRef
     from resumable.supply import Supply
 
@@ -62,6 +64,7 @@ class Computer:
         self.cursor = Cursor(new_pulse() if pulse is None else pulse)
         object.__setattr__(process, "_cursor", self.cursor)
         self._open = contextlib.ExitStack()
+        self._ahead = ReadAhead()
         self.reader = self._opened(open_reader(source))
         self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
         process.setup()
@@ -74,19 +77,31 @@ class Computer:
 
     def close(self) -> None:
         """Close the sources and give BLAS its threads back."""
+        self._ahead.close()
         self._open.close()
 
-    def read(self, start: int, members: Array) -> tuple[Any, dict[str, Any]]:
-        """Read the rows of a block, and those of every input."""
-        count = int(np.count_nonzero(members))
+    def read(
+        self, block: Span, following: Span | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Read the rows of a block, and those of every input.
 
-        def rows(reader: Reader | Supply) -> Any:
-            out = reader.empty(count)
-            reader.read(start, members, out)
-            return out
-
+        Parameters
+        ----------
+        block : Span
+            Which.
+        following : Span, optional
+            The block that will be read next: its reading begins, where it can.
+        """
         self._reopen_closed()
-        return rows(self.reader), {name: rows(r) for name, r in self._inputs.items()}
+        rows = self._ahead.read(self.reader, block)
+        inputs = {
+            name: self._ahead.read(reader, block)
+            for name, reader in self._inputs.items()
+        }
+        if following is not None:
+            for reader in (self.reader, *self._inputs.values()):
+                self._ahead.begin(reader, following)
+        return rows, inputs
 
     def _reopen_closed(self) -> None:
         """Open again what a computation that closes all HDF5 files has closed."""
@@ -96,6 +111,7 @@ class Computer:
 
     def _again(self, reader: Reader | Supply) -> Reader | Supply:
         if isinstance(reader, Reader) and reader.was_closed:
+            self._ahead.forget(reader)
             reader.close()
             return self._opened(_open_reader(reader.ref))
         return reader

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from resumable.job import Report
 
-#: Bytes of rows in memory at once, unless whole chunks of the source need more.
-#: Measured (benchmarks/speed.py): from 1 to 8 MB makes no difference, more costs
+#: Bytes of rows in memory at once, unless whole chunks of the source need more: of a
+#: block with its results, and of the next one where it is read meanwhile. Measured
+#: (benchmarks/speed.py): less makes calls of block computations cost more, more costs
 #: cache misses.
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 #: Bytes of rows that travel with a batch or its report.
 SHIPPED_BYTES = 16 << 20
 #: Memory of a worker before its first position: interpreter, numpy, h5py.
@@ -103,10 +104,14 @@ class Footprint:
     """Per position."""
     scratch: Callable[[int], int]
     """Declared working memory of the computation for a number of positions."""
+    ahead_bytes: int = 0
+    """Per position: sources of which the next block is read meanwhile."""
 
     def __call__(self, rows: int) -> int:
-        """Bytes for `rows` positions."""
-        return rows * (self.input_bytes + self.output_bytes) + self.scratch(rows)
+        """Bytes for `rows` positions; where one is a block, the next one waits."""
+        ahead = self.ahead_bytes if rows > 1 else 0
+        each = self.input_bytes + self.output_bytes + ahead
+        return rows * each + self.scratch(rows)
 
     def rows_within(self, budget: float) -> int:
         """Return the most positions that fit; 0 when not even one does."""

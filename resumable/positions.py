@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Array = np.ndarray[Any, np.dtype[Any]]
+    #: First position of a span, and which positions of it are meant.
+    Span = tuple[int, Array]
 
 _GOLDEN = (5**0.5 - 1) / 2
 #: Positions looked at in one go; a multiple of 8. Bounds the memory of a scan.
@@ -239,6 +241,15 @@ class Batch:
             return np.ones(size, bool)
         packed = np.frombuffer(self.bits, np.uint8)
         return np.unpackbits(packed, count=size).view(bool)
+
+    def blocks(self) -> Iterator[Span]:
+        """Cut it into what is computed in one go."""
+        members = self.members()
+        inside = np.flatnonzero(members)
+        for begin in range(0, self.count, self.block):
+            chosen = inside[begin : begin + self.block]
+            first, last = int(chosen[0]), int(chosen[-1]) + 1
+            yield self.start + first, members[first:last]
 
     def positions(self) -> Array:
         """Flat positions of the members, int64."""

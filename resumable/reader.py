@@ -78,6 +78,8 @@ class Reader:
         except SourceError:
             self.close()
             raise
+        # Positions one behind the other, each in one piece.
+        self._in_order = self._contiguous if self.geometry.position_first else None
 
     def __enter__(self) -> Reader:
         return self
@@ -93,6 +95,11 @@ class Reader:
     def has_data(self) -> bool:
         """False when positions are only counted."""
         return self.dataset is not None
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Rows are read without HDF5: a thread may do it while others compute."""
+        return self._in_order is not None
 
     @property
     def held_bytes(self) -> int:
@@ -216,8 +223,8 @@ class Reader:
         if self.dataset is None:
             out[...] = np.arange(start, stop)
             return
-        if self._contiguous is not None and self.geometry.position_first:
-            self._contiguous.read(start * self.geometry.row_bytes, out)
+        if self._in_order is not None:
+            self._in_order.read(start * self.geometry.row_bytes, out)
             return
         axes = self.ref.position_axes
         filled = 0
@@ -359,7 +366,7 @@ class RaggedReader(Reader):
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
         self._open = contextlib.ExitStack()
-        self.dataset = self._contiguous = None
+        self.dataset = self._contiguous = self._in_order = None
         try:
             run = RunFile(Path(ref.path))
         except RunFileError as error:

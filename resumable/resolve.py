@@ -240,14 +240,14 @@ def _footprint(
     process: Declaration, readers: list[Reader], outputs: dict[str, Output]
 ) -> Footprint:
     inputs = sum(reader.held_bytes for reader in readers)
+    ahead = sum(reader.held_bytes for reader in readers if reader.reads_ahead)
     results = sum(o.row_bytes for o in outputs.values() if o.per == "position")
     if hasattr(process, "block_computation"):
         # What the method returns, and a copy where its dtype is another.
-        return Footprint(
-            inputs, 2 * results, functools.partial(_scratch_bytes, process)
-        )
+        scratch = functools.partial(_scratch_bytes, process)
+        return Footprint(inputs, 2 * results, scratch, ahead)
     # One position is at work at a time, whatever the block.
-    return Footprint(inputs, results, lambda _: _scratch_bytes(process, 1))
+    return Footprint(inputs, results, lambda _: _scratch_bytes(process, 1), ahead)
 
 
 def _scratch_bytes(process: Declaration, count: int) -> int:

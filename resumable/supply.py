@@ -17,6 +17,7 @@ class Supply:
     """
 
     has_data = True
+    reads_ahead = False
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

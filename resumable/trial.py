@@ -187,7 +187,7 @@ def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], 
 
 
 def _read(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array]]:
-    parts = [computer.read(int(position), np.ones(1, bool)) for position in flat]
+    parts = [computer.read((int(position), np.ones(1, bool))) for position in flat]
     rows = np.concatenate([part for part, _ in parts])
     names = parts[0][1]
     return rows, {n: np.concatenate([given[n] for _, given in parts]) for n in names}
@@ -241,7 +241,7 @@ def recompute(computer: Computer, flat: Array) -> Recomputed:
     first = int(flat[0])
     members = np.zeros(int(flat[-1]) + 1 - first, bool)
     members[flat - first] = True
-    rows, inputs = computer.read(first, members)
+    rows, inputs = computer.read((first, members))
     none = np.zeros(len(flat), bool)
     if not hasattr(computer.process, "block_computation"):
         loop = computer.units(rows, inputs, flat)

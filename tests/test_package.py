@@ -57,7 +57,7 @@ LAYERS = [
     {"memory", "pickling"},
     {"batch"},
     {"computer", "job"},
-    {"cursor", "interrupts", "warned", "writer"},
+    {"ahead", "cursor", "interrupts", "warned", "writer"},
     {"results"},
     {"arrays"},
     {"group"},
