@@ -276,8 +276,6 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
             create(group, name, (header.rows[name],), dtype)
         create(group, "finished", (1,), np.dtype("u1"))
         _describe(group, birth, reader, path.parent)
-    with h5py.File(path, "r") as file:
-        group = file[header.group]
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
         header = dataclasses.replace(

@@ -197,8 +197,10 @@ def _writer(recipe: Recipe, options: Options, engine: Engine) -> tuple[str, str]
     """Return who writes, and why where it is not what everybody expects."""
     if options.writer != "auto":
         return options.writer, ""
+    if engines.on_one_host(engine):
+        return "workers", ""
     kind = disk.file_system(recipe.shelf.folder)
-    if kind.startswith(_INCOHERENT) and not engines.on_one_host(engine):
+    if kind.startswith(_INCOHERENT):
         why = (
             f"the driver writes all rows, because {recipe.shelf.folder} is on a "
             f"{kind} file system and workers may be on several hosts"

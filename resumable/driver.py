@@ -67,7 +67,7 @@ def compute(
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
         _tidy(recipe, run)
-        results = Results(run.path)
+        results = Results(run)
     tell(Finished(results))
     warn_of_failures(results, recipe.geometry.map_shape)
     return results
@@ -82,7 +82,7 @@ def _computed(
         # Again: somebody may have computed since we looked.
         plan, run, survey = make_plan(recipe, options)
         if run is not None and plan.action == "return":
-            return Results(run.path)
+            return Results(run)
         logger.info("%s", plan)
         if run is None:
             tell_of_left_runs(recipe)
@@ -127,9 +127,10 @@ def writable(run: RunFile) -> RunFile:
 
 def _pack(recipe: Recipe, path: Path) -> None:
     """Pack a run that is complete, where outputs ask for it; the claim is held."""
-    run = RunFile(path)
-    if _to_pack(recipe, run):
-        pack_claimed(run, recipe.packing)
+    if recipe.packing:
+        run = RunFile(path)
+        if _to_pack(recipe, run):
+            pack_claimed(run, recipe.packing)
 
 
 def _to_pack(recipe: Recipe, run: RunFile) -> bool:

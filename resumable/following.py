@@ -340,7 +340,7 @@ class Follower:
 
     def _results(self) -> Results | None:
         run = self._mine or (self._source.latest.run if self._source.latest else None)
-        return Results(run.path) if run else None
+        return Results(run) if run else None
 
 
 def _check(options: Options) -> None:

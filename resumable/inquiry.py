@@ -44,7 +44,7 @@ class Inquiry(Declaration):
     def _matching(self, *, complete: bool) -> list[Results]:
         recipe = self._recipe()
         return [
-            Results(run.path)
+            Results(run)
             for run in recipe.runs()
             if (run.finished and recipe.full_length(run)) is complete
         ]
@@ -55,7 +55,7 @@ class Inquiry(Declaration):
         from resumable.decision import existing
 
         run = existing(self._recipe())
-        return Results(run.path) if run else None
+        return Results(run) if run else None
 
     def explain(self) -> Explanation:
         """Say which runs exist and why each does or does not match; print it.

@@ -55,7 +55,7 @@ class Results(Mapping[str, Any]):
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RunFile
         A run file. It is checked, and never changed.
 
     Raises
@@ -68,8 +68,8 @@ class Results(Mapping[str, Any]):
     ``results["fit"][10:20]`` reads ten positions, ``results["fit"][...]`` all.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._run = RunFile(Path(path))
+    def __init__(self, path: str | Path | RunFile) -> None:
+        self._run = path if isinstance(path, RunFile) else RunFile(Path(path))
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._run.header.outputs:

@@ -85,7 +85,7 @@ class Session:
         if survey is None or self._run is not run:
             survey = survey_of(self._run, step.options)
         done, failed = self._before = survey.done, survey.failed
-        self._results = Results(self._run.path)
+        self._results = Results(self._run)
         # Failed positions to be tried again: their status cannot tell which of them
         # have been, and failed again.
         self._untried: PositionSet | None = None
@@ -404,7 +404,7 @@ class Session:
                 self._ledger.go_on()
             else:
                 self._begin()
-            self._results = Results(self._run.path)
+            self._results = Results(self._run)
         survey = self._survey()
         done, failed = survey.done, survey.failed
         self._schedule = Schedule(survey.chosen, self._step.plan, proven=done > 0)

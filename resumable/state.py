@@ -328,7 +328,7 @@ def _of_run_or_file(source: Any, written: Mapping[str, Any]) -> Any:
 
 def _linked(run: RunFile) -> list[Path]:
     """Where the link in the run file leads, seen from the folder it lies in."""
-    group = Results(run.path).group()
+    group = Results(run).group()
     try:
         link = group.get("source", getlink=True)
         return [run.path.parent / link.filename]
