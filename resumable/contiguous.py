@@ -60,7 +60,8 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
     """Return the bytes of a dataset, None where HDF5 alone can read them.
 
     That is where they are in chunks or in other files, not all written, or of a type
-    that is another one in memory.
+    that is another one in memory. And where this process has the file open for writing,
+    too: what HDF5 has not written to it yet is in its own buffers.
     """
     properties = dataset.id.get_create_plist()
     plain = (
@@ -75,5 +76,8 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
     if not plain:
         return None
     # The file that HDF5 has open, whatever its name stands for by now.
-    fd = os.dup(dataset.file.id.get_vfd_handle())
-    return Contiguous(fd, dataset.id.get_offset())
+    fd = dataset.file.id.get_vfd_handle()
+    if not disk.is_read_only(fd):
+        return None
+    offset = dataset.id.get_offset()
+    return Contiguous(os.dup(fd), offset)

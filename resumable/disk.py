@@ -462,6 +462,14 @@ def is_still(fd: int, place: tuple[int, int]) -> bool:
     return False
 
 
+def is_read_only(fd: int) -> bool:
+    """Return whether nothing can be written by a descriptor, as far as is known."""
+    if fcntl is None:  # pragma: no cover - Windows
+        return False
+    flags: int = fcntl.fcntl(fd, fcntl.F_GETFL)
+    return flags & os.O_ACCMODE == os.O_RDONLY
+
+
 def close_still(fd: int, place: tuple[int, int]) -> None:
     """Close a descriptor, unless it is of another file by now."""
     if is_still(fd, place):

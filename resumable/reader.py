@@ -64,7 +64,8 @@ class Reader:
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
                 if not ref.live:
-                    self._contiguous = contiguous(self.dataset)
+                    with understood(str(ref)):
+                        self._contiguous = contiguous(self.dataset)
                 if self._contiguous is not None:
                     stack.callback(self._contiguous.close)
                 self._open = stack.pop_all()

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from resumable import forks
 from resumable.errors import NotFinished
 from resumable.units import parse_seconds
 
@@ -36,6 +37,18 @@ def leave_to_driver() -> None:
     """
     global _in_worker
     _in_worker = True
+    forks.let_go_in_copies(_obeying)
+
+
+class _Obeying:
+    """Has copies of a worker, which ignores signals, end when they are told to."""
+
+    def abandon(self) -> None:
+        """Obey what pools of processes end theirs with."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+_obeying = _Obeying()
 
 
 class StopRequest:
@@ -57,6 +70,8 @@ class StopRequest:
         self._limit = time_limit
         if time_limit is not None:
             self._deadline = time.monotonic() + parse_seconds(time_limit)
+        #: The handlers of others, while it watches.
+        self._old: dict[int, Any] = {}
         self._signal: int | None = None
         self._signal_time = 0.0
         self._cancelled = threading.Event()
@@ -129,16 +144,30 @@ class StopRequest:
         if _in_worker or not in_main_thread:
             yield
             return
-        old = {}
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
             number = getattr(signal, name, None)
             if number is not None:
-                old[number] = signal.signal(number, self._handle)
+                self._old[number] = signal.signal(number, self._handle)
+        forks.let_go_in_copies(self)
         try:
             yield
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+            self._let_go()
+
+    def abandon(self) -> None:
+        """Obey signals in a copy of this process: pools of processes end theirs so.
+
+        But not Ctrl-C, which reaches the original, too, and has it finish what is at
+        work, perhaps with the help of the copy.
+        """
+        if self._old:
+            self._let_go()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _let_go(self) -> None:
+        """Catch no signals any more."""
+        while self._old:
+            signal.signal(*self._old.popitem())
 
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()

@@ -138,6 +138,37 @@ def test_hdf5_reads_what_is_not_as_it_is_in_memory(
     assert rows.tobytes() == expected.tobytes()
 
 
+def test_what_this_process_has_written_and_not_flushed_is_read_by_hdf5(tmp_path):
+    """The same process may have the file open for writing: HDF5 has it in a buffer."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["data"] = np.zeros((10, 4))
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        written = file["data"]
+        written[...] = 1
+        with Reader(refer(f"{tmp_path}/f.h5::/data")) as reader:
+            rows = reader.empty(10)
+            reader.read(0, np.ones(10, bool), rows)
+            fingerprint = reader.fingerprint()
+
+    assert rows.min() == 1
+    with Reader(refer(f"{tmp_path}/f.h5::/data")) as reader:
+        assert reader.fingerprint() == fingerprint
+
+
+def test_an_address_that_hdf5_does_not_understand_is_an_error(make_file):
+    """Of a damaged file: it names the source."""
+    path = Path(make_file(data=NUMBERS))
+    with h5py.File(path, "r") as file:
+        place = file["data"].id.get_offset().to_bytes(8, "little")
+    size = NUMBERS.nbytes.to_bytes(8, "little")
+    content = path.read_bytes()
+    assert content.count(place + size) == 1
+    path.write_bytes(content.replace(place + size, bytes(8) + size))
+
+    with pytest.raises(SourceError, match="::/data cannot be read"):
+        Reader(refer(f"{path}::/data"))
+
+
 def test_the_file_that_is_open_is_read_whatever_its_name_stands_for(make_file):
     """Another program may put another file in its place."""
     path = make_file(data=NUMBERS)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import importlib
 import logging
+import multiprocessing
 import os
 import pickle
 import resource
@@ -535,6 +536,34 @@ def test_rude_units_do_not_break_the_run(source, rows, script, engine):
     assert process.returncode == 0, errors
     assert output.count("finished") == 1
     check(Deadly(source, bad=bad, delay_s=0.0005).results, rows, [])
+
+
+class Pools(rs.Process):
+    """Computes every block with a pool of copies of its process."""
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output()}
+
+    def block_computation(self, spectra):
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            return np.array(pool.map(np.mean, list(spectra)))
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine):
+    """The pool ends its processes by a signal, which they must not take for ours."""
+    process = script(
+        f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_replacing import Pools
+        Pools({source!r}).compute(engine={engine!r}, workers=2)
+        """
+    )
+    _, errors = process.communicate(timeout=40)
+
+    assert process.returncode == 0, errors
+    check(Pools(source).results, rows, [])
 
 
 def test_a_copy_of_a_worker_keeps_no_lock(source, rows, script, tmp_path):
