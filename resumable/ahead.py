@@ -45,8 +45,8 @@ class ReadAhead:
         """Begin to read the block that will be asked for next, where that can be."""
         if not reader.reads_ahead:
             return
-        # Without the memory for it now it is read when it is asked for.
-        with contextlib.suppress(MemoryError):
+        # Without memory for it, or a thread, it is read when it is asked for.
+        with contextlib.suppress(MemoryError, RuntimeError):
             room = _room(reader, block)
             rows = self._thread.submit(_read, reader, block, room)
             self._begun[reader] = (block, rows)

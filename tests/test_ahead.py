@@ -95,11 +95,17 @@ def test_another_block_than_the_one_begun_is_read_as_asked(source):
     np.testing.assert_array_equal(rows, ROWS[10:15])
 
 
-def test_without_memory_for_it_a_block_is_read_when_it_is_asked_for(source):
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [(Reader, "empty", MemoryError), (threading.Thread, "start", RuntimeError)],
+)
+def test_without_memory_or_thread_a_block_is_read_when_asked_for(
+    source, owner, name, error
+):
     """The one that is computed at present is not to blame."""
     ahead = ReadAhead()
     with Reader(refer(source)) as reader:
-        with mock.patch.object(Reader, "empty", side_effect=MemoryError):
+        with mock.patch.object(owner, name, side_effect=error):
             ahead.begin(reader, (10, members(5)))
         rows = ahead.read(reader, (10, members(5)))
         ahead.close()
