@@ -82,7 +82,8 @@ def digest(
     dataset : h5py.Dataset
         Open for reading.
     contents : Contiguous or None
-        Its bytes, where they can be read without HDF5.
+        Its bytes, where they can be read without HDF5. They are where the box is cut
+        along the first axis at most: else its parts are not in one piece.
     box : tuple of int
         Its shape, or a part of it that begins at the origin.
     stored : bool
@@ -99,7 +100,7 @@ def digest(
     threads are enough.
     """
     result = hashlib.sha256()
-    if contents is not None:
+    if contents is not None and box[1:] == dataset.shape[1:]:
         digests = _digests_at(contents, _pieces(dataset, box, full), dataset.dtype)
     elif stored and is_filtered(dataset):
         digests = _digests_of(_stored_parts(dataset, full))
@@ -116,12 +117,12 @@ def _digests_at(
     """Digest parts that can be read at the same time, too: a half of them each."""
 
     def digests(some: list[Piece]) -> list[bytes]:
-        return [_sha256(read(start, slab)) for start, slab in some]
-
-    def read(start: int, slab: tuple[slice, ...]) -> Array:
-        part = np.empty(_shape(slab), dtype)
-        contents.read(start * dtype.itemsize, part)
-        return part
+        found = []
+        for start, slab in some:
+            part = np.empty(_shape(slab), dtype)
+            contents.read(start * dtype.itemsize, part)
+            found.append(_sha256(part))
+        return found
 
     with ThreadPoolExecutor(1) as thread:
         while shared := list(itertools.islice(pieces, _SHARED_PARTS)):

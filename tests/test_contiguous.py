@@ -169,6 +169,20 @@ def test_an_address_that_hdf5_does_not_understand_is_an_error(make_file):
         Reader(refer(f"{path}::/data"))
 
 
+@pytest.mark.parametrize("axes", [(0,), (1,), (1, 0)])
+@pytest.mark.parametrize("length", [None, 1, 3])
+def test_the_digest_does_not_depend_on_how_it_is_read(make_file, axes, length):
+    """Of a part, too: a source that has grown may have been copied into one piece."""
+    chunked = {"data": NUMBERS, "chunks": (4, 5), "maxshape": (None, None)}
+    path = make_file(contiguous=NUMBERS, chunked=chunked)
+    found = set()
+    for name in ("contiguous", "chunked"):
+        with Reader(refer(f"{path}::/{name}", axes)) as reader:
+            found.add(reader.contents(length))
+
+    assert len(found) == 1
+
+
 def test_the_file_that_is_open_is_read_whatever_its_name_stands_for(make_file):
     """Another program may put another file in its place."""
     path = make_file(data=NUMBERS)
