@@ -5,12 +5,12 @@ from __future__ import annotations
 import builtins
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from resumable import forks
 from resumable.errors import NotFinished
 from resumable.units import parse_seconds
 
@@ -37,18 +37,27 @@ def leave_to_driver() -> None:
     """
     global _in_worker
     _in_worker = True
-    forks.let_go_in_copies(_obeying)
 
 
-class _Obeying:
-    """Has copies of a worker, which ignores signals, end when they are told to."""
+#: Sessions that catch signals now: a computation may compute something itself.
+_watching = 0
 
-    def abandon(self) -> None:
-        """Obey what pools of processes end theirs with."""
+
+def _obey_in_copies() -> None:
+    """Have a copy of this process, made by a computation, end when it is told to.
+
+    Pools of processes end theirs by SIGTERM, which a session catches and a worker
+    ignores. What a terminal or a scheduler sends reaches the original, too, which
+    finishes what is at work, perhaps with the help of the copy.
+    """
+    if _in_worker or _watching:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
 
 
-_obeying = _Obeying()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_obey_in_copies)
 
 
 class StopRequest:
@@ -70,8 +79,6 @@ class StopRequest:
         self._limit = time_limit
         if time_limit is not None:
             self._deadline = time.monotonic() + parse_seconds(time_limit)
-        #: The handlers of others, while it watches.
-        self._old: dict[int, Any] = {}
         self._signal: int | None = None
         self._signal_time = 0.0
         self._cancelled = threading.Event()
@@ -144,30 +151,19 @@ class StopRequest:
         if _in_worker or not in_main_thread:
             yield
             return
+        global _watching
+        old = {}
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
             number = getattr(signal, name, None)
             if number is not None:
-                self._old[number] = signal.signal(number, self._handle)
-        forks.let_go_in_copies(self)
+                old[number] = signal.signal(number, self._handle)
+        _watching += 1
         try:
             yield
         finally:
-            self._let_go()
-
-    def abandon(self) -> None:
-        """Obey signals in a copy of this process: pools of processes end theirs so.
-
-        But not Ctrl-C, which reaches the original, too, and has it finish what is at
-        work, perhaps with the help of the copy.
-        """
-        if self._old:
-            self._let_go()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def _let_go(self) -> None:
-        """Catch no signals any more."""
-        while self._old:
-            signal.signal(*self._old.popitem())
+            _watching -= 1
+            for number, handler in old.items():
+                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()
