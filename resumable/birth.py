@@ -26,6 +26,7 @@ from resumable.header import (
     table_rows,
 )
 from resumable.heap import remove_heaps
+from resumable.identity import canonical
 from resumable.opening import understood
 from resumable.overlay import new_hdf5
 from resumable.positions import WINDOW, runs
@@ -317,8 +318,6 @@ def _text(value: str) -> np.bytes_:
 
 def _describe(group: h5py.Group, birth: Birth, reader: Reader, folder: Path) -> None:
     """Add all that is for people and viewers."""
-    from resumable.identity import canonical
-
     for name, text in birth.provenance.items():
         group.attrs[name] = _text(text)
     group.attrs["identity_sha256"] = _text(birth.identity)

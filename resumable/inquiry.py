@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.decision import existing, make_plan
 from resumable.declaration import Declaration
 from resumable.errors import PlanError, SourceError, near_miss
+from resumable.explain import Explanation, explain
 from resumable.positions import PositionSet, flat_positions
 from resumable.recipe import Options
+from resumable.resolve import resolve
 from resumable.results import Results
 
 if TYPE_CHECKING:
-    from resumable.explain import Explanation
     from resumable.plan import Plan
     from resumable.recipe import Recipe
     from resumable.trial import Trial
@@ -52,8 +54,6 @@ class Inquiry(Declaration):
     @property
     def results(self) -> Results | None:
         """Results that are there, finished or not, else None; computes nothing."""
-        from resumable.decision import existing
-
         run = existing(self._recipe())
         return Results(run) if run else None
 
@@ -66,8 +66,6 @@ class Inquiry(Declaration):
             One entry per run of this process on this dataset, with the first
             differences in words. Nothing is written.
         """
-        from resumable.explain import explain
-
         return explain(self._recipe())
 
     def plan(self, positions: Any = None, **options: Any) -> Plan:
@@ -83,10 +81,7 @@ class Inquiry(Declaration):
         PlanError
             Positions that do not exist, a memory budget that is too small.
         """
-        recipe = self._recipe()
-        from resumable.decision import make_plan
-
-        return make_plan(recipe, self._options(positions, options))[0]
+        return make_plan(self._recipe(), self._options(positions, options))[0]
 
     def test(self, position: Any = 0) -> Trial:
         """Compute one or a few positions and say what all of them would take.
@@ -126,8 +121,6 @@ class Inquiry(Declaration):
 
     def _recipe(self) -> Recipe:
         self._check_source()
-        from resumable.resolve import resolve
-
         return resolve(self)
 
     def _check_source(self) -> None:

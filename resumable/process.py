@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import param
 
-from resumable import world
+from resumable import driver, engines, world
 from resumable.classes import file_of
 from resumable.declaration import ARGUMENTS
 from resumable.errors import DeclarationError, RunFileError
 from resumable.inquiry import Inquiry
+from resumable.resolve import least_calls, request
 from resumable.sharing import frozen
 from resumable.stop import StopRequest
 
@@ -228,9 +229,6 @@ class Process(Inquiry):
         }
 
         self._check_source()
-        # Most of this library, which a notebook that only looks does without.
-        from resumable import engines
-        from resumable.resolve import request
 
         def computed() -> Results:
             stop = StopRequest(time_limit)
@@ -300,9 +298,6 @@ class Process(Inquiry):
     ) -> Callable[[Listener], Results]:
         """Check the options; return what computes with a listener."""
         if options.get("wait") is None and not self._asks_ready:
-            from resumable import driver, engines
-            from resumable.resolve import least_calls
-
             wanted = self._options(positions, options)
             calls = least_calls(self, wanted)
             engines.warm_up(wanted.engine, wanted.workers, calls)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.arrays import RaggedArray, ResultArray, shape_text
+from resumable.errors import near_miss
 from resumable.group import check_readable, open_group, source_text
 from resumable.ragged import RaggedRows
 from resumable.runfile import Failure, LogLine, RunFile, Session
@@ -73,8 +74,6 @@ class Results(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._run.header.outputs:
-            from resumable.errors import near_miss
-
             names = ", ".join(self)
             hint = near_miss(str(name), self)
             msg = f"there is no output {name!r}{hint} (there are {names})"

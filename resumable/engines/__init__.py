@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resumable import machine, world
+from resumable.engines.local import LocalEngine
+from resumable.engines.serial import SerialEngine
 from resumable.errors import PlanError, near_miss
 from resumable.plan import WORTH_STARTING_S
 
@@ -215,9 +217,6 @@ def choose(
     PlanError
         There is none of that name.
     """
-    from resumable.engines.local import LocalEngine
-    from resumable.engines.serial import SerialEngine
-
     if not isinstance(engine, str):
         return _given(engine, workers, may_grow)
     if engine not in NAMES:
