@@ -7,7 +7,6 @@ the file for writing through HDF5 again.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import math
 import os
@@ -241,8 +240,7 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
     names = [*birth.outputs, "completed_positions", "failed_positions"]
     names += [*header.tables, "finished"]
     # Offsets of 20 digits stand for the real ones, which are not known yet.
-    widest = dataclasses.replace(
-        header,
+    widest = header._replace(
         offsets=dict.fromkeys(names, 10**19),
         file_bytes=10**19,
         user_block=10**9,
@@ -256,7 +254,7 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         )
         raise DeclarationError(msg)
     user_block = max(4096, 1 << (header_bytes - 1).bit_length())
-    header = dataclasses.replace(header, user_block=user_block)
+    header = header._replace(user_block=user_block)
     with new_hdf5(
         path,
         userblock_size=user_block,
@@ -279,11 +277,9 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         _describe(group, birth, reader, path.parent)
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
-        header = dataclasses.replace(
-            header, offsets=offsets, file_bytes=os.fstat(fd).st_size
-        )
+        header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
         header.check_extents(path)
-        return dataclasses.replace(header, structure=structure_digest(fd, header, path))
+        return header._replace(structure=structure_digest(fd, header, path))
 
 
 def create(

@@ -8,14 +8,12 @@ on. Looking never writes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import json
 import os
 import platform
 import re
-import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable import disk
 from resumable.birth import target_error
@@ -36,8 +34,7 @@ _KILLED_S = 0.2
 ORPHAN_PATIENCE_S = 10.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shelf:
+class Shelf(NamedTuple):
     """Where the runs of one identity lie.
 
     Attributes are of the wanted run; nothing need exist.
@@ -123,7 +120,7 @@ class Claim:
     """
 
     def __init__(self, shelf: Shelf) -> None:
-        self.token = secrets.token_hex(16)
+        self.token = os.urandom(16).hex()
         self._shelf = shelf
         self._claim = disk.LockFile(shelf.folder / f"{shelf.stem}.claim")
         self._writers = disk.LockFile(shelf.folder / f"{shelf.stem}.writers")

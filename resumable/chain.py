@@ -115,7 +115,7 @@ class Chain:
             output = self._stages[made_by].outputs[arguments[0]]
             shape = (None, *output.shape) if output.ragged else output.shape
             dtype = output.dtype
-        bound._geometry = dataclasses.replace(head._geometry, spectrum_shape=shape)
+        bound._geometry = head._geometry._replace(spectrum_shape=shape)
         bound._dtype, bound._full, bound._folder = dtype, head._full, head._folder
         bound._source, bound._inputs = head._source, {}
         bound._seconds_per_position = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -101,8 +100,7 @@ def table_rows(size: int) -> dict[str, int]:
     return {"failures": failures, "sessions": SESSION_ROWS, "log_lines": LOG_ROWS}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What the user block of a run file says. Everything else is found by it."""
 
     identity: str

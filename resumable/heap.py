@@ -13,7 +13,6 @@ import hashlib
 import os
 import platform
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +144,7 @@ def _begins(file: disk.OpenFile, number: int) -> bool:
 
 def _new_heap(run: Path) -> tuple[int, disk.OpenFile]:
     # Never a number that was used before: entries may still point to it.
-    number = _own_half() << 32 | secrets.randbits(32)
+    number = _own_half() << 32 | int.from_bytes(os.urandom(4), "little")
     path = heap_path(run, number)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     with disk.opened(path, flags):

@@ -20,14 +20,13 @@ the name in it says, where every byte is the old or the new one, and nothing els
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -68,8 +67,7 @@ def journal_of(path: str | Path) -> Path:
     return real.with_name(real.name + _SUFFIX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Journal:
+class _Journal(NamedTuple):
     """What is about to happen to a file, or was when we were killed."""
 
     name: str
@@ -86,7 +84,7 @@ class _Journal:
     """Offset, old and new bytes of what changes before it."""
 
     def to_bytes(self) -> bytes:
-        plain = dataclasses.asdict(self)
+        plain = self._asdict()
         plain["changes"] = [[offset, len(old)] for offset, old, _ in self.changes]
         text = canonical({**plain, "format": _FORMAT}).encode() + b"\n"
         parts = [part for _, old, new in self.changes for part in (old, new)]
@@ -205,8 +203,7 @@ def transaction(path: Path, fd: int) -> Iterator[Overlay]:
         with overlay.checked():
             yield overlay
         sync(fd)
-        decided = dataclasses.replace(
-            begun,
+        decided = begun._replace(
             decided=True,
             new_bytes=overlay.size,
             beyond=_digest(fd, old_bytes, overlay.size),
@@ -233,7 +230,7 @@ def _cut(journal: _Journal) -> _Journal:
         length = min(len(old), journal.new_bytes - offset)
         if length > 0:
             changes.append((offset, old[:length], new[:length]))
-    return dataclasses.replace(journal, changes=tuple(changes))
+    return journal._replace(changes=tuple(changes))
 
 
 def _write(path: Path, journal: _Journal) -> None:

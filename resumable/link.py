@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -113,9 +112,7 @@ class Link(Process):
         if any(self._source_name in stage.arguments for stage in self._stages):
             return recipe
         # Nobody asks for the source: positions are all that is read of it.
-        return dataclasses.replace(
-            recipe, source=SourceRef("", "", (0,), recipe.geometry.size)
-        )
+        return recipe._replace(source=SourceRef("", "", (0,), recipe.geometry.size))
 
     def _source_text(self) -> str:
         return "\n\n".join(stage.process._source_text() for stage in self._stages)
@@ -147,7 +144,7 @@ class Link(Process):
                 object.__setattr__(process, "_cursor", self._cursor)
             # The source may have grown since the chain was made.
             own = process._geometry.spectrum_shape
-            process._geometry = dataclasses.replace(self._geometry, spectrum_shape=own)
+            process._geometry = self._geometry._replace(spectrum_shape=own)
             process.setup()
             self._live.append(process)
 

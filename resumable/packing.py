@@ -8,7 +8,6 @@ old one. Who has that open reads on in it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import stat
 from pathlib import Path
@@ -170,8 +169,7 @@ def _write(
     fd: int, path: Path, run: RunFile, methods: dict[str, str | None] | None
 ) -> Header:
     """Write all but the user block, and return the header that goes there."""
-    header = dataclasses.replace(
-        run.header,
+    header = run.header._replace(
         packed=methods,
         rows=_table_rows(run, packed=methods is not None),
         # The text gets longer by less than it says of every output anyway.
@@ -207,11 +205,9 @@ def _write(
             for name in names
             if name not in (methods or {})
         }
-    header = dataclasses.replace(
-        header, offsets=offsets, file_bytes=os.fstat(fd).st_size
-    )
+    header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
     structure = structure_digest(fd, header, path)
-    return dataclasses.replace(header, structure=structure)
+    return header._replace(structure=structure)
 
 
 def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
@@ -265,7 +261,7 @@ def _write_ragged(
             check,
         )
         total = made["values"].shape[0]
-        header = dataclasses.replace(header, rows={**header.rows, name: total})
+        header = header._replace(rows={**header.rows, name: total})
         scaled, units = made["count"], made["values"]
     if output.units:
         units.attrs["units"] = np.bytes_(output.units.encode())
@@ -290,7 +286,7 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
     table["bytes"] = ends[last] - table["offset"]
     made = birth.create(group, CHUNKS, table.shape, CHUNKS_DTYPE)
     made[...] = table
-    return dataclasses.replace(header, rows={**header.rows, CHUNKS: len(table)})
+    return header._replace(rows={**header.rows, CHUNKS: len(table)})
 
 
 def _compare(old: RunFile, new: RunFile, path: Path) -> None:

@@ -49,8 +49,7 @@ WORTH_STARTING_S = 0.1
 TRIALS = 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(NamedTuple):
     """How the positions of a source lie in its dataset."""
 
     map_shape: tuple[int, ...]
@@ -94,8 +93,7 @@ class Geometry:
         return max(1.0, touched * self.chunk_bytes / (rows * self.row_bytes))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Footprint:
+class Footprint(NamedTuple):
     """Bytes of memory that a number of positions takes in a worker."""
 
     input_bytes: int

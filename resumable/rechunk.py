@@ -9,7 +9,6 @@ and is deleted when that is complete.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import math
@@ -41,8 +40,7 @@ _CHUNK_BYTES = 1 << 20
 
 def in_position_order(geometry: Geometry) -> Geometry:
     """Return the geometry of the copy."""
-    return dataclasses.replace(
-        geometry,
+    return geometry._replace(
         chunk_map=(1,) * len(geometry.map_shape),
         chunk_bytes=geometry.row_bytes,
         indivisible=False,

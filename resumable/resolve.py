@@ -86,7 +86,7 @@ def resolve(
         if reader.may_have_grown and _has_growing(shelf):
             source_then = reader.fingerprint(kind="growing")
             then = identity.digest({**document, "source": source_then})
-            earlier = dataclasses.replace(shelf, identity=then)
+            earlier = shelf._replace(identity=then)
         footprint = _footprint(process, [reader, *readers.values()], outputs)
     text = process._source_text()
     return Recipe(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resumable import birth as births
 from resumable import disk
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from resumable.source import SourceRef
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What a session does: all of it, or until there is more of a followed source."""
 
     recipe: Recipe
@@ -85,7 +83,7 @@ class Step:
         return Job(
             recipe.process,
             recipe.position_outputs,
-            self._source(),
+            self.read_from(),
             recipe.inputs,
             self.target(run) if self.plan.writer == "workers" else None,
             stop_on_error=self.options.on_error == "raise",
@@ -108,7 +106,7 @@ class Step:
             self.plan.workers if self.plan.writer == "workers" else 1,
         )
 
-    def _source(self) -> SourceRef:
+    def read_from(self) -> SourceRef:
         """Return the source, or its copy in position order."""
         if not self.plan.rechunk:
             return self.recipe.source

@@ -8,7 +8,6 @@ through here where it is shown.
 
 from __future__ import annotations
 
-import html
 import logging
 
 
@@ -39,6 +38,8 @@ def shown(text: object, *, lines: bool = False) -> str:
 
 def as_html(text: object, *, lines: bool = False) -> str:
     """Return text as :func:`shown` gives it, with markup escaped too."""
+    import html  # its table of characters costs more than most modules here
+
     return html.escape(shown(text, lines=lines))
 
 

@@ -58,7 +58,7 @@ def make_plan(**changes):
 def make_geometry(size=10_000, **changes):
     """Return a contiguous source of rows of 1000 bytes."""
     plain = Geometry((size,), (1000,), 1000, (1,), 1000, False, True)
-    return dataclasses.replace(plain, **changes)
+    return plain._replace(**changes)
 
 
 def footprint(per_row=1000, scratch=lambda rows: 0):

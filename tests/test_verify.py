@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import textwrap
@@ -501,7 +500,7 @@ def test_a_header_that_is_signed_and_makes_no_sense_is_noticed(run, change):
     path = run[1]
     header = RunFile(path).header
     document = [] if change is None else {**header.document, **change}
-    forged = dataclasses.replace(header, document=document, identity=digest(document))
+    forged = header._replace(document=document, identity=digest(document))
     put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
 
     for cls in (None, Unit):
@@ -524,7 +523,7 @@ def test_another_identity_and_other_datasets_than_hdf5_sees_are_noticed(run):
         ({"map_shape": (6, 10)}, "the map is not that of the document"),
         ({"group": "/nothing"}, "HDF5 cannot read it"),
     ):
-        forged = dataclasses.replace(header, **changes)
+        forged = header._replace(**changes)
         put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
         assert words in check(rs.verify(path), "structure").words
     put(path, 0, start)
@@ -568,7 +567,7 @@ def test_a_run_file_that_does_not_say_where_inputs_were(make_file):
     results = process.compute(engine="serial")
     header = RunFile(results.path).header
     older = {key: value for key, value in header.source.items() if key != "inputs"}
-    old = dataclasses.replace(header, source=older).to_bytes()
+    old = header._replace(source=older).to_bytes()
     put(results.path, 0, old.ljust(header.user_block, b"\0"))
 
     assert check(whole(results, Difference), "rows").passed
