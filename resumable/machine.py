@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import threadpoolctl
+
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
@@ -84,8 +86,6 @@ class OneThread:
     """
 
     def __init__(self) -> None:
-        import threadpoolctl  # its import costs more than a short run's planning
-
         self._libraries = threadpoolctl.ThreadpoolController()
 
     def __enter__(self) -> None:
