@@ -191,8 +191,15 @@ class RowWriter:
             As the disk says; from an earlier commit, too.
         """
         self._raise_error()
-        written = 0
         touched = done | failed
+        if not touched.any():
+            return
+        # Only what is reached of the span: what lies between is written back as it
+        # is, and what lies behind may be another worker's by now.
+        first = int(touched.argmax())
+        reached = slice(first, len(touched) - int(touched[::-1].argmax()))
+        start, touched = start + first, touched[reached]
+        written = 0
         for name, rows in values.items():
             output = self._header.outputs[name]
             if output.ragged:
@@ -207,7 +214,8 @@ class RowWriter:
                 self._changed.notify_all()
             self._durable = False
             self.written += 1
-            self._marks.append(_Marks(start, done.copy(), failed.copy()))
+            marks = _Marks(start, done[reached].copy(), failed[reached].copy())
+            self._marks.append(marks)
             self._bytes += written
             if self._bytes >= COMMIT_BYTES:
                 self._changed.notify_all()

@@ -451,6 +451,40 @@ def test_a_trial_inside_the_span_of_another_worker_survives(
     np.testing.assert_array_equal(place.rows("one"), everything["one"])
 
 
+@pytest.mark.parametrize("at_once", [16, 0], ids=["few runs", "many runs"])
+def test_what_was_not_reached_is_left_to_another_worker(place, monkeypatch, at_once):
+    """Rows and marks behind the last row of a span are not lost to those before it.
+
+    What a batch has not reached is handed out again when it had no memory for more,
+    perhaps before its own rows are marked. The other worker writes just when this one
+    has read what lies between its rows, to write it back with them.
+    """
+    monkeypatch.setattr(writer, "_SCATTERED", at_once)
+    read_at = disk.read_at
+    late = []
+
+    def read_and_let_the_other_write(fd, size, offset):
+        data = read_at(fd, size, offset)
+        if late:
+            write(other, *late.pop())
+            other.flush()
+        return data
+
+    monkeypatch.setattr(disk, "read_at", read_and_let_the_other_write)
+    with writing(place.target) as ours, writing(place.target) as other:
+        late.append((0, range(10)))
+        write(ours, 10, done=[10, 12, 14], stop=SIZE)
+        late.append((15, range(15, 25)))
+        write(ours, 10, done=[11, 13], stop=SIZE)
+        late.append((25, range(25, SIZE)))
+        ours.flush()
+        assert place.status()[0] == list(range(SIZE)), late
+    everything = values(range(SIZE))
+
+    np.testing.assert_array_equal(place.rows("pair"), everything["pair"])
+    np.testing.assert_array_equal(place.rows("one"), everything["one"])
+
+
 def test_rows_of_a_run_never_leave_their_datasets(place, events):
     """Every byte that is written lies in a row or in the status."""
     with writing(place.target) as row_writer:
