@@ -209,7 +209,10 @@ class _Server:
     def _receive(self) -> int:
         data = b""
         while len(data) < _NUMBER_BYTES:
-            part = self._socket.recv(_NUMBER_BYTES - len(data))
+            part = b""
+            # Reset where it was killed before it had read the question.
+            with contextlib.suppress(ConnectionResetError):
+                part = self._socket.recv(_NUMBER_BYTES - len(data))
             if not part:
                 msg = "the server that starts workers has ended; run again to go on"
                 raise WorkerDied(msg, self._process.poll())

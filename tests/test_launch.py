@@ -422,6 +422,20 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
     assert all(states)
 
 
+def test_a_server_that_is_killed_before_it_has_read_the_question_has_ended():
+    """It is an error that says what to do, as where it was killed after that."""
+    server = launch._Server("forkserver")
+    with server._talk:
+        server._await_ready()
+    server._process.send_signal(signal.SIGSTOP)
+    server._socket.sendall(b"?")
+    server._process.kill()
+    server._process.wait()
+
+    with server._socket, pytest.raises(rs.WorkerDied, match="run again to go on"):
+        server.start()
+
+
 def test_a_server_that_was_killed_is_replaced():
     """The next pool starts a new server, without an error."""
     for _ in range(2):
