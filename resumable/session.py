@@ -14,7 +14,7 @@ import numpy as np
 
 from resumable.blame import Blame, error_of_death, error_of_unit
 from resumable.decision import engine_for, survey_of
-from resumable.errors import SourceError
+from resumable.errors import RunFileError, SourceError
 from resumable.events import BatchDone, Counts, PositionFailed, Started
 from resumable.job import Loss, Report
 from resumable.ledger import Ledger
@@ -324,6 +324,15 @@ class Session:
             status = results.status
             if status.pending == 0:
                 self._finish(results)
+            elif not self._stop.requested and (left := len(self._survey().chosen)):
+                # Never silently: a result of which a part is missing looks like one.
+                msg = (
+                    f"{left:,} positions are still pending in {self._run.path}, though "
+                    "the session has handed out all that were asked for: a worker or "
+                    "another program has lost their status. Run again to compute them; "
+                    "if it happens again, please report it"
+                )
+                raise RunFileError(msg)
         finally:
             for warned, text in self._warned.told():
                 name, where = warned.category.__name__, warned.filename

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import time
@@ -15,6 +16,7 @@ import threadpoolctl
 from engine_conformance import EngineConformance, Holder, Logged, noted
 
 import resumable as rs
+from resumable.batch import Worker
 from resumable.engines.local import LocalEngine
 
 pytestmark = pytest.mark.timeout(30, method="signal")
@@ -184,6 +186,31 @@ def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
 
     assert results.status.finished
     assert sorted(map(int, noted(log))) == list(range(60))
+
+
+class Forgetful:
+    """An engine that loses a batch."""
+
+    name = "forgetful"
+    workers = 1
+    own_processes = can_replace = False
+
+    def run(self, job, driver, workers):
+        with contextlib.closing(Worker(job, own_process=False)) as worker:
+            while batch := driver.next():
+                if 1 not in batch.positions():
+                    driver.take(worker.do(batch, lambda: False))
+
+
+def test_a_run_is_never_returned_with_a_part_of_it_missing(source, tmp_path):
+    """What an engine has lost is an error that tells how much, and computed again."""
+    process = Logged(source, log=str(tmp_path / "log"))
+    with pytest.raises(rs.RunFileError, match=r"\d+ positions? .*pending.*Run again"):
+        process.compute(engine=Forgetful())
+    (partial,) = process.partials
+    assert 0 < partial.status.pending < 60
+
+    assert process.compute(engine="serial").status.finished
 
 
 class Environment(rs.Process):
