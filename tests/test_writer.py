@@ -305,7 +305,8 @@ def test_writers_know_how_many_they_are(tmp_path, who, count):
         def run(self, job, driver, workers):
             seen.append(job.target and job.target.workers)
 
-    Pair(SIZE, target=tmp_path).compute(engine=Looking(), writer=who)
+    with pytest.raises(rs.RunFileError, match="pending"):
+        Pair(SIZE, target=tmp_path).compute(engine=Looking(), writer=who)
 
     assert seen == [count]
 
