@@ -128,13 +128,23 @@ class Follower:
 
     def run(self, tell: Listener) -> Results:
         """Follow the source to its end."""
-        found = self._await(None)
-        if found is None:
-            results, latest = self._results(), self._source.latest
-            if results is None or latest is None or self._stop.requested:
-                raise stopped(self._stop, results)
-            # A session that was killed at its very end may have left that to do.
-            return packed_where_asked(latest.recipe, results)
+        while True:
+            found = self._await(None)
+            if found is None:
+                results, latest = self._results(), self._source.latest
+                if results is None or latest is None or self._stop.requested:
+                    raise stopped(self._stop, results)
+                # A session that was killed at its very end may have left that to do.
+                return packed_where_asked(latest.recipe, results)
+            try:
+                session = self._session(found, tell)
+            except SourceError as error:
+                # Somebody has opened it since we looked.
+                self._judge(error, self._news_at)
+            else:
+                return packed_where_asked(found.recipe, session.run_to_end(self._more))
+
+    def _session(self, found: Found, tell: Listener) -> Session:
         recipe, run = found.recipe, found.run
         if run is None:
             tell_of_left_runs(recipe)
@@ -144,8 +154,7 @@ class Follower:
                 run = writable(run)
         options, claim = for_run(found.options, run), self._claim(recipe)
         step = Step(recipe, options, found.plan, claim)
-        session = Session(step, run, self._stop, tell)
-        return packed_where_asked(recipe, session.run_to_end(self._more))
+        return Session(step, run, self._stop, tell)
 
     def _more(self, session: Session) -> Step | None:
         """Wait until there is more to do for a session; None when there is not."""

@@ -386,27 +386,29 @@ class Session:
 
     def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
-        while True:
+        step: Step | None = self._step
+        while step is not None:
             self.trouble = None
             try:
+                if step is not self._step:
+                    self._extend(step)
                 self._work(engine)
             except SourceError as error:
                 # It may be half written: that is waited for.
                 self.trouble = error
             step = more(self)
-            if step is None:
-                return not self._stop.requested
-            self._extend(step)
+        return not self._stop.requested
 
     def _extend(self, step: Step) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""
-        self._step = step
         if not step.recipe.full_length(self._run):
-            made, self._made = self._made, True
+            made = self._made
+            # First: where the source cannot be read now, all is as it was.
+            longer = step.run_file(self._run, succeeds=made)
             if not made:
                 # It was there before: it stays, with its part of this session.
                 self._end()
-            self._run = step.run_file(self._run, succeeds=made)
+            self._run, self._made = longer, True
             old, self._ledger = self._ledger, Ledger(self._run)
             old.close()
             if made:
@@ -414,6 +416,7 @@ class Session:
             else:
                 self._begin()
             self._results = Results(self._run)
+        self._step = step
         survey = self._survey()
         done, failed = survey.done, survey.failed
         self._schedule = Schedule(survey.chosen, self._step.plan, proven=done > 0)

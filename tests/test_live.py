@@ -7,6 +7,8 @@ import functools
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from conftest import data_of
 from nursery import Nursery
 
 import resumable as rs
-from resumable import live
+from resumable import following, live
 from resumable.catalogue import Claim, shelf_of
 from resumable.errors import PlanError, SourceError
 from resumable.heap import heaps_of
@@ -989,6 +991,58 @@ def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
     assert results["mean"].shape == (15, 3)
     np.testing.assert_allclose(results["mean"], wanted, rtol=1e-6)
     assert process.compute() == results
+
+
+HOLDER = """
+import sys
+import h5py
+with h5py.File(sys.argv[1], "a", libver="latest"):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("moment", [1, 2], ids=["first", "longer"])
+def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
+    tmp_path, monkeypatch, moment
+):
+    """The source was looked at, and cannot be opened for its coordinates then."""
+    path = tmp_path / "live.h5"
+
+    def grow(rows):
+        with h5py.File(path, "a", libver="latest") as file:
+            if "data" not in file:
+                file.create_dataset("data", (0, 4), "f4", maxshape=(None, 4))
+            file["data"].resize(rows, axis=0)
+
+    made = []
+
+    class Late(following.Step):
+        def run_file(self, run, *, succeeds=False):
+            made.append(self)
+            if len(made) != moment:
+                longer = super().run_file(run, succeeds=succeeds)
+                if len(made) == 1:
+                    grow(20)
+                return longer
+            command = [sys.executable, "-c", HOLDER, str(path)]
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as holder:
+                assert holder.stdout.readline() == "open\n"
+                try:
+                    return super().run_file(run, succeeds=succeeds)
+                finally:
+                    holder.communicate("\n")
+
+    grow(10)
+    monkeypatch.setattr(following, "Step", Late)
+    requested = slice(0, 10 * moment)
+    results = Mean(f"{path}::/data").compute(wait=60, positions=requested)
+
+    assert len(made) == moment + 1
+    assert results.completed[requested].all()
+    assert [session.computed for session in results.sessions] == [10 * moment]
 
 
 def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
