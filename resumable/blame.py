@@ -80,6 +80,11 @@ class Blame:
         held, self._held = self._held, {}
         return list(held.values())
 
+    @property
+    def is_the_machines(self) -> bool:
+        """So many in a row have ended their worker, alone, that it is."""
+        return self._lone_deaths >= TRIALS
+
     def died_alone(self, failure: Failure, geometry: Geometry) -> None:
         """Take note of a position that has ended its worker, and was alone there.
 
@@ -89,7 +94,7 @@ class Blame:
             So many have that it is the machine.
         """
         self._lone_deaths += 1
-        if self._lone_deaths >= TRIALS:
+        if self.is_the_machines:
             where = name_of_position(failure.position, geometry.map_shape)
             msg = (
                 f"the last {TRIALS} positions have all ended their worker, {where} "

@@ -274,6 +274,8 @@ class Session:
         if batch.trial:
             self._judge_trial([failure], 0)
             return
+        if self._blame.is_the_machines:
+            return  # two died at once: this one is left pending
         self._mark_failed([failure])
         self._blame.died_alone(failure, geometry)
 

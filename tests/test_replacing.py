@@ -28,6 +28,8 @@ from engine_conformance import Logged, note, noted
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
+from resumable.job import Loss
+from resumable.plan import TRIALS
 from resumable.positions import Batch
 from resumable.warned import Warned, WarningCounts, counted, present_filters
 
@@ -190,6 +192,35 @@ def test_a_machine_gone_bad_stops_the_run(source):
     process.compute(positions=slice(0, 100))
     with pytest.raises(rs.WorkerDied, match=r"last 20 positions.*exit code 3"):
         process.compute(engine="local", workers=2)
+
+    assert process.results.status.failed == 20
+    assert process.results.status.done == 100
+
+
+class Dying:
+    """An engine whose workers all die, one more than it takes to stop, at once."""
+
+    name = "dying"
+    workers = 1
+    own_processes = can_replace = True
+
+    def run(self, job, driver, workers):
+        errors = []
+        for position in range(100, 101 + TRIALS):
+            alone = Batch(position, position + 1, None, 1, suspect=True)
+            try:
+                driver.lost(Loss(alone, position, False, "exit code 3", ""))
+            except rs.WorkerDied as error:
+                errors.append(error)
+        raise errors[0]
+
+
+def test_who_dies_beside_the_last_one_is_not_recorded(source):
+    """It is left pending, as all after it are."""
+    process = Deadly(source)
+    process.compute(positions=slice(0, 100))
+    with pytest.raises(rs.WorkerDied, match="last 20 positions"):
+        process.compute(engine=Dying())
 
     assert process.results.status.failed == 20
     assert process.results.status.done == 100
