@@ -14,6 +14,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+from resumable import launch
+
 # The same examples each time: what a random one finds belongs into a test of its own.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
@@ -21,6 +23,10 @@ hypothesis.settings.load_profile("suite")
 # Hundreds of processes import the package: compiling it each time would be a fifth of
 # all the time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Workers import the module of their class, and with it what a test module imports: they
+# are forked with that, as they are with scipy.
+launch._large_ones = lambda known=launch._large_ones: [*known(), "pytest", "hypothesis"]
 
 DATA = Path(__file__).parent / "data"
 
