@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resumable.errors import DeclarationError, near_miss
-from resumable.identity import normalised_source, source_text, text_digest
+from resumable.listing import source_text, text_digest
 
 
 def find_class(text: str, base: type[Any]) -> type[Any]:
@@ -118,7 +118,7 @@ def check_text(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
     # On another host the same file can have another name and time. Its text counts,
     # if it is still what was imported.
     found = source_text(cls) if text and here == file_of(cls) else None
-    if found is None or text_digest(normalised_source(found)) != text:
+    if found is None or text_digest(found) != text:
         msg = (
             f"{read_from and read_from[0]} was edited while it was at work, or is "
             "another one where the worker is: run it again (workers that live longer "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import param
 
-from resumable import identity, world
+from resumable import identity, listing, world
 from resumable.classes import uncached
 from resumable.cursor import Cursor, new_pulse
 from resumable.errors import (
@@ -311,7 +311,7 @@ class Declaration(param.Parameterized):
 
     def _source_text(self) -> str:
         """Return the source of the computation, empty when it cannot be found."""
-        return identity.source_text(type(self)) or ""
+        return listing.source_text(type(self)) or ""
 
     def _parameter_document(self) -> dict[str, Any]:
         document = {}

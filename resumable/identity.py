@@ -8,7 +8,6 @@ two documents differ. Nothing here reads or writes a file.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import datetime as dt
 import enum
@@ -16,13 +15,8 @@ import functools
 import hashlib
 import inspect
 import json
-import linecache
 import math
 import re
-import sys
-import textwrap
-import threading
-import weakref
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Raised when the same value would be encoded differently. Part of the document.
 SCHEMA = 1
-#: Python 3.11 cannot build two syntax trees at the same time in two threads.
-_PARSING = threading.RLock()
 #: Lists and dicts of a document may lie in each other this deep: whoever compares
 #: two of them recurses as deep.
 DEEPEST = 200
@@ -311,94 +303,6 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.dtype.kind == "f":
         return np.where(np.isnan(array), array.dtype.type(np.nan), array)
     return array
-
-
-_source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
-
-
-def source_text(cls: type) -> str | None:
-    """Source of a class as its author wrote it, with the bases of her own.
-
-    None when Python cannot find it (a class typed into a bare prompt). Looked up
-    once per class: it takes time in a long file, and the file may change later.
-    """
-    if cls not in _source_texts:
-        _source_texts[cls] = _find_source_text(cls)
-    return _source_texts[cls]
-
-
-def _find_source_text(cls: type) -> str | None:
-    parts = []
-    for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):
-            continue
-        try:
-            parts.append(at_margin(_class_text(base)))
-        except (OSError, TypeError, SyntaxError):
-            return None
-    return "\n".join(parts)
-
-
-def _class_text(cls: type) -> str:
-    # A class is found by one of its methods, which know where they come from: by its
-    # name there may be two, and none in a notebook, where ``__main__`` has no file.
-    module = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
-    for value in vars(cls).values():
-        code = getattr(inspect.unwrap(value), "__code__", None)
-        if code is None:
-            continue
-        linecache.checkcache(code.co_filename)
-        lines = linecache.getlines(code.co_filename, module)
-        for node in ast.walk(_parsed("".join(lines))):
-            if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
-                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                if first <= code.co_firstlineno <= (node.end_lineno or 0):
-                    return "".join(lines[first - 1 : node.end_lineno])
-    # It has no method of its own.
-    return inspect.getsource(cls)
-
-
-def _parsed(text: str) -> ast.Module:
-    with _PARSING:
-        return ast.parse(text)
-
-
-def at_margin(text: str) -> str:
-    """Shift source text to the left margin, so that it can be parsed."""
-    dedented = textwrap.dedent(text)
-    try:
-        _parsed(dedented)
-    except IndentationError:
-        # A text inside reaches the margin already: write the code anew instead.
-        block = _parsed(f"if True:\n{text}").body[0]
-        return ast.unparse(ast.Module(block.body, []))  # type: ignore[attr-defined]
-    return dedented
-
-
-def normalised_source(text: str) -> str:
-    """Drop from source text what cannot change a result: comments, layout, docs."""
-    tree = _parsed(at_margin(text))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list):
-            continue
-        kept = [item for item in body if not _is_text(item)]
-        if len(kept) < len(body):
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
-
-
-def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-def text_digest(text: str) -> str:
-    """sha256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 _MISSING = object()

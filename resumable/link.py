@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import param
 
-from resumable import identity
 from resumable.classes import check_text
 from resumable.computer import listed, twin_of
 from resumable.cursor import WHOLE_BLOCK, StageCursor
+from resumable.listing import text_digest
 from resumable.process import Process
 from resumable.resolve import version_document
 from resumable.source import SourceRef
@@ -101,7 +101,8 @@ class Link(Process):
         self._asked = _with_last_use(stages, kept)
         self.outputs = dict(kept)
         self._texts = [
-            (type(stage.process)._read_from, _text_digest(stage)) for stage in stages
+            (type(stage.process)._read_from, text_digest(stage.process._source_text()))
+            for stage in stages
         ]
 
     def _process_name(self) -> str:
@@ -248,11 +249,6 @@ def _stored(name: str, value: Any, output: Output) -> Any:
         return ragged_rows(name, value, output)
     array = fitted(name, value, output.dtype, output.shape)
     return np.array(array, output.dtype, order="C")[()]
-
-
-def _text_digest(stage: Stage) -> str:
-    text = stage.process._source_text()
-    return identity.text_digest(identity.normalised_source(text)) if text else ""
 
 
 def _with_last_use(

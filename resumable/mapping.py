@@ -9,7 +9,7 @@ import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
-from resumable import identity
+from resumable import identity, listing
 from resumable.errors import DeclarationError, IdentityError, near_miss
 from resumable.output import Output
 from resumable.process import Process
@@ -185,7 +185,7 @@ def _defaults(
 
 def _text_of(function: Callable[..., Any]) -> str | None:
     try:
-        return identity.at_margin(inspect.getsource(inspect.unwrap(function)))
+        return listing.at_margin(inspect.getsource(inspect.unwrap(function)))
     except (OSError, TypeError):
         return None
 
@@ -204,7 +204,7 @@ def _function_version(function: Callable[..., Any], name: str) -> Any:
         inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
     )
     document = {
-        "text": identity.normalised_source(text),
+        "text": listing.normalised_source(text),
         "closed_over": {
             key: identity.encode(value, f"{key!r}, used by {name} from outside,")
             for key, value in sorted(closed.items())

@@ -20,6 +20,7 @@ from resumable.birth import Birth
 from resumable.catalogue import Shelf
 from resumable.classes import file_of
 from resumable.errors import DeclarationError, SourceError
+from resumable.listing import text_digest
 from resumable.plan import Footprint
 from resumable.reader import Reader, open_reader
 from resumable.recipe import Recipe
@@ -112,7 +113,7 @@ def resolve(
                 "length": process._geometry.map_shape[0],
                 "contents": contents,
                 "full": process._full,
-                "text": _text_digest(text),
+                "text": text_digest(text),
                 **({} if ready is None else {"ready": ready.to_text()}),
             },
         ),
@@ -193,7 +194,7 @@ def request(process: Declaration, options: Options) -> dict[str, Any]:
     return {
         "process": process._process_name(),
         "version": version_document(process),
-        "source_text": _text_digest(process._source_text()),
+        "source_text": text_digest(process._source_text()),
         "parameters": process._parameter_document(),
         "outputs": {n: o.identity() for n, o in process._outputs().items()},
         "source": str(process._source),
@@ -229,7 +230,7 @@ def version_document(process: Declaration) -> Any:
             "changed algorithm would not be noticed; declare version = 1 in it"
         )
         raise DeclarationError(msg)
-    document: dict[str, Any] = {"source_text": _text_digest(text)}
+    document: dict[str, Any] = {"source_text": text_digest(text)}
     closed = identity.closed_over(type(process), param.Parameterized)
     if closed:
         document["closed_over"] = closed
@@ -275,10 +276,6 @@ def _provenance(process: Declaration) -> dict[str, str]:
         "source_file": process._source.path,
         "source_dataset": process._source.dataset,
     }
-
-
-def _text_digest(text: str) -> str:
-    return identity.text_digest(identity.normalised_source(text)) if text else ""
 
 
 def _now() -> str:

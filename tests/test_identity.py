@@ -30,10 +30,8 @@ from resumable.identity import (
     digest,
     encode,
     encode_dtype,
-    normalised_source,
-    source_text,
-    text_digest,
 )
+from resumable.listing import normalised_source, source_text, text_digest
 
 
 class Window(enum.Enum):
@@ -697,8 +695,6 @@ def test_what_a_property_or_a_base_has_closed_over_counts(tmp_path, kind):
 def test_texts_are_normalised_in_several_threads_at_once():
     """The interpreter's own parser is not made for that."""
     from concurrent.futures import ThreadPoolExecutor
-
-    from resumable.identity import normalised_source
 
     text = "def f(x):\n" + "".join(
         f"    x = (x + {n}) * [x, {n}][0]\n" for n in range(400)

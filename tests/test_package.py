@@ -76,7 +76,7 @@ LAYERS = [
     {"remainder", "world"},
     {"wanted"},
     {"values"},
-    {"compression", "forks", "identity", "indexing", "positions", "units"},
+    {"compression", "forks", "identity", "indexing", "listing", "positions", "units"},
     {"errors"},
     {"text"},
 ]
