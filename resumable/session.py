@@ -114,8 +114,21 @@ class Session:
         return self._schedule.next(seconds)
 
     def give_back(self, batch: Batch) -> None:
-        """Take back a batch that nobody computed."""
-        self._schedule.give_back(batch)
+        """Take back a batch of which there is no report."""
+        rest = self._rest_of(batch)
+        if rest is not None:
+            self._schedule.give_back(rest)
+
+    def _rest_of(self, batch: Batch) -> Batch | None:
+        """Return what is left of a batch without a report, and count the other part.
+
+        What has failed is left, too: nobody has told how.
+        """
+        if batch.trial:
+            return batch
+        done, _ = self._run.status_of(batch.start, batch.stop)
+        self._computed += int(np.count_nonzero(done & batch.members()))
+        return batch.without(done)
 
     @property
     def schedule(self) -> Schedule:
@@ -242,13 +255,11 @@ class Session:
         where = "" if loss.position is None else f" at {self._name(loss.position)}"
         advice = f" ({loss.message})" if loss.message else ""
         logger.warning("a worker ended%s: %s%s", where, loss.cause, advice)
-        batch = loss.batch
+        if loss.batch is None:
+            return
+        batch = self._rest_of(loss.batch)
         if batch is None:
             return
-        if not batch.trial:
-            batch = batch.without(self._marked(batch))
-            if batch is None:
-                return
         known = loss.timed_out and loss.position is not None
         for part in [batch] if batch.alone else batch.parts(loss.position):
             if part.suspect and (batch.alone or known):
@@ -370,7 +381,8 @@ class Session:
     def _work(self, engine: Engine) -> None:
         """Compute what is pending; on return it is committed."""
         while self._schedule.remaining:
-            pauses = self._stop.pauses
+            # It may be paused before it has begun.
+            pauses = self._stop.wait_while_paused()
             try:
                 engine.run(self._step.job(self._run), self, self._step.plan.workers)
             finally:
@@ -379,7 +391,6 @@ class Session:
                     self._commit()
             if self._stop.pauses == pauses:
                 break
-            self._stop.wait_while_paused()
             # What was at work when it was paused is pending again.
             pending = self._survey().chosen
             self._schedule = Schedule(

@@ -84,6 +84,7 @@ class StopRequest:
         self._cancelled = threading.Event()
         self._going = threading.Event()
         self._going.set()
+        self._pausing = threading.Lock()
         #: How often it was paused.
         self.pauses = 0
         #: Whether it is paused with everything committed.
@@ -108,8 +109,9 @@ class StopRequest:
 
     def pause(self) -> None:
         """Have the session wait, from any thread."""
-        self.pauses += 1
-        self._going.clear()
+        with self._pausing:
+            self.pauses += 1
+            self._going.clear()
 
     def resume(self) -> None:
         """Have the session go on."""
@@ -120,12 +122,15 @@ class StopRequest:
         self._cancelled.set()
         self._going.set()
 
-    def wait_while_paused(self) -> None:
-        """Return when it goes on, or should stop."""
+    def wait_while_paused(self) -> int:
+        """Return when it goes on or should stop: how often it has been paused."""
         self.rests = True
-        while self.paused and not self.requested:
+        while True:
+            with self._pausing:
+                if not self.paused or self.requested:
+                    self.rests = False
+                    return self.pauses
             self._going.wait(_LOOK_AGAIN_S)
-        self.rests = False
 
     @property
     def by_keyboard(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import ctypes
@@ -25,11 +26,15 @@ import param
 import pytest
 from conftest import close_all_hdf5_files
 from engine_conformance import Logged, note, noted
+from kill_matrix import wait_until
 
 import resumable as rs
+from resumable.batch import Worker
+from resumable.engines import crew
 from resumable.engines.local import LocalEngine
 from resumable.job import Loss
 from resumable.plan import TRIALS
+from resumable.pool import Pool
 from resumable.positions import Batch
 from resumable.warned import Warned, WarningCounts, counted, present_filters
 
@@ -65,6 +70,11 @@ def killed():
 
 def left():
     os._exit(3)
+
+
+def fail():
+    msg = "no fit"
+    raise ValueError(msg)
 
 
 def hang():
@@ -224,6 +234,108 @@ def test_who_dies_beside_the_last_one_is_not_recorded(source):
 
     assert process.results.status.failed == 20
     assert process.results.status.done == 100
+
+
+class Halfway:
+    """An engine whose worker ends in a batch, with the first part of it committed."""
+
+    name = "halfway"
+    workers = 1
+    own_processes = can_replace = True
+
+    def __init__(self, tell):
+        self.tell = tell
+
+    def run(self, job, driver, workers):
+        while batch := driver.next():
+            with contextlib.closing(Worker(job, own_process=False)) as worker:
+                if batch.count < 8 or self.tell is None:
+                    driver.take(worker.do(batch, lambda: False))
+                    continue
+                worker.do(batch, lambda: True)
+            self.tell, tell = None, self.tell
+            tell(driver, batch)
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        lambda driver, batch: driver.lost(Loss(batch, None, False, "exit code 1", "")),
+        lambda driver, batch: driver.give_back(batch),
+    ],
+    ids=["lost", "given back"],
+)
+def test_what_a_lost_batch_has_committed_is_counted(source, rows, log, tell):
+    """It is not computed again; what has failed in it is, and described."""
+    bad = dict.fromkeys(map(str, range(40, POSITIONS, 7)), "fail")
+    process = Deadly(source, bad=bad, log=log)
+    results = process.compute(engine=Halfway(tell))
+    called = collections.Counter(map(int, noted(log)))
+    (session,) = results.sessions
+
+    check(results, rows, list(range(40, POSITIONS, 7)))
+    assert session.computed == POSITIONS - len(bad)
+    assert session.failed == len(bad)
+    assert {p for p, times in called.items() if times > 1} <= set(map(int, bad))
+
+
+def test_a_worker_that_was_ended_by_a_pause_is_forgotten(source, log, monkeypatch):
+    """What ends its successor is found, as if nothing had been."""
+    monkeypatch.setattr(crew, "_GRACE_S", 1.0)
+    process = Patient(source, log=log)
+    run = process.start(engine="local", workers=2)
+    assert wait_until(lambda: "0" in noted(log), 20)
+    run.pause()
+    time.sleep(0.2)
+    # While the worker at position 0 is still waited for.
+    run.resume()
+    results = run.wait(40)
+
+    assert np.flatnonzero(results.failed).tolist() == [150]
+    assert results.status.finished
+
+
+class Patient(Deadly):
+    """Takes long at the first position, once, and dies at another one."""
+
+    def unit_computation(self, spectrum):
+        first = self.position == 0 and "0" not in noted(self.log)
+        note(self.log, self.position)
+        if first:
+            time.sleep(20)
+        if self.position == 150:
+            left()
+        return spectrum.mean()
+
+
+class Late(Deadly):
+    """Takes a bit too long at a position, once."""
+
+    def unit_computation(self, spectrum):
+        late = self.position == 105 and "105" not in noted(self.log)
+        note(self.log, self.position)
+        time.sleep(0.5 if late else 0.02)
+        return spectrum.mean()
+
+
+def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monkeypatch):
+    """The late one came to its end before its worker was ended for it."""
+    real = Pool.kill
+
+    def kill(pool, worker):
+        """End a worker as soon as it is at its next position."""
+        monkeypatch.undo()
+        before = pool.pulse(worker)
+        assert wait_until(lambda: pool.pulse(worker) != before, 20)
+        real(pool, worker)
+
+    monkeypatch.setattr(Pool, "kill", kill)
+    process = Late(source, log=log)
+    process.compute(positions=slice(0, 100))
+    results = process.compute(engine="local", workers=1, position_timeout=0.3)
+
+    assert noted(log).count("105") == 2
+    check(results, rows, [])
 
 
 def test_on_error_raise_names_the_position_and_leaves_it_pending(source):

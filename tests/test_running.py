@@ -60,6 +60,20 @@ def test_iteration_gives_every_batch_with_its_results(process, scan, engine):
 
 
 @ENGINES
+def test_a_run_may_be_paused_before_it_begins(process, tmp_path, engine):
+    """It rests without having computed anything, and then does all."""
+    run = process.start(engine=engine, workers=2)
+    run.pause()
+    until(lambda: run.status().state == "paused")
+    meanwhile = noted(tmp_path / "log")
+    run.resume()
+
+    assert run.wait(30).status.finished
+    assert sorted(map(int, noted(tmp_path / "log"))) == list(range(60))
+    assert meanwhile == []
+
+
+@ENGINES
 def test_a_paused_run_computes_nothing_and_goes_on(process, tmp_path, engine):
     """While paused all is committed and no worker is there; nothing is done twice."""
     log = tmp_path / "log"

@@ -43,7 +43,7 @@ class Driver(Protocol):
         """Take the report of a batch; raises when the session must stop."""
 
     def give_back(self, batch: Batch) -> None:
-        """Take back a batch that nobody computed."""
+        """Take back a batch of which there is no report, whatever was done of it."""
 
     def take_back(self, reports: list[Report]) -> None:
         """Have computed again what these report and what is not marked.

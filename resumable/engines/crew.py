@@ -88,19 +88,22 @@ class Crew:
         """Hand out batches until none is left, then have everything committed."""
         while True:
             try:
-                self._work()
+                stopped = self._work()
             finally:
                 self.wind_down()
-            # A worker that dies while it commits leaves something to do again.
-            if self._driver.stopping or not self._dead:
+            # A worker that dies while it commits leaves something to do again; where it
+            # was stopped, even if it may go on by now, others do that.
+            if stopped or not self._dead:
                 return
 
-    def _work(self) -> None:
+    def _work(self) -> bool:
+        """Do batches until none is left; return whether it was stopped before."""
         while not self._driver.stopping:
             self.hand_out()
             if not (self._busy or self._leaving or self._waiting):
-                return
+                return False
             self._wait(_PATIENCE_S)
+        return True
 
     def look(self) -> bool:
         """Take what has come, without waiting; return whether a worker is ready."""
@@ -257,12 +260,12 @@ class Crew:
                 self._driver.give_back(batch)
             return
         cause, message = cause_of(event)
-        timed_out = self._clock.has_run_out(worker)
+        start, row = self._pool.pulse(worker)
+        timed_out = self._clock.has_run_out(worker, (start, row))
         if timed_out:
             cause = "position_timeout"
             message = f"it took longer than {self._job.position_timeout_s:g} s"
         position = None
-        start, row = self._pool.pulse(worker)
         if batch is not None and row >= 0:
             position = int(batch.positions_from(start)[row])
         self._driver.lost(Loss(batch, position, timed_out, cause, message))
@@ -281,7 +284,7 @@ class _Clock:
         self._limit_s = limit_s
         self._seen: dict[int, tuple[tuple[int, int], float]] = {}
         self._allowed_s: dict[int, float] = {}
-        self._run_out: set[int] = set()
+        self._run_out: dict[int, tuple[int, int]] = {}
         self._looked = time.monotonic()
 
     @property
@@ -291,15 +294,18 @@ class _Clock:
 
     def begin(self, worker: int, batch: Batch) -> None:
         """Note that a worker begins a batch."""
-        self._run_out.discard(worker)
+        self._run_out.pop(worker, None)
         self._seen.pop(worker, None)
         if self._limit_s is not None:
             rows = max(1, min(batch.block, batch.count))
             self._allowed_s[worker] = self._limit_s * rows
 
-    def has_run_out(self, worker: int) -> bool:
-        """Return whether a worker was ended because of its time."""
-        return worker in self._run_out
+    def has_run_out(self, worker: int, pulse: tuple[int, int]) -> bool:
+        """Return whether a worker was ended because of the time of its last position.
+
+        The one whose time it was may have ended just before.
+        """
+        return self._run_out.get(worker) == pulse
 
     def overdue(self, busy: dict[int, Batch], pool: Pool) -> list[int]:
         """Return the workers whose position has had its time."""
@@ -320,6 +326,6 @@ class _Clock:
             whole = pulse[1] == WHOLE_BLOCK
             allowed = self._allowed_s[worker] if whole else self._limit_s
             if now - since > allowed and worker not in self._run_out:
-                self._run_out.add(worker)
+                self._run_out[worker] = pulse
                 found.append(worker)
         return found
