@@ -20,8 +20,8 @@ import param
 import pytest
 
 import resumable as rs
-from resumable import listing
 from resumable.engines.local import LocalEngine
+from resumable.listing import source_text
 
 MEAN = {"mean": rs.Output()}
 
@@ -85,7 +85,7 @@ class FailingBlock(rs.Process):
         return spectra.mean(axis=1)
 
 
-_source_text = functools.cache(listing.source_text)
+_source_text = functools.cache(source_text)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def _quick(monkeypatch):
     takes inspect 30 ms.
     """
     monkeypatch.setattr("resumable.trial._MEASURED_S", 0.002, raising=False)
-    monkeypatch.setattr(listing, "source_text", _source_text)
+    monkeypatch.setattr("resumable.listing.source_text", _source_text)
 
 
 def compute(process, **options):
