@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import h5py
@@ -59,6 +60,14 @@ def scan(make_file):
     """Return the source ``scan.h5::/data``, 60 positions of 32 floats."""
     data = np.random.default_rng(1).normal(size=(60, 32))
     return make_file(data=data) + "::/data"
+
+
+def until(condition, seconds=30):
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def data_of(source):

@@ -18,7 +18,7 @@ from typing import ClassVar
 import h5py
 import numpy as np
 import pytest
-from conftest import data_of
+from conftest import data_of, until
 from nursery import Nursery
 
 import resumable as rs
@@ -163,14 +163,6 @@ def script(nursery, tmp_path, monkeypatch):
 def writer(script, tmp_path):
     """Return a function that starts a writer of some kind."""
     return functools.partial(Writer, script, tmp_path / "live.h5")
-
-
-def until(condition, seconds=30):
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def run_files(folder):

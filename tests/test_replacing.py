@@ -24,9 +24,8 @@ import h5py
 import numpy as np
 import param
 import pytest
-from conftest import close_all_hdf5_files
+from conftest import close_all_hdf5_files, until
 from engine_conformance import Logged, note, noted
-from kill_matrix import wait_until
 
 import resumable as rs
 from resumable.batch import Worker
@@ -284,7 +283,7 @@ def test_a_worker_that_was_ended_by_a_pause_is_forgotten(source, log, monkeypatc
     monkeypatch.setattr(crew, "_GRACE_S", 1.0)
     process = Patient(source, log=log)
     run = process.start(engine="local", workers=2)
-    assert wait_until(lambda: "0" in noted(log), 20)
+    until(lambda: "0" in noted(log))
     run.pause()
     time.sleep(0.2)
     # While the worker at position 0 is still waited for.
@@ -326,7 +325,7 @@ def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monke
         """End a worker as soon as it is at its next position."""
         monkeypatch.undo()
         before = pool.pulse(worker)
-        assert wait_until(lambda: pool.pulse(worker) != before, 20)
+        until(lambda: pool.pulse(worker) != before)
         real(pool, worker)
 
     monkeypatch.setattr(Pool, "kill", kill)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import data_of
+from conftest import data_of, until
 from engine_conformance import FailsAt, Logged, noted
 
 import resumable as rs
@@ -16,14 +16,6 @@ from resumable.events import BatchDone, Counts, Finished, PositionFailed, Starte
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 ENGINES = pytest.mark.parametrize("engine", ["serial", "local", "auto"])
-
-
-def until(condition, seconds=20):
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
