@@ -83,7 +83,7 @@ class Step(NamedTuple):
         return Job(
             recipe.process,
             recipe.position_outputs,
-            self.read_from(),
+            self._source_or_copy(),
             recipe.inputs,
             self.target(run) if self.plan.writer == "workers" else None,
             stop_on_error=self.options.on_error == "raise",
@@ -106,7 +106,7 @@ class Step(NamedTuple):
             self.plan.workers if self.plan.writer == "workers" else 1,
         )
 
-    def read_from(self) -> SourceRef:
+    def _source_or_copy(self) -> SourceRef:
         """Return the source, or its copy in position order."""
         if not self.plan.rechunk:
             return self.recipe.source

@@ -278,6 +278,19 @@ def test_what_a_lost_batch_has_committed_is_counted(source, rows, log, tell):
     assert {p for p, times in called.items() if times > 1} <= set(map(int, bad))
 
 
+class Patient(Deadly):
+    """Takes long at the first position, once, and dies at another one."""
+
+    def unit_computation(self, spectrum):
+        first = self.position == 0 and "0" not in noted(self.log)
+        note(self.log, self.position)
+        if first:
+            time.sleep(20)
+        if self.position == 150:
+            left()
+        return spectrum.mean()
+
+
 def test_a_worker_that_was_ended_by_a_pause_is_forgotten(source, log, monkeypatch):
     """What ends its successor is found, as if nothing had been."""
     monkeypatch.setattr(crew, "_GRACE_S", 1.0)
@@ -292,19 +305,6 @@ def test_a_worker_that_was_ended_by_a_pause_is_forgotten(source, log, monkeypatc
 
     assert np.flatnonzero(results.failed).tolist() == [150]
     assert results.status.finished
-
-
-class Patient(Deadly):
-    """Takes long at the first position, once, and dies at another one."""
-
-    def unit_computation(self, spectrum):
-        first = self.position == 0 and "0" not in noted(self.log)
-        note(self.log, self.position)
-        if first:
-            time.sleep(20)
-        if self.position == 150:
-            left()
-        return spectrum.mean()
 
 
 class Late(Deadly):

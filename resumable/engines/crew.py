@@ -91,8 +91,8 @@ class Crew:
                 stopped = self._work()
             finally:
                 self.wind_down()
-            # A worker that dies while it commits leaves something to do again; where it
-            # was stopped, even if it may go on by now, others do that.
+            # A worker that dies while it commits leaves something to do again. Not here
+            # where the run was stopped: if it goes on by now, then with a new crew.
             if stopped or not self._dead:
                 return
 
