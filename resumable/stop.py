@@ -15,7 +15,7 @@ from resumable.errors import NotFinished
 from resumable.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from resumable.results import Results
 
@@ -39,8 +39,55 @@ def leave_to_driver() -> None:
     _in_worker = True
 
 
-#: Sessions that catch signals now: a computation may compute something itself.
+#: Sessions and tasks that catch signals now: one may be at work in another.
 _watching = 0
+
+
+@contextlib.contextmanager
+def _handling(handlers: Mapping[str, Any]) -> Iterator[None]:
+    """Handle signals, by name, for the time of a block, in the main thread only.
+
+    In worker processes none: there they are ignored, and stay so.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if _in_worker or not in_main_thread:
+        yield
+        return
+    global _watching
+    old = {}
+    for name, handler in handlers.items():
+        number = getattr(signal, name, None)
+        if number is not None:
+            old[number] = signal.signal(number, handler)
+    _watching += 1
+    try:
+        yield
+    finally:
+        _watching -= 1
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def end_put_off() -> Iterator[Callable[[], bool]]:
+    """Let this process, somebody's who computes with it, end after a block only.
+
+    Yields what says whether it was told to end. An executor that has lost one process
+    ends the others by SIGTERM, and so does a scheduler. The other signals that are sent
+    to every process of a job are ignored for the time of the block: the driver obeys.
+    """
+    told: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        told.append(number)
+
+    ignored = dict.fromkeys(("SIGINT", "SIGUSR1"), signal.SIG_IGN)
+    try:
+        with _handling({**ignored, "SIGTERM": note}):
+            yield lambda: bool(told)
+    finally:
+        if told:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _obey_in_copies() -> None:
@@ -148,27 +195,10 @@ class StopRequest:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Catch signals for the time of a block, in the main thread only.
-
-        In worker processes none: there they are ignored, and stay so.
-        """
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if _in_worker or not in_main_thread:
+        """Catch signals for the time of a block."""
+        names = ("SIGINT", "SIGTERM", "SIGUSR1")
+        with _handling(dict.fromkeys(names, self._handle)):
             yield
-            return
-        global _watching
-        old = {}
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-            number = getattr(signal, name, None)
-            if number is not None:
-                old[number] = signal.signal(number, self._handle)
-        _watching += 1
-        try:
-            yield
-        finally:
-            _watching -= 1
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()

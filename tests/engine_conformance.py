@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import threading
 import time
@@ -73,6 +74,17 @@ class Weighted(rs.Process):
 
     def unit_computation(self, spectrum, weight):
         return (spectrum * weight).sum()
+
+
+class Pools(rs.Process):
+    """Computes every block with a pool of copies of its process."""
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output()}
+
+    def block_computation(self, spectra):
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            return np.array(pool.map(np.mean, list(spectra)))
 
 
 class OnMap(rs.Process):

@@ -22,7 +22,8 @@ import numpy as np
 import param
 import pytest
 import threadpoolctl
-from engine_conformance import EngineConformance, Logged, Weighted, noted
+from conftest import data_of, until
+from engine_conformance import EngineConformance, Logged, Pools, Weighted, noted
 
 import resumable as rs
 from resumable import disk
@@ -287,6 +288,36 @@ def test_processes_that_come_later_get_the_job(scan, log):
     assert results.status.finished
     assert sorted(map(int, noted(log))) == list(range(60))
     assert len(set(noted(log + ".pid"))) > 1
+
+
+def test_a_process_that_is_told_to_end_commits_first(scan, log):
+    """An executor that loses a process ends the others, and they lose nothing."""
+    process = Logged(scan, log=log, delay_s=0.04)
+    executor = cf.ProcessPoolExecutor(1, SPAWN)
+
+    def end():
+        until(lambda: len(noted(log)) >= 8)
+        os.kill(int(noted(log + ".pid")[0]), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with executor, pytest.raises(rs.WorkerDied, match="ended at positions"):
+        process.compute(engine=executor)
+    ending.join()
+    before = len(noted(log))
+    results = process.compute(engine="serial")
+
+    assert 8 <= before < 60
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert results.status.finished
+
+
+@pytest.mark.parametrize("name", ["processes", "loky"])
+def test_a_computation_in_them_may_use_a_pool_of_processes(executors, scan, name):
+    """The pool ends its copies by a signal, which they must obey."""
+    results = Pools(scan).compute(engine=executors(name))
+
+    np.testing.assert_array_equal(results["mean"][...], data_of(scan).mean(axis=1))
 
 
 def test_an_executor_that_is_shut_down_is_an_error(scan, log):

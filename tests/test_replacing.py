@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import importlib
 import logging
-import multiprocessing
 import os
 import pickle
 import resource
@@ -25,7 +24,7 @@ import numpy as np
 import param
 import pytest
 from conftest import close_all_hdf5_files, until
-from engine_conformance import Logged, note, noted
+from engine_conformance import Logged, Pools, note, noted
 
 import resumable as rs
 from resumable.batch import Worker
@@ -680,17 +679,6 @@ def test_rude_units_do_not_break_the_run(source, rows, script, engine):
     check(Deadly(source, bad=bad, delay_s=0.0005).results, rows, [])
 
 
-class Pools(rs.Process):
-    """Computes every block with a pool of copies of its process."""
-
-    version = 1
-    outputs: ClassVar = {"mean": rs.Output()}
-
-    def block_computation(self, spectra):
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            return np.array(pool.map(np.mean, list(spectra)))
-
-
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine):
     """The pool ends its processes by a signal, which they must not take for ours."""
@@ -698,7 +686,7 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
         f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_replacing import Pools
+        from engine_conformance import Pools
         Pools({source!r}).compute(engine={engine!r}, workers=2)
         """
     )

@@ -19,7 +19,6 @@ import logging
 import os
 import pickle
 import platform
-import signal
 import threading
 import time
 import traceback
@@ -36,11 +35,12 @@ from resumable.errors import TargetError
 from resumable.job import Job, Loss, Report
 from resumable.reader import Reader, open_reader
 from resumable.remote import plain_record, portable
+from resumable.stop import end_put_off
 from resumable.supply import Supply
 from resumable.writer import Outbox, RowWriter, WriteTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from resumable.positions import Batch
     from resumable.source import SourceRef
@@ -131,13 +131,14 @@ def do(order: Order, pulse: memoryview | None = None) -> bytes:
     lodger = order.driver != here()
     with contextlib.ExitStack() as stack:
         collector = _Collector()
+        told_to_end = _never
         if lodger:
-            stack.enter_context(_deaf())
+            told_to_end = stack.enter_context(end_put_off())
             logging.root.addHandler(collector)
             stack.callback(logging.root.removeHandler, collector)
         try:
             with _guests().stay(order, lodger=lodger) as stay:
-                outcome = Outcome(report=stay.do(order, pulse))
+                outcome = Outcome(report=stay.do(order, pulse, told_to_end))
         except _MissingError as missing:
             outcome = Outcome(missing=missing.need)
         except BaseException as error:
@@ -161,6 +162,10 @@ def release(token: str, seconds: float = 0.0) -> None:
     """Let go of what a session holds in this process; then wait, for others' turns."""
     _guests().release(token)
     time.sleep(seconds)
+
+
+def _never() -> bool:
+    return False
 
 
 class _MissingError(Exception):
@@ -198,7 +203,12 @@ class _Stay:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
-    def do(self, order: Order, pulse: memoryview | None) -> Report:
+    def do(
+        self,
+        order: Order,
+        pulse: memoryview | None,
+        told_to_end: Callable[[], bool],
+    ) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
         worker, writer, supplies = self._worker(order, pulse)
         supplies.load(order)
@@ -209,8 +219,12 @@ class _Stay:
             empty = dataclasses.replace(left, bits=bytes(-(-len(done) // 8)), count=0)
             left = left.without(done) or empty
         deadline = time.monotonic() + order.seconds
+
+        def stop() -> bool:
+            return time.monotonic() > deadline or told_to_end()
+
         try:
-            report = worker.do(left, lambda: time.monotonic() > deadline)
+            report = worker.do(left, stop)
         finally:
             writer.flush()
         return report._replace(
@@ -477,18 +491,3 @@ class _Collector(logging.Handler):
                 self.records.append(plain_record(record))
             except Exception:
                 self.handleError(record)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore signals that are sent to every process of a job: the driver obeys."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)]
-    old = [(number, signal.signal(number, signal.SIG_IGN)) for number in set(numbers)]
-    try:
-        yield
-    finally:
-        for number, handler in old:
-            signal.signal(number, handler)
