@@ -18,7 +18,8 @@ from resumable.remote import RemoteTraceback, portable
 from resumable.stream import guarded, new_key
 
 if TYPE_CHECKING:
-    from resumable.pool import Call, Pool
+    from resumable.call import Call
+    from resumable.pool import Pool
 
 _METHODS = ("evaluate", "linearize", "derivative", "adjoint")
 

@@ -22,8 +22,9 @@ from kill_matrix import alive, wait_until
 
 import resumable as rs
 from resumable import launch
+from resumable.call import Answer
 from resumable.launch import START_METHODS
-from resumable.pool import Answer, Pool
+from resumable.pool import Pool
 
 pytestmark = [
     pytest.mark.timeout(60, method="signal"),

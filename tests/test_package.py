@@ -52,7 +52,7 @@ LAYERS = [
     {"operators"},
     {"pool"},
     {"launch", "stream"},
-    {"serving"},
+    {"call", "serving"},
     {"parcel", "remote"},
     {"memory", "pickling"},
     {"batch"},

@@ -13,8 +13,9 @@ import pytest
 from kill_matrix import alive, wait_until
 
 import resumable as rs
+from resumable.call import Answer, Death, died
 from resumable.launch import START_METHODS
-from resumable.pool import Answer, Death, Pool, died
+from resumable.pool import Pool
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from resumable.call import Death, cause_of, died
 from resumable.cursor import IDLE
 from resumable.engines import guest
 from resumable.job import Loss
-from resumable.pool import Death, Pool, cause_of, died
+from resumable.pool import Pool
 
 if TYPE_CHECKING:
     from resumable.engines.guest import Order

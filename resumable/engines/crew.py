@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from resumable.batch import Worker
+from resumable.call import Answer, Death, cause_of, died
 from resumable.cursor import IDLE, WHOLE_BLOCK
 from resumable.job import Job, Loss, Report
-from resumable.pool import Answer, Death, Pool, cause_of, died
+from resumable.pool import Pool
 from resumable.remote import portable
 from resumable.serving import Line
 
