@@ -90,21 +90,44 @@ def end_put_off() -> Iterator[Callable[[], bool]]:
             signal.raise_signal(signal.SIGTERM)
 
 
+#: Signals that the thread which makes a copy of this process had blocked before.
+_blocked = threading.local()
+
+
+def _before_copies() -> None:
+    """Have SIGTERM wait for a copy that cannot obey yet: it would be lost."""
+    if _in_worker or _watching:
+        _blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _after_copies() -> None:
+    """Take the signals that have waited."""
+    before = vars(_blocked).pop("before", None)
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _obey_in_copies() -> None:
     """Have a copy of this process, made by a computation, end when it is told to.
 
-    Pools of processes end theirs by SIGTERM, which a session catches and a worker
-    ignores. What a terminal or a scheduler sends reaches the original, too, which
-    finishes what is at work, perhaps with the help of the copy.
+    Pools of processes end theirs by SIGTERM, perhaps as soon as they are made, which
+    sessions and tasks catch and a worker ignores. What a terminal or a scheduler sends
+    reaches the original, too, which finishes what is at work, perhaps with the help of
+    the copy.
     """
-    if _in_worker or _watching:
+    if hasattr(_blocked, "before"):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
+    _after_copies()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_obey_in_copies)
+    os.register_at_fork(
+        before=_before_copies,
+        after_in_parent=_after_copies,
+        after_in_child=_obey_in_copies,
+    )
 
 
 class StopRequest:

@@ -696,6 +696,44 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
     check(Pools(source).results, rows, [])
 
 
+@pytest.mark.parametrize(
+    "catches",
+    [
+        "stop.StopRequest().watching()",
+        "stop.end_put_off()",
+        # A worker ignores it, as long as it lives.
+        "as_worker()",
+    ],
+)
+def test_a_copy_obeys_a_signal_that_comes_before_it_can(script, catches):
+    """A pool may end a process that it has only just made."""
+    process = script(
+        f"""
+        import contextlib, os, signal
+        # Before anything of the package is called in the copy.
+        end_it = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        os.register_at_fork(after_in_child=end_it)
+        from resumable import stop
+
+        @contextlib.contextmanager
+        def as_worker():
+            stop.leave_to_driver()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            yield
+
+        with {catches}:
+            copy = os.fork()
+            if copy == 0:
+                os._exit(0)
+            _, status = os.waitpid(copy, 0)
+        print(os.waitstatus_to_exitcode(status), signal.pthread_sigmask(0, []))
+        """
+    )
+    output, errors = process.communicate(timeout=20)
+
+    assert output.split() == ["-15", "set()"], errors
+
+
 def test_a_copy_of_a_worker_keeps_no_lock(source, rows, script, tmp_path):
     """A forked process that lives on does not keep the next session waiting."""
     bad = {"20": "fork_and_stay"}
