@@ -488,7 +488,7 @@ def test_a_time_limit_is_for_all_stages():
 
     chain = rs.Chain(head(), Slow(), keep=("Peaks", "Slow"))
     with pytest.raises(rs.NotFinished):
-        compute(chain, time_limit=0.8)
+        compute(chain, time_limit=1.5)
     stopped = calls()
     compute(chain)
     rest = calls()

@@ -801,12 +801,12 @@ def test_an_object_computes_again_after_its_parameter_was_set(scan):
 
 
 class Sleepy(Mean):
-    """Ten milliseconds per position."""
+    """30 milliseconds per position."""
 
     version = 1
 
     def unit_computation(self, spectrum):
-        time.sleep(0.01)
+        time.sleep(0.03)
         return super().unit_computation(spectrum)
 
 
@@ -815,7 +815,7 @@ def test_a_time_limit_stops_with_code_75_and_goes_on(scan):
     process = Sleepy(scan)
     process.calls = []
     with pytest.raises(rs.NotFinished, match="run the same again to go on") as info:
-        compute(process, time_limit="0.5s")
+        compute(process, time_limit="1s")
     stopped = info.value
     done = stopped.results.status.done
 
