@@ -290,26 +290,51 @@ def test_processes_that_come_later_get_the_job(scan, log):
     assert len(set(noted(log + ".pid"))) > 1
 
 
-def test_a_process_that_is_told_to_end_commits_first(scan, log):
-    """An executor that loses a process ends the others, and they lose nothing."""
-    process = Logged(scan, log=log, delay_s=0.04)
-    executor = cf.ProcessPoolExecutor(1, SPAWN)
+def first_goes_on(folder):
+    """Have all processes of an executor but one wait, and say who they are."""
+    try:
+        (folder / "first").mkdir()
+    except FileExistsError:
+        (folder / "second").write_text(f"{os.getpid()}\n")
+        time.sleep(60)
+
+
+class SlowUntilOneDies(Logged):
+    """Slow until there is the file ``<log>.died``."""
+
+    def unit_computation(self, spectrum):
+        result = super().unit_computation(spectrum)
+        if not Path(self.log + ".died").exists():
+            time.sleep(0.1)
+        return result
+
+
+@pytest.mark.parametrize("dies", ["first", "second"])
+def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
+    """So does an executor that has lost one of its processes with all others."""
+    process = SlowUntilOneDies(scan, log=log)
+    second = tmp_path / "second"
+    executor = cf.ProcessPoolExecutor(2, SPAWN, first_goes_on, [tmp_path])
 
     def end():
-        until(lambda: len(noted(log)) >= 8)
-        os.kill(int(noted(log + ".pid")[0]), signal.SIGTERM)
+        until(lambda: len(noted(log)) >= 8 and noted(second))
+        if dies == "first":
+            os.kill(int(noted(log + ".pid")[0]), signal.SIGTERM)
+        else:
+            os.kill(int(noted(second)[0]), signal.SIGKILL)
+        time.sleep(0.2)
+        Path(log + ".died").touch()
 
     ending = threading.Thread(target=end)
     ending.start()
     with executor, pytest.raises(rs.WorkerDied, match="ended at positions"):
         process.compute(engine=executor)
     ending.join()
-    before = len(noted(log))
-    results = process.compute(engine="serial")
+    done = process.results.status.done
+    process.compute(engine="serial")
 
-    assert 8 <= before < 60
+    assert 8 <= done < 60
     assert sorted(map(int, noted(log))) == list(range(60))
-    assert results.status.finished
 
 
 @pytest.mark.parametrize("name", ["processes", "loky"])

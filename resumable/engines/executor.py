@@ -88,6 +88,11 @@ class ExecutorEngine(FuturesEngine):
                 self._executor.submit(guest.release, token, 0.005)
                 for _ in range(self.workers)
             ]
+        except concurrent.futures.BrokenExecutor:
+            # Its other processes end when they have committed what they are at, which
+            # they may as long as the session lasts. It is of no more use to anybody.
+            self._executor.shutdown()
+            return
         except RuntimeError:
-            return  # it is closed or broken: so are its processes
+            return  # it is closed: so are its processes
         concurrent.futures.wait(round_, timeout=_CLOSING_S)
