@@ -29,14 +29,16 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, ClassVar
 
+from resumable import forks
 from resumable.cursor import PULSE_BYTES
 from resumable.errors import PlanError, WorkerDied
+from resumable.interrupts import Uninterrupted
 from resumable.machine import WORKER_VARIABLES
 from resumable.memory import nameless
 from resumable.stop import leave_to_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 START_METHODS = ("forkserver", "spawn")
 
@@ -95,12 +97,12 @@ class Child:
 
     def __init__(self, server: _Server) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, nameless() as shared:
+        with ours, theirs, nameless() as shared:
             shared.truncate(mmap.PAGESIZE)
             self.pulse = _mapped(shared.fileno())
             self.pid = server.start(theirs.fileno(), shared.fileno())
+            self.connection = Connection(ours.detach())
         self._server = server
-        self.connection = Connection(ours.detach())
 
     def exitcode(self) -> int | None:
         """Wait for its end; negative for a signal, None when nobody knows."""
@@ -128,9 +130,8 @@ class _Server:
         """Return the running server of this process, started when there is none."""
         with cls._lock:
             server = cls._running.get(start_method)
-            # A forked copy of this process must not talk to its parent's server.
             if server is None or not server.serves(os.getpid()):
-                if server is not None:
+                if server is not None and server._process.poll() is not None:
                     server._socket.close()
                 server = cls._running[start_method] = cls(start_method)
             return server
@@ -138,19 +139,27 @@ class _Server:
     def __init__(self, start_method: str) -> None:
         self._owner = os.getpid()
         self._ready = False
+        self._in_step = True
         # One question and its answer at a time, whichever thread asks.
         self._talk = threading.Lock()
         self._left: collections.deque[int] = collections.deque()
         self._socket, theirs = socket.socketpair()
         in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
-            given = (theirs.fileno(), start_method, in_main_thread, _large_ones())
-            self._process = subprocess.Popen(
-                _interpreter(f"_run_server(*{given!r})"),
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **WORKER_VARIABLES},
-            )
+            owner = self._owner if in_main_thread else None
+            given = (theirs.fileno(), start_method, owner, _large_ones())
+            with _held_back():
+                self._process = subprocess.Popen(
+                    _interpreter(f"_run_server(*{given!r})"),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **WORKER_VARIABLES},
+                )
+        forks.let_go_in_copies(self)
+
+    def abandon(self) -> None:
+        """Close the pipe in a copy of this process: it must not talk to the server."""
+        self._socket.close()
 
     def ready(self) -> bool:
         """Return whether it has imported all it needs; does not wait."""
@@ -161,30 +170,29 @@ class _Server:
 
     def _await_ready(self) -> None:
         if not self._ready:
-            self._receive()
-            self._ready = True
+            # Ctrl-C may come here.
+            select.select([self._socket], [], [])
+            with self._undivided():
+                self._receive()
+                self._ready = True
 
     def serves(self, pid: int) -> bool:
-        """Return whether it belongs to this process and is alive."""
-        return self._owner == pid and self._process.poll() is None
+        """Return whether it belongs to this process, and answers."""
+        return self._owner == pid and self._in_step and self._process.poll() is None
 
     def start(self, *fds: int) -> int:
         """Have a worker started that serves `fds`; return its process number."""
         with self._talk:
             self._await_ready()
             self._reap()
-            # When it has ended, the answer will show it.
-            with contextlib.suppress(OSError):
-                socket.send_fds(self._socket, [_START], fds)
-            return self._receive()
+            return self._ask(_START, fds)
 
     def exitcode(self, pid: int) -> int | None:
         """Wait for a worker's end; None when the server is gone, too."""
         try:
             with self._talk:
-                self._socket.sendall(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
-                return self._receive()
-        except (OSError, WorkerDied):
+                return self._ask(_end_of(pid))
+        except WorkerDied:
             return None
 
     def leave(self, pid: int) -> None:
@@ -200,11 +208,34 @@ class _Server:
                 self._talk.release()
 
     def _reap(self) -> None:
-        with contextlib.suppress(OSError, WorkerDied):
+        with contextlib.suppress(WorkerDied):
             while self._left:
-                pid = self._left.popleft()
-                self._socket.sendall(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
-                self._receive()
+                self._ask(_end_of(self._left.popleft()))
+
+    def _ask(self, question: bytes, fds: tuple[int, ...] = ()) -> int:
+        with self._undivided():
+            # When it has ended, the answer will show it.
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._socket, [question], fds)
+            return self._receive()
+
+    @contextlib.contextmanager
+    def _undivided(self) -> Iterator[None]:
+        """Keep a question and its answer together.
+
+        Else every later answer would be that to the question before, and another
+        process be taken for a worker.
+        """
+        if not self._in_step:
+            msg = "the server that starts workers was interrupted; run again to go on"
+            raise WorkerDied(msg)
+        with Uninterrupted():
+            try:
+                yield
+            except BaseException:
+                # It has ended, or what handles another signal than Ctrl-C raises.
+                self._in_step = False
+                raise
 
     def _receive(self) -> int:
         data = b""
@@ -223,13 +254,27 @@ class _Server:
 def _interpreter(call: str) -> list[str]:
     """Return the command that makes a call in a fresh interpreter like this one."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    # Signals first: they may come while the rest is imported.
+    numbers = _left_to_driver()
+    # Signals first: they may come while the rest is imported, and have been held back.
+    # Of the user's handlers one may be in force that hides how workers have ended.
     code = (
         f"import signal, sys; sys.path[:] = {sys.path!r}; "
-        f"[signal.signal(s, signal.SIG_IGN) for s in {_left_to_driver()!r}]; "
+        f"[signal.signal(s, signal.SIG_IGN) for s in {numbers!r}]; "
+        f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {numbers!r}); "
+        "signal.signal(signal.SIGCHLD, signal.SIG_DFL); "
         f"import resumable.launch as launch; launch.{call}"
     )
     return [sys.executable, *flags, "-c", code]
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Have an interpreter that is started here get signals when it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _left_to_driver())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _left_to_driver() -> list[int]:
@@ -247,11 +292,11 @@ def _large_ones() -> list[str]:
 
 
 def _run_server(
-    fd: int, start_method: str, dies_with_parent: bool, further: list[str]
+    fd: int, start_method: str, owner: int | None, further: list[str]
 ) -> None:
     """Start workers on request until the owner is gone."""
-    if dies_with_parent:
-        die_with_parent()
+    if owner is not None:
+        _die_with(owner)
     start = _spawn
     if start_method == "forkserver":
         for name in _PRELOADED:
@@ -289,10 +334,11 @@ def _answer_requests(
 
 def _fork(fds: list[int], control: socket.socket) -> int:
     """Fork a worker; returns in the server only."""
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
         control.close()
-        _run_worker(*fds)
+        _run_worker(server, *fds)
     return pid
 
 
@@ -300,7 +346,7 @@ def _spawn(fds: list[int], control: socket.socket) -> int:
     """Start a worker in an interpreter of its own."""
     for fd in fds:
         os.set_inheritable(fd, True)
-    command = _interpreter(f"_run_worker(*{fds})")
+    command = _interpreter(f"_run_worker({os.getpid()}, *{fds})")
     return os.posix_spawn(command[0], command, os.environ)
 
 
@@ -316,19 +362,28 @@ def _wait_for(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def _end_of(pid: int) -> bytes:
+    """Return the question how a worker has ended."""
+    return _WAIT + pid.to_bytes(_NUMBER_BYTES, "big")
+
+
 def _mapped(fd: int) -> memoryview:
     """Map the memory that a worker shares with its parent."""
     return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PULSE_BYTES].cast("q")
 
 
-def _run_worker(fd: int, shared: int) -> None:
+def _run_worker(server: int, fd: int, shared: int) -> None:
     """Serve as a worker, and end."""
     code = 1
     try:
-        die_with_parent()
+        _die_with(server)
         from resumable.serving import serve
 
         leave_to_driver()
+        # Not by SIG_IGN: a program that the computation starts, and ends by it, would
+        # inherit that, as the processes of a pool of multiprocessing do.
+        signal.signal(signal.SIGTERM, _take_no_notice)
+        signal.siginterrupt(signal.SIGTERM, False)
         pulse = _mapped(shared)
         for passed in (fd, shared):
             os.set_inheritable(passed, False)
@@ -343,7 +398,11 @@ def _run_worker(fd: int, shared: int) -> None:
         os._exit(code)
 
 
-def die_with_parent() -> None:
+def _take_no_notice(number: int, frame: object) -> None:
+    """Leave a signal to the driver."""
+
+
+def _die_with(parent: int) -> None:
     """Have the kernel end this process when the thread that made it ends.
 
     It reaches a process whose computation holds the interpreter, too. Linux only;
@@ -352,7 +411,6 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         import ctypes
 
-        parent = os.getppid()
         set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
         if os.getppid() != parent:

@@ -104,7 +104,11 @@ def serve(connection: Connection, pulse: memoryview) -> None:
 
     The first message says how the parent is set up.
     """
-    sys.path[:], environment, folder, level = pickle.loads(connection.recv_bytes())
+    try:
+        setting = connection.recv_bytes()
+    except (EOFError, OSError):
+        return  # it was interrupted while it started this worker
+    sys.path[:], environment, folder, level = pickle.loads(setting)
     os.environ.clear()
     os.environ.update({**environment, **WORKER_VARIABLES})
     os.chdir(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -18,6 +19,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from conftest import until
 from kill_matrix import alive, wait_until
 
 import resumable as rs
@@ -421,6 +423,116 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
 
     assert all(isinstance(answer, Answer) for answer in answers)
     assert all(states)
+
+
+@both_methods
+def test_signals_that_come_at_once_leave_the_server_to_its_driver(method):
+    """It ignores them from its first moment, before it has imported anything."""
+    server = launch._Server(method)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        server._process.send_signal(number)
+    with server._talk:
+        server._await_ready()
+    serves = server.serves(os.getpid())
+    server._process.kill()
+    server._process.wait()
+    server._socket.close()
+
+    assert serves
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR2"])
+def test_a_signal_in_the_middle_of_a_question_shifts_no_answer(monkeypatch, name):
+    """What is taken for the number of a worker, and killed, is its own."""
+    number, receive = signal.Signals[name], launch._Server._receive
+    raised = []
+
+    def raises(*_):
+        raised.append(name)
+        raise InterruptedError(name)
+
+    def interrupted(server):
+        if not raised:
+            signal.raise_signal(number)
+        return receive(server)
+
+    with Pool(1):
+        server = launch._Server.get("forkserver")
+    before = signal.signal(number, raises)
+    monkeypatch.setattr(launch._Server, "_receive", interrupted)
+    try:
+        with pytest.raises(InterruptedError):
+            Pool(1)
+    finally:
+        signal.signal(number, before)
+    with Pool(2) as pool:
+        pids = set(pool.imap(lambda _: os.getpid(), range(4)))
+
+        assert pids <= set(pool.pids)
+    if not server.serves(os.getpid()):
+        # Another one has taken its place.
+        server._socket.close()
+        server._process.wait()
+
+
+@both_methods
+def test_programs_that_a_worker_starts_can_be_ended(method):
+    """They do not inherit what the worker itself ignores."""
+
+    def ended(_):
+        program = subprocess.Popen(["sleep", "60"])
+        program.terminate()
+        return program.wait()
+
+    with Pool(1, start_method=method) as pool:
+        assert list(pool.imap(ended, [0])) == [-signal.SIGTERM]
+
+
+def test_how_workers_end_is_known_whatever_the_script_ignores(script):
+    """Ends of processes may be none of its business, but they are ours."""
+    process = script(
+        """
+        import os, signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        import resumable as rs
+        with rs.Pool(1) as pool:
+            try:
+                list(pool.imap(lambda _: os.abort(), [0]))
+            except rs.WorkerDied as error:
+                print(error.exitcode)
+        """
+    )
+    output, errors = process.communicate(timeout=30)
+
+    assert output.split() == [str(-signal.SIGABRT)], errors
+
+
+def test_a_server_lives_no_longer_than_its_driver_because_of_a_copy(script):
+    """Nor do its workers, where a thread has begun it, whose end says nothing."""
+    process = script(
+        """
+        import os, threading, time
+        import resumable as rs
+        pools = []
+        thread = threading.Thread(target=lambda: pools.append(rs.Pool(1)))
+        thread.start()
+        thread.join()
+        if os.fork() == 0:
+            os.close(1)
+            time.sleep(60)
+        print(*pools[0].pids, os.getpid(), flush=True)
+        time.sleep(60)
+        """
+    )
+    worker = int(process.stdout.readline().split()[0])
+    copies = psutil.Process(process.pid).children()
+    process.kill()
+    try:
+        until(lambda: not alive(worker), 10)
+    finally:
+        for copy in copies:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                copy.kill()
 
 
 def test_a_server_that_is_killed_before_it_has_read_the_question_has_ended():
