@@ -247,7 +247,12 @@ class LockFile:
 
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""
-        return wait_until(lambda: self._try(exclusive), patience)
+
+        def take() -> bool:
+            with forks.held_off:
+                return self._try(exclusive)
+
+        return wait_until(take, patience)
 
     def _try(self, exclusive: bool) -> bool:
         if self._fd is not None:
@@ -307,8 +312,9 @@ class LockFile:
         if remove:
             with contextlib.suppress(OSError):
                 self.path.unlink()
-        os.close(self._fd)
-        self._fd = None
+        with forks.held_off:
+            os.close(self._fd)
+            self._fd = None
 
 
 def open_regular(path: Path, flags: int) -> int:
@@ -378,13 +384,14 @@ class OpenFile:
 
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self._path = path
-        self._fd = open_regular(path, os.O_RDWR)
-        self._place = place_of(self._fd)
+        with forks.held_off:
+            self._fd = open_regular(path, os.O_RDWR)
+            self._place = place_of(self._fd)
+            forks.let_go_in_copies(self)
         if not try_lock(self._fd, exclusive=exclusive):
             self.close()
             msg = f"{path} is open for writing in another program; close it there first"
             raise RunBusy(msg)
-        forks.let_go_in_copies(self)
 
     def write_at(self, data: Any, offset: int) -> None:
         """Write all of `data` at `offset`.
@@ -437,7 +444,8 @@ class OpenFile:
 
     def close(self) -> None:
         """Close the file; once."""
-        self.abandon()
+        with forks.held_off:
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the file in a copy of this process; the lock stays the original's."""

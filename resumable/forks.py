@@ -7,6 +7,7 @@ whose end should tell of a death.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -17,6 +18,10 @@ class Holder(Protocol):
     def abandon(self) -> None:
         """Close them and do nothing else, in a copy of the process."""
 
+
+#: Held from when something is opened until it is known to be let go of in copies, and
+#: while it is closed: no other thread makes a copy meanwhile.
+held_off = threading.RLock()
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 
@@ -30,7 +35,12 @@ def _abandon_all() -> None:
     for holder in list(_holders):
         holder.abandon()
     _holders.clear()
+    held_off.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(
+        before=held_off.acquire,
+        after_in_parent=held_off.release,
+        after_in_child=_abandon_all,
+    )

@@ -128,9 +128,9 @@ class Pool:
             # The server may have been started long ago, in another folder.
             setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
             self._setting = pickle.dumps(setting)
+        forks.let_go_in_copies(self)
         for _ in range(count):
             self._seats.append(self._start())
-        forks.let_go_in_copies(self)
 
     def _start(self) -> _Seat:
         child = start_child(self._start_method)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -388,3 +389,36 @@ def test_the_file_system_of_a_folder_is_found(tmp_path):
     found = disk.file_system(tmp_path)
 
     assert (found == "unknown") == (not Path("/proc/self/mountinfo").exists())
+
+
+@pytest.mark.parametrize("moment", ["place_of", "try_lock", "close_still"])
+def test_a_copy_made_by_another_thread_holds_nothing(tmp_path, monkeypatch, moment):
+    """Not even where a file is just being opened or closed: its locks would stay."""
+    path, within = tmp_path / "run.h5", threading.Event()
+    path.touch()
+    step = getattr(disk, moment)
+
+    def slow(*args, **kwargs):
+        within.set()
+        time.sleep(0.2)
+        return step(*args, **kwargs)
+
+    def open_and_close():
+        lock = disk.LockFile(tmp_path / "writers")
+        lock.acquire(exclusive=False)
+        disk.OpenFile(path).close()
+        lock.release()
+
+    monkeypatch.setattr(disk, moment, slow)
+    thread = threading.Thread(target=open_and_close)
+    thread.start()
+    within.wait(10)
+    copy = os.fork()
+    if copy == 0:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        held = [link for link in links if link.readlink().is_relative_to(tmp_path)]
+        os._exit(len(held))
+    _, status = os.waitpid(copy, 0)
+    thread.join()
+
+    assert os.waitstatus_to_exitcode(status) == 0
