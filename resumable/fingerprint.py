@@ -7,12 +7,12 @@ import hashlib
 import itertools
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import h5py
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
     #: Flat index of the first element, and where it and the others are.
     Piece = tuple[int, tuple[slice, ...]]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 #: Contents are digested whole up to this size, and in samples beyond.
 DIGEST_BYTES = 64 << 20
@@ -127,7 +130,7 @@ def _digests_at(
     with ThreadPoolExecutor(1) as thread:
         while shared := list(itertools.islice(pieces, _SHARED_PARTS)):
             middle = len(shared) // 2
-            others = thread.submit(digests, shared[middle:])
+            others = _begun(thread, digests, shared[middle:])
             yield from digests(shared[:middle])
             yield from others.result()
 
@@ -137,11 +140,27 @@ def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
     with ThreadPoolExecutor(2) as threads:
         waiting: collections.deque[Future[bytes]] = collections.deque()
         for part in parts:
-            waiting.append(threads.submit(_sha256, part))
+            waiting.append(_begun(threads, _sha256, part))
             if len(waiting) > _DIGESTS_AT_ONCE:
                 yield waiting.popleft().result()
         for future in waiting:
             yield future.result()
+
+
+def _begun(
+    threads: ThreadPoolExecutor, function: Callable[[_T], _R], argument: _T
+) -> Future[_R]:
+    """Have a thread do something; or do it, where none can be had any more.
+
+    A run in the background goes on when the interpreter has come to the end of the
+    script, and gives executors nothing more to do.
+    """
+    try:
+        return threads.submit(function, argument)
+    except RuntimeError:
+        done: Future[_R] = Future()
+        done.set_result(function(argument))
+        return done
 
 
 def _plain_parts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from resumable.events import Event, Listener
     from resumable.results import Results
     from resumable.stop import StopRequest
+
+logger = logging.getLogger("resumable")
 
 
 def check_alone(engine: Any) -> None:
@@ -103,6 +106,10 @@ class Run:
                 results = self._drive(self._hear)
         except BaseException as raised:
             error = raised
+        failed = error is not None and not isinstance(error, NotFinished)
+        if failed and not threading.main_thread().is_alive():
+            # The script has come to its end, and asks for it no more.
+            logger.error("the run in the background has failed", exc_info=error)
         with self._changed:
             self._results, self._error, self._ended = results, error, True
             self._changed.notify_all()

@@ -246,22 +246,46 @@ def test_an_engine_of_all_ranks_is_refused(process):
     assert process.results is None
 
 
-def test_a_script_that_waits_for_nothing_still_finishes(scan, tmp_path, script):
-    """The interpreter waits for the run that it has started."""
-    done = script(
-        f"""
-        import resumable as rs
-        class Mean(rs.Process):
-            version = 1
-            outputs = {{"mean": rs.Output()}}
-            def unit_computation(self, spectrum):
-                return spectrum.mean()
-        Mean({scan!r}).start(engine="serial")
-        """
-    )
+STARTS = """
+import resumable as rs
+class Mean(rs.Process):
+    version = 1
+    outputs = {"mean": rs.Output()}
+    def unit_computation(self, spectrum):
+        return spectrum.mean()
+mean = Mean("scan.h5::/data")
+"""
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"maxshape": (None, 32)}], ids=["fixed", "growable"]
+)
+@pytest.mark.parametrize("before", ["", "mean.compute(positions=slice(9))\n"])
+def test_a_script_that_waits_for_nothing_still_finishes(
+    make_file, tmp_path, script, layout, before
+):
+    """The interpreter waits for the run that it has started, and helps it no more."""
+    make_file(data={"data": np.ones((60, 32)), **layout})
+    done = script(STARTS + before + 'mean.start(engine="serial")\n')
     done.wait(30)
     (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
 
     assert done.returncode == 0
     assert rs.open(run).status.finished
+
+
+def test_a_run_that_fails_after_the_end_of_the_script_says_so(scan, script):
+    """Nobody is left to ask it."""
+    done = script(
+        f"{STARTS}"
+        "import threading\n"
+        "def fail(event):\n"
+        "    threading.main_thread().join()\n"
+        "    raise RuntimeError('no room')\n"
+        "mean.start(listener=fail, engine='serial')\n"
+    )
+    _, errors = done.communicate(timeout=30)
+
+    assert "the run in the background has failed" in errors
+    assert "RuntimeError: no room" in errors
     assert threading.active_count() < 10
