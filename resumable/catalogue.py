@@ -148,11 +148,12 @@ class Claim:
         """
         try:
             self._take_over()
-        except OSError as error:
+        except BaseException as error:
+            # Ctrl-C, too: it may wait for writers of a dead session.
+            self._writers.release()
             self._claim.release(remove=True)
-            raise target_error(self._shelf.folder, error, 4096) from error
-        except RunBusy:
-            self._claim.release(remove=True)
+            if isinstance(error, OSError):
+                raise target_error(self._shelf.folder, error, 4096) from error
             raise
         try:
             yield

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import resumable as rs
+from resumable import disk
 from resumable.catalogue import busy
 from resumable.runfile import RunFile
 
@@ -198,6 +199,26 @@ def test_lock_files_are_gone_after_a_run_that_fails(scan, ending):
     assert [n for n in names(folder) if not n.endswith(".h5")] == []
     process.watch = lambda: None
     assert compute(process).status.done == 60
+
+
+def test_an_interrupt_while_the_claim_waits_leaves_it_free(scan, monkeypatch):
+    """Ctrl-C may come while workers of a dead session are waited for."""
+    process = Watched(scan)
+    process.watch = lambda: None
+    acquire = disk.LockFile.acquire
+
+    def interrupted(lock, **options):
+        taken = acquire(lock, **options)
+        if lock.path.suffix == ".writers":
+            raise KeyboardInterrupt
+        return taken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.LockFile, "acquire", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compute(process)
+
+    assert compute(process).status.finished
 
 
 def test_the_claim_says_who_holds_it(scan):
