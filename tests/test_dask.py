@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -19,10 +21,14 @@ import numpy as np
 import param
 import psutil
 import pytest
+from conftest import until
 from engine_conformance import EngineConformance, Logged, note, noted
+from kill_matrix import alive
 
 import resumable as rs
+from resumable.engines import apart, guest
 from resumable.engines.dask import DaskEngine
+from resumable.positions import Batch
 
 # distributed's own threads and sockets, when a worker or a client is ended hard.
 pytestmark = [
@@ -322,6 +328,24 @@ def test_a_set_up_that_ends_its_process_is_an_error(client, scan, log):
         process.compute(engine=client)
 
     assert (process.results.status.done, process.results.status.failed) == (0, 0)
+
+
+def test_no_position_is_to_blame_for_a_child_that_ends_as_it_starts(monkeypatch):
+    """The system may have been out of memory before it had begun one."""
+    place = apart.Pool.place
+
+    def killed_at_once(pool, worker, *args):
+        os.kill(pool.pids[worker], signal.SIGKILL)
+        until(lambda: not alive(pool.pids[worker]))
+        place(pool, worker, *args)
+
+    monkeypatch.setattr(apart.Pool, "place", killed_at_once)
+    batch = Batch(57, 58, None, 1, suspect=True)
+    order = guest.Order("token", batch, 1.5, ("elsewhere", 1), logging.WARNING)
+    outcome = pickle.loads(apart.do(order))
+
+    assert outcome.loss is None
+    assert "before its first position" in str(outcome.error)
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from resumable.engines.guest import Order
     from resumable.serving import Line
 
-#: Instead of the first position of a block: none has begun.
-_NONE_YET = -1
+#: Where a child is that has not begun any position.
+_NOWHERE = (-1, IDLE)
 
 
 def do(order: Order) -> bytes:
@@ -31,14 +31,17 @@ def do(order: Order) -> bytes:
     with Pool(1) as pool:
         pool.place(0, "child", _Child)
         pool.send(0, "child", "do", order)
+        is_there = False
         while True:
             for event in pool.wait():
                 if isinstance(event, Death):
-                    return guest.packed(_outcome(event, order, pool.pulse(0)))
+                    pulse = pool.pulse(0) if is_there else _NOWHERE
+                    return guest.packed(_outcome(event, order, pulse))
                 if event.error is not None:
                     return guest.packed(guest.Outcome(error=event.error))
                 if isinstance(event.value, bytes):
                     return event.value
+                is_there = True
 
 
 class _Child:
@@ -46,7 +49,7 @@ class _Child:
 
     def __init__(self, line: Line) -> None:
         self._pulse = line.pulse
-        self._pulse[0], self._pulse[1] = _NONE_YET, IDLE
+        self._pulse[0], self._pulse[1] = _NOWHERE
 
     def do(self, order: Order) -> bytes:
         """Do the batch."""
@@ -55,7 +58,7 @@ class _Child:
 
 def _outcome(death: Death, order: Order, pulse: tuple[int, int]) -> guest.Outcome:
     start, row = pulse
-    if start == _NONE_YET:
+    if pulse == _NOWHERE:
         return guest.Outcome(error=died(death, "before its first position"))
     cause, message = cause_of(death)
     position = None if row == IDLE else start
