@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import h5py
@@ -600,6 +601,18 @@ def test_slow_positions_within_their_time_are_left_alone(source, rows):
     results = process.compute(engine="local", workers=2, position_timeout=0.5)
 
     check(results, rows, [])
+
+
+def test_time_in_which_the_driver_is_held_up_is_no_positions(monkeypatch):
+    """As while the machine sleeps: a position has its time while it is looked at."""
+    times = iter([0, 0, 1, 5.5, 6, 7])
+    monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    pool = SimpleNamespace(pulse=lambda worker: (7, 3))
+    batch = Batch(0, 50, None, 50)
+    clock = crew._Clock(4.0)
+    clock.begin(0, batch)
+
+    assert [clock.overdue({0: batch}, pool) for _ in range(5)] == [[], [], [], [], [0]]
 
 
 def test_a_timeout_needs_workers_that_can_be_ended(source):

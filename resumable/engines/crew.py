@@ -22,9 +22,6 @@ _PATIENCE_S = 0.2
 #: A position may take this long after a stop was asked for; then its worker is
 #: ended, which has committed everything before it by then.
 _GRACE_S = 5.0
-#: When the driver itself was held up for longer, the machine was suspended, and
-#: no position has had the time that has passed.
-_SUSPENDED_S = 5.0
 
 
 class _Station:
@@ -286,7 +283,7 @@ class _Clock:
         self._seen: dict[int, tuple[tuple[int, int], float]] = {}
         self._allowed_s: dict[int, float] = {}
         self._run_out: dict[int, tuple[int, int]] = {}
-        self._looked = time.monotonic()
+        self._looked, self._counted_s = time.monotonic(), 0.0
 
     @property
     def patience(self) -> float:
@@ -312,10 +309,11 @@ class _Clock:
         """Return the workers whose position has had its time."""
         if self._limit_s is None:
             return []
-        now = time.monotonic()
-        if now - self._looked > _SUSPENDED_S:
-            self._seen.clear()
-        self._looked = now
+        # Where the driver itself is held up, as on a laptop that is closed, no position
+        # has had all the time that has passed.
+        before, self._looked = self._looked, time.monotonic()
+        self._counted_s += min(self._looked - before, 2 * self.patience)
+        now = self._counted_s
         found = []
         for worker in busy:
             pulse = pool.pulse(worker)
