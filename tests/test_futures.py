@@ -345,6 +345,16 @@ def test_a_computation_in_them_may_use_a_pool_of_processes(executors, scan, name
     np.testing.assert_array_equal(results["mean"][...], data_of(scan).mean(axis=1))
 
 
+def test_nothing_is_called_back_from_processes_that_may_end():
+    """The interpreter would wait for the others for ever."""
+    with cf.ProcessPoolExecutor(1, SPAWN) as executor:
+        futures = [executor.submit(time.sleep, 0.01) for _ in range(5)]
+        called_back = ExecutorEngine(executor).cancel(futures)
+
+    assert called_back == [False] * 5
+    assert not any(future.cancelled() for future in futures)
+
+
 def test_an_executor_that_is_shut_down_is_an_error(scan, log):
     """What was committed stays, and the error says what to do."""
     process = Logged(scan, log=log, delay_s=0.02)

@@ -61,6 +61,17 @@ class ExecutorEngine(FuturesEngine):
             )
             raise WorkerDied(msg) from error
 
+    def cancel(self, futures: list[Any]) -> list[bool]:
+        """Cancel what has not begun.
+
+        Nothing in the standard library's processes. Should one of them end while a
+        cancelled task waits, the thread that manages them ends by an error of its own,
+        and the interpreter waits for the others for ever.
+        """
+        if isinstance(self._executor, concurrent.futures.ProcessPoolExecutor):
+            return [False] * len(futures)
+        return super().cancel(futures)
+
     def is_loss(self, error: BaseException) -> bool:
         """Return whether the executor is broken: one of its processes has ended."""
         return isinstance(error, concurrent.futures.BrokenExecutor)
