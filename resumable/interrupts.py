@@ -28,6 +28,8 @@ class Uninterrupted:
         in_main_thread = threading.current_thread() is threading.main_thread()
         if not in_main_thread or Uninterrupted._within:
             return
+        if signal.getsignal(signal.SIGINT) is None:
+            return  # set by another language, which alone can put it back
         handler = signal.signal(signal.SIGINT, self._note)
         Uninterrupted._within = True
         self._handler = handler

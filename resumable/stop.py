@@ -45,7 +45,7 @@ _watching = 0
 
 @contextlib.contextmanager
 def _handling(handlers: Mapping[str, Any]) -> Iterator[None]:
-    """Handle signals, by name, for the time of a block, in the main thread only.
+    """Handle signals, by name, SIGINT first, in the main thread only, in a block.
 
     In worker processes none: there they are ignored, and stay so.
     """
@@ -54,18 +54,18 @@ def _handling(handlers: Mapping[str, Any]) -> Iterator[None]:
         yield
         return
     global _watching
-    old = {}
-    for name, handler in handlers.items():
-        number = getattr(signal, name, None)
-        if number is not None:
-            old[number] = signal.signal(number, handler)
-    _watching += 1
-    try:
-        yield
-    finally:
-        _watching -= 1
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with contextlib.ExitStack() as stack:
+        # Ctrl-C is put back last: from then on it may interrupt this.
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)
+            # One that another language has set could not be put back.
+            if number is not None and signal.getsignal(number) is not None:
+                stack.callback(signal.signal, number, signal.signal(number, handler))
+        _watching += 1
+        try:
+            yield
+        finally:
+            _watching -= 1
 
 
 @contextlib.contextmanager

@@ -21,7 +21,9 @@ import pytest
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
+from resumable.interrupts import Uninterrupted
 from resumable.listing import source_text
+from resumable.stop import StopRequest
 
 MEAN = {"mean": rs.Output()}
 
@@ -852,6 +854,34 @@ def test_a_signal_stops_cleanly_and_everything_computed_is_kept(scan, name):
     assert done == calls >= 17
     assert signal.getsignal(number) is before
     assert len(process.calls) == 60
+
+
+def test_ctrl_c_is_the_last_handler_that_is_put_back(monkeypatch):
+    """It may interrupt from then on, and none of ours must stay."""
+    put_back, put = [], signal.signal
+
+    def recording(number, handler):
+        put_back.append(number)
+        return put(number, handler)
+
+    monkeypatch.setattr(signal, "signal", recording)
+    with StopRequest().watching():
+        put_back.clear()
+
+    assert put_back == [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_handler_of_another_language_is_left_alone(monkeypatch):
+    """Python does not know it, and could not put it back."""
+    put, known = signal.signal, signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    numbers = []
+    monkeypatch.setattr(signal, "signal", lambda n, h: numbers.append(n) or put(n, h))
+    before = known(signal.SIGINT)
+    with StopRequest().watching(), Uninterrupted():
+        during = known(signal.SIGINT)
+
+    assert (numbers, during) == ([], before)
 
 
 # Failures.
