@@ -164,17 +164,22 @@ class _Server:
     def ready(self) -> bool:
         """Return whether it has imported all it needs; does not wait."""
         with self._talk:
-            if not self._ready and select.select([self._socket], [], [], 0)[0]:
+            if not self._ready and self._has_answered(0):
                 self._await_ready()
             return self._ready
 
     def _await_ready(self) -> None:
         if not self._ready:
             # Ctrl-C may come here.
-            select.select([self._socket], [], [])
+            self._has_answered(None)
             with self._undivided():
                 self._receive()
                 self._ready = True
+
+    def _has_answered(self, milliseconds: int | None) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(milliseconds))
 
     def serves(self, pid: int) -> bool:
         """Return whether it belongs to this process, and answers."""
