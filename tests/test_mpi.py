@@ -454,6 +454,99 @@ def test_a_set_up_that_fails_on_one_rank_ends_all(mpi, source, tmp_path, rank):
         assert "on rank 1" in job.err
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_set_up_that_exits_on_one_rank_ends_all(mpi, source, tmp_path, rank):
+    """A worker's exit is an error that names its rank; the driver's is one of all."""
+    job = mpi.run(
+        3,
+        with_head(f"""
+        class Leaves(Logged):
+            def setup(self):
+                if RANK == {rank}:
+                    sys.exit("no GPU on this host")
+
+        try:
+            Leaves("scan.h5::/data", log="log", delay_s=0.01).compute()
+        except BaseException as error:
+            tell(kind=type(error).__name__, text=str(error))
+            raise
+        """),
+    )
+    kind, text = "SystemExit", "no GPU on this host"
+    if rank:
+        kind = "WorkerDied"
+        text = f"rank 1 was to end in the middle of the run by SystemExit('{text}')"
+
+    assert job.code == 1
+    assert [one["kind"] for one in told(tmp_path)] == [kind] * 3
+    assert {one["text"].partition("\n")[0] for one in told(tmp_path)} == {text}
+    if rank:
+        assert job.err.count(f"WorkerDied: {text}") == 1
+        assert "on rank 1 (" in job.err
+        assert "in setup" in job.err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stop_inside_of_a_unit_stops_all_ranks(mpi, source, tmp_path, rank):
+    """A time limit of what the unit computes: 75 on all, and the job can go on."""
+    (tmp_path / "inner").mkdir()
+    job = mpi.run(
+        3,
+        with_head(f"""
+        class Nests(Logged):
+            def unit_computation(self, spectrum):
+                if RANK == {rank}:
+                    Path("began").touch()
+                    inner = Logged("scan.h5::/data", "inner", log="in", delay_s=0.05)
+                    inner.compute(engine="serial", time_limit=0.1)
+                while not Path("began").exists():
+                    time.sleep(0.01)
+                return super().unit_computation(spectrum)
+
+        try:
+            Nests("scan.h5::/data", log="log", delay_s=0.01).compute()
+        except rs.NotFinished as stopped:
+            tell(code=stopped.code, text=str(stopped))
+            raise
+        """),
+    )
+
+    assert job.code == 75, job.err
+    assert [one["code"] for one in told(tmp_path)] == [75] * 3
+    assert all("the time limit of 0.1" in one["text"] for one in told(tmp_path))
+    assert only_run(tmp_path).status.done == len(of_log(tmp_path)) < POSITIONS
+
+
+def test_a_rank_that_leaves_in_the_middle_ends_all(mpi, source, tmp_path):
+    """What only waits for all ranks inside of MPI is left out when one is gone."""
+    job = mpi.run(
+        3,
+        with_head("""
+        class Interrupted(Logged):
+            def unit_computation(self, spectrum):
+                if RANK == 1:
+                    Path("began").touch()
+                    raise KeyboardInterrupt
+                while not Path("began").exists():
+                    time.sleep(0.01)
+                return super().unit_computation(spectrum)
+
+        try:
+            Interrupted("scan.h5::/data", log="log", delay_s=0.01).compute()
+        except KeyboardInterrupt:
+            sys.exit(3)
+        except rs.WorkerDied as error:
+            tell(text=str(error))
+            raise
+        """),
+    )
+
+    assert job.code != 0
+    texts = ["rank 1 ended in the middle of the run"] * 2
+    assert [one["text"] for one in told(tmp_path)] == texts
+    assert only_run(tmp_path).status.done == len(of_log(tmp_path))
+
+
 def test_a_full_disk_on_one_rank_ends_all_and_the_run_goes_on(mpi, source, tmp_path):
     """What was committed stays, and the next run computes the rest."""
     script = with_head("""

@@ -20,7 +20,7 @@ import cloudpickle
 from resumable.batch import Worker
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.team import Message, naps
-from resumable.errors import TargetError, WorkerDied
+from resumable.errors import NotFinished, TargetError, WorkerDied
 from resumable.remote import portable
 from resumable.stop import StopRequest
 
@@ -148,6 +148,10 @@ class Lead:
                 stopped = True
                 self._team.tell_all(STOP)
             next(pause)
+        if self._team.left:
+            # Giving the counter up waits inside MPI for all ranks. The others are told
+            # the outcome instead.
+            return
         self._team.tell_all(END)
         self._counter.close()
 
@@ -164,7 +168,7 @@ class Lead:
                 self._take(message)
             except Exception as error:
                 self._error = self._error or error
-        gone = self._open & self._team.left
+        gone = self._team.left
         if gone:
             self._open -= gone
             msg = f"rank {min(gone)} ended in the middle of the run"
@@ -181,7 +185,7 @@ class Lead:
         elif message.kind == SIGNAL and not self._driver.stopping:
             deliver(message.content)
         elif message.kind == FAILED:
-            raise unpacked(message.content)
+            self._error = self._error or unpacked(message.content)
 
 
 class Member:
@@ -253,7 +257,10 @@ class Member:
         try:
             if work.seat is not None:
                 self._compute(work, counter)
-        except Exception as error:
+        except KeyboardInterrupt:
+            # Ctrl-C again: at once. Nobody catches it, so it ends all ranks.
+            raise
+        except BaseException as error:
             self._team.tell(0, FAILED, packed(error, self._team.rank))
         self._team.tell(0, CLOSED)
         while True:
@@ -262,7 +269,8 @@ class Member:
                 counter.close()
                 return
             if message.kind == OUTCOME:
-                # Rank 0 was interrupted, and is not there to give the counter up.
+                # Rank 0 was interrupted, or another rank is gone: not all are there to
+                # give the counter up.
                 self._team.inbox.appendleft(message)
                 return
 
@@ -319,11 +327,19 @@ class Member:
 
 
 def packed(error: BaseException, rank: int) -> bytes:
-    """Make an exception of this rank ready to travel, with its traceback."""
+    """Make an exception of this rank ready to travel, with its traceback.
+
+    What would end the process and is no stop is told as an error: by itself it does not
+    say on which rank it was raised, and where.
+    """
+    told = error
+    if not isinstance(error, (Exception, NotFinished)):
+        msg = f"rank {rank} was to end in the middle of the run by {error!r}"
+        told = WorkerDied(msg)
     if not isinstance(error, WorkerDied):
         lines = traceback.format_exception(error)
-        error.add_note(f"on rank {rank} ({platform.node()}):\n{''.join(lines)}")
-    return travelling(error)
+        told.add_note(f"on rank {rank} ({platform.node()}):\n{''.join(lines)}")
+    return travelling(told)
 
 
 def travelling(error: BaseException) -> bytes:
