@@ -788,6 +788,85 @@ def test_a_signal_while_rank_0_still_looks_stops_the_run_it_begins(
     assert only_run(tmp_path).status.done < 10
 
 
+@pytest.mark.parametrize("to", [0, 1])
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
+    mpi, source, tmp_path, name, to
+):
+    """75 on all ranks: a script over many files does not go on to the next one."""
+    job = mpi.run(
+        2,
+        with_head(f"""
+        from resumable import reader
+        from resumable.engines.mpi import of_world
+        process = Logged("scan.h5::/data", log="log")
+        process.compute()
+        pids = of_world()._team.comm.allgather(os.getpid())
+        plain = reader.Reader.fingerprint
+
+        def fingerprint(self, **options):
+            os.kill(pids[{to}], signal.{name})
+            team = of_world()._team
+            while {to} and not any(m.kind == "signal" for m in team.inbox):
+                team.look()
+                time.sleep(0.01)
+            return plain(self, **options)
+
+        reader.Reader.fingerprint = fingerprint
+        try:
+            process.compute()
+        except rs.NotFinished as stopped:
+            tell(code=stopped.code, done=stopped.results.status.done)
+            raise
+        tell(goes_on=True)
+        """),
+    )
+
+    stopped = {"code": 75, "done": POSITIONS}
+    assert told(tmp_path) == [{"rank": rank, **stopped} for rank in (0, 1)]
+    assert job.code == 75
+    assert job.err.count(f"stopped by {name}: 60 of 60 positions done") == 1
+
+
+def test_a_signal_while_a_run_is_finished_stops_the_script(mpi, source, tmp_path):
+    """The run is complete: nothing of it is left for the job that goes on."""
+    job = mpi.run(
+        2,
+        with_head("""
+        class Finishes(Logged):
+            def finish(self, results):
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        Finishes("scan.h5::/data", log="log").compute()
+        tell(goes_on=True)
+        """),
+    )
+
+    assert job.code == 75, job.err
+    assert told(tmp_path) == []
+    assert only_run(tmp_path).status.finished
+
+
+def test_a_signal_that_the_script_handles_itself_is_handed_on(mpi, source, tmp_path):
+    """Where it came when nothing was computed: the script decides what follows."""
+    job = mpi.run(
+        2,
+        with_head("""
+        class Finishes(Logged):
+            def finish(self, results):
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        came = []
+        signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+        Finishes("scan.h5::/data", log="log").compute()
+        tell(came=len(came))
+        """),
+    )
+
+    assert job.code == 0, job.err
+    assert [one["came"] for one in told(tmp_path)] == [1, 0]
+
+
 # What started it.
 
 

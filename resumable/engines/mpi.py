@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +34,7 @@ from resumable.errors import NotFinished, PlanError, WorkerDied
 from resumable.plan import TRIALS
 from resumable.remainder import Remainder
 from resumable.results import Results
-from resumable.stop import StopRequest
+from resumable.stop import StopRequest, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,13 +155,14 @@ class MPIEngine:
             with self._early.watching():
                 self._hellos = self._greeted(team, hello)
                 results = drive()
+                self._hear_of_signals(team)
+            self._end_if_told(results)
         except BaseException as error:
             team.tell_all(OUTCOME, _Outcome.of(error))
             world.of_all(error, shown=True)
             raise
         team.tell_all(OUTCOME, _Outcome(results.path))
         if self._early.signal_number is not None:
-            # It came when there was nothing that it could have stopped.
             deliver(self._early.signal_number)
         return results
 
@@ -267,6 +269,24 @@ class MPIEngine:
                 )
                 raise PlanError(msg)
         return [hello for _, hello in sorted(hellos.items())]
+
+    def _hear_of_signals(self, team: Team) -> None:
+        """Note a signal that has come to another rank since rank 0 last listened."""
+        team.look()
+        for message in team.inbox:
+            # Once: a second Ctrl-C would mean something else.
+            if message.kind == SIGNAL and self._early.signal_number is None:
+                deliver(message.content)
+
+    def _end_if_told(self, results: Results) -> None:
+        """End the script by a signal that came when it could stop nothing here.
+
+        Without MPI it would have ended it at once. Not where the script has asked for
+        the signal: it gets it when the others know the outcome.
+        """
+        number = self._early.signal_number
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            raise stopped(self._early, results)
 
     def _seats(self, workers: int) -> dict[int, int]:
         """Return the ranks that compute, as many on each host as the memory allows."""
