@@ -154,19 +154,44 @@ def test_an_unchanged_script_computes_with_every_rank(mpi, source, data, tmp_pat
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
 
+class Halts(Logged):
+    """Is stopped when so many positions are noted as the file ``<log>.most`` says.
+
+    By a signal, or by a time limit of less than 0.5 s, as the file says, too.
+    """
+
+    def unit_computation(self, spectrum):
+        value = super().unit_computation(spectrum)
+        most, how = noted(self.log + ".most") or (POSITIONS + 1, "")
+        if len(noted(self.log)) >= int(most):
+            if how == "signal":
+                os.kill(os.getpid(), signal.SIGUSR1)
+            else:
+                time.sleep(0.5)
+        return value
+
+
 def test_other_ranks_and_other_engines_go_on(mpi, source, data, tmp_path):
     """Stopped on 4 ranks, then on 2, finished by processes: nothing twice."""
     script = with_head("""
-        process = Logged("scan.h5::/data", log=os.path.abspath("log"), delay_s=0.05)
-        process.compute(time_limit=0.4)
+        from test_mpi import Halts
+        process = Halts("scan.h5::/data", log=os.path.abspath("log"), delay_s=0.05)
+        process.compute(**OPTIONS)
         """)
-    codes = [mpi.run(ranks, script).code for ranks in (4, 2)]
-    process = Logged(source, log=str(tmp_path / "log"), delay_s=0.05)
+    most = tmp_path / "log.most"
+    most.write_text("20 signal")
+    stopped = mpi.run(4, script)
+    most.write_text("40 limit")
+    again = mpi.run(2, script, '{"time_limit": 0.4}')
+    most.unlink()
+    process = Halts(source, log=str(tmp_path / "log"), delay_s=0.05)
     left = process.results.status.pending
     results = process.compute(engine="local", workers=2)
 
-    assert codes == [75, 75]
-    assert 0 < left < POSITIONS
+    assert (stopped.code, again.code) == (75, 75)
+    assert "stopped by SIGUSR1" in stopped.err
+    assert "stopped at the time limit of 0.4" in again.err
+    assert 0 < left <= POSITIONS - 20
     assert of_log(tmp_path) == list(range(POSITIONS))
     assert [s.engine for s in results.sessions] == ["mpi", "mpi", "local"]
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
@@ -235,10 +260,18 @@ def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, source, data, tmp_
 
         def counted(self, *place):
             reads.append(place)
+            Path(f"read-{RANK}").touch()
             return read(self, *place)
 
+        class Waits(Logged):
+            def unit_computation(self, spectrum):
+                # Whoever has a part of what is left waits until all others have.
+                while reads and len(list(Path().glob("read-*"))) < 3:
+                    time.sleep(0.01)
+                return super().unit_computation(spectrum)
+
         counter._Loan.read = counted
-        process = Logged("scan.h5::/data", log="log", delay_s=0.05)
+        process = Waits("scan.h5::/data", log="log", delay_s=0.05)
         process.compute(positions=np.arange(60) % 3 > 0)
         tell(reads=len(reads))
         process.compute()
@@ -583,7 +616,7 @@ def test_a_full_disk_on_one_rank_ends_all_and_the_run_goes_on(mpi, source, tmp_p
 @pytest.mark.parametrize("where", ["first", "before", "between", "exit", "exit 0"])
 def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, source, where):
     """Before the first Process, in it, between two computes; and one just leaves."""
-    began = time.monotonic()
+    # Which ends at all: a job that waits for a rank that is gone waits for ever.
     job = mpi.run(
         2,
         with_head(f"""
@@ -611,8 +644,6 @@ def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, source, where):
 
     assert job.code != 0
     assert job.err.count(text[where]) == 1
-    # Once: a job that waits for a rank that is gone waits for ever.
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -734,7 +765,18 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, source, tmp_path, name, to):
     script = mpi.write(
         with_head("""
         tell(pid=os.getpid())
-        process = Logged("scan.h5::/data", log="log", delay_s=0.1)
+
+        class Slower(Logged):
+            def unit_computation(self, spectrum):
+                value = super().unit_computation(spectrum)
+                if len(noted("log")) >= 6:
+                    # Slow from here on: it takes its time until all have been told.
+                    while not Path("signalled").exists():
+                        time.sleep(0.01)
+                    time.sleep(0.5)
+                return value
+
+        process = Slower("scan.h5::/data", log="log", delay_s=0.1)
         try:
             process.compute()
         except rs.NotFinished as stopped:
@@ -748,6 +790,7 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, source, tmp_path, name, to):
         assert process.poll() is None
     pids = {one["rank"]: one["pid"] for one in told(tmp_path)}
     os.kill(process.pid if to == "job" else pids[1], getattr(signal, name))
+    (tmp_path / "signalled").touch()
     job = mpi.end(process)
     status = only_run(tmp_path).status
 
