@@ -358,7 +358,6 @@ class EngineConformance:
             results["mean"][...][done], data.mean(axis=1)[done]
         )
 
-    @pytest.mark.timeout(10, method="signal")
     @pytest.mark.parametrize(
         ("kind", "name"), [("lock", "Unpicklable"), ("arguments", "TwoArguments")]
     )

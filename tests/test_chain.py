@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import types
 import warnings
 from pathlib import Path
 from typing import ClassVar
@@ -26,6 +27,9 @@ from kill_matrix import members, wait_until
 from nursery import Nursery
 
 import resumable as rs
+import resumable.batch
+import resumable.chain
+import resumable.stop
 
 pytest.importorskip("hdf5plugin")
 pytestmark = pytest.mark.timeout(110, method="signal")
@@ -472,30 +476,24 @@ def test_parameters_stay_while_a_chain_computes():
     later.scale = 2
 
 
-def test_a_time_limit_is_for_all_stages():
+def test_a_time_limit_is_for_all_stages(monkeypatch):
     """Stopped, it says so; the next call goes on with the stage it was at."""
+    keep = ("Peaks", "Heights")
 
-    class Slow(Logged):
-        version = 1
-        outputs: ClassVar = {"slow": rs.Output()}
+    def now():  # each position takes a second
+        return float(len(noted("log")))
 
-        def unit_computation(self, places):
-            import time
-
-            time.sleep(0.05)
-            self.noted()
-            return 0
-
-    chain = rs.Chain(head(), Slow(), keep=("Peaks", "Slow"))
+    clock = types.SimpleNamespace(monotonic=now, perf_counter=now)
+    for module in (resumable.batch, resumable.chain, resumable.stop):
+        monkeypatch.setattr(module, "time", clock)
     with pytest.raises(rs.NotFinished):
-        compute(chain, time_limit=1.5)
+        compute(rs.Chain(head(), Heights(), keep=keep), time_limit=POSITIONS + 10)
     stopped = calls()
-    compute(chain)
+    compute(rs.Chain(head(), Heights(), keep=keep))
     rest = calls()
 
-    assert stopped["Peaks"] == POSITIONS
-    assert 0 < stopped["Slow"] < POSITIONS
-    assert rest == {"Slow": POSITIONS - stopped["Slow"]}
+    assert stopped == {"Peaks": POSITIONS, "Heights": 10}
+    assert rest == {"Heights": POSITIONS - 10}
 
 
 # Cells.
@@ -544,8 +542,8 @@ def start_cells(nursery):
     """Return a function that starts to compute, with an engine."""
     with contextlib.ExitStack() as stack:
 
-        def start(engine):
-            program = nursery.start(cells.__file__, engine, "0.01")
+        def start(engine, delay="0.01"):
+            program = nursery.start(cells.__file__, engine, delay)
             stack.callback(program.close)
             return program
 
@@ -626,8 +624,8 @@ def test_a_chain_over_cells_survives_kills(folder, start_cells, engine):
     """Killed in both stages, it is bit for bit what a plain loop gives."""
     source = hashlib.sha256(Path(cells.FILE).read_bytes()).digest()
     chain = cells.chain(("Segment", "Features"))
-    for stage in ("Segment", "Features"):
-        process = start_cells(engine)
+    for stage, delay in (("Segment", "0.1"), ("Features", "0")):
+        process = start_cells(engine, delay)
 
         def under_way(stage=stage):
             results = run_of(stage)
@@ -636,7 +634,7 @@ def test_a_chain_over_cells_survives_kills(folder, start_cells, engine):
         assert wait_until(under_way, 30)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    process = start_cells(engine)
+    process = start_cells(engine, "0")
     errors = process.communicate(timeout=60)[1]
     labels, features = cells.plain_loop()
     results = chain.results

@@ -201,7 +201,7 @@ def test_stopped_run_exits_75_and_status_sees_it_run(fit, scan, tmp_path):
     command = [sys.executable, "-m", "resumable"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     run = subprocess.Popen(
-        [*command, "run", fit, scan, "--pause", "0.1", "--checkpoint", "0.2"],
+        [*command, "run", fit, scan, "--pause", "0.5", "--checkpoint", "0.2"],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,

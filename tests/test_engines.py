@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import time
+import types
 from typing import ClassVar
 
 import engine_conformance as conformance
@@ -16,6 +17,7 @@ import threadpoolctl
 from engine_conformance import EngineConformance, Holder, Logged, noted
 
 import resumable as rs
+from resumable import batch
 from resumable.batch import Worker
 from resumable.engines.local import LocalEngine
 
@@ -139,19 +141,34 @@ def test_libraries_that_units_load_get_one_thread_in_workers(source, engine):
     assert set(results["threads"][...]) == {1}
 
 
-def test_auto_hands_over_to_workers_when_the_run_is_long(source, tmp_path):
+class SlowAlone(Logged):
+    """Slow until a second process computes, too."""
+
+    def unit_computation(self, spectrum):
+        result = super().unit_computation(spectrum)
+        if len(set(noted(self.log + ".pid"))) < 2:
+            time.sleep(0.03)
+        return result
+
+
+def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path):
     """A long run is shared by several processes, none of its positions twice."""
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        file["data"] = np.zeros((800, 2))
     log = str(tmp_path / "log")
-    results = Logged(source, log=log, delay_s=0.03).compute(engine="auto", workers=2)
+    process = SlowAlone(f"{tmp_path}/long.h5::/data", log=log)
+    results = process.compute(engine="auto", workers=2)
 
     assert results.status.finished
     assert len(set(noted(log + ".pid"))) >= 2
-    assert sorted(map(int, noted(log))) == list(range(60))
+    assert sorted(map(int, noted(log))) == list(range(800))
 
 
-def test_auto_starts_no_process_for_a_short_run(source, tmp_path):
-    """A run of milliseconds stays in this process."""
+def test_auto_starts_no_process_for_a_short_run(source, tmp_path, monkeypatch):
+    """A run of milliseconds, one for each position, stays in this process."""
     log = str(tmp_path / "log")
+    clock = types.SimpleNamespace(perf_counter=lambda: len(noted(log)) / 1000)
+    monkeypatch.setattr(batch, "time", clock)
     Logged(source, log=log).compute(engine="auto", workers=2)
 
     assert set(noted(log + ".pid")) == {str(os.getpid())}

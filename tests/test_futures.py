@@ -23,7 +23,7 @@ import param
 import pytest
 import threadpoolctl
 from conftest import data_of, until
-from engine_conformance import EngineConformance, Logged, Pools, Weighted, noted
+from engine_conformance import EngineConformance, Logged, Pools, Weighted, note, noted
 
 import resumable as rs
 from resumable import disk
@@ -156,13 +156,33 @@ class Threads(rs.Process):
         return blas_threads()
 
 
-@pytest.mark.parametrize("name", ["processes", "loky"])
-def test_processes_hold_nothing_after_a_run(executors, scan, log, tmp_path, name):
-    """The source can be written and the run file's locks are free at once."""
-    Logged(scan, log=log, delay_s=0.002).compute(engine=executors(name))
+def meet(path):
+    """Wait until a second process of the executor is here, too; return which it is."""
+    note(path, os.getpid())
+    until(lambda: len(set(noted(path))) == 2)
+    return os.getpid()
 
-    assert [held(pid, tmp_path) for pid in set(noted(log + ".pid"))] == [[], []]
-    assert list(tmp_path.glob("*.writers")) == []
+
+@pytest.mark.parametrize("name", ["processes", "loky"])
+def test_processes_hold_nothing_after_a_run(executors, make_file, tmp_path, name):
+    """The source can be written and the run file's locks are free at once."""
+    executor = executors(name)
+    pids = list(executor.map(meet, [tmp_path / "met"] * 2))
+
+    def lets_go(number):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        source = make_file(folder / "scan.h5", data=np.zeros((60, 4)))
+        log = f"{folder}/log"
+        Logged(f"{source}::/data", log=log, delay_s=0.002).compute(engine=executor)
+        left = [held(pid, folder) for pid in pids]
+
+        assert {path for paths in left for path in paths} <= {source}
+        assert list(folder.glob("*.writers")) == []
+        return left == [[], []] and set(noted(log + ".pid")) == set(map(str, pids))
+
+    # One that is left out, where the machine is slow, keeps its source for a while.
+    assert any(map(lets_go, range(5)))
 
 
 def test_threads_let_go_of_blas_after_a_run(executors, scan):
@@ -231,18 +251,40 @@ def test_a_task_that_takes_longer_than_expected_ends_and_the_rest_follows(
     assert sorted(map(int, noted(log))) == list(range(60))
 
 
+class Stays(Logged):
+    """From the tenth position on, each waits for the file ``<log>.go``."""
+
+    def unit_computation(self, spectrum):
+        result = super().unit_computation(spectrum)
+        if len(noted(self.log)) >= 10:
+            note(self.log + ".stays", self.position)
+            until(Path(self.log + ".go").exists)
+        return result
+
+
 @pytest.mark.parametrize("is_quick", [True, False])
 def test_no_slow_position_waits_behind_another_one(scan, log, monkeypatch, is_quick):
     """Where each takes long there is nothing to call back at a stop."""
     monkeypatch.setattr(futures, "BATCH_S", 10.0 if is_quick else 0.05)
+    cancel, called_back = ExecutorEngine.cancel, []
 
-    def calls_back():
-        with Recording(2) as executor, pytest.raises(rs.NotFinished):
-            Logged(scan, log=log, delay_s=0.1).compute(engine=executor, time_limit=1)
-        return any(f.cancelled() for f in executor.futures)
+    def recording(self, tasks):
+        called_back.append(cancel(self, tasks))
+        return called_back[-1]
 
-    # On a busy machine the stop may come before what was handed out has begun.
-    assert all(calls_back() for _ in range(1 if is_quick else 2)) == is_quick
+    monkeypatch.setattr(ExecutorEngine, "cancel", recording)
+    with Recording(2) as executor:
+        run = Stays(scan, log=log, delay_s=0.1).start(engine=executor)
+        until(lambda: len(noted(log + ".stays")) == 2)
+        in_flight = 4 if is_quick else 2
+        until(lambda: sum(not f.done() for f in executor.futures) >= in_flight)
+        run.cancel()
+        until(lambda: called_back)
+        Path(log + ".go").touch()
+        with pytest.raises(rs.NotFinished):
+            run.wait()
+
+    assert called_back[0] == [False, False, True, True][:in_flight]
 
 
 class Kills(Logged):

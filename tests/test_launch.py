@@ -619,14 +619,22 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
 
 NUMBER_OF_CHILDREN = """
     import sys
+    import types
     import psutil
     import resumable as rs
+    from resumable import batch
+
+    # What is computed takes 1 us for each position, whatever the machine is at.
+    clock_s = 0.0
+    batch.time = types.SimpleNamespace(perf_counter=lambda: clock_s)
 
     class First(rs.Process):
         version = 1
         outputs = {"value": rs.Output()}
 
         def unit_computation(self, spectrum):
+            global clock_s
+            clock_s += 1e-6
             return spectrum[0]
 
     class FirstOfAll(rs.Process):
@@ -634,6 +642,8 @@ NUMBER_OF_CHILDREN = """
         outputs = {"value": rs.Output()}
 
         def block_computation(self, spectra):
+            global clock_s
+            clock_s += 1e-6 * len(spectra)
             return spectra[:, 0].astype("f8")
 
     made = globals()[sys.argv[1]]("scan.h5::/data")

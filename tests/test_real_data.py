@@ -76,7 +76,7 @@ def test_the_brightness_is_reproduced_after_a_kill_in_the_middle(
 ):
     """Killed half way and run again: the same numbers, the source untouched."""
     digest = hashlib.sha256((tmp_path / FILE).read_bytes()).digest()
-    monkeypatch.setenv("DELAY_S", "0.05")
+    monkeypatch.setenv("DELAY_S", "0.15")
     killed = script(SCRIPT, engine)
     assert wait_until(lambda: len(done_in(tmp_path)) >= 10, 30)
     os.kill(killed.pid, signal.SIGKILL)

@@ -353,7 +353,7 @@ def test_failures_of_a_killed_session_are_still_described(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(
         """
-import os, signal, sys
+import os, pathlib, signal, sys, time
 import resumable as rs
 
 class Dies(rs.Process):
@@ -364,8 +364,10 @@ class Dies(rs.Process):
         if index == 3:
             raise ValueError("bad three")
         if index == 190:
-            import time
-            time.sleep(0.5)  # beyond the checkpoint, so that position 3 is marked
+            (path,) = pathlib.Path(sys.argv[1]).glob("*.h5")
+            deadline = time.monotonic() + 30
+            while not rs.open(path).status.failed and time.monotonic() < deadline:
+                time.sleep(0.01)
         if index == 195:
             os.kill(os.getpid(), signal.SIGKILL)
         return index
