@@ -24,13 +24,34 @@ def process(scan, tmp_path):
     return Logged(scan, log=str(tmp_path / "log"), delay_s=0.01)
 
 
+class Held(Logged):
+    """Computes ten positions, and more when the file ``<log>.go`` exists."""
+
+    def unit_computation(self, spectrum):
+        mean = super().unit_computation(spectrum)
+        until(lambda: len(noted(self.log)) <= 10 or Path(self.log + ".go").exists())
+        return mean
+
+
+@pytest.fixture
+def held(scan, tmp_path):
+    """Return one that no run can finish before the test lets it go."""
+    return Held(scan, log=str(tmp_path / "log"), delay_s=0.01)
+
+
+def let_go(held):
+    """Have it do the rest."""
+    Path(held.log + ".go").touch()
+
+
 @ENGINES
-def test_the_caller_goes_on_and_waits_when_it_likes(process, scan, engine):
+def test_the_caller_goes_on_and_waits_when_it_likes(held, scan, engine):
     """start() returns at once; wait() returns what compute() would."""
-    run = process.start(engine=engine, workers=2)
+    run = held.start(engine=engine, workers=2)
     early = run.status()
     with pytest.raises(TimeoutError, match=r"0\.001 s"):
         run.wait(timeout=0.001)
+    let_go(held)
     results = run.wait(timeout=30)
 
     assert early.state in ("starting", "computing")
@@ -54,8 +75,14 @@ def test_iteration_gives_every_batch_with_its_results(process, scan, engine):
 @ENGINES
 def test_a_run_may_be_paused_before_it_begins(process, tmp_path, engine):
     """It rests without having computed anything, and then does all."""
-    run = process.start(engine=engine, workers=2)
+    paused = threading.Event()
+
+    def listen(event):
+        assert paused.wait(30)
+
+    run = process.start(engine=engine, workers=2, listener=listen)
     run.pause()
+    paused.set()
     until(lambda: run.status().state == "paused")
     meanwhile = noted(tmp_path / "log")
     run.resume()
@@ -66,14 +93,15 @@ def test_a_run_may_be_paused_before_it_begins(process, tmp_path, engine):
 
 
 @ENGINES
-def test_a_paused_run_computes_nothing_and_goes_on(process, tmp_path, engine):
+def test_a_paused_run_computes_nothing_and_goes_on(held, engine):
     """While paused all is committed and no worker is there; nothing is done twice."""
-    log = tmp_path / "log"
-    run = process.start(engine=engine, workers=2, checkpoint=100)
+    log = held.log
+    run = held.start(engine=engine, workers=2, checkpoint=100)
     until(lambda: len(noted(log)) >= 10)
     run.pause()
+    let_go(held)
     until(lambda: run.status().state == "paused")
-    committed = process.results.status.done
+    committed = held.results.status.done
     before = len(noted(log))
     time.sleep(0.3)
     meanwhile = len(noted(log))
@@ -95,11 +123,12 @@ def test_a_run_shows_its_state(process):
     assert repr(run) == "<Run: finished: 60 done, 0 failed, 0 pending>"
 
 
-def test_the_batches_of_a_run_one_has_cancelled_just_end(process):
+def test_the_batches_of_a_run_one_has_cancelled_just_end(held):
     """To iterate over it raises nothing then; to wait for it does."""
-    run = process.start(engine="local", workers=2)
+    run = held.start(engine="local", workers=2)
     for _ in run:
         run.cancel()
+        let_go(held)
 
     with pytest.raises(rs.NotFinished):
         run.wait(30)
@@ -149,16 +178,17 @@ def test_a_paused_retry_tries_every_failed_position_once(scan, tmp_path, engine)
 
 
 @ENGINES
-def test_a_cancelled_run_keeps_what_it_has(process, tmp_path, engine):
+def test_a_cancelled_run_keeps_what_it_has(held, engine):
     """It says so, and compute() goes on."""
-    log = tmp_path / "log"
-    run = process.start(engine=engine, workers=2)
+    log = held.log
+    run = held.start(engine=engine, workers=2)
     until(lambda: len(noted(log)) >= 10)
     run.cancel()
+    let_go(held)
     with pytest.raises(rs.NotFinished, match="cancelled") as caught:
         run.wait(30)
-    status = process.results.status
-    process.compute()
+    status = held.results.status
+    held.compute()
 
     assert run.status().state == "stopped"
     assert caught.value.code == 75
@@ -166,26 +196,28 @@ def test_a_cancelled_run_keeps_what_it_has(process, tmp_path, engine):
     assert sorted(map(int, noted(log))) == list(range(60))
 
 
-def test_a_paused_run_can_be_cancelled(process, tmp_path):
+def test_a_paused_run_can_be_cancelled(held):
     """Without going on first."""
-    run = process.start(engine="serial")
-    until(lambda: len(noted(tmp_path / "log")) >= 5)
+    run = held.start(engine="serial")
+    until(lambda: len(noted(held.log)) >= 5)
     run.pause()
     run.cancel()
+    let_go(held)
 
     with pytest.raises(rs.NotFinished):
         run.wait(10)
 
 
-def test_leaving_the_block_cancels(process, tmp_path):
+def test_leaving_the_block_cancels(scan, tmp_path):
     """A context manager: nothing computes after it."""
+    process = Logged(scan, log=str(tmp_path / "log"), delay_s=0.1)
     with process.start(engine="serial") as run:
-        until(lambda: len(noted(tmp_path / "log")) >= 5)
+        until(lambda: len(noted(process.log)) >= 2)
     count = len(noted(tmp_path / "log"))
     time.sleep(0.1)
 
     assert run.status().state == "stopped"
-    assert count == len(noted(tmp_path / "log")) < 60
+    assert count == len(noted(process.log)) < 60
 
 
 @ENGINES
