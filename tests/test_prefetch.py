@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from conftest import until
 from kill_matrix import alive, wait_until
 
 import resumable as rs
@@ -126,19 +127,20 @@ def test_prefetch_without_end_gives_as_many_as_are_wanted(pool):
     assert len(calls._waiting) == 4
 
 
-def test_work_is_done_while_the_results_are_used(pool):
-    """The next items are there when the consumer comes back for them."""
-    calls = pool.prefetch(time.sleep, 12, (0.01,))
-    waited = 0.0
-    next(calls)
-    for _ in range(11):
-        time.sleep(0.05)
-        before = time.monotonic()
-        next(calls)
-        waited += time.monotonic() - before
+def test_work_is_done_while_the_results_are_used(pool, tmp_path):
+    """The next items are computed before the consumer comes back for them."""
+    log = tmp_path / "log"
+    log.touch()
 
-    # 0.11 s at least where nothing is done ahead.
-    assert waited < 0.1
+    def noted():
+        with log.open("a") as file:
+            file.write("x")
+
+    calls = pool.prefetch(noted, 12)
+    # At least the next one of each worker.
+    for least in [*range(2, 12), 12, 12]:
+        until(lambda least=least: log.stat().st_size >= least)
+        next(calls)
 
 
 def test_imap_keeps_the_order_of_items(pool):
@@ -151,17 +153,20 @@ def test_imap_keeps_the_order_of_items(pool):
     assert list(pool.imap(slow_first, range(9))) == list(range(9))
 
 
-def test_imap_without_order_gives_what_is_ready(pool):
+def test_imap_without_order_gives_what_is_ready(pool, tmp_path):
     """A slow item does not keep the others waiting."""
+    go = tmp_path / "go"
 
     def slow_first(item):
-        time.sleep(0.5 if item == 0 else 0.0)
+        until(lambda: item > 0 or go.exists(), 20)
         return item
 
-    got = list(pool.imap(slow_first, range(9), ordered=False, look_ahead=9))
+    results = pool.imap(slow_first, range(9), ordered=False, look_ahead=9)
+    first = next(results)
+    go.touch()
 
-    assert sorted(got) == list(range(9))
-    assert got[0] != 0
+    assert sorted([first, *results]) == list(range(9))
+    assert first != 0
 
 
 @pytest.mark.parametrize(("look_ahead", "most"), [(1, 2), (3, 4), (None, 5)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -147,18 +148,18 @@ def test_the_trial_times_a_position_and_plans_the_whole(scan):
             return {"x": rs.Output()}
 
         def unit_computation(self, spectrum):
-            import time
-
             time.sleep(0.02)
             return 1.0
 
     process = Slow(scan)
     before = process.plan(engine="serial").seconds
+    began = time.perf_counter()
     trial = process.test(0)
+    took = time.perf_counter() - began
     after = process.plan(engine="serial")
 
     assert before is None
-    assert 0.02 <= trial.seconds_per_position < 0.2
+    assert 0.02 <= trial.seconds_per_position <= took
     assert trial.plan.pending == 60
     assert trial.plan.seconds == pytest.approx(
         60 * trial.seconds_per_position / trial.plan.workers

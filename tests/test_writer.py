@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import h5py
@@ -247,14 +248,26 @@ def test_rows_written_during_a_sync_wait_for_the_next(place, monkeypatch):
     assert after == [0, 20]
 
 
-def test_rows_are_marked_at_the_checkpoint(claimed):
+@pytest.fixture
+def clock(monkeypatch):
+    """Return the times of a clock that writers look at: the last one is now."""
+    times = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: times[-1])
+    monkeypatch.setattr(writer, "time", clock)
+    return times
+
+
+def test_rows_are_marked_at_the_checkpoint(claimed, clock):
     """Nobody need ask: after the checkpoint time the status follows."""
-    place = claimed(checkpoint_s=0.3)
+    place = claimed(checkpoint_s=0.05)
     with writing(place.target) as row_writer:
         write(row_writer, 3, done=[3, 4])
+        time.sleep(0.1)
         before = place.status()
+        clock.append(0.05)
         marked = wait_until(lambda: place.status() == [[3, 4], []], 10)
         write(row_writer, 9, done=[9])
+        clock.append(0.1)
         again = wait_until(lambda: place.status() == [[3, 4, 9], []], 10)
 
     assert before == [[], []]
@@ -311,7 +324,7 @@ def test_writers_know_how_many_they_are(tmp_path, who, count):
     assert seen == [count]
 
 
-def test_many_bytes_are_marked_before_the_checkpoint(place, monkeypatch):
+def test_many_bytes_are_marked_before_the_checkpoint(place, clock, monkeypatch):
     """After so many bytes the commit begins, however long the checkpoint is."""
     monkeypatch.setattr(writer, "COMMIT_BYTES", 100)
     with writing(place.target) as row_writer:
@@ -606,7 +619,6 @@ def test_a_commit_that_failed_unseen_is_told_at_the_latest_by_close(
     assert place.status() == [[], []]
 
 
-@pytest.mark.timeout(5, method="signal")
 def test_an_unexpected_error_of_the_commit_does_not_hang(place, monkeypatch):
     """Also an error that is not the disk's ends the wait of flush."""
 
