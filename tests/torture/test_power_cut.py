@@ -30,11 +30,17 @@ def tally():
 @pytest.mark.parametrize("name", scenarios.CASES)
 def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
     """Nothing unreadable, over-claimed, lost or left, and every state goes on."""
-    run = Recording(scenarios.CASES[name], tmp_path, tally, every=3).record("local")
+    processes = set()
+    # Again where one worker was so late that the other one had done it all.
+    while len(processes) < 3 and tally.recordings < 5:
+        base = tmp_path / str(tally.recordings)
+        base.mkdir()
+        run = Recording(scenarios.CASES[name], base, tally, every=3).record("local")
+        processes = {event.pid for event in run.events}
     run.replay(1)
 
     assert tally.faults == {}, tally.examples
-    assert len({event.pid for event in run.events}) == 3
+    assert len(processes) == 3
     assert tally.states.total() > 300
     assert tally.resumed >= 3
 
