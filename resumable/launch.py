@@ -35,7 +35,7 @@ from resumable.errors import PlanError, WorkerDied
 from resumable.interrupts import Uninterrupted
 from resumable.machine import WORKER_VARIABLES
 from resumable.memory import nameless
-from resumable.stop import leave_to_driver
+from resumable.signals import leave_to_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,17 +5,17 @@ from __future__ import annotations
 import builtins
 import contextlib
 import logging
-import os
 import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import NotFinished
+from resumable.signals import handling
 from resumable.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from resumable.results import Results
 
@@ -25,109 +25,6 @@ logger = logging.getLogger("resumable")
 _SECOND_PRESS_S = 0.5
 #: A paused session looks this often for a signal, in seconds.
 _LOOK_AGAIN_S = 0.2
-
-
-_in_worker = False
-
-
-def leave_to_driver() -> None:
-    """Have no session in this process catch signals: it is a worker.
-
-    Its computation may compute something itself; the driver of the worker alone obeys.
-    """
-    global _in_worker
-    _in_worker = True
-
-
-#: Sessions and tasks that catch signals now: one may be at work in another.
-_watching = 0
-
-
-@contextlib.contextmanager
-def _handling(handlers: Mapping[str, Any]) -> Iterator[None]:
-    """Handle signals, by name, SIGINT first, in the main thread only, in a block.
-
-    In worker processes none: there they are ignored, and stay so.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if _in_worker or not in_main_thread:
-        yield
-        return
-    global _watching
-    with contextlib.ExitStack() as stack:
-        # Ctrl-C is put back last: from then on it may interrupt this.
-        for name, handler in handlers.items():
-            number = getattr(signal, name, None)
-            # One that another language has set could not be put back.
-            if number is not None and signal.getsignal(number) is not None:
-                stack.callback(signal.signal, number, signal.signal(number, handler))
-        _watching += 1
-        try:
-            yield
-        finally:
-            _watching -= 1
-
-
-@contextlib.contextmanager
-def end_put_off() -> Iterator[Callable[[], bool]]:
-    """Let this process, somebody's who computes with it, end after a block only.
-
-    Yields what says whether it was told to end. An executor that has lost one process
-    ends the others by SIGTERM, and so does a scheduler. The other signals that are sent
-    to every process of a job are ignored for the time of the block: the driver obeys.
-    """
-    told: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        told.append(number)
-
-    ignored = dict.fromkeys(("SIGINT", "SIGUSR1"), signal.SIG_IGN)
-    try:
-        with _handling({**ignored, "SIGTERM": note}):
-            yield lambda: bool(told)
-    finally:
-        if told:
-            signal.raise_signal(signal.SIGTERM)
-
-
-#: Signals that the thread which makes a copy of this process had blocked before.
-_blocked = threading.local()
-
-
-def _before_copies() -> None:
-    """Have SIGTERM wait for a copy that cannot obey yet: it would be lost."""
-    if _in_worker or _watching:
-        _blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-
-def _after_copies() -> None:
-    """Take the signals that have waited."""
-    before = vars(_blocked).pop("before", None)
-    if before is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _obey_in_copies() -> None:
-    """Have a copy of this process, made by a computation, end when it is told to.
-
-    Pools of processes end theirs by SIGTERM, perhaps as soon as they are made, which
-    sessions and tasks catch and a worker ignores. What a terminal or a scheduler sends
-    reaches the original, too, which finishes what is at work, perhaps with the help of
-    the copy.
-    """
-    if hasattr(_blocked, "before"):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
-    _after_copies()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_copies,
-        after_in_parent=_after_copies,
-        after_in_child=_obey_in_copies,
-    )
 
 
 class StopRequest:
@@ -220,7 +117,7 @@ class StopRequest:
     def watching(self) -> Iterator[None]:
         """Catch signals for the time of a block."""
         names = ("SIGINT", "SIGTERM", "SIGUSR1")
-        with _handling(dict.fromkeys(names, self._handle)):
+        with handling(dict.fromkeys(names, self._handle)):
             yield
 
     def _handle(self, number: int, frame: Any) -> None:

@@ -76,7 +76,8 @@ LAYERS = [
     {"remainder", "world"},
     {"wanted"},
     {"values"},
-    {"compression", "forks", "identity", "indexing", "listing", "positions", "units"},
+    {"identity", "indexing", "listing", "positions", "units"},
+    {"compression", "forks", "signals"},
     {"errors"},
     {"text"},
 ]

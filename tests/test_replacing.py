@@ -713,7 +713,7 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
     "catches",
     [
         "stop.StopRequest().watching()",
-        "stop.end_put_off()",
+        "signals.end_put_off()",
         # A worker ignores it, as long as it lives.
         "as_worker()",
     ],
@@ -726,11 +726,11 @@ def test_a_copy_obeys_a_signal_that_comes_before_it_can(script, catches):
         # Before anything of the package is called in the copy.
         end_it = lambda: os.kill(os.getpid(), signal.SIGTERM)
         os.register_at_fork(after_in_child=end_it)
-        from resumable import stop
+        from resumable import signals, stop
 
         @contextlib.contextmanager
         def as_worker():
-            stop.leave_to_driver()
+            signals.leave_to_driver()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             yield
 

@@ -35,7 +35,7 @@ from resumable.errors import TargetError
 from resumable.job import Job, Loss, Report
 from resumable.reader import Reader, open_reader
 from resumable.remote import plain_record, portable
-from resumable.stop import end_put_off
+from resumable.signals import end_put_off
 from resumable.supply import Supply
 from resumable.writer import Outbox, RowWriter, WriteTarget
 
