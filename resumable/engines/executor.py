@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 from typing import TYPE_CHECKING, Any
 
 from resumable import machine
@@ -12,6 +13,8 @@ from resumable.errors import WorkerDied
 
 if TYPE_CHECKING:
     from resumable.positions import Batch
+
+logger = logging.getLogger("resumable")
 
 #: Packages whose executors compute on this host only.
 _LOCAL = ("concurrent", "joblib", "loky", "resumable")
@@ -100,8 +103,11 @@ class ExecutorEngine(FuturesEngine):
                 for _ in range(self.workers)
             ]
         except concurrent.futures.BrokenExecutor:
-            # Its other processes end when they have committed what they are at, which
-            # they may as long as the session lasts. It is of no more use to anybody.
+            # They may commit as long as the session lasts; it is of no use to anybody.
+            logger.warning(
+                "the %s has lost a process; its others commit what they are at",
+                self.name,
+            )
             self._executor.shutdown()
             return
         except RuntimeError:
