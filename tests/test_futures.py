@@ -364,8 +364,6 @@ def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
             os.kill(int(noted(log + ".pid")[0]), signal.SIGTERM)
         else:
             os.kill(int(noted(second)[0]), signal.SIGKILL)
-        time.sleep(0.2)
-        Path(log + ".died").touch()
 
     ending = threading.Thread(target=end)
     ending.start()
@@ -373,6 +371,7 @@ def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
         process.compute(engine=executor)
     ending.join()
     done = process.results.status.done
+    Path(log + ".died").touch()
     process.compute(engine="serial")
 
     assert 8 <= done < 60
