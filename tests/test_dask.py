@@ -330,6 +330,27 @@ def test_a_set_up_that_ends_its_process_is_an_error(client, scan, log):
     assert (process.results.status.done, process.results.status.failed) == (0, 0)
 
 
+@pytest.mark.parametrize("do", [guest.do, apart.do])
+def test_a_task_is_either_called_back_or_waited_for(client, do):
+    """However long the client and the scheduler take to hear of it."""
+
+    def order(number):
+        batch = Batch(number, number + 1, None, 1, suspect=do is apart.do)
+        return guest.Order("token", number, batch, 1.5, ("elsewhere", 1), 30)
+
+    def done(number):
+        return pickle.loads(client.submit(do, order(number), pure=False).result())
+
+    begun = done(7)
+    told = client.run(guest.revoke, "token", [7, 8])
+    revoked = done(8)
+    client.run(guest.release, "token")
+
+    assert begun.missing is guest.Need.JOB
+    assert sorted(map(list, told.values())) == [[], [7]]
+    assert revoked == guest.Outcome()
+
+
 def test_no_position_is_to_blame_for_a_child_that_ends_as_it_starts(monkeypatch):
     """The system may have been out of memory before it had begun one."""
     place = apart.Pool.place
@@ -341,7 +362,7 @@ def test_no_position_is_to_blame_for_a_child_that_ends_as_it_starts(monkeypatch)
 
     monkeypatch.setattr(apart.Pool, "place", killed_at_once)
     batch = Batch(57, 58, None, 1, suspect=True)
-    order = guest.Order("token", batch, 1.5, ("elsewhere", 1), logging.WARNING)
+    order = guest.Order("token", 1, batch, 1.5, ("elsewhere", 1), logging.WARNING)
     outcome = pickle.loads(apart.do(order))
 
     assert outcome.loss is None

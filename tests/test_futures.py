@@ -268,9 +268,10 @@ def test_no_slow_position_waits_behind_another_one(scan, log, monkeypatch, is_qu
     monkeypatch.setattr(futures, "BATCH_S", 10.0 if is_quick else 0.05)
     cancel, called_back = ExecutorEngine.cancel, []
 
-    def recording(self, tasks):
-        called_back.append(cancel(self, tasks))
-        return called_back[-1]
+    def recording(self, token, tasks):
+        gone = cancel(self, token, tasks)
+        called_back.append([number in gone for number in sorted(tasks)])
+        return gone
 
     monkeypatch.setattr(ExecutorEngine, "cancel", recording)
     with Recording(2) as executor:
@@ -389,11 +390,11 @@ def test_a_computation_in_them_may_use_a_pool_of_processes(executors, scan, name
 def test_nothing_is_called_back_from_processes_that_may_end():
     """The interpreter would wait for the others for ever."""
     with cf.ProcessPoolExecutor(1, SPAWN) as executor:
-        futures = [executor.submit(time.sleep, 0.01) for _ in range(5)]
-        called_back = ExecutorEngine(executor).cancel(futures)
+        futures = {n: executor.submit(time.sleep, 0.01) for n in range(5)}
+        called_back = ExecutorEngine(executor).cancel("token", futures)
 
-    assert called_back == [False] * 5
-    assert not any(future.cancelled() for future in futures)
+    assert called_back == set()
+    assert not any(future.cancelled() for future in futures.values())
 
 
 def test_an_executor_that_is_shut_down_is_an_error(scan, log):

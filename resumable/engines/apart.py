@@ -26,6 +26,8 @@ _NOWHERE = (-1, IDLE)
 
 def do(order: Order) -> bytes:
     """Do a batch as :func:`guest.do` does; where it ends its process, say at what."""
+    if not guest.begin(order):
+        return guest.packed(guest.Outcome())
     # Of blocks of one position the start says which one is at work.
     order = order._replace(batch=dataclasses.replace(order.batch, block=1))
     with Pool(1) as pool:

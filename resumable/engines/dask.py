@@ -79,14 +79,17 @@ class DaskEngine(FuturesEngine):
         do = apart.do if order.batch.suspect else guest.do
         return self._client.submit(do, order, key=name, pure=False)
 
-    def cancel(self, futures: list[Any]) -> list[bool]:
-        """Cancel what no worker has: dask would forget the others at work."""
+    def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
+        """Cancel what no worker has begun: dask would forget the others at work.
+
+        The workers themselves say so, and begin none of the others any more.
+        """
         self.check()
-        keys: set[str] = set()
-        keys.update(*self._client.processing().values())
-        idle = [not (future.done() or future.key in keys) for future in futures]
-        self._client.cancel([f for f, gone in zip(futures, idle, strict=True) if gone])
-        return idle
+        waiting = [number for number, future in futures.items() if not future.done()]
+        begun = self._client.run(guest.revoke, token, waiting, on_error="ignore")
+        gone = set(waiting).difference(*begun.values())
+        self._client.cancel([futures[number] for number in gone])
+        return gone
 
     def check(self) -> None:
         """Raise where the client is closed, or has lost its scheduler."""

@@ -64,7 +64,7 @@ class ExecutorEngine(FuturesEngine):
             )
             raise WorkerDied(msg) from error
 
-    def cancel(self, futures: list[Any]) -> list[bool]:
+    def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
         """Cancel what has not begun.
 
         Nothing in the standard library's processes. Should one of them end while a
@@ -72,8 +72,8 @@ class ExecutorEngine(FuturesEngine):
         and the interpreter waits for the others for ever.
         """
         if isinstance(self._executor, concurrent.futures.ProcessPoolExecutor):
-            return [False] * len(futures)
-        return super().cancel(futures)
+            return set()
+        return super().cancel(token, futures)
 
     def is_loss(self, error: BaseException) -> bool:
         """Return whether the executor is broken: one of its processes has ended."""

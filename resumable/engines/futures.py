@@ -101,9 +101,9 @@ class FuturesEngine:
         """
         raise NotImplementedError
 
-    def cancel(self, futures: list[Any]) -> list[bool]:
-        """Cancel what has not begun; return which futures that was."""
-        return [future.cancel() for future in futures]
+    def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
+        """Cancel orders of a session that nobody has begun; return their numbers."""
+        return {number for number, future in futures.items() if future.cancel()}
 
     def check(self) -> None:
         """Raise where the executor is gone."""
@@ -189,8 +189,10 @@ class _Shift:
                 self._driver.give_back(rest)
         introduce = introduce or self._introduced < 2 * self._workers
         self._introduced += introduce
+        number = self._sent = self._sent + 1
         order = guest.Order(
             self.token,
+            number,
             batch,
             LONGEST_S,
             guest.here(),
@@ -198,7 +200,6 @@ class _Shift:
             self._errand if introduce else None,
             self._sources.rows(batch),
         )
-        number = self._sent = self._sent + 1
         name = f"{self._name}-{batch.start}-{batch.stop}-{self.token[:8]}-{number}"
         try:
             future = self._engine.submit(order, name)
@@ -290,12 +291,10 @@ class _Shift:
             raise error
 
     def _call_back(self) -> None:
-        numbers = list(self._flight)
-        cancelled = self._engine.cancel([self._flight[n][0] for n in numbers])
-        for number, gone in zip(numbers, cancelled, strict=True):
-            if gone:
-                _, batch = self._flight.pop(number)
-                self._driver.give_back(batch)
+        futures = {number: future for number, (future, _) in self._flight.items()}
+        for number in self._engine.cancel(self.token, futures):
+            _, batch = self._flight.pop(number)
+            self._driver.give_back(batch)
 
     def _is_there(self) -> bool:
         try:

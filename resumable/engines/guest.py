@@ -12,6 +12,7 @@ promise that its rows are on the disk; a process can vanish after it without los
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import enum
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 #: A worker that has nothing to do for this time lets go of its source and its memory.
 IDLE_S = 5.0
+#: Orders that a process remembers to have begun: many more than are in flight to it.
+_REMEMBERED = 1000
 #: Log records of a task that are sent to the driver.
 _MOST_RECORDS = 10_000
 
@@ -65,6 +68,8 @@ class Order(NamedTuple):
 
     token: str
     """Name of the session."""
+    number: int
+    """Which of its orders this is."""
     batch: Batch
     """What to compute."""
     seconds: float
@@ -128,6 +133,8 @@ def do(order: Order, pulse: memoryview | None = None) -> bytes:
     pulse : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
     """
+    if not begin(order):
+        return packed(Outcome())
     lodger = order.driver != here()
     with contextlib.ExitStack() as stack:
         collector = _Collector()
@@ -156,6 +163,16 @@ def packed(outcome: Outcome) -> bytes:
     """Make an outcome ready to travel."""
     data: bytes = cloudpickle.dumps(outcome, protocol=pickle.HIGHEST_PROTOCOL)
     return data
+
+
+def begin(order: Order) -> bool:
+    """Note that this process begins an order; False where it was revoked."""
+    return _guests().begin(order)
+
+
+def revoke(token: str, numbers: list[int]) -> set[int]:
+    """Have this process begin none of a session's orders; return which it has begun."""
+    return _guests().revoke(token, numbers)
 
 
 def release(token: str, seconds: float = 0.0) -> None:
@@ -303,8 +320,29 @@ class _Guests:
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._stays: dict[str, _Stay] = {}
+        # By session: orders that were begun, the last ones, and that must not be.
+        self._begun: dict[str, collections.deque[int]] = {}
+        self._revoked: dict[str, set[int]] = {}
         self._reaping = False
         self._keeper = _Keeper()
+
+    def begin(self, order: Order) -> bool:
+        """Note that an order is begun; False where it was revoked."""
+        with self._lock:
+            if order.number in self._revoked.get(order.token, ()):
+                return False
+            begun = self._begun.setdefault(
+                order.token, collections.deque(maxlen=_REMEMBERED)
+            )
+            begun.append(order.number)
+            return True
+
+    def revoke(self, token: str, numbers: list[int]) -> set[int]:
+        """Begin none of these orders any more; return those that were begun."""
+        with self._lock:
+            begun = set(numbers).intersection(self._begun.get(token, ()))
+            self._revoked.setdefault(token, set()).update(set(numbers) - begun)
+            return begun
 
     @contextlib.contextmanager
     def stay(self, order: Order, *, lodger: bool) -> Iterator[_Stay]:
@@ -332,6 +370,8 @@ class _Guests:
     def release(self, token: str) -> None:
         """End a stay where nothing of it is at work."""
         with self._lock:
+            self._begun.pop(token, None)
+            self._revoked.pop(token, None)
             self._end([token])
 
     def _end(self, tokens: list[str]) -> None:
