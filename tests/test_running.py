@@ -304,6 +304,7 @@ def test_a_script_that_waits_for_nothing_still_finishes(
 
     assert done.returncode == 0
     assert rs.open(run).status.finished
+    assert threading.active_count() < 10
 
 
 def test_a_run_that_fails_after_the_end_of_the_script_says_so(scan, script):
@@ -320,4 +321,3 @@ def test_a_run_that_fails_after_the_end_of_the_script_says_so(scan, script):
 
     assert "the run in the background has failed" in errors
     assert "RuntimeError: no room" in errors
-    assert threading.active_count() < 10
