@@ -86,6 +86,8 @@ class DaskEngine(FuturesEngine):
         """
         self.check()
         waiting = [number for number, future in futures.items() if not future.done()]
+        if not waiting:
+            return set()
         begun = self._client.run(guest.revoke, token, waiting, on_error="ignore")
         gone = set(waiting).difference(*begun.values())
         self._client.cancel([futures[number] for number in gone])

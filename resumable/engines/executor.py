@@ -103,7 +103,8 @@ class ExecutorEngine(FuturesEngine):
                 for _ in range(self.workers)
             ]
         except concurrent.futures.BrokenExecutor:
-            # They may commit as long as the session lasts; it is of no use to anybody.
+            # Its other processes may commit as long as the session lasts. The executor
+            # itself is of no more use to anybody.
             logger.warning(
                 "the %s has lost a process; its others commit what they are at",
                 self.name,

@@ -171,7 +171,7 @@ def begin(order: Order) -> bool:
 
 
 def revoke(token: str, numbers: list[int]) -> set[int]:
-    """Have this process begin none of a session's orders; return which it has begun."""
+    """Have this process begin none of these orders; return those it has begun."""
     return _guests().revoke(token, numbers)
 
 
@@ -370,14 +370,16 @@ class _Guests:
     def release(self, token: str) -> None:
         """End a stay where nothing of it is at work."""
         with self._lock:
-            self._begun.pop(token, None)
-            self._revoked.pop(token, None)
             self._end([token])
 
     def _end(self, tokens: list[str]) -> None:
         for token in tokens:
             stay = self._stays.get(token)
-            if stay is not None and not stay.busy:
+            if stay is not None and stay.busy:
+                continue
+            self._begun.pop(token, None)
+            self._revoked.pop(token, None)
+            if stay is not None:
                 del self._stays[token]
                 stay.close()
 
