@@ -189,7 +189,7 @@ INTERRUPTED = """
     cells = json.load(sys.stdin)
     manager, client = start_new_kernel(kernel_name="python3")
     try:
-        client.execute(cells[0])
+        asked = client.execute(cells[0])
         deadline = time.monotonic() + 20
         while len(Path("log").read_text().split()
                   if Path("log").exists() else []) < 20:
@@ -202,11 +202,16 @@ INTERRUPTED = """
             content = message["content"]
             found.append([message["msg_type"], content.get("ename") or
                           content.get("text") or ""])
-        first = client.get_shell_msg(timeout=30)["content"]
-        while True:
-            message = client.get_iopub_msg(timeout=10)
-            if message["content"].get("execution_state") == "idle":
-                break
+        # A reply to an earlier request, such as that for kernel information, may
+        # still be in the queue.
+        def reply(get):
+            while True:
+                message = get(timeout=30)
+                if message["parent_header"].get("msg_id") == asked:
+                    return message["content"]
+        first = reply(client.get_shell_msg)
+        while reply(client.get_iopub_msg).get("execution_state") != "idle":
+            pass
         second = client.execute_interactive(
             cells[1], timeout=30, output_hook=hook
         )["content"]

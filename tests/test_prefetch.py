@@ -242,7 +242,7 @@ ARRAYS = [
     np.arange(3, dtype=">i4"),
     np.array([(1, 2.5, b"ab")], [("a", "i4"), ("b", "f8"), ("c", "S3")]),
     np.array(["a", "bcd"]),
-    np.array([np.datetime64("2020-01-01"), np.datetime64("NaT")]),
+    np.array([np.datetime64("2020-01-01"), np.datetime64("NaT", "D")]),
     np.array(3.5),
     np.zeros((0, 3)),
     np.zeros((2, 0), order="F"),
