@@ -19,7 +19,7 @@ import time
 from mpi4py import MPI
 
 from resumable.engines.counter import SharedCounter
-from resumable.engines.team import Team, naps
+from resumable.engines.messages import Team, naps
 
 #: Work of all ranks together, in s.
 TOTAL_S = 4.0

@@ -15,7 +15,7 @@ import ours
 from computations import Array
 from workloads import Workload
 
-from resumable import disk
+from resumable.system import disk
 
 
 def compute(workload: Workload, source: Path, folder: Path) -> Callable[[], Array]:

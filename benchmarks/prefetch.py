@@ -7,7 +7,8 @@ Random numbers are generated 1,000 times, 4 MB each and 4 kB each, by a loop and
 ``Pool(2).prefetch``, in turns; the pool is there already. The ratio is that of the
 medians; less than 1 means that the pool was faster. Afterwards descriptors, processes
 and shared memory must be as before. ``--sizes`` shows from which size on shared memory
-is faster than the pipe, which is where ``resumable.parcel.PIPE_BYTES`` comes from.
+is faster than the pipe, where
+``resumable.worker.parcel.PIPE_BYTES`` comes from.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import psutil
 
 import resumable as rs
-from resumable import parcel
+from resumable.worker import parcel
 
 ALLOWED_RATIO = 1.4
 """The pool may take this many times the loop, for 4 MB."""

@@ -28,12 +28,12 @@ import h5py
 import numpy as np
 from scale_positions import RANKS, Level
 
-from resumable.batch import Worker
-from resumable.disk import free_bytes
-from resumable.engines import Driver
-from resumable.job import Job, Report
-from resumable.units import format_bytes, format_seconds
-from resumable.writer import RowWriter, WriteTarget
+from resumable.engines.base import Driver
+from resumable.model.units import format_bytes, format_seconds
+from resumable.runfile.writer import RowWriter, WriteTarget
+from resumable.system.disk import free_bytes
+from resumable.worker.job import Job, Report
+from resumable.worker.work import Worker
 
 TOLD_BYTES = 16_000_000
 """Size of the message that is timed."""

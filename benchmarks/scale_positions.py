@@ -22,15 +22,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 import resumable as rs
-from resumable import birth
-from resumable.disk import opened, write_at
-from resumable.engines import Driver
+from resumable.engines.base import Driver
 from resumable.engines.ranks import Rest
-from resumable.job import Job
-from resumable.plan import TRIALS
-from resumable.positions import windows
-from resumable.remainder import Remainder
-from resumable.runfile import RunFile
+from resumable.model.plan import TRIALS
+from resumable.model.positions import windows
+from resumable.model.remainder import Remainder
+from resumable.runfile import create
+from resumable.runfile.file import RunFile
+from resumable.system.disk import opened, write_at
+from resumable.worker.job import Job
 
 RANKS = 10_000
 """How many ranks share the work."""
@@ -86,7 +86,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     """Be rank 0: plan, make or open the run file, say what is left."""
     process = Level(count, folder)
     engine, births = Telling(), []
-    give_birth = birth.give_birth
+    give_birth = create.give_birth
 
     def timed(*arguments: Any, **options: Any) -> RunFile:
         began = time.perf_counter()
@@ -94,7 +94,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
         births.append(time.perf_counter() - began)
         return made
 
-    birth.give_birth = timed
+    create.give_birth = timed
     before = peak_bytes()
     began = time.perf_counter()
     process.plan(engine=engine)

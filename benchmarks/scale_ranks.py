@@ -16,11 +16,11 @@ import time
 from mpi4py import MPI
 
 from resumable.engines.counter import SharedCounter
+from resumable.engines.messages import Team, naps
 from resumable.engines.ranks import REPORT
-from resumable.engines.team import Team, naps
-from resumable.job import Report
-from resumable.positions import Batch
-from resumable.warned import WarningCounts
+from resumable.model.positions import Batch
+from resumable.worker.job import Report
+from resumable.worker.warnings import WarningCounts
 
 TOLD, DONE = "told", "done"
 #: Claims that a rank has open at once, as if it were so many ranks.

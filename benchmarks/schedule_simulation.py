@@ -34,9 +34,9 @@ import numpy as np
 
 from resumable.engines import counter
 from resumable.engines.counter import InterleavedCounter, batches_taken
-from resumable.plan import TRIALS, Plan, Schedule
-from resumable.positions import Batch, PositionSet
-from resumable.remainder import Remainder
+from resumable.model.plan import TRIALS, Plan, Schedule
+from resumable.model.positions import Batch, PositionSet
+from resumable.model.remainder import Remainder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

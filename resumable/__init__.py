@@ -25,25 +25,24 @@ from resumable.errors import (
     UnitFailed,
     WorkerDied,
 )
-from resumable.mapping import map_function as map
-from resumable.output import Output
-from resumable.plan import Plan
-from resumable.process import Process
-from resumable.results import Results
-from resumable.results import open_results as open
-from resumable.sharing import share
+from resumable.model.output import Output
+from resumable.model.plan import Plan
+from resumable.process.function import map_function as map
+from resumable.process.parameters import share
+from resumable.process.process import Process
+from resumable.results.results import Results
+from resumable.results.results import open_results as open
+from resumable.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from resumable.chain import Chain
-    from resumable.checking import verify
     from resumable.engines.mpi import MPIEngine
-    from resumable.loading import load
-    from resumable.memory import shared
-    from resumable.operators import Operators
-    from resumable.pool import Pool
-    from resumable.script import main
-
-__version__ = "0.1.0"
+    from resumable.pool.memory import shared
+    from resumable.pool.operators import Operators
+    from resumable.pool.pool import Pool
+    from resumable.process.chain import Chain
+    from resumable.process.load import load
+    from resumable.process.script import main
+    from resumable.process.verify import verify
 
 __all__ = [
     "Chain",
@@ -80,14 +79,14 @@ __all__ = [
 
 # Imported when they are used: most runs do without.
 _LATER = {
-    "Chain": "chain",
+    "Chain": "process.chain",
     "MPIEngine": "engines.mpi",
-    "Operators": "operators",
-    "Pool": "pool",
-    "load": "loading",
-    "main": "script",
-    "shared": "memory",
-    "verify": "checking",
+    "Operators": "pool.operators",
+    "Pool": "pool.pool",
+    "load": "process.load",
+    "main": "process.script",
+    "shared": "pool.memory",
+    "verify": "process.verify",
 }
 
 

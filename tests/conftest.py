@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
 import textwrap
-import time
-from pathlib import Path
 
 import h5py
 import hypothesis
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from resumable import launch
+from resumable.worker import server
 
 # The same examples each time: what a random one finds belongs into a test of its own.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -27,9 +25,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Workers import the module of their class, and with it what a test module imports: they
 # are forked with that, as they are with scipy.
-launch._large_ones = lambda known=launch._large_ones: [*known(), "pytest", "hypothesis"]
-
-DATA = Path(__file__).parent / "data"
+server._large_ones = lambda known=server._large_ones: [*known(), "pytest", "hypothesis"]
 
 
 @pytest.fixture(autouse=True)
@@ -62,21 +58,6 @@ def scan(make_file):
     return make_file(data=data) + "::/data"
 
 
-def until(condition, seconds=30):
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def data_of(source):
-    """Read the whole dataset of a source."""
-    path, _, name = source.rpartition("::")
-    with h5py.File(path, "r") as file:
-        return file[name][...]
-
-
 @pytest.fixture
 def script(tmp_path):
     """Return a function that starts a script as a user would, in its folder."""
@@ -88,7 +69,7 @@ def script(tmp_path):
         process = subprocess.Popen(
             [sys.executable, str(path), *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -117,12 +98,3 @@ def small_disk(tmp_path):
         pytest.skip("no disk can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def close_all_hdf5_files():
-    """Close what a computation may find open, as snippets on the web do it."""
-    # Not by h5f.get_obj_ids: what that returns are further references, which keep
-    # the files open.
-    for found in gc.get_objects():
-        if type(found) is h5py.File and found:
-            found.close()

@@ -25,7 +25,7 @@ import pytest
 from click.testing import CliRunner
 
 import resumable as rs
-from resumable import cli
+from resumable.cli import commands as cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resumable.call import Death, cause_of, died
-from resumable.cursor import IDLE
 from resumable.engines import guest
-from resumable.job import Loss
-from resumable.pool import Pool
+from resumable.pool.pool import Pool
+from resumable.worker.call import Death, cause_of, died
+from resumable.worker.cursor import IDLE
+from resumable.worker.job import Loss
 
 if TYPE_CHECKING:
     from resumable.engines.guest import Order
-    from resumable.serving import Line
+    from resumable.worker.serving import Line
 
 #: Where a child is that has not begun any position.
 _NOWHERE = (-1, IDLE)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from resumable.engines.team import naps
+from resumable.engines.messages import naps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resumable.engines.team import Team
-    from resumable.plan import Schedule
-    from resumable.positions import Batch
-    from resumable.remainder import Remainder
+    from resumable.engines.messages import Team
+    from resumable.model.plan import Schedule
+    from resumable.model.positions import Batch
+    from resumable.model.remainder import Remainder
 
 
 #: Turns of each rank where numbers are dealt out in turn.

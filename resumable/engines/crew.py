@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from resumable.batch import Worker
-from resumable.call import Answer, Death, cause_of, died
-from resumable.cursor import IDLE, WHOLE_BLOCK
-from resumable.job import Job, Loss, Report
-from resumable.pool import Pool
-from resumable.remote import portable
-from resumable.serving import Line
+from resumable.pool.pool import Pool
+from resumable.worker.call import Answer, Death, cause_of, died
+from resumable.worker.cursor import IDLE, WHOLE_BLOCK
+from resumable.worker.job import Job, Loss, Report
+from resumable.worker.remote import portable
+from resumable.worker.serving import Line
+from resumable.worker.work import Worker
 
 if TYPE_CHECKING:
-    from resumable.engines import Driver
-    from resumable.positions import Batch
+    from resumable.engines.base import Driver
+    from resumable.model.positions import Batch
 
 #: Longest wait before the driver looks at its signals again.
 _PATIENCE_S = 0.2

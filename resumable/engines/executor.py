@@ -6,13 +6,13 @@ import concurrent.futures
 import logging
 from typing import TYPE_CHECKING, Any
 
-from resumable import machine
 from resumable.engines import guest
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import WorkerDied
+from resumable.system import machine
 
 if TYPE_CHECKING:
-    from resumable.positions import Batch
+    from resumable.model.positions import Batch
 
 logger = logging.getLogger("resumable")
 

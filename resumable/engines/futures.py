@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.engines import guest
 from resumable.errors import WorkerDied
-from resumable.job import Loss
-from resumable.pickling import packed
-from resumable.plan import SHIPPED_BYTES
-from resumable.reader import Reader, open_reader
-from resumable.remote import RemoteTraceback, log_here, lowest_level
+from resumable.model.plan import SHIPPED_BYTES
+from resumable.source.reader import Reader, open_reader
+from resumable.worker.job import Loss
+from resumable.worker.pickling import packed
+from resumable.worker.remote import RemoteTraceback, log_here, lowest_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
 
-    from resumable.engines import Driver
-    from resumable.job import Job, Report
-    from resumable.positions import Batch
-    from resumable.source import SourceRef
+    from resumable.engines.base import Driver
+    from resumable.model.positions import Batch
+    from resumable.source.reference import SourceRef
+    from resumable.worker.job import Job, Report
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

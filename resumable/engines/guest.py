@@ -30,21 +30,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from resumable import disk, machine
-from resumable.batch import Worker
 from resumable.errors import TargetError
-from resumable.job import Job, Loss, Report
-from resumable.reader import Reader, open_reader
-from resumable.remote import plain_record, portable
-from resumable.signals import end_put_off
-from resumable.supply import Supply
-from resumable.writer import Outbox, RowWriter, WriteTarget
+from resumable.runfile.writer import Outbox, RowWriter, WriteTarget
+from resumable.source.reader import Reader, open_reader
+from resumable.source.supply import Supply
+from resumable.system import disk, machine
+from resumable.system.signals import end_put_off
+from resumable.worker.job import Job, Loss, Report
+from resumable.worker.remote import plain_record, portable
+from resumable.worker.work import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from resumable.positions import Batch
-    from resumable.source import SourceRef
+    from resumable.model.positions import Batch
+    from resumable.source.reference import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -131,7 +131,7 @@ def do(order: Order, pulse: memoryview | None = None) -> bytes:
     ----------
     order : Order
     pulse : memoryview of two int64, optional
-        Memory that says where it is, see :class:`~resumable.cursor.Cursor`.
+        Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
     """
     if not begin(order):
         return packed(Outcome())

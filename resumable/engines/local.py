@@ -6,15 +6,15 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING
 
-from resumable.batch import Worker
-from resumable.plan import WORTH_STARTING_S
+from resumable.model.plan import WORTH_STARTING_S
+from resumable.worker.work import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.engines import Driver
+    from resumable.engines.base import Driver
     from resumable.engines.crew import Crew
-    from resumable.job import Job
+    from resumable.worker.job import Job
 
 #: Batches the driver does itself are this short, so that ready workers wait little.
 _HERE_S = 0.02
@@ -75,13 +75,13 @@ class LocalEngine:
         """Start the workers; they end with the stack."""
         # Imported here: a short run does without processes.
         from resumable.engines.crew import Crew
-        from resumable.pool import Pool
+        from resumable.pool.pool import Pool
 
         pool = stack.enter_context(Pool(workers, start_method=self._start_method))
         return Crew(pool, job, driver, workers)
 
     def _server_ready(self) -> bool:
-        from resumable.launch import start_server
+        from resumable.worker.server import start_server
 
         return start_server(self._start_method)
 

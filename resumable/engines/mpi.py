@@ -14,8 +14,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable import identity, machine, world
 from resumable.engines.counter import make_counter
+from resumable.engines.messages import Team, naps
 from resumable.engines.ranks import (
     HELLO,
     OUTCOME,
@@ -29,19 +29,21 @@ from resumable.engines.ranks import (
     travelling,
     unpacked,
 )
-from resumable.engines.team import Team, naps
 from resumable.errors import NotFinished, PlanError, WorkerDied
-from resumable.plan import TRIALS
-from resumable.remainder import Remainder
-from resumable.results import Results
-from resumable.stop import StopRequest, stopped
+from resumable.model import identity
+from resumable.model.plan import TRIALS
+from resumable.model.remainder import Remainder
+from resumable.results.results import Results
+from resumable.system import launcher as world
+from resumable.system import machine
+from resumable.system.stop import StopRequest, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from resumable.engines import Driver
-    from resumable.job import Job
+    from resumable.engines.base import Driver
+    from resumable.worker.job import Job
 
 #: Where MPI has not started after this time, in s, so many ranks show that they wait:
 #: all would be too many, and one may be the one that does not come.

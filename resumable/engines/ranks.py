@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 
-from resumable.batch import Worker
 from resumable.engines.counter import batches_taken, make_counter
-from resumable.engines.team import Message, naps
+from resumable.engines.messages import Message, naps
 from resumable.errors import NotFinished, TargetError, WorkerDied
-from resumable.remote import portable
-from resumable.stop import StopRequest
+from resumable.system.stop import StopRequest
+from resumable.worker.remote import portable
+from resumable.worker.work import Worker
 
 if TYPE_CHECKING:
-    from resumable.engines import Driver
+    from resumable.engines.base import Driver
     from resumable.engines.counter import Counter
-    from resumable.engines.team import Team
-    from resumable.job import Job, Report
-    from resumable.plan import Geometry, Schedule
-    from resumable.positions import Batch
-    from resumable.remainder import Remainder
+    from resumable.engines.messages import Team
+    from resumable.model.plan import Geometry, Schedule
+    from resumable.model.positions import Batch
+    from resumable.model.remainder import Remainder
+    from resumable.worker.job import Job, Report
 
 # What rank 0 tells the others.
 WORK, TRY, GO, STOP, END, OUTCOME = "work", "try", "go", "stop", "end", "outcome"

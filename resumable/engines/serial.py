@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from resumable.batch import Worker
 from resumable.engines.local import LocalEngine
+from resumable.worker.work import Worker
 
 if TYPE_CHECKING:
-    from resumable.engines import Driver
-    from resumable.job import Job
+    from resumable.engines.base import Driver
+    from resumable.worker.job import Job
 
 
 class SerialEngine:

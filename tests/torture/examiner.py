@@ -16,7 +16,7 @@ import scenarios
 from scenarios import FAILING, POSITIONS
 
 import resumable as rs
-from resumable.header import Header
+from resumable.runfile.header import Header
 
 
 def is_run(name):

@@ -30,8 +30,8 @@ import numpy as np
 from kill_matrix import STEPS, SYNCS, Tally, in_fork, write_half
 
 import resumable as rs
-from resumable.journal import mend
-from resumable.opening import open_file
+from resumable.runfile.journal import mend
+from resumable.source.opening import open_file
 
 GROUP = "/results/level"
 

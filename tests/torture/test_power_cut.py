@@ -16,7 +16,9 @@ import scenarios
 from examiner import Tally
 from power_cut import Recording, long_form, table
 
-from resumable import birth, disk, heap, ledger, rechunk, writer
+from resumable.runfile import create, heap, ledger, writer
+from resumable.source import rechunk
+from resumable.system import disk
 
 pytestmark = pytest.mark.timeout(110, method="signal")
 
@@ -109,7 +111,7 @@ BROKEN = {
     "rows": ("plain", disk, "OpenFile", _Unsynced, "over-claim"),
     "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "over-claim"),
     "heap": ("ragged", heap.Heap, "sync", lambda self: None, "unreadable"),
-    "birth": ("plain", birth, "os", _NoSync(os), "unreadable"),
+    "birth": ("plain", create, "os", _NoSync(os), "unreadable"),
     "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
     "finished": (
         "plain",

@@ -7,12 +7,12 @@ import signal
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import ClassVar
 
 import h5py
 import numpy as np
 import pytest
+from helpers import SUPPORT
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
@@ -138,7 +138,7 @@ def test_an_orphan_stuck_in_c_cannot_write_over_a_new_session(
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         rows = np.random.default_rng(1).normal(size=(200, 8))
         file["data"] = rows
-    text = STUCK.format(tests=str(Path(__file__).parents[1]), sleep_us=4_000_000)
+    text = STUCK.format(tests=str(SUPPORT), sleep_us=4_000_000)
     text = text.replace('engine="local"', f"engine=LocalEngine(2, {start_method!r})")
     text = "from resumable.engines.local import LocalEngine\n" + text
     process = script(text)

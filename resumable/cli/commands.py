@@ -1,0 +1,238 @@
+"""The command ``resumable``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from resumable.cli import report
+from resumable.errors import ResumableError
+from resumable.model.classes import find_class
+from resumable.model.units import format_bytes
+from resumable.process.process import Process
+from resumable.process.program import (
+    EPILOG,
+    compute_options,
+    errors_shown,
+    make_process,
+    parameter_options,
+    run_process,
+    show_warning,
+    source_options,
+)
+from resumable.process.verify import verify as verify_run
+from resumable.results.results import Results
+from resumable.runfile.file import RunFile
+from resumable.runfile.heap import remove_heaps
+from resumable.runfile.journal import mend
+from resumable.runfile.lock import busy
+from resumable.text import Plain, shown
+from resumable.version import __version__
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Say what is decided and why.")
+def main(*, verbose: bool) -> None:
+    """Resumable computation over the positions of an HDF5 file."""
+    warnings.showwarning = show_warning  # type: ignore[assignment]
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(message)s"))
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _ClassCommand(click.Command):
+    """A command whose options include the parameters of the class it is given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        name = next((arg for arg in args if _names_class(arg)), None)
+        if name is not None:
+            with errors_shown():
+                ctx.meta["class"] = _class_named(name)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        fixed = super().get_params(ctx)
+        if "class" not in ctx.meta:
+            return fixed
+        options = parameter_options(ctx.meta["class"], fixed, {})
+        return [*fixed[:-1], *options, fixed[-1]]
+
+
+def _names_class(text: str) -> bool:
+    return ":" in text and "::" not in text and not text.startswith("-")
+
+
+def _class_named(text: str) -> type[Process]:
+    """Import the class that was typed; modules of this folder are found."""
+    if ".py:" not in text:
+        sys.path.insert(0, "")
+    return find_class(text, Process)
+
+
+def _chosen_class(text: str) -> type[Process]:
+    """Return the class that was imported while the command line was read."""
+    ctx = click.get_current_context()
+    if "class" not in ctx.meta:
+        msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
+        raise click.UsageError(msg)
+    cls: type[Process] = ctx.meta["class"]
+    return cls
+
+
+def _class_argument() -> click.Argument:
+    return click.Argument(["class_"], metavar="FILE.py:CLASS")
+
+
+@main.command(
+    cls=_ClassCommand,
+    epilog=EPILOG,
+    params=[_class_argument(), *source_options(), *compute_options()],
+)
+def run(class_: str, **given: Any) -> None:
+    """Compute all positions of SOURCE, or go on, or say that it is done.
+
+    FILE.py:CLASS names a Process; its parameters are options, shown by
+    'resumable run FILE.py:CLASS --help'. SOURCE is 'file.h5::/dataset'.
+    """
+    run_process(_chosen_class(class_), given, {})
+
+
+@main.command(cls=_ClassCommand, params=[_class_argument(), *source_options()])
+def explain(class_: str, **given: Any) -> None:
+    """Say which runs exist and why each matches or does not."""
+    with errors_shown():
+        process = make_process(_chosen_class(class_), given, {})
+        click.echo(str(process.explain()))
+
+
+@main.command("list")
+@click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
+def list_command(folder: str) -> None:
+    """List the runs in a folder."""
+    click.echo(report.list_runs(Path(folder)))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, type=click.Path(exists=True))
+def status(runs: tuple[str, ...]) -> None:
+    """Say how far runs are, also while they are computed.
+
+    RUNS are run files or folders of them; default this folder.
+    """
+    paths: list[Path] = []
+    for path in map(Path, runs or (".",)):
+        paths += _run_files(path) if path.is_dir() else [path]
+    if not paths:
+        click.echo("no runs here")
+    for path in paths:
+        try:
+            click.echo(report.status_text(RunFile(path)))
+        except ResumableError as error:
+            # The others are told all the same.
+            click.echo(f"{error}", err=True)
+
+
+def _run_files(folder: Path) -> list[Path]:
+    from resumable.runfile.file import find_runs
+
+    return [
+        run.path for run in find_runs(folder.glob("*.h5")) if isinstance(run, RunFile)
+    ]
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+def show(run_file: str) -> None:
+    """Show all about a run: identity, outputs, sessions, failures."""
+    with errors_shown():
+        click.echo(report.show_text(RunFile(Path(run_file))))
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--class", "class_", metavar="FILE.py:CLASS", help="What computed it.")
+@click.option("--sample", default=20, help="Positions to compute again; default 20.")
+@click.option("--all", "everything", is_flag=True, help="Compute all of them again.")
+@click.option("--source", help="Where the source is now, if it has moved.")
+def verify(run_file: str, class_: str | None, **given: Any) -> None:
+    """Check a run file, and compute some rows of it again.
+
+    Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
+    """
+    with errors_shown():
+        cls = _class_named(class_) if class_ else None
+        found = verify_run(run_file, cls, **given)
+    click.echo(str(found))
+    if not found.passed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(run_file: str, *, yes: bool) -> None:
+    """Delete a run file, after asking."""
+    with errors_shown():
+        found = RunFile(Path(run_file))
+        holder = busy(found)
+        if holder:
+            msg = f"it is being computed by process {holder['pid']} on {holder['host']}"
+            raise click.ClickException(msg)
+        click.echo(report.status_text(found))
+        if not yes:
+            question = f"Delete {shown(found.path)} and all results in it?"
+            click.confirm(question, abort=True)
+        found.path.unlink()
+        remove_heaps(found.path)
+    click.echo(f"deleted {shown(found.path)}")
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--compression", default="gzip", help="gzip, lzf, zstd, lz4 or none.")
+def pack(run_file: str, compression: str) -> None:
+    """Compress a finished run file; nothing else about it changes."""
+    path = Path(run_file)
+    with errors_shown():
+        before = path.stat().st_size
+        Results(path).pack(None if compression == "none" else compression)
+    sizes = [format_bytes(size) for size in (before, path.stat().st_size)]
+    click.echo(f"{shown(path)}: {sizes[0]} before, {sizes[1]} now")
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("where", metavar="FILE::GROUP")
+@click.option("--overwrite", is_flag=True, help="Replace what was published before.")
+@click.option("--compression", help="gzip, lzf, zstd or lz4; default none.")
+def publish(run_file: str, where: str, **given: Any) -> None:
+    """Copy finished results into an HDF5 file that exists."""
+    with errors_shown():
+        Results(run_file).publish(where, **given)
+    click.echo(f"{shown(run_file)}: published as {shown(where)}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def repair(file: str) -> None:
+    """Mend a file that results were published into when that was killed."""
+    with errors_shown():
+        done = mend(file)
+    click.echo(f"{shown(file)}: {done}")
+
+
+@main.command()
+@click.argument("folder", default="resumable-demo")
+def demo(folder: str) -> None:
+    """Fit 2,304 spectra, be killed half way, go on, and check the result."""
+    from resumable.cli.demo import run_demo
+
+    with errors_shown():
+        run_demo(Path(folder), click.echo)

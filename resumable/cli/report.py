@@ -1,0 +1,225 @@
+"""Runs and their state as text, for a terminal."""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import RunFileError
+from resumable.model.identity import brief, canonical
+from resumable.model.positions import name_of_position
+from resumable.model.units import format_bytes, format_seconds
+from resumable.results.results import Status
+from resumable.runfile.file import RunFile, find_runs
+from resumable.runfile.lock import busy
+from resumable.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+#: Lines of the log that are shown.
+_LOG_SHOWN = 20
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows in columns, with rich where it is installed."""
+    rows = [[shown(cell) for cell in row] for row in rows]
+    try:
+        import rich.box
+        import rich.console
+        import rich.table
+        import rich.text
+    except ImportError:
+        return _plain_table(titles, rows)
+    made = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for number, title in enumerate(titles):
+        # Names of runs are copied from here: whole, whatever the width.
+        made.add_column(title, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        # Text, not str: names from a file must not be taken for markup.
+        made.add_row(*(rich.text.Text(cell) for cell in row))
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(made)
+    return capture.get().rstrip("\n")
+
+
+def _plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def list_runs(folder: Path) -> str:
+    """Tell which runs lie in a folder, a line each."""
+    found = find_runs(folder.glob("*.h5"))
+    if not found:
+        return f"no runs in {shown(folder)}"
+    different = _different([run for run in found if isinstance(run, RunFile)])
+    rows = []
+    for run in found:
+        if isinstance(run, RunFileError):
+            rows.append(["(damaged)", str(run), "", "", ""])
+            continue
+        rows.append(
+            [
+                run.path.name,
+                str(run.header.document.get("process", "")),
+                f"{_state(run)}: {Status(run)}",
+                _when(run.path.stat().st_mtime),
+                different[run.path],
+            ]
+        )
+    titles = ["run", "process", "status", "written", "with"]
+    if not any(different.values()):
+        titles, rows = titles[:-1], [row[:-1] for row in rows]
+    return table(titles, rows)
+
+
+def _different(runs: list[RunFile]) -> dict[Path, str]:
+    """Tell of each run the parameters in which runs of its process differ."""
+    values: dict[Any, set[str]] = collections.defaultdict(set)
+    asked = {}
+    for run in runs:
+        document = run.header.document
+        own = {(document["process"], n): v for n, v in document["parameters"].items()}
+        for name, value in own.items():
+            values[name].add(canonical(value))
+        asked[run.path] = own
+    return {
+        path: ", ".join(
+            f"{name[1]}={brief(value)}"
+            for name, value in own.items()
+            if len(values[name]) > 1
+        )
+        for path, own in asked.items()
+    }
+
+
+def _state(run: RunFile) -> str:
+    if run.finished:
+        return "finished"
+    return "running" if busy(run) else "stopped"
+
+
+def _when(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def status_text(run: RunFile) -> str:
+    """Tell how far a run is; also while it is computed."""
+    state = Status(run)
+    lines = [f"{shown(run.path.name)}: {_state(run)}, {state}"]
+    holder = busy(run)
+    if holder:
+        lines.append(
+            f"  computed by process {holder['pid']} on {holder['host']} "
+            f"since {holder['since']}"
+        )
+        sessions = run.sessions()
+        if sessions:
+            lines.append(f"  {_expected(state, sessions[-1].start, sessions[:-1])}")
+    elif not state.finished:
+        lines.append("  nobody computes it now; run the same command again to go on")
+    return "\n".join(lines)
+
+
+def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
+    """Tell how long the session at work will take, from what it has done so far."""
+    before = sum(session.computed + session.failed for session in earlier)
+    settled = state.done + state.failed - before
+    took = dt.datetime.now().timestamp() - began
+    if settled <= 0 or took <= 0:
+        return "no checkpoint so far in this session"
+    rate = settled / took
+    left = "none pending"
+    if state.pending:
+        left = f"about {format_seconds(state.pending / rate)} left"
+    return f"{rate:.3g} positions per second, {left}"
+
+
+def show_text(run: RunFile) -> str:
+    """Tell all about a run: identity, outputs, sessions, failures."""
+    header = run.header
+    document = header.document
+    parts = [
+        status_text(run),
+        f"  file        {shown(run.path)} ({format_bytes(run.path.stat().st_size)})",
+        *_packed_line(header.packed),
+        f"  source      {shown(header.source['source'])}",
+        f"  identity    {header.identity}",
+        f"  version     {shown(json.dumps(document.get('version')))}",
+        "  parameters  " + shown(json.dumps(document.get("parameters", {}))),
+        "",
+        table(
+            ["output", "shape", "dtype", "units", "per"],
+            [
+                [name, str(o.shape), str(o.dtype), o.units or "", o.per]
+                for name, o in header.outputs.items()
+            ],
+        ),
+        "",
+        table(
+            ["session", "lasted", "host", "process", "engine", "computed", "failed"],
+            [_session_row(session) for session in run.sessions()],
+        ),
+    ]
+    timed = "reading" in (header.tables["sessions"].names or ())
+    ended = [session for session in run.sessions() if session.end and timed]
+    spent = [_spent_row(session) for session in ended]
+    if spent:
+        titles = ["time of workers", "reading", "computing", "writing", "waiting"]
+        parts += ["", table(titles, spent)]
+    failures = run.failures()
+    if failures:
+        shape = header.map_shape
+        rows = [
+            [name_of_position(f.position, shape), f.exception, f.message]
+            for f in failures[:20]
+        ]
+        parts += ["", table(["failed position", "exception", "message"], rows)]
+        failed = Status(run).failed
+        if failed > len(rows):
+            parts.append(f"and {failed - len(rows):,} more; see results.failures")
+    lines = run.log()
+    if lines:
+        rows = [
+            [_when(line.time), line.level, str(line.pid), line.message]
+            for line in lines[-_LOG_SHOWN:]
+        ]
+        parts += ["", table(["logged", "level", "process", "message"], rows)]
+        if len(lines) > len(rows):
+            parts.append(f"and {len(lines) - len(rows):,} before; see results.log")
+    return "\n".join(parts)
+
+
+def _packed_line(packed: dict[str, str | None] | None) -> list[str]:
+    if packed is None:
+        return []
+    methods = ", ".join(f"{name}: {packed[name] or 'none'}" for name in packed)
+    return [f"  compressed  {methods}"]
+
+
+def _session_row(session: Any) -> list[str]:
+    ended = session.end > 0
+    return [
+        _when(session.start),
+        format_seconds(session.end - session.start) if ended else "not ended",
+        session.host,
+        str(session.pid),
+        f"{session.engine} x {session.workers}",
+        f"{session.computed:,}" if ended else "",
+        f"{session.failed:,}" if ended else "",
+    ]
+
+
+def _spent_row(session: Any) -> list[str]:
+    times = (session.reading, session.computing, session.writing, session.waiting)
+    return [_when(session.start), *map(format_seconds, times)]

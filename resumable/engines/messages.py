@@ -1,0 +1,222 @@
+"""The ranks that compute together, and what they tell each other.
+
+Rank 0 tells the others, and they tell rank 0. Nobody waits inside MPI: a rank that
+waits looks for messages and sleeps in between, so that it obeys signals, takes no
+processor time, and cannot be kept by a rank that never comes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import contextlib
+import logging
+import pickle
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resumable.system import launcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger("resumable")
+
+#: Between two looks a rank that waits sleeps this long, in s: first and at most.
+_FIRST_NAP_S, _LONGEST_NAP_S = 1e-4, 5e-3
+#: After this long a rank that waits for others says so.
+_PATIENCE_S = 60.0
+#: Rank 0 lets MPI work this often while a position is at work.
+_PROGRESS_S = 5e-3
+#: And so many times in a row: each answers only some of the ranks that ask.
+_POLLS = 20
+#: Rank 0 waits so long for the others to leave before it tells them that it left.
+_FAREWELL_S = 2.0
+_LEFT = "left"
+
+
+class Message(NamedTuple):
+    """What a rank has been told."""
+
+    rank: int
+    """By whom."""
+    kind: str
+    """What about."""
+    content: Any = None
+    """The rest."""
+
+
+class Team:
+    """The ranks of a communicator, each as it sees the others.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm
+        Duplicated, so that our messages are apart from the user's. All of its ranks
+        must come here.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self.comm = _duplicate(comm)
+        self.rank: int = self.comm.rank
+        self.size: int = self.comm.size
+        beside = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.rank_on_host: int = beside.rank
+        self.ranks_on_host: int = beside.size
+        beside.Free()
+        self.inbox: collections.deque[Message] = collections.deque()
+        self.left: set[int] = set()
+        self._call = 0
+        self._sent: collections.deque[tuple[Any, bytes]] = collections.deque()
+        self._arriving: list[tuple[int, bytearray, Any]] = []
+        self._early: list[tuple[int, Message]] = []
+        atexit.register(self._leave)
+
+    @classmethod
+    def of(cls, comm: Any) -> Team:
+        """Return the team of a communicator, the same each time."""
+        key = _attribute()
+        team: Team | None = comm.Get_attr(key)
+        if team is None:
+            team = cls(comm)
+            comm.Set_attr(key, team)
+        return team
+
+    def begin(self) -> None:
+        """Begin another call of compute: messages of earlier ones do not count."""
+        self._call += 1
+        self.inbox.clear()
+        early, self._early = self._early, []
+        for call, message in early:
+            self._deliver(call, message)
+
+    def tell(self, rank: int, kind: str, content: Any = None) -> None:
+        """Send a message; it arrives when both ranks look for messages."""
+        self._send(rank, pickle.dumps((self._call, kind, content)))
+
+    def tell_all(self, kind: str, content: Any = None) -> None:
+        """Send a message to all others."""
+        packed = pickle.dumps((self._call, kind, content))
+        for rank in range(self.size):
+            if rank != self.rank:
+                self._send(rank, packed)
+
+    def _send(self, rank: int, packed: bytes) -> None:
+        # Only the oldest is looked at: with 10,000 ranks there are as many.
+        while self._sent and self._sent[0][0].Test():
+            self._sent.popleft()
+        self._sent.append((self.comm.Isend([packed, self._mpi.BYTE], rank), packed))
+
+    def look(self) -> None:
+        """Put the messages that have come into the inbox."""
+        status = self._mpi.Status()
+        while True:
+            found = self.comm.Improbe(status=status)
+            if found is None:
+                break
+            buffer = bytearray(status.Get_count(self._mpi.BYTE))
+            request = found.Irecv([buffer, self._mpi.BYTE])
+            self._arriving.append((status.Get_source(), buffer, request))
+        still: list[tuple[int, bytearray, Any]] = []
+        for rank, buffer, request in self._arriving:
+            # One that is large takes its time, and those behind it wait for it.
+            if any(rank == other for other, _, _ in still) or not request.Test():
+                still.append((rank, buffer, request))
+                continue
+            call, kind, content = pickle.loads(buffer)
+            self._deliver(call, Message(rank, kind, content))
+        self._arriving = still
+
+    def _deliver(self, call: int, message: Message) -> None:
+        if message.kind == _LEFT:
+            self.left.add(message.rank)
+        elif call > self._call:
+            self._early.append((call, message))
+        elif call == self._call:
+            self.inbox.append(message)
+
+    @contextlib.contextmanager
+    def progressing(self) -> Iterator[None]:
+        """Let MPI work for the time of a block, also while a position is at work.
+
+        Where the network cannot do it alone, a number that another rank takes from
+        our memory waits until we call MPI.
+        """
+        if self._mpi.Query_thread() < self._mpi.THREAD_MULTIPLE or self.size == 1:
+            yield
+            return
+        over = threading.Event()
+
+        def work() -> None:
+            while not over.wait(_PROGRESS_S):
+                for _ in range(_POLLS):
+                    self.comm.Iprobe()
+
+        thread = threading.Thread(target=work, name="resumable-mpi", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _leave(self) -> None:
+        """Tell whoever still waits for us that we are gone."""
+        if self._mpi.Is_finalized() or launcher.aborting:
+            return
+        if self.rank > 0:
+            self.tell(0, _LEFT)
+            return
+        # Most leave now, too, and wait for nothing. What they are told nobody would
+        # receive, of which some networks complain.
+        here = set(range(1, self.size))
+        pause, deadline = naps(), time.monotonic() + _FAREWELL_S
+        while here - self.left and time.monotonic() < deadline:
+            self.look()
+            if self._early:
+                break
+            next(pause)
+        for rank in here - self.left:
+            self.tell(rank, _LEFT)
+
+
+def naps(waiting_for: str = "") -> Iterator[None]:
+    """Sleep for ever longer times, one each step; say once what is waited for."""
+    nap, began, told = _FIRST_NAP_S, time.monotonic(), not waiting_for
+    while True:
+        time.sleep(nap)
+        nap = min(2 * nap, _LONGEST_NAP_S)
+        if not told and time.monotonic() - began > _PATIENCE_S:
+            told = True
+            logger.warning(
+                "still waiting for %s: compute() computes with all ranks, so every "
+                "rank must call it (or give engine='local' to compute on one alone)",
+                waiting_for,
+            )
+        yield
+
+
+def _duplicate(comm: Any) -> Any:
+    """Duplicate a communicator without waiting inside MPI."""
+    copy, request = comm.Idup()
+    pause = naps("the other ranks")
+    while not request.Test():
+        next(pause)
+    return copy
+
+
+_key: int | None = None
+
+
+def _attribute() -> int:
+    """Return the key under which a communicator keeps its team."""
+    global _key
+    if _key is None:
+        from mpi4py import MPI
+
+        _key = MPI.Comm.Create_keyval()
+    return _key

@@ -1,0 +1,301 @@
+"""What a computation returns: declared before it runs, checked at every position."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import DeclarationError, OutputError
+from resumable.model.compression import problem
+from resumable.model.identity import encode_dtype, leaves
+from resumable.model.values import fitted, gathered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import DTypeLike
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Where the rows of a position lie that has any number of them: number of the heap,
+#: first byte in it, how many. It is what a run file holds of a ragged output.
+ENTRY_DTYPE = np.dtype([("heap", "<u8"), ("offset", "<i8"), ("count", "<i8")])
+
+#: Datasets every results group has; an output cannot take their names.
+RESERVED_NAMES = frozenset(
+    {
+        "completed_positions",
+        "failed_positions",
+        "failures",
+        "sessions",
+        "log_lines",
+        "finished",
+        "identity",
+        "source",
+        "source_text",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, init=False)
+class Output:
+    """Declare one output of a :class:`~resumable.Process`.
+
+    Parameters
+    ----------
+    shape : int or tuple of int, default ()
+        Exact shape of the value at one position (of the whole value for
+        ``per="run"``). A computed value of another shape is an error, never
+        broadcast.
+    dtype : dtype, default "f8"
+        Any fixed-size dtype HDF5 can hold: numbers, bool, complex, ``"S10"``,
+        compound. A computed value is converted only as numpy's ``same_kind``
+        allows (float64 to float32, not float to int).
+    units : str, optional
+        For people and viewers, for example ``"nm"``. Not part of the identity.
+    labels : sequence of str, optional
+        Names along the last axis of `shape`. Not part of the identity.
+    fill : scalar, optional
+        Value of failed and pending positions; default NaN for floating and
+        complex numbers, 0, False or empty for the rest.
+    per : {"position", "run"}
+        ``"run"`` for a summary that ``finish`` returns once.
+    compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+        Pack the run file when the run is complete, and so compress these rows
+        (``"zstd"`` and ``"lz4"`` need hdf5plugin). Not part of the identity.
+    ragged : bool
+        A position has any number of rows, 0 included, and `shape` is that of one
+        row: the computation returns an array ``(n, *shape)``, or a list of rows.
+
+    Raises
+    ------
+    DeclarationError
+        A shape that is not exact, a dtype of variable size, labels that do not
+        fit the shape, a compression that does not exist or is not installed, a
+        ragged output per run or with a fill value.
+
+    Examples
+    --------
+    >>> Output(shape=2, dtype="f4", labels=("height", "centre")).row_bytes
+    8
+    """
+
+    shape: tuple[int, ...]
+    """Exact shape of one value."""
+    dtype: np.dtype[Any]
+    """How one element is stored."""
+    units: str | None
+    """Physical unit, for people."""
+    labels: tuple[str, ...] | None
+    """Names along the last axis."""
+    fill: Any
+    """Value of failed and pending positions."""
+    per: str
+    """``"position"`` or ``"run"``."""
+    compression: str | None
+    """How rows are compressed in the end, or None."""
+    ragged: bool
+    """A position has any number of rows."""
+
+    def __init__(
+        self,
+        shape: int | Sequence[int] = (),
+        dtype: DTypeLike = "f8",
+        *,
+        units: str | None = None,
+        labels: Sequence[str] | None = None,
+        fill: Any = None,
+        per: str = "position",
+        compression: str | None = None,
+        ragged: bool = False,
+    ) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("shape", _exact_shape(shape))
+        put("dtype", _fixed_dtype(dtype))
+        put("units", units)
+        put("labels", _fitting_labels(labels, self.shape))
+        put("fill", _fitting_fill(fill, self.dtype))
+        if per not in ("position", "run"):
+            msg = f"per must be 'position' or 'run', not {per!r}"
+            raise DeclarationError(msg)
+        put("per", per)
+        if compression is not None and per == "run":
+            msg = "only outputs per position are compressed; leave compression out"
+            raise DeclarationError(msg)
+        wrong = problem(compression)
+        if wrong:
+            raise DeclarationError(wrong)
+        put("compression", compression)
+        if ragged and (per == "run" or fill is not None):
+            what = "per='run'" if per == "run" else "a fill value"
+            msg = (
+                f"a ragged output cannot have {what}: it is per position, and a "
+                "position that failed has no rows; leave it out"
+            )
+            raise DeclarationError(msg)
+        put("ragged", bool(ragged))
+
+    @property
+    def stored(self) -> Output:
+        """What a run file has a place for at every position: the value, or its entry.
+
+        Rows of a ragged output lie in heaps; an entry says where.
+        """
+        return _entry() if self.ragged else self
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one value; of a ragged output, of one row."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of it that makes a run another run, as plain JSON."""
+        plain = {
+            "dtype": encode_dtype(self.dtype),
+            "per": self.per,
+            "shape": list(self.shape),
+        }
+        return {**plain, "ragged": True} if self.ragged else plain
+
+    def empty(self, rows: int) -> Array:
+        """Return an array for `rows` values, not initialised.
+
+        Of a ragged output an array of objects: the rows of each position.
+        """
+        if self.ragged:
+            return np.empty(rows, object)
+        return np.empty((rows, *self.shape), self.dtype)
+
+    def joined(self, parts: Sequence[Array] | Array) -> Array:
+        """Return rows of this output, an array each, one after the other."""
+        rows = np.empty((sum(map(len, parts)), *self.shape), self.dtype)
+        # Into an array of the very dtype: numpy's own choice would have the machine's
+        # byte order, and no padding.
+        return np.concatenate(parts, out=rows) if len(parts) else rows
+
+    def filled(self, rows: int) -> Array:
+        """Return an array of `rows` fill values; of a ragged output, of no rows."""
+        if self.ragged:
+            none = np.empty((0, *self.shape), self.dtype)
+            return gathered([none] * rows)
+        return np.full((rows, *self.shape), self.fill, self.dtype)
+
+
+@functools.cache
+def _entry() -> Output:
+    return Output((), ENTRY_DTYPE)
+
+
+def _exact_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        exact = (int(shape),) if np.ndim(shape) == 0 else tuple(map(int, shape))  # type: ignore[arg-type]
+        if any(n != m for n, m in zip(exact, np.atleast_1d(shape), strict=True)):
+            raise TypeError  # noqa: TRY301 - same message as a shape int() refuses
+    except (TypeError, ValueError) as error:
+        msg = f"the shape of an output must be whole numbers, not {shape!r}"
+        raise DeclarationError(msg) from error
+    if any(n < 1 for n in exact):
+        msg = f"every length in an output's shape must be at least 1, not {exact}"
+        raise DeclarationError(msg)
+    return exact
+
+
+def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        fixed = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        msg = f"{dtype!r} is not a dtype ({error})"
+        raise DeclarationError(msg) from error
+    if fixed.hasobject or fixed.itemsize == 0:
+        msg = (
+            f"the dtype {fixed} has no fixed size; use numbers, a compound of them, "
+            "or text of a fixed length such as 'S20'"
+        )
+        raise DeclarationError(msg)
+    if fixed.subdtype is not None:
+        msg = f"give {fixed} as shape={fixed.shape} and dtype={fixed.base}"
+        raise DeclarationError(msg)
+    kinds = {f.kind for f in leaves(fixed)}
+    for kind, advice in (
+        ("U", "use fixed-length bytes such as 'S20'"),
+        ("M", "store it as an integer, for example 'i8' nanoseconds"),
+        ("m", "store it as an integer, for example 'i8' nanoseconds"),
+    ):
+        if kind in kinds:
+            msg = f"HDF5 cannot hold the dtype {fixed}; {advice}"
+            raise DeclarationError(msg)
+    return fixed
+
+
+def _fitting_labels(
+    labels: Sequence[str] | None, shape: tuple[int, ...]
+) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if not isinstance(labels, (list, tuple)) or not all(
+        isinstance(text, str) for text in labels
+    ):
+        msg = f"labels must be a sequence of texts, not {labels!r}"
+        raise DeclarationError(msg)
+    if not shape or len(labels) != shape[-1]:
+        wanted = f"the last axis has {shape[-1]}" if shape else "the shape is ()"
+        msg = f"{len(labels)} labels were given, but {wanted}"
+        raise DeclarationError(msg)
+    return tuple(labels)
+
+
+def _fitting_fill(fill: Any, dtype: np.dtype[Any]) -> Any:
+    if fill is None:
+        empty = np.zeros((), dtype)
+        _put_nan(empty)
+        return empty[()]
+    if isinstance(fill, float) and fill.is_integer() and dtype.kind in "iu":
+        fill = int(fill)
+    try:
+        return fitted("fill", fill, dtype, ()).astype(dtype)[()]
+    except OutputError as error:
+        msg = f"the fill value {fill!r} does not fit the dtype {dtype}"
+        raise DeclarationError(msg) from error
+
+
+def _put_nan(array: Array) -> None:
+    if array.dtype.names is not None:
+        for name in array.dtype.names:
+            _put_nan(array[name])
+    elif array.dtype.kind in "fc":
+        array[...] = np.nan
+
+
+def declared(value: Any, where: str) -> dict[str, Output]:
+    """Check a declaration of outputs and return it as a plain dict.
+
+    Raises
+    ------
+    DeclarationError
+        Not a mapping of names to outputs, none per position, a reserved name.
+    """
+    try:
+        outputs = dict(value)
+    except (TypeError, ValueError) as error:
+        msg = f"{where} must be a dict of name: Output(...), not {value!r}"
+        raise DeclarationError(msg) from error
+    for name, output in outputs.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            msg = f"the output name {name!r} in {where} must be a Python name"
+            raise DeclarationError(msg)
+        if name in RESERVED_NAMES:
+            msg = f"the output name {name!r} in {where} is taken by the run file itself"
+            raise DeclarationError(msg)
+        if not isinstance(output, Output):
+            msg = f"the output {name!r} in {where} must be an Output, not {output!r}"
+            raise DeclarationError(msg)
+    if not any(output.per == "position" for output in outputs.values()):
+        msg = f"{where} declares no output per position; declare at least one"
+        raise DeclarationError(msg)
+    return outputs

@@ -1,0 +1,251 @@
+"""What computations return, checked against what was declared, and put into rows."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import OutputError, near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from resumable.model.output import Output
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
+    """Return what a computation returned as a mapping of exactly the outputs.
+
+    Raises
+    ------
+    OutputError
+        Names that were not declared, or declared ones that are missing.
+    """
+    if not isinstance(value, dict):
+        if len(outputs) == 1:
+            return {next(iter(outputs)): value}
+        msg = (
+            f"{len(outputs)} outputs are declared ({', '.join(outputs)}), so the "
+            f"computation must return a dict of them, not a {type(value).__name__}"
+        )
+        raise OutputError(msg)
+    for name in value:
+        if name not in outputs:
+            msg = f"the computation returned {name!r}, which is not declared"
+            raise OutputError(msg + near_miss(str(name), outputs))
+    for name in outputs:
+        if name not in value:
+            msg = f"the computation did not return the declared output {name!r}"
+            raise OutputError(msg)
+    return value
+
+
+def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
+    """Return `value` as an array of this shape that dtype can hold.
+
+    A length in `shape` may be None: any.
+
+    Raises
+    ------
+    OutputError
+        Another shape, or a dtype that is not of the same kind.
+    """
+    if value is None:
+        msg = f"output {name!r}: the computation returned None; is there a return?"
+        raise OutputError(msg)
+    try:
+        array = _as_array(value, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"output {name!r}: {_brief(value)} cannot be stored as {dtype} ({error})"
+        raise OutputError(msg) from error
+    if array.ndim != len(shape) or any(
+        n not in (None, m) for n, m in zip(shape, array.shape, strict=True)
+    ):
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        msg = (
+            f"output {name!r} is declared with shape "
+            f"({wanted}{',' * (len(shape) == 1)}), but the computation returned "
+            f"shape {array.shape}"
+        )
+        raise OutputError(msg)
+    if not _same_kind(array.dtype, dtype):
+        msg = (
+            f"output {name!r} is declared with dtype {dtype}, but the computation "
+            f"returned {array.dtype}, which would lose something; convert it in the "
+            "computation or declare another dtype"
+        )
+        raise OutputError(msg)
+    return array
+
+
+def ragged_rows(name: str, value: Any, output: Output) -> Array:
+    """Return the rows of one position as an array of their own, ``(n, *shape)``.
+
+    Raises
+    ------
+    OutputError
+        It is no array or list of rows, or the rows are not what was declared.
+    """
+    if value is None or np.isscalar(value):
+        shape = ", ".join(map(str, ("n", *output.shape)))
+        msg = (
+            f"output {name!r} is ragged, but the computation returned {_brief(value)}; "
+            f"return an array of shape ({shape}{',' * (not output.shape)}), or a list "
+            "of rows, which may be empty"
+        )
+        raise OutputError(msg)
+    if isinstance(value, (list, tuple)) and not value:
+        return np.empty((0, *output.shape), output.dtype)
+    rows = fitted(name, value, output.dtype, (None, *output.shape))
+    # A copy: the computation may use the same array for the next position.
+    return np.array(rows, output.dtype, order="C")
+
+
+def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
+    """Return what a block computation gave for `count` positions, checked.
+
+    Raises
+    ------
+    OutputError
+        It is not what was declared.
+    """
+    if not output.ragged:
+        rows = fitted(name, value, output.dtype, (count, *output.shape))
+        return np.ascontiguousarray(rows, output.dtype)
+    objects = isinstance(value, np.ndarray) and value.dtype.kind == "O"
+    if not (objects or isinstance(value, (list, tuple))) or len(value) != count:
+        found = f"{len(value)} items" if hasattr(value, "__len__") else _brief(value)
+        msg = (
+            f"output {name!r} is ragged: a block computation returns a list with the "
+            f"rows of each of the {count} positions, not {found} in "
+            f"{type(value).__name__}"
+        )
+        raise OutputError(msg)
+    return gathered([ragged_rows(name, item, output) for item in value])
+
+
+def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Make an array of a value, of `dtype` where Python's own types have no width."""
+    if isinstance(value, np.ndarray) and hasattr(value, "mask"):
+        msg = "it has a mask: fill it, for example with value.filled(np.nan)"
+        raise TypeError(msg)
+    given = isinstance(value, (np.ndarray, np.generic))
+    if dtype.names is not None and not given:
+        return _as_compound(value, dtype)
+    array = np.asarray(value)
+    if array.dtype.kind == "U" and dtype.kind == "S":
+        return np.char.encode(array, "utf-8")
+    if given or not array.size:
+        return array
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        # Python's own integers have no width; they fit when their values do.
+        info = np.iinfo(dtype)
+        if not (info.min <= array.min() and array.max() <= info.max):
+            msg = f"out of the range {info.min} to {info.max} of {dtype}"
+            raise OverflowError(msg)
+        return array.astype(dtype)
+    return array
+
+
+def _as_compound(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Make compounds of tuples, each field checked as an output of its own."""
+    if isinstance(value, list):
+        return np.array([_as_compound(item, dtype) for item in value], dtype)
+    names = dtype.names or ()
+    if not isinstance(value, tuple) or len(value) != len(names):
+        msg = f"it is not a tuple of {', '.join(names)}"
+        raise TypeError(msg)
+    compound = np.zeros((), dtype)
+    for name, item in zip(names, value, strict=True):
+        field = dtype[name]
+        try:
+            compound[name] = fitted(name, item, field.base, field.shape)
+        except OutputError as error:
+            raise TypeError(str(error)) from error
+    return compound
+
+
+def _same_kind(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Return whether nothing but precision is lost, as numpy's ``same_kind``.
+
+    Stricter where numpy is lax: text is never cut, numbers are not made text, and
+    fields go by their names.
+    """
+    if given == wanted:
+        return True
+    if wanted.names is not None or given.names is not None:
+        return given.names == wanted.names and all(
+            given[n].shape == wanted[n].shape
+            and _same_kind(given[n].base, wanted[n].base)
+            for n in wanted.names or ()
+        )
+    if wanted.kind == "S":
+        return given.kind == "S" and given.itemsize <= wanted.itemsize
+    return np.can_cast(given, wanted, "same_kind")
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]:
+    """Return the function that puts one checked value into its row.
+
+    It runs once per position, so the two common answers, a scalar of a type seen
+    before and an array of exactly the declared shape and dtype, are let through
+    without building anything.
+    """
+    shape, dtype = output.shape, output.dtype
+    if output.ragged:
+
+        def place_rows(index: int, value: Any) -> None:
+            rows[index] = ragged_rows(name, value, output)
+
+        return place_rows
+
+    if shape or dtype.names is not None:
+
+        def place_array(index: int, value: Any) -> None:
+            if (
+                type(value) is not np.ndarray
+                or value.shape != shape
+                or value.dtype is not dtype
+            ):
+                value = fitted(name, value, dtype, shape)
+            rows[index] = value
+
+        return place_array
+
+    # Not Python's integers, which carry no width, nor text, which can be longer
+    # than the one before.
+    passing: set[type] = set()
+    cacheable = (np.bool_, np.number, float, bool)
+
+    def place_scalar(index: int, value: Any) -> None:
+        if type(value) in passing:
+            rows[index] = value
+            return
+        rows[index] = fitted(name, value, dtype, ())
+        if isinstance(value, cacheable):
+            passing.add(type(value))
+
+    return place_scalar
+
+
+def divided(rows: Array, counts: Array) -> list[Array]:
+    """Divide rows into those of each position; much faster than numpy.split."""
+    ends = np.cumsum(counts).tolist()
+    return [rows[start:stop] for start, stop in itertools.pairwise([0, *ends])]
+
+
+def gathered(parts: Sequence[Array]) -> Array:
+    """Return the rows of positions, an array each, as an array of objects."""
+    found = np.empty(len(parts), object)
+    for index, part in enumerate(parts):
+        found[index] = part
+    return found

@@ -1,0 +1,1 @@
+"""Worker processes for other work than batches."""

@@ -1,0 +1,1 @@
+"""What users write and call: a Process, stages in a chain, a plain function."""

@@ -1,0 +1,344 @@
+"""What a user writes: parameters, outputs, a method to compute, and what it may use."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import param
+
+from resumable.errors import (
+    DeclarationError,
+    ParameterError,
+    ResumableWarning,
+    SourceError,
+    near_miss,
+)
+from resumable.model import identity, source_text
+from resumable.model.classes import uncached
+from resumable.model.output import Output, declared
+from resumable.process.parameters import assign
+from resumable.source.inputs import aligned, look_at, target_folder
+from resumable.source.reference import refer
+from resumable.system import launcher
+from resumable.worker.cursor import Cursor, new_pulse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from resumable.results.results import Results
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: What the constructor takes besides parameters.
+ARGUMENTS = ("source", "target", "inputs", "position_axes", "fingerprint")
+
+
+class Declaration(param.Parameterized):
+    """What is computed: all of a :class:`Process` that workers need.
+
+    Construction checks it.
+    """
+
+    seed = param.Integer(
+        0, bounds=(0, None), doc="seed of self.rng; every position has its own stream"
+    )
+
+    version: ClassVar[int | str | None] = None
+    outputs: Any = None
+    scratch: Any = 0
+    rtol: ClassVar[float] = 1e-5
+    _cursor = Cursor(new_pulse())
+    #: File the class was read from and when that was written, to notice an edit.
+    _read_from: ClassVar[tuple[str, int] | None] = None
+
+    def __init__(
+        self,
+        source: Any = None,
+        target: str | Path | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        position_axes: int | tuple[int, ...] = 0,
+        fingerprint: str = "sample",
+        **parameters: Any,
+    ) -> None:
+        # Again: where only MPI knows how many ranks there are, and for classes that
+        # were there before each rank computed for itself.
+        launcher.watch()
+        self._set_parameters(parameters)
+        if fingerprint not in ("sample", "full"):
+            msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
+            raise ParameterError(msg)
+        self._full = fingerprint == "full"
+        if source is None:
+            if target is not None or inputs or position_axes != 0:
+                msg = (
+                    f"{type(self).__name__} is given no source, and yet target, inputs "
+                    "or position_axes; only a later stage of a Chain has no source"
+                )
+                raise SourceError(msg)
+            # A later stage of a chain, which brings the rest.
+            return
+        # Without a lock, so that a measurement that is under way is not disturbed.
+        self._source = refer(source, position_axes, live=True)
+        self._geometry, self._dtype = look_at(self._source)
+        map_shape = self._geometry.map_shape
+        self._inputs = {
+            name: aligned(name, value, self._source, map_shape)
+            for name, value in (inputs or {}).items()
+        }
+        self._folder = target_folder(target, self._source)
+        self._seconds_per_position: float | None = None
+        self._check_methods()
+        self._outputs()
+        self._parameter_document()
+
+    def _set_parameters(self, parameters: dict[str, Any]) -> None:
+        known = [name for name in type(self).param if name != "name"]
+        for name in parameters:
+            if name not in known:
+                hint = near_miss(name, [*known, *ARGUMENTS])
+                msg = (
+                    f"{type(self).__name__} has no parameter {name!r}{hint} "
+                    f"(there are {', '.join(known)})"
+                )
+                raise ParameterError(msg)
+        try:
+            super().__init__(**parameters)  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, OSError) as error:
+            msg = f"{type(self).__name__}: {error}"
+            raise ParameterError(msg) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if (
+            name[0] != "_"
+            and name not in self.__dict__
+            and not hasattr(type(self), name)
+        ):
+            hint = near_miss(name, [n for n in type(self).param if n != "name"])
+            if hint:
+                warnings.warn(
+                    f"{type(self).__name__} has no parameter {name!r}{hint} A plain "
+                    "attribute was set, which changes no identity",
+                    ResumableWarning,
+                    stacklevel=2,
+                )
+        if name != "name" and name in type(self).param:
+            assign(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return uncached(self)
+
+    def _method(self) -> str:
+        """Return which of the two methods there is.
+
+        Raises
+        ------
+        DeclarationError
+            Both, or neither.
+        """
+        name = type(self).__name__
+        methods = [
+            method
+            for method in ("unit_computation", "block_computation")
+            if hasattr(self, method)
+        ]
+        if len(methods) != 1:
+            found = "both" if methods else "neither"
+            msg = (
+                f"{name} must have unit_computation (one position) or "
+                f"block_computation (many at once), and has {found}"
+            )
+            raise DeclarationError(msg)
+        return methods[0]
+
+    def _check_methods(self) -> None:
+        chosen = self._method()
+        try:
+            signature = inspect.signature(getattr(self, chosen))
+        except ValueError:
+            return  # built in, and silent about what it takes
+        method = f"{type(self).__name__}.{chosen}"
+        arguments = list(signature.parameters.values())[1:]
+        try:
+            signature.bind(None, **dict.fromkeys(self._inputs))
+        except TypeError as error:
+            missing = [
+                argument.name
+                for argument in arguments
+                if argument.default is argument.empty
+                and argument.kind
+                in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+                and argument.name not in self._inputs
+            ]
+            wanted = ", ".join(["self", "spectrum", *self._inputs])
+            msg = f"{method} must take ({wanted}): {error}"
+            if missing:
+                hint = near_miss(missing[0], self._inputs)
+                msg = (
+                    f"{method} asks for {missing[0]!r}, which is not among the inputs"
+                    f"{hint}; give inputs={{{missing[0]!r}: source}}"
+                )
+            raise DeclarationError(msg) from error
+
+    def _outputs(self) -> dict[str, Output]:
+        where = f"{type(self).__name__}.outputs"
+        value = self.outputs() if callable(self.outputs) else self.outputs
+        if value is None:
+            msg = (
+                f"{type(self).__name__} declares no outputs; add "
+                "outputs = {name: Output(...)}"
+            )
+            raise DeclarationError(msg)
+        return declared(value, where)
+
+    # What a user may override.
+
+    def ready(self, positions: Array) -> Any:
+        """Say which positions of a source that is being written may be read yet.
+
+        Override it for a dataset that has its full size from the beginning and is
+        filled in; where a dataset grows, a position may be read once it is there.
+
+        Parameters
+        ----------
+        positions : ndarray of int64
+            Flat positions, ascending; only such that were not ready before.
+
+        Returns
+        -------
+        bool or ndarray of bool
+            For all of them, or for each.
+
+        Notes
+        -----
+        It is asked by the process that called :meth:`compute`, never by a worker, again
+        and again while that waits. What it opens it must open without a lock and close
+        again, for example ``h5py.File(path, "r", locking=False)``.
+        """
+        return True
+
+    @property
+    def _asks_ready(self) -> bool:
+        return type(self).ready is not Declaration.ready
+
+    def setup(self) -> None:
+        """Prepare a worker: tables, plans, models. Called once in each of them."""
+
+    def finish(self, results: Results) -> Any:
+        """Summarise a complete run; called once, after the last position.
+
+        Parameters
+        ----------
+        results : Results
+            All positions, done or failed.
+
+        Returns
+        -------
+        dict or value
+            Values of the outputs declared with ``per="run"``, if there are any.
+        """
+
+    def draw(
+        self, axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
+    ) -> None:
+        """Draw one tested position; override it to draw what matters to you.
+
+        Parameters
+        ----------
+        axes : tuple of two matplotlib.axes.Axes
+            For the data and for the result.
+        position : int or tuple
+            Which position.
+        spectrum : ndarray
+            Its data.
+        outputs : dict
+            Its outputs by name.
+        """
+        from resumable.session.trial import draw_default
+
+        draw_default(axes, position, spectrum, outputs)
+
+    # What the user's methods may use.
+
+    @property
+    def spectrum_shape(self) -> tuple[int, ...]:
+        """Shape of the data at one position."""
+        return self._geometry.spectrum_shape
+
+    @property
+    def spectrum_dtype(self) -> np.dtype[Any]:
+        """Dtype of the data."""
+        return self._dtype
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Lengths of the position axes; outputs have it in front of their own."""
+        return self._geometry.map_shape
+
+    @property
+    def position(self) -> Any:
+        """Where the computation is: an int, or a tuple on a map.
+
+        In a block computation an array of them, or a tuple of arrays.
+        """
+        flat = self._cursor.flat
+        if len(self.map_shape) == 1:
+            return flat
+        index = np.unravel_index(flat, self.map_shape)
+        return tuple(map(int, index)) if np.ndim(flat) == 0 else index
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random generator of this position, the same in every run of it.
+
+        PCG64 seeded by ``SeedSequence(seed, spawn_key=(position,))`` [1]_, so that
+        the numbers do not depend on batches, workers or interruptions.
+
+        References
+        ----------
+        .. [1] numpy documentation, "Parallel random number generation".
+        """
+        return self._cursor.generator(self.seed)
+
+    def _process_name(self) -> str:
+        """Return the name by which runs of this are known."""
+        return type(self).__name__
+
+    def _source_text(self) -> str:
+        """Return the source of the computation, empty when it cannot be found."""
+        return source_text.source_text(type(self)) or ""
+
+    def _parameter_document(self) -> dict[str, Any]:
+        document = {}
+        for name in type(self).param:
+            if name != "name":
+                value = _declared_type(self.param[name], getattr(self, name))
+                document[name] = identity.encode(value, f"the parameter {name!r}")
+        return document
+
+    def __repr__(self) -> str:
+        values = "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name in type(self).param
+            if name not in ("name", "seed")
+        )
+        source = self.__dict__.get("_source")
+        return f"{type(self).__name__}({str(source or 'no source')!r}{values})"
+
+
+def _declared_type(parameter: Any, value: Any) -> Any:
+    """Give a value the type its parameter declares: 1 is 1.0 where it is a float."""
+    dates = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
+    if isinstance(parameter, dates):
+        return value  # numbers by their class only
+    if isinstance(parameter, param.Number) and not isinstance(parameter, param.Integer):
+        return value if value is None else float(value)
+    if isinstance(parameter, param.NumericTuple) and value is not None:
+        return [float(item) for item in value]
+    return value

@@ -1,0 +1,213 @@
+"""``map``: a plain function over all positions, by the same machinery."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import types
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import DeclarationError, IdentityError, near_miss
+from resumable.model import identity, source_text
+from resumable.model.output import Output
+from resumable.process.process import Process
+from resumable.session.computation import Options
+
+#: Begins the version of a function that declares none.
+_TEXT = "text "
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from resumable.results.results import Results
+    from resumable.runfile.file import RunFile
+
+
+def map_function(
+    function: Callable[..., Any],
+    source: Any,
+    outputs: Any = None,
+    *,
+    target: str | Path | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    position_axes: int | tuple[int, ...] = 0,
+    version: int | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Results:
+    """Run a plain function over all positions, resumable like a :class:`Process`.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(spectrum, **inputs, **parameters)`` computes one position. Its
+        name is the process name; its source text is part of the identity unless
+        `version` is given.
+    source, target, inputs, position_axes
+        As for :class:`Process`.
+    outputs : Output or dict of Output, optional
+        What it returns; one Output is called ``"result"``. Default one float.
+    version : int or str, optional
+        Raise it when the function changes; then its text does not count.
+    options : dict, optional
+        Arguments of :meth:`Process.compute`, for example ``{"workers": 4}``.
+    **parameters
+        Passed to the function, and part of the identity, as its defaults are.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    DeclarationError
+        A lambda without `version`, a function that does not take the parameters.
+    ResumableError
+        As :class:`Process` and :meth:`Process.compute` raise.
+    """
+    given: Any = function
+    if not callable(given):
+        msg = f"the first argument of map is the function, not {function!r}"
+        raise DeclarationError(msg)
+    process = _process_of(function, outputs, version, inputs or {}, parameters)
+    made = process(source, target, inputs=inputs, position_axes=position_axes)
+    return made.compute(**(options or {}))
+
+
+def _process_of(
+    function: Callable[..., Any],
+    outputs: Any,
+    version: int | str | None,
+    inputs: Mapping[str, Any],
+    parameters: dict[str, Any],
+) -> type[Process]:
+    """Make a Process class of a function and the values of its parameters."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if version is None:
+        version = _function_version(function, name)
+    document = {
+        **_defaults(function, name, inputs, parameters),
+        **{
+            key: identity.encode(value, f"the parameter {key!r}")
+            for key, value in parameters.items()
+        },
+    }
+    if outputs is None or isinstance(outputs, Output):
+        outputs = {"result": outputs or Output()}
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace.update(
+            __doc__=function.__doc__,
+            __module__=getattr(function, "__module__", __name__),
+            version=version,
+            outputs=outputs,
+            unit_computation=staticmethod(functools.partial(function, **parameters)),
+            _parameter_document=lambda self: document,
+            _source_text=lambda self: _text_of(function) or "",
+        )
+
+    made: type[Process] = types.new_class(name, (Process,), {}, fill)
+    return made
+
+
+def process_of_run(
+    function: Callable[..., Any], run: RunFile, source: Any = None
+) -> Process:
+    """Make the Process that :func:`map_function` made for a run.
+
+    Raises
+    ------
+    DeclarationError
+        The function is not the one of the run, or does not take its parameters.
+    IdentityError
+        One of its parameters cannot be read back from the run file.
+    """
+    from resumable.process.state import decode, inputs_of_run, source_of_run
+
+    header, document = run.header, run.header.document
+    name = getattr(function, "__name__", type(function).__name__)
+    if name != document["process"]:
+        msg = f"the run is of {document['process']!r}, and {name!r} was given"
+        raise DeclarationError(msg)
+    parameters = {
+        key: decode(value, f"the parameter {key!r}")
+        for key, value in document["parameters"].items()
+    }
+    found, axes = source_of_run(run, source)
+    inputs = inputs_of_run(run, found)
+    version = document["version"]
+    if isinstance(version, str) and version.startswith(_TEXT):
+        version = None
+    process = _process_of(function, header.outputs, version, inputs, parameters)
+    return process(
+        found,
+        run.path.parent,
+        inputs=inputs,
+        position_axes=axes,
+        fingerprint="full" if header.source.get("full") else "sample",
+    )
+
+
+def _defaults(
+    function: Callable[..., Any],
+    name: str,
+    inputs: Mapping[str, Any],
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Check that a function takes its arguments; return the defaults it uses.
+
+    A default that cannot be encoded is left to the function's text, or version.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return {}  # built in, and silent about what it takes
+    try:
+        bound = signature.bind(None, **dict.fromkeys(inputs), **parameters)
+    except TypeError as error:
+        msg = f"{name} cannot be called with these parameters: {error}"
+        for key in parameters:
+            if key not in signature.parameters:
+                msg += near_miss(key, list(signature.parameters))
+                if key in {field.name for field in dataclasses.fields(Options)}:
+                    msg += f"; options of compute are given as options={{{key!r}: ...}}"
+        raise DeclarationError(msg) from error
+    defaults = {}
+    for key, argument in signature.parameters.items():
+        if key not in bound.arguments and argument.default is not argument.empty:
+            with contextlib.suppress(IdentityError):
+                defaults[key] = identity.encode(argument.default)
+    return defaults
+
+
+def _text_of(function: Callable[..., Any]) -> str | None:
+    try:
+        return source_text.at_margin(inspect.getsource(inspect.unwrap(function)))
+    except (OSError, TypeError):
+        return None
+
+
+def _function_version(function: Callable[..., Any], name: str) -> Any:
+    """Digest of a function's source and of what it has closed over."""
+    plain = inspect.unwrap(function)
+    if name == "<lambda>":
+        msg = "a lambda has no text of its own to tell it by; use def, or give version="
+        raise DeclarationError(msg)
+    text = _text_of(plain)
+    if text is None:
+        msg = f"the source text of {name} cannot be found; give version="
+        raise DeclarationError(msg)
+    closed = (
+        inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
+    )
+    document = {
+        "text": source_text.normalised_source(text),
+        "closed_over": {
+            key: identity.encode(value, f"{key!r}, used by {name} from outside,")
+            for key, value in sorted(closed.items())
+        },
+    }
+    return _TEXT + identity.digest(document)

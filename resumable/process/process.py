@@ -1,0 +1,402 @@
+"""The class users subclass."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Self
+
+import param
+
+from resumable.engines import base
+from resumable.errors import DeclarationError, RunFileError
+from resumable.model.classes import file_of
+from resumable.process.declaration import ARGUMENTS
+from resumable.process.inquiry import Inquiry
+from resumable.process.parameters import frozen
+from resumable.session import driver
+from resumable.session.resolve import least_calls, request
+from resumable.system import launcher
+from resumable.system.stop import StopRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from resumable.results.results import Results
+    from resumable.session.background import Run
+    from resumable.session.events import Event, Listener
+    from resumable.session.verdict import Verification
+
+
+class Process(Inquiry):
+    """A computation per position, resumable and known by what it computes.
+
+    Subclass it, declare `outputs`, and write one of two methods:
+
+    ``unit_computation(self, spectrum, **inputs)``
+        Computes one position. `spectrum` is an array of :attr:`spectrum_shape`
+        (the index where the source is a number of positions). Returns one value,
+        or a dict of them by output name.
+    ``block_computation(self, spectra, **inputs)``
+        Computes many positions at once: everything has one axis more, the
+        positions, in front.
+
+    Parameters that change results are declared as class attributes with `param
+    <https://param.holoviz.org>`_.
+
+    Parameters
+    ----------
+    source : str, h5py.Dataset, output of Results, or int
+        ``"file.h5::/dataset"``; a dataset of a file open for reading; an output of
+        finished results; or a number of positions without data. Left out for a later
+        stage of a :class:`Chain`.
+    target : str or Path, optional
+        Folder for run files. Default: the environment variable
+        ``RESUMABLE_TARGET``, else the folder of the source.
+    inputs : dict, optional
+        Argument name -> further source aligned position by position
+        (``"::/dataset"`` is the same file), or a pair of it and its position axes.
+    position_axes : int or tuple of int, default 0
+        Axes of the source that count positions; results have their shape.
+    fingerprint : {"sample", "full"}
+        Digest up to 64 MB of the source to tell a changed one, or all of it.
+    **parameters
+        Values of the declared parameters.
+
+    Attributes
+    ----------
+    version : int or str or None
+        Raise it when the algorithm changes. None (default): the source text of the
+        class and of its bases is part of the identity instead, and what their methods
+        use from the function they were defined in. Functions and constants of a
+        module that they use are not: when these change, it is `version` that tells.
+    scratch : int or method of the number of positions
+        Bytes of working memory of the computation per position, for the budget.
+    rtol : float
+        How much rows of a block computation may differ when they are computed again,
+        of the largest number in the row. Default 1e-5, a hundred roundings of
+        float32: sums of another batch are added in another order. Where all is done
+        in float64, 1e-12 notices more. Only :meth:`verify` uses it, and it is not
+        part of the identity.
+
+    Raises
+    ------
+    SourceError
+        The source or an input is missing or cannot be used.
+    TargetError
+        The target folder does not exist.
+    ParameterError
+        A parameter is unknown, or its value out of bounds.
+    DeclarationError
+        The class lacks or has wrong outputs or methods.
+
+    Notes
+    -----
+    Construction opens the source to check it and reads none of its data.
+    """
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._read_from = file_of(cls)
+        # A rank that fails from here on must not leave the others waiting in compute.
+        launcher.watch(launcher.told_ranks())
+        if "param" in vars(cls):
+            msg = (
+                f"{cls.__name__}: the name 'param' is taken by Process, where its "
+                "parameters are; import param outside of the class"
+            )
+            raise DeclarationError(msg)
+        for name, value in vars(cls).items():
+            taken = name in ARGUMENTS or (hasattr(Process, name) and name != "seed")
+            if isinstance(value, param.Parameter) and taken:
+                msg = f"{cls.__name__}: the parameter name {name!r} is taken by Process"
+                raise DeclarationError(msg)
+
+    def compute(
+        self,
+        *,
+        engine: Any = "auto",
+        workers: int | None = None,
+        memory: float | str | None = None,
+        positions: Any = None,
+        override: bool = False,
+        on_error: str = "record",
+        retry_failed: bool = False,
+        position_timeout: float | str | None = None,
+        time_limit: float | str | None = None,
+        checkpoint: float = 10,
+        writer: str = "auto",
+        wait: float | str | None = None,
+        rechunk: bool = False,
+        progress: bool | None = None,
+        listener: Listener | None = None,
+    ) -> Results:
+        """Compute all positions, or go on, or return what is there.
+
+        Parameters
+        ----------
+        engine : {"auto", "serial", "local", "mpi", "dask"}, Executor, Client or Engine
+            ``"local"``: worker processes. ``"mpi"``: the ranks that ``mpiexec`` has
+            started; all of them must call compute. ``"auto"``: ``"mpi"`` where there
+            is more than one rank, else worker processes when they pay, else
+            ``"serial"``, this process alone. ``"dask"``: the workers of the client
+            of dask that this process has. Or the client itself, or any
+            ``concurrent.futures.Executor``, which stay open.
+        workers : int, optional
+            How many; default the cores this process may use, or all workers of an
+            executor or a client. Under MPI the number of ranks counts.
+        memory : int or str, optional
+            Bytes, or ``"2 GB"``, for all processes of a host together; default half of
+            what is available (in the cgroup, where there is one).
+        positions : slice, mask, index or indices, optional
+            Compute only these now. The others can follow into the same results.
+        override : bool
+            Compute anew, into another file. An unfinished run that was made this
+            way is gone on with.
+        on_error : {"record", "raise"}
+            Record a failing position and go on, or stop and raise.
+        retry_failed : bool
+            Compute just the positions that failed.
+        position_timeout : float or str, optional
+            Seconds, or ``"2m"``, that one position may take. Its worker is ended and
+            replaced then, and the position recorded as failed. A block computation
+            is given the time of all its positions. Needs worker processes.
+        time_limit : float or str, optional
+            Seconds, or ``"3h50m"``, after which it stops cleanly.
+        checkpoint : float
+            Seconds after which finished positions are durable; what a kill loses.
+        writer : {"auto", "workers", "driver"}
+            Who writes the rows: every worker its own, or this process all of them.
+            ``"auto"``: the driver where a network file system would have several
+            hosts write to one file, and for workers that cannot see it.
+        wait : float or str, optional
+            Follow a source that is being written: compute what is there, wait for more,
+            and give up after so many seconds, or ``"2m"``, without a new position. It
+            ends at once when all requested positions are done, when the dataset cannot
+            grow any further, or when the program that wrote has closed the file.
+        rechunk : bool
+            First copy a source stored across positions (an energy-first stack) into
+            position order, in the target folder; the copy is deleted when the run
+            is complete.
+        progress : bool, optional
+            Show a bar; default on a terminal and in notebooks.
+        listener : callable, optional
+            Called with every event: :class:`~resumable.session.events.Started`,
+            :class:`~resumable.session.events.BatchDone`,
+            :class:`~resumable.session.events.PositionFailed`,
+            :class:`~resumable.session.events.Finished`. What it raises stops the run.
+
+        Returns
+        -------
+        Results
+            When every requested position is done or failed; failures give one
+            warning.
+
+        Raises
+        ------
+        NotFinished
+            Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
+            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
+            positions did not come, or were not :meth:`ready`, in the time of `wait`.
+        SourceError
+            With `wait`: in its time the source could not be read, or the program that
+            writes it has neither written nor closed it.
+        UnitFailed
+            ``on_error="raise"``, or the computation fails everywhere.
+        OutputError
+            The first outputs are not what was declared.
+        RunBusy
+            Another process computes this run.
+        PlanError, TargetError, RunFileError, WorkerDied
+            See there.
+
+        Notes
+        -----
+        Writes one run file into the target folder, and two small lock files for
+        the time of the run. Never changes the source.
+        """
+        options = {
+            "engine": engine,
+            "workers": workers,
+            "memory": memory,
+            "override": override,
+            "on_error": on_error,
+            "retry_failed": retry_failed,
+            "position_timeout": position_timeout,
+            "time_limit": time_limit,
+            "checkpoint": checkpoint,
+            "writer": writer,
+            "wait": wait,
+            "rechunk": rechunk,
+            "progress": progress,
+        }
+
+        self._check_source()
+
+        def computed() -> Results:
+            stop = StopRequest(time_limit)
+            return self._drive(positions, options, stop)(listener or _ignore)
+
+        with frozen(self):
+            together = base.collective(engine)
+            if together is None:
+                return computed()
+            options["engine"] = together
+            return together.together(
+                self,
+                lambda: request(self, self._options(positions, options)),
+                computed,
+                time_limit,
+            )
+
+    def start(
+        self,
+        *,
+        positions: Any = None,
+        listener: Listener | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> Run:
+        """Compute in the background, as :meth:`compute` does.
+
+        Parameters
+        ----------
+        positions, listener, progress, **options
+            As those of :meth:`compute`; no progress bar by default.
+
+        Returns
+        -------
+        Run
+            To ask how far it is, pause, cancel and wait, and to iterate over the
+            batches as they are done.
+
+        Raises
+        ------
+        ResumableError
+            What is wrong with the options or the source; everything later is raised
+            by ``Run.wait``.
+
+        Notes
+        -----
+        It runs in a thread of this process. Signals are not caught: Ctrl-C is raised
+        where it strikes, and the run goes on.
+        """
+        from resumable.session.background import Run, check_alone
+
+        check_alone(options.get("engine", "auto"))
+        self._check_source()
+        stop = StopRequest(options.get("time_limit"))
+        # From here to the end of the run: it computes what is resolved now.
+        hold = contextlib.ExitStack()
+        hold.enter_context(frozen(self))
+        try:
+            drive = self._drive(positions, {**options, "progress": progress}, stop)
+            return Run(drive, stop, listener, hold)
+        except BaseException:
+            hold.close()
+            raise
+
+    def _drive(
+        self, positions: Any, options: dict[str, Any], stop: StopRequest
+    ) -> Callable[[Listener], Results]:
+        """Check the options; return what computes with a listener."""
+        if options.get("wait") is None and not self._asks_ready:
+            wanted = self._options(positions, options)
+            calls = least_calls(self, wanted)
+            base.warm_up(wanted.engine, wanted.workers, calls)
+            recipe = self._recipe()
+            return lambda hear: driver.compute(recipe, wanted, stop, hear)
+        from resumable.session.following import follow
+
+        wanted = self._options(None, options)
+        return lambda hear: follow(self, wanted, positions, stop, hear)
+
+    def verify(
+        self, sample: int = 20, everything: bool = False, *, seed: int | None = None
+    ) -> Verification:
+        """Check the run that is there, and compute some of its rows again.
+
+        Parameters
+        ----------
+        sample : int
+            How many positions, chosen at random.
+        everything : bool
+            All of them.
+        seed : int, optional
+            Chooses the sample; default another one each time.
+
+        Returns
+        -------
+        Verification
+            Print it; :func:`resumable.verify` says what is in it.
+
+        Raises
+        ------
+        RunFileError
+            There is no run of this computation, or its file is damaged.
+        """
+        from resumable.session.verification import verify_run
+
+        results = self.results
+        if results is None:
+            msg = f"there is no run of this in {self._folder} to verify; compute it"
+            raise RunFileError(msg)
+        return verify_run(
+            results.path,
+            lambda _: self,
+            sample=sample,
+            everything=everything,
+            seed=seed,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Write down what this is: class, parameters, source, axes, inputs, target.
+
+        Returns
+        -------
+        dict
+            Plain values, for :mod:`json`; :func:`resumable.load` makes the Process of
+            it again, which finds its own run. Names of files are as they were given.
+
+        Raises
+        ------
+        IdentityError
+            A parameter that could not be read back, such as an array that is not the
+            default: of these only a digest is written.
+        """
+        from resumable.process.state import state_of
+
+        return state_of(self)
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str] | None = None, **keywords: Any) -> Self:
+        """Make the Process that a command line asks for.
+
+        Parameters
+        ----------
+        argv : sequence of str, optional
+            Default the arguments of this program. They are those of ``resumable run``
+            without the ones that say how to compute: ``SOURCE``, ``--target``,
+            ``--input``, ``--axes``, and an option for every parameter.
+        **keywords
+            Arguments of the constructor, parameters too, where the command line says
+            nothing.
+
+        Returns
+        -------
+        Process
+
+        Raises
+        ------
+        SystemExit
+            With code 0 after ``--help``, 2 after a wrong use that is told.
+        ResumableError
+            As the constructor raises.
+        """
+        from resumable.process.program import process_of_argv
+
+        made: Self = process_of_argv(cls, argv, keywords)
+        return made
+
+
+def _ignore(event: Event) -> None:
+    """Listen to nothing."""

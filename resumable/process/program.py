@@ -1,0 +1,328 @@
+"""A Process class as a program: its parameters, source and ways to compute as options.
+
+``resumable run`` and scripts are made of the same options; this is where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from resumable.errors import NotFinished, ResumableError
+from resumable.process.arguments import NOTHING, shown_value, type_of
+from resumable.system import launcher
+from resumable.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+EPILOG = (
+    "Exit codes: 0 done (failed positions are counted in a warning) or sound, 1 an "
+    "error or not sound, 2 wrong usage, 75 not finished: run the same command again to "
+    "go on."
+)
+_PREFIX = "parameter_"
+
+
+# What is shown.
+
+
+@contextlib.contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show the library's errors as one message, without a traceback."""
+    try:
+        yield
+    except ResumableError as error:
+        if launcher.is_shown_elsewhere(error):
+            sys.exit(1)
+        told = click.ClickException(str(error))
+        told.show()
+        launcher.abort_at_exit(error)
+        sys.exit(told.exit_code)
+
+
+def show_warning(message: Warning | str, *where: Any) -> None:
+    """Show a warning without the line of our source that gave it."""
+    click.echo(f"warning: {shown(message, lines=True)}", err=True)
+
+
+# Options.
+
+
+def source_options(*, required: bool = True) -> list[click.Parameter]:
+    """Make the argument and the options that say what is computed."""
+    return [
+        click.Argument(["source"], required=required),
+        click.Option(["--target"], help="Folder for run files; default the source's."),
+        click.Option(
+            ["--input", "inputs"],
+            multiple=True,
+            metavar="NAME=SOURCE",
+            help="A further source, aligned position by position; repeatable.",
+        ),
+        click.Option(["--axes"], help="Axes that count positions, e.g. 0,1."),
+    ]
+
+
+def compute_options() -> list[click.Parameter]:
+    """Make the options that say how it is computed: arguments of ``compute``."""
+    return [
+        click.Option(
+            ["--engine"], default="auto", help="auto, serial, local, mpi or dask."
+        ),
+        click.Option(
+            ["--workers"], type=int, help="How many; default the usable cores."
+        ),
+        click.Option(["--memory"], help="For all processes together, e.g. '2 GB'."),
+        click.Option(
+            ["--positions"], help="Only these now: 5 or 5,7,9 or 0:1000 or ::10."
+        ),
+        click.Option(
+            ["--override"], is_flag=True, help="Compute anew, into another file."
+        ),
+        click.Option(
+            ["--retry-failed"], is_flag=True, help="Just the positions that failed."
+        ),
+        click.Option(
+            ["--on-error"],
+            type=click.Choice(["record", "raise"]),
+            default="record",
+            help="Record a failing position and go on, or stop.",
+        ),
+        click.Option(
+            ["--position-timeout"], help="Give up a position after it, e.g. 2m."
+        ),
+        click.Option(
+            ["--time-limit"], help="Stop cleanly after this time, e.g. 3h50m."
+        ),
+        click.Option(
+            ["--checkpoint"],
+            type=float,
+            default=10,
+            help="Seconds that a kill may lose.",
+        ),
+        click.Option(
+            ["--writer"], default="auto", help="Who writes: auto, workers, driver."
+        ),
+        click.Option(
+            ["--wait"], help="Follow what is written; how long without news, e.g. 2m."
+        ),
+        click.Option(
+            ["--rechunk"], is_flag=True, help="First copy into position order."
+        ),
+        click.Option(
+            ["--progress/--no-progress"], default=None, help="Default: on a terminal."
+        ),
+    ]
+
+
+def parameter_options(
+    cls: type[Any], taken: Sequence[click.Parameter], given: Mapping[str, Any]
+) -> list[click.Parameter]:
+    """Make one option of every parameter of a class.
+
+    Parameters
+    ----------
+    cls : type
+        The user's class.
+    taken : sequence of click.Parameter
+        What else there is: a parameter cannot have the name of one of them.
+    given : mapping
+        Values that count where the command line says nothing, for the help.
+    """
+    names = {"--help"}
+    names.update(o for option in taken for o in option.opts + option.secondary_opts)
+    options: list[click.Parameter] = []
+    for name in cls.param:
+        if name == "name":
+            continue
+        parameter = cls.param[name]
+        flag = "--" + name.replace("_", "-")
+        if flag in names:
+            msg = f"the parameter {name!r} of {cls.__name__} has the name of an option"
+            raise click.ClickException(msg)
+        kind = type_of(parameter, cls.__name__)
+        if kind is click.BOOL:
+            flag = f"{flag}/--no-{flag[2:]}"
+        default = shown_value(parameter, given.get(name, parameter.default))
+        options.append(
+            click.Option(
+                [flag, _PREFIX + name],
+                type=kind,
+                default=None,
+                help=f"{parameter.doc or ''} [default: {default}]".strip(),
+            )
+        )
+    return options
+
+
+# From options to what they ask for.
+
+
+def make_process(
+    cls: type[Any], options: dict[str, Any], keywords: Mapping[str, Any]
+) -> Any:
+    """Make the Process that a command line asks for.
+
+    Parameters
+    ----------
+    cls : type
+        The user's class.
+    options : dict
+        By name; those that are used here are taken out of it.
+    keywords : mapping
+        Arguments of the constructor where the command line says nothing.
+    """
+    arguments = dict(keywords)
+    for key in list(options):
+        if key.startswith(_PREFIX):
+            value = options.pop(key)
+            if value is not None:
+                value = None if value is NOTHING else value
+                arguments[key.removeprefix(_PREFIX)] = value
+    source, target = options.pop("source"), options.pop("target")
+    axes, inputs = options.pop("axes"), _inputs(options.pop("inputs"))
+    if source is not None:
+        arguments["source"] = int(source) if source.isdigit() else source
+    if target is not None:
+        arguments["target"] = target
+    if axes is not None:
+        example = "whole numbers, for example 0,1"
+        arguments["position_axes"] = _numbers(axes, "--axes", example)
+    if inputs:
+        arguments["inputs"] = {**(arguments.get("inputs") or {}), **inputs}
+    return cls(**arguments)
+
+
+def _inputs(texts: Sequence[str]) -> dict[str, str]:
+    inputs = {}
+    for text in texts:
+        name, separator, where = text.partition("=")
+        if not separator:
+            msg = f"--input takes NAME=SOURCE, not {text!r}"
+            raise click.UsageError(msg)
+        inputs[name] = where
+    return inputs
+
+
+def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        msg = f"{option} takes {example}, not {text!r}"
+        raise click.UsageError(msg) from error
+
+
+def _positions(text: Any) -> Any:
+    """Read ``5``, ``5,7,9`` or ``0:1000`` or ``::10``."""
+    if not isinstance(text, str):
+        return text
+    example = "5 or 5,7,9 or 0:1000 or ::10"
+    if ":" not in text:
+        return list(_numbers(text, "--positions", example))
+    try:
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    except (ValueError, TypeError) as error:
+        msg = f"--positions takes {example}, not {text!r}"
+        raise click.UsageError(msg) from error
+
+
+def run_process(
+    cls: type[Any], options: dict[str, Any], keywords: Mapping[str, Any]
+) -> None:
+    """Make a Process, compute it, and say where the results are.
+
+    Raises
+    ------
+    click.ClickException
+        What went wrong, for the user.
+    SystemExit
+        Stopped early, with code 75.
+    """
+    with errors_shown():
+        process = make_process(cls, options, keywords)
+        positions = _positions(options.pop("positions"))
+        try:
+            results = process.compute(positions=positions, **options)
+        except NotFinished as stopped:
+            # Its message has been logged.
+            sys.exit(stopped.code)
+    if launcher.rank() == 0:
+        click.echo(f"{shown(results.path)}: {results.status}")
+
+
+# Programs.
+
+
+def process_of_argv(
+    cls: type[Any], argv: Sequence[str] | None, keywords: Mapping[str, Any]
+) -> Any:
+    """Make the Process that the command line of a script asks for."""
+
+    def make(**options: Any) -> Any:
+        return make_process(cls, options, keywords)
+
+    return _run_command(cls, source_options, keywords, make, argv)
+
+
+def main_of(
+    cls: type[Any], argv: Sequence[str] | None, keywords: Mapping[str, Any]
+) -> None:
+    """Compute what the command line of a script asks for."""
+    how = {option.name for option in compute_options()}
+    arguments = {key: value for key, value in keywords.items() if key not in how}
+
+    def everything(*, required: bool) -> list[click.Parameter]:
+        return [*source_options(required=required), *compute_options()]
+
+    def run(**options: Any) -> None:
+        ctx = click.get_current_context()
+        for key in how & keywords.keys():
+            if ctx.get_parameter_source(str(key)) is ParameterSource.DEFAULT:
+                options[str(key)] = keywords[str(key)]
+        run_process(cls, options, arguments)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning  # type: ignore[assignment]
+        _run_command(cls, everything, arguments, run, argv)
+
+
+def _run_command(
+    cls: type[Any],
+    options: Callable[..., list[click.Parameter]],
+    keywords: Mapping[str, Any],
+    callback: Callable[..., Any],
+    argv: Sequence[str] | None,
+) -> Any:
+    """Parse a command line; end the program after help and wrong usage."""
+    try:
+        fixed = options(required="source" not in keywords)
+        command = click.Command(
+            cls.__name__,
+            params=[*fixed, *parameter_options(cls, fixed, keywords)],
+            callback=callback,
+            # Its own: that of a base class tells how to write one.
+            help=inspect.cleandoc(cls.__doc__ or cls.__name__),
+            epilog=EPILOG,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        # Its exit codes are ours, so that the caller gets what the callback returns.
+        with command.make_context(
+            _program_name(), list(sys.argv[1:] if argv is None else argv)
+        ) as ctx:
+            return command.invoke(ctx)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+def _program_name() -> str:
+    return sys.argv[0].replace("\\", "/").rpartition("/")[2]

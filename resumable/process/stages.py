@@ -1,0 +1,263 @@
+"""A link of a chain: a Process that computes one or several stages on each position."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import param
+
+from resumable.model.classes import check_text
+from resumable.model.source_text import text_digest
+from resumable.model.values import block_rows, by_name, fitted, gathered, ragged_rows
+from resumable.process.process import Process
+from resumable.session.resolve import version_document
+from resumable.source.reference import SourceRef
+from resumable.worker.compute import listed, twin_of
+from resumable.worker.cursor import WHOLE_BLOCK, StageCursor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from resumable.model.output import Output
+    from resumable.results.results import Results
+    from resumable.session.computation import Recipe
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Stage(NamedTuple):
+    """A stage of a chain, and where its arguments come from."""
+
+    process: Process
+    """The user's, bound to the positions of the chain."""
+    arguments: tuple[str, ...]
+    """Names of the source, of inputs, and of outputs of earlier stages."""
+    outputs: Mapping[str, Output]
+    """Its outputs per position."""
+    first: bool
+    """It is the stage that reads the source first."""
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return type(self.process).__name__
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether it takes many positions at once."""
+        return hasattr(self.process, "block_computation")
+
+    def document(self) -> dict[str, Any]:
+        """Everything of it that can change results, as plain JSON."""
+        return {
+            "process": self.name,
+            "version": version_document(self.process),
+            "parameters": self.process._parameter_document(),
+            "outputs": {n: o.identity() for n, o in self.outputs.items()},
+            "arguments": list(self.arguments),
+            "first": self.first,
+        }
+
+
+class Link(Process):
+    """Computes stages, one after the other, and keeps outputs of the last one.
+
+    Parameters
+    ----------
+    head : Process
+        First stage of the chain: its source, folder and fingerprint are used.
+    source_name : str
+        Name by which stages ask for the source.
+    stages : sequence of Stage
+    inputs : dict of SourceRef
+        What else they need, by argument name.
+    kept : dict of Output
+        Outputs of the last stage.
+    lacking : ndarray of int
+        Flat positions, ascending, at which an input has failed.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        head: Process,
+        source_name: str,
+        stages: Sequence[Stage],
+        inputs: Mapping[str, SourceRef],
+        kept: Mapping[str, Output],
+        lacking: Array,
+    ) -> None:
+        param.Parameterized.__init__(self)  # type: ignore[no-untyped-call]
+        # Of the head, but for what belongs to its parameters.
+        for name in ("_full", "_source", "_geometry", "_dtype", "_folder"):
+            setattr(self, name, getattr(head, name))
+        self._seconds_per_position = None
+        self._inputs = dict(inputs)
+        self._source_name, self._stages, self._lacking = source_name, stages, lacking
+        self._asked = _with_last_use(stages, kept)
+        self.outputs = dict(kept)
+        self._texts = [
+            (type(stage.process)._read_from, text_digest(stage.process._source_text()))
+            for stage in stages
+        ]
+
+    def _process_name(self) -> str:
+        return self._stages[-1].name
+
+    def _recipe(self) -> Recipe:
+        recipe = super()._recipe()
+        if any(self._source_name in stage.arguments for stage in self._stages):
+            return recipe
+        # Nobody asks for the source: positions are all that is read of it.
+        return recipe._replace(source=SourceRef("", "", (0,), recipe.geometry.size))
+
+    def _source_text(self) -> str:
+        return "\n\n".join(stage.process._source_text() for stage in self._stages)
+
+    def _parameter_document(self) -> dict[str, Any]:
+        return {"stages": [stage.document() for stage in self._stages]}
+
+    def scratch(self, count: int) -> int:
+        """Bytes of working memory of the stages, and of what goes between them."""
+        total = 0
+        for stage in self._stages:
+            own = stage.process.scratch
+            total += int(own(count)) if callable(own) else int(own) * count
+            if stage is not self._stages[-1]:
+                total += count * sum(o.row_bytes for o in stage.outputs.values())
+        return total
+
+    def setup(self) -> None:
+        """Set every stage up."""
+        self._live = []
+        for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
+            check_text(type(stage.process), read_from, text)
+            process = twin_of(stage.process)
+            if not stage.first:
+                digest = hashlib.sha256(stage.name.encode()).digest()
+                key = int.from_bytes(digest[:4], "little")
+                object.__setattr__(process, "_cursor", StageCursor(self._cursor, key))
+            else:
+                object.__setattr__(process, "_cursor", self._cursor)
+            # The source may have grown since the chain was made.
+            own = process._geometry.spectrum_shape
+            process._geometry = self._geometry._replace(spectrum_shape=own)
+            process.setup()
+            self._live.append(process)
+
+    def finish(self, results: Results) -> Any:
+        """Have the last stage summarise."""
+        return self._stages[-1].process.finish(results)
+
+    def draw(
+        self, axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
+    ) -> None:
+        """Draw as the last stage does."""
+        self._stages[-1].process.draw(axes, position, spectrum, outputs)
+
+    def _check_there(self, flat: Any) -> None:
+        """Refuse positions at which an earlier stage has failed."""
+        if len(self._lacking) and np.isin(flat, self._lacking).any():
+            msg = "an earlier stage of the chain has failed at this position"
+            raise ValueError(msg)
+
+    def _taken(self, number: int, known: dict[str, Any]) -> dict[str, Any]:
+        """Take the arguments of a stage, copies of those that are needed again."""
+        return {
+            name: known[name] if last else copy.deepcopy(known[name])
+            for name, last in self._asked[number]
+        }
+
+
+class UnitLink(Link):
+    """Of stages that compute one position."""
+
+    def unit_computation(self, spectrum: Any, **inputs: Any) -> dict[str, Any]:
+        """Compute the stages, one after the other."""
+        self._check_there(self._cursor.flat)
+        known = {self._source_name: spectrum, **inputs}
+        for number, (stage, process) in enumerate(
+            zip(self._stages, self._live, strict=True)
+        ):
+            known.update(_one(stage, process, self._taken(number, known)))
+        return {name: known[name] for name in self.outputs if name in known}
+
+
+class BlockLink(Link):
+    """Of stages of which some compute many positions at once."""
+
+    def block_computation(self, spectra: Any, **inputs: Any) -> dict[str, Any]:
+        """Compute the stages, one after the other, each for all positions."""
+        self._check_there(self._cursor.flat)
+        known = {self._source_name: spectra, **inputs}
+        for number, (stage, process) in enumerate(
+            zip(self._stages, self._live, strict=True)
+        ):
+            taken = self._taken(number, known)
+            if stage.in_blocks:
+                named = by_name(_called(process, "block", taken), stage.outputs)
+                rows = {
+                    name: block_rows(name, named[name], output, len(spectra))
+                    for name, output in stage.outputs.items()
+                }
+            else:
+                rows = self._units(stage, process, taken, len(spectra))
+            known.update({name: listed(values) for name, values in rows.items()})
+        return {name: known[name] for name in self.outputs if name in known}
+
+    def _units(
+        self, stage: Stage, process: Process, taken: dict[str, Any], count: int
+    ) -> dict[str, Array]:
+        """Compute a stage of units position by position."""
+        pulse = self._cursor.pulse
+        found: list[dict[str, Any]] = []
+        try:
+            for row in range(count):
+                pulse[1] = row
+                here = {name: values[row] for name, values in taken.items()}
+                found.append(_one(stage, process, here))
+        finally:
+            pulse[1] = WHOLE_BLOCK
+        return {
+            name: gathered([one[name] for one in found])
+            if output.ragged
+            else np.array([one[name] for one in found], output.dtype)
+            for name, output in stage.outputs.items()
+        }
+
+
+# They are the library's own: what a worker has to compare are the classes of stages.
+UnitLink._read_from = BlockLink._read_from = None
+
+
+def _called(process: Any, kind: str, taken: dict[str, Any]) -> Any:
+    return getattr(process, f"{kind}_computation")(**taken)
+
+
+def _one(stage: Stage, process: Any, taken: dict[str, Any]) -> dict[str, Any]:
+    """Compute a stage at one position; what it returns is as if it had been stored."""
+    named = by_name(_called(process, "unit", taken), stage.outputs)
+    return {name: _stored(name, named[name], o) for name, o in stage.outputs.items()}
+
+
+def _stored(name: str, value: Any, output: Output) -> Any:
+    if output.ragged:
+        return ragged_rows(name, value, output)
+    array = fitted(name, value, output.dtype, output.shape)
+    return np.array(array, output.dtype, order="C")[()]
+
+
+def _with_last_use(
+    stages: Sequence[Stage], kept: Mapping[str, Output]
+) -> list[list[tuple[str, bool]]]:
+    """Return the arguments of every stage, and whether nobody needs them later."""
+    asked = []
+    needed = set(kept)
+    for stage in reversed(stages):
+        asked.append([(name, name not in needed) for name in stage.arguments])
+        needed |= set(stage.arguments)
+    return asked[::-1]

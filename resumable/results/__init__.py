@@ -1,0 +1,1 @@
+"""What was computed: read, packed, published."""

@@ -1,0 +1,235 @@
+"""Outputs of a run: numpy-like, read from the run file when indexed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import SourceError
+from resumable.results.group import check_readable
+from resumable.runfile.ragged import RaggedRows
+from resumable.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import DTypeLike
+
+    from resumable.model.output import Output
+    from resumable.runfile.file import RunFile
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Rows that are read at once when results are iterated over.
+_ITERATED_BYTES = 1 << 20
+
+
+class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """One output of a run: numpy-like, read from disk when indexed.
+
+    Positions that are not done read as the output's fill value. Indexing returns
+    plain arrays; ``np.asarray``, operators and functions of numpy read all of it.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+        The map's shape, then the output's.
+    dtype : numpy.dtype
+    units : str or None
+    labels : tuple of str or None
+    """
+
+    def __init__(self, run: RunFile, name: str) -> None:
+        self._run = run
+        self._output: Output = run.header.outputs[name]
+        self.name = name
+        lead = run.header.map_shape if self._output.per == "position" else ()
+        self.shape: tuple[int, ...] = (*lead, *self._output.shape)
+        self.dtype = self._output.dtype
+        self.units = self._output.units
+        self.labels = self._output.labels
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        if not self.shape:
+            msg = "len() of a single value"
+            raise TypeError(msg)
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        # The status first: what is marked then is there when it is read after that.
+        if isinstance(key, str) or _names_fields(key):
+            hidden = self._hidden(())
+            fill = np.asarray(self._output.fill, self.dtype)[key]
+        else:
+            hidden = self._hidden(key)
+            fill = self._output.fill
+        # What is read is new; a view of more than it is would keep all of that.
+        values = np.array(self._run.array(self.name)[key], copy=None, order="C")
+        if np.any(hidden):
+            values = np.where(hidden, fill, values) if not values.shape else values
+            if values.shape:
+                values[hidden] = fill
+        return values if values.shape else values.astype(self.dtype, copy=False)[()]
+
+    def __iter__(self) -> Iterator[Any]:
+        # In blocks, so that rows of a packed file are not unpacked one by one.
+        row_bytes = max(1, self.dtype.itemsize * self.size // max(1, len(self)))
+        step = max(1, _ITERATED_BYTES // row_bytes)
+        for start in range(0, len(self), step):
+            yield from self[start : start + step]
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        if copy is False:
+            msg = "reading results from disk makes a copy"
+            raise ValueError(msg)
+        return np.asarray(self[...], dtype)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
+    ) -> Any:
+        if any(isinstance(one, ResultArray) for one in options.get("out", ())):
+            msg = f"results are read-only; change a copy, results[{self.name!r}][...]"
+            raise TypeError(msg)
+        read = [one[...] if isinstance(one, ResultArray) else one for one in inputs]
+        return getattr(ufunc, method)(*read, **options)
+
+    def _hidden(self, key: Any) -> Any:
+        """Return where the indexed values do not count; looks at no others."""
+        if self._output.per == "run":
+            return np.broadcast_to(np.asarray(not self._run.finished), self.shape)[key]
+        return self._run.marks(self._output.shape)[key] != 1
+
+    def as_source(self) -> tuple[str, str, str]:
+        """Return file, dataset and identity, for a Process that starts from here.
+
+        Raises
+        ------
+        SourceError
+            The run is not finished: what depends on it would change.
+        """
+        place = _place_as_source(self._run, self.name)
+        check_readable(self._run, self.name)
+        return place
+
+    def __repr__(self) -> str:
+        units = f", {shown(self.units)}" if self.units else ""
+        return f"<{self.name}: {shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+class RaggedArray:
+    """A ragged output of a run: any number of rows per position, read when indexed.
+
+    ``[position]``, an index or a tuple on a map, reads the rows of one position, an
+    array of shape ``(n, *shape)``. Slices, masks and index arrays read a list of such
+    arrays, one for each position in C order. Positions that are not done have no rows.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int or None
+        The map's shape, None for any number, then the shape of one row.
+    dtype : numpy.dtype
+    units : str or None
+    labels : tuple of str or None
+    """
+
+    def __init__(self, run: RunFile, name: str) -> None:
+        self._run = run
+        self._rows = RaggedRows(run, name)
+        output = run.header.outputs[name]
+        self.name = name
+        self.shape: tuple[int | None, ...]
+        self.shape = (*run.header.map_shape, None, *output.shape)
+        self.dtype = output.dtype
+        self.units = output.units
+        self.labels = output.labels
+
+    def __len__(self) -> int:
+        return self._run.header.map_shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        # As it is now: a longer run may have taken its place.
+        with self._run.opened() as (_, header):
+            lead = header.map_shape
+        flat = np.arange(math.prod(lead)).reshape(lead)[key]
+        found = self._rows.read(np.atleast_1d(flat).reshape(-1))
+        return found if np.ndim(flat) else found[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def count(self) -> Array:
+        """Number of rows of every position, int64, in the map's shape."""
+        return self._rows.counts().reshape(-1, *self._run.header.map_shape[1:])
+
+    @property
+    def values(self) -> Array:
+        """All rows, one position after the other."""
+        return self._rows.values()
+
+    @property
+    def index(self) -> Array:
+        """Flat position of every row of :attr:`values`, int64."""
+        counts = self._rows.counts()
+        return np.repeat(np.arange(len(counts)), counts)
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        msg = (
+            f"{self.name} is ragged and so no array; .values are all rows, .index "
+            "says to which position each belongs, .count how many each has"
+        )
+        raise TypeError(msg)
+
+    @property
+    def position_axes(self) -> tuple[int, ...]:
+        """Axes that count positions, where this is a source."""
+        return tuple(range(len(self._run.header.map_shape)))
+
+    def as_source(self) -> tuple[str, str, str]:
+        """Return file, name and identity, for a Process that starts from here.
+
+        Raises
+        ------
+        SourceError
+            The run is not finished: what depends on it would change.
+        """
+        return _place_as_source(self._run, self.name)
+
+    def __repr__(self) -> str:
+        units = f", {shown(self.units)}" if self.units else ""
+        return f"<{self.name}: {shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+def _place_as_source(run: RunFile, name: str) -> tuple[str, str, str]:
+    if not run.finished:
+        msg = f"{run.path} is not finished; compute it before its outputs are used"
+        raise SourceError(msg)
+    return str(run.path), f"{run.header.group}/{name}", run.header.identity
+
+
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """Write a shape as Python does, any number of rows as ``any``."""
+    lengths = ["any" if n is None else str(n) for n in shape]
+    return f"({', '.join(lengths)}{',' * (len(shape) == 1)})"
+
+
+def _names_fields(key: Any) -> bool:
+    return isinstance(key, list) and bool(key) and isinstance(key[0], str)

@@ -1,0 +1,278 @@
+"""Copying a results group into another file, stored in another way."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable.model.compression import FILTERS, load
+from resumable.model.output import Output
+from resumable.runfile.header import CHUNKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from resumable.runfile.ragged import RaggedRows
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Bytes of a chunk, and of what is copied at once, where a row is not larger.
+CHUNK_BYTES = 256 << 10
+#: The tables, and the column of each that is not 0 in a row that is used.
+TABLES = {"failures": "used", "sessions": "start", "log_lines": "time"}
+#: Attributes by which HDF5 knows what scales belong where; they are made anew.
+_OF_SCALES = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
+
+
+def copy_group(
+    old: h5py.Group,
+    new: h5py.Group,
+    make: Callable[[str, h5py.Dataset], h5py.Dataset | None],
+    check: Callable[[], None],
+    skip: Collection[str] = (),
+) -> None:
+    """Copy all that a results group holds: data, attributes, links, references.
+
+    Parameters
+    ----------
+    old, new : h5py.Group
+        From where and to where; `new` is empty.
+    make : callable
+        Makes the dataset of a name, to be filled with the rows of the old one, or
+        returns None for one that is copied as it is.
+    check : callable
+        Called between rows; raises what has gone wrong.
+    skip : collection of str
+        Names that are not copied.
+    """
+    for name in old:
+        if name == CHUNKS or name in skip:
+            continue  # the chunks are places in that file
+        link = old.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            new[name] = link
+            continue
+        made = make(name, old[name])
+        if made is None:
+            old.file.copy(old[name], new, name, without_attrs=True)
+        else:
+            copy_rows(old[name], made, check)
+        check()
+    _copy_attributes(old, new, old, new)
+    copied = [name for name in datasets(old) if name not in skip]
+    for name in copied:
+        _copy_attributes(old[name], new[name], old, new)
+    for name in copied:
+        attach_scales(old[name], new[name], old, new)
+
+
+def copy_rows(old: h5py.Dataset, new: h5py.Dataset, check: Callable[[], None]) -> None:
+    """Copy the rows that both datasets have, each chunk in one go."""
+    shape = (*map(min, zip(old.shape, new.shape, strict=True)),)
+    chunk = new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize)
+    for box in boxes(shape, chunk):
+        new[box] = old[box]
+        check()
+
+
+def same_rows(old: h5py.Dataset, new: h5py.Dataset) -> bool:
+    """Return whether all rows that both datasets have are the same, bit for bit."""
+    shape = (*map(min, zip(old.shape, new.shape, strict=True)),)
+    chunk = new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize)
+    return all(same_values(old[box], new[box]) for box in boxes(shape, chunk))
+
+
+def same_values(left: Any, right: Any) -> bool:
+    """Return whether two arrays are the same, bit for bit but for padding."""
+    names = left.dtype.names
+    if names is not None:
+        # By fields: what pads a compound does not count.
+        return all(same_values(left[name], right[name]) for name in names)
+    if left.dtype.hasobject:
+        return bool(np.array_equal(left, right))
+    return bool(left.tobytes() == right.tobytes())
+
+
+def used_rows(name: str, table: Array) -> int:
+    """Return how many rows of a table there are up to the last one that is used."""
+    return int(np.flatnonzero(table[TABLES[name]]).max(initial=0)) + 1
+
+
+def boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Divide an array into boxes of at most `step`, in C order."""
+    spans = [
+        [slice(start, min(start + s, n)) for start in range(0, n, s)]
+        for n, s in zip(shape, step, strict=True)
+    ]
+    return itertools.product(*spans)
+
+
+def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return the shape of chunks that hold whole rows, and many where rows are small.
+
+    Examples
+    --------
+    >>> chunk_shape((512, 512, 4), 8)
+    (16, 512, 4)
+    """
+    left = max(1, CHUNK_BYTES // itemsize)
+    lengths: list[int] = []
+    for n in reversed(shape):
+        # As equal as they can be: a last chunk that is hardly used is stored whole.
+        length = math.ceil(n / math.ceil(n / min(n, left))) if n else 1
+        lengths.append(length)
+        left = left // length if length == n else 1
+    return tuple(reversed(lengths))
+
+
+def create_chunked(
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    fill: Any,
+    method: str | None,
+) -> h5py.Dataset:
+    """Make a dataset of compressed chunks, each with a checksum.
+
+    The checksum, HDF5's own, is of the bytes as they are stored: it is compared
+    before they are unpacked, by every program that reads them.
+    """
+    load(method)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    properties.set_chunk(chunk_shape(shape, dtype.itemsize))
+    if dtype.kind not in "SV":
+        properties.set_fill_value(np.asarray(fill, dtype))
+    if method is not None:
+        if dtype.itemsize > 1 and dtype.names is None:
+            properties.set_shuffle()
+        number, options = FILTERS[method]
+        # Optional: what does not get smaller is stored as it is.
+        properties.set_filter(number, h5py.h5z.FLAG_OPTIONAL, options)
+    properties.set_fletcher32()
+    made = h5py.h5d.create(
+        group.id,
+        name.encode(),
+        h5py.h5t.py_create(dtype, logical=True),
+        # No chunk fits into a length of 0 that cannot grow.
+        h5py.h5s.create_simple(shape, tuple(max(1, n) for n in shape)),
+        dcpl=properties,
+    )
+    return h5py.Dataset(made)
+
+
+def write_ragged(
+    group: h5py.Group,
+    rows: RaggedRows,
+    map_shape: tuple[int, ...],
+    create: Callable[[str, tuple[int, ...], Any], h5py.Dataset],
+    check: Callable[[], None],
+) -> None:
+    """Write ragged rows in position order: ``values``, ``count`` and ``index``.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where to; it is empty, and becomes NXdata.
+    rows : RaggedRows
+        Of a complete run.
+    map_shape : tuple of int
+    create : callable
+        Makes a dataset of a name, shape and dtype in the group.
+    check : callable
+        Called between rows; raises what has gone wrong.
+    """
+    counts, output = rows.counts(), rows.output
+    total = int(counts.sum())
+    values = create("values", (total, *output.shape), output.dtype)
+    _fill(values, rows.in_order(), output, check)
+    index = create("index", (total,), np.dtype("i8"))
+    spans = rows.spans()
+    numbers = (np.repeat(np.arange(a, b), counts[a:b]) for a, b in spans)
+    _fill(index, numbers, Output(dtype="i8"), check)
+    create("count", map_shape, np.dtype("i8"))[...] = counts.reshape(map_shape)
+    group.attrs["NX_class"] = np.bytes_("NXdata")
+    group.attrs["signal"] = np.bytes_("values")
+    group.attrs["axes"] = np.array([b"index", *[b"."] * len(output.shape)])
+    check()
+
+
+def _fill(
+    dataset: h5py.Dataset,
+    parts: Iterator[Array],
+    output: Output,
+    check: Callable[[], None],
+) -> None:
+    """Write rows one after the other, each chunk once."""
+    step = dataset.chunks[0] if dataset.chunks else 1
+    place, rest = 0, output.joined([])
+    for part in parts:
+        block = output.joined([rest, part])
+        whole = len(block) // step * step
+        dataset[place : place + whole] = block[:whole]
+        place, rest = place + whole, block[whole:]
+        check()
+    dataset[place:] = rest
+
+
+def datasets(group: h5py.Group) -> list[str]:
+    """Return the names of what is copied of a results group, links left out."""
+    return [
+        name
+        for name in group
+        if name != CHUNKS
+        and isinstance(group.get(name, getlink=True), h5py.HardLink)
+        and isinstance(group[name], h5py.Dataset)
+    ]
+
+
+def _copy_attributes(
+    old: h5py.HLObject, new: h5py.HLObject, from_group: h5py.Group, to_group: h5py.Group
+) -> None:
+    """Copy attributes byte for byte; references lead to the same names in the copy."""
+    for name in old.attrs:
+        attribute = old.attrs.get_id(name)
+        kind = h5py.check_ref_dtype(attribute.dtype)
+        if name in _OF_SCALES or kind is h5py.RegionReference:
+            continue
+        if kind is h5py.Reference:
+            target = attribute.shape == () and old.attrs[name]
+            inside = _name_inside(target, from_group) if target else ""
+            if inside:
+                new.attrs[name] = to_group[inside].ref
+            continue
+        if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            new.attrs[name] = old.attrs[name]
+            continue
+        values = np.empty(attribute.shape, attribute.dtype)
+        attribute.read(values)
+        made = h5py.h5a.create(
+            new.id, name.encode(), attribute.get_type(), attribute.get_space()
+        )
+        made.write(values)
+
+
+def _name_inside(reference: Any, group: h5py.Group) -> str:
+    """Return the name of what is referred to, when it lies in the group."""
+    with contextlib.suppress(ValueError, KeyError):
+        name = str(group.file[reference].name)
+        if name.startswith(f"{group.name}/"):
+            return name.removeprefix(f"{group.name}/")
+    return ""
+
+
+def attach_scales(
+    old: h5py.Dataset, new: h5py.Dataset, from_group: h5py.Group, to_group: h5py.Group
+) -> None:
+    """Attach the copies of the scales of a dataset to its copy."""
+    for number, dimension in enumerate(old.dims):
+        for scale in dimension.values():
+            inside = str(scale.name).removeprefix(f"{from_group.name}/")
+            if inside in to_group:
+                new.dims[number].attach_scale(to_group[inside])

@@ -1,0 +1,324 @@
+"""Packing a finished run file: the same run, its rows compressed and checksummed.
+
+And unpacking it, where rows are to be computed once more. Either way a whole new file
+is made under a temporary name, read back and compared, and put in the place of the
+old one. Who has that open reads on in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable.errors import ParameterError, RunFileError
+from resumable.model.compression import problem
+from resumable.model.output import ENTRY_DTYPE
+from resumable.results.copy import (
+    attach_scales,
+    copy_group,
+    create_chunked,
+    datasets,
+    same_rows,
+    same_values,
+    used_rows,
+    write_ragged,
+)
+from resumable.runfile import create
+from resumable.runfile.file import RunFile
+from resumable.runfile.hdf5 import Overlay
+from resumable.runfile.header import (
+    CHUNKS,
+    CHUNKS_DTYPE,
+    FORMAT,
+    Header,
+    structure_digest,
+    table_rows,
+)
+from resumable.runfile.heap import remove_heaps
+from resumable.runfile.lock import Claim, shelf_of
+from resumable.runfile.packed import open_group
+from resumable.runfile.ragged import RaggedRows, copied_rows
+from resumable.system import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: HDF5 lays out metadata in blocks of this size, so that chunks lie together.
+_META_BLOCK_BYTES = 64 << 10
+
+
+def pack(run: RunFile, compression: str | None = "gzip") -> None:
+    """Replace a finished run file by one whose rows are compressed and checksummed.
+
+    Parameters
+    ----------
+    run : RunFile
+    compression : {"gzip", "lzf", "zstd", "lz4"} or None
+        Of all outputs per position; None for checksums alone.
+
+    Raises
+    ------
+    ParameterError
+        There is no such compression, or it is not installed.
+    RunFileError
+        The run is not finished, or the file is damaged.
+    RunBusy
+        Another process computes or packs this run, or has the file open for writing.
+    TargetError
+        The folder cannot be written, or has no room; the file is as it was.
+    """
+    wrong = problem(compression)
+    if wrong:
+        raise ParameterError(wrong)
+    with Claim(shelf_of(run)).held():
+        # Again: somebody may have packed it since it was opened.
+        claimed = RunFile(run.path)
+        pack_claimed(claimed, dict.fromkeys(_rows_of(claimed.header), compression))
+
+
+def pack_claimed(run: RunFile, methods: Mapping[str, str | None]) -> None:
+    """Pack a run whose claim is held, each output by its method.
+
+    Raises
+    ------
+    RunFileError, RunBusy, TargetError
+        As :func:`pack`.
+    """
+    if not run.finished:
+        msg = f"{run.path} is not finished; compute it before it is packed"
+        raise RunFileError(msg)
+    if run.header.format < FORMAT:
+        msg = (
+            f"{run.path} has the older format {run.header.format}, which is not packed"
+        )
+        raise RunFileError(msg)
+    if run.header.packed != dict(methods):
+        _replace(run, dict(methods))
+
+
+def unpack_claimed(run: RunFile) -> RunFile:
+    """Turn a packed run, whose claim is held, into a plain one, to be written to.
+
+    Raises
+    ------
+    RunFileError, RunBusy, TargetError
+        As :func:`pack`.
+    """
+    _replace(run, None)
+    return RunFile(run.path)
+
+
+def _rows_of(header: Header) -> list[str]:
+    return [name for name, o in header.outputs.items() if o.per == "position"]
+
+
+def _chunked_of(header: Header) -> list[str]:
+    """Return the names of the datasets that are chunked in a packed file."""
+    return [
+        f"{name}/{part}" if part else name
+        for name in _rows_of(header)
+        for part in (("values", "index", "count") if name in header.ragged else ("",))
+    ]
+
+
+def remove_spare_heaps(run: RunFile) -> None:
+    """Remove the heaps of a packed run, whose claim is held: it needs none."""
+    if run.header.packed is not None:
+        remove_heaps(run.path)
+
+
+def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
+    """Write the file anew, compare, and put it in the place of the old one."""
+    # Where the name is a link, the file that it leads to is replaced.
+    path = Path(os.path.realpath(run.path))
+    temporary = path.with_name(f".{path.stem}.pack")
+    # Refuses a file that another program has open for writing.
+    writing = disk.OpenFile(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        with disk.opened(temporary, flags) as fd:
+            os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
+            header = _write(fd, path, run, methods)
+            disk.write_at(fd, header.to_bytes(), 0)
+            os.fsync(fd)
+        _compare(run, RunFile(temporary), path)
+        disk.replace(temporary, path)
+        # Before, and had it been killed since, they are those of a packed run, or
+        # the rows of a plain one.
+        remove_spare_heaps(RunFile(path))
+    except RunFileError:
+        raise
+    except OSError as error:
+        needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
+        raise create.target_error(path.parent, error, needed) from error
+    finally:
+        writing.close()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write(
+    fd: int, path: Path, run: RunFile, methods: dict[str, str | None] | None
+) -> Header:
+    """Write all but the user block, and return the header that goes there."""
+    header = run.header._replace(
+        packed=methods,
+        rows=_table_rows(run, packed=methods is not None),
+        # The text gets longer by less than it says of every output anyway.
+        user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
+    )
+    overlay = Overlay(fd)
+    options: dict[str, Any] = {"meta_block_size": _META_BLOCK_BYTES}
+    if methods is None:
+        options = create.ALIGNMENT
+    with (
+        overlay.checked(),
+        open_group(run) as old,
+        h5py.File(overlay, "w", userblock_size=header.user_block, **options) as file,
+    ):
+        group = file.create_group(header.group)
+        copy_group(
+            old,
+            group,
+            lambda n, d: _make(group, n, d, header),
+            overlay.check,
+            skip=header.ragged,
+        )
+        for name in header.ragged:
+            header = _write_ragged(old, group, run, header, name, path, overlay.check)
+        if methods is not None:
+            header = _list_chunks(file, group, header)
+    with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+        names = [name for name in header.rows if name == CHUNKS]
+        names += [*header.outputs, "completed_positions", "failed_positions"]
+        names += [*header.tables, "finished"]
+        offsets = {
+            name: file[header.group][name].id.get_offset()
+            for name in names
+            if name not in (methods or {})
+        }
+    header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
+    structure = structure_digest(fd, header, path)
+    return header._replace(structure=structure)
+
+
+def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
+    """Return how long the tables get: as long as they are used, or with room again."""
+    if not packed:
+        return table_rows(run.size)
+    return {name: used_rows(name, run.array(name)[...]) for name in run.header.tables}
+
+
+def _make(
+    group: h5py.Group, name: str, old: h5py.Dataset, header: Header
+) -> h5py.Dataset | None:
+    """Make the datasets that are stored in another way than before."""
+    if name in header.tables:
+        return create.create(group, name, (header.rows[name],), old.dtype)
+    if name not in _rows_of(header):
+        return None
+    output = header.outputs[name]
+    if header.packed is not None:
+        method = header.packed[name]
+        return create_chunked(group, name, old.shape, output.dtype, output.fill, method)
+    return create.create(group, name, old.shape, output.dtype, output.fill)
+
+
+def _write_ragged(
+    old: h5py.Group,
+    group: h5py.Group,
+    run: RunFile,
+    header: Header,
+    name: str,
+    path: Path,
+    check: Callable[[], None],
+) -> Header:
+    """Write a ragged output: all rows in order, or their entries and a heap."""
+    rows, output = RaggedRows(run, name), header.outputs[name]
+    if header.packed is None:
+        made = create.create(group, name, header.map_shape, ENTRY_DTYPE)
+        entries = np.concatenate(list(copied_rows(rows, path)))
+        made[...] = entries.reshape(header.map_shape)
+        scaled, units = made, made
+    else:
+        method = header.packed[name]
+        made = group.create_group(name)
+        write_ragged(
+            made,
+            rows,
+            header.map_shape,
+            lambda part, shape, dtype: create_chunked(
+                made, part, shape, dtype, np.zeros((), dtype), method
+            ),
+            check,
+        )
+        total = made["values"].shape[0]
+        header = header._replace(rows={**header.rows, name: total})
+        scaled, units = made["count"], made["values"]
+    if output.units:
+        units.attrs["units"] = np.bytes_(output.units.encode())
+    found = old[name] if run.header.packed is None else old[name]["count"]
+    attach_scales(found, scaled, old, group)
+    check()
+    return header
+
+
+def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
+    """Write down where the chunks lie, those that follow each other as one."""
+    # Until then the last ones are in the cache and have no place.
+    file.flush()
+    found: list[tuple[int, int]] = []
+    for name in _chunked_of(header):
+        group[name].id.chunk_iter(lambda c: found.append((c.byte_offset, c.size)))
+    table = np.array(sorted(found), CHUNKS_DTYPE)
+    ends = table["offset"] + table["bytes"]
+    first = np.r_[True, table["offset"][1:] != ends[:-1]]
+    last = np.r_[first[1:], True]
+    table = table[first]
+    table["bytes"] = ends[last] - table["offset"]
+    made = create.create(group, CHUNKS, table.shape, CHUNKS_DTYPE)
+    made[...] = table
+    return header._replace(rows={**header.rows, CHUNKS: len(table)})
+
+
+def _compare(old: RunFile, new: RunFile, path: Path) -> None:
+    """Read the new file, which will be `path`, and compare it with the old one.
+
+    Raises
+    ------
+    RunFileError
+        They differ: the disk or the memory of this machine does not keep its word.
+    """
+    ragged = old.header.ragged
+    with open_group(old) as left, open_group(new) as right:
+        for name in datasets(left):
+            # Single values are the texts of the birth; both are in the digest.
+            if name in ragged or not left[name].shape:
+                continue
+            if not same_rows(left[name], right[name]):
+                raise _other_rows(old, name)
+    for name in ragged:
+        rows, written = RaggedRows(old, name), RaggedRows(new, name, path)
+        same = np.array_equal(rows.counts(), written.counts()) and all(
+            same_values(*parts)
+            for parts in zip(rows.in_order(), written.in_order(), strict=True)
+        )
+        if not same:
+            raise _other_rows(old, name)
+
+
+def _other_rows(run: RunFile, name: str) -> RunFileError:
+    msg = (
+        f"{name} of {run.path} did not read back as it was written; the file is left "
+        "as it was. Check this machine's disk and memory"
+    )
+    return RunFileError(msg)

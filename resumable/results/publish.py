@@ -1,0 +1,280 @@
+"""Copying finished results into an HDF5 file that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable.errors import (
+    HDF5_ERRORS,
+    ParameterError,
+    ResumableError,
+    RunFileError,
+    TargetError,
+    near_miss,
+)
+from resumable.model.compression import problem
+from resumable.model.units import format_bytes
+from resumable.results.copy import (
+    TABLES,
+    copy_group,
+    create_chunked,
+    used_rows,
+    write_ragged,
+)
+from resumable.runfile import create as birth
+from resumable.runfile.header import MAGIC
+from resumable.runfile.journal import locked, transaction
+from resumable.runfile.packed import open_group
+from resumable.runfile.ragged import RaggedRows
+from resumable.source.superblock import superblock_of
+from resumable.system import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resumable.runfile.file import RunFile
+    from resumable.runfile.hdf5 import Overlay
+
+#: What a group that was published holds; no other is ever replaced.
+_MARKS = ("completed_positions", "identity", "sessions")
+
+
+def publish(
+    run: RunFile, where: str, *, overwrite: bool = False, compression: str | None = None
+) -> None:
+    """Copy the results group of a finished run into another file, or nothing of it.
+
+    Parameters
+    ----------
+    run : RunFile
+    where : str
+        ``"file.h5::/group"``; the file exists.
+    overwrite : bool
+        Replace a group that was published before.
+    compression : str, optional
+        Method for the rows.
+
+    Raises
+    ------
+    ParameterError, RunFileError, RunBusy, TargetError
+        As :meth:`resumable.Results.publish`. The file has not changed then.
+    """
+    wrong = problem(compression)
+    if wrong:
+        raise ParameterError(wrong)
+    path, names = _place(where)
+    if not run.finished:
+        msg = f"{run.path} is not finished; compute it before it is published"
+        raise RunFileError(msg)
+    with locked(path) as (real, fd):
+        _check_file(path, real, fd)
+        with _told(path, run), transaction(real, fd) as overlay:
+            if compression is None:
+                _check_room(real, run)
+            with open_group(run) as old, h5py.File(overlay, "r+") as file:
+                parent = _parent(file, path, names, overwrite=overwrite)
+                # All that is new comes first: what a deleted group leaves free lies
+                # in the middle of the file, where changes need memory.
+                made = parent.create_group(_free_name(parent, names[-1]))
+                _fill(made, old, run, compression, overlay)
+                _relink(made, run.path, real)
+                if names[-1] in parent:
+                    del parent[names[-1]]
+                parent.move(made.name, names[-1])
+
+
+def _place(where: str) -> tuple[Path, list[str]]:
+    """Take ``file.h5::/group`` apart."""
+    text, separator, group = str(where).rpartition("::")
+    names = [name for name in group.split("/") if name]
+    if not separator or not text or not names or {".", ".."} & set(names):
+        msg = f"{where!r} names no group in a file; write 'file.h5::/group'"
+        raise ParameterError(msg)
+    path = Path(text)
+    if not path.is_file():
+        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        msg = (
+            f"there is no file {path}{near_miss(path.name, near)}; publish() writes "
+            "into an HDF5 file that exists"
+        )
+        raise ParameterError(msg)
+    return path, names
+
+
+def _check_file(path: Path, real: Path, fd: int) -> None:
+    """Refuse what cannot be changed in one transaction.
+
+    Raises
+    ------
+    TargetError
+    """
+    status = os.fstat(fd)
+    if disk.read_at(fd, len(MAGIC), 0) == MAGIC:
+        msg = f"{path} is a run file, which nobody writes to; give another file"
+        raise TargetError(msg)
+    superblock = superblock_of(fd)
+    if superblock is None:
+        msg = f"{path} is not an HDF5 file; give one that exists"
+        raise TargetError(msg)
+    if superblock.open_for_writing:
+        msg = (
+            f"{path} says that it is open for writing: a program writes to it, or was "
+            f"killed when it did. Close that program; then 'h5clear -s {path}', which "
+            "comes with HDF5, takes the mark away"
+        )
+        raise TargetError(msg)
+    if superblock.end > status.st_size:
+        msg = (
+            f"{path} is truncated: it has {status.st_size:,} bytes of "
+            f"{superblock.end:,}; restore it first"
+        )
+        raise TargetError(msg)
+    if status.st_nlink > 1:
+        msg = (
+            f"{path} has {status.st_nlink} names (hard links), and all of them would "
+            "change: a backup, perhaps. Publish into a copy of it"
+        )
+        raise TargetError(msg)
+    if not os.access(real.parent, os.W_OK):
+        msg = f"{real.parent} cannot be written, and a journal must lie beside {path}"
+        raise TargetError(msg)
+
+
+def _check_room(real: Path, run: RunFile) -> None:
+    """Find a full disk early; it would be found in any case."""
+    needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
+    if disk.free_bytes(real.parent) < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def _told(path: Path, run: RunFile) -> Iterator[None]:
+    """Turn the errors of the system and of HDF5 into one that says what to do."""
+    try:
+        yield
+    except ResumableError:
+        raise
+    except HDF5_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in disk.FULL:
+            needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
+            msg = (
+                f"no room for the results of {run.path.name} in {path}: they are "
+                f"{format_bytes(needed)} ({error.strerror}); nothing has changed in "
+                "it. Make room, or compress them"
+            )
+        else:
+            msg = (
+                f"{run.path.name} cannot be published into {path} ({error}); nothing "
+                "has changed in it"
+            )
+        raise TargetError(msg) from error
+
+
+def _parent(
+    file: h5py.File, path: Path, names: list[str], *, overwrite: bool
+) -> h5py.Group:
+    """Return the group to write into, made where it is missing.
+
+    Raises
+    ------
+    ParameterError
+        The name is taken, or leads through a link or a dataset.
+    """
+    group = file["/"]
+    for name in names[:-1]:
+        if name in group:
+            _check_group(group, name, path)
+        group = group.require_group(name)
+    name = names[-1]
+    if name not in group and group.get(name, getlink=True) is None:
+        return group
+    where = f"{path}::{group.name.rstrip('/')}/{name}"
+    if not overwrite:
+        msg = f"{where} exists; give another name, or overwrite=True to replace it"
+        raise ParameterError(msg)
+    _check_group(group, name, path)
+    if not all(mark in group[name] for mark in _MARKS):
+        msg = (
+            f"{where} was not published by this library, and nothing else is "
+            "replaced; give another name"
+        )
+        raise ParameterError(msg)
+    return group
+
+
+def _check_group(group: h5py.Group, name: str, path: Path) -> None:
+    # A link might lead to another file, where there is no transaction.
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Group):
+        what = "a dataset" if isinstance(link, h5py.HardLink) else "a link"
+        msg = (
+            f"{path}::{group.name.rstrip('/')}/{name} is {what}, not a group; give "
+            "another name"
+        )
+        raise ParameterError(msg)
+
+
+def _free_name(group: h5py.Group, name: str) -> str:
+    name += "-new"
+    while name in group:
+        name += "_"
+    return name
+
+
+def _fill(
+    made: h5py.Group,
+    old: h5py.Group,
+    run: RunFile,
+    compression: str | None,
+    overlay: Overlay,
+) -> None:
+    def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
+        if name in TABLES:
+            shape = (used_rows(name, dataset[...]),)
+            return birth.create(made, name, shape, dataset.dtype)
+        output = run.header.outputs.get(name)
+        if output is None or output.per == "run":
+            return None
+        return create(made, name, dataset.shape, output.dtype, output.fill)
+
+    def create(
+        group: h5py.Group,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        fill: Any = 0,
+    ) -> h5py.Dataset:
+        if compression is not None:
+            return create_chunked(group, name, shape, dtype, fill, compression)
+        return birth.create(group, name, shape, dtype, fill)
+
+    header = run.header
+    copy_group(old, made, make, overlay.check, skip=header.ragged)
+    for name in header.ragged:
+        inner = made.create_group(name)
+        rows = RaggedRows(run, name)
+        into = functools.partial(create, inner)
+        write_ragged(inner, rows, header.map_shape, into, overlay.check)
+
+
+def _relink(made: h5py.Group, run_path: Path, real: Path) -> None:
+    """Have the link to the source lead there from where the group is now."""
+    link = made.get("source", getlink=True)
+    if not isinstance(link, h5py.ExternalLink):
+        return
+    source = Path(os.path.realpath(run_path.resolve().parent / link.filename))
+    del made["source"]
+    relinked: Any = h5py.SoftLink(link.path)
+    if source != real:
+        with contextlib.suppress(ValueError):
+            source = source.relative_to(real.parent)
+        relinked = h5py.ExternalLink(str(source), link.path)
+    made["source"] = relinked

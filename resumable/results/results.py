@@ -1,0 +1,315 @@
+"""What has been computed, read lazily from the run file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import near_miss
+from resumable.results.arrays import RaggedArray, ResultArray, shape_text
+from resumable.results.group import check_readable, open_group, source_text
+from resumable.runfile.file import Failure, LogLine, RunFile, Session
+from resumable.runfile.ragged import RaggedRows
+from resumable.source.reference import SourceRef
+from resumable.text import as_html, shown
+
+if TYPE_CHECKING:
+    import h5py
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Status:
+    """How far a run is. Compare, print or read its numbers.
+
+    Attributes
+    ----------
+    positions, done, failed, pending : int
+        All positions of the source, and how many are in which state.
+    finished : bool
+        None is pending and ``finish`` has run.
+    """
+
+    def __init__(self, run: RunFile) -> None:
+        self.positions = run.size
+        self.done, self.failed = run.counts()
+        self.pending = self.positions - self.done - self.failed
+        self.finished = self.pending == 0 and run.called_finished
+
+    def __str__(self) -> str:
+        text = f"{self.done:,} of {self.positions:,} positions done"
+        if self.failed:
+            text += f", {self.failed:,} failed"
+        if self.pending:
+            text += f", {self.pending:,} pending"
+        return text
+
+    def __repr__(self) -> str:
+        return f"<Status: {self}>"
+
+
+class Results(Mapping[str, Any]):
+    """The results of a run: a mapping of output names to arrays on disk.
+
+    Parameters
+    ----------
+    path : str, Path or RunFile
+        A run file. It is checked, and never changed.
+
+    Raises
+    ------
+    RunFileError
+        It is damaged, newer than this library, or not a run file.
+
+    Examples
+    --------
+    ``results["fit"][10:20]`` reads ten positions, ``results["fit"][...]`` all.
+    """
+
+    def __init__(self, path: str | Path | RunFile) -> None:
+        self._run = path if isinstance(path, RunFile) else RunFile(Path(path))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._run.header.outputs:
+            names = ", ".join(self)
+            hint = near_miss(str(name), self)
+            msg = f"there is no output {name!r}{hint} (there are {names})"
+            raise KeyError(msg)
+        if self._run.header.outputs[name].ragged:
+            return RaggedArray(self._run, name)
+        return ResultArray(self._run, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run.header.outputs)
+
+    def __len__(self) -> int:
+        return len(self._run.header.outputs)
+
+    def rows(self, name: str, positions: Array) -> Any:
+        """Read the rows of some positions as they are, marked as done or not.
+
+        Of a ragged output a list, an array for each position.
+
+        Parameters
+        ----------
+        name : str
+            An output per position.
+        positions : ndarray of int
+            Flat positions.
+        """
+        if self._run.header.outputs[name].ragged:
+            return RaggedRows(self._run, name).read(positions, marked=False)
+        return self._run.rows(name, positions)
+
+    def reference(self, name: str) -> SourceRef:
+        """Refer to an output as what a later stage reads, finished or not."""
+        header = self._run.header
+        ragged = header.outputs[name].ragged
+        if not ragged:
+            check_readable(self._run, name)
+        return SourceRef(
+            str(self.path),
+            f"{header.group}/{name}",
+            tuple(range(len(header.map_shape))),
+            upstream=header.identity,
+            ragged=ragged,
+            grows=header.source["contents"] is not None,
+        )
+
+    @property
+    def path(self) -> Path:
+        """The run file."""
+        return self._run.path
+
+    @property
+    def identity(self) -> str:
+        """sha256 of what makes this run this run, 64 hexadecimal digits."""
+        return self._run.header.identity
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the identity is made of, as plain JSON."""
+        return self._run.header.document
+
+    @property
+    def status(self) -> Status:
+        """How far the run is, read now."""
+        return Status(self._run)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Positions that failed, with exception and traceback; the first 1,000."""
+        return self._run.failures()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Calls of compute that worked on this run."""
+        return self._run.sessions()
+
+    @property
+    def log(self) -> list[LogLine]:
+        """What was logged while they worked: the first 500 lines and the last 500."""
+        return self._run.log()
+
+    @property
+    def source(self) -> str:
+        """Where the source was when the run was made."""
+        return str(self._run.header.source.get("source", ""))
+
+    @property
+    def completed(self) -> Array:
+        """Which positions are done, bool, in the map's shape."""
+        done: Array = self._run.marks()[...] == 1
+        return done
+
+    @property
+    def failed(self) -> Array:
+        """Which positions failed, bool, in the map's shape."""
+        failed: Array = self._run.array("failed_positions")[...] == 1
+        return failed.reshape(self._run.header.map_shape) & ~self.completed
+
+    def group(self) -> h5py.Group:
+        """Open the results group with h5py, read-only; close its ``.file`` after use.
+
+        Pending rows are not hidden there: look at ``completed_positions``. What you
+        open in it may be a link to another file, which h5py follows; ``source`` is.
+
+        Raises
+        ------
+        RunFileError
+            The group is not a part of this file.
+        """
+        return open_group(self._run)
+
+    @property
+    def source_text(self) -> str:
+        """Source text of the class as it was when the run was made, or empty.
+
+        Raises
+        ------
+        RunFileError
+            What is there is no text of an honest size.
+        """
+        return source_text(self._run)
+
+    def pack(self, compression: str | None = "gzip") -> None:
+        """Replace the run file by one whose rows are compressed and checksummed.
+
+        Parameters
+        ----------
+        compression : {"gzip", "lzf", "zstd", "lz4"} or None
+            ``"zstd"`` and ``"lz4"`` need hdf5plugin. None: checksums alone.
+
+        Raises
+        ------
+        ParameterError
+            There is no such compression, or it is not installed.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            Another process computes or packs this run.
+        TargetError
+            The folder cannot be written, or has no room.
+
+        Notes
+        -----
+        Results stay the same, and so does what can be done with them. The packed
+        file is written beside the old one, read back, compared, and put in its
+        place: a kill leaves one or the other, whole.
+        """
+        from resumable.results.pack import pack
+
+        pack(self._run, compression)
+
+    def publish(
+        self, where: str, *, overwrite: bool = False, compression: str | None = None
+    ) -> None:
+        """Copy finished results into an HDF5 file of yours, in one transaction.
+
+        Parameters
+        ----------
+        where : str
+            ``"file.h5::/group"``: an existing file, the source included, and the
+            group to make in it.
+        overwrite : bool
+            Replace a group that was published before; nothing else is ever replaced.
+        compression : {"gzip", "lzf", "zstd", "lz4"}, optional
+            Of the rows; default none.
+
+        Raises
+        ------
+        ParameterError
+            `where` names no group, one that exists, or a compression that does not.
+        RunFileError
+            The run is not finished.
+        RunBusy
+            The file is open elsewhere.
+        TargetError
+            The file cannot be written, has no room, or was not closed by the program
+            that wrote it last. Nothing has changed.
+
+        Notes
+        -----
+        This is the only call that changes a file which is not a run file. A kill
+        leaves a journal beside it; whatever of ours opens the file next, and
+        ``resumable repair``, finish what was begun or undo it.
+        """
+        from resumable.results.publish import publish
+
+        publish(self._run, where, overwrite=overwrite, compression=compression)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Results) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(repr(array) for array in self.values())
+        return f"<Results {shown(self.path.name)}: {self.status}; {outputs}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{as_html(name)}</td><td>{shape_text(array.shape)}</td>"
+            f"<td>{as_html(array.dtype)}</td>"
+            f"<td>{as_html(array.units or '')}</td></tr>"
+            for name, array in self.items()
+        )
+        failures = "".join(
+            f"<tr><td>{f.position}</td><td>{as_html(f.exception)}</td>"
+            f"<td>{as_html(f.message)}</td></tr>"
+            for f in self.failures[:5]
+        )
+        if failures:
+            failures = (
+                "<table><tr><th>failed position</th><th>exception</th>"
+                f"<th>message</th></tr>{failures}</table>"
+            )
+        return (
+            f"<div><b>{as_html(self.path.name)}</b><br>{as_html(self.status)}"
+            "<table><tr><th>output</th><th>shape</th><th>dtype</th><th>units</th></tr>"
+            f"{rows}</table>{failures}</div>"
+        )
+
+
+def open_results(path: str | Path) -> Results:
+    """Open the results of a run file; nothing is computed and nothing changed.
+
+    Parameters
+    ----------
+    path : str or Path
+        A run file.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    RunFileError
+        It is damaged, newer than this library, or not a run file.
+    """
+    return Results(path)

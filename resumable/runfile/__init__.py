@@ -1,0 +1,1 @@
+"""The run file: its format, creation, lock, writer and tables."""

@@ -1,0 +1,441 @@
+"""Making a run file: whole, under a temporary name, then put in place.
+
+This is the only place where HDF5 writes. After :func:`give_birth` nobody opens
+the file for writing through HDF5 again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from resumable.errors import DeclarationError, SourceError, TargetError
+from resumable.model.identity import canonical
+from resumable.model.positions import WINDOW, runs
+from resumable.model.units import format_bytes
+from resumable.runfile.file import RunFile
+from resumable.runfile.hdf5 import new_hdf5
+from resumable.runfile.header import HEADER_LIMIT, Header, structure_digest, table_rows
+from resumable.runfile.heap import remove_heaps
+from resumable.runfile.ragged import RaggedRows, copied_rows
+from resumable.source.checks import check_storage
+from resumable.source.coordinates import scales_of
+from resumable.source.opening import understood
+from resumable.system import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from resumable.model.output import Output
+    from resumable.model.positions import PositionSet
+    from resumable.source.reader import Reader
+    from resumable.source.reference import SourceRef
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_USID_ANCILLARIES = ("Position_Indices", "Position_Values")
+_USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
+#: Index coordinates are written for map axes up to this length.
+_LONGEST_INDEX = 1 << 20
+#: Rows begin at pages.
+ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
+#: Space is reserved in steps of this many bytes.
+_RESERVE_STEP = 1 << 20
+#: Larger ancillary datasets of a USID source are not copied.
+_LARGEST_ANCILLARY = 1 << 30
+
+
+class Birth(NamedTuple):
+    """What a new run file is made of."""
+
+    identity: str
+    """sha256 of the identity document."""
+    document: dict[str, Any]
+    """The identity document."""
+    process: str
+    """Name of the Process."""
+    outputs: Mapping[str, Output]
+    """What it computes."""
+    provenance: Mapping[str, str]
+    """Attributes of the results group, for people."""
+    source_text: str
+    """Source of the Process class, or empty."""
+    source: dict[str, Any]
+    """The header's note on the source."""
+
+
+def give_birth(
+    path: Path,
+    birth: Birth,
+    reader: Reader,
+    requested: PositionSet,
+    ancestor: RunFile | None = None,
+    *,
+    succeeds: bool = False,
+) -> RunFile:
+    """Make a run file; the caller holds the claim on its name.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; no file has it yet.
+    birth : Birth
+        What goes in.
+    reader : Reader
+        The open source, for coordinates.
+    requested : PositionSet
+        Positions to reserve disk space for.
+    ancestor : RunFile, optional
+        A run of the same source when it was shorter; its rows are copied in.
+    succeeds : bool
+        It takes the ancestor's place, whose file is gone on return. Its sessions are
+        copied too, and nobody writes to it.
+
+    Raises
+    ------
+    TargetError
+        The folder cannot be written, or the disk has no room; nothing is left.
+    DeclarationError
+        Parameters and labels are too long for the header.
+    """
+    temporary = path.with_name(f".{path.stem}.birth")
+    try:
+        temporary.unlink(missing_ok=True)
+        header = _build(temporary, birth, reader, path.stem)
+        with disk.opened(temporary, os.O_RDWR) as fd:
+            reserve(fd, header, requested)
+            if ancestor is not None:
+                _inherit(fd, path, header, ancestor, sessions=succeeds)
+            disk.write_at(fd, header.to_bytes(), 0)
+            os.fsync(fd)
+        if succeeds and ancestor is not None and ancestor.path == path:
+            disk.replace(temporary, path)
+        elif not disk.link_new(temporary, path):
+            msg = f"{path} appeared while it was being made; run again"
+            raise TargetError(msg)
+        elif succeeds and ancestor is not None:
+            ancestor.path.unlink()
+            remove_heaps(ancestor.path)
+    except OSError as error:
+        if isinstance(error, TargetError):
+            raise
+        needed = sum(o.row_bytes for o in birth.outputs.values()) * len(requested)
+        raise target_error(path.parent, error, needed) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return RunFile(path)
+
+
+def _inherit(
+    fd: int, path: Path, header: Header, ancestor: RunFile, *, sessions: bool
+) -> None:
+    """Copy status, rows and failures of a shorter run: the first positions of ours."""
+    names = ["completed_positions", "failed_positions", "failures"]
+    if sessions:
+        names += [n for n in ("sessions", "log_lines") if n in header.tables]
+    # Of the same name: it has the same heaps, and their rows can stay.
+    shares = ancestor.path == path and ancestor.header.packed is None
+    for name, output in header.outputs.items():
+        if output.ragged and not shares:
+            place = header.offsets[name]
+            for entries in copied_rows(RaggedRows(ancestor, name), path):
+                disk.write_at(fd, entries.view(np.uint8), place)
+                place += entries.nbytes
+        elif output.per == "position":
+            names.append(name)
+    for name in names:
+        # Of a packed ancestor, too, whose rows have no place of their own.
+        rows = ancestor.array(name)
+        row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        step = max(1, _RESERVE_STEP // row_bytes)
+        for start in range(0, len(rows), step):
+            part = np.ascontiguousarray(rows[start : start + step])
+            disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
+
+
+def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
+    """Say what to do about a folder that cannot be written."""
+    if error.errno in (*disk.FULL, errno.EFBIG):
+        with contextlib.suppress(OSError):
+            free = format_bytes(disk.free_bytes(folder))
+            msg = (
+                f"no room for the results in {folder}: they need "
+                f"{format_bytes(needed)}, {free} are free ({error.strerror}); make "
+                "room or give target= another folder"
+            )
+            return TargetError(msg)
+    msg = (
+        f"the folder {folder} cannot be written ({error.strerror or error}); give "
+        "target= a folder of yours"
+    )
+    return TargetError(msg)
+
+
+def reserve(fd: int, header: Header, requested: PositionSet) -> None:
+    """Reserve disk space for the status and the rows of these positions.
+
+    Raises
+    ------
+    OSError
+        ENOSPC; what is in the file is not touched.
+    """
+    extents = header.extents()
+    for name in ("completed_positions", "failed_positions", "sessions", "finished"):
+        disk.reserve(fd, *extents[name])
+    for name, output in header.outputs.items():
+        offset, length = extents[name]
+        if output.per == "run":
+            disk.reserve(fd, offset, length)
+            continue
+        place_bytes = output.stored.row_bytes
+        for start, stop in _steps(requested, max(1, _RESERVE_STEP // place_bytes)):
+            first = start * place_bytes
+            last = min(stop * place_bytes, length)
+            disk.reserve(fd, offset + first, last - first)
+
+
+def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
+    """Cover a set of positions with few ranges that begin and end at steps."""
+    step = min(max(step, 1), WINDOW)
+    touched = np.zeros(math.ceil(requested.size / step), bool)
+    for start, stop in requested.windows():
+        first = start // step
+        edges = np.arange(first * step, stop, step) - start
+        edges[0] = 0  # a step may have begun in the window before
+        found = np.logical_or.reduceat(requested.window(start, stop), edges)
+        touched[first : first + len(edges)] |= found
+    return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
+
+
+def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
+    """Write the HDF5 structure and return the header with the offsets found."""
+    shape = reader.geometry.map_shape
+    size = reader.geometry.size
+    header = Header(
+        identity=birth.identity,
+        document=birth.document,
+        group=f"/{reader.ref.name}-{birth.process}_000",
+        map_shape=shape,
+        outputs=dict(birth.outputs),
+        offsets={},
+        rows=table_rows(size),
+        file_bytes=0,
+        structure="0" * 64,
+        user_block=0,
+        source=birth.source,
+    )
+    names = [*birth.outputs, "completed_positions", "failed_positions"]
+    names += [*header.tables, "finished"]
+    # Offsets of 20 digits stand for the real ones, which are not known yet.
+    widest = header._replace(
+        offsets=dict.fromkeys(names, 10**19),
+        file_bytes=10**19,
+        user_block=10**9,
+    )
+    header_bytes = len(widest.to_bytes())
+    if header_bytes > HEADER_LIMIT:
+        msg = (
+            f"parameters and labels take {format_bytes(header_bytes)} of text, more "
+            f"than the {format_bytes(HEADER_LIMIT)} there are for them; give long "
+            "lists as arrays, or as inputs"
+        )
+        raise DeclarationError(msg)
+    user_block = max(4096, 1 << (header_bytes - 1).bit_length())
+    header = header._replace(user_block=user_block)
+    with new_hdf5(
+        path,
+        userblock_size=user_block,
+        **ALIGNMENT,
+    ) as file:
+        group = file.create_group(header.group)
+        for name, output in birth.outputs.items():
+            lead = shape if output.per == "position" else ()
+            stored = output.stored
+            made = create(
+                group, name, (*lead, *stored.shape), stored.dtype, stored.fill
+            )
+            if output.units:
+                made.attrs["units"] = np.bytes_(output.units.encode())
+        create(group, "completed_positions", (size,), np.dtype("u1"))
+        create(group, "failed_positions", (size,), np.dtype("u1"))
+        for name, dtype in header.tables.items():
+            create(group, name, (header.rows[name],), dtype)
+        create(group, "finished", (1,), np.dtype("u1"))
+        _describe(group, birth, reader, path.parent)
+        offsets = {name: group[name].id.get_offset() for name in names}
+    with disk.opened(path, os.O_RDWR) as fd:
+        header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
+        header.check_extents(path)
+        return header._replace(structure=structure_digest(fd, header, path))
+
+
+def create(
+    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
+) -> h5py.Dataset:
+    """Make a contiguous dataset whose place in the file is fixed at once."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    # The same results are the same bytes.
+    properties.set_obj_track_times(False)
+    # Of a text h5py would store where it lies in memory, and not what it says.
+    if fill is not None and np.dtype(dtype).kind not in "SV":
+        properties.set_fill_value(np.asarray(fill, dtype))
+    # The low-level call: the other one forgets the properties of a single value.
+    made = h5py.h5d.create(
+        group.id,
+        name.encode(),
+        h5py.h5t.py_create(np.dtype(dtype), logical=True),
+        h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR),
+        dcpl=properties,
+    )
+    return h5py.Dataset(made)
+
+
+def _text(value: str) -> np.bytes_:
+    """Fixed-length text: variable length would need HDF5's global heap."""
+    # A file name may hold bytes that are no text; they are written as they are.
+    return np.bytes_(value.encode(errors="surrogateescape") or b" ")
+
+
+def _describe(group: h5py.Group, birth: Birth, reader: Reader, folder: Path) -> None:
+    """Add all that is for people and viewers."""
+    for name, text in birth.provenance.items():
+        group.attrs[name] = _text(text)
+    group.attrs["identity_sha256"] = _text(birth.identity)
+    group.create_dataset("identity", data=_text(canonical(birth.document)))
+    if birth.source_text:
+        group.create_dataset("source_text", data=_text(birth.source_text))
+    if reader.has_data:
+        _link_source(group, reader.ref, folder)
+    _add_axes(group, birth.outputs, reader)
+    positions = _usid_positions(reader) if reader.has_data else {}
+    if positions:
+        _add_usid(group, birth.outputs, positions)
+
+
+def _link_source(group: h5py.Group, ref: SourceRef, folder: Path) -> None:
+    """Link to the source, relative where it lies in the same folder or below."""
+    target = Path(ref.path).resolve()
+    with contextlib.suppress(ValueError):
+        target = target.relative_to(folder.resolve())
+    group["source"] = h5py.ExternalLink(str(target), ref.dataset)
+
+
+def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) -> None:
+    """Add dimension scales and the NXdata attributes viewers plot by."""
+    map_shape = reader.geometry.map_shape
+    known = scales_of(reader)
+    axes: list[str] = []
+    for number, length in enumerate(map_shape):
+        name, values, units = known.get(number, ("", None, ""))
+        if values is None:
+            if length > _LONGEST_INDEX:
+                axes.append(".")
+                continue
+            values = np.arange(length)
+        if not name or name in group:
+            name = "position" if len(map_shape) == 1 else f"position_{number}"
+        name = _free_name(group, name)
+        scale = group.create_dataset(name, data=values)
+        scale.make_scale(name)
+        if units:
+            scale.attrs["units"] = _text(units)
+        axes.append(name)
+    maps = [name for name, output in outputs.items() if output.per == "position"]
+    for name in maps:
+        dataset, output = group[name], outputs[name]
+        for number, axis in enumerate(axes):
+            if axis != ".":
+                dataset.dims[number].attach_scale(group[axis])
+        if output.labels:
+            labels = np.array([text.encode() for text in output.labels])
+            group.create_dataset(_free_name(group, f"{name}_labels"), data=labels)
+            if not output.ragged:
+                dataset.dims[dataset.ndim - 1].label = "labels"
+    plain = [name for name in maps if not outputs[name].ragged]
+    if not plain:
+        # What viewers plot is made of it when it is packed.
+        group.attrs["NX_class"] = _text("NXentry")
+        group.attrs["default"] = _text(maps[0])
+        return
+    maps, signal = plain, group[plain[0]]
+    group.attrs["NX_class"] = _text("NXdata")
+    group.attrs["signal"] = _text(maps[0])
+    if maps[1:]:
+        group.attrs["auxiliary_signals"] = np.array([n.encode() for n in maps[1:]])
+    rest = signal.ndim - len(axes)
+    group.attrs["axes"] = np.array([n.encode() for n in [*axes, *["."] * rest]])
+
+
+def _free_name(group: h5py.Group, name: str) -> str:
+    """Return a name that nothing in the group has, outputs included."""
+    while name in group:
+        name += "_"
+    return name
+
+
+def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
+    """Return the ancillary datasets of a USID source, none of any other source."""
+    source = reader.dataset
+    if source is None:
+        return {}
+    if source.ndim != 2 or reader.ref.position_axes != (0,):
+        return {}
+    found = {}
+    with contextlib.suppress(SourceError), understood(str(reader.ref)):
+        for name in (*_USID_ANCILLARIES, *_USID_SPECTROSCOPIC):
+            kind = source.attrs.get_id(name).dtype
+            if h5py.check_ref_dtype(kind) is not h5py.Reference:
+                return {}
+            found[name] = source.file[source.attrs[name]]
+        positions = {name: found[name] for name in _USID_ANCILLARIES}
+        for name, ancillary in positions.items():
+            # They are copied whole, so they must be what the names say.
+            if (
+                not isinstance(ancillary, h5py.Dataset)
+                or ancillary.ndim != 2
+                or len(ancillary) != reader.geometry.size
+                or ancillary.dtype.kind not in "iuf"
+                or ancillary.nbytes > _LARGEST_ANCILLARY
+            ):
+                return {}
+            check_storage(ancillary, reader.ref.path, name)
+        return positions
+    return {}
+
+
+def _add_usid(
+    group: h5py.Group,
+    outputs: Mapping[str, Output],
+    positions: Mapping[str, h5py.Dataset],
+) -> None:
+    """Make every 2-D output a USID main dataset, as pyUSID's readers expect it."""
+    for name, ancillary in positions.items():
+        ancillary.file.copy(ancillary, group, name)
+    for name, output in outputs.items():
+        simple = output.stored.dtype.names is None and output.dtype.kind in "iufc"
+        if output.per != "position" or len(output.shape) != 1 or not simple:
+            continue
+        labels = np.array([name.encode()])
+        units = np.array([b"a.u."])
+        main = group[name]
+        for ancillary, dtype in zip(_USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
+            values = np.arange(output.shape[0], dtype=dtype).reshape(1, -1)
+            made_name = _free_name(group, f"{name}_{ancillary}")
+            made = group.create_dataset(made_name, data=values)
+            made.attrs["labels"], made.attrs["units"] = labels, units
+            main.attrs[ancillary] = made.ref
+        for ancillary in _USID_ANCILLARIES:
+            main.attrs[ancillary] = group[ancillary].ref
+        main.attrs["quantity"] = _text(name)
+        main.attrs["units"] = _text(output.units or "a.u.")

@@ -1,0 +1,409 @@
+"""The run file: what is in it, and reading it without trusting it.
+
+A run file is an HDF5 file whose structure never changes after its birth
+(:mod:`resumable.runfile.create` makes it). Its user block holds a
+:class:`Header` with the offsets of everything that does change;
+after birth those bytes are read and written at their offsets, never through HDF5.
+``docs/format.rst`` describes the format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resumable.errors import RunFileError
+from resumable.model.positions import PositionSet, windows
+from resumable.runfile.header import (
+    ADVICE,
+    HEADER_LIMIT,
+    MAGIC,
+    Header,
+    structure_digest,
+)
+from resumable.runfile.packed import PackedRows
+from resumable.runfile.rows import PlainRows, gone
+from resumable.system.disk import opened, read_at, read_into
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: Times are before the year 6325: later ones, and those that are not finite, come
+#: from damage.
+_LATEST = float(1 << 37)
+_BYTE = np.dtype(np.uint8)
+
+
+class Failure(NamedTuple):
+    """A position whose computation raised."""
+
+    position: int
+    """Flat position."""
+    exception: str
+    """Type of the exception, or what ended the worker."""
+    message: str
+    """Its message, cut at 500 bytes."""
+    traceback: str
+    """Its traceback, the last 3,000 bytes."""
+
+
+class Session(NamedTuple):
+    """One call of compute that worked on this run."""
+
+    start: float
+    """Seconds since 1970."""
+    end: float
+    """Seconds since 1970; 0 while it works, or when it was killed."""
+    host: str
+    """Where."""
+    pid: int
+    """Process number of the driver."""
+    engine: str
+    """Which engine."""
+    workers: int
+    """How many at once."""
+    computed: int
+    """Positions done by it."""
+    failed: int
+    """Positions that failed in it."""
+    reading: float = 0.0
+    """Seconds that its workers were reading, all together."""
+    computing: float = 0.0
+    """Seconds that they were computing."""
+    writing: float = 0.0
+    """Seconds that they were handing rows to the system."""
+    waiting: float = 0.0
+    """Seconds that they were there and did nothing of this."""
+
+
+class LogLine(NamedTuple):
+    """What was logged while a session worked."""
+
+    time: float
+    """Seconds since 1970."""
+    level: str
+    """Name of its level."""
+    logger: str
+    """Name of the logger."""
+    pid: int
+    """Process that has logged it: the driver or a worker."""
+    message: str
+    """Its text, cut at 400 bytes."""
+
+
+class Survey(NamedTuple):
+    """What the status says, read in one go: with 10^9 positions that is 2 GB."""
+
+    done: int
+    """Positions that are done."""
+    failed: int
+    """Positions that have failed."""
+    chosen: PositionSet
+    """Positions that were asked for."""
+
+
+class RunFile:
+    """An existing run file, checked; reads need no lock and disturb nobody.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    RunFileError
+        It is missing, truncated, damaged, of a newer format or not a run file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with opened(path, os.O_RDONLY) as fd:
+                self.header = self._checked(fd)
+                self._begin = self._begin_of(fd)
+        except OSError as error:
+            if isinstance(error, RunFileError):
+                raise
+            msg = f"{path} cannot be read: {error.strerror or error}"
+            raise RunFileError(msg) from error
+
+    def _checked(self, fd: int) -> Header:
+        size = os.fstat(fd).st_size
+        start = read_at(fd, 4096, 0)
+        block = start
+        if start.startswith(MAGIC) and b"\n" not in start[len(MAGIC) + 65 :]:
+            # A long header: read on to its end, up to a limit that no honest
+            # header reaches.
+            block = read_at(fd, min(size, HEADER_LIMIT), 0)
+        header = Header.from_bytes(block, self.path)
+        if size < header.file_bytes:
+            msg = (
+                f"{self.path} is truncated: it has {size:,} bytes of "
+                f"{header.file_bytes:,}: {ADVICE}"
+            )
+            raise RunFileError(msg)
+        if structure_digest(fd, header, self.path) != header.structure:
+            msg = (
+                f"{self.path} is damaged or was changed by another program, its "
+                f"structure is not the one it was made with: {ADVICE}"
+            )
+            raise RunFileError(msg)
+        return header
+
+    @staticmethod
+    def _begin_of(fd: int) -> bytes:
+        """Read the magic and the digest of the header, which tell files apart."""
+        return read_at(fd, len(MAGIC) + 64, 0)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[int, Header]]:
+        """Open the file, with its header as it is now: it may have been packed since.
+
+        Raises
+        ------
+        RunFileError
+            Another run has taken its place, or it is damaged.
+        OSError
+            It is gone.
+        """
+        with opened(self.path, os.O_RDONLY) as fd:
+            begin = self._begin_of(fd)
+            if begin != self._begin:
+                header = self._checked(fd)
+                if header.identity != self.header.identity:
+                    msg = f"{self.path} is another run by now; open it anew"
+                    raise RunFileError(msg)
+                self.header, self._begin = header, begin
+            yield fd, self.header
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return self.header.size
+
+    def array(self, name: str) -> Any:
+        """Return a dataset of the file, in the map's shape, indexed like an array.
+
+        It is read then, and unpacked where it is packed. Of a ragged output
+        that is not packed these are its entries.
+        """
+        with self._reading() as (fd, header):
+            return self._array(fd, header, name)
+
+    def marks(self, further: tuple[int, ...] = ()) -> PlainRows:
+        """Return which positions are done, in the map's shape and with further axes.
+
+        Along these it is repeated, so that it can be indexed like an output.
+        """
+        with self._reading() as (fd, header):
+            place = header.offsets["completed_positions"]
+            return PlainRows(self.path, fd, place, _BYTE, header.map_shape, further)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[tuple[int, Header]]:
+        """Open the file; that it is gone is an error of ours."""
+        try:
+            with self.opened() as found:
+                yield found
+        except RunFileError:
+            raise
+        except OSError as error:
+            raise RunFileError(gone(self.path, error)) from error
+
+    def rows(self, name: str, positions: Array) -> Array:
+        """Read what is stored of an output at some flat positions."""
+        found = self.array(name)
+        lead = self.header.map_shape
+        return np.asarray(found[np.unravel_index(positions, lead)])
+
+    def packed_part(self, name: str, part: str) -> PackedRows:
+        """Return ``values``, ``count`` or ``index`` of a packed ragged output."""
+        shape, dtype = self.header.parts(name)[part]
+        return PackedRows(self.path, self.opened, f"{name}/{part}", dtype, shape)
+
+    def _array(self, fd: int, header: Header, name: str) -> Any:
+        output = header.outputs.get(name)
+        if output is None:
+            dtype = header.tables.get(name, _BYTE)
+            length = header.extents()[name][1] // dtype.itemsize
+            return PlainRows(self.path, fd, header.offsets[name], dtype, (length,))
+        lead = header.map_shape if output.per == "position" else ()
+        if header.packed is None or output.per == "run":
+            stored = output.stored
+            place, shape = header.offsets[name], (*lead, *stored.shape)
+            return PlainRows(self.path, fd, place, stored.dtype, shape)
+        shape = (*lead, *output.shape)
+        return PackedRows(self.path, self.opened, name, output.dtype, shape)
+
+    @property
+    def finished(self) -> bool:
+        """Every position is done or failed and ``finish`` has run."""
+        # The byte alone could be an accident: the status must agree.
+        return self.called_finished and sum(self.counts()) == self.size
+
+    @property
+    def called_finished(self) -> bool:
+        """The byte says so; what it says counts where no position is pending."""
+        with self.opened() as (fd, header):
+            return read_at(fd, 1, header.offsets["finished"]) == b"\1"
+
+    def scan(self, size: int | None = None) -> Iterator[tuple[int, Array, Array]]:
+        """Go through the status window by window.
+
+        Parameters
+        ----------
+        size : int, optional
+            Go on as far, with positions that are neither done nor failed.
+
+        Yields
+        ------
+        start : int
+            First position of the window.
+        done, failed : ndarray of bool
+            Status of its positions; done wins.
+        """
+        with self.opened() as (fd, header):
+            for start, stop in windows(size or self.size):
+                done, failed = self._status(fd, header, start, stop)
+                yield start, done, failed & ~done
+
+    def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return which positions of a span are done, and which have failed."""
+        with self.opened() as (fd, header):
+            done, failed = self._status(fd, header, start, stop)
+        return done, failed & ~done
+
+    def _status(
+        self, fd: int, header: Header, start: int, stop: int
+    ) -> tuple[Array, Array]:
+        """Read the status of a span; beyond the end of the run nothing is done."""
+        count = max(0, min(stop, header.size) - start)
+        found = []
+        for name in ("completed_positions", "failed_positions"):
+            status = np.zeros(stop - start, np.uint8)
+            offset = header.offsets[name] + start
+            if not read_into(fd, status[:count].data, offset):
+                raise RunFileError(gone(self.path, f"it ends within {name}"))
+            found.append(status == 1)
+        return found[0], found[1]
+
+    def survey(
+        self,
+        keep: Callable[[Array, Array], Array],
+        within: PositionSet | None = None,
+        size: int | None = None,
+    ) -> Survey:
+        """Count, and return the positions for which ``keep(done, failed)`` holds.
+
+        Parameters
+        ----------
+        keep : callable
+            Takes and returns boolean arrays.
+        within : PositionSet, optional
+            Only among these.
+        size : int, optional
+            Positions of the source by now; those beyond this file are neither done
+            nor failed.
+        """
+        chosen = PositionSet(size or self.size)
+        done_count = failed_count = 0
+        for start, done, failed in self.scan(chosen.size):
+            done_count += int(np.count_nonzero(done))
+            failed_count += int(np.count_nonzero(failed))
+            members = keep(done, failed)
+            if within is not None:
+                members = members & within.window(start, start + len(done))
+            chosen.set_window(start, members)
+        return Survey(done_count, failed_count, chosen)
+
+    def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
+        """Return the positions for which ``keep(done, failed)`` holds."""
+        return self.survey(keep).chosen
+
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of done and of failed positions."""
+        done_count = failed_count = 0
+        for _, done, failed in self.scan():
+            done_count += int(np.count_nonzero(done))
+            failed_count += int(np.count_nonzero(failed))
+        return done_count, failed_count
+
+    def failures(self) -> list[Failure]:
+        """Return what is recorded of the positions that are failed now."""
+        table = np.array(self.array("failures"))
+        there = (table["position"] >= 0) & (table["position"] < self.size)
+        rows = table[(table["used"] == 1) & there]
+        failed = self.array("failed_positions")[rows["position"]] == 1
+        done = self.array("completed_positions")[rows["position"]] == 1
+        latest: dict[int, Failure] = {}
+        for row in rows[failed & ~done]:
+            position = int(row["position"])
+            texts = (
+                row[name].decode(errors="replace")
+                for name in ("exception", "message", "traceback")
+            )
+            latest[position] = Failure(position, *texts)
+        return [latest[position] for position in sorted(latest)]
+
+    def sessions(self) -> list[Session]:
+        """Return the sessions that worked on this run, the oldest first."""
+        table = np.array(self.array("sessions"))
+        used = _is_time(table["start"])
+        return [_session(row) for row in table[used]]
+
+    def log(self) -> list[LogLine]:
+        """Return the log lines of all sessions, the oldest first."""
+        if "log_lines" not in self.header.tables:
+            return []
+        table = np.array(self.array("log_lines"))
+        rows = table[_is_time(table["time"])]
+        return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
+
+
+def _is_time(seconds: Any) -> Any:
+    """Return where times are such that a calendar can show."""
+    return (seconds > 0) & (seconds < _LATEST)
+
+
+def _session(row: Any) -> Session:
+    """Make a session of a row; one of an older format has fewer fields."""
+    plain = {name: row[name].item() for name in row.dtype.names}
+    for name in ("host", "engine"):
+        plain[name] = plain[name].decode(errors="replace")
+    if not _is_time(plain["end"]):
+        plain["end"] = 0.0
+    return Session(**plain)
+
+
+def _log_line(row: Any) -> LogLine:
+    texts = (
+        row[name].decode(errors="replace") for name in ("level", "logger", "message")
+    )
+    level, logger, message = texts
+    return LogLine(float(row["time"]), level, logger, int(row["pid"]), message)
+
+
+def try_open(path: Path) -> RunFile | RunFileError:
+    """Open a run file, or return what is wrong with it."""
+    try:
+        return RunFile(path)
+    except RunFileError as error:
+        return error
+
+
+def find_runs(paths: Iterable[Path]) -> list[RunFile | RunFileError]:
+    """Open those of some files that are run files, by name; the bad ones as errors."""
+    found: list[RunFile | RunFileError] = []
+    for path in sorted(paths):
+        with contextlib.suppress(OSError), opened(path, os.O_RDONLY) as fd:
+            if read_at(fd, len(MAGIC), 0) == MAGIC:
+                found.append(try_open(path))
+    return found

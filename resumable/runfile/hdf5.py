@@ -1,0 +1,205 @@
+"""A file that HDF5 writes to, on a disk that may be full.
+
+When a write of HDF5 fails, it can neither close the file nor forget it, and crashes
+the interpreter at its end. So it is never told: wherever HDF5 writes, a new file
+(:func:`new_hdf5`) or one that is there, h5py is given an :class:`Overlay`, and the
+error is raised when the file is closed.
+
+The old bytes of a file that is there do not change before they may. What lies beyond
+the old end goes to the disk at once, so that rows need no memory; changes of old bytes
+are kept in memory, page by page, until :mod:`resumable.runfile.journal` has them safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from resumable.system.disk import opened, read_at, write_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PAGE = 4096
+#: Most bytes of changed old pages. Only metadata change there; they are far less.
+MOST_CHANGED_BYTES = 256 << 20
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
+    """Make an HDF5 file and have it open for the time of a block.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; there is no such file yet.
+    **options
+        As h5py takes them.
+
+    Raises
+    ------
+    OSError
+        As the disk says, ENOSPC for example; at the end of the block.
+    """
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+        overlay = Overlay(fd)
+        with overlay.checked(), h5py.File(overlay, "w", **options) as file:
+            yield file
+
+
+class Overlay:
+    """A file for h5py's driver ``fileobj`` over an open descriptor.
+
+    Parameters
+    ----------
+    fd : int
+        Open for reading and writing. It stays open.
+    kept_bytes : int, default 0
+        So many bytes from the start of the file are not written to.
+
+    Attributes
+    ----------
+    size : int
+        Size of the file as HDF5 wants it.
+
+    Notes
+    -----
+    The first error is kept here, whatever follows goes nowhere, and :meth:`check`
+    raises it.
+    """
+
+    def __init__(self, fd: int, kept_bytes: int = 0) -> None:
+        self._fd = fd
+        self._kept = kept_bytes
+        self._pages: dict[int, bytearray] = {}
+        self._position = 0
+        self._error: OSError | None = None
+        self.size = os.fstat(fd).st_size
+
+    # What h5py calls.
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place in the file."""
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
+        self._position = starts[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        """Read; h5py only looks whether this is there."""
+        data = bytearray(size)
+        return bytes(data[: self.readinto(data)])
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what has been written so far."""
+        view = memoryview(buffer).cast("B")
+        start, size = self._position, view.nbytes
+        found = read_at(self._fd, size, start)
+        view[: len(found)] = found
+        # HDF5 may read what it has allocated and nobody has written.
+        view[len(found) :] = bytes(size - len(found))
+        for number in self._numbers(start, start + size):
+            page = self._pages.get(number)
+            if page is not None:
+                first = number * _PAGE
+                begin = max(start, first)
+                end = min(start + size, first + len(page))
+                view[begin - start : end - start] = page[begin - first : end - first]
+        self._position += size
+        return size
+
+    def write(self, data: Any) -> int:
+        """Write, to memory or to the disk."""
+        view = memoryview(data).cast("B")
+        start, size = self._position, view.nbytes
+        below = max(0, min(size, self._kept - start))
+        if self._error is None:
+            try:
+                self._change(start, view[:below])
+                write_at(self._fd, view[below:], start + below)
+            except OSError as error:
+                self._error = error
+        self._position += size
+        self.size = max(self.size, self._position)
+        return size
+
+    def truncate(self, size: int) -> int:
+        """Set the size; the old bytes stay where they are for the time being."""
+        if self._error is None:
+            try:
+                os.ftruncate(self._fd, max(size, self._kept))
+            except OSError as error:
+                self._error = error
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: what is durable is decided elsewhere."""
+
+    # What has become of it.
+
+    def check(self) -> None:
+        """Raise the first error, if there was one.
+
+        Raises
+        ------
+        OSError
+            For example ENOSPC.
+        """
+        if self._error is not None:
+            raise self._error
+
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[None]:
+        """Raise the first error, if there was one, at the end of a block.
+
+        Raises
+        ------
+        OSError
+            For example ENOSPC; or what HDF5 has raised without such an error.
+        """
+        try:
+            yield
+        except Exception:
+            # What was not written may have been missed already.
+            self.check()
+            raise
+        self.check()
+
+    def changes(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield offset, old and new bytes of the old pages that have changed."""
+        for number in sorted(self._pages):
+            new = bytes(self._pages[number])
+            old = read_at(self._fd, len(new), number * _PAGE)
+            if new != old:
+                yield number * _PAGE, old, new
+
+    def _numbers(self, start: int, stop: int) -> range:
+        """Return the numbers of the old pages that a span of bytes touches."""
+        stop = min(stop, self._kept)
+        return range(start // _PAGE, -(-stop // _PAGE)) if start < stop else range(0)
+
+    def _change(self, start: int, view: memoryview) -> None:
+        stop = start + view.nbytes
+        for number in self._numbers(start, stop):
+            first = number * _PAGE
+            if number not in self._pages:
+                if len(self._pages) * _PAGE >= MOST_CHANGED_BYTES:
+                    msg = (
+                        f"more than {MOST_CHANGED_BYTES:,} bytes in the middle of the "
+                        "file would change; repack it with h5repack first"
+                    )
+                    raise OSError(errno.EFBIG, msg)
+                size = min(_PAGE, self._kept - first)
+                self._pages[number] = bytearray(read_at(self._fd, size, first))
+            page = self._pages[number]
+            begin, end = max(start, first), min(stop, first + len(page))
+            page[begin - first : end - first] = view[begin - start : end - start]

@@ -1,0 +1,401 @@
+"""Changing an HDF5 file in one transaction, and mending it after a kill.
+
+HDF5 cannot do it: a kill while it writes metadata can leave a file that nobody can
+read. So HDF5 writes to an `Overlay`, and we write what it
+wrote, in this order:
+
+1. a journal that says how long the file is, beside it, and durable;
+2. what lies beyond the old end of the file, to which nothing leads yet; durable;
+3. a journal with the old and new bytes of all that changes before the old end, put in
+   the place of the first one; durable. This is the moment at which it is decided;
+4. these changes; durable. Then the journal is removed.
+
+Killed before 3, the file is cut to its old length, and is what it was, byte for byte.
+Killed later, the changes are made once more, which does no harm.
+
+A journal is believed only as far as it must be: it can change the file beside it, as
+the name in it says, where every byte is the old or the new one, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from resumable.errors import RunBusy, TargetError
+from resumable.model.identity import canonical
+from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, Overlay
+from resumable.source.superblock import superblock_of
+from resumable.system.disk import (
+    read_at,
+    replace,
+    reserve,
+    sync,
+    sync_folder,
+    try_lock,
+    wait_until,
+    write_at,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger("resumable")
+
+_SUFFIX = ".resumable-journal"
+_MAGIC = b"resumable journal\n"
+_FORMAT = 1
+#: Old and new bytes, and the text that lists them.
+_MOST_BYTES = 2 * MOST_CHANGED_BYTES + (64 << 20)
+#: A disk writes no less than this whole.
+_SECTOR = 512
+#: How long another publishing, or mending, is waited for, in seconds.
+PATIENCE_S = 2.0
+
+
+def journal_of(path: str | Path) -> Path:
+    """Return where the journal of a file lies, when there is one."""
+    real = Path(os.path.realpath(path))
+    return real.with_name(real.name + _SUFFIX)
+
+
+class _Journal(NamedTuple):
+    """What is about to happen to a file, or was when we were killed."""
+
+    name: str
+    """Of the file."""
+    decided: bool
+    """The changes are to be made; else what was written is to be undone."""
+    old_bytes: int
+    """Size of the file before."""
+    new_bytes: int
+    """Size of the file after; before it is decided, the old one."""
+    beyond: str
+    """sha256 of what lies beyond the old end."""
+    changes: tuple[tuple[int, bytes, bytes], ...] = ()
+    """Offset, old and new bytes of what changes before it."""
+
+    def to_bytes(self) -> bytes:
+        plain = self._asdict()
+        plain["changes"] = [[offset, len(old)] for offset, old, _ in self.changes]
+        text = canonical({**plain, "format": _FORMAT}).encode() + b"\n"
+        parts = [part for _, old, new in self.changes for part in (old, new)]
+        body = b"".join([text, *parts])
+        return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> _Journal | None:
+        """Read a journal; None when it is not whole, or none of ours.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            It is whole, and makes no sense.
+        """
+        start = len(_MAGIC) + 65
+        body = data[start:]
+        digest = hashlib.sha256(body).hexdigest().encode()
+        if data[:start] != _MAGIC + digest + b"\n":
+            return None
+        text, _, payload = body.partition(b"\n")
+        plain = json.loads(text)
+        if plain.pop("format") != _FORMAT:
+            msg = "it is of another version of resumable-hdf5"
+            raise ValueError(msg)
+        changes, place = [], 0
+        for offset, length in plain.pop("changes"):
+            old, new = (
+                payload[begin : begin + length] for begin in (place, place + length)
+            )
+            changes.append((offset, old, new))
+            place += 2 * length
+        journal = cls(**plain, changes=tuple(changes))
+        journal._check(len(payload) - place)
+        return journal
+
+    def _check(self, rest: int) -> None:
+        """Refuse sizes and places that cannot be."""
+        kept = min(self.old_bytes, self.new_bytes)
+        previous = 0
+        for offset, old, new in self.changes:
+            end = offset + len(old)
+            if not (previous <= offset < end <= kept and len(new) == len(old)):
+                msg = "its changes overlap, or lie outside of the file"
+                raise ValueError(msg)
+            previous = end
+        sizes = type(self.old_bytes), type(self.new_bytes)
+        if rest or sizes != (int, int) or type(self.decided) is not bool:
+            msg = "its sizes do not agree"
+            raise ValueError(msg)
+
+
+# Making a change.
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[tuple[Path, int]]:
+    """Open a file that nobody else has open, mended when it needs to be.
+
+    Yields
+    ------
+    path : Path
+        Of the file itself, where the name is a link.
+    fd : int
+        Open for reading and writing.
+
+    Raises
+    ------
+    TargetError
+        It cannot be written, or its journal does not fit it.
+    RunBusy
+        It is open elsewhere.
+    """
+    real = Path(os.path.realpath(path))
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(real, flags)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); give another file"
+        raise TargetError(msg) from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            msg = f"{path} is not a regular file; give an HDF5 file"
+            raise TargetError(msg)
+        if not wait_until(lambda: try_lock(fd, exclusive=True), PATIENCE_S):
+            msg = (
+                f"{path} is open, in this program or in another one; close it there, "
+                "then try again"
+            )
+            raise RunBusy(msg)
+        _mend(real, fd)
+        yield real, fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def transaction(path: Path, fd: int) -> Iterator[Overlay]:
+    """Let HDF5 change a file, and make all of its changes or none.
+
+    Parameters
+    ----------
+    path, fd
+        As :func:`locked` yields them.
+
+    Raises
+    ------
+    OSError
+        Whatever happens inside, or ENOSPC: the file is what it was then.
+    """
+    old_bytes = os.fstat(fd).st_size
+    begun = _Journal(path.name, False, old_bytes, old_bytes, "")
+    try:
+        _write(path, begun)
+        overlay = Overlay(fd, old_bytes)
+        with overlay.checked():
+            yield overlay
+        sync(fd)
+        decided = begun._replace(
+            decided=True,
+            new_bytes=overlay.size,
+            beyond=_digest(fd, old_bytes, overlay.size),
+            changes=tuple(overlay.changes()),
+        )
+        decided = _cut(decided)
+        for offset, old, _ in decided.changes:
+            # Where the file has holes, or shares blocks with a copy.
+            reserve(fd, offset, len(old))
+        _write(path, decided)
+    except BaseException:
+        # The second journal may have its name already.
+        with contextlib.suppress(OSError):
+            _write(path, begun)
+        _undo(path, fd, begun)
+        raise
+    _apply(path, fd, decided)
+
+
+def _cut(journal: _Journal) -> _Journal:
+    """Leave out changes behind the new end, where the file gets shorter."""
+    changes = []
+    for offset, old, new in journal.changes:
+        length = min(len(old), journal.new_bytes - offset)
+        if length > 0:
+            changes.append((offset, old[:length], new[:length]))
+    return journal._replace(changes=tuple(changes))
+
+
+def _write(path: Path, journal: _Journal) -> None:
+    """Write a journal, whole or not at all, in the place of an earlier one."""
+    new = _unnamed(path)
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_at(fd, journal.to_bytes(), 0)
+        sync(fd)
+    finally:
+        os.close(fd)
+    replace(new, journal_of(path))
+
+
+def _undo(path: Path, fd: int, journal: _Journal) -> None:
+    if os.fstat(fd).st_size > journal.old_bytes:
+        os.ftruncate(fd, journal.old_bytes)
+        sync(fd)
+    _remove(path)
+
+
+def _apply(path: Path, fd: int, journal: _Journal) -> None:
+    for offset, _, new in journal.changes:
+        write_at(fd, new, offset)
+    if os.fstat(fd).st_size != journal.new_bytes:
+        os.ftruncate(fd, journal.new_bytes)
+    sync(fd)
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for leftover in (_unnamed(path), journal_of(path)):
+        leftover.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _unnamed(path: Path) -> Path:
+    """Return where a journal is written before it gets its name."""
+    return journal_of(path).with_suffix(f"{_SUFFIX}-new")
+
+
+def _digest(fd: int, start: int, stop: int) -> str:
+    result = hashlib.sha256()
+    while start < stop:
+        part = read_at(fd, min(1 << 20, stop - start), start)
+        if not part:
+            break
+        result.update(part)
+        start += len(part)
+    return result.hexdigest()
+
+
+# Mending.
+
+
+def needs_mending(path: str | Path) -> bool:
+    """Return whether a journal lies beside a file; looks at nothing else."""
+    real = Path(os.path.realpath(path))
+    return any(map(os.path.lexists, (journal_of(real), _unnamed(real))))
+
+
+def mend(path: str | Path) -> str:
+    """Finish or undo the change of a file that was killed.
+
+    Returns
+    -------
+    str
+        What was done, in words.
+
+    Raises
+    ------
+    TargetError
+        The file cannot be written, or the journal does not fit it.
+    RunBusy
+        It is open elsewhere, or being changed at this moment.
+    """
+    before = needs_mending(path)
+    with locked(path):
+        return "mended" if before else "nothing to mend"
+
+
+def _mend(path: Path, fd: int) -> None:
+    """Do what the journal beside a locked file says, when there is one."""
+    if not needs_mending(path):
+        return
+    where = journal_of(path)
+    if not os.path.lexists(where):
+        # Killed before there was one, when nothing had been done.
+        _remove(path)
+        return
+    try:
+        journal = _Journal.from_bytes(_read(where))
+        if journal is None:
+            # Never by a kill of ours: it has its name only when it is whole.
+            logger.warning("%s is not whole, it was removed; nothing else was", where)
+            _remove(path)
+            return
+        _check_fits(path, fd, journal)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        msg = (
+            f"{where} cannot be used to mend {path.name} ({error}); nothing was "
+            "changed. If that file is whole, or another one by now, delete the journal"
+        )
+        raise TargetError(msg) from error
+    if journal.decided:
+        _apply(path, fd, journal)
+        logger.warning("what had been begun on %s was finished", path)
+        return
+    superblock = superblock_of(fd)
+    if superblock is not None and superblock.end <= journal.old_bytes:
+        _undo(path, fd, journal)
+        logger.warning("what had been begun on %s was undone", path)
+    else:
+        # Another program has written since, and used that space or cut it off.
+        _remove(path)
+
+
+def _read(where: Path) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(where, flags)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            msg = "it is not a journal of ours"
+            raise ValueError(msg)
+        return read_at(fd, status.st_size, 0)
+    finally:
+        os.close(fd)
+
+
+def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
+    """Refuse a journal of another file, or of one that has been changed since.
+
+    Raises
+    ------
+    ValueError
+    """
+    size = os.fstat(fd).st_size
+    if journal.name != path.name:
+        msg = f"it is of {journal.name!r:.80}"
+        raise ValueError(msg)
+    if not journal.decided:
+        return
+    longest = max(journal.old_bytes, journal.new_bytes)
+    if size not in (longest, journal.new_bytes):
+        msg = f"the file has {size:,} bytes, not {longest:,}"
+        raise ValueError(msg)
+    if _digest(fd, journal.old_bytes, journal.new_bytes) != journal.beyond:
+        msg = "what was added to the file is not there"
+        raise ValueError(msg)
+    for offset, old, new in journal.changes:
+        found = read_at(fd, len(old), offset)
+        if not _mixed(found, old, new):
+            msg = f"the file was changed since, at {offset:,}"
+            raise ValueError(msg)
+
+
+def _mixed(found: bytes, old: bytes, new: bytes) -> bool:
+    """Return whether every sector is the old or the new one."""
+    arrays = [np.frombuffer(part, np.uint8) for part in (found, old, new)]
+    if len({array.size for array in arrays}) > 1:
+        return False
+    starts = np.arange(0, arrays[0].size, _SECTOR)
+    is_old, is_new = (
+        np.logical_and.reduceat(arrays[0] == other, starts) for other in arrays[1:]
+    )
+    return bool((is_old | is_new).all())

@@ -1,0 +1,202 @@
+"""What only the driver writes into a run file: sessions, failures, completion."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.runfile.header import FAILURE_DTYPE
+from resumable.system.disk import FULL, OpenFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from resumable.runfile.file import Failure, LogLine, RunFile
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+logger = logging.getLogger("resumable")
+
+
+def _encoded(text: str) -> bytes:
+    # Messages hold whatever a library put there, lone surrogates included.
+    return text.encode(errors="backslashreplace")
+
+
+class _Places:
+    """Rows of the failures table: those of positions that have failed, and free ones.
+
+    A row is free again when its position is settled.
+    """
+
+    def __init__(self, run: RunFile) -> None:
+        table = np.array(run.array("failures"))
+        current = {failure.position for failure in run.failures()}
+        self._taken: dict[int, int] = {}
+        self._free: list[int] = []
+        for index in reversed(range(len(table))):
+            position = int(table[index]["position"])
+            if table[index]["used"] and position in current:
+                self._taken[position] = index
+            else:
+                self._free.append(index)
+
+    def of(self, position: int) -> int | None:
+        """Return the row for a position, its own or a free one."""
+        if position not in self._taken and self._free:
+            self._taken[position] = self._free.pop()
+        return self._taken.get(position)
+
+
+class Ledger:
+    """What only the driver writes: sessions, failures, the byte ``finished``.
+
+    Parameters
+    ----------
+    run : RunFile
+        Of which file. The caller holds its claim.
+
+    Raises
+    ------
+    RunBusy
+        Another program has the file open for writing.
+    """
+
+    def __init__(self, run: RunFile) -> None:
+        self._run = run
+        self._file = OpenFile(run.path)
+        self._session = 0
+        self._told_of_full_disk = False
+
+    # Tables of megabytes, which hardly any session enters anything into.
+
+    @functools.cached_property
+    def _logged(self) -> itertools.count[int]:
+        """Number of the next log line."""
+        return itertools.count(len(self._run.log()))
+
+    @functools.cached_property
+    def _places(self) -> _Places:
+        return _Places(self._run)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def begin(self, *, host: str, pid: int, engine: str, workers: int) -> None:
+        """Enter a new session."""
+        used = len(self._run.sessions())
+        self._session = min(used, self._run.header.rows["sessions"] - 1)
+        self._put(
+            "sessions",
+            self._session,
+            start=time.time(),
+            host=host.encode(),
+            pid=pid,
+            engine=engine.encode(),
+            workers=workers,
+        )
+
+    def go_on(self) -> None:
+        """Go on with the last session's entry, which was copied from another file."""
+        self._session = max(0, len(self._run.sessions()) - 1)
+
+    def end(self, **values: float) -> None:
+        """Close the session's entry; durable on return.
+
+        Parameters
+        ----------
+        **values
+            Fields of `Session`. Those that the file has no
+            place for, because it is of an older format, are left out.
+        """
+        row = np.array(self._run.array("sessions"))[self._session]
+        known = {name: row[name] for name in row.dtype.names}
+        later = {name: value for name, value in values.items() if name in known}
+        self._put("sessions", self._session, **known | later | {"end": time.time()})
+        self._file.sync()
+
+    def log(self, line: LogLine) -> None:
+        """Enter a log line; when half the table is full, the rest goes round."""
+        if "log_lines" not in self._run.header.tables:
+            return
+        half = self._run.header.rows["log_lines"] // 2
+        index = next(self._logged)
+        if index >= 2 * half:
+            index = half + (index - half) % half
+        self._put_where_room_is(
+            "log_lines",
+            index,
+            time=line.time,
+            level=_encoded(line.level),
+            logger=_encoded(line.logger),
+            pid=line.pid,
+            message=_encoded(line.message),
+        )
+
+    def record(self, failures: list[Failure]) -> None:
+        """Enter failures: messages and tracebacks."""
+        for failure in failures:
+            index = self._places.of(failure.position)
+            if index is None:
+                # The table is full; the status still counts them all.
+                continue
+            # The end of a traceback tells more than its beginning.
+            trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
+            self._put_where_room_is(
+                "failures",
+                index,
+                used=1,
+                position=failure.position,
+                exception=_encoded(failure.exception),
+                message=_encoded(failure.message),
+                traceback=trace,
+            )
+
+    def set_finished(self, outputs: Mapping[str, Array]) -> None:
+        """Write the outputs per run, and then that the run is complete.
+
+        Rows that are done are durable already. Their status need not be, where a
+        session was killed that had marked the last of them, and neither are
+        failures. They are so before the byte is written; the byte is after
+        :meth:`end`.
+        """
+        offsets = self._run.header.offsets
+        for name, value in outputs.items():
+            self._file.write_at(np.ascontiguousarray(value), offsets[name])
+        self._file.sync()
+        self._file.write_at(b"\1", offsets["finished"])
+
+    def reopen(self) -> None:
+        """Say that the run is not complete any more; durable on return."""
+        self._file.write_at(b"\0", self._run.header.offsets["finished"])
+        self._file.sync()
+
+    def _put_where_room_is(self, table: str, index: int, **values: Any) -> None:
+        """Write a row that can be done without: no space is reserved for it.
+
+        Megabytes of every run would be, and hardly any has so many failures. The
+        status, which has its space, still counts them.
+        """
+        try:
+            self._put(table, index, **values)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not self._told_of_full_disk:
+                self._told_of_full_disk = True
+                logger.warning("messages of failed positions are lost: %s", error)
+
+    def _put(self, table: str, index: int, **values: Any) -> None:
+        """Write a row of a table; what is not given is 0 or empty."""
+        dtype = self._run.header.tables[table]
+        row = np.zeros((), dtype)
+        for name, value in values.items():
+            row[name] = value
+        offset = self._run.header.offsets[table] + index * dtype.itemsize
+        self._file.write_at(row.tobytes(), offset)

@@ -1,0 +1,231 @@
+"""Which run files a computation has, and the claim on them.
+
+All runs of one identity share a stem: ``<source>-<dataset>-<process>-<first 8 of
+the identity>``. The first is ``<stem>.h5``, the ones after it ``<stem>_001.h5`` and
+on. Looking never writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import platform
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resumable.errors import RunBusy, RunFileError
+from resumable.runfile.create import target_error
+from resumable.runfile.file import RunFile, find_runs, try_open
+from resumable.system import disk
+from resumable.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: What follows the stem in the name of a run file, and the prefix.
+_AFTER_STEM = re.compile(r"(?:_(\d{3,}))?\.h5")
+_AFTER_PREFIX = re.compile(r"-[0-9a-f]{8}(_\d{3,})?\.h5")
+#: How long a killed process may still hold its locks, in seconds.
+_KILLED_S = 0.2
+#: How long a new session waits for a worker of a dead one to end, in seconds.
+ORPHAN_PATIENCE_S = 10.0
+
+
+class Shelf(NamedTuple):
+    """Where the runs of one identity lie.
+
+    Attributes are of the wanted run; nothing need exist.
+    """
+
+    folder: Path
+    """The target folder."""
+    prefix: str
+    """``<source>-<dataset>-<process>``, without the identity."""
+    identity: str
+    """sha256 of the identity document."""
+
+    @property
+    def stem(self) -> str:
+        """Common part of the names of all runs of this identity."""
+        return f"{self.prefix}-{self.identity[:8]}"
+
+    def runs(self) -> list[RunFile]:
+        """Return the sound run files of this identity, the oldest first."""
+        return [
+            run
+            for _, run in self._found()
+            if isinstance(run, RunFile) and run.header.identity == self.identity
+        ]
+
+    def damaged(self) -> list[tuple[Path, RunFileError]]:
+        """Return the files of this identity's names that are not sound, and why."""
+        return [
+            (path, found)
+            for path, found in self._found()
+            if isinstance(found, RunFileError)
+        ]
+
+    def _found(self) -> list[tuple[Path, RunFile | RunFileError]]:
+        return [(path, try_open(path)) for _, path in sorted(self._numbered())]
+
+    def _numbered(self) -> Iterator[tuple[int, Path]]:
+        """Go through the files that have this identity's names, with their numbers."""
+        for path in disk.files_in(self.folder, self.stem, ".h5"):
+            match = _AFTER_STEM.fullmatch(path.name, len(self.stem))
+            if match:
+                yield int(match[1] or 0), path
+
+    def others(self) -> list[RunFile]:
+        """Return the sound runs of this process and dataset with other identities."""
+        found = find_runs(
+            path
+            for path in disk.files_in(self.folder, self.prefix, ".h5")
+            if _AFTER_PREFIX.fullmatch(path.name, len(self.prefix))
+        )
+        return [
+            run
+            for run in found
+            if isinstance(run, RunFile) and run.header.identity != self.identity
+        ]
+
+    def new_path(self) -> Path:
+        """Return the name after the last one: later runs have higher numbers."""
+        number = max((number for number, _ in self._numbered()), default=-1) + 1
+        suffix = f"_{number:03d}" if number else ""
+        return self.folder / f"{self.stem}{suffix}.h5"
+
+    def overrides(self, run: RunFile) -> bool:
+        """Return whether a run was made beside an earlier one."""
+        return run.path.stem != self.stem
+
+    def leftovers(self) -> list[Path]:
+        """Return what a killed birth, copy or packing of this identity has left."""
+        return disk.files_in(self.folder, f".{self.stem}", ".birth", ".part", ".pack")
+
+    def copies(self) -> list[Path]:
+        """Return copies of the source in position order, made for this identity."""
+        return disk.files_in(self.folder, self.stem, ".rechunked.h5")
+
+
+class Claim:
+    """The right to compute an identity in a folder: held locks, so none survives.
+
+    Parameters
+    ----------
+    shelf : Shelf
+        Which.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.token = os.urandom(16).hex()
+        self._shelf = shelf
+        self._claim = disk.LockFile(shelf.folder / f"{shelf.stem}.claim")
+        self._writers = disk.LockFile(shelf.folder / f"{shelf.stem}.writers")
+
+    @property
+    def claim_path(self) -> Path:
+        """File that is locked exclusively by the driver."""
+        return self._claim.path
+
+    @property
+    def writers_path(self) -> Path:
+        """File that every writer holds a shared lock on."""
+        return self._writers.path
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the claim for the time of a block.
+
+        Raises
+        ------
+        RunBusy
+            Another process holds it; who, is in the message.
+        TargetError
+            The folder cannot be written or offers no locks.
+        """
+        try:
+            self._take_over()
+        except BaseException as error:
+            # Ctrl-C, too: it may wait for writers of a dead session.
+            self._writers.release()
+            self._claim.release(remove=True)
+            if isinstance(error, OSError):
+                raise target_error(self._shelf.folder, error, 4096) from error
+            raise
+        try:
+            yield
+        finally:
+            # Whoever still writes keeps the file; the next session removes it.
+            if self._writers.acquire(exclusive=True):
+                self._writers.release(remove=True)
+            self._claim.release(remove=True)
+
+    def _take_over(self) -> None:
+        """Take the claim, wait for workers of a dead session, and tidy up."""
+        # Of a process that was killed this moment, the system still holds it.
+        if not self._claim.acquire(exclusive=True, patience=_KILLED_S):
+            raise RunBusy(self._busy_message())
+        holder = {
+            "token": self.token,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
+        }
+        # From here a late worker of a dead session finds another token.
+        self._claim.write_text(json.dumps(holder))
+        if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
+            msg = (
+                f"a worker of an earlier session still writes to "
+                f"{self._shelf.stem}; end it and run again"
+            )
+            raise RunBusy(msg)
+        self._writers.release()
+        for path in self._shelf.leftovers():
+            path.unlink(missing_ok=True)
+
+    def _busy_message(self) -> str:
+        # Who has taken it this moment is still writing down who it is.
+        disk.wait_until(lambda: bool(self.holder(self._claim)), _KILLED_S)
+        holder = self.holder(self._claim)
+        who = (
+            f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+            if holder
+            else "another process"
+        )
+        return (
+            f"{self._shelf.stem} is being computed by {who}; look at it with "
+            "'resumable status', or stop that process and run again"
+        )
+
+    @staticmethod
+    def holder(lock_file: disk.LockFile) -> dict[str, Any]:
+        """Who says that she holds a claim; empty when nobody does."""
+        with contextlib.suppress(ValueError, RecursionError):
+            plain = json.loads(lock_file.read_text())
+            if isinstance(plain, dict) and {"pid", "host", "since"} <= plain.keys():
+                return {
+                    n: v if isinstance(v, int) else shown(v) for n, v in plain.items()
+                }
+        return {}
+
+
+def shelf_of(run: RunFile) -> Shelf:
+    """Return the shelf on which a run lies."""
+    identity = run.header.identity
+    stem = re.sub(r"_\d{3,}$", "", run.path.stem)
+    return Shelf(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
+
+
+def busy(run: RunFile) -> dict[str, Any]:
+    """Who computes a run at this moment: ``host``, ``pid``, ``since``; or empty."""
+    lock_file = disk.LockFile(Claim(shelf_of(run)).claim_path)
+    if not lock_file.path.exists():
+        return {}
+    # Opened for reading only: looking must not make or change a file.
+    with contextlib.suppress(OSError), disk.opened(lock_file.path, os.O_RDONLY) as fd:
+        if disk.try_lock(fd, exclusive=False):
+            return {}
+    return Claim.holder(lock_file)

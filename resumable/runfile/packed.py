@@ -1,0 +1,151 @@
+"""Rows of a packed run file, read and unpacked when indexed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable.errors import RunFileError
+from resumable.model.compression import load, problem
+from resumable.model.indexing import read_like_array
+from resumable.runfile.header import ADVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike
+
+    from resumable.runfile.file import RunFile
+    from resumable.runfile.header import Header
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: We make chunks of 256 kB, or of one row; a larger one is a mistake or a trap.
+_MOST_CHUNK_BYTES = 1 << 30
+
+
+class PackedRows:
+    """One output of a packed run: indexed like an array, and read then.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    opened : callable
+        Opens the file and returns descriptor and header, in a context.
+    name : str
+        Of the output; with ``/values`` and the like of a ragged one.
+    dtype : numpy.dtype
+    shape : tuple of int
+        As the header says.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        opened: Callable[[], AbstractContextManager[tuple[int, Header]]],
+        name: str,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+    ) -> None:
+        self._path, self._opened, self._name = path, opened, name
+        self.dtype, self.shape = dtype, shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            with self._dataset() as dataset:
+                if isinstance(key, str):
+                    return dataset[key]
+                if isinstance(key, list) and key and isinstance(key[0], str):
+                    return dataset[...][key]
+                return read_like_array(dataset, key)
+        except RunFileError:
+            raise
+        except OSError as error:
+            msg = (
+                f"{self._path} is damaged, a part of {self._name} cannot be "
+                f"unpacked ({error}): {ADVICE}"
+            )
+            raise RunFileError(msg) from error
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        return np.asarray(self[...], dtype)
+
+    def check(self) -> None:
+        """Check that HDF5 finds what the header says.
+
+        Raises
+        ------
+        RunFileError
+        """
+        with self._dataset():
+            pass
+
+    @contextlib.contextmanager
+    def _dataset(self) -> Iterator[h5py.Dataset]:
+        with self._opened() as (fd, header):
+            if header.packed is None:
+                # It has been unpacked since; whoever asks again gets it plain.
+                msg = f"{self._path} has been unpacked meanwhile; index it again"
+                raise RunFileError(msg)
+            _load(self._path, header.packed[self._name.partition("/")[0]])
+            with _hdf5(fd) as file:
+                yield self._checked(file, f"{header.group}/{self._name}")
+
+    def _checked(self, file: h5py.File, name: str) -> h5py.Dataset:
+        """Return the dataset, when it is what the header says and lies in the file."""
+        found = file.get(name)
+        if (
+            not isinstance(found, h5py.Dataset)
+            or not isinstance(file.get(name, getlink=True), h5py.HardLink)
+            or (found.shape, found.dtype) != (self.shape, self.dtype)
+            or found.chunks is None
+            or math.prod(found.chunks) * self.dtype.itemsize > _MOST_CHUNK_BYTES
+        ):
+            msg = (
+                f"{self._path} is damaged, its {name} is not what was packed: {ADVICE}"
+            )
+            raise RunFileError(msg)
+        return found
+
+
+def _load(path: Path, method: str | None) -> None:
+    wrong = problem(method)
+    if wrong:
+        msg = f"{path} cannot be read: {wrong}"
+        raise RunFileError(msg)
+    load(method)
+
+
+@contextlib.contextmanager
+def _hdf5(fd: int) -> Iterator[h5py.File]:
+    """Open the file of a descriptor, not by name: another one may have that by now."""
+    with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_group(run: RunFile) -> Iterator[h5py.Group]:
+    """Open the results group of a run file that may be replaced meanwhile."""
+    with run.opened() as (fd, header):
+        for method in (header.packed or {}).values():
+            _load(run.path, method)
+        with _hdf5(fd) as file:
+            yield file[header.group]

@@ -1,0 +1,214 @@
+"""Rows of a run file that is not packed, read when indexed."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import RunFileError
+from resumable.model.indexing import divided_key
+from resumable.system.disk import read_into
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: What is not needed is read, too, where it is less than this: a call costs as much.
+_GAP_BYTES = 1 << 13
+#: So much is read at once of what is then picked from: it stays in the cache.
+_PIECE_BYTES = 1 << 18
+
+
+class PlainRows:
+    """A dataset that has one place in a run file: indexed like an array, and read then.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    fd : int
+        The open file; what is read is of this one, whatever takes its place.
+    offset : int
+        Where the dataset begins.
+    dtype : numpy.dtype
+    shape : tuple of int
+        Of what is stored.
+    repeated : tuple of int
+        Further axes, along which all values are the same.
+
+    Notes
+    -----
+    Nothing is mapped into memory: a page that the file does not have any more, or that
+    a full file system in memory cannot make, would end the process by a signal.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fd: int,
+        offset: int,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        repeated: tuple[int, ...] = (),
+    ) -> None:
+        self._path, self._offset = path, offset
+        self._stored, self._repeated = shape, repeated
+        self.dtype, self.shape = dtype, (*shape, *repeated)
+        self._fd = os.dup(fd)
+        self._end = weakref.finalize(self, os.close, self._fd)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        if not self.shape:
+            return self._read((1,), [range(1)]).reshape(())[key]
+        if isinstance(key, str) or (
+            isinstance(key, list) and key and isinstance(key[0], str)
+        ):
+            return self._fields(key)
+        stored = len(self._stored)
+        needs, inner, merged = divided_key(key, self.shape, stored)
+        lead, rest = needs[: stored - merged + 1], needs[stored - merged + 1 :]
+        shape = (math.prod(self._stored[:merged]), *self._stored[merged:])
+        block = self._read(shape, lead)
+        if rest:
+            block = block.reshape(*block.shape, *[1] * len(rest))
+            block = np.broadcast_to(block, [len(need) for need in needs])
+        return block[inner]
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        return np.asarray(self[...], dtype)
+
+    def _fields(self, key: Any) -> Array:
+        """Read some fields of all rows, and not more than a piece of the others."""
+        # numpy says what is wrong with a name, in its own words.
+        np.empty(0, self.dtype)[key]
+        found = np.empty(self.shape, self.dtype[key])
+        step = max(1, _PIECE_BYTES * len(self) // max(1, self._bytes(self.shape)))
+        for first in range(0, len(self), step):
+            found[first : first + step] = self[first : first + step][key]
+        return found
+
+    def _bytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) * self.dtype.itemsize
+
+    def _read(self, shape: tuple[int, ...], needs: list[Any]) -> Array:
+        """Read what is needed of every axis of the dataset, taken in this shape."""
+        block = np.empty([len(need) for need in needs], self.dtype)
+        if block.size:
+            self._fill(block, shape, needs, self._offset)
+        return block
+
+    def _fill(
+        self, block: Array, shape: tuple[int, ...], needs: list[Any], place: int
+    ) -> None:
+        need, *others = needs
+        row_bytes = self._bytes(shape[1:])
+        whole = [len(other) for other in others] == list(shape[1:])
+        if not whole and row_bytes > _GAP_BYTES:
+            for index, row in enumerate(need):
+                there = place + int(row) * row_bytes
+                self._fill(block[index], shape[1:], others, there)
+            return
+        view = _bytes_of(block)
+        piece = max(1, _PIECE_BYTES // row_bytes)
+        longest = len(need) if whole else piece
+        for first, last, start, stop in _spans(
+            need, longest, piece, _GAP_BYTES // row_bytes
+        ):
+            there = place + start * row_bytes
+            if whole and last - first == stop - start:
+                self._take(view[first * row_bytes : last * row_bytes], there)
+                continue
+            rows = np.empty((stop - start, *shape[1:]), self.dtype)
+            self._take(_bytes_of(rows), there)
+            if last - first < stop - start:
+                rows = rows[np.asarray(need[first:last]) - start]
+            for axis, other in enumerate(others, 1):
+                rows = rows[(*[slice(None)] * axis, _chosen(other))]
+            block[first:last] = rows
+
+    def _take(self, view: memoryview, place: int) -> None:
+        """Read bytes.
+
+        Raises
+        ------
+        RunFileError
+            They are not there any more.
+        """
+        try:
+            if read_into(self._fd, view, place):
+                return
+            reason = f"it ends before byte {place + view.nbytes:,}"
+        except OSError as error:
+            reason = str(error)
+        raise RunFileError(gone(self._path, reason))
+
+
+def _bytes_of(array: Array) -> memoryview:
+    """Return the memory of a contiguous array; not all dtypes have a buffer."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def gone(path: Path, reason: Any) -> str:
+    """Say that a run file is not any more what it was."""
+    return f"{path} was moved or cut since it was opened ({reason})"
+
+
+def _spans(
+    need: Any, longest: int, piece: int, gap: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Divide what is needed of an axis into spans, each to be read in one go.
+
+    Parameters
+    ----------
+    need : range or ndarray
+        Ascending.
+    longest, piece : int
+        Longest span without and with holes.
+    gap : int
+        Longer holes divide spans.
+
+    Yields
+    ------
+    first, last : int
+        Which of the needed ones.
+    start, stop : int
+        Where they lie.
+    """
+    count = len(need)
+    if need[-1] - need[0] == count - 1:
+        for first in range(0, count, longest):
+            last, start = min(first + longest, count), int(need[first])
+            yield first, last, start, start + last - first
+        return
+    indices = np.asarray(need)
+    divided = (np.diff(indices) > gap + 1) | (np.diff(indices // piece) > 0)
+    lasts = np.append(np.flatnonzero(divided) + 1, count)
+    firsts = np.append(0, lasts[:-1])
+    starts, stops = indices[firsts], indices[lasts - 1] + 1
+    bounds = (part.tolist() for part in (firsts, lasts, starts, stops))
+    yield from zip(*bounds, strict=True)
+
+
+def _chosen(need: Any) -> Any:
+    """Return the index of what is needed of an axis."""
+    if isinstance(need, range):
+        return slice(need.start, need.stop, need.step)
+    return need

@@ -1,0 +1,366 @@
+"""What a worker writes: rows, then a sync, then the status. Nothing else.
+
+Rows go to the page cache at once. A thread makes them durable and marks them, at
+the checkpoint interval or after so many bytes, while the worker computes on. So
+the status never runs ahead of the rows on the disk, and waiting for the disk
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resumable.errors import RunBusy
+from resumable.model.positions import runs
+from resumable.runfile.heap import Heap, entries_without_rows
+from resumable.system import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from resumable.model.output import Output
+    from resumable.runfile.header import Header
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Rows are committed after this many bytes even before the checkpoint, so that
+#: the disk works while the worker computes and the last commit is short.
+COMMIT_BYTES = 32 << 20
+#: And after so long without a further one: a worker at a long position can then
+#: be ended without losing what came before. Each such commit is a sync, so with many
+#: workers it is later: no more than so many of them together in a second.
+QUIET_S, QUIET_COMMITS_PER_S = 1.0, 100
+#: Rows are written in pieces of this many bytes where they do not lie together.
+_PIECE_BYTES = 1 << 20
+#: More runs than this in a piece are written together, with what lies between.
+_SCATTERED = 16
+
+
+class WriteTarget(NamedTuple):
+    """Where to write; can be sent to a worker."""
+
+    path: Path
+    """The run file."""
+    header: Header
+    """Its offsets."""
+    claim: Path
+    """File whose text names the session that may write."""
+    writers: Path
+    """File that every writer holds a shared lock on."""
+    token: str
+    """Name of this session."""
+    checkpoint_s: float
+    """Seconds after which rows are committed."""
+    workers: int = 1
+    """How many write at once."""
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds without a further row after which rows are committed."""
+        bounded = max(QUIET_S, self.workers / QUIET_COMMITS_PER_S)
+        return min(bounded, self.checkpoint_s)
+
+
+class Rows(NamedTuple):
+    """Computed rows on their way to whoever writes them: arguments of a writer."""
+
+    start: int
+    """First position of the span."""
+    done: Array
+    """Which positions of the span were computed."""
+    failed: Array
+    """Which failed."""
+    values: Mapping[str, Array]
+    """Output name -> rows of both, in order."""
+
+
+class Outbox:
+    """Keeps rows, to be sent to the driver with the report of their batch.
+
+    Has what a worker needs of a :class:`RowWriter`; writes nothing.
+    """
+
+    #: Nothing that is kept here is waiting to be marked.
+    written = marked = 0
+
+    def __init__(self) -> None:
+        self._rows: list[Rows] = []
+
+    def write(
+        self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
+    ) -> None:
+        """Keep the rows of a span of positions."""
+        # Copies: a block computation may fill the same arrays again.
+        kept = {name: rows.copy() for name, rows in values.items()}
+        self._rows.append(Rows(start, done.copy(), failed.copy(), kept))
+
+    def collect(self) -> tuple[Rows, ...]:
+        """Return what was kept, and forget it."""
+        rows, self._rows = self._rows, []
+        return tuple(rows)
+
+    def flush(self) -> None:
+        """Do nothing: the driver commits."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+class _Marks(NamedTuple):
+    """Rows that are written but not yet marked."""
+
+    start: int
+    done: Array
+    failed: Array
+
+
+class RowWriter:
+    """Writes rows and status of one worker; one per process and run.
+
+    Parameters
+    ----------
+    target : WriteTarget
+        Where.
+
+    Raises
+    ------
+    RunBusy
+        The session this worker belongs to is over.
+    """
+
+    def __init__(self, target: WriteTarget) -> None:
+        self._target = target
+        self._header = target.header
+        self._lock_file = disk.LockFile(target.writers)
+        # A new session takes this lock exclusively before it reads the status, so
+        # from here on until we die it waits for us.
+        if not self._lock_file.acquire(exclusive=False, patience=10):
+            self._refuse()
+        if target.token not in disk.LockFile(target.claim).read_text():
+            self._lock_file.release()
+            self._refuse()
+        try:
+            self._file = disk.OpenFile(target.path)
+        except BaseException:
+            self._lock_file.release()
+            raise
+        # Opened when there are ragged rows to write.
+        self._heap: Heap | None = None
+        #: Calls of :meth:`write`, and how many of them are marked by now.
+        self.written = self.marked = 0
+        self._marks: list[_Marks] = []
+        self._bytes = 0
+        self._oldest = self._newest = 0.0
+        self._asked = self._closing = False
+        self._durable = True
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(
+            target=self._commit_loop, name="resumable-commit", daemon=True
+        )
+        self._thread.start()
+
+    def _refuse(self) -> None:
+        msg = f"the session of this worker on {self._target.path} is over"
+        raise RunBusy(msg)
+
+    def write(
+        self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
+    ) -> None:
+        """Write the rows of a span of positions; they are marked later.
+
+        Parameters
+        ----------
+        start : int
+            First position of the span.
+        done, failed : ndarray of bool
+            Which positions of the span were computed, or failed. The others are
+            not touched.
+        values : dict of ndarray
+            Output name -> rows of the done and failed positions, in order (the
+            fill value for failed ones); of a ragged output an array for each.
+
+        Raises
+        ------
+        OSError
+            As the disk says; from an earlier commit, too.
+        """
+        self._raise_error()
+        touched = done | failed
+        if not touched.any():
+            return
+        # Only what is reached of the span: what lies between is written back as it
+        # is, and what lies behind may be another worker's by now.
+        first = int(touched.argmax())
+        reached = slice(first, len(touched) - int(touched[::-1].argmax()))
+        start, touched = start + first, touched[reached]
+        written = 0
+        for name, rows in values.items():
+            output = self._header.outputs[name]
+            if output.ragged:
+                rows = self._heaped(rows, output)
+                written += int(rows["count"].sum()) * output.row_bytes
+            written += rows.nbytes
+            self._write_rows(name, start, touched, rows)
+        with self._changed:
+            self._newest = time.monotonic()
+            if not self._marks:
+                self._oldest = self._newest
+                self._changed.notify_all()
+            self._durable = False
+            self.written += 1
+            marks = _Marks(start, done[reached].copy(), failed[reached].copy())
+            self._marks.append(marks)
+            self._bytes += written
+            if self._bytes >= COMMIT_BYTES:
+                self._changed.notify_all()
+
+    def _heaped(self, parts: Array, output: Output) -> Array:
+        """Append the rows of some positions to the heap; return their entries."""
+        if not any(map(len, parts)):
+            return entries_without_rows(parts)
+        if self._heap is None:
+            self._heap = Heap(self._target.path)
+        return self._heap.add(parts, output)
+
+    def _write_rows(self, name: str, start: int, touched: Array, rows: Array) -> None:
+        """Write the rows of the touched positions of a span."""
+        size = self._header.outputs[name].stored.row_bytes
+        plain = rows.view(np.uint8).reshape(len(rows), size)
+        offset = self._header.offsets[name] + start * size
+        step = max(1, _PIECE_BYTES // size)
+        taken = 0
+        for first in range(0, len(touched), step):
+            where = touched[first : first + step]
+            bounds = runs(where)
+            count = int(np.count_nonzero(where))
+            part = plain[taken : taken + count]
+            taken += count
+            place = offset + first * size
+            if len(bounds) > _SCATTERED:
+                # One write for many. The rows between are written as they are on
+                # the disk, so that even torn they are what they were.
+                old = np.frombuffer(
+                    self._file.read_at(len(where) * size, place), np.uint8
+                )
+                merged = old.reshape(len(where), size).copy()
+                merged[where] = part
+                self._file.write_at(merged, place)
+                continue
+            done = 0
+            for begin, end in bounds.tolist():
+                piece = part[done : done + end - begin]
+                self._file.write_at(piece, place + begin * size)
+                done += end - begin
+
+    def flush(self) -> None:
+        """Return when everything written is durable and marked durably."""
+        with self._changed:
+            if self._durable and not self._marks:
+                return
+            self._asked = True
+            self._changed.notify_all()
+            while self._asked and self._error is None:
+                self._changed.wait()
+        self._raise_error()
+
+    def close(self) -> None:
+        """Commit what is written and close the file.
+
+        Raises
+        ------
+        OSError
+            The last commit failed; what it held is left pending.
+        """
+        try:
+            if self._error is None:
+                self.flush()
+        finally:
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
+            self._thread.join()
+            if self._heap is not None:
+                self._heap.close()
+            self._file.close()
+            self._lock_file.release()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _commit_loop(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._closing or self._due()):
+                    self._changed.wait(self._patience())
+                if self._closing:
+                    return
+                marks, self._marks, self._bytes = self._marks, [], 0
+                asked = self._asked
+            try:
+                self._commit(marks, durable=asked)
+            except Exception as error:
+                # Never tried again: after a failed sync the system forgets which
+                # pages it lost. What was not marked is computed again.
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                if asked and not self._marks:
+                    self._asked, self._durable = False, True
+                self._changed.notify_all()
+
+    def _due(self) -> bool:
+        if self._asked:
+            return True
+        if not self._marks:
+            return False
+        return self._bytes >= COMMIT_BYTES or time.monotonic() >= self._due_at()
+
+    def _due_at(self) -> float:
+        target = self._target
+        return min(self._oldest + target.checkpoint_s, self._newest + target.quiet_s)
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._due_at() - time.monotonic()) if self._marks else None
+
+    def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
+        if marks:
+            if self._heap is not None:
+                self._heap.sync()
+            self._file.sync()
+            for mark in marks:
+                self._mark(mark)
+            self.marked += len(marks)
+        if durable:
+            self._file.sync()
+
+    def _mark(self, mark: _Marks) -> None:
+        """Set the status of a span, done before failed is cleared: done wins.
+
+        The bytes between are written back as they are: within a session a span
+        belongs to one worker, and between sessions nobody writes.
+        """
+        changes = (
+            ("completed_positions", mark.done, mark.done),
+            ("failed_positions", mark.done | mark.failed, mark.failed),
+        )
+        for name, where, value in changes:
+            if not where.any():
+                continue
+            offset = self._header.offsets[name] + mark.start
+            if where.all():
+                status = np.empty(len(where), np.uint8)
+            else:
+                old = self._file.read_at(len(where), offset)
+                status = np.frombuffer(old, np.uint8).copy()
+            status[where] = value[where]
+            self._file.write_at(status, offset)

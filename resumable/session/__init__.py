@@ -1,0 +1,1 @@
+"""From a wanted computation to its results: look, decide, drive, tell."""

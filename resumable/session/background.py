@@ -1,0 +1,210 @@
+"""A run in the background: asked for its state, paused, gone on with, cancelled."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+from resumable.engines import base
+from resumable.errors import NotFinished, PlanError
+from resumable.session.events import BatchDone, Counts, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from resumable.results.results import Results
+    from resumable.session.events import Event, Listener
+    from resumable.system.stop import StopRequest
+
+logger = logging.getLogger("resumable")
+
+
+def check_alone(engine: Any) -> None:
+    """Check that an engine computes for one caller, who can leave it to a thread.
+
+    Raises
+    ------
+    PlanError
+        All ranks of a job have to come to it, each with its main thread.
+    """
+    if base.collective(engine) is not None:
+        msg = (
+            "start() computes in the background of one process, and under mpiexec, or "
+            "with engine='mpi', all ranks compute together: call compute() on all of "
+            "them, or start(engine='local') on one to compute with its host alone"
+        )
+        raise PlanError(msg)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How far a run in the background is."""
+
+    state: str
+    """starting, computing, pausing, paused, finished, stopped or failed."""
+    done: int
+    """Positions that are done."""
+    failed: int
+    """Positions that have failed."""
+    pending: int
+    """Requested positions that are left."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.state}: {self.done:,} done, {self.failed:,} failed, "
+            f"{self.pending:,} pending"
+        )
+
+
+class Run:
+    """A computation in the background; :meth:`Process.start` returns it.
+
+    A context manager: leaving it cancels what is not finished. Iterating over it gives
+    the finished batches, `BatchDone`, in the order in which
+    they end, from the first one on; it ends with the run, with its error if there is
+    one.
+
+    Parameters
+    ----------
+    drive : callable
+        Takes a listener; computes, and returns the results.
+    stop : StopRequest
+        How `drive` is paused and stopped.
+    listener : callable, optional
+        Called with every event, in the thread of the run. What it raises stops the run.
+    hold : context manager
+        What is held until the end; entered already.
+    """
+
+    def __init__(
+        self,
+        drive: Callable[[Listener], Results],
+        stop: StopRequest,
+        listener: Listener | None,
+        hold: contextlib.AbstractContextManager[Any],
+    ) -> None:
+        self._drive, self._stop, self._listener = drive, stop, listener
+        self._hold = hold
+        self._changed = threading.Condition()
+        self._batches: collections.deque[BatchDone] = collections.deque()
+        self._computing = self._ended = self._cancelled = False
+        self._counts = Counts(0, 0, 0)
+        self._results: Results | None = None
+        self._error: BaseException | None = None
+        # Not a daemon: a script that comes to its end waits for what it has started.
+        self._thread = threading.Thread(target=self._work, name="resumable-run")
+        self._thread.start()
+
+    def _work(self) -> None:
+        results, error = None, None
+        try:
+            with self._hold:
+                results = self._drive(self._hear)
+        except BaseException as raised:
+            error = raised
+        failed = error is not None and not isinstance(error, NotFinished)
+        if failed and not threading.main_thread().is_alive():
+            # The script has come to its end, and asks for it no more.
+            logger.error("the run in the background has failed", exc_info=error)
+        with self._changed:
+            self._results, self._error, self._ended = results, error, True
+            self._changed.notify_all()
+
+    def _hear(self, event: Event) -> None:
+        with self._changed:
+            if isinstance(event, Started):
+                self._computing = True
+                self._counts = event.counts
+            elif isinstance(event, BatchDone):
+                self._counts = event.counts
+                self._batches.append(event)
+            self._changed.notify_all()
+        if self._listener is not None:
+            self._listener(event)
+
+    def __repr__(self) -> str:
+        return f"<Run: {self.status()}>"
+
+    def status(self) -> RunStatus:
+        """Say how far it is, without waiting."""
+        with self._changed:
+            if self._ended:
+                state = "finished"
+                if self._error is not None:
+                    stopped = isinstance(self._error, NotFinished)
+                    state = "stopped" if stopped else "failed"
+            elif self._stop.paused:
+                state = "paused" if self._stop.rests else "pausing"
+            else:
+                state = "computing" if self._computing else "starting"
+            counts = self._counts
+            return RunStatus(state, counts.done, counts.failed, counts.pending)
+
+    def pause(self) -> None:
+        """Have it commit what is computed, end the workers and wait for :meth:`resume`.
+
+        Does not wait: the state is ``"pausing"`` until that is done.
+        """
+        self._stop.pause()
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._stop.resume()
+
+    def cancel(self) -> None:
+        """Stop as at Ctrl-C: what is computed is kept, the rest can follow later."""
+        self._cancelled = True
+        self._stop.cancel()
+
+    def wait(self, timeout: float | None = None) -> Results:
+        """Wait for the end and return the results.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; the run goes on after them.
+
+        Raises
+        ------
+        TimeoutError
+            It has not ended by then.
+        NotFinished
+            It was cancelled, or its time limit has come.
+        ResumableError
+            As :meth:`Process.compute` raises.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._ended, timeout):
+                msg = f"the run has not ended after {timeout} s ({self.status()})"
+                raise TimeoutError(msg)
+        self._thread.join()
+        return self._outcome()
+
+    def _outcome(self) -> Results:
+        if self._error is not None:
+            raise self._error
+        return cast("Results", self._results)
+
+    def __iter__(self) -> Iterator[BatchDone]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._batches or self._ended)
+                if not self._batches:
+                    break
+                batch = self._batches.popleft()
+            yield batch
+        if not (self._cancelled and isinstance(self._error, NotFinished)):
+            self._outcome()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, raised: type[BaseException] | None, *exc: object) -> None:
+        self.cancel()
+        self._thread.join()
+        if raised is None and not isinstance(self._error, NotFinished):
+            self._outcome()

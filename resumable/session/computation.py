@@ -1,0 +1,168 @@
+"""What is wanted, resolved: a computation, and how to compute it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resumable.errors import PlanError
+from resumable.model.positions import PositionSet
+from resumable.model.units import parse_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resumable.model.output import Output
+    from resumable.model.plan import Footprint, Geometry
+    from resumable.runfile.create import Birth
+    from resumable.runfile.file import RunFile
+    from resumable.runfile.lock import Shelf
+    from resumable.source.reader import Reader
+    from resumable.source.reference import SourceRef
+
+
+class Recipe(NamedTuple):
+    """A computation with everything resolved: what is wanted, not how."""
+
+    process: Any
+    """The user's Process."""
+    source: SourceRef
+    """Where the data are."""
+    inputs: Mapping[str, SourceRef]
+    """Further sources by argument name."""
+    outputs: Mapping[str, Output]
+    """All outputs."""
+    geometry: Geometry
+    """How the positions lie in the source."""
+    footprint: Footprint
+    """Memory for a number of positions."""
+    shelf: Shelf
+    """Where its runs lie."""
+    birth: Birth
+    """What a new run file would be made of."""
+    open_reader: Callable[[], Reader]
+    """Opens the source."""
+    seconds_per_position: float | None
+    """As ``test`` measured it, or None."""
+    earlier: Shelf | None = None
+    """Where its runs lie from when the source could still grow."""
+    ready: PositionSet | None = None
+    """Positions that may be read; None: all."""
+
+    def runs(self) -> list[RunFile]:
+        """Return the runs of this computation, the oldest first.
+
+        Where the source can grow, its length and most of its contents are not part
+        of the identity: a run counts while the source still begins with what it
+        was made of.
+        """
+        found = self.shelf.runs()
+        earlier = self.earlier.runs() if self.earlier else []
+        whole = self.birth.source["contents"] is None
+        if whole and not earlier:
+            return found
+        with self.open_reader() as reader:
+            if not whole:
+                found = [run for run in found if begins_with(reader, run)]
+            return [run for run in earlier if begins_with(reader, run)] + found
+
+    def full_length(self, run: RunFile) -> bool:
+        """Return whether a run is of all that can be read of the source now."""
+        return (
+            run.header.identity == self.shelf.identity
+            and run.header.map_shape == self.geometry.map_shape
+            and self._is_covered_by(run)
+        )
+
+    def _is_covered_by(self, run: RunFile) -> bool:
+        covered = positions_of(run)
+        if covered is None:
+            return True
+        return self.ready is not None and self.ready.is_within(covered)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the results at one position."""
+        return sum(output.row_bytes for output in self.position_outputs.values())
+
+    @property
+    def position_outputs(self) -> dict[str, Output]:
+        """Outputs that have a row per position."""
+        return {n: o for n, o in self.outputs.items() if o.per == "position"}
+
+    @property
+    def packing(self) -> dict[str, str | None]:
+        """How to compress the rows of each output in the end; empty for not to pack."""
+        outputs = self.position_outputs
+        methods = {name: output.compression for name, output in outputs.items()}
+        ragged = any(output.ragged for output in outputs.values())
+        return methods if ragged or any(methods.values()) else {}
+
+
+def begins_with(reader: Reader, run: RunFile) -> bool:
+    """Return whether the source begins with the contents a run was made of."""
+    length, now = run.header.map_shape[0], reader.geometry.map_shape
+    if length > now[0] or run.header.map_shape[1:] != now[1:]:
+        return False
+    full = bool(run.header.source.get("full"))
+    covered = positions_of(run)
+    if covered is None:
+        contents = reader.contents(length, full=full)
+    else:
+        contents = reader.contents_at(covered, full=full)
+    return contents == str(run.header.source["contents"])
+
+
+def positions_of(run: RunFile) -> PositionSet | None:
+    """Return the positions whose contents a run was made of; None: all."""
+    text = run.header.source.get("ready")
+    return None if text is None else PositionSet.from_text(run.size, str(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to compute; nothing here is part of the identity."""
+
+    engine: Any = "auto"
+    workers: int | None = None
+    memory: float | str | None = None
+    positions: PositionSet | None = None
+    override: bool = False
+    on_error: str = "record"
+    retry_failed: bool = False
+    position_timeout: float | str | None = None
+    time_limit: float | str | None = None
+    checkpoint: float = 10
+    writer: str = "auto"
+    wait: float | str | None = None
+    rechunk: bool = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("record", "raise"):
+            msg = f"on_error must be 'record' or 'raise', not {self.on_error!r}"
+            raise PlanError(msg)
+        if self.writer not in ("auto", "workers", "driver"):
+            msg = f"writer must be 'auto', 'workers' or 'driver', not {self.writer!r}"
+            raise PlanError(msg)
+        if self.workers is not None and not _is_count(self.workers):
+            msg = f"workers must be a whole number from 1, not {self.workers!r}"
+            raise PlanError(msg)
+        if not self.checkpoint > 0:
+            msg = f"checkpoint must be a positive time in s, not {self.checkpoint}"
+            raise PlanError(msg)
+        if self.time_limit is not None:
+            parse_seconds(self.time_limit)
+        if self.wait is not None:
+            parse_seconds(self.wait)
+        if self.position_timeout is not None:
+            parse_seconds(self.position_timeout)
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and value >= 1

@@ -1,0 +1,222 @@
+"""From a wanted computation to its results."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from resumable.errors import ResumableWarning, RunBusy, TargetError
+from resumable.model.positions import name_of_position
+from resumable.results.pack import pack_claimed, remove_spare_heaps, unpack_claimed
+from resumable.results.results import Results
+from resumable.runfile.file import RunFile
+from resumable.runfile.header import FORMAT
+from resumable.runfile.heap import heaps_of
+from resumable.runfile.lock import Claim
+from resumable.runfile.ragged import RaggedRows
+from resumable.session.decide import for_run, make_plan
+from resumable.session.events import Finished
+from resumable.session.explain import EDITED, changed_lines, explain
+from resumable.session.prepare import Step
+from resumable.session.session import Session
+from resumable.text import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resumable.session.computation import Options, Recipe
+    from resumable.session.events import Listener
+    from resumable.system.stop import StopRequest
+
+logger = logging.getLogger("resumable")
+
+
+def compute(
+    recipe: Recipe, options: Options, stop: StopRequest, tell: Listener
+) -> Results:
+    """Compute what is pending and return the results.
+
+    Parameters
+    ----------
+    recipe, options
+        What, and how.
+    stop : StopRequest
+        Its time has begun.
+    tell : callable
+        Takes the events.
+
+    Raises
+    ------
+    NotFinished
+        Stopped by a signal or the time limit.
+    RunBusy
+        Another process computes this run.
+    UnitFailed, OutputError
+        The computation is wrong, or ``on_error="raise"``.
+    TargetError, PlanError, RunFileError, WorkerDied
+        See there.
+    """
+    plan, run = make_plan(recipe, options)[:2]
+    if run is not None:
+        warn_of_edit(recipe, run)
+    if run is None or plan.action != "return":
+        results = _computed(recipe, options, stop, tell)
+    else:
+        logger.info("%s: %s", run.path.name, plan.reason)
+        _tidy(recipe, run)
+        results = Results(run)
+    tell(Finished(results))
+    warn_of_failures(results, recipe.geometry.map_shape)
+    return results
+
+
+def _computed(
+    recipe: Recipe, options: Options, stop: StopRequest, tell: Listener
+) -> Results:
+    """Compute under the claim, where nobody else can."""
+    claim = Claim(recipe.shelf)
+    with claim.held():
+        # Again: somebody may have computed since we looked.
+        plan, run, survey = make_plan(recipe, options)
+        if run is not None and plan.action == "return":
+            return Results(run)
+        logger.info("%s", plan)
+        if run is None:
+            tell_of_left_runs(recipe)
+        if run is not None and recipe.full_length(run):
+            run = writable(run)
+        options = for_run(options, run)
+        step = Step(recipe, options, plan, claim)
+        session = Session(step, run, stop, tell, survey)
+        del survey  # N / 8 bytes, which the session gives up when it hands them out
+        return packed_where_asked(recipe, session.run_to_end())
+
+
+def packed_where_asked(recipe: Recipe, results: Results) -> Results:
+    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    try:
+        _pack(recipe, results.path)
+    except (RunBusy, TargetError) as error:
+        warnings.warn(
+            f"{results.path.name} is complete, but not packed: {error}. Run again, "
+            "or 'resumable pack'",
+            ResumableWarning,
+            stacklevel=_users_level(),
+        )
+    return results
+
+
+def writable(run: RunFile) -> RunFile:
+    """Return a run that can be gone on with: unpacked, and with all rows there.
+
+    Raises
+    ------
+    RunFileError
+        Rows of a ragged output are missing. Were more written behind them, they could
+        not be told any more.
+    """
+    if run.header.packed is not None:
+        return unpack_claimed(run)
+    for name in run.header.ragged:
+        RaggedRows(run, name).check()
+    return run
+
+
+def _pack(recipe: Recipe, path: Path) -> None:
+    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    if recipe.packing:
+        run = RunFile(path)
+        if _to_pack(recipe, run):
+            pack_claimed(run, recipe.packing)
+
+
+def _to_pack(recipe: Recipe, run: RunFile) -> bool:
+    header = run.header
+    ready = header.packed is None and header.format == FORMAT
+    return ready and bool(recipe.packing) and run.finished
+
+
+def _tidy(recipe: Recipe, run: RunFile) -> None:
+    """Do what a session that was killed at its very end has left to do.
+
+    After a power cut any of it can be there without the rest.
+    """
+    claim, shelf = Claim(recipe.shelf), recipe.shelf
+    copies = shelf.copies() if run.finished else []
+    locks = [p for p in (claim.claim_path, claim.writers_path) if p.exists()]
+    heaps = run.header.packed is not None and heaps_of(run.path)
+    if locks or copies or _to_pack(recipe, run) or heaps or shelf.leftovers():
+        # Somebody computes, or the folder is not ours to write: left alone.
+        with contextlib.suppress(RunBusy, TargetError), claim.held():
+            for path in copies:
+                path.unlink(missing_ok=True)
+            _pack(recipe, run.path)
+            remove_spare_heaps(RunFile(run.path))
+
+
+def tell_of_left_runs(recipe: Recipe) -> None:
+    """Say which older run is left because source or class have changed, and why."""
+    for candidate in explain(recipe, lines=False).candidates:
+        reasons, name = candidate.reasons, shown(candidate.path.name)
+        if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
+            logger.warning(
+                "the source has changed since %s was computed, so a new run begins "
+                "(%s)",
+                name,
+                reasons[0],
+            )
+        elif len(reasons) == 1 and reasons[0].startswith(EDITED):
+            logger.warning(
+                "%s was edited since %s was computed, so a new run begins; declare "
+                "a version to decide yourself which edits change results",
+                recipe.process._process_name(),
+                name,
+            )
+
+
+def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
+    """Warn when the class was edited and its declared version is still the same."""
+    then, now = run.header.source.get("text"), recipe.birth.source["text"]
+    if recipe.process.version is None or not then or not now or then == now:
+        return
+    if not any(run.counts()):
+        return  # no row of the older text is there
+    warnings.warn(
+        f"{recipe.process._process_name()} was edited since {run.path.name} was made, "
+        f"but version is still {recipe.process.version!r}: its rows stay and further "
+        "ones join them; raise it if results change:\n"
+        + "\n".join(changed_lines(run, recipe)),
+        ResumableWarning,
+        stacklevel=_users_level(),
+    )
+
+
+def warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
+    """Warn once when positions have failed."""
+    failed = results.status.failed
+    if not failed:
+        return
+    first = next(iter(results.failures), None)
+    example = ""
+    if first is not None:
+        where = name_of_position(first.position, map_shape)
+        example = f", the first at {where}: {shown(first.exception)}: "
+        example += shown(first.message, lines=True)
+    warnings.warn(
+        f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
+        "results.failures; compute(retry_failed=True), or --retry-failed, tries "
+        "them again",
+        ResumableWarning,
+        stacklevel=_users_level(),
+    )
+
+
+def _users_level() -> int:
+    """Stack level of the caller outside of this package, for a warning."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("resumable."):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,143 @@
+"""Why an existing run does or does not match what is wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+from resumable.errors import RunFileError
+from resumable.model.identity import differences
+from resumable.results.group import source_text
+from resumable.text import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resumable.runfile.file import RunFile
+    from resumable.session.computation import Recipe
+
+#: Why a run of a source that can grow is left, though its identity is the same.
+CHANGED = "source.contents: not what the source begins with now"
+#: How a difference begins that is one of the class's text.
+EDITED = "version.source_text"
+#: Differences told per run, and lines of a class's text.
+_TOLD, _LINES_TOLD = 5, 6
+
+
+class Candidate(NamedTuple):
+    """A run that exists, and how it compares."""
+
+    path: Path
+    """Its file."""
+    matches: bool
+    """It is a run of exactly this computation."""
+    finished: bool
+    """It is complete."""
+    reasons: tuple[str, ...]
+    """State, or the first differences, in words."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Explanation:
+    """All runs of a process on a dataset; print it to read it."""
+
+    identity: str
+    """Of the wanted run."""
+    folder: Path
+    """Where was looked."""
+    candidates: tuple[Candidate, ...]
+    """One per run file."""
+
+    def __str__(self) -> str:
+        if not self.candidates:
+            return (
+                f"no run of this process on this dataset in {shown(self.folder)}; "
+                f"compute() would make one with the identity {self.identity[:8]}"
+            )
+        lines = [f"wanted: identity {self.identity[:8]}, in {shown(self.folder)}"]
+        for candidate in self.candidates:
+            verdict = "matches" if candidate.matches else "differs"
+            lines.append(f"{shown(candidate.path.name)}: {verdict}")
+            lines += [
+                "    " + reason.replace("\n", "\n        ")
+                for reason in candidate.reasons
+            ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def explain(recipe: Recipe, *, lines: bool = True) -> Explanation:
+    """Compare every run of this process on this dataset with the wanted one.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The wanted one.
+    lines : bool
+        Show those of an edited class; reads the text in every run file.
+    """
+    shelf = recipe.shelf
+    matching = recipe.runs()
+    paths = {run.path for run in matching}
+    candidates = []
+    for run in matching:
+        done, failed = run.counts()
+        what = "unfinished, would be continued"
+        if not recipe.full_length(run):
+            what = "of a shorter source, would be copied and continued"
+            if run.size == recipe.geometry.size:
+                what = "of less of the source, would be copied and continued"
+        elif run.finished:
+            what = "complete"
+        state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
+        candidates.append(Candidate(run.path, True, run.finished, (state,)))
+    candidates += [
+        Candidate(run.path, False, run.finished, (CHANGED,))
+        for run in shelf.runs()
+        if run.path not in paths
+    ]
+    candidates += [
+        Candidate(path, False, False, (str(error),)) for path, error in shelf.damaged()
+    ]
+    for run in shelf.others():
+        if run.path in paths:
+            continue  # from when the source could still grow
+        told = differences(run.header.document, recipe.birth.document)
+        reasons = [shown(reason) for reason in told[:_TOLD]]
+        for number, reason in enumerate(reasons):
+            if lines and reason.startswith(EDITED):
+                reasons[number] = "\n".join([reason, *_lines(run, recipe)])
+        if len(told) > _TOLD:
+            reasons.append(f"and {len(told) - _TOLD} more")
+        candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
+    return Explanation(shelf.identity, shelf.folder, tuple(candidates))
+
+
+def changed_lines(run: RunFile, recipe: Recipe) -> list[str]:
+    """Return the first lines of the class's text that differ: - there, + here.
+
+    Raises
+    ------
+    RunFileError
+        What the run file has is no such text.
+    """
+    # Imported here: it costs a millisecond that only an edit needs.
+    import difflib
+
+    there, here = source_text(run), recipe.birth.source_text
+    changed = [
+        line
+        for line in difflib.unified_diff(
+            there.splitlines(), here.splitlines(), n=0, lineterm=""
+        )
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    return [shown(line) for line in changed[:_LINES_TOLD]]
+
+
+def _lines(run: RunFile, recipe: Recipe) -> list[str]:
+    try:
+        return changed_lines(run, recipe)
+    except RunFileError as error:
+        return [str(error)]

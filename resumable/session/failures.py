@@ -1,0 +1,130 @@
+"""What failures mean: who is to blame, the data, the function or the machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resumable.errors import OutputError, UnitFailed, WorkerDied
+from resumable.model.plan import TRIALS
+from resumable.model.positions import name_of_position
+
+if TYPE_CHECKING:
+    from resumable.model.plan import Geometry
+    from resumable.runfile.file import Failure
+    from resumable.worker.job import Report
+
+_STOPPED_BY_ERROR = (
+    "Stopped because of on_error='raise'; everything finished is kept and this "
+    "position is left pending"
+)
+
+
+class Blame:
+    """Judges the failures of a session by those that came before.
+
+    Nothing is recorded here: failures that may be the function's are held back, and
+    released when they have turned out to be the data's.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, Failure] = {}
+        self._lone_deaths = 0
+
+    def succeeded(self) -> None:
+        """Take note that a position has been computed: the machine is in order."""
+        self._lone_deaths = 0
+
+    def tried(self, failures: list[Failure], done: int, geometry: Geometry) -> bool:
+        """Settle whether a function that has not succeeded yet is to blame.
+
+        Parameters
+        ----------
+        failures : list of Failure
+            Of the position that was tried; it is held back.
+        done : int
+            Positions that succeeded.
+        geometry : Geometry
+            Of the source, to name positions by.
+
+        Returns
+        -------
+        bool
+            The function has proven itself: failures are the data's from now on.
+
+        Raises
+        ------
+        UnitFailed
+            The function is to blame.
+        """
+        if failures:
+            failure = failures[0]
+            self._held[failure.position] = failure
+        kinds = {failure.exception for failure in self._held.values()}
+        if len(kinds) == 1 and len(self._held) >= TRIALS and not done:
+            failure = next(iter(self._held.values()))
+            where = name_of_position(failure.position, geometry.map_shape)
+            msg = (
+                f"the first {TRIALS} positions tried, spread over the run, all raised "
+                f"{failure.exception}: {failure.message}\n{failure.traceback}"
+                "Nothing was recorded. Mend the computation and try it with "
+                f"test({where}); if it works elsewhere, compute such positions first, "
+                "compute(positions=...), and then the rest"
+            )
+            raise UnitFailed(msg, failure.position)
+        return bool(done) or len(kinds) > 1
+
+    def released(self, *, proven: bool) -> list[Failure]:
+        """Return what was held back, once; nothing where it may be the function's."""
+        if len(self._held) >= TRIALS and not proven:
+            return []
+        held, self._held = self._held, {}
+        return list(held.values())
+
+    @property
+    def is_the_machines(self) -> bool:
+        """So many in a row have ended their worker, alone, that it is."""
+        return self._lone_deaths >= TRIALS
+
+    def died_alone(self, failure: Failure, geometry: Geometry) -> None:
+        """Take note of a position that has ended its worker, and was alone there.
+
+        Raises
+        ------
+        WorkerDied
+            So many have that it is the machine.
+        """
+        self._lone_deaths += 1
+        if self.is_the_machines:
+            where = name_of_position(failure.position, geometry.map_shape)
+            msg = (
+                f"the last {TRIALS} positions have all ended their worker, {where} "
+                f"with {failure.exception} ({failure.message}); they are recorded as "
+                "failed. When the machine is in order again, compute(), then "
+                "compute(retry_failed=True)"
+            )
+            raise WorkerDied(msg)
+
+
+def error_of_unit(report: Report, geometry: Geometry) -> Exception:
+    """Return the error for which a session stops, where a position has raised it."""
+    first = report.failures[0]
+    where = name_of_position(first.position, geometry.map_shape)
+    if isinstance(report.error, OutputError):
+        return OutputError(
+            f"{report.error} (at position {where}; the data of one position have "
+            f"shape {geometry.spectrum_shape}, as position_axes say)"
+        )
+    return UnitFailed(
+        f"position {where} raised {first.exception}: {first.message}\n"
+        f"{first.traceback}{_STOPPED_BY_ERROR}",
+        first.position,
+    )
+
+
+def error_of_death(failure: Failure, geometry: Geometry) -> Exception:
+    """Return the error for which a session stops, where a worker has ended."""
+    where = name_of_position(failure.position, geometry.map_shape)
+    msg = (
+        f"position {where}: {failure.exception}: {failure.message}\n{_STOPPED_BY_ERROR}"
+    )
+    return UnitFailed(msg, failure.position)

@@ -1,0 +1,122 @@
+"""A step of a session: what is computed, how, and into which run file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from resumable.model.classes import file_of
+from resumable.model.positions import PositionSet
+from resumable.model.units import parse_seconds
+from resumable.runfile import create as births
+from resumable.runfile.writer import WriteTarget
+from resumable.source.rechunk import rechunked
+from resumable.system import disk
+from resumable.worker.job import Job
+from resumable.worker.warnings import present_filters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resumable.model.plan import Plan
+    from resumable.runfile.file import RunFile
+    from resumable.runfile.lock import Claim
+    from resumable.session.computation import Options, Recipe
+    from resumable.source.reference import SourceRef
+
+
+class Step(NamedTuple):
+    """What a session does: all of it, or until there is more of a followed source."""
+
+    recipe: Recipe
+    """What, of the source as it is now."""
+    options: Options
+    """How; its positions are those that can be read by now."""
+    plan: Plan
+    """What was decided."""
+    claim: Claim
+    """Held by the caller."""
+
+    def run_file(self, run: RunFile | None, *, succeeds: bool = False) -> RunFile:
+        """Return a run file that has room for the step, on the disk.
+
+        Parameters
+        ----------
+        run : RunFile or None
+            What is there. If it is not of full length, a new one is made, with its
+            rows copied in.
+        succeeds : bool, default False
+            This session has made it: a new one of the same identity replaces it.
+
+        Raises
+        ------
+        TargetError
+            There is no room, or the folder cannot be written.
+        """
+        recipe = self.recipe
+        wanted = self.options.positions
+        if wanted is None:
+            wanted = PositionSet.full(recipe.geometry.size)
+        if run is None or not recipe.full_length(run):
+            same = run is not None and run.header.identity == recipe.shelf.identity
+            path = run.path if run and succeeds and same else recipe.shelf.new_path()
+            with recipe.open_reader() as reader:
+                return births.give_birth(
+                    path, recipe.birth, reader, wanted, run, succeeds=succeeds
+                )
+        try:
+            # Whoever made it may have been killed before its name was durable.
+            disk.sync_folder(run.path.parent)
+            with disk.opened(run.path, os.O_RDWR) as fd:
+                births.reserve(fd, run.header, wanted)
+        except OSError as error:
+            needed = recipe.row_bytes * self.plan.pending
+            raise births.target_error(run.path.parent, error, needed) from error
+        return run
+
+    def job(self, run: RunFile) -> Job:
+        """Return what workers are told; makes the copy in position order."""
+        recipe, timeout = self.recipe, self.options.position_timeout
+        cls = type(recipe.process)
+        # The text is of the file as it is now, which may be newer than the class.
+        text = recipe.birth.source["text"] if file_of(cls) == cls._read_from else ""
+        return Job(
+            recipe.process,
+            recipe.position_outputs,
+            self._source_or_copy(),
+            recipe.inputs,
+            self.target(run) if self.plan.writer == "workers" else None,
+            stop_on_error=self.options.on_error == "raise",
+            read_from=cls._read_from,
+            position_timeout_s=None if timeout is None else parse_seconds(timeout),
+            filters=present_filters(),
+            text=text,
+            may_ship=self.options.writer == "auto",
+        )
+
+    def target(self, run: RunFile) -> WriteTarget:
+        """Return where rows go, for workers and for the driver."""
+        return WriteTarget(
+            run.path,
+            run.header,
+            self.claim.claim_path,
+            self.claim.writers_path,
+            self.claim.token,
+            self.plan.checkpoint_s,
+            self.plan.workers if self.plan.writer == "workers" else 1,
+        )
+
+    def _source_or_copy(self) -> SourceRef:
+        """Return the source, or its copy in position order."""
+        if not self.plan.rechunk:
+            return self.recipe.source
+        with self.recipe.open_reader() as reader:
+            return rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
+
+    @property
+    def copy_path(self) -> Path:
+        """Where a copy of the source in position order is, if there is one."""
+        shelf = self.recipe.shelf
+        # Where the source can grow, its contents are not part of the identity.
+        contents = self.recipe.birth.source["contents"] or ""
+        return shelf.folder / f"{shelf.stem}{contents[:8]}.rechunked.h5"

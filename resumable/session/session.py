@@ -1,0 +1,472 @@
+"""One session on a claimed run: the driver that an engine sees."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import RunFileError, SourceError
+from resumable.model.plan import Schedule
+from resumable.model.positions import PositionSet, name_of_position
+from resumable.model.values import by_name, fitted
+from resumable.results.results import Results
+from resumable.runfile.file import Failure, LogLine, RunFile, Survey
+from resumable.runfile.ledger import Ledger
+from resumable.runfile.writer import Rows, RowWriter
+from resumable.session.decide import engine_for, survey_of
+from resumable.session.events import BatchDone, Counts, PositionFailed, Started
+from resumable.session.failures import Blame, error_of_death, error_of_unit
+from resumable.session.logbook import Times, written
+from resumable.session.progress import progress_bar
+from resumable.system.stop import stopped
+from resumable.worker.job import Loss, Report
+from resumable.worker.warnings import WarningCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resumable.engines.base import Engine
+    from resumable.model.positions import Batch
+    from resumable.session.events import Listener
+    from resumable.session.prepare import Step
+    from resumable.system.stop import StopRequest
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+logger = logging.getLogger("resumable")
+
+
+class Session:
+    """One session on a claimed run; the driver an engine sees.
+
+    Parameters
+    ----------
+    step : Step
+        What to compute, at first.
+    run : RunFile or None
+        The run to continue, or None to make a new one.
+    stop : StopRequest
+        Its time has begun.
+    tell : callable
+        Takes the events.
+    survey : Survey, optional
+        What the run's status says, where it has been read under the claim.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        run: RunFile | None,
+        stop: StopRequest,
+        tell: Listener,
+        survey: Survey | None = None,
+    ) -> None:
+        self._step = step
+        self._run = step.run_file(run)
+        self._made = self._run is not run
+        #: Seconds of work that workers have reported.
+        self.worked_s = 0.0
+        #: Why the source could not be read the last time.
+        self.trouble: SourceError | None = None
+        self._ledger = Ledger(self._run)
+        self._stop, self._tell = stop, tell
+        self._computed = self._failed = 0
+        self._blame = Blame()
+        self._times = Times()
+        self._warned = WarningCounts()
+        self._writer: RowWriter | None = None
+        if survey is None or self._run is not run:
+            survey = survey_of(self._run, step.options)
+        done, failed = self._before = survey.done, survey.failed
+        self._results = Results(self._run)
+        # Failed positions to be tried again: their status cannot tell which of them
+        # have been, and failed again.
+        self._untried: PositionSet | None = None
+        if step.options.retry_failed:
+            self._untried = survey.chosen & survey.chosen
+        self._schedule = Schedule(survey.chosen, step.plan, proven=done > 0)
+        self._wanted = self._schedule.remaining
+        self._bar = progress_bar(
+            show=step.options.progress,
+            total=done + failed + self._schedule.remaining,
+            initial=done + failed,
+            label=step.recipe.shelf.prefix,
+        )
+
+    def _survey(self) -> Survey:
+        """Look at what is marked on the disk, and what is left to compute."""
+        survey = survey_of(self._run, self._step.options)
+        if self._untried is None:
+            return survey
+        return survey._replace(chosen=survey.chosen & self._untried)
+
+    # What an engine sees.
+
+    def next(self, seconds: float | None = None) -> Batch | None:
+        """Hand out the next batch."""
+        return self._schedule.next(seconds)
+
+    def give_back(self, batch: Batch) -> None:
+        """Take back a batch of which there is no report."""
+        rest = self._rest_of(batch)
+        if rest is not None:
+            self._schedule.give_back(rest)
+
+    def _rest_of(self, batch: Batch) -> Batch | None:
+        """Return what is left of a batch without a report, and count the other part.
+
+        What has failed is left, too: nobody has told how.
+        """
+        if batch.trial:
+            return batch
+        done, _ = self._run.status_of(batch.start, batch.stop)
+        self._computed += int(np.count_nonzero(done & batch.members()))
+        return batch.without(done)
+
+    @property
+    def schedule(self) -> Schedule:
+        """What is left and how it is cut."""
+        return self._schedule
+
+    @property
+    def stopping(self) -> bool:
+        """A signal came, the time is up, or it is paused."""
+        return self._stop.requested or self._stop.paused
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected seconds of one worker's work."""
+        return self._schedule.seconds_left
+
+    def take(self, report: Report) -> None:
+        """Enter the report of a batch.
+
+        Raises
+        ------
+        UnitFailed, OutputError
+            The session must stop.
+        """
+        self._write(report.rows)
+        if self._untried is not None and (reached := report.reached):
+            self._untried.remove(reached)
+        self._computed += report.done
+        if report.done:
+            self._blame.succeeded()
+        self._warned.merge(report.warned)
+        self._times.add(report)
+        self._schedule.learn(report)
+        self.worked_s += report.seconds
+        if report.error is not None:
+            geometry = self._step.recipe.geometry
+            raise error_of_unit(report, geometry) from report.error
+        if report.out_of_memory:
+            self._set_aside(report)
+        if report.batch.trial:
+            # One that has run out of memory is still to be tried.
+            if not report.out_of_memory:
+                self._judge_trial(report.failures, report.done)
+        else:
+            self._failed += report.failed
+            self._record(report.failures)
+        batch, done, failed = report.batch, report.done, report.failed
+        self._tell(BatchDone(self._results, batch, done, failed, self._counts()))
+        self._bar.update(self._computed + self._failed, self._failed)
+
+    def _set_aside(self, report: Report) -> None:
+        """Have the position that ran out of memory tried alone, in a fresh worker.
+
+        Positions before it may have used the memory up.
+        """
+        rest = report.rest
+        if rest is None:
+            return
+        position = int(rest.positions()[0])
+        logger.warning(
+            "position %s raised MemoryError, which positions before it may have "
+            "caused; it is tried alone in a fresh worker process",
+            self._name(position),
+        )
+        for part in rest.parts(position):
+            self._schedule.give_back(part)
+
+    def _counts(self) -> Counts:
+        done, failed = self._before
+        if self._step.options.retry_failed:
+            # Every one that succeeds has failed before.
+            failed -= self._computed + self._failed
+        settled = self._computed + self._failed
+        return Counts(
+            done + self._computed, failed + self._failed, self._wanted - settled
+        )
+
+    def _record(self, failures: list[Failure]) -> None:
+        self._ledger.record(failures)
+        for failure in failures:
+            self._tell(PositionFailed(failure))
+
+    def _write(self, parts: tuple[Rows, ...]) -> None:
+        """Write what workers have sent, by the same protocol as theirs."""
+        for part in parts:
+            if self._writer is None:
+                self._writer = RowWriter(self._step.target(self._run))
+            self._writer.write(part.start, part.done, part.failed, part.values)
+
+    def _commit(self) -> None:
+        """Make durable and mark what was written here."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _name(self, position: int) -> str:
+        return name_of_position(position, self._step.recipe.geometry.map_shape)
+
+    def take_back(self, reports: list[Report]) -> None:
+        """Have computed again what a dead worker had done and not yet marked."""
+        for report in reports:
+            batch = report.reached
+            if batch is None or (batch.trial and not report.done):
+                continue  # nothing was written: the failure is held back
+            rest = batch.without(self._marked(batch))
+            if rest is not None:
+                self._schedule.give_back(dataclasses.replace(rest, trial=False))
+                if self._untried is not None:
+                    self._untried.add(rest)
+                failed = min(report.failed, rest.count)
+                self._failed -= failed
+                self._computed -= rest.count - failed
+
+    def lost(self, loss: Loss) -> None:
+        """Take note of a worker's death, and look for the position that did it.
+
+        Raises
+        ------
+        UnitFailed
+            A position has ended its worker, and ``on_error="raise"``.
+        WorkerDied
+            Whatever is computed ends its worker.
+        """
+        where = "" if loss.position is None else f" at {self._name(loss.position)}"
+        advice = f" ({loss.message})" if loss.message else ""
+        logger.warning("a worker ended%s: %s%s", where, loss.cause, advice)
+        if loss.batch is None:
+            return
+        batch = self._rest_of(loss.batch)
+        if batch is None:
+            return
+        known = loss.timed_out and loss.position is not None
+        for part in [batch] if batch.alone else batch.parts(loss.position):
+            if part.suspect and (batch.alone or known):
+                self._give_up(part, loss)
+            else:
+                self._schedule.give_back(part)
+
+    def _marked(self, batch: Batch) -> Array:
+        """Return which positions of a batch's span need not be computed again."""
+        done, failed = self._run.status_of(batch.start, batch.stop)
+        return done if self._step.options.retry_failed else done | failed
+
+    def _give_up(self, batch: Batch, loss: Loss) -> None:
+        """Record a position that has ended its worker."""
+        position = int(batch.positions()[0])
+        if self._untried is not None:
+            self._untried.remove(batch)
+        message = loss.message or "it ended the worker process"
+        failure = Failure(position, loss.cause, message, "")
+        geometry = self._step.recipe.geometry
+        if self._step.options.on_error == "raise":
+            raise error_of_death(failure, geometry)
+        if batch.trial:
+            self._judge_trial([failure], 0)
+            return
+        if self._blame.is_the_machines:
+            return  # two died at once: this one is left pending
+        self._mark_failed([failure])
+        self._blame.died_alone(failure, geometry)
+
+    def _judge_trial(self, failures: list[Failure], done: int) -> None:
+        """Settle whether a function that has not succeeded yet is to blame."""
+        self._schedule.trial_ended()
+        if self._blame.tried(failures, done, self._step.recipe.geometry):
+            self._schedule.proven = True
+
+    # The course of a session.
+
+    @property
+    def run(self) -> RunFile:
+        """The run file that it writes to now."""
+        return self._run
+
+    @property
+    def workers(self) -> int:
+        """How many work at once."""
+        return self._step.plan.workers
+
+    def run_to_end(
+        self, more: Callable[[Session], Step | None] | None = None
+    ) -> Results:
+        """Compute what is pending, and finish when nothing is left.
+
+        Parameters
+        ----------
+        more : callable, optional
+            Waits until there is more to compute, and says what; None when there will
+            be no more. Then the source is written meanwhile, and what cannot be read
+            is waited for.
+        """
+        recipe, plan = self._step.recipe, self._step.plan
+        engine = engine_for(self._step.options, self._run, plan.workers)
+        over = True
+        try:
+            self._begin()
+            with self._stop.watching(), self._bar, written(self._log):
+                self._tell(Started(self._results, self._counts()))
+                if more is None:
+                    self._work(engine)
+                else:
+                    over = self._follow(engine, more)
+            results = self._results
+            if self._stop.requested and (len(self._survey().chosen) or not over):
+                raise stopped(self._stop, results)
+            status = results.status
+            if status.pending == 0:
+                self._finish(results)
+            elif not self._stop.requested and (left := len(self._survey().chosen)):
+                # Never silently: a result of which a part is missing looks like one.
+                msg = (
+                    f"{left:,} positions are still pending in {self._run.path}, though "
+                    "the session has handed out all that were asked for: a worker or "
+                    "another program has lost their status. Run again to compute them; "
+                    "if it happens again, please report it"
+                )
+                raise RunFileError(msg)
+        finally:
+            for warned, text in self._warned.told():
+                name, where = warned.category.__name__, warned.filename
+                told = f"{name}: {text} ({where}:{warned.lineno})"
+                line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), told)
+                self._log(line)
+            self._end()
+            self._ledger.close()
+            self._warned.show()
+        logger.info("%s: %s", recipe.shelf.stem, status)
+        return results
+
+    def _begin(self) -> None:
+        """Enter the session into the table."""
+        self._ledger.begin(
+            host=platform.node(),
+            pid=os.getpid(),
+            engine=self._step.plan.engine,
+            workers=self._step.plan.workers,
+        )
+        if self._run.finished:
+            self._ledger.reopen()
+
+    def _end(self) -> None:
+        """Close the session's entry in the table."""
+        times = self._times.of(self._step.plan.workers)
+        self._ledger.end(computed=self._computed, failed=self._failed, **times)
+
+    def _log(self, line: LogLine) -> None:
+        """Write down a line, into the file that is written to now."""
+        self._ledger.log(line)
+
+    def _work(self, engine: Engine) -> None:
+        """Compute what is pending; on return it is committed."""
+        while self._schedule.remaining:
+            # It may be paused before it has begun.
+            pauses = self._stop.wait_while_paused()
+            try:
+                engine.run(self._step.job(self._run), self, self._step.plan.workers)
+            finally:
+                with contextlib.ExitStack() as stack:
+                    stack.callback(self._settle)
+                    self._commit()
+            if self._stop.pauses == pauses:
+                break
+            # What was at work when it was paused is pending again.
+            pending = self._survey().chosen
+            self._schedule = Schedule(
+                pending, self._step.plan, proven=self._schedule.proven
+            )
+
+    def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
+        """Compute what is there and what comes; return whether the end was reached."""
+        step: Step | None = self._step
+        while step is not None:
+            self.trouble = None
+            try:
+                if step is not self._step:
+                    self._extend(step)
+                self._work(engine)
+            except SourceError as error:
+                # It may be half written: that is waited for.
+                self.trouble = error
+            step = more(self)
+        return not self._stop.requested
+
+    def _extend(self, step: Step) -> None:
+        """Go on with more of the source, in a longer run file where that is needed."""
+        if not step.recipe.full_length(self._run):
+            made = self._made
+            # First: where the source cannot be read now, all is as it was.
+            longer = step.run_file(self._run, succeeds=made)
+            if not made:
+                # It was there before: it stays, with its part of this session.
+                self._end()
+            self._run, self._made = longer, True
+            old, self._ledger = self._ledger, Ledger(self._run)
+            old.close()
+            if made:
+                self._ledger.go_on()
+            else:
+                self._begin()
+            self._results = Results(self._run)
+        self._step = step
+        survey = self._survey()
+        done, failed = survey.done, survey.failed
+        self._schedule = Schedule(survey.chosen, self._step.plan, proven=done > 0)
+        settled = self._computed + self._failed
+        self._wanted = settled + self._schedule.remaining
+        self._bar.grow(done + failed + self._schedule.remaining)
+
+    def _settle(self) -> None:
+        """Record the failures that were held back in the trial."""
+        if self._step.options.on_error == "raise":
+            return
+        proven = self._schedule.proven
+        if proven or not self._schedule.remaining:
+            held = self._blame.released(proven=proven)
+            if held:
+                self._mark_failed(held)
+
+    def _mark_failed(self, failures: list[Failure]) -> None:
+        """Record positions that no worker can record."""
+        outputs = self._step.recipe.position_outputs
+        yes, no = np.ones(1, bool), np.zeros(1, bool)
+        with contextlib.closing(RowWriter(self._step.target(self._run))) as writer:
+            for failure in failures:
+                rows = {name: output.filled(1) for name, output in outputs.items()}
+                writer.write(failure.position, no, yes, rows)
+        self._failed += len(failures)
+        self._record(failures)
+
+    def _finish(self, results: Results) -> None:
+        """Run the user's ``finish`` and declare the run complete."""
+        outputs = {n: o for n, o in self._step.recipe.outputs.items() if o.per == "run"}
+        value = self._step.recipe.process.finish(results)
+        named = by_name(value, outputs) if outputs else {}
+        self._ledger.set_finished(
+            {
+                name: fitted(name, named[name], o.dtype, o.shape).astype(o.dtype)
+                for name, o in outputs.items()
+            }
+        )
+        self._step.copy_path.unlink(missing_ok=True)

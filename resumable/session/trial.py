@@ -1,0 +1,288 @@
+"""Trying a computation on a few positions, writing nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resumable.errors import PlanError
+from resumable.model.units import format_seconds
+from resumable.process.parameters import frozen
+from resumable.session.computation import Options
+from resumable.session.decide import make_plan
+from resumable.text import as_html
+from resumable.worker.compute import Computer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resumable.model.plan import Plan
+    from resumable.session.computation import Recipe
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: The computation is repeated on the tested positions until this much time is
+#: measured, so that the first call's imports and compilation do not count.
+_MEASURED_S = 0.1
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Trial:
+    """What a test found. Print it, or show it in a notebook."""
+
+    positions: list[Any]
+    """Tested positions: ints, or tuples on a map."""
+    spectra: Array
+    """Their data, one row per position."""
+    outputs: dict[str, Any]
+    """Output name -> value; with a leading axis when several were asked for."""
+    rows: dict[str, Array]
+    """Output name -> values of all tested positions, one row each."""
+    seconds_per_position: float
+    """Time of the computation alone."""
+    plan: Plan
+    """What ``compute()`` would do, with the expected time."""
+    process: Any
+    """The Process, for its way of drawing."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.outputs[name]
+
+    def __str__(self) -> str:
+        lines = [f"position {_few(self.positions)}"]
+        for name, value in self.outputs.items():
+            text = np.array2string(np.asarray(value), threshold=20, precision=6)
+            lines.append(f"  {name} = {text}".replace("\n", "\n    "))
+        lines.append(f"  {format_seconds(self.seconds_per_position)} per position")
+        return "\n".join([*lines, str(self.plan)])
+
+    __repr__ = __str__
+
+    @property
+    def figure(self) -> Any:
+        """Picture of data and result, a matplotlib Figure.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is missing; how to install it is in the message.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            msg = "drawing needs matplotlib: pip install resumable-hdf5[plot]"
+            raise ImportError(msg) from error
+        count = min(len(self.positions), 4)
+        figure = Figure(figsize=(8, 2.6 * count), layout="constrained")
+        grid = figure.subplots(count, 2, squeeze=False)
+        for row, axes in enumerate(grid):
+            values = {name: rows[row] for name, rows in self.rows.items()}
+            self.process.draw(
+                tuple(axes), self.positions[row], self.spectra[row], values
+            )
+        return figure
+
+    def _repr_html_(self) -> str:
+        text = f"<pre>{as_html(self, lines=True)}</pre>"
+        with contextlib.suppress(ImportError):
+            import base64
+            import io
+
+            picture = io.BytesIO()
+            self.figure.savefig(picture, format="png")
+            code = base64.b64encode(picture.getvalue()).decode()
+            text += f'<img alt="tested positions" src="data:image/png;base64,{code}">'
+        return text
+
+
+def _few(positions: list[Any]) -> str:
+    text = ", ".join(map(str, positions[:5]))
+    return text + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")
+
+
+def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
+    """Compute some positions in this process.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is wanted.
+    flat : ndarray of int
+        Flat positions, ascending.
+    single : bool
+        One was asked for: outputs have no axis for it.
+
+    Raises
+    ------
+    PlanError
+        There are no positions.
+    Exception
+        What the computation raises, with the position as a note.
+    """
+    if not len(flat):
+        msg = "no position to test: the selection is empty"
+        raise PlanError(msg)
+    with opened(recipe) as computer:
+        spectra, values, seconds = _compute(computer, flat)
+    plan = make_plan(recipe, Options())[0]
+    shape = recipe.geometry.map_shape
+    names = (
+        flat.tolist()
+        if len(shape) == 1
+        else list(
+            zip(*(i.tolist() for i in np.unravel_index(flat, shape)), strict=True)
+        )
+    )
+    return Trial(
+        positions=names,
+        spectra=spectra,
+        outputs={n: v[0] for n, v in values.items()} if single else values,
+        rows=values,
+        seconds_per_position=seconds,
+        plan=dataclasses.replace(plan, seconds_per_position=seconds),
+        process=recipe.process,
+    )
+
+
+@contextlib.contextmanager
+def opened(recipe: Recipe) -> Iterator[Computer]:
+    """Open what computes positions in this process; its parameters stay meanwhile."""
+    with (
+        frozen(recipe.process),
+        contextlib.closing(
+            Computer(
+                recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
+            )
+        ) as computer,
+    ):
+        yield computer
+
+
+def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
+    """Read and compute the positions; time the second and further rounds."""
+    seconds = 0.0
+    rounds = 0
+    rows, inputs = _read(computer, flat)
+    first: dict[str, Array] = {}
+    while True:
+        # Copies, because the computation may change its rows in place.
+        again = {name: copy.deepcopy(values) for name, values in inputs.items()}
+        began = time.perf_counter()
+        values = _once(computer, copy.deepcopy(rows), again, flat)
+        took = time.perf_counter() - began
+        if rounds == 0:
+            first, first_took = values, took
+        else:
+            seconds += took
+        rounds += 1
+        if first_took > _MEASURED_S or seconds + took > _MEASURED_S:
+            break
+    measured = seconds / (rounds - 1) if rounds > 1 else first_took
+    return rows, first, measured / len(flat)
+
+
+def _read(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array]]:
+    parts = [computer.read((int(position), np.ones(1, bool))) for position in flat]
+    rows = np.concatenate([part for part, _ in parts])
+    names = parts[0][1]
+    return rows, {n: np.concatenate([given[n] for _, given in parts]) for n in names}
+
+
+def _once(
+    computer: Computer, rows: Array, inputs: dict[str, Array], flat: Array
+) -> dict[str, Array]:
+    if hasattr(computer.process, "block_computation"):
+        try:
+            return computer.block(rows, inputs, flat)
+        except Exception as raised:
+            raised.add_note(f"at positions {_few(flat.tolist())}")
+            raise
+    loop = computer.units(rows, inputs, flat)
+    loop.run(0, len(flat), stop_on_error=True)
+    if loop.exceptions:
+        index, error = loop.exceptions[0]
+        error.add_note(f"at position {int(flat[index])}")
+        raise error
+    return loop.values
+
+
+class Recomputed(NamedTuple):
+    """Some positions computed again, as in a run and without writing."""
+
+    values: dict[str, Array]
+    """Output name -> rows; the fill value where a position failed."""
+    failed: Array
+    """Which rows failed."""
+    exceptions: list[tuple[int, BaseException]]
+    """Row and exception of the failures."""
+
+
+def recompute(computer: Computer, flat: Array) -> Recomputed:
+    """Compute one block of positions.
+
+    Parameters
+    ----------
+    computer : Computer
+        Does it.
+    flat : ndarray of int
+        Flat positions, ascending, at least one. Those between the first and the last
+        cost a byte each.
+
+    Notes
+    -----
+    A block computation that raises is called again with halves, as in a run, until
+    the positions are found that raise alone.
+    """
+    first = int(flat[0])
+    members = np.zeros(int(flat[-1]) + 1 - first, bool)
+    members[flat - first] = True
+    rows, inputs = computer.read((first, members))
+    none = np.zeros(len(flat), bool)
+    if not hasattr(computer.process, "block_computation"):
+        loop = computer.units(rows, inputs, flat)
+        loop.run(0, len(flat), stop_on_error=False)
+        return Recomputed(loop.values, loop.failed, loop.exceptions)
+    try:
+        return Recomputed(computer.block(rows, inputs, flat), none, [])
+    except (Exception, SystemExit) as error:
+        if len(flat) == 1:
+            fills = {name: o.filled(1) for name, o in computer.outputs.items()}
+            return Recomputed(fills, ~none, [(0, error)])
+    del rows, inputs
+    middle = len(flat) // 2
+    left = recompute(computer, flat[:middle])
+    right = recompute(computer, flat[middle:])
+    return Recomputed(
+        {n: np.concatenate([left.values[n], right.values[n]]) for n in left.values},
+        np.concatenate([left.failed, right.failed]),
+        left.exceptions + [(middle + row, error) for row, error in right.exceptions],
+    )
+
+
+def draw_default(
+    axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
+) -> None:
+    """Draw the data as a line or an image, and so the first output."""
+    left, right = axes
+    _draw_array(left, np.asarray(spectrum))
+    left.set_title(f"position {position}", fontsize="medium")
+    name, value = next(iter(outputs.items()))
+    _draw_array(right, np.asarray(value))
+    right.set_title(name, fontsize="medium")
+
+
+def _draw_array(axes: Any, array: Array) -> None:
+    array = np.abs(array) if array.dtype.kind == "c" else array
+    if array.ndim == 0 or array.dtype.kind not in "biuf":
+        text = np.array2string(array, precision=6, threshold=8)
+        axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+        axes.set_axis_off()
+    elif array.ndim == 1:
+        axes.plot(array, "." if len(array) < 10 else "-")
+    else:
+        axes.imshow(array.reshape(-1, *array.shape[-2:])[0], aspect="auto")

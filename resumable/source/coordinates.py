@@ -1,0 +1,77 @@
+"""Coordinates of the positions of a source, where it has them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import SourceError
+from resumable.source.checks import check_storage
+from resumable.source.opening import understood
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import h5py
+
+    from resumable.source.reader import Reader
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Larger coordinates of an axis are not copied into the run file.
+LARGEST_SCALE_BYTES = 64 << 20
+_MOST_SCALES = 100
+_LONGEST_UNIT = 1000
+
+
+def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
+    """Coordinates of the position axes, where the source has them.
+
+    Parameters
+    ----------
+    reader : Reader
+        The open source.
+
+    Returns
+    -------
+    dict
+        Number of the position axis -> (name, values, units), from the dataset's
+        dimension scales. Those that cannot be read, or are larger than 64 MB, are
+        left out: results do not depend on them.
+    """
+    found: dict[int, tuple[str, Array, str]] = {}
+    if reader.dataset is None:
+        return found
+    for number, axis in enumerate(reader.ref.position_axes):
+        with contextlib.suppress(SourceError), understood(str(reader.ref)):
+            scale = _scale(reader, axis)
+            if scale is not None:
+                name = str(scale.name or "").rsplit("/", 1)[-1]
+                values = scale[: reader.shape[axis]]
+                found[number] = (name, values, _units(scale))
+    return found
+
+
+def _scale(reader: Reader, axis: int) -> h5py.Dataset | None:
+    """Return the first scale of an axis that has a number for each position."""
+    dataset = reader.dataset
+    for scale in itertools.islice(dataset.dims[axis].values(), _MOST_SCALES):
+        numbers = scale.shape == (dataset.shape[axis],) and scale.dtype.kind in "iuf"
+        if numbers and scale.nbytes <= LARGEST_SCALE_BYTES:
+            check_storage(scale, reader.ref.path, str(scale.name))
+            return scale
+    return None
+
+
+def _units(scale: h5py.Dataset) -> str:
+    """Return the unit of a scale, empty when it is not a short text."""
+    if "units" not in scale.attrs:
+        return ""
+    if scale.attrs.get_id("units").get_storage_size() > _LONGEST_UNIT:
+        return ""
+    units = scale.attrs["units"]
+    text = units.decode(errors="replace") if isinstance(units, bytes) else units
+    return text if isinstance(text, str) and len(text) <= _LONGEST_UNIT else ""

@@ -1,0 +1,255 @@
+"""Telling a dataset from a changed one, by a digest of its contents."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import h5py
+
+    from resumable.source.contiguous import Contiguous
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+    #: Flat index of the first element, and where it and the others are.
+    Piece = tuple[int, tuple[slice, ...]]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+#: Contents are digested whole up to this size, and in samples beyond.
+DIGEST_BYTES = 64 << 20
+#: Bytes of the samples altogether, and how many there are. What is certain to be
+#: noticed, a change that reaches from one sample to the next, depends on their number
+#: alone; larger ones cost time at every start.
+SAMPLED_BYTES = 16 << 20
+_SAMPLES = 64
+#: Read, and digested, at once.
+PART_BYTES = 1 << 20
+#: Parts that wait for their digest: bounds the memory.
+_DIGESTS_AT_ONCE = 8
+#: Parts of a contiguous dataset that two threads share: bounds how long Ctrl-C waits.
+_SHARED_PARTS = 64
+#: Chunks that are looked up one by one; of more, only those are that were written.
+_MOST_CHUNKS = 1 << 20
+
+
+def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut a flat C-order range of a box into boxes, in order.
+
+    >>> list(slabs(1, 6, (3, 2)))
+    [(slice(0, 1, None), slice(1, 2, None)), (slice(1, 3, None), slice(0, 2, None))]
+    """
+    if len(shape) == 1:
+        if stop > start:
+            yield (slice(start, stop),)
+        return
+    inner = math.prod(shape[1:])
+    first, last = -(-start // inner), stop // inner
+    if first > last:
+        row = last
+        for rest in slabs(start - row * inner, stop - row * inner, shape[1:]):
+            yield (slice(row, row + 1), *rest)
+        return
+    if start < first * inner:
+        row = first - 1
+        for rest in slabs(start - row * inner, inner, shape[1:]):
+            yield (slice(row, row + 1), *rest)
+    if last > first:
+        yield (slice(first, last), *(slice(0, n) for n in shape[1:]))
+    if stop > last * inner:
+        for rest in slabs(0, stop - last * inner, shape[1:]):
+            yield (slice(last, last + 1), *rest)
+
+
+def digest(
+    dataset: h5py.Dataset,
+    contents: Contiguous | None,
+    box: tuple[int, ...],
+    *,
+    stored: bool,
+    full: bool,
+) -> str:
+    """sha256 over the contents, whole up to 64 MB, 16 MB in 64 places beyond.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Open for reading.
+    contents : Contiguous or None
+        Its bytes, where they can be read without HDF5. They are where the box is cut
+        along the first axis at most: else its parts are not in one piece.
+    box : tuple of int
+        Its shape, or a part of it that begins at the origin.
+    stored : bool
+        Digest a compressed dataset as it is stored, chunk by chunk, which is
+        faster than to decompress it; a file that was packed anew counts as
+        changed then. Needs the whole shape as `box`.
+    full : bool
+        Digest all of it.
+
+    Notes
+    -----
+    A tree: the digest of the parts' digests, because parts can be digested at the
+    same time. Reading with HDF5 holds h5py's lock, digesting holds none, so that two
+    threads are enough.
+    """
+    result = hashlib.sha256()
+    if contents is not None and box[1:] == dataset.shape[1:]:
+        digests = _digests_at(contents, _pieces(dataset, box, full), dataset.dtype)
+    elif stored and is_filtered(dataset):
+        digests = _digests_of(_stored_parts(dataset, full))
+    else:
+        digests = _digests_of(_plain_parts(dataset, box, full))
+    for part in digests:
+        result.update(part)
+    return result.hexdigest()
+
+
+def _digests_at(
+    contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
+) -> Iterator[bytes]:
+    """Digest parts that can be read at the same time, too: a half of them each."""
+
+    def digests(some: list[Piece]) -> list[bytes]:
+        found = []
+        for start, slab in some:
+            part = np.empty(_shape(slab), dtype)
+            contents.read(start * dtype.itemsize, part)
+            found.append(_sha256(part))
+        return found
+
+    with ThreadPoolExecutor(1) as thread:
+        while shared := list(itertools.islice(pieces, _SHARED_PARTS)):
+            middle = len(shared) // 2
+            others = _begun(thread, digests, shared[middle:])
+            yield from digests(shared[:middle])
+            yield from others.result()
+
+
+def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
+    """Digest parts while the next ones are read."""
+    with ThreadPoolExecutor(2) as threads:
+        waiting: collections.deque[Future[bytes]] = collections.deque()
+        for part in parts:
+            waiting.append(_begun(threads, _sha256, part))
+            if len(waiting) > _DIGESTS_AT_ONCE:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
+
+
+def _begun(
+    threads: ThreadPoolExecutor, function: Callable[[_T], _R], argument: _T
+) -> Future[_R]:
+    """Have a thread do something; or do it, where none can be had any more.
+
+    A run in the background goes on when the interpreter has come to the end of the
+    script, and gives executors nothing more to do.
+    """
+    try:
+        return threads.submit(function, argument)
+    except RuntimeError:
+        done: Future[_R] = Future()
+        done.set_result(function(argument))
+        return done
+
+
+def _plain_parts(
+    dataset: h5py.Dataset, box: tuple[int, ...], full: bool
+) -> Iterator[Array]:
+    """Read values, as HDF5 understands them."""
+    for _, slab in _pieces(dataset, box, full):
+        part = np.empty(_shape(slab), dataset.dtype)
+        dataset.read_direct(part, slab)
+        yield part
+
+
+def _pieces(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator[Piece]:
+    """Values in C order, in pieces of 1 MB: all of them, or samples."""
+    total, itemsize = math.prod(box), dataset.dtype.itemsize
+    if full or total * itemsize <= DIGEST_BYTES:
+        step = max(1, PART_BYTES // itemsize)
+        starts = range(0, total, step)
+    else:
+        step = max(1, SAMPLED_BYTES // _SAMPLES // itemsize)
+        # From the start of a row on, where rows are small: one read, not three.
+        row = math.prod(box[1:])
+        row = row if row < step else 1
+        spread = np.linspace(0, float(total - step), _SAMPLES)
+        # A float can lie beyond the end where there are more than 2^53 elements.
+        last = total - step
+        starts = [min(int(s), last) // row * row for s in spread]  # type: ignore[assignment]
+    for start in starts:
+        begin = start
+        for slab in slabs(start, min(start + step, total), box):
+            yield begin, slab
+            begin += math.prod(_shape(slab))
+
+
+def _shape(slab: tuple[slice, ...]) -> list[int]:
+    return [part.stop - part.start for part in slab]
+
+
+def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
+    """Chunks as they are stored, with their place: all of them, or samples."""
+    yield _storage(dataset)
+    chunks = dataset.chunks
+    grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
+    total, size = math.prod(grid), dataset.id.get_storage_size()
+    count = total
+    if not full and size > DIGEST_BYTES:
+        count = min(total, max(_SAMPLES, math.ceil(total * SAMPLED_BYTES / size)))
+    for corner in _corners(dataset, grid, total, count):
+        # A chunk that was never written has no bytes; it reads as fill values.
+        if dataset.id.get_chunk_info_by_coord(corner).size:
+            skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
+            yield repr((corner, skipped_filters)).encode()
+            yield stored_bytes
+
+
+def _corners(
+    dataset: h5py.Dataset, grid: tuple[int, ...], total: int, count: int
+) -> Iterator[tuple[int, ...]]:
+    """First element of chunks, in C order: `count` of all, spread evenly."""
+    if count > _MOST_CHUNKS and dataset.id.get_num_chunks() < total // 8:
+        # Hardly any have been written, and the others count for nothing: not each
+        # place of a shape that may be absurd is looked up.
+        written: list[tuple[int, ...]] = []
+        dataset.id.chunk_iter(lambda chunk: written.append(chunk.chunk_offset))
+        written.sort()
+        yield from written[:: total // count]
+        return
+    indices: Any = range(total)
+    if count < total:
+        indices = np.linspace(0, total - 1, count).astype(np.int64)
+    for index in indices:
+        cell = np.unravel_index(index, grid)
+        yield tuple(int(i) * c for i, c in zip(cell, dataset.chunks, strict=True))
+
+
+def _storage(dataset: h5py.Dataset) -> bytes:
+    """Tell how stored bytes become values: chunks, filters, fill value."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
+    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
+    return repr((dataset.chunks, filters, fill)).encode()
+
+
+def _sha256(part: Any) -> bytes:
+    if isinstance(part, np.ndarray):
+        part = part.reshape(-1).view(np.uint8)
+    return hashlib.sha256(part).digest()
+
+
+def is_filtered(dataset: h5py.Dataset) -> bool:
+    """Return whether chunks are stored compressed or otherwise changed."""
+    return bool(dataset.id.get_create_plist().get_nfilters())

@@ -1,0 +1,133 @@
+"""Where the source, the inputs and the results of a Process are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import SourceError, TargetError
+from resumable.results.arrays import ResultArray
+from resumable.source.live import glance
+from resumable.source.reader import open_reader
+from resumable.source.reference import SourceRef, refer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resumable.model.plan import Geometry
+
+_TARGET_VARIABLE = "RESUMABLE_TARGET"
+
+
+def look_at(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
+    """Open a source, which may be written meanwhile, and see what it is like.
+
+    Parameters
+    ----------
+    ref : SourceRef
+
+    Raises
+    ------
+    SourceError
+        It cannot be used.
+    """
+
+    def look() -> tuple[Geometry, np.dtype[Any]]:
+        with open_reader(dataclasses.replace(ref, live=True)) as reader:
+            return reader.geometry, reader.dtype
+
+    return glance(ref.path, look)
+
+
+def aligned(
+    name: str, value: Any, source: SourceRef, map_shape: tuple[int, ...]
+) -> SourceRef:
+    """Refer to an input and check that it has the source's positions.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : object
+        What the user gave, or a pair of it and its position axes.
+    source : SourceRef
+    map_shape : tuple of int
+        Lengths of the position axes of the source.
+
+    Raises
+    ------
+    SourceError
+        It cannot be used, or has other positions.
+    """
+    axes = source.position_axes
+    leading = tuple(range(len(axes)))
+    if isinstance(value, tuple) and len(value) == 2:
+        value, only = value
+        candidates = [only]
+    elif isinstance(value, ResultArray):
+        candidates = [leading, axes]
+    else:
+        candidates = [axes, leading]
+    shapes = []
+    for candidate in candidates:
+        try:
+            ref = refer(value, candidate, same_file=source.path, live=True)
+        except SourceError as error:
+            if candidate == candidates[-1]:
+                msg = (
+                    f"the input {name!r} has a row for every position: {error}. What "
+                    "all positions share, such as an energy axis, is a parameter "
+                    "(param.Array)"
+                )
+                raise SourceError(msg) from error
+            continue
+        found = look_at(ref)[0].map_shape
+        if found == map_shape or _have_grown(source, map_shape, found):
+            return ref
+        shapes.append(found)
+    msg = (
+        f"the input {name!r} has positions of shape {shapes[0]}, the source of "
+        f"shape {map_shape}; they must agree (give (source, axes) "
+        "when its positions are on other axes)"
+    )
+    raise SourceError(msg)
+
+
+def _have_grown(
+    source: SourceRef, before: tuple[int, ...], found: tuple[int, ...]
+) -> bool:
+    """Return whether the source was written to while the input was looked at."""
+    now = look_at(source)[0].map_shape
+    return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
+
+
+def target_folder(target: str | Path | None, source: SourceRef) -> Path:
+    """Return the folder for run files.
+
+    Parameters
+    ----------
+    target : str or Path, optional
+        What the user gave; default the environment, else the folder of the source.
+    source : SourceRef
+
+    Raises
+    ------
+    TargetError
+        It is not there.
+    """
+    chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
+    if chosen is None:
+        if not source.path:
+            msg = (
+                "a source without data has no folder; give target= one for the results"
+            )
+            raise TargetError(msg)
+        return Path(source.path).parent
+    folder = Path(chosen)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        msg = f"the target folder {folder} {what}; make it first"
+        raise TargetError(msg)
+    return folder

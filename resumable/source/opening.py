@@ -1,0 +1,194 @@
+"""HDF5 files of others, opened with care: read only, and never waiting for a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from resumable.errors import HDF5_ERRORS, RunBusy, SourceError, TargetError, near_miss
+from resumable.runfile.journal import mend, needs_mending
+from resumable.source.live import sign_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Links, or virtual datasets within each other, that are followed to a dataset:
+#: beyond a cycle HDF5 ends with the whole process.
+MOST_STEPS = 16
+
+
+def open_file(path: str, *, live: bool = False) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Parameters
+    ----------
+    path : str
+    live : bool
+        Take no lock, which would stand in the way of a program that writes to it.
+
+    Raises
+    ------
+    SourceError
+        It is missing, is not HDF5, or somebody has it open for writing.
+    """
+    where = Path(path)
+    if not where.exists():
+        near = [p.name for p in where.parent.iterdir()] if where.parent.is_dir() else []
+        msg = f"there is no file {path}" + near_miss(where.name, near)
+        raise SourceError(msg)
+    if not where.is_file():
+        # A pipe would make us wait for ever, a device has no end.
+        kind = "is a folder" if where.is_dir() else "is not a regular file"
+        msg = f"{path} {kind}; a source is an HDF5 file"
+        raise SourceError(msg)
+    _mend(path)
+    # No chunk cache: blocks are read once, and an uncompressed chunk that is not
+    # cached is read only as far as it is needed.
+    options: dict[str, Any] = {"rdcc_nbytes": 0}
+    if sign_of(path).swmr:
+        options.update(swmr=True, libver="latest", locking=False)
+    elif live:
+        options["locking"] = False
+    try:
+        try:
+            return h5py.File(path, "r", **options)
+        except OSError as error:
+            if "locking flag" not in str(error):
+                raise
+            # The user has it open in this process: with her lock, or with none.
+            if options.pop("locking", None) is None:
+                options["locking"] = False
+            return h5py.File(path, "r", **options)
+    except BlockingIOError as error:
+        msg = (
+            f"{path} is open for writing, in another program or in this one; close it "
+            "there first, or follow what is written with wait="
+        )
+        raise SourceError(msg) from error
+    except OSError as error:
+        if "already open for write" in str(error):
+            msg = (
+                f"{path} is open for writing, in another program or in this one, or a "
+                "program that wrote it was killed and has left its mark: then run "
+                f"h5clear -s {path}, which is a part of HDF5"
+            )
+            raise SourceError(msg) from error
+        msg = f"{path} cannot be read as HDF5 ({error})"
+        raise SourceError(msg) from error
+
+
+@contextlib.contextmanager
+def understood(where: str) -> Iterator[None]:
+    """Turn what h5py raises about a damaged or odd file into an error of ours.
+
+    Raises
+    ------
+    SourceError
+    """
+    try:
+        yield
+    except SourceError:
+        raise
+    except HDF5_ERRORS as error:
+        msg = f"{where} cannot be read ({type(error).__name__}: {error})"
+        raise SourceError(msg) from error
+
+
+def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
+    """Return a dataset of an open file, or an error that names the nearest."""
+    with understood(f"{path}::{name}"):
+        check_links(file, path, name)
+    try:
+        found = file[name]
+    except (KeyError, ValueError, RuntimeError) as error:
+        names = names_of(path)
+        hint = near_miss(name, names) or (
+            f"; it has {listed(names)}" if names else "; it has no datasets"
+        )
+        msg = f"{path} has no dataset {name}{hint}"
+        raise SourceError(msg) from error
+    if not isinstance(found, h5py.Dataset):
+        inside = [n for n in names_of(path) if n.startswith(name.rstrip("/") + "/")]
+        hint = f"; inside it are {listed(inside)}" if inside else ""
+        msg = f"{path}::{name} is a {type(found).__name__.lower()}, not a dataset{hint}"
+        raise SourceError(msg)
+    return found
+
+
+def names_of(path: str) -> list[str]:
+    """Names of the datasets in a file, at most the first thousand."""
+    names: list[str] = []
+
+    def visit(name: str, item: Any) -> bool | None:
+        if isinstance(item, h5py.Dataset):
+            names.append(f"/{name}")
+        return True if len(names) >= 1000 else None
+
+    with open_file(path) as file:
+        file.visititems(visit)
+    return names
+
+
+def listed(names: list[str]) -> str:
+    """Name a few, none of them at a length that hides the rest."""
+    return ", ".join(n if len(n) <= 80 else f"{n[:77]}..." for n in names[:5])
+
+
+def check_links(file: h5py.File, path: str, name: str, steps: int = MOST_STEPS) -> None:
+    """Refuse a way to a dataset that HDF5 would not come back from.
+
+    HDF5 opens whatever an external link names: of a pipe it waits for ever.
+    """
+    if not steps:
+        msg = f"{path} has no dataset {name}: it leads over too many links"
+        raise SourceError(msg)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    group: Any = file
+    for number, part in enumerate(parts):
+        link = isinstance(group, h5py.Group) and group.get(part, getlink=True)
+        if not link:
+            return
+        rest = "/".join(parts[number + 1 :])
+        if isinstance(link, h5py.SoftLink):
+            # Relative to the group that the link lies in.
+            here = "" if link.path.startswith("/") else "/".join(parts[:number])
+            check_links(file, path, f"{here}/{link.path}/{rest}", steps - 1)
+            return
+        if isinstance(link, h5py.ExternalLink):
+            for other in lying_at(link.filename, Path(path).parent)[:1]:
+                with open_file(str(other)) as linked:
+                    inside = f"{link.path}/{rest}"
+                    check_links(linked, str(other), inside, steps - 1)
+            return
+        group = group[part]
+
+
+def lying_at(name: str, folder: Path) -> list[Path]:
+    """Return what is where HDF5 looks for a file that another one names."""
+    places = [
+        folder / name,
+        Path(name),
+        folder / Path(name).name,
+        Path(Path(name).name),
+    ]
+    return [place for place in dict.fromkeys(places) if place.exists()]
+
+
+def _mend(path: str) -> None:
+    """Finish or undo a publishing into this file that was killed.
+
+    A file with a journal can be torn: it is mended, which is what the user had asked
+    for when it was killed, or it is not opened.
+    """
+    if needs_mending(path):
+        try:
+            mend(path)
+        except (RunBusy, TargetError) as error:
+            msg = (
+                f"results are being published into {path}, or were when that was "
+                f"killed: {error}. 'resumable repair {path}' mends the file"
+            )
+            raise SourceError(msg) from error

@@ -1,0 +1,217 @@
+"""Where the data of the positions come from, read only.
+
+A :class:`SourceRef` says where, and can be pickled; `Reader` reads.
+Source files are opened with mode ``"r"``, always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import operator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable.errors import SourceError
+from resumable.source.checks import check_usable
+from resumable.source.live import glance
+from resumable.source.opening import find_dataset, listed, names_of, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SourceRef:
+    """Where a source is and which of its axes count positions."""
+
+    path: str
+    """HDF5 file as the user typed it; empty for a source without data."""
+    dataset: str
+    """Absolute name in the file; empty for a source without data."""
+    position_axes: tuple[int, ...]
+    """Axes that count positions, in the user's order."""
+    count: int = 0
+    """Positions of a source without data."""
+    upstream: str = ""
+    """Identity of the run this is an output of, or empty."""
+    live: bool = False
+    """It may be written while it is read: no locks, and nothing is taken on trust."""
+    length: int = 0
+    """Positions that count of the first position axis; 0: all there are."""
+    ragged: bool = False
+    """It is a ragged output of that run."""
+    grows: bool = False
+    """That run is of a source that can grow, and can get longer with it."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the dataset's name, for file and group names."""
+        return self.dataset.rsplit("/", 1)[-1] or "positions"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}::{self.dataset}" if self.path else f"{self.count} positions"
+        )
+
+
+def refer(
+    source: Any,
+    position_axes: int | tuple[int, ...] = 0,
+    *,
+    same_file: str = "",
+    live: bool = False,
+) -> SourceRef:
+    """Turn what a user calls a source into a reference, checking that it is there.
+
+    Parameters
+    ----------
+    source : str, h5py.Dataset, output of Results, or int
+        ``"file.h5::/dataset"``; an open dataset (mode ``"r"``); an output of
+        another run; a number of positions without data.
+    position_axes : int or tuple of int
+        Axes that count positions.
+    same_file : str, optional
+        The file ``"::/dataset"`` means.
+    live : bool
+        Look without a lock, and also while it is written.
+
+    Raises
+    ------
+    SourceError
+        It does not exist, is not HDF5, is open for writing, has no positions, or
+        its dtype has no fixed size.
+    """
+    axes = (
+        (position_axes,)
+        if isinstance(position_axes, (int, np.integer))
+        else position_axes
+    )
+    if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
+        if source < 1:
+            msg = f"a source without data needs at least 1 position, not {source}"
+            raise SourceError(msg)
+        if axes != (0,):
+            msg = "a source without data has one axis; leave position_axes at 0"
+            raise SourceError(msg)
+        return SourceRef("", "", (0,), count=int(source))
+    upstream = ""
+    if isinstance(source, h5py.Dataset):
+        path, dataset = _of_open_dataset(source)
+    elif hasattr(source, "as_source"):
+        path, dataset, upstream = source.as_source()
+        own = getattr(source, "position_axes", ())
+        if own:
+            ref = SourceRef(path, dataset, own, 0, upstream, ragged=True)
+            return _of_ragged(ref, axes)
+    elif isinstance(source, (str, Path)):
+        path, dataset = _of_text(str(source), same_file)
+    else:
+        msg = (
+            f"a source is 'file.h5::/dataset', an open h5py.Dataset, an output of "
+            f"Results, or a number of positions, not a {type(source).__name__}"
+        )
+        raise SourceError(msg)
+
+    def normal_axes() -> tuple[int, ...]:
+        with open_dataset(path, dataset, live=live) as found:
+            return _normal_axes(axes, found.shape, f"{path}::{dataset}")
+
+    normal = glance(path, normal_axes) if live else normal_axes()
+    # The name as typed: behind a link to another file it would be a name there.
+    return SourceRef(path, dataset, normal, upstream=upstream)
+
+
+def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
+    if not dataset:
+        msg = "the dataset's file is closed; give 'file.h5::/dataset' instead"
+        raise SourceError(msg)
+    if dataset.file.driver == "mpio":
+        msg = (
+            f"{dataset.file.filename} is open with the driver 'mpio': close it and "
+            f"give '{dataset.file.filename}::{dataset.name}'; every rank then reads "
+            "its own part with the ordinary driver"
+        )
+        raise SourceError(msg)
+    if dataset.file.mode != "r":
+        msg = (
+            f"{dataset.file.filename} is open for writing; reopen it with mode 'r' "
+            "(results go into a file of their own)"
+        )
+        raise SourceError(msg)
+    if dataset.name is None:
+        msg = "the dataset has no name in its file; give 'file.h5::/dataset' instead"
+        raise SourceError(msg)
+    return dataset.file.filename, dataset.name
+
+
+def _of_ragged(ref: SourceRef, axes: Any) -> SourceRef:
+    if tuple(axes) != ref.position_axes:
+        msg = (
+            f"{ref} is ragged: its positions are on axes {ref.position_axes}, not on "
+            f"position_axes={tuple(axes)}"
+        )
+        raise SourceError(msg)
+    return ref
+
+
+def _of_text(text: str, same_file: str) -> tuple[str, str]:
+    path, separator, dataset = text.rpartition("::")
+    if not separator:
+        path, dataset = text, ""
+    path = path or same_file
+    if not path:
+        msg = f"{text!r} names no file; write 'file.h5::/dataset'"
+        raise SourceError(msg)
+    if not dataset.strip("/"):
+        names = listed(names_of(path)) if Path(path).exists() else ""
+        # One colon for two is the commonest slip.
+        file, colon, inside = path.rpartition(":")
+        meant = f"{file}::{inside}" if colon and Path(file).exists() else ""
+        msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
+        raise SourceError(f"{msg} (there are {names})" if names else msg)
+    return path, "/" + dataset.strip("/")
+
+
+@contextlib.contextmanager
+def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
+    """Open a dataset that can be read position by position; close its file after.
+
+    Parameters
+    ----------
+    path, name : str
+        File and dataset.
+    live : bool
+        Take no lock.
+
+    Raises
+    ------
+    SourceError
+        What is wrong with the file or the dataset.
+    """
+    with open_file(path, live=live) as file:
+        found = find_dataset(file, path, name)
+        check_usable(found, path)
+        yield found
+
+
+def _normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+    try:
+        plain = tuple(operator.index(axis) for axis in axes)
+    except (TypeError, ValueError) as error:
+        msg = f"position_axes must be a whole number or a tuple of them, not {axes!r}"
+        raise SourceError(msg) from error
+    ndim = len(shape)
+    if not plain or any(not -ndim <= axis < ndim for axis in plain):
+        msg = f"position_axes={plain} do not exist in {where} of shape {shape}"
+        raise SourceError(msg)
+    normal = tuple(axis % ndim for axis in plain)
+    if len(set(normal)) < len(normal):
+        msg = f"position_axes={plain} names an axis twice"
+        raise SourceError(msg)
+    return normal

@@ -1,0 +1,1 @@
+"""What platforms, launchers and schedulers do differently."""

@@ -1,0 +1,485 @@
+"""Positioned writes, locks and syncs: the platforms' differences in one place.
+
+Nothing here knows HDF5. Everything that changes a byte of a run file after its
+birth goes through :func:`write_at`, everything that makes bytes durable through
+:func:`sync` and :func:`sync_folder`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import RunBusy, TargetError
+from resumable.system import forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows, experimental
+    fcntl = None
+
+#: How a blank and the like are written in the list of mounts.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+# Windows has none of these.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+#: Most that is read of the text of a lock file.
+_TEXT_BYTES = 4096
+
+
+def write_at(fd: int, data: Any, offset: int) -> None:
+    """Write all of `data`, bytes or a contiguous array, at `offset`.
+
+    Raises
+    ------
+    OSError
+        As the system says, for example ENOSPC.
+    """
+    view = memoryview(data).cast("B")
+    while view.nbytes:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """Read `size` bytes at `offset`; shorter only at the end of the file."""
+    parts = []
+    while size > 0:
+        part = os.pread(fd, size, offset)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def read_into(fd: int, view: memoryview, offset: int) -> bool:
+    """Fill a view of bytes with those at `offset`; False where the file ends."""
+    while view.nbytes:
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [view], offset)
+        else:  # pragma: no cover - older macOS
+            part = os.pread(fd, view.nbytes, offset)
+            count = len(part)
+            view[:count] = part
+        if not count:
+            return False
+        view = view[count:]
+        offset += count
+    return True
+
+
+#: A disk, or somebody's share of it, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def sync(fd: int) -> None:
+    """Return when the data written to `fd` have reached the disk."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    elif fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):  # pragma: no cover
+        # macOS: fsync alone leaves the data in the drive's own cache.
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:  # pragma: no cover
+        os.fsync(fd)
+
+
+def files_in(folder: Path, start: str, *ends: str) -> list[Path]:
+    """Return the files of a folder whose names begin so, and end in one of these ways.
+
+    Of a folder that is not there or cannot be listed: none. The compilation of the
+    pattern of a `Path.glob` would cost more than the looking.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names, no paths
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+    return [folder / n for n in names if n.startswith(start) and n.endswith(ends)]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable, so that a new file survives."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def reserve(fd: int, offset: int, size: int) -> None:
+    """Reserve disk space for a byte range of a file; its bytes do not change.
+
+    Raises
+    ------
+    OSError
+        ENOSPC when the disk is too full; nothing is lost then.
+    """
+    if size <= 0:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, size)
+    # macOS has no call that reserves a range inside a file; a disk that fills
+    # up shows as an error at the write, and the run goes on once there is room.
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes a user without privileges can still write in `folder`."""
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize
+
+
+def link_new(temporary: Path, path: Path) -> bool:
+    """Give a finished temporary file its name, never replacing one.
+
+    Returns
+    -------
+    bool
+        False when `path` exists already (it is left as it is).
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        # No hard links here (exFAT, some network mounts). The caller holds the
+        # claim on the name, so nobody of ours can come between these two lines.
+        if path.exists():
+            return False
+        temporary.rename(path)
+    sync_folder(path.parent)
+    return True
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Put a finished temporary file, which is durable, in the place of another."""
+    # Through pathlib this could not be told from a plain rename by a test of kills.
+    os.replace(temporary, path)  # noqa: PTH105
+    sync_folder(path.parent)
+
+
+def try_lock(fd: int, *, exclusive: bool) -> bool:
+    """Take a lock on an open file at once, or say that somebody holds it.
+
+    Raises
+    ------
+    TargetError
+        The file system offers no locks.
+    """
+    if fcntl is None:  # pragma: no cover - Windows, experimental
+        return True
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        msg = (
+            f"the file system of the target folder offers no file locks ({error}); "
+            "give target= a folder on another file system"
+        )
+        raise TargetError(msg) from error
+    return True
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system a path is on, for example ``"nfs4"``.
+
+    ``"unknown"`` where the system does not tell (elsewhere than on Linux).
+    """
+    try:
+        table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    except OSError:
+        return "unknown"
+    return type_of_mount(table, path.resolve())
+
+
+def type_of_mount(table: str, path: Path) -> str:
+    """Find the file system type of an absolute path in the text of a mountinfo."""
+    found, depth = "unknown", 0
+    for line in table.splitlines():
+        mount, _, source = line.partition(" - ")
+        point = Path(_ESCAPED.sub(lambda m: chr(int(m[1], 8)), mount.split(" ")[4]))
+        # Of several on one point the last one is seen.
+        if path.is_relative_to(point) and len(point.parts) >= depth:
+            found, depth = source.split(" ")[0], len(point.parts)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], patience: float) -> bool:
+    """Ask again and again, for `patience` seconds; return whether it became true."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class LockFile:
+    """A small file that exists to be locked, gone when nobody needs it.
+
+    The lock is what counts (a dead process holds none); the text inside is only
+    for the message that names the holder.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies; made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
+        """Take the lock; False when it stays taken for `patience` seconds."""
+
+        def take() -> bool:
+            with forks.held_off:
+                return self._try(exclusive)
+
+        return wait_until(take, patience)
+
+    def _try(self, exclusive: bool) -> bool:
+        if self._fd is not None:
+            return try_lock(self._fd, exclusive=exclusive)
+        while True:
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            try:
+                if os.fstat(fd).st_nlink > 1:
+                    # Ours have one name; what lies under another one is not ours.
+                    msg = f"{self.path.name} is another name of some file; remove it"
+                    raise OSError(errno.EMLINK, msg)
+                if not try_lock(fd, exclusive=exclusive):
+                    return False
+                if self._is_current(fd):
+                    self._fd, fd = fd, -1
+                    forks.let_go_in_copies(self)
+                    return True
+                # The last holder removed the name between our open and lock.
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            named = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (named.st_dev, named.st_ino) == place_of(fd)
+
+    def write_text(self, text: str) -> None:
+        """Say in the file who holds it."""
+        if self._fd is None:
+            msg = "the lock is not held"
+            raise RuntimeError(msg)
+        os.ftruncate(self._fd, 0)
+        write_at(self._fd, text.encode(), 0)
+
+    def read_text(self) -> str:
+        """Return what the holder wrote, or nothing."""
+        try:
+            with opened(self.path, os.O_RDONLY) as fd:
+                return read_at(fd, _TEXT_BYTES, 0).decode(errors="replace")
+        except OSError:
+            return ""
+
+    def abandon(self) -> None:
+        """Close the file in a copy of this process; the lock stays the original's."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
+
+    def release(self, *, remove: bool = False) -> None:
+        """Give the lock back; `remove` the file, which needs it held exclusively."""
+        if self._fd is None:
+            return
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        with forks.held_off:
+            os.close(self._fd)
+            self._fd = None
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a regular file, and nothing else: a pipe would make us wait for ever.
+
+    For writing no symbolic link is followed: a planted one would lead us out of the
+    folder that we were told to write to.
+
+    Raises
+    ------
+    OSError
+        With what it is instead, or as the system says.
+    """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= _NO_LINK
+    try:
+        # A pipe opens at once, to be refused.
+        fd = os.open(path, flags | _NO_WAIT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            where = path.readlink()
+            msg = f"{path.name} is a link to {where}; nothing is written through links"
+            raise OSError(errno.ELOOP, msg) from error
+        if error.errno == errno.ENXIO:
+            raise _irregular(path) from error
+        raise
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise _irregular(path)
+
+
+def _irregular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, f"{path.name} is not a regular file")
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a regular file, as :func:`open_regular`, for the time of a block."""
+    fd = open_regular(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class OpenFile:
+    """A file open for positioned writes, which go to this file and no other.
+
+    Other HDF5 readers get in beside its shared lock, HDF5 writers do not.
+
+    Parameters
+    ----------
+    path : Path
+        Of an existing file.
+    exclusive : bool
+        Nobody else of ours writes to it.
+
+    Raises
+    ------
+    RunBusy
+        Another program has it open for writing.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
+        self._path = path
+        with forks.held_off:
+            self._fd = open_regular(path, os.O_RDWR)
+            self._place = place_of(self._fd)
+            forks.let_go_in_copies(self)
+        if not try_lock(self._fd, exclusive=exclusive):
+            self.close()
+            msg = f"{path} is open for writing in another program; close it there first"
+            raise RunBusy(msg)
+
+    def write_at(self, data: Any, offset: int) -> None:
+        """Write all of `data` at `offset`.
+
+        Raises
+        ------
+        OSError
+            As the system says, with what to do.
+        """
+        self._check()
+        with self._advice():
+            write_at(self._fd, data, offset)
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Read `size` bytes at `offset`; shorter only at the end of the file."""
+        return read_at(self._fd, size, offset)
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._fd).st_size
+
+    def sync(self) -> None:
+        """Return when everything written has reached the disk.
+
+        Raises
+        ------
+        OSError
+            As the system says, with what to do.
+        """
+        self._check()
+        with self._advice():
+            sync(self._fd)
+
+    @contextlib.contextmanager
+    def _advice(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = (
+                f"{error.strerror}, at writing to {self._path}. What is committed "
+                "stays; when the disk is in order and has room, run the same again"
+            )
+            raise OSError(error.errno, msg) from error
+
+    def _check(self) -> None:
+        """Refuse to write into another file that has come to our descriptor."""
+        if not is_still(self._fd, self._place):
+            msg = f"{NOT_ITS_OWN}; nothing more is written to {self._path}"
+            raise OSError(errno.EBADF, msg)
+
+    def close(self) -> None:
+        """Close the file; once."""
+        with forks.held_off:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file in a copy of this process; the lock stays the original's."""
+        fd, self._fd = self._fd, -1
+        close_still(fd, self._place)
+
+
+#: What has happened where a descriptor is not what it was.
+NOT_ITS_OWN = "the computation has closed file descriptors that are not its own"
+
+
+def place_of(fd: int) -> tuple[int, int]:
+    """Tell which file a descriptor is of."""
+    file = os.fstat(fd)
+    return file.st_dev, file.st_ino
+
+
+def is_still(fd: int, place: tuple[int, int]) -> bool:
+    """Return whether a descriptor is of the file that it was of."""
+    with contextlib.suppress(OSError):
+        return place_of(fd) == place
+    return False
+
+
+def is_read_only(fd: int) -> bool:
+    """Return whether nothing can be written by a descriptor, as far as is known."""
+    if fcntl is None:  # pragma: no cover - Windows
+        return False
+    flags: int = fcntl.fcntl(fd, fcntl.F_GETFL)
+    return flags & os.O_ACCMODE == os.O_RDONLY
+
+
+def close_still(fd: int, place: tuple[int, int]) -> None:
+    """Close a descriptor, unless it is of another file by now."""
+    if is_still(fd, place):
+        with contextlib.suppress(OSError):
+            os.close(fd)

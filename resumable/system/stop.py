@@ -1,0 +1,154 @@
+"""Stopping well: signals and the time limit, as something to ask."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import logging
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import NotFinished
+from resumable.model.units import parse_seconds
+from resumable.system.signals import handling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resumable.results.results import Results
+
+logger = logging.getLogger("resumable")
+
+#: A second Ctrl-C counts as one after this many seconds.
+_SECOND_PRESS_S = 0.5
+#: A paused session looks this often for a signal, in seconds.
+_LOOK_AGAIN_S = 0.2
+
+
+class StopRequest:
+    """Whether a session should stop, and why.
+
+    Parameters
+    ----------
+    time_limit : float or str, optional
+        Seconds or text from now on.
+    silent : bool
+        Do not say so: somebody else does.
+    """
+
+    def __init__(
+        self, time_limit: float | str | None = None, *, silent: bool = False
+    ) -> None:
+        self._silent = silent
+        self._deadline: float | None = None
+        self._limit = time_limit
+        if time_limit is not None:
+            self._deadline = time.monotonic() + parse_seconds(time_limit)
+        self._signal: int | None = None
+        self._signal_time = 0.0
+        self._cancelled = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
+        self._pausing = threading.Lock()
+        #: How often it was paused.
+        self.pauses = 0
+        #: Whether it is paused with everything committed.
+        self.rests = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether the session should stop."""
+        if self._signal is not None or self._cancelled.is_set():
+            return True
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def signal_number(self) -> int | None:
+        """The signal that came, if one did."""
+        return self._signal
+
+    @property
+    def paused(self) -> bool:
+        """Whether the session should wait with everything committed."""
+        return not self._going.is_set()
+
+    def pause(self) -> None:
+        """Have the session wait, from any thread."""
+        with self._pausing:
+            self.pauses += 1
+            self._going.clear()
+
+    def resume(self) -> None:
+        """Have the session go on."""
+        self._going.set()
+
+    def cancel(self) -> None:
+        """Have the session stop, from any thread."""
+        self._cancelled.set()
+        self._going.set()
+
+    def wait_while_paused(self) -> int:
+        """Return when it goes on or should stop: how often it has been paused."""
+        self.rests = True
+        while True:
+            with self._pausing:
+                if not self.paused or self.requested:
+                    self.rests = False
+                    return self.pauses
+            self._going.wait(_LOOK_AGAIN_S)
+
+    @property
+    def by_keyboard(self) -> bool:
+        """It was Ctrl-C."""
+        return self._signal == signal.SIGINT
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        if self._signal is not None:
+            return f"stopped by {signal.Signals(self._signal).name}"
+        if self._cancelled.is_set():
+            return "cancelled"
+        return f"stopped at the time limit of {self._limit}"
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Catch signals for the time of a block."""
+        names = ("SIGINT", "SIGTERM", "SIGUSR1")
+        with handling(dict.fromkeys(names, self._handle)):
+            yield
+
+    def _handle(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if self._signal == number == signal.SIGINT:
+            # Launchers pass one Ctrl-C on twice; a later one means that she does
+            # not want to wait for the position at work.
+            if now - self._signal_time > _SECOND_PRESS_S:
+                raise KeyboardInterrupt
+            return
+        self._signal, self._signal_time = number, now
+        if not self._silent:
+            logger.warning(
+                "stopping: what is at work is being committed (Ctrl-C again: at once)"
+            )
+
+
+def stopped(stop: StopRequest, results: Results | None) -> BaseException:
+    """Say that a session was stopped, and what is there."""
+    message = f"{stop.reason}; run the same again to go on"
+    if results is not None:
+        message = (
+            f"{stop.reason}: {results.status}. Everything computed is kept in "
+            f"{results.path}; run the same again to go on"
+        )
+    if stop.by_keyboard and _in_notebook():
+        # A SystemExit there prints advice on leaving the interpreter.
+        return KeyboardInterrupt(message)
+    logger.warning("%s", message)
+    return NotFinished(message, results)
+
+
+def _in_notebook() -> bool:
+    return hasattr(builtins, "__IPYTHON__")

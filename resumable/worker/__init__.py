@@ -1,0 +1,1 @@
+"""One batch of positions, and the processes that workers live in."""

@@ -1,0 +1,256 @@
+"""Computing blocks: the user's method called, and what it returns checked."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import NotFinished
+from resumable.model.classes import uncached
+from resumable.model.values import block_rows, by_name, placer
+from resumable.source.reader import Reader
+from resumable.source.reader import open_reader as _open_reader
+from resumable.system import machine
+from resumable.worker.cursor import Cursor, new_pulse
+from resumable.worker.readahead import ReadAhead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resumable.model.output import Output
+    from resumable.model.positions import Span
+    from resumable.source.reference import SourceRef
+    from resumable.source.supply import Supply
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Computer:
+    """Computes blocks: calls the user's method and checks what it returns.
+
+    Parameters
+    ----------
+    process : Process
+        The user's object.
+    outputs : dict of Output
+        Its outputs per position.
+    source : SourceRef
+    inputs : dict of SourceRef
+        Opened here, for reading.
+    pulse : memoryview of two int64, optional
+        Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
+    open_reader : callable
+        Opens a source.
+    one_thread : callable
+        Returns the context in which BLAS has one thread.
+    """
+
+    def __init__(
+        self,
+        process: Any,
+        outputs: Mapping[str, Output],
+        source: SourceRef,
+        inputs: Mapping[str, SourceRef],
+        pulse: memoryview | None = None,
+        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
+        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
+    ) -> None:
+        # A copy, so that what setup() opens stays out of the user's own object,
+        # which may have to travel to other processes later.
+        self.process = process = twin_of(process)
+        self.outputs = outputs
+        self.cursor = Cursor(new_pulse() if pulse is None else pulse)
+        object.__setattr__(process, "_cursor", self.cursor)
+        self._open = contextlib.ExitStack()
+        self._ahead = ReadAhead()
+        self.reader = self._opened(open_reader(source))
+        self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
+        process.setup()
+        # After setup, when the libraries of the user's choice are loaded too.
+        self._open.enter_context((one_thread or machine.OneThread)())
+
+    def _opened(self, reader: Reader | Supply) -> Reader | Supply:
+        self._open.callback(reader.close)
+        return reader
+
+    def close(self) -> None:
+        """Close the sources and give BLAS its threads back."""
+        self._ahead.close()
+        self._open.close()
+
+    def read(
+        self, block: Span, following: Span | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Read the rows of a block, and those of every input.
+
+        Parameters
+        ----------
+        block : Span
+            Which.
+        following : Span, optional
+            The block that will be read next: its reading begins, where it can.
+        """
+        self._reopen_closed()
+        rows = self._ahead.read(self.reader, block)
+        inputs = {
+            name: self._ahead.read(reader, block)
+            for name, reader in self._inputs.items()
+        }
+        if following is not None:
+            for reader in (self.reader, *self._inputs.values()):
+                self._ahead.begin(reader, following)
+        return rows, inputs
+
+    def _reopen_closed(self) -> None:
+        """Open again what a computation that closes all HDF5 files has closed."""
+        self.reader = self._again(self.reader)
+        for name, reader in self._inputs.items():
+            self._inputs[name] = self._again(reader)
+
+    def _again(self, reader: Reader | Supply) -> Reader | Supply:
+        if isinstance(reader, Reader) and reader.was_closed:
+            self._ahead.forget(reader)
+            reader.close()
+            return self._opened(_open_reader(reader.ref))
+        return reader
+
+    def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
+        """Prepare the computation of a block position by position."""
+        self.cursor.enter(positions)
+        if not self.reader.has_data:
+            rows = rows.tolist()
+        return UnitLoop(self, rows, inputs)
+
+    def block(
+        self, rows: Any, inputs: dict[str, Any], positions: Array
+    ) -> dict[str, Array]:
+        """Compute a block in one call of ``block_computation``.
+
+        Raises
+        ------
+        OutputError
+            What it returned is not what was declared.
+        Exception
+            What it raised.
+        """
+        self.cursor.enter(positions)
+        further = {name: listed(values) for name, values in inputs.items()}
+        value = self.process.block_computation(listed(rows), **further)
+        named = by_name(value, self.outputs)
+        return {
+            name: block_rows(name, named[name], output, len(rows))
+            for name, output in self.outputs.items()
+        }
+
+
+def listed(rows: Any) -> Any:
+    """Return the rows of a ragged source as a list, those of others as they are."""
+    return list(rows) if rows.dtype.hasobject else rows
+
+
+def leave_to_user(error: BaseException) -> None:
+    """Raise again what is not a position's failure: the wish to stop."""
+    if isinstance(error, (KeyboardInterrupt, NotFinished)):
+        raise error
+
+
+def twin_of(process: Any) -> Any:
+    """Return another object with the same attributes."""
+    twin = object.__new__(type(process))
+    twin.__dict__.update(uncached(process))
+    return twin
+
+
+class UnitLoop:
+    """The innermost loop: one call per position, checked, its failures kept.
+
+    Attributes
+    ----------
+    values : dict of ndarray
+        Output name -> rows; the fill value where a position failed.
+    failed : ndarray of bool
+        Which rows failed.
+    exceptions : list of (int, Exception)
+        Row and exception of the failures.
+    out_of_memory : bool
+        It has ended at a row that raised MemoryError, and is none of the failures.
+    """
+
+    def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
+        self._unit = computer.process.unit_computation
+        self._rows, self._inputs = rows, inputs
+        self._pulse = computer.cursor.pulse
+        self._outputs = computer.outputs
+        self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}
+        self._places = {
+            n: placer(n, o, self.values[n]) for n, o in self._outputs.items()
+        }
+        self.failed = np.zeros(len(rows), bool)
+        self.exceptions: list[tuple[int, BaseException]] = []
+        self.out_of_memory = False
+
+    def run(
+        self,
+        first: int,
+        last: int,
+        *,
+        stop_on_error: bool,
+        leave_memory_error: bool = False,
+    ) -> int:
+        """Compute the rows `first` to `last`; return one past the last one done."""
+        loop = (
+            self._plain if len(self._outputs) == 1 and not self._inputs else self._named
+        )
+        while first < last:
+            reached, error = loop(first, last)
+            if error is None:
+                return last
+            if leave_memory_error and isinstance(error, MemoryError):
+                self.out_of_memory = True
+                return reached
+            self.exceptions.append((reached, error))
+            self.failed[reached] = True
+            for name, output in self._outputs.items():
+                self.values[name][reached] = output.filled(1)[0]
+            if stop_on_error:
+                return reached
+            first = reached + 1
+        return last
+
+    def _plain(self, first: int, last: int) -> tuple[int, BaseException | None]:
+        """One output, no inputs: the loop that must cost least."""
+        unit, pulse = self._unit, self._pulse
+        ((name, place),) = self._places.items()
+        index = first
+        try:
+            for index, row in enumerate(self._rows[first:last], first):
+                pulse[1] = index
+                value = unit(row)
+                if type(value) is dict:
+                    value = by_name(value, self._outputs)[name]
+                place(index, value)
+        except BaseException as error:
+            leave_to_user(error)
+            return index, error
+        return last, None
+
+    def _named(self, first: int, last: int) -> tuple[int, BaseException | None]:
+        """Several outputs or inputs, by name."""
+        unit, pulse, names = self._unit, self._pulse, self._outputs.keys()
+        places, inputs = self._places, self._inputs
+        index = first
+        try:
+            for index in range(first, last):
+                pulse[1] = index
+                further = {name: rows[index] for name, rows in inputs.items()}
+                value = unit(self._rows[index], **further)
+                if type(value) is not dict or value.keys() != names:
+                    value = by_name(value, self._outputs)
+                for name, place in places.items():
+                    place(index, value[name])
+        except BaseException as error:
+            leave_to_user(error)
+            return index, error
+        return last, None

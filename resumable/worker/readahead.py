@@ -1,0 +1,76 @@
+"""Reading the next block while the present one is computed."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from resumable.model.positions import Span
+    from resumable.source.reader import Reader
+    from resumable.source.supply import Supply
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class ReadAhead:
+    """Reads blocks of sources, on request or, in a thread, ahead of it.
+
+    Only what is read without HDF5 is read ahead: a computation may make a copy of its
+    process at any moment, and in the copy HDF5's lock would never be released.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "resumable-read")
+        self._begun: dict[Reader | Supply, tuple[Span, Future[Array]]] = {}
+
+    def read(self, reader: Reader | Supply, block: Span) -> Array:
+        """Return the data of a block.
+
+        Raises
+        ------
+        SourceError, RunFileError, MemoryError
+            As the reader says.
+        """
+        begun = self._begun.get(reader)
+        if begun is not None and _same(begun[0], block):
+            del self._begun[reader]
+            return begun[1].result()
+        return _read(reader, block, _room(reader, block))
+
+    def begin(self, reader: Reader | Supply, block: Span) -> None:
+        """Begin to read the block that will be asked for next, where that can be."""
+        if not reader.reads_ahead:
+            return
+        # Without memory for it, or a thread, it is read when it is asked for.
+        with contextlib.suppress(MemoryError, RuntimeError):
+            room = _room(reader, block)
+            rows = self._thread.submit(_read, reader, block, room)
+            self._begun[reader] = (block, rows)
+
+    def forget(self, reader: Reader | Supply) -> None:
+        """Wait for what was begun with a reader that is to be closed, and drop it."""
+        begun = self._begun.pop(reader, None)
+        if begun is not None:
+            wait([begun[1]])
+
+    def close(self) -> None:
+        """Wait for what was begun, and drop it."""
+        self._thread.shutdown()
+        self._begun.clear()
+
+
+def _same(one: Span, other: Span) -> bool:
+    return one[0] == other[0] and np.array_equal(one[1], other[1])
+
+
+def _room(reader: Reader | Supply, block: Span) -> Array:
+    return reader.empty(int(np.count_nonzero(block[1])))
+
+
+def _read(reader: Reader | Supply, block: Span, room: Array) -> Array:
+    reader.read(*block, room)
+    return room

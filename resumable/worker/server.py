@@ -1,0 +1,423 @@
+"""Starting worker processes, and knowing how they ended.
+
+Workers are made by a server process of ours. ``forkserver``: it has imported this
+library, of scipy what is loaded here, and nothing of the user's, and forks them, in
+milliseconds. ``spawn``: it starts a fresh interpreter for each. fork of the user's own
+process is not offered: HDF5, threads and BLAS do not survive it. Either way workers end
+with the server, and the server with its owner.
+
+The server of :mod:`multiprocessing` is not used. It is shared with all other code
+of the process, it imports ``__main__`` (so scripts would need a guard), and a
+signal that a batch scheduler sends to every process of a job ends it, and with it
+the workers, before they have committed.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import importlib
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, ClassVar
+
+from resumable.errors import PlanError, WorkerDied
+from resumable.pool.memory import nameless
+from resumable.system import forks
+from resumable.system.interrupts import Uninterrupted
+from resumable.system.machine import WORKER_VARIABLES
+from resumable.system.signals import leave_to_driver
+from resumable.worker.cursor import PULSE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+START_METHODS = ("forkserver", "spawn")
+
+#: What every worker needs, imported once by the server they are forked from.
+_PRELOADED = ("resumable.engines.crew", "resumable.pool.operators", "threadpoolctl")
+#: Of this package the server imports what the driver has: its import takes as long as
+#: all the rest, opens nothing and starts nothing.
+_LARGE = "scipy"
+_START, _WAIT = b"s", b"w"
+_NUMBER_BYTES = 8
+#: Signals that schedulers and terminals send to all processes of a job. The
+#: driver alone obeys; workers and their server end when it is done with them.
+_LEFT_TO_DRIVER = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+
+
+def start_child(start_method: str) -> Child:
+    """Start a worker process that serves the other end of ``connection``.
+
+    Raises
+    ------
+    PlanError
+        There is no such start method.
+    """
+    if start_method not in START_METHODS:
+        msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
+        raise PlanError(msg)
+    return Child(_Server.get(start_method))
+
+
+def start_server(start_method: str) -> bool:
+    """Begin to start what ``start_child`` needs; does not wait.
+
+    Called as soon as workers are likely to be needed, and then again, so that the
+    caller does something else while the server imports.
+
+    Returns
+    -------
+    bool
+        Workers can be started at once now.
+    """
+    return _Server.get(start_method).ready()
+
+
+class Child:
+    """A worker process as its parent sees it.
+
+    Attributes
+    ----------
+    pid : int
+        Its process number.
+    connection : multiprocessing.connection.Connection
+        The parent's end of the pipe to it.
+    pulse : memoryview of two int64
+        Memory it shares with its parent, readable also after its end.
+    """
+
+    def __init__(self, server: _Server) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, nameless() as shared:
+            shared.truncate(mmap.PAGESIZE)
+            self.pulse = _mapped(shared.fileno())
+            self.pid = server.start(theirs.fileno(), shared.fileno())
+            self.connection = Connection(ours.detach())
+        self._server = server
+
+    def exitcode(self) -> int | None:
+        """Wait for its end; negative for a signal, None when nobody knows."""
+        return self._server.exitcode(self.pid)
+
+    def leave(self) -> None:
+        """Have its end noted when there is time; waits for nobody else."""
+        self._server.leave(self.pid)
+
+
+class _Server:
+    """The process that starts workers: one for each way, kept for the next run.
+
+    Parameters
+    ----------
+    start_method : {"forkserver", "spawn"}
+        Whether workers are forked from it or started by it.
+    """
+
+    _running: ClassVar[dict[str, _Server]] = {}
+    _lock = threading.Lock()
+
+    @classmethod
+    def get(cls, start_method: str) -> _Server:
+        """Return the running server of this process, started when there is none."""
+        with cls._lock:
+            server = cls._running.get(start_method)
+            if server is None or not server.serves(os.getpid()):
+                if server is not None and server._process.poll() is not None:
+                    server._socket.close()
+                server = cls._running[start_method] = cls(start_method)
+            return server
+
+    def __init__(self, start_method: str) -> None:
+        self._owner = os.getpid()
+        self._ready = False
+        self._in_step = True
+        # One question and its answer at a time, whichever thread asks.
+        self._talk = threading.Lock()
+        self._left: collections.deque[int] = collections.deque()
+        self._socket, theirs = socket.socketpair()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        with theirs:
+            owner = self._owner if in_main_thread else None
+            given = (theirs.fileno(), start_method, owner, _large_ones())
+            with _held_back():
+                self._process = subprocess.Popen(
+                    _interpreter(f"_run_server(*{given!r})"),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **WORKER_VARIABLES},
+                )
+        forks.let_go_in_copies(self)
+
+    def abandon(self) -> None:
+        """Close the pipe in a copy of this process: it must not talk to the server."""
+        self._socket.close()
+
+    def ready(self) -> bool:
+        """Return whether it has imported all it needs; does not wait."""
+        with self._talk:
+            if not self._ready and self._has_answered(0):
+                self._await_ready()
+            return self._ready
+
+    def _await_ready(self) -> None:
+        if not self._ready:
+            # Ctrl-C may come here.
+            self._has_answered(None)
+            with self._undivided():
+                self._receive()
+                self._ready = True
+
+    def _has_answered(self, milliseconds: int | None) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
+    def serves(self, pid: int) -> bool:
+        """Return whether it belongs to this process, and answers."""
+        return self._owner == pid and self._in_step and self._process.poll() is None
+
+    def start(self, *fds: int) -> int:
+        """Have a worker started that serves `fds`; return its process number."""
+        with self._talk:
+            self._await_ready()
+            self._reap()
+            return self._ask(_START, fds)
+
+    def exitcode(self, pid: int) -> int | None:
+        """Wait for a worker's end; None when the server is gone, too."""
+        try:
+            with self._talk:
+                return self._ask(_end_of(pid))
+        except WorkerDied:
+            return None
+
+    def leave(self, pid: int) -> None:
+        """Wait for the end of a worker that was ended, now or with the next start.
+
+        The garbage collector may call this in the middle of a question.
+        """
+        self._left.append(pid)
+        if self._talk.acquire(blocking=False):
+            try:
+                self._reap()
+            finally:
+                self._talk.release()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(WorkerDied):
+            while self._left:
+                self._ask(_end_of(self._left.popleft()))
+
+    def _ask(self, question: bytes, fds: tuple[int, ...] = ()) -> int:
+        with self._undivided():
+            # When it has ended, the answer will show it.
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._socket, [question], fds)
+            return self._receive()
+
+    @contextlib.contextmanager
+    def _undivided(self) -> Iterator[None]:
+        """Keep a question and its answer together.
+
+        Else every later answer would be that to the question before, and another
+        process be taken for a worker.
+        """
+        if not self._in_step:
+            msg = "the server that starts workers was interrupted; run again to go on"
+            raise WorkerDied(msg)
+        with Uninterrupted():
+            try:
+                yield
+            except BaseException:
+                # It has ended, or what handles another signal than Ctrl-C raises.
+                self._in_step = False
+                raise
+
+    def _receive(self) -> int:
+        data = b""
+        while len(data) < _NUMBER_BYTES:
+            part = b""
+            # Reset where it was killed before it had read the question.
+            with contextlib.suppress(ConnectionResetError):
+                part = self._socket.recv(_NUMBER_BYTES - len(data))
+            if not part:
+                msg = "the server that starts workers has ended; run again to go on"
+                raise WorkerDied(msg, self._process.poll())
+            data += part
+        return int.from_bytes(data, "big", signed=True)
+
+
+def _interpreter(call: str) -> list[str]:
+    """Return the command that makes a call in a fresh interpreter like this one."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    numbers = _left_to_driver()
+    # Signals first: they may come while the rest is imported, and have been held back.
+    # Of the user's handlers one may be in force that hides how workers have ended.
+    code = (
+        f"import signal, sys; sys.path[:] = {sys.path!r}; "
+        f"[signal.signal(s, signal.SIG_IGN) for s in {numbers!r}]; "
+        f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {numbers!r}); "
+        "signal.signal(signal.SIGCHLD, signal.SIG_DFL); "
+        f"import resumable.worker.server as launch; launch.{call}"
+    )
+    return [sys.executable, *flags, "-c", code]
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Have an interpreter that is started here get signals when it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _left_to_driver())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _left_to_driver() -> list[int]:
+    numbers = (getattr(signal, name, None) for name in _LEFT_TO_DRIVER)
+    return [int(number) for number in numbers if number is not None]
+
+
+def _large_ones() -> list[str]:
+    """Return the subpackages of a large package that are loaded here."""
+    return [
+        name
+        for name in list(sys.modules)
+        if name.startswith(f"{_LARGE}.") and name.count(".") == 1 and "._" not in name
+    ]
+
+
+def _run_server(
+    fd: int, start_method: str, owner: int | None, further: list[str]
+) -> None:
+    """Start workers on request until the owner is gone."""
+    if owner is not None:
+        _die_with(owner)
+    start = _spawn
+    if start_method == "forkserver":
+        for name in _PRELOADED:
+            importlib.import_module(name)
+        for name in further:
+            # A module of the same name may lie elsewhere here, and not be whole.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        start = _fork
+    os.set_inheritable(fd, False)
+    with socket.socket(fileno=fd) as control:
+        with contextlib.suppress(OSError):
+            _answer_requests(control, start)
+        # The owner is gone. Not sys.exit: exit handlers of what was imported.
+        os._exit(0)
+
+
+def _answer_requests(
+    control: socket.socket, start: Callable[[list[int], socket.socket], int]
+) -> None:
+    _answer(control, 0)
+    while True:
+        command, fds, _, _ = socket.recv_fds(control, 1, 2)
+        if not command:
+            return
+        if command == _START:
+            answer = start(fds, control)
+            for fd in fds:
+                os.close(fd)
+        else:
+            number = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
+            answer = _wait_for(number)
+        _answer(control, answer)
+
+
+def _fork(fds: list[int], control: socket.socket) -> int:
+    """Fork a worker; returns in the server only."""
+    server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        _run_worker(server, *fds)
+    return pid
+
+
+def _spawn(fds: list[int], control: socket.socket) -> int:
+    """Start a worker in an interpreter of its own."""
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    command = _interpreter(f"_run_worker({os.getpid()}, *{fds})")
+    return os.posix_spawn(command[0], command, os.environ)
+
+
+def _answer(control: socket.socket, number: int) -> None:
+    control.sendall(number.to_bytes(_NUMBER_BYTES, "big", signed=True))
+
+
+def _wait_for(pid: int) -> int:
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        return 0
+    return os.waitstatus_to_exitcode(status)
+
+
+def _end_of(pid: int) -> bytes:
+    """Return the question how a worker has ended."""
+    return _WAIT + pid.to_bytes(_NUMBER_BYTES, "big")
+
+
+def _mapped(fd: int) -> memoryview:
+    """Map the memory that a worker shares with its parent."""
+    return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PULSE_BYTES].cast("q")
+
+
+def _run_worker(server: int, fd: int, shared: int) -> None:
+    """Serve as a worker, and end."""
+    code = 1
+    try:
+        _die_with(server)
+        from resumable.worker.serving import serve
+
+        leave_to_driver()
+        # Not by SIG_IGN: a program that the computation starts, and ends by it, would
+        # inherit that, as the processes of a pool of multiprocessing do.
+        signal.signal(signal.SIGTERM, _take_no_notice)
+        signal.siginterrupt(signal.SIGTERM, False)
+        pulse = _mapped(shared)
+        for passed in (fd, shared):
+            os.set_inheritable(passed, False)
+        os.close(shared)
+        serve(Connection(fd), pulse)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _take_no_notice(number: int, frame: object) -> None:
+    """Leave a signal to the driver."""
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when the thread that made it ends.
+
+    It reaches a process whose computation holds the interpreter, too. Linux only;
+    elsewhere :func:`resumable.worker.serving.serve` notices by its pipe.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:
+            # It ended before the call.
+            os._exit(1)

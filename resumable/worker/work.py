@@ -1,0 +1,373 @@
+"""Doing one batch: read, compute, write, mark. The same in every engine.
+
+A :class:`Worker` does what a `Job` says, in whatever process it
+is made.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import OutputError
+from resumable.model.classes import check_text
+from resumable.runfile.file import Failure
+from resumable.runfile.header import FAILURE_ROWS
+from resumable.runfile.writer import Outbox, RowWriter
+from resumable.source.reader import open_reader as _open_reader
+from resumable.system import machine
+from resumable.worker import compute as computer
+from resumable.worker.compute import Computer, UnitLoop, leave_to_user
+from resumable.worker.job import Job, Report
+from resumable.worker.warnings import WarningCounts, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resumable.model.positions import Batch, Span
+    from resumable.source.reader import Reader
+    from resumable.source.reference import SourceRef
+    from resumable.source.supply import Supply
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Between units, the worker looks up for a request to stop about this often.
+_LOOK_UP_S = 0.02
+#: Failures of one batch that are described; the others are only marked.
+_DESCRIBED = FAILURE_ROWS
+#: Files of the loop around the user's code, which no traceback of a failure shows.
+_LOOP = (__file__, computer.__file__)
+
+
+class Worker:
+    """One worker of a session: opens everything once, then does batches.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    own_process : bool
+        It has a process to itself; else it shares the driver's.
+    pulse : memoryview of two int64, optional
+        Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
+    writer : Outbox, optional
+        Takes the rows; default writes them, or keeps them for the report where the
+        job has no target.
+    open_reader, one_thread : callable
+        As a :class:`~resumable.worker.compute.Computer` takes them.
+
+    Raises
+    ------
+    RunBusy
+        The session is over.
+    DeclarationError
+        The file of the class is not the one the driver has imported.
+    Exception
+        What the user's ``setup`` raised.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        own_process: bool,
+        pulse: memoryview | None = None,
+        writer: Outbox | None = None,
+        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
+        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
+    ) -> None:
+        self._job = job
+        # Nothing that was computed before holds memory here.
+        self._fresh = own_process
+        self._pid = os.getpid()
+        check_text(type(job.process), job.read_from, job.text)
+        self._warned = WarningCounts()
+        self._peak = machine.PeakMemory()
+        before = machine.resident_memory()
+        self._writer: Outbox | RowWriter = writer or (
+            RowWriter(job.target) if job.target else Outbox()
+        )
+        try:
+            with counted(job.filters, self._warned):
+                self._computer = Computer(
+                    job.process,
+                    job.outputs,
+                    job.source,
+                    job.inputs,
+                    pulse,
+                    open_reader,
+                    one_thread,
+                )
+        except BaseException:
+            self._writer.close()
+            raise
+        # Pages shared with other processes are not this worker's; the driver had
+        # its memory before.
+        resident = machine.resident_memory()
+        self._not_ours = (
+            resident - machine.proportional_memory() if own_process else before
+        )
+        self._looks_after = 1
+        self._written: collections.deque[int] = collections.deque()
+        self._closed = False
+
+    def flush(self) -> None:
+        """Commit everything done so far."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Commit everything and close the files; once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._writer.close()
+        finally:
+            self._computer.close()
+
+    def do(self, batch: Batch, stop: Callable[[], bool]) -> Report:
+        """Compute a batch, block by block, until it is done or `stop` says so.
+
+        Raises
+        ------
+        OSError
+            The source cannot be read or the results not written.
+        """
+        if batch.suspect:
+            # What is done already must not be lost if this one ends the process.
+            self._writer.flush()
+        self._peak.start()
+        began = time.perf_counter()
+        alone = self._fresh and batch.count == 1
+        tally = _Tally(self._job.leaves_memory_errors and not alone)
+        self._fresh = False
+        with counted(self._job.filters, self._warned):
+            self._do_blocks(batch, tally, stop)
+        self._written.append(self._writer.written)
+        while self._written and self._written[0] <= self._writer.marked:
+            self._written.popleft()
+        warned, self._warned = self._warned, WarningCounts()
+        return Report(
+            batch,
+            tally.done,
+            tally.failed,
+            tally.failures,
+            time.perf_counter() - began,
+            tally.read_seconds,
+            tally.write_seconds,
+            max(0, self._peak.peak() - self._not_ours),
+            len(self._written),
+            warned,
+            tally.error,
+            self._writer.collect() if isinstance(self._writer, Outbox) else (),
+            tally.out_of_memory,
+        )
+
+    def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:
+        blocks = batch.blocks()
+        following = next(blocks, None)
+        while following is not None:
+            block, following = following, next(blocks, None)
+            # Where one position is a block, there may be no memory for two.
+            ahead = following if batch.block > 1 else None
+            try:
+                self._do_block(batch, block, ahead, tally, stop)
+            except MemoryError:
+                # Reading needs memory, too.
+                if not tally.leave_memory_error:
+                    raise
+                tally.out_of_memory = True
+            if tally.ended or stop():
+                break
+
+    def _do_block(
+        self,
+        batch: Batch,
+        block: Span,
+        following: Span | None,
+        tally: _Tally,
+        stop: Callable[[], bool],
+    ) -> None:
+        if hasattr(self._job.process, "block_computation"):
+            self._halve(block, following, batch, tally)
+            return
+        start, members = block
+        positions = start + np.flatnonzero(members)
+        rows, inputs = self._read(block, following, tally)
+        loop = self._computer.units(rows, inputs, positions)
+        reached = self._run_units(loop, len(positions), stop, tally)
+        self._computed()
+        tally.out_of_memory = loop.out_of_memory
+        if loop.exceptions:
+            self._judge(batch, positions, loop.exceptions, tally)
+        failed = loop.failed[:reached]
+        if batch.trial or self._job.stop_on_error:
+            kept = ~failed
+        else:
+            kept = np.ones(reached, bool)
+        done = np.zeros(len(members), bool)
+        bad = np.zeros(len(members), bool)
+        offsets = positions[:reached] - start
+        done[offsets[~failed]] = True
+        bad[offsets[failed & kept]] = True
+        values = {name: rows[:reached][kept] for name, rows in loop.values.items()}
+        self._write(start, done, bad, values, tally)
+        tally.done += int(np.count_nonzero(~failed))
+        tally.failed += int(np.count_nonzero(failed))
+
+    def _read(
+        self, block: Span, following: Span | None, tally: _Tally
+    ) -> tuple[Any, dict[str, Any]]:
+        began = time.perf_counter()
+        read = self._computer.read(block, following)
+        tally.read_seconds += time.perf_counter() - began
+        return read
+
+    def _write(
+        self,
+        start: int,
+        done: Array,
+        failed: Array,
+        values: Mapping[str, Array],
+        tally: _Tally,
+    ) -> None:
+        began = time.perf_counter()
+        self._writer.write(start, done, failed, values)
+        tally.write_seconds += time.perf_counter() - began
+
+    def _computed(self) -> None:
+        """Leave the user's code."""
+        if os.getpid() != self._pid:
+            # A copy of this process that a computation made by os.fork and let run
+            # on: the original writes.
+            os._exit(1)
+        self._computer.cursor.leave()
+
+    def _run_units(
+        self, loop: UnitLoop, count: int, stop: Callable[[], bool], tally: _Tally
+    ) -> int:
+        """Run the loop, looking up in between; return how many rows it reached."""
+        reached = 0
+        while reached < count:
+            began = time.perf_counter()
+            goal = min(count, reached + self._looks_after)
+            reached_now = loop.run(
+                reached,
+                goal,
+                stop_on_error=self._job.stop_on_error,
+                leave_memory_error=tally.leave_memory_error,
+            )
+            if reached_now < goal:
+                return reached_now
+            took = max(time.perf_counter() - began, 1e-7)
+            ideal = int((goal - reached) * _LOOK_UP_S / took)
+            self._looks_after = max(1, min(ideal, 8 * self._looks_after))
+            reached = goal
+            if stop():
+                break
+        return reached
+
+    def _halve(
+        self, block: Span, following: Span | None, batch: Batch, tally: _Tally
+    ) -> None:
+        """Compute a block in one call; where it raises, find the position by halves.
+
+        The rows are read again for every half: the computation may have changed
+        the first ones in place.
+        """
+        start, members = block
+        positions = start + np.flatnonzero(members)
+        if not len(positions):
+            return
+        rows, inputs = self._read(block, following, tally)
+        try:
+            try:
+                values = self._computer.block(rows, inputs, positions)
+            finally:
+                self._computed()
+        except BaseException as error:
+            leave_to_user(error)
+            if len(positions) > 1:
+                del rows, inputs
+                middle = int(positions[len(positions) // 2]) - start
+                self._halve((start, members[:middle]), None, batch, tally)
+                if not tally.ended:
+                    rest = start + middle, members[middle:]
+                    self._halve(rest, None, batch, tally)
+                return
+            if tally.leave_memory_error and isinstance(error, MemoryError):
+                tally.out_of_memory = True
+                return
+            self._judge(batch, positions, [(0, error)], tally)
+            tally.failed += 1
+            if not (batch.trial or self._job.stop_on_error):
+                fill = {n: o.filled(1) for n, o in self._job.outputs.items()}
+                self._write(start, np.zeros_like(members), members, fill, tally)
+            return
+        self._write(start, members, np.zeros_like(members), values, tally)
+        tally.done += len(positions)
+
+    def _judge(
+        self,
+        batch: Batch,
+        positions: Array,
+        exceptions: list[tuple[int, BaseException]],
+        tally: _Tally,
+    ) -> None:
+        """Describe failures; decide whether one must stop the session."""
+        for index, error in exceptions:
+            if len(tally.failures) < _DESCRIBED:
+                tally.failures.append(describe(int(positions[index]), error))
+        first = exceptions[0][1]
+        wrong = batch.trial and isinstance(first, OutputError)
+        if wrong or self._job.stop_on_error:
+            tally.error = (
+                first if isinstance(first, Exception) else RuntimeError(repr(first))
+            )
+
+
+@dataclasses.dataclass(slots=True)
+class _Tally:
+    """Running sums of a batch."""
+
+    leave_memory_error: bool
+    done: int = 0
+    failed: int = 0
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+    out_of_memory: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more of the batch is to be computed here."""
+        return self.error is not None or self.out_of_memory
+
+
+def describe(position: int, error: BaseException) -> Failure:
+    """Describe a failure for the table, with the user's part of the traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [f for f in frames if f.filename not in _LOOP] or frames
+    text = "".join(
+        [*traceback.format_list(users), *traceback.format_exception_only(error)]
+    )
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    return Failure(position, name, _message(error), text)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text raised {type(second).__name__})"

@@ -1,0 +1,777 @@
+"""Run files from strangers: refused or read, never obeyed, and quickly."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import param
+import pytest
+from click.testing import CliRunner
+from forged_files import plain_of, restructured, rewritten, write_body
+
+import resumable as rs
+from resumable.cli import report
+from resumable.cli.commands import main
+from resumable.runfile.file import RunFile
+from resumable.runfile.header import FAILURE_DTYPE, SESSION_DTYPE
+from resumable.text import shown
+
+PACKAGE = Path(rs.__file__).parent
+MEAN = {"mean": rs.Output(units="V")}
+EVIL = "\x1b[31mred\x1b[0m \x07 \u202eright to left \ud800 \x9b1m <b>bold</b>\r\n"
+
+
+class Mean(rs.Process):
+    """The mean of every spectrum."""
+
+    version = 1
+    outputs = MEAN
+    width = param.Number(0.1)
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean()
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+def snapshot(folder):
+    """Contents of all files of a folder, and what the others are."""
+    return {
+        path: path.read_bytes()
+        if stat.S_ISREG(path.lstat().st_mode)
+        else path.lstat().st_mode
+        for path in folder.rglob("*")
+    }
+
+
+def assert_tame(text):
+    """Nothing in it steers a terminal, or cannot be written to one."""
+    text.encode()
+    assert all(c.isprintable() or c in "\n\t" for c in text), ascii(text)
+
+
+# Nothing in a file is ever run.
+
+#: They speak to processes that we have started ourselves.
+TALKS_TO_OUR_OWN = {
+    f"{name}.py"
+    for name in ("parcel", "pickling", "pool", "remote", "serving", "stream")
+}
+TALKS_TO_OUR_OWN |= {
+    f"engines/{name}.py" for name in ("futures", "guest", "ranks", "team")
+}
+LOADERS = {"dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
+RUNNERS = {"compile", "eval", "exec", "__import__"}
+
+
+@pytest.mark.parametrize(
+    "module", sorted(str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py"))
+)
+def test_no_module_can_run_what_a_file_says(module):
+    """Neither unpickled nor evaluated: there is nothing in the code that could."""
+    tree = ast.parse((PACKAGE / module).read_text())
+    imported, called = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Call):
+            called.add(ast.unparse(node.func))
+        elif isinstance(node, ast.keyword):
+            assert node.arg != "allow_pickle"
+
+    loads = {name for name in called if name.endswith((".loads", ".load"))}
+    if module not in TALKS_TO_OUR_OWN:
+        assert not imported & LOADERS
+        assert loads <= {"json.loads"}
+    assert not called & RUNNERS
+    assert "np.load" not in called
+
+
+def test_an_object_dtype_is_refused_in_a_header(scan):
+    """Pointers from a file would be followed by the interpreter."""
+    path = compute(Mean(scan)).path
+    for text in ("|O", "|O8", "O", "object", [["a", "|O8"]], "f8,O"):
+        before = path.read_bytes()
+        rewritten(path, lambda p, text=text: set_dtype(p, text))
+        with pytest.raises(rs.RunFileError, match="makes no sense"):
+            rs.open(path)
+        path.write_bytes(before)
+
+
+# Headers that are absurd.
+
+
+def set_dtype(plain, dtype):
+    plain["outputs"]["mean"]["dtype"] = dtype
+    plain["document"]["outputs"]["mean"]["dtype"] = dtype
+
+
+def set_shape(plain, shape):
+    plain["outputs"]["mean"]["shape"] = shape
+    plain["document"]["outputs"]["mean"]["shape"] = shape
+
+
+def set_map(plain, shape):
+    plain["map_shape"] = shape
+    plain["document"]["source"]["shape"] = [*shape, 32]
+    plain["document"]["position_axes"] = list(range(len(shape)))
+
+
+def renamed(plain, name):
+    for part in (plain["outputs"], plain["document"]["outputs"], plain["offsets"]):
+        part[name] = part.pop("mean")
+    plain["order"] = [name]
+
+
+def nested(levels):
+    """A dtype of compounds within each other."""
+    dtype = "<f8"
+    for _ in range(levels):
+        dtype = [["a", dtype]]
+    return dtype
+
+
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def put(*keys):
+    """Return a function that sets an entry of a header, the value given last."""
+    *way, last, value = keys
+
+    def change(plain):
+        for key in way:
+            plain = plain[key]
+        plain[last] = value
+
+    return change
+
+
+HUGE = 10**18
+ABSURD = {
+    "positions": lambda p: set_map(p, [HUGE]),
+    "product of lengths": lambda p: set_map(p, [2**32, 2**32]),
+    "product that is 0 in 64 bits": lambda p: set_map(p, [2**40, 2**24]),
+    "many axes": lambda p: set_map(p, [1] * 40),
+    "axes without end": lambda p: set_map(p, [1] * 10**5),
+    "no axes": lambda p: set_map(p, []),
+    "no positions": lambda p: set_map(p, [0]),
+    "negative length": lambda p: set_map(p, [-60]),
+    "length true": lambda p: set_map(p, [True]),
+    "length 60.0": lambda p: set_map(p, [60.0]),
+    "length text": lambda p: set_map(p, ["60"]),
+    "map is a number": put("map_shape", 60),
+    "map is text": put("map_shape", "60"),
+    "map of another length": put("map_shape", [61]),
+    "shape of an output": lambda p: set_shape(p, [HUGE]),
+    "shape that overflows": lambda p: set_shape(p, [2**33, 2**33]),
+    "shape that wraps to a small one": lambda p: set_shape(p, [2**63, 2]),
+    "shape negative": lambda p: set_shape(p, [-1]),
+    "shape float": lambda p: set_shape(p, [1.0]),
+    "shape true": lambda p: set_shape(p, [True]),
+    "shape of many axes": lambda p: set_shape(p, [1] * 1000),
+    "outputs of another shape": put("outputs", "mean", "shape", [2]),
+    "large elements": lambda p: set_dtype(p, "|S2147483647"),
+    "too large elements": lambda p: set_dtype(p, "|S99999999999"),
+    "dtype of many digits": lambda p: set_dtype(p, "|S" + "9" * 10**6),
+    "repeated dtype": lambda p: set_dtype(p, "1000000000f8"),
+    "dtype list": lambda p: set_dtype(p, "f8,f8"),
+    "dtype nested": lambda p: set_dtype(p, nested(150)),
+    "dtype of a huge array": lambda p: set_dtype(p, [["a", ["<f8", [10**9, 10**9]]]]),
+    "dtype with odd offsets": lambda p: set_dtype(
+        p, {"fields": [["a", "<f8"]], "offsets": [-8], "itemsize": 8}
+    ),
+    "dtype with a huge itemsize": lambda p: set_dtype(
+        p, {"fields": [["a", "<f8"]], "offsets": [0], "itemsize": 2**31 - 1}
+    ),
+    "dtype with the same field twice": lambda p: set_dtype(
+        p, [["a", "<f4"], ["a", "<f4"]]
+    ),
+    "dtype null": lambda p: set_dtype(p, None),
+    "fill of another size": put("outputs", "mean", "fill", "00"),
+    "fill is no number": put("outputs", "mean", "fill", 0),
+    "labels": put("outputs", "mean", "labels", ["a"] * 10),
+    "units": put("outputs", "mean", "units", 5),
+    "per": put("outputs", "mean", "per", "never"),
+    "no outputs": put("outputs", {}),
+    "order of others": put("order", ["other"]),
+    "order twice": put("order", ["mean", "mean"]),
+    "a name with dots": lambda p: renamed(p, ".."),
+    "a name with slashes": lambda p: renamed(p, "/etc/passwd"),
+    "a name with half a character": lambda p: renamed(p, "\ud800"),
+    "a name that is taken": lambda p: renamed(p, "finished"),
+    "group above": put("group", "/.."),
+    "group of parts": put("group", "/data-Mean_000/../../x"),
+    "group here": put("group", "/."),
+    "group without a slash": put("group", "data-Mean_000"),
+    "group empty": put("group", ""),
+    "group with a zero": put("group", "/data\0"),
+    "group number": put("group", 7),
+    "offset huge": put("offsets", "mean", HUGE),
+    "offset of many digits": put("offsets", "mean", 10**4000),
+    "offset float": put("offsets", "mean", 4096.0),
+    "offset true": put("offsets", "finished", True),
+    "offset missing": lambda p: p["offsets"].pop("finished"),
+    "offset in the header": put("offsets", "mean", 0),
+    "the same offset": lambda p: put("offsets", "mean", p["offsets"]["sessions"])(p),
+    "failures without end": put("rows", "failures", HUGE),
+    "sessions without end": put("rows", "sessions", 10**9),
+    "no sessions": put("rows", "sessions", 0),
+    "negative failures": put("rows", "failures", -1),
+    "size of the file": put("file_bytes", HUGE),
+    "size of many digits": put("file_bytes", 10**4000),
+    "size 0": put("file_bytes", 0),
+    "user block 0": put("user_block", 0),
+    "user block of no power": put("user_block", 5000),
+    "user block within the text": put("user_block", 512),
+    "user block huge": put("user_block", 2**62),
+    "structure no digest": put("structure", "x" * 64),
+    "identity short": put("identity", "ab"),
+    "identity of another": put("identity", "0" * 64),
+    "document list": put("document", []),
+    "document empty": put("document", {}),
+    "document deep": put("document", "parameters", deep(300)),
+    "document number": put("document", 10**4000),
+    "process number": put("document", "process", 3),
+    "parameters list": put("document", "parameters", []),
+    "inputs list": put("document", "inputs", []),
+    "input text": put("document", "inputs", "a", "positions"),
+    "input without a dataset": put("document", "inputs", "a", {"axes": [0]}),
+    "input without axes": put("document", "inputs", "a", {"dataset": "/x"}),
+    "input axes text": put("document", "inputs", "a", {"dataset": "/x", "axes": ""}),
+    "input axes true": put(
+        "document", "inputs", "a", {"dataset": "/x", "axes": [True]}
+    ),
+    "dataset number": put("document", "source", "dataset", 3),
+    "source null": put("source", None),
+    "source number": put("source", "source", 3),
+    "source contents": put("source", "contents", [1]),
+    "source length": put("source", "length", -1),
+    "format 0.5": put("format", 0.5),
+    "format true": put("format", True),
+    "format text": put("format", "1"),
+    "format huge": put("format", HUGE),
+}
+
+BODIES = {
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "a number": b"1",
+    "deep lists": b"[" * 1_000_000,
+    "deep dicts": b'{"format":' * 200_000,
+    "deep inside": b'{"format":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "many digits": b'{"format":' + b"9" * 1_000_000 + b"}",
+    "no utf-8": b"\xff\xfe{}",
+    "not json": b"__import__('os').system('true')",
+    "only zeros": bytes(1 << 16),
+    "16 MB of text": b'"' + b"a" * ((16 << 20) - 200) + b'"',
+    "more than 16 MB": b'"' + b"a" * (17 << 20) + b'"',
+}
+
+TEXTS = {
+    "NaN": lambda text: text.replace('"file_bytes":', '"file_bytes":NaN,"was":'),
+    "infinity": lambda text: text.replace('"format":2', '"format":2e999'),
+    "a key twice": lambda text: text.replace('{"document"', '{"format":2,"document"'),
+    "spaces": lambda text: text.replace(":", ": "),
+    "minus zero": lambda text: text.replace('"format":2', '"format":-0'),
+}
+
+
+@pytest.fixture
+def run_path(scan):
+    """A finished run file."""
+    return compute(Mean(scan)).path
+
+
+def assert_refused(path):
+    """It is an error of ours, with few words and little memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(rs.RunFileError) as info:
+            rs.open(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert path.name in str(info.value)
+    assert len(str(info.value)) < 1000
+    assert_tame(str(info.value))
+    assert peak < 150 << 20
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_an_absurd_header_is_refused(run_path, kind):
+    """Its digests agree, and still nothing in it is taken for possible."""
+    rewritten(run_path, ABSURD[kind], identify=not kind.startswith("identity"))
+
+    assert_refused(run_path)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_what_is_no_header_is_refused(run_path, kind):
+    """Whatever stands behind the right first line and a right digest."""
+    write_body(run_path, BODIES[kind])
+
+    assert_refused(run_path)
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_header_can_be_written_in_one_way_only(run_path, kind):
+    """What one reader of JSON takes for something else than another is refused."""
+    text = json.dumps(plain_of(run_path), sort_keys=True, separators=(",", ":"))
+    changed = TEXTS[kind](text)
+    assert changed != text
+    write_body(run_path, changed.encode())
+
+    assert_refused(run_path)
+
+
+def test_a_sparse_file_of_terabytes_is_refused_at_once(run_path):
+    """Its header is right for its size, and nothing is read to find that out."""
+    size = 8 << 40
+
+    def change(plain):
+        plain["file_bytes"] = size
+
+    rewritten(run_path, change)
+    os.truncate(run_path, size)
+
+    with pytest.raises(rs.RunFileError, match="bytes that are no results"):
+        rs.open(run_path)
+
+
+def test_an_absurd_file_in_a_folder_hides_no_other(run_path, scan):
+    """list and status tell of the sound runs; explain says why the rest is not used."""
+    other = compute(Mean(scan, width=0.5)).path
+    rewritten(run_path, ABSURD["positions"])
+    listed = CliRunner().invoke(main, ["list", str(run_path.parent)])
+    status = CliRunner().invoke(main, ["status", str(run_path.parent)])
+
+    assert (listed.exit_code, status.exit_code) == (0, 0)
+    assert other.name in listed.output
+    assert "(damaged)" in listed.output
+    assert other.name in status.output
+    assert "makes no sense" in str(Mean(scan).explain())
+
+
+def test_a_header_that_we_could_not_read_again_is_not_written(scan, tmp_path):
+    """Labels of 20 MB: an error before anything is made, not a damaged file."""
+
+    class Wide(rs.Process):
+        version = 1
+        outputs = {"x": rs.Output(20, "f4", labels=["x" * 1_000_000] * 20)}  # noqa: RUF012
+
+        def unit_computation(self, spectrum):
+            return spectrum[:20]
+
+    with pytest.raises(rs.DeclarationError, match=r"labels take .* more than the 16"):
+        compute(Wide(scan))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
+
+
+def test_a_parameter_nested_without_end_is_refused(scan):
+    """What could not be compared is no part of an identity."""
+
+    class Nested(Mean):
+        version = 1
+        value = param.Parameter()
+
+    with pytest.raises(rs.IdentityError, match="more than 200 deep"):
+        compute(Nested(scan, value=deep(250)))
+
+
+# What is shown.
+
+
+def poison(path):
+    """Put what steers a terminal into every text of a run file."""
+
+    def change(plain):
+        plain["document"].update(process=EVIL, version=EVIL)
+        plain["document"]["parameters"] = {EVIL: EVIL, "\x7f": "\x7f"}
+        plain["document"]["source"][EVIL] = EVIL
+        plain["source"]["source"] = EVIL
+        plain["outputs"]["mean"]["units"] = EVIL
+        plain["group"] = "/" + EVIL.replace("/", "")
+
+    rewritten(path, change)
+    header = RunFile(path).header
+    failures = np.zeros(header.rows["failures"], FAILURE_DTYPE)
+    failures["used"] = 1
+    failures["position"] = np.arange(len(failures)) - 5
+    sessions = np.zeros(header.rows["sessions"], SESSION_DTYPE)
+    sessions["start"][:6] = [1.7e9, np.nan, np.inf, 1e300, -1, 1.7e9]
+    sessions["end"][:6] = [np.nan, 1, 1, 1, 1, np.inf]
+    sessions["computed"] = sessions["workers"] = -1
+    evil = EVIL.encode(errors="surrogatepass")
+    for name in ("exception", "message", "traceback"):
+        failures[name] = evil
+    sessions["host"] = sessions["engine"] = evil
+    with path.open("r+b") as file:
+        for name, data in (
+            ("failures", failures),
+            ("sessions", sessions),
+            ("completed_positions", np.arange(header.size, dtype="u1") % 3),
+            ("failed_positions", np.arange(header.size, dtype="u1") % 4),
+        ):
+            file.seek(header.offsets[name])
+            file.write(data.tobytes())
+
+
+@pytest.fixture
+def poisoned(run_path):
+    """A run file with an evil name that is full of evil texts."""
+    poison(run_path)
+    name = run_path.name.partition("-")[0]
+    return run_path.rename(run_path.with_name(f"{name}\x1b]0;evil\x07\n<i>.h5"))
+
+
+@pytest.mark.parametrize("rich", [True, False])
+@pytest.mark.parametrize("command", ["list", "status", "show"])
+def test_a_terminal_sees_only_what_prints(poisoned, monkeypatch, command, rich):
+    """Names, units, parameters, messages, hosts: escaped, every one of them."""
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich.table", None)
+    where = poisoned if command == "show" else poisoned.parent
+    done = CliRunner().invoke(main, [command, str(where)])
+
+    assert done.exit_code == 0, done.exception
+    assert_tame(done.output)
+    assert "\\x1b]0;evil\\x07\\n" in done.output
+
+
+def test_explain_and_errors_show_only_what_prints(poisoned, scan):
+    """Differences have the keys and values of a stranger's document in them."""
+    name = Path(Mean(scan).plan().path).name
+    path = poisoned.rename(poisoned.with_name(name.replace(name[-11:-3], "0" * 8)))
+    text = str(Mean(scan).explain())
+    assert_tame(text)
+    assert "process: " in text
+    rewritten(path, put("group", "\x1b[31m"))
+    with pytest.raises(rs.RunFileError) as info:
+        rs.open(path.rename(path.with_name("\x1b[32m.h5")))
+
+    assert_tame(str(info.value))
+
+
+def test_a_notebook_gets_no_markup_and_no_controls(poisoned):
+    """Both the text and the HTML of results."""
+    results = rs.open(poisoned)
+    page = results._repr_html_()
+
+    assert_tame(repr(results))
+    assert_tame(repr(results["mean"]))
+    assert_tame(page)
+    assert "<b>bold" not in page
+    assert "<i>" not in page
+    assert "&lt;b&gt;bold" in page
+
+
+def test_who_computes_is_shown_without_controls(scan, run_path):
+    """The text of a claim is whatever somebody wrote there."""
+    path = run_path.with_suffix(".claim")
+    evil = {"pid": EVIL, "host": EVIL, "since": EVIL}
+    path.write_text(json.dumps(evil))
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert_tame(report.status_text(RunFile(run_path)))
+        path.write_text("[" * 100_000)
+        assert_tame(report.status_text(RunFile(run_path)))
+
+
+def test_an_evil_log_and_warning_reach_the_terminal_tamed(tmp_path):
+    """Whatever passes the command's handlers."""
+    module = tmp_path / "evil.py"
+    module.write_text(
+        "import logging, warnings\n"
+        "import resumable as rs\n"
+        "class Evil(rs.Process):\n"
+        "    version = 1\n"
+        "    outputs = {'x': rs.Output()}\n"
+        "    def unit_computation(self, index):\n"
+        "        if index == 3:\n"
+        "            raise ValueError('\\x1b[31m\\ud800')\n"
+        "        logging.getLogger('resumable').warning('\\x1b[32m')\n"
+        "        return index\n"
+    )
+    arguments = ["run", f"{module}:Evil", "8", "--target", ".", "--engine", "serial"]
+    done = subprocess.run(
+        [sys.executable, "-m", "resumable", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert_tame(done.stdout + done.stderr)
+    assert "ValueError: \\x1b[31m" in done.stderr
+    assert "\\x1b[32m" in done.stderr
+
+
+def test_a_warning_of_failures_is_tame(tmp_path):
+    """In a script it goes to the terminal without passing the command."""
+
+    class Evil(Mean):
+        version = 1
+
+        def unit_computation(self, index):
+            if index == 3:
+                raise ValueError(EVIL)
+            return index
+
+    with pytest.warns(rs.ResumableWarning, match="1 of 8 positions failed") as caught:
+        compute(Evil(8, tmp_path))
+
+    assert_tame(str(caught[0].message))
+
+
+def test_what_prints_is_left_alone():
+    """Umlauts and signs are no danger, and what is escaped stays readable."""
+    assert shown("Größe µV 電圧 'x' \\n") == "Größe µV 電圧 'x' \\n"
+    assert shown("a\nb\tc") == "a\\nb\\tc"
+    assert shown("a\nb\tc", lines=True) == "a\nb\tc"
+    assert shown(shown(EVIL)) == shown(EVIL)
+    assert_tame(shown(EVIL))
+
+
+# Names that are no files.
+
+
+@pytest.fixture(params=["pipe", "device", "folder", "socket", "dangling", "loop"])
+def odd_path(request, scan):
+    """What lies under the name of a run, and is no file."""
+    path = Path(Mean(scan).plan().path)
+    if request.param == "pipe":
+        os.mkfifo(path)
+    elif request.param == "device":
+        path.symlink_to("/dev/zero")
+    elif request.param == "folder":
+        path.mkdir()
+    elif request.param == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    elif request.param == "dangling":
+        path.symlink_to("nowhere.h5")
+    else:
+        path.symlink_to(path.name)
+    return path
+
+
+def test_a_name_of_a_run_that_is_no_file_is_refused(odd_path, scan):
+    """Neither waited for nor written: an error that names it, and list goes on."""
+    before = snapshot(odd_path.parent)
+    with pytest.raises(rs.RunFileError, match=f"{odd_path.name} cannot be read: "):
+        rs.open(odd_path)
+    with pytest.raises(rs.RunFileError, match="cannot be read"):
+        compute(Mean(scan))
+    listed = CliRunner().invoke(main, ["list", str(odd_path.parent)])
+
+    assert listed.exit_code == 0
+    assert snapshot(odd_path.parent) == before
+    assert compute(Mean(scan), override=True).path.name == f"{odd_path.stem}_001.h5"
+
+
+@pytest.mark.parametrize("suffix", [".claim", ".writers"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard link", "pipe"])
+def test_a_planted_lock_file_changes_no_other_file(scan, tmp_path, suffix, kind):
+    """What is written into the claim never lands in a file that it leads to."""
+    target = tmp_path / "target"
+    target.mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("do not touch")
+    path = target / Path(Mean(scan, target).plan().path).with_suffix(suffix).name
+    if kind == "link":
+        path.symlink_to(precious)
+    elif kind == "dangling":
+        path.symlink_to(tmp_path / "new")
+    elif kind == "hard link":
+        path.hardlink_to(precious)
+    else:
+        os.mkfifo(path)
+    before = snapshot(tmp_path)
+    with pytest.raises(rs.TargetError, match=f"cannot be written .*{path.name} is "):
+        compute(Mean(scan, target))
+
+    assert snapshot(tmp_path) == before
+
+
+def test_a_planted_link_is_read_and_not_written_through(scan, tmp_path):
+    """A run that is a link to somewhere else answers when it is complete, and else
+    says where it goes on."""
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "target"
+    elsewhere.mkdir()
+    target.mkdir()
+    path = compute(Mean(scan, elsewhere), positions=slice(0, 20)).path
+    (target / path.name).symlink_to(path)
+    before = snapshot(elsewhere)
+    with pytest.raises(rs.TargetError, match=f"{path.name} is a link to {path}; noth"):
+        compute(Mean(scan, target))
+
+    assert snapshot(elsewhere) == before
+    assert sorted(p.name for p in target.iterdir()) == [path.name]
+    whole = compute(Mean(scan, elsewhere))
+    assert compute(Mean(scan, target))["mean"][...].tolist() == list(whole["mean"])
+
+
+def test_a_planted_birth_writes_nowhere_else(scan, tmp_path):
+    """The temporary name is ours: what lies there is taken away, not written to."""
+    precious = tmp_path / "precious"
+    precious.write_text("do not touch")
+    path = Path(Mean(scan).plan().path)
+    path.with_name(f".{path.stem}.birth").symlink_to(precious)
+    results = compute(Mean(scan))
+
+    assert results.status.finished
+    assert precious.read_text() == "do not touch"
+    assert not (tmp_path / f".{path.stem}.birth").exists()
+
+
+def test_another_name_of_a_run_file_is_the_same_run(scan, tmp_path):
+    """A hard link, as backups make them, is the file: it goes on under both names."""
+    target = tmp_path / "target"
+    target.mkdir()
+    path = compute(Mean(scan), positions=slice(0, 20)).path
+    (target / path.name).hardlink_to(path)
+    results = compute(Mean(scan, target))
+
+    assert results.status.done == 60
+    assert rs.open(path).status.done == 60
+
+
+def test_a_run_file_that_may_not_be_read_says_so(run_path):
+    """The reason of the system, and the name."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    path = run_path.rename(folder / run_path.name)
+    path.chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        with pytest.raises(rs.RunFileError, match="cannot be read: Permission denied"):
+            rs.open(path)
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
+
+
+def test_a_run_file_cut_after_it_was_opened_is_an_error_of_ours(run_path):
+    """Not that of a memory map."""
+    results = rs.open(run_path)
+    os.truncate(run_path, 4096)
+
+    with pytest.raises(rs.RunFileError, match="was moved or cut since"):
+        results["mean"][...]
+
+
+# Links inside.
+
+
+def relinked(path, name, link):
+    """Put a link into a run file where something of its own was; digests agree."""
+    group = plain_of(path)["group"]
+    with h5py.File(path, "r+") as file:
+        where = group if name == "" else f"{group}/{name}"
+        file.move(where, "/moved")
+        file[where] = link
+    size = path.stat().st_size
+    rewritten(path, lambda plain: plain.update(file_bytes=size), identify=False)
+    restructured(path)
+
+
+@pytest.fixture
+def decoy(tmp_path):
+    """Another file, with what a link in a run file may lead to."""
+    with h5py.File(tmp_path / "decoy.h5", "w") as file:
+        file["group/mean"] = np.full(60, 666.0)
+        file["group/source_text"] = np.bytes_(b"secret")
+    return tmp_path / "decoy.h5"
+
+
+@pytest.mark.parametrize(
+    "link", [h5py.ExternalLink("decoy.h5", "/group"), h5py.SoftLink("/moved")]
+)
+def test_a_link_in_place_of_the_results_group_is_not_followed(run_path, decoy, link):
+    """group() opens what is in the file, or nothing."""
+    relinked(run_path, "", link)
+
+    assert rs.open(run_path).status.done == 60
+    with pytest.raises(rs.RunFileError, match="its /data-Mean_000 is not what it was"):
+        rs.open(run_path).group()
+
+
+def test_a_link_to_a_pipe_is_not_waited_for(run_path, tmp_path):
+    """HDF5 would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    relinked(run_path, "", h5py.ExternalLink("pipe", "/group"))
+    with pytest.raises(rs.RunFileError):
+        rs.open(run_path).group()
+
+
+@pytest.mark.parametrize("kind", ["link", "virtual", "external"])
+def test_results_are_a_source_only_where_hdf5_reads_the_same(run_path, decoy, kind):
+    """A dataset that leads HDF5 to other numbers is not what was computed."""
+    if kind == "link":
+        relinked(run_path, "mean", h5py.ExternalLink("decoy.h5", "/group/mean"))
+    else:
+        with h5py.File(run_path, "r+") as file:
+            group = file["data-Mean_000"]
+            group.move("mean", "moved")
+            if kind == "virtual":
+                layout = h5py.VirtualLayout((60,), "f8")
+                layout[:] = h5py.VirtualSource("decoy.h5", "group/mean", (60,))
+                group.create_virtual_dataset("mean", layout)
+            else:
+                outside = [("decoy.h5", 0, 480)]
+                group.create_dataset("mean", (60,), "f8", external=outside)
+        size = run_path.stat().st_size
+        rewritten(run_path, lambda plain: plain.update(file_bytes=size))
+        restructured(run_path)
+    results = rs.open(run_path)
+
+    assert 666.0 not in results["mean"][...]
+    with pytest.raises(rs.RunFileError, match="mean is not what it was made with"):
+        Mean(results["mean"])
+
+
+def test_the_old_text_of_a_class_is_not_read_through_a_link(run_path, decoy, scan):
+    """A warning of an edit would show the contents of another file."""
+    assert "class Mean" in rs.open(run_path).source_text
+    relinked(
+        run_path, "source_text", h5py.ExternalLink("decoy.h5", "/group/source_text")
+    )
+
+    with pytest.raises(rs.RunFileError, match="source_text is not what it was"):
+        _ = rs.open(run_path).source_text
+
+
+def test_a_run_moved_with_its_folder_is_read_as_it_is(run_path, tmp_path):
+    """Nothing in a run file depends on where it lies."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    copy = Path(shutil.copy(run_path, folder / "x.h5"))
+
+    assert rs.open(copy).status.done == 60
+    assert rs.open(copy).group().file.filename == str(copy)

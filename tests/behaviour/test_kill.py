@@ -1,0 +1,388 @@
+"""Killed or stopped at any moment: nothing lost, nothing wrong, nothing left."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import kill_matrix
+import numpy as np
+import pytest
+from engine_conformance import Logged, noted
+from helpers import ROOT, SUPPORT
+from kill_matrix import alive, members, wait_until
+
+import resumable as rs
+from resumable.engines.local import LocalEngine
+
+pytestmark = pytest.mark.timeout(110, method="signal")
+
+CASES = kill_matrix.CASES
+
+
+@pytest.fixture(scope="module")
+def tallies(tmp_path_factory):
+    """Return the tally of every case, 15 kills each, two cases at a time."""
+    # Here and not in the threads, which share the filters of warnings.
+    kill_matrix.expected(kill_matrix.POSITIONS, "Transform")
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        waiting = {
+            case: threads.submit(
+                kill_matrix.matrix, tmp_path_factory.mktemp("kill"), *case, 15, seed=i
+            )
+            for i, case in enumerate(CASES)
+        }
+        return {case: future.result() for case, future in waiting.items()}
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_nothing_is_lost_or_wrong_whoever_is_killed(tallies, case):
+    """SIGKILLs at random moments leave nothing damaged, and the run completes."""
+    tally = tallies[case]
+
+    assert tally.faults == []
+    assert tally.kills == 15
+    assert tally.completed >= 1
+    assert tally.rows_checked > 0
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """Return the tally of a run killed before each of its steps."""
+    return kill_matrix.every_step(tmp_path_factory.mktemp("steps"))
+
+
+def test_a_kill_before_any_step_leaves_a_run_that_goes_on(steps):
+    """Before every write, sync, link and lock of a run a kill does no harm."""
+    faults = [fault for fault in steps.faults if "left over" not in fault]
+
+    assert faults == []
+    assert steps.kills > 30
+    assert steps.completed == steps.kills + 1
+
+
+def test_a_kill_before_any_step_leaves_no_file_behind(steps):
+    """After the next run there is no lock, no temporary name, nothing but results."""
+    assert [fault for fault in steps.faults if "left over" in fault] == []
+
+
+# Stopping.
+
+STOPPED = """
+    import signal, sys
+    import resumable as rs
+    from engine_conformance import Logged
+
+    before = [signal.getsignal(s) for s in (2, 15, 10)]
+    process = Logged("scan.h5::/data", log="log", delay_s=0.01)
+    try:
+        process.compute(engine="{engine}", workers=2, checkpoint=100)
+    finally:
+        after = [signal.getsignal(s) for s in (2, 15, 10)]
+        print("restored" if after == before else (before, after))
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a source of 200 spectra."""
+    return kill_matrix.make_source(tmp_path, 200)
+
+
+@pytest.fixture
+def stopped(tmp_path, source):
+    """Return a function that starts a script and signals it once it computes."""
+    started = []
+
+    def run(engine, number, *, group):
+        path = tmp_path / "script.py"
+        path.write_text(textwrap.dedent(STOPPED).format(engine=engine))
+        before = len(noted(tmp_path / "log"))
+        process = subprocess.Popen(
+            [sys.executable, str(path)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{SUPPORT}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        assert wait_until(lambda: len(noted(tmp_path / "log")) >= before + 20, 20)
+        (os.killpg if group else os.kill)(process.pid, number)
+        began = time.monotonic()
+        output, errors = process.communicate(timeout=20)
+        return process, output, errors, time.monotonic() - began
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["parent", "group"])
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [
+        ("serial", signal.SIGINT),
+        ("local", signal.SIGINT),
+        ("local", signal.SIGTERM),
+        ("local", signal.SIGUSR1),
+        ("auto", signal.SIGTERM),
+    ],
+)
+def test_a_signal_commits_and_says_how_to_go_on(
+    tmp_path, source, stopped, engine, number, group
+):
+    """Exit code 75, all that was computed kept, and the rest follows."""
+    process, output, errors, seconds = stopped(engine, number, group=group)
+    log = str(tmp_path / "log")
+    computed = len(noted(log))
+    status = Logged(source, log="log", delay_s=0.01).results.status
+    gone = wait_until(lambda: not members(process.pid), 2)
+
+    assert process.returncode == 75, errors
+    assert "run the same again to go on" in errors
+    assert number.name in errors
+    assert "Traceback" not in errors
+    assert output.strip() == "restored"
+    assert seconds < 5
+    assert gone
+    assert status.pending > 0
+    assert status.done == computed
+
+
+NESTED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    import param
+    import resumable as rs
+    from engine_conformance import Logged, note
+    from resumable.launch import _take_no_notice
+
+    class Inner(rs.Process):
+        version = 1
+        outputs = {{"product": rs.Output()}}
+        factor = param.Integer(0)
+
+        def unit_computation(self, index):
+            handlers = {{signal.getsignal(s) for s in (2, 15, 10)}}
+            note("log.left", handlers == {{signal.SIG_IGN, _take_no_notice}})
+            return self.factor * index
+
+    class Outer(Logged):
+        def unit_computation(self, spectrum):
+            inner = Inner(5, target="inner", factor=self.position)
+            products = inner.compute(engine="serial")["product"][...]
+            return super().unit_computation(products)
+
+    os.setsid()
+    os.makedirs("inner", exist_ok=True)
+    Outer("scan.h5::/data", log="log").compute(engine="local", workers=2)
+"""
+
+
+def test_a_computation_inside_a_unit_catches_no_signal(tmp_path, source, script):
+    """In a worker: the driver alone obeys, stops cleanly, and goes on."""
+    number = signal.SIGTERM
+    text = NESTED.format(tests=str(SUPPORT))
+    log = tmp_path / "log"
+    process = script(text)
+    assert wait_until(lambda: len(noted(log)) >= 20, 30)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=20)
+    gone = wait_until(lambda: not members(process.pid), 2)
+    computed = len(noted(log))
+    again = script(text)
+    _, errors_again = again.communicate(timeout=60)
+    (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
+
+    assert process.returncode == 75, errors
+    assert number.name in errors
+    assert "Traceback" not in errors
+    assert "a worker ended" not in errors
+    assert gone
+    assert 20 <= computed < 200
+    assert again.returncode == 0, errors_again
+    assert set(noted(tmp_path / "log.left")) == {"True"}
+    assert sorted(map(int, noted(log))) == list(range(200))
+    assert rs.open(run)["mean"][...].tolist() == [2.0 * n for n in range(200)]
+
+
+def test_stopped_twice_it_still_computes_nothing_twice(
+    tmp_path, source, stopped, monkeypatch
+):
+    """Two stops and a last run: every position was computed exactly once."""
+    first = stopped("local", signal.SIGINT, group=True)[0]
+    second = stopped("local", signal.SIGTERM, group=True)[0]
+    monkeypatch.chdir(tmp_path)
+    Logged(source, log="log", delay_s=0.01).compute(engine="local", workers=2)
+
+    assert (first.returncode, second.returncode) == (75, 75)
+    assert sorted(map(int, noted("log"))) == list(range(200))
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_ctrl_c_while_workers_start_is_a_clean_stop(
+    tmp_path, source, start_method, script
+):
+    """A terminal's Ctrl-C reaches starting workers, too, and harms nothing."""
+    process = script(
+        f"""
+        import os, signal, sys, threading, time
+        os.setsid()
+        sys.path.insert(0, {str(SUPPORT)!r})
+        from engine_conformance import Logged
+        from resumable.engines.local import LocalEngine
+
+        def tell():
+            while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                time.sleep(0.001)
+            print("watching", flush=True)
+
+        threading.Thread(target=tell, daemon=True).start()
+        Logged("scan.h5::/data", log="log", delay_s=0.01).compute(
+            engine=LocalEngine(2, {start_method!r}), workers=2
+        )
+        """
+    )
+    assert process.stdout.readline() == "watching\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+
+    assert process.returncode == 75, errors
+    assert "KeyboardInterrupt" not in errors
+    assert wait_until(lambda: not members(process.pid), 2)
+
+
+class Signals(Logged):
+    """Sends this process a signal in the middle."""
+
+    def unit_computation(self, spectrum):
+        if self.position == 20 and not Path(self.log + ".mended").exists():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return super().unit_computation(spectrum)
+
+
+def test_handlers_are_put_back_after_a_stop(tmp_path, source):
+    """The user's own handlers are there again, and were not called meanwhile."""
+    called = []
+    old = signal.signal(signal.SIGUSR1, lambda *_: called.append(1))
+    try:
+        ours = signal.getsignal(signal.SIGUSR1)
+        process = Signals(source, log=str(tmp_path / "log"), delay_s=0.002)
+        with pytest.raises(rs.NotFinished, match="SIGUSR1") as caught:
+            process.compute(engine="serial")
+        after = signal.getsignal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+    assert after is ours
+    assert called == []
+    assert caught.value.code == 75
+    assert caught.value.results.status.done > 0
+
+
+def test_a_stop_in_a_thread_leaves_signals_alone(source, tmp_path):
+    """Outside of the main thread compute works and installs no handler."""
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    class Looks(rs.Process):
+        version = 1
+        outputs: ClassVar = {"mean": rs.Output()}
+
+        def unit_computation(self, spectrum):
+            seen.append(signal.getsignal(signal.SIGINT))
+            return spectrum.mean()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        results = threads.submit(Looks(source).compute, engine="serial").result()
+
+    assert results.status.finished
+    assert set(seen) == {before}
+
+
+def test_an_orphan_cannot_write_into_a_new_session(
+    tmp_path, source, script, monkeypatch
+):
+    """A worker that outlives its driver is waited for or refused, never mixed in."""
+    process = script(
+        f"""
+        import sys
+        sys.path.insert(0, {str(SUPPORT)!r})
+        from engine_conformance import Logged
+        Logged("scan.h5::/data", log="log", delay_s=0.005).compute(
+            engine="local", workers=2, checkpoint=0.02
+        )
+        """
+    )
+    assert wait_until(lambda: len(noted(tmp_path / "log")) > 40, 20)
+    process.kill()
+    process.wait()
+    monkeypatch.chdir(tmp_path)
+    results = Logged(source, log="log", delay_s=0.005).compute(
+        engine=LocalEngine(2), workers=2
+    )
+    done = results["mean"][...]
+    sessions = results.sessions
+
+    assert results.status.finished
+    np.testing.assert_array_equal(done, [row.mean() for row in _rows(source)])
+    assert len(sessions) == 2
+    assert sessions[0].end == 0
+    assert sum(s.computed for s in sessions) <= 200
+    assert not alive(process.pid)
+
+
+def _rows(source):
+    import h5py
+
+    with h5py.File(source.partition("::")[0], "r") as file:
+        return file["data"][...]
+
+
+SLOW = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from engine_conformance import Logged
+
+    class Slow(Logged):
+        def unit_computation(self, spectrum):
+            if self.position == 100:
+                import ctypes
+                note(self.log, "slow")
+                ctypes.CDLL(None).sleep(60)
+            return super().unit_computation(spectrum)
+
+    from engine_conformance import note
+    Slow("scan.h5::/data", log="log", delay_s=0.001).compute(
+        engine="local", workers=2, checkpoint=100
+    )
+"""
+
+
+def test_a_stop_does_not_wait_for_a_long_position(tmp_path, source, script):
+    """After 5 s its batch is given up; the ones before it are kept, none has failed."""
+    process = script(SLOW.format(tests=str(SUPPORT)))
+    log = tmp_path / "log"
+    assert wait_until(lambda: "slow" in noted(log), 30)
+    # Earlier rows are committed because no more come, long before the checkpoint.
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
+    status = rs.open(run).status
+
+    assert process.returncode == 75, errors
+    assert "memory" not in errors
+    assert status.failed == 0
+    assert 1 <= status.pending <= 60

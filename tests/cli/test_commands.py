@@ -1,0 +1,254 @@
+"""The command, as a user types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers import data_of
+
+import resumable as rs
+from resumable.cli import report
+from resumable.cli.commands import main
+from resumable.runfile.file import RunFile
+
+FIT = """
+    import time
+    import numpy as np
+    import param
+    import resumable as rs
+
+    class Scale(rs.Process):
+        '''Scale every row.'''
+
+        version = 1
+        factor = param.Number(2.0, bounds=(0, 10), doc="what to multiply with")
+        count = param.Integer(1)
+        upside_down = param.Boolean(False)
+        kind = param.Selector(objects=["mean", "sum"])
+        pause = param.Number(0.0)
+        outputs = {"value": rs.Output(dtype="f8", units="V")}
+
+        def unit_computation(self, spectrum):
+            time.sleep(self.pause)
+            if self.position == 3:
+                raise ValueError("no fit")
+            value = getattr(spectrum, self.kind)() * self.factor * self.count
+            return -value if self.upside_down else value
+"""
+
+
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
+    """Write a user's file beside the scan and go there."""
+    (tmp_path / "fit.py").write_text(textwrap.dedent(FIT))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "fit.py:Scale"
+    # The command registers it, and other tests have a fit.py, too.
+    sys.modules.pop("fit", None)
+
+
+def invoke(*arguments, code=0, **more):
+    """Run the command in this process and return what it printed."""
+    result = CliRunner().invoke(main, list(arguments), **more)
+
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_run_computes_with_parameters_as_options(fit, scan):
+    """Parameters of the class are options, with - for _."""
+    out = invoke(
+        "run", fit, scan, "--factor", "3", "--upside-down", "--kind", "sum",
+        "--engine", "serial",
+    )  # fmt: skip
+    (path,) = Path().glob("scan-data-Scale-*.h5")
+    expected = data_of(scan).sum(axis=1) * -3.0
+    expected[3] = np.nan
+
+    assert "59 of 60 positions done, 1 failed" in out
+    np.testing.assert_allclose(rs.open(path)["value"], expected)
+
+
+def test_run_help_shows_the_parameters_of_the_class(fit):
+    """Help lists each parameter with its documentation and default."""
+    out = invoke("run", fit, "--help")
+
+    assert "--factor" in out
+    assert "what to multiply with" in out
+    assert "--upside-down / --no-upside-down" in out
+    assert "[mean|sum]" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit.py:Scal", "scan.h5::/data"], 1, "did you mean 'Scale'"),
+        (["fitt.py:Scale", "scan.h5::/data"], 1, "did you mean 'fit.py'"),
+        (["fit.py", "scan.h5::/data"], 2, "FILE.py:Class"),
+        (["fit.py:Scale", "scan.h5::/dat"], 1, "did you mean '/data'"),
+        (["fit.py:Scale", "scan.h5::/data", "--factor", "11"], 1, "factor"),
+        (["fit.py:Scale", "scan.h5::/data", "--factr", "1"], 2, "--factor"),
+        (["fit.py:Scale", "scan.h5::/data", "--memory", "lots"], 1, "not a size"),
+        (["fit.py:Scale", "scan.h5::/data", "--positions", "a"], 2, "5,7,9"),
+        (["fit.py:Scale", "scan.h5::/data", "--engine", "locl"], 1, "'local'"),
+    ],
+)
+def test_mistakes_get_one_line_and_a_code(fit, scan, arguments, code, message):
+    """Wrong usage is 2, an error of the library 1, and both say what to do."""
+    out = invoke("run", *arguments, code=code)
+
+    assert message in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_positions_and_retry_are_options(fit, scan):
+    """A part can be computed first, the failed ones again."""
+    out = invoke("run", fit, scan, "--positions", "0:10", "--engine", "serial")
+
+    assert "9 of 60 positions done, 1 failed, 50 pending" in out
+    out = invoke("run", fit, scan, "--retry-failed", "--engine", "serial")
+    assert "9 of 60 positions done, 1 failed, 50 pending" in out
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_list_status_show_explain_tell_of_a_run(fit, scan):
+    """Looking commands agree about the run."""
+    invoke("run", fit, scan, "--positions", "0:10", "--engine", "serial")
+    (path,) = Path().glob("scan-data-Scale-*.h5")
+
+    listed = invoke("list")
+    status = invoke("status")
+    shown = invoke("show", str(path))
+    explained = invoke("explain", fit, scan, "--factor", "4")
+
+    assert "Scale" in listed
+    assert "50 pending" in status
+    assert "run the same command again" in status
+    assert "no fit" in shown
+    assert "ValueError" in shown
+    assert rs.open(path).identity in shown
+    assert "parameters.factor: 2.0 there, 4.0 here" in explained
+
+
+def test_status_of_a_run_that_has_only_to_end_names_no_time(scan):
+    """Nothing is pending any more, and nobody knows how long the rest takes."""
+    seen = []
+
+    class Ending(rs.Process):
+        version = 1
+        outputs = {"value": rs.Output()}  # noqa: RUF012
+
+        def unit_computation(self, spectrum):
+            return spectrum.mean()
+
+        def finish(self, results):
+            seen.append(report.status_text(RunFile(results.path)))
+
+    Ending(scan).compute(engine="serial")
+
+    assert "positions per second, none pending" in seen[0]
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_list_tells_runs_apart_by_what_they_differ_in(fit, scan):
+    """By the parameters that are not the same in all runs of a class."""
+    invoke("run", fit, scan, "--engine", "serial")
+    alone = invoke("list")
+    invoke("run", fit, scan, "--engine", "serial", "--factor", "4")
+    lines = invoke("list").splitlines()
+
+    assert "factor" not in alone
+    for factor in ("2.0", "4.0"):
+        assert sum(f"factor={factor}" in line for line in lines) == 1
+    assert "seed" not in "".join(lines)
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_remove_asks_first(fit, scan):
+    """Nothing is deleted without a yes."""
+    invoke("run", fit, scan, "--engine", "serial")
+    (path,) = Path().glob("scan-data-Scale-*.h5")
+
+    invoke("remove", str(path), input="n\n", code=1)
+    assert path.exists()
+    invoke("remove", str(path), input="y\n")
+    assert not path.exists()
+
+
+def test_no_arguments_help():
+    """The bare command says what there is."""
+    out = CliRunner().invoke(main, []).output
+
+    for command in ("run", "list", "status", "show", "explain", "remove", "demo"):
+        assert command in out
+    assert "75" in out
+
+
+def test_stopped_run_exits_75_and_status_sees_it_run(fit, scan, tmp_path):
+    """Another terminal sees the run; SIGTERM ends it with code 75."""
+    command = [sys.executable, "-m", "resumable"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.Popen(
+        [*command, "run", fit, scan, "--pause", "0.5", "--checkpoint", "0.2"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    status = ""
+    while "running" not in status and time.monotonic() < deadline:
+        time.sleep(0.1)
+        status = subprocess.run(
+            [*command, "status"], env=environment, capture_output=True, text=True
+        ).stdout
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=30)
+
+    assert f"process {run.pid}" in status
+    assert run.returncode == 75
+    assert "run the same again to go on" in err
+
+
+def test_demo_kills_itself_goes_on_and_verifies(tmp_path, monkeypatch):
+    """The README's first command ends with results that agree."""
+    monkeypatch.chdir(tmp_path)
+
+    out = invoke("demo", "here")
+
+    assert "killed (SIGKILL)" in out
+    assert "agree bit for bit" in out
+    assert len(list(Path("here").glob("scan-Raw_Data-LorentzFit-*.h5"))) == 1
+    others = {path.name for path in Path("here").iterdir() if path.suffix != ".h5"}
+    assert others - {"__pycache__"} == {"fit.py", "uninterrupted"}
+
+
+def test_demo_overwrites_nothing(tmp_path, monkeypatch):
+    """A folder that is in use is left alone."""
+    from resumable.cli.demo import _unused
+
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "mine").touch()
+
+    assert _unused(tmp_path / "d") == tmp_path / "d-2"
+    assert _unused(tmp_path / "e") == tmp_path / "e"
+
+
+def test_tables_do_without_rich(monkeypatch):
+    """Columns are aligned when rich is missing."""
+    monkeypatch.setitem(sys.modules, "rich.box", None)
+
+    text = report.table(["a", "b"], [["xxx", "[red]y"]])
+
+    assert text == "a    b\nxxx  [red]y"

@@ -1,0 +1,250 @@
+"""Engines, each held to the same conformance tests, and what is special to one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+import types
+from typing import ClassVar
+
+import engine_conformance as conformance
+import h5py
+import numpy as np
+import pytest
+import threadpoolctl
+from engine_conformance import EngineConformance, Holder, Logged, noted
+
+import resumable as rs
+from resumable.engines.local import LocalEngine
+from resumable.worker import work
+from resumable.worker.work import Worker
+
+pytestmark = pytest.mark.timeout(30, method="signal")
+
+
+class TestSerial(EngineConformance):
+    """Everything in this process."""
+
+    def engine(self):
+        return "serial"
+
+    most_setups = 1
+
+
+class TestLocal(EngineConformance):
+    """Worker processes, chosen by name."""
+
+    def engine(self):
+        return "local"
+
+
+class TestAuto(EngineConformance):
+    """This process first, workers when they pay."""
+
+    def engine(self):
+        return "auto"
+
+    most_setups = 3
+
+
+class TestLocalSpawn(EngineConformance):
+    """Workers in interpreters of their own."""
+
+    def engine(self):
+        return LocalEngine(2, "spawn")
+
+
+class TestLocalForkserver(EngineConformance):
+    """Workers forked from our server."""
+
+    def engine(self):
+        return LocalEngine(2, "forkserver")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a source of 60 spectra."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.random.default_rng(3).normal(size=(60, 32))
+    return f"{tmp_path}/scan.h5::/data"
+
+
+def _threads():
+    pools = threadpoolctl.threadpool_info()
+    return max((pool["num_threads"] for pool in pools), default=0)
+
+
+class Threads(rs.Process):
+    """Says how many threads BLAS would take."""
+
+    version = 1
+    outputs: ClassVar = {"threads": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        return _threads()
+
+
+class LateThreads(rs.Process):
+    """The same of a library that only the computation loads."""
+
+    version = 1
+    outputs: ClassVar = {"threads": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        import scipy.linalg
+
+        scipy.linalg.inv(np.eye(3))
+        return _threads()
+
+
+class Deadly(rs.Process):
+    """Ends its worker at one position."""
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        if self.position == 33:
+            ctypes.string_at(0)
+        return spectrum.mean()
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_blas_has_one_thread_while_units_run_and_all_after(source, engine):
+    """BLAS is single-threaded inside units only."""
+    with threadpoolctl.threadpool_limits(2):
+        results = Threads(source).compute(engine=engine, workers=2)
+        after = _threads()
+
+    assert set(results["threads"][...]) == {1}
+    assert after == 2
+
+
+def test_blas_gets_its_threads_back_after_an_error(source):
+    """A run that ends with an exception leaves BLAS as it was."""
+    process = conformance.FailsAt(source, log=source.rpartition("::")[0] + ".log")
+    with threadpoolctl.threadpool_limits(2):
+        with pytest.raises(rs.UnitFailed):
+            process.compute(engine="serial", on_error="raise")
+        after = _threads()
+
+    assert after == 2
+
+
+@pytest.mark.parametrize("engine", ["local", LocalEngine(2, "spawn")])
+def test_libraries_that_units_load_get_one_thread_in_workers(source, engine):
+    """A BLAS that is loaded by a unit computation is single-threaded, too."""
+    results = LateThreads(source).compute(engine=engine, workers=2)
+
+    assert set(results["threads"][...]) == {1}
+
+
+class SlowAlone(Logged):
+    """Slow until a second process computes, too."""
+
+    def unit_computation(self, spectrum):
+        result = super().unit_computation(spectrum)
+        if len(set(noted(self.log + ".pid"))) < 2:
+            time.sleep(0.03)
+        return result
+
+
+def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path):
+    """A long run is shared by several processes, none of its positions twice."""
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        file["data"] = np.zeros((800, 2))
+    log = str(tmp_path / "log")
+    process = SlowAlone(f"{tmp_path}/long.h5::/data", log=log)
+    results = process.compute(engine="auto", workers=2)
+
+    assert results.status.finished
+    assert len(set(noted(log + ".pid"))) >= 2
+    assert sorted(map(int, noted(log))) == list(range(800))
+
+
+def test_auto_starts_no_process_for_a_short_run(source, tmp_path, monkeypatch):
+    """A run of milliseconds, one for each position, stays in this process."""
+    log = str(tmp_path / "log")
+    clock = types.SimpleNamespace(perf_counter=lambda: len(noted(log)) / 1000)
+    monkeypatch.setattr(work, "time", clock)
+    Logged(source, log=log).compute(engine="auto", workers=2)
+
+    assert set(noted(log + ".pid")) == {str(os.getpid())}
+
+
+def test_auto_hands_over_what_has_been_set_up_here(source):
+    """What setup opened in this process does not keep auto from its workers."""
+    results = Holder(source, delay_s=0.03).compute(engine="auto", workers=2)
+
+    assert results.status.finished
+
+
+def test_given_engine_keeps_to_the_workers_the_budget_allows(source, tmp_path):
+    """An engine object of four workers starts two where memory is for two."""
+    log = str(tmp_path / "log")
+    process = Logged(source, log=log, delay_s=0.02)
+    options = {"engine": LocalEngine(4), "workers": 4, "memory": "150 MB"}
+    planned = process.plan(**options).workers
+    process.compute(**options)
+
+    assert 1 <= planned < 4
+    assert len(set(noted(log + ".pid"))) <= planned
+
+
+def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
+    """A time limit that ends before the workers are there is NotFinished."""
+    log = str(tmp_path / "log")
+    process = Logged(source, log=log, delay_s=0.01)
+    with pytest.raises(rs.NotFinished):
+        process.compute(engine=LocalEngine(2, "spawn"), time_limit=0.001)
+    results = process.compute(engine="local", workers=2)
+
+    assert results.status.finished
+    assert sorted(map(int, noted(log))) == list(range(60))
+
+
+class Forgetful:
+    """An engine that loses a batch."""
+
+    name = "forgetful"
+    workers = 1
+    own_processes = can_replace = False
+
+    def run(self, job, driver, workers):
+        with contextlib.closing(Worker(job, own_process=False)) as worker:
+            while batch := driver.next():
+                if 1 not in batch.positions():
+                    driver.take(worker.do(batch, lambda: False))
+
+
+def test_a_run_is_never_returned_with_a_part_of_it_missing(source, tmp_path):
+    """What an engine has lost is an error that tells how much, and computed again."""
+    process = Logged(source, log=str(tmp_path / "log"))
+    with pytest.raises(rs.RunFileError, match=r"\d+ positions? .*pending.*Run again"):
+        process.compute(engine=Forgetful())
+    (partial,) = process.partials
+    assert 0 < partial.status.pending < 60
+
+    assert process.compute(engine="serial").status.finished
+
+
+class Environment(rs.Process):
+    """Returns a variable of the environment."""
+
+    version = 1
+    outputs: ClassVar = {"value": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        return int(os.environ.get("RESUMABLE_TEST_VALUE", "-1"))
+
+
+@pytest.mark.parametrize("engine", ["serial", "local", LocalEngine(2, "spawn")])
+def test_units_see_the_environment_as_it_is_now(source, monkeypatch, engine):
+    """A variable set before compute is seen by units, whatever the engine."""
+    Environment(source).compute(engine="local", workers=1, positions=[0])
+    monkeypatch.setenv("RESUMABLE_TEST_VALUE", str(int(time.time())))
+    results = Environment(source).compute(engine=engine, workers=2, override=True)
+
+    assert set(results["value"][...]) == {int(os.environ["RESUMABLE_TEST_VALUE"])}

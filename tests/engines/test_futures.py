@@ -1,0 +1,675 @@
+"""Engines over executors, and rows that the driver writes."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import h5py
+import loky
+import numpy as np
+import param
+import pytest
+import threadpoolctl
+from engine_conformance import EngineConformance, Logged, Pools, Weighted, note, noted
+from helpers import ROOT, SUPPORT, data_of, until
+
+import resumable as rs
+from resumable.engines import futures, guest
+from resumable.engines.executor import ExecutorEngine
+from resumable.model.plan import Schedule
+from resumable.model.positions import PositionSet
+from resumable.system import disk
+
+pytestmark = pytest.mark.timeout(60, method="signal")
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture(scope="module")
+def executors():
+    """Return executors by name, each made when it is first asked for."""
+    made = {}
+    makers = {
+        "threads": lambda: cf.ThreadPoolExecutor(2),
+        "processes": lambda: cf.ProcessPoolExecutor(2, SPAWN),
+        # Longer than any test: a worker that leaves for being idle is a warning.
+        "loky": lambda: loky.get_reusable_executor(2, timeout=300),
+    }
+
+    def get(name):
+        if name not in made:
+            made[name] = makers[name]()
+        return made[name]
+
+    yield get
+    for executor in made.values():
+        executor.shutdown()
+
+
+class OverAnExecutor(EngineConformance):
+    """What the executors here have in common."""
+
+    which: ClassVar[str]
+
+    @pytest.fixture(autouse=True)
+    def _executor(self, executors):
+        self._the_executor = executors(self.which)
+
+    def engine(self):
+        return self._the_executor
+
+
+class TestThreads(OverAnExecutor):
+    """The standard library's threads."""
+
+    which = "threads"
+
+
+class TestProcesses(OverAnExecutor):
+    """The standard library's processes."""
+
+    which = "processes"
+
+
+class TestLoky(OverAnExecutor):
+    """Processes of loky."""
+
+    which = "loky"
+
+
+class TestDriverWritesForSerial(EngineConformance):
+    """Rows go by way of reports within one process."""
+
+    most_setups = 1
+
+    def options(self):
+        return {**super().options(), "writer": "driver"}
+
+    def engine(self):
+        return "serial"
+
+
+class TestDriverWritesForProcesses(OverAnExecutor):
+    """Rows of an executor's processes come back to the driver."""
+
+    which = "processes"
+
+    def options(self):
+        return {**super().options(), "writer": "driver"}
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return the name of the file where Logged notes positions."""
+    return str(tmp_path / "log")
+
+
+def held(pid, folder):
+    """Return the files below a folder that a process has open."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(link.readlink()))
+    return [name for name in links if name.startswith(str(folder))]
+
+
+# How many, and what they hold.
+
+
+def test_workers_are_those_of_the_executor(scan):
+    """The executor's own number counts where no other is asked for."""
+    process = Logged(scan)
+    with cf.ThreadPoolExecutor(3) as executor:
+        planned = process.plan(engine=executor)
+        chosen = process.plan(engine=executor, workers=1)
+
+    assert (planned.engine, planned.workers) == ("ThreadPoolExecutor", 3)
+    assert chosen.workers == 1
+
+
+def blas_threads():
+    """Return how many threads BLAS would take."""
+    pools = threadpoolctl.threadpool_info()
+    return max((pool["num_threads"] for pool in pools), default=0)
+
+
+class Threads(rs.Process):
+    """Says how many threads BLAS would take; slowly, so that two threads compute."""
+
+    version = 1
+    outputs: ClassVar = {"threads": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        time.sleep(0.002)
+        return blas_threads()
+
+
+def meet(path):
+    """Wait until a second process of the executor is here, too; return which it is."""
+    note(path, os.getpid())
+    until(lambda: len(set(noted(path))) == 2)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("name", ["processes", "loky"])
+def test_processes_hold_nothing_after_a_run(executors, make_file, tmp_path, name):
+    """The source can be written and the run file's locks are free at once."""
+    executor = executors(name)
+    pids = list(executor.map(meet, [tmp_path / "met"] * 2))
+
+    def lets_go(number):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        source = make_file(folder / "scan.h5", data=np.zeros((60, 4)))
+        log = f"{folder}/log"
+        Logged(f"{source}::/data", log=log, delay_s=0.002).compute(engine=executor)
+        left = [held(pid, folder) for pid in pids]
+
+        assert {path for paths in left for path in paths} <= {source}
+        assert list(folder.glob("*.writers")) == []
+        return left == [[], []] and set(noted(log + ".pid")) == set(map(str, pids))
+
+    # One that is left out, where the machine is slow, keeps its source for a while.
+    assert any(map(lets_go, range(5)))
+
+
+def test_threads_let_go_of_blas_after_a_run(executors, scan):
+    """Limits on BLAS end with the run, though the threads live on."""
+    before = blas_threads()
+    results = Threads(scan).compute(engine=executors("threads"))
+
+    assert set(results["threads"][...]) == {1.0}
+    assert blas_threads() == before
+
+
+def test_a_worker_that_nobody_ends_lets_go_by_itself(scan, log, tmp_path, monkeypatch):
+    """Where no end of the session is heard of, idling is enough."""
+    monkeypatch.setattr(guest, "IDLE_S", 0.1)
+    monkeypatch.setattr(ExecutorEngine, "release", lambda self, token: None)
+    with cf.ThreadPoolExecutor(2) as executor:
+        Logged(scan, log=log).compute(engine=executor)
+        deadline = time.monotonic() + 20
+        while held(os.getpid(), tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    assert held(os.getpid(), tmp_path) == []
+
+
+# Ends.
+
+
+class Slows(Logged):
+    """Quick at first, then slow."""
+
+    def unit_computation(self, spectrum):
+        time.sleep(0.001 if self.position < 40 else 0.05)
+        return super().unit_computation(spectrum)
+
+
+class Recording(cf.ThreadPoolExecutor):
+    """Keeps its futures."""
+
+    def __init__(self, workers):
+        super().__init__(workers)
+        self.futures = []
+
+    def submit(self, *args, **kwargs):
+        future = super().submit(*args, **kwargs)
+        self.futures.append(future)
+        return future
+
+
+def reports(executor):
+    """Return the reports that the tasks of an executor have given."""
+    outcomes = [f.result() for f in executor.futures if f.result() is not None]
+    return [pickle.loads(data).report for data in outcomes]
+
+
+def test_a_task_that_takes_longer_than_expected_ends_and_the_rest_follows(
+    scan, log, monkeypatch
+):
+    """No stop has to reach a task: it ends in time, and nothing is left out."""
+    monkeypatch.setattr(futures, "LONGEST_S", 0.1)
+    with Recording(1) as executor:
+        results = Slows(scan, log=log).compute(engine=executor)
+    found = [report for report in reports(executor) if report is not None]
+
+    assert results.status.finished
+    assert any(report.rest for report in found)
+    assert sorted(map(int, noted(log))) == list(range(60))
+
+
+class Stays(Logged):
+    """From the tenth position on, each waits for the file ``<log>.go``."""
+
+    def unit_computation(self, spectrum):
+        result = super().unit_computation(spectrum)
+        if len(noted(self.log)) >= 10:
+            note(self.log + ".stays", self.position)
+            until(Path(self.log + ".go").exists)
+        return result
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_no_slow_position_waits_behind_another_one(scan, log, monkeypatch, is_quick):
+    """Where each takes long there is nothing to call back at a stop."""
+    monkeypatch.setattr(futures, "BATCH_S", 10.0 if is_quick else 0.05)
+    cancel, called_back = ExecutorEngine.cancel, []
+
+    def recording(self, token, tasks):
+        gone = cancel(self, token, tasks)
+        called_back.append([number in gone for number in sorted(tasks)])
+        return gone
+
+    monkeypatch.setattr(ExecutorEngine, "cancel", recording)
+    with Recording(2) as executor:
+        run = Stays(scan, log=log, delay_s=0.1).start(engine=executor)
+        until(lambda: len(noted(log + ".stays")) == 2)
+        in_flight = 4 if is_quick else 2
+        until(lambda: sum(not f.done() for f in executor.futures) >= in_flight)
+        run.cancel()
+        until(lambda: called_back)
+        Path(log + ".go").touch()
+        with pytest.raises(rs.NotFinished):
+            run.wait()
+
+    assert called_back[0] == [False, False, True, True][:in_flight]
+
+
+class Kills(Logged):
+    """Ends its process at a position, once."""
+
+    def unit_computation(self, spectrum):
+        if self.position == 45 and not Path(self.log + ".killed").exists():
+            Path(self.log + ".killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().unit_computation(spectrum)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: cf.ProcessPoolExecutor(1, SPAWN), id="processes"),
+        pytest.param(lambda: loky.ProcessPoolExecutor(1, timeout=300), id="loky"),
+    ],
+)
+def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log, make):
+    """The batch is named, what was committed stays, another engine goes on."""
+    process = Kills(scan, log=log)
+    with (
+        make() as executor,
+        pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*What was committed"),
+    ):
+        process.compute(engine=executor)
+    before = process.results.completed
+    results = process.compute(engine="serial")
+    again = np.bincount(list(map(int, noted(log))))
+
+    assert 0 < before.sum() < 60
+    assert results.status.finished
+    assert set(again[before]) == {1}
+
+
+def test_processes_that_come_later_get_the_job(scan, log):
+    """A process that has not heard of the session asks for it."""
+    executor = cf.ProcessPoolExecutor(1, SPAWN, max_tasks_per_child=2)
+    with executor:
+        results = Logged(scan, log=log, delay_s=0.005).compute(engine=executor)
+
+    assert results.status.finished
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert len(set(noted(log + ".pid"))) > 1
+
+
+def first_goes_on(folder):
+    """Have all processes of an executor but one wait, and say who they are."""
+    try:
+        (folder / "first").mkdir()
+    except FileExistsError:
+        (folder / "second").write_text(f"{os.getpid()}\n")
+        time.sleep(60)
+
+
+class SlowUntilOneDies(Logged):
+    """Slow until there is the file ``<log>.died``."""
+
+    def unit_computation(self, spectrum):
+        result = super().unit_computation(spectrum)
+        if not Path(self.log + ".died").exists():
+            time.sleep(0.1)
+        return result
+
+
+@pytest.mark.parametrize("dies", ["first", "second"])
+def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
+    """So does an executor that has lost one of its processes with all others."""
+    process = SlowUntilOneDies(scan, log=log)
+    second = tmp_path / "second"
+    executor = cf.ProcessPoolExecutor(2, SPAWN, first_goes_on, [tmp_path])
+
+    def end():
+        until(lambda: len(noted(log)) >= 8 and noted(second))
+        if dies == "first":
+            os.kill(int(noted(log + ".pid")[0]), signal.SIGTERM)
+        else:
+            os.kill(int(noted(second)[0]), signal.SIGKILL)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with executor, pytest.raises(rs.WorkerDied, match="ended at positions"):
+        process.compute(engine=executor)
+    ending.join()
+    done = process.results.status.done
+    Path(log + ".died").touch()
+    process.compute(engine="serial")
+
+    assert 8 <= done < 60
+    assert sorted(map(int, noted(log))) == list(range(60))
+
+
+@pytest.mark.parametrize("name", ["processes", "loky"])
+def test_a_computation_in_them_may_use_a_pool_of_processes(executors, scan, name):
+    """The pool ends its copies by a signal, which they must obey."""
+    results = Pools(scan).compute(engine=executors(name))
+
+    np.testing.assert_array_equal(results["mean"][...], data_of(scan).mean(axis=1))
+
+
+def test_nothing_is_called_back_from_processes_that_may_end():
+    """The interpreter would wait for the others for ever."""
+    with cf.ProcessPoolExecutor(1, SPAWN) as executor:
+        futures = {n: executor.submit(time.sleep, 0.01) for n in range(5)}
+        called_back = ExecutorEngine(executor).cancel("token", futures)
+
+    assert called_back == set()
+    assert not any(future.cancelled() for future in futures.values())
+
+
+def test_an_executor_that_is_shut_down_is_an_error(scan, log):
+    """What was committed stays, and the error says what to do."""
+    process = Logged(scan, log=log, delay_s=0.02)
+    executor = cf.ThreadPoolExecutor(2)
+    timer = threading.Timer(0.3, executor.shutdown, [False])
+    timer.start()
+    with pytest.raises(rs.WorkerDied, match="run again with another one"):
+        process.compute(engine=executor)
+    timer.join()
+    results = process.compute(engine="serial")
+
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert results.status.finished
+
+
+def test_ctrl_c_to_all_processes_ends_with_75_and_loses_nothing(scan, log, tmp_path):
+    """The driver obeys, the processes of the executor do not."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import concurrent.futures, multiprocessing\n"
+        "from engine_conformance import Logged\n"
+        "if __name__ == '__main__':\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    with concurrent.futures.ProcessPoolExecutor(2, spawn) as executor:\n"
+        f"        process = Logged({scan!r}, log={log!r}, delay_s=0.04)\n"
+        "        process.compute(engine=executor)\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{SUPPORT}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(noted(log)) < 8 and running.poll() is None:
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    _, text = running.communicate(timeout=30)
+    before = len(noted(log))
+    results = Logged(scan, log=log, delay_s=0.04).compute(engine="serial")
+
+    assert running.returncode == 75, text
+    assert 8 <= before < 60
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert results.status.finished
+
+
+# Workers on another host: every process sees its own folder under this name.
+
+HERE = "/proc/self/cwd"
+
+
+@pytest.fixture
+def apart(tmp_path, monkeypatch):
+    """Return processes in another folder than this one, where a source lies."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    data = np.random.default_rng(5).normal(size=(60, 32))
+    with h5py.File("scan.h5", "w") as file:
+        file["data"] = data
+        file["weight"] = np.arange(60.0)
+    pool = cf.ProcessPoolExecutor(
+        2, SPAWN, initializer=os.chdir, initargs=[tmp_path / "there"]
+    )
+    with pool as executor:
+        yield executor, data
+
+
+def orders_to(executor, monkeypatch):
+    """Return a list that gets the orders that go to an executor."""
+    submit, orders = executor.submit, []
+
+    def recording(function, *args):
+        orders.extend(arg for arg in args if isinstance(arg, guest.Order))
+        return submit(function, *args)
+
+    monkeypatch.setattr(executor, "submit", recording)
+    return orders
+
+
+def test_a_relative_source_is_found_from_another_folder(apart, log, monkeypatch):
+    """What a user types means what it means to her, not to a worker."""
+    executor, data = apart
+    orders = orders_to(executor, monkeypatch)
+    results = Logged("scan.h5::/data", log=log).compute(
+        engine=executor, writer="workers"
+    )
+
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+    assert [order.rows for order in orders] == [None] * len(orders)
+
+
+def test_workers_that_see_neither_source_nor_run_file_are_served(apart, log, tmp_path):
+    """Rows come with the batch and go back with the report, each once."""
+    executor, data = apart
+    source = f"{HERE}/scan.h5::/data"
+    Logged(source, log=log).compute(engine=executor, positions=[3, 4, 5, 20, 58])
+    results = Logged(source, log=log).compute(engine=executor)
+    weighted = Weighted(source, inputs={"weight": "::/weight"})
+    sums = weighted.compute(engine=executor)["sum"][...]
+
+    assert results.status.finished
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+    assert sorted(map(int, noted(log))) == list(range(60))
+    np.testing.assert_array_equal(sums, [(r * i).sum() for i, r in enumerate(data)])
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_another_file_of_the_same_name_is_not_computed(apart, log, tmp_path):
+    """A worker takes no file for the source only because of its name."""
+    executor, data = apart
+    with h5py.File(tmp_path / "there" / "scan.h5", "w") as file:
+        file["data"] = np.zeros((60, 16))
+    results = Logged(f"{HERE}/scan.h5::/data", log=log).compute(engine=executor)
+
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+
+
+def test_rows_that_travel_are_cut_to_their_size(apart, log, monkeypatch):
+    """A batch has no more rows than may travel with it, and none is left out."""
+    monkeypatch.setattr(futures, "SHIPPED_BYTES", 32 * 8 * 7)
+    executor, data = apart
+    orders = orders_to(executor, monkeypatch)
+    results = Logged(f"{HERE}/scan.h5::/data", log=log).compute(engine=executor)
+
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert max(order.batch.count for order in orders if order.rows) <= 7
+
+
+def test_workers_that_must_write_and_cannot_are_an_error(apart, log):
+    """The option that lets the driver write is named."""
+    executor, _ = apart
+    with pytest.raises(rs.TargetError, match="writer='driver'"):
+        Logged(f"{HERE}/scan.h5::/data", log=log).compute(
+            engine=executor, writer="workers"
+        )
+
+
+MODULE = """
+import resumable as rs
+
+class Far(rs.Process):
+    version = 1
+    outputs = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean()
+"""
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_class_elsewhere_must_have_the_same_text(
+    apart, tmp_path, monkeypatch, edited
+):
+    """Where the file was written does not matter, what is in it does."""
+    executor, data = apart
+    (tmp_path / "here" / "far_away.py").write_text(MODULE)
+    there = tmp_path / "there" / "far_away.py"
+    there.write_text(MODULE.replace("mean()", "max()") if edited else MODULE)
+    os.utime(there, (1e9, 1e9))
+    monkeypatch.setattr(sys, "path", [HERE, *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "far_away", raising=False)
+    process = importlib.import_module("far_away").Far("scan.h5::/data")
+    if edited:
+        with pytest.raises(rs.DeclarationError, match="is another one where"):
+            process.compute(engine=executor)
+        return
+    results = process.compute(engine=executor)
+
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+
+
+# Who writes.
+
+
+class Elsewhere(cf.ThreadPoolExecutor):
+    """An executor that may be anywhere, for all one knows."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "elsewhere", "writer"),
+    [
+        ("nfs4", True, "driver"),
+        ("fuse.sshfs", True, "driver"),
+        ("nfs4", False, "workers"),
+        ("ext4", True, "workers"),
+        ("unknown", True, "workers"),
+    ],
+)
+def test_the_driver_writes_to_a_network_file_system_for_several_hosts(
+    scan, log, monkeypatch, kind, elsewhere, writer
+):
+    """The plan says who writes, and why."""
+    monkeypatch.setattr(disk, "file_system", lambda path: kind)
+    with (Elsewhere if elsewhere else cf.ThreadPoolExecutor)(2) as executor:
+        plan = Logged(scan, log=log).plan(engine=executor)
+        forced = Logged(scan, log=log).plan(engine=executor, writer="workers")
+        results = Logged(scan, log=log).compute(engine=executor)
+
+    assert plan.writer == writer
+    assert (kind in str(plan)) == (writer == "driver")
+    assert forced.writer == "workers"
+    assert results.status.finished
+
+
+def test_the_driver_gets_batches_of_few_rows(scan):
+    """As many as may travel, one at least."""
+
+    class Wide(rs.Process):
+        version = 1
+        width = param.Integer(1 << 17)
+
+        def outputs(self):
+            return {"wide": rs.Output(self.width)}
+
+        def unit_computation(self, spectrum):
+            return np.zeros(self.width)
+
+    plan = Wide(scan).plan(writer="driver")
+    schedule = Schedule(PositionSet.full(60), plan, proven=True)
+    schedule.next()
+    schedule.note(60, 1e-6)
+
+    assert plan.longest == schedule.next_rows() == 16
+    assert Wide(scan, width=1 << 22).plan(writer="driver").longest == 1
+    assert Wide(scan).plan(writer="workers").longest is None
+
+
+def test_rows_of_worker_processes_come_back_to_the_driver(scan, log):
+    """The local engine, too, can leave writing to the driver."""
+    results = Logged(scan, log=log, delay_s=0.002).compute(
+        engine="local", workers=2, writer="driver"
+    )
+
+    assert results.status.finished
+    assert sorted(map(int, noted(log))) == list(range(60))
+    assert str(os.getpid()) not in noted(log + ".pid")
+
+
+@pytest.mark.parametrize("engine", ["serial", "auto"])
+def test_rows_are_copied_before_they_travel(scan, engine):
+    """A block computation may fill the same array again."""
+
+    class Same(rs.Process):
+        version = 1
+        outputs: ClassVar = {"first": rs.Output()}
+        scratch = 2 << 20
+
+        def setup(self):
+            self.kept = np.empty(60)
+
+        def block_computation(self, spectra):
+            self.kept[: len(spectra)] = spectra[:, 0]
+            return self.kept[: len(spectra)]
+
+    results = Same(scan).compute(engine=engine, workers=2, writer="driver")
+    path, _, name = scan.rpartition("::")
+    with h5py.File(path) as file:
+        expected = file[name][:, 0]
+
+    np.testing.assert_array_equal(results["first"][...], expected)
+
+
+def test_an_unknown_writer_is_an_error(scan):
+    """The ones there are are named."""
+    with pytest.raises(rs.PlanError, match="'auto', 'workers' or 'driver'"):
+        Logged(scan).plan(writer="drivers")
+
+
+def test_what_is_no_engine_is_an_error(scan):
+    """All that can be given is named."""
+    with pytest.raises(rs.PlanError, match="an Executor or a client of dask"):
+        Logged(scan).plan(engine=object())

@@ -1,0 +1,835 @@
+"""Packed runs: smaller, checked, and in everything else what they were."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import fcntl
+import hashlib
+import json
+import stat
+import sys
+import threading
+import time
+from typing import ClassVar
+
+import h5py
+import kill_pack
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import resumable as rs
+from resumable.cli import commands
+from resumable.model.identity import canonical
+from resumable.model.indexing import read_like_array
+from resumable.results.copy import TABLES
+from resumable.results.pack import pack_claimed, unpack_claimed
+from resumable.runfile.file import RunFile
+from resumable.runfile.header import (
+    CHUNKS,
+    CHUNKS_DTYPE,
+    Header,
+    structure_digest,
+    table_rows,
+)
+from resumable.runfile.lock import Claim, shelf_of
+from resumable.system import disk
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*positions failed:resumable.ResumableWarning"
+)
+
+METHODS = ["gzip", "lzf", "zstd", "lz4", None]
+PAIR = np.dtype([("x", "<f4"), ("n", "<i8")], align=True)
+
+
+class Many(rs.Process):
+    """An output of every kind, and two positions that fail."""
+
+    version = 1
+    outputs: ClassVar = {
+        "level": rs.Output(units="V"),
+        "pair": rs.Output(dtype=PAIR),
+        "ends": rs.Output((2, 3), ">f4", labels=("a", "b", "c")),
+        "sound": rs.Output(dtype=bool, fill=True),
+        "wave": rs.Output(2, "c16"),
+        "text": rs.Output(dtype="S5"),
+        "total": rs.Output(3, per="run"),
+    }
+    sick = True
+
+    def unit_computation(self, spectrum):
+        if self.sick and self.position in ((1, 2), (3, 0)):
+            raise ValueError("no luck")
+        return {
+            "level": spectrum.mean(),
+            "pair": (spectrum[0], 7),
+            "ends": np.tile(spectrum[:3].astype("f4"), (2, 1)),
+            "sound": bool(spectrum[0] > 0),
+            "wave": np.exp(1j * spectrum[:2]),
+            "text": b"abc",
+        }
+
+    def finish(self, results):
+        return [results.status.done, 1, 2]
+
+
+class Large(rs.Process):
+    """Rows of 8 kB, to have many chunks."""
+
+    version = 1
+    outputs: ClassVar = {"row": rs.Output(1024, "i8", fill=-1)}
+
+    def unit_computation(self, index):
+        return index + np.arange(1024)
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a map of spectra with a scale."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["map"] = np.random.default_rng(2).normal(size=(8, 5, 16))
+        file["height"] = np.linspace(0, 1, 8)
+        file["height"].attrs["units"] = "nm"
+        file["height"].make_scale("height")
+        file["map"].dims[0].attach_scale(file["height"])
+    return f"{tmp_path}/scan.h5::/map"
+
+
+@pytest.fixture
+def run(source):
+    """Return finished results on the map."""
+    return compute(Many(source, position_axes=(0, 1)))
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Return finished results of 200 positions, 1.6 MB."""
+    return compute(Large(200, tmp_path))
+
+
+def plain(attribute, file):
+    """Make an attribute comparable: references by the names they lead to."""
+    if isinstance(attribute, h5py.Reference):
+        return file[attribute].name
+    if isinstance(attribute, np.ndarray) and attribute.dtype.hasobject:
+        return [
+            plain(item, file) if not isinstance(item, np.void) else plain(item[0], file)
+            for item in attribute.ravel()
+        ]
+    return np.asarray(attribute).tolist()
+
+
+def sorted_where(name, value):
+    """Sort what has no order: which datasets use a scale."""
+    return sorted(value) if name == "REFERENCE_LIST" else value
+
+
+def all_of(results, *, leave_out=(CHUNKS,)):
+    """Return everything that any HDF5 program sees of a results group."""
+    group = results.group()
+    found = {"": {k: plain(v, group.file) for k, v in group.attrs.items()}}
+    for name in set(group) - set(leave_out):
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            found[name] = (link.filename, link.path)
+            continue
+        dataset = group[name]
+        used = TABLES.get(name)
+        values = dataset[dataset[used] > 0] if used else dataset[()]
+        found[name] = (
+            bits(values),
+            dataset.dtype,
+            () if used else dataset.shape,
+            {
+                k: sorted_where(k, plain(v, group.file))
+                for k, v in dataset.attrs.items()
+            },
+            [[*d.keys(), d.label] for d in dataset.dims],
+            np.asarray(dataset.fillvalue).tobytes() if not used else b"",
+        )
+    group.file.close()
+    return found
+
+
+def bits(array):
+    """Return the bytes of an array without those that pad a compound."""
+    names = array.dtype.names
+    return [bits(array[n]) for n in names] if names else array.tobytes()
+
+
+def same(left, right):
+    """Compare arrays bit for bit."""
+    return left.dtype == right.dtype and bits(left) == bits(right)
+
+
+# The same run.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_packed_run_is_the_same_run(run, method):
+    """Rows bit for bit, status, failures, sessions, identity, attributes, scales."""
+    before = all_of(run)
+    rows = {name: run[name][...] for name in run}
+    told = (str(run.status), run.failures, run.sessions, run.identity, run.document)
+    size = run.path.stat().st_size
+    run.pack(method)
+    again = rs.open(run.path)
+
+    assert all_of(again) == before
+    assert all(same(again[name][...], rows[name]) for name in rows)
+    assert told == (
+        str(again.status),
+        again.failures,
+        again.sessions,
+        again.identity,
+        again.document,
+    )
+    np.testing.assert_array_equal(again.failed, run.failed)
+    assert run.path.stat().st_size < size / 3
+    assert [p.name for p in run.path.parent.glob("*.pack")] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_are_in_chunks_with_checksums_and_the_method(large, method):
+    """As any HDF5 program sees them, and smaller where they are compressed."""
+    large.pack(method)
+    group = large.group()
+    rows = group["row"]
+
+    assert rows.chunks == (29, 1024)
+    assert rows.fletcher32
+    names = {"gzip": "gzip", "lzf": "lzf", "zstd": "32015", "lz4": "32004"}
+    known = [names[method]] if method else []
+    assert [name for name in rows._filters if name in names.values()] == known
+    if method:
+        assert large.path.stat().st_size < 200 * 8192 / 2
+    group.file.close()
+
+
+def test_references_of_usid_stay(tmp_path):
+    """Every output of a USID source is still a main dataset after packing."""
+    with h5py.File(tmp_path / "usid.h5", "w") as file:
+        main = file.create_dataset("Raw_Data", data=np.random.rand(6, 4))
+        for name, shape in (
+            ("Position_Indices", (6, 2)),
+            ("Position_Values", (6, 2)),
+            ("Spectroscopic_Indices", (1, 4)),
+            ("Spectroscopic_Values", (1, 4)),
+        ):
+            made = file.create_dataset(name, data=np.ones(shape))
+            made.attrs["labels"] = ["X", "Y"][: shape[1]]
+            main.attrs[name] = made.ref
+
+    class Two(rs.Process):
+        version = 1
+        outputs: ClassVar = {"fit": rs.Output(2)}
+
+        def unit_computation(self, spectrum):
+            return spectrum[:2]
+
+    results = compute(Two(f"{tmp_path}/usid.h5::/Raw_Data"))
+    before = all_of(results)
+    results.pack()
+    group = results.group()
+    led = {
+        name: group.file[group["fit"].attrs[name]].name.rsplit("/", 1)[-1]
+        for name in ("Position_Indices", "Spectroscopic_Values")
+    }
+    group.file.close()
+
+    assert all_of(results) == before
+    assert led == {
+        "Position_Indices": "Position_Indices",
+        "Spectroscopic_Values": "fit_Spectroscopic_Values",
+    }
+
+
+def test_indexing_is_that_of_numpy(tmp_path):
+    """Any key gives what it gives of an array, or the same kind of error."""
+    chance = np.random.default_rng(0)
+
+    def part(length):
+        kinds = (
+            lambda: int(chance.integers(-length, length)),
+            lambda: slice(
+                *(int(v) for v in chance.integers(-length - 2, length + 2, 2)),
+                [1, 2, -1, -3][chance.integers(4)],
+            ),
+            lambda: chance.integers(-length, length, 3),
+            lambda: chance.integers(-length, length, 3).tolist(),
+            lambda: chance.random(length) < 0.4,
+            lambda: slice(None),
+        )
+        return kinds[chance.integers(len(kinds))]()
+
+    compared = refused = 0
+    for shape, chunks in (((37,), (5,)), ((20, 7), (3, 7)), ((6, 9, 4), (1, 4, 4))):
+        values = chance.integers(0, 1000, shape)
+        with h5py.File(tmp_path / "index.h5", "w") as file:
+            dataset = file.create_dataset("values", data=values, chunks=chunks)
+            keys = [values > 500, True, [], (..., 0), None, (None, 1), values[:, None]]
+            for _ in range(250):
+                key = [part(n) for n in shape[: chance.integers(1, len(shape) + 1)]]
+                for extra in (None, ...):
+                    if chance.random() < 0.3:
+                        key.insert(chance.integers(len(key) + 1), extra)
+                keys.append(tuple(key))
+            for key in keys:
+                try:
+                    wanted = values[key]
+                except IndexError:
+                    refused += 1
+                    with pytest.raises(IndexError):
+                        read_like_array(dataset, key)
+                    continue
+                found = read_like_array(dataset, key)
+                assert np.shape(found) == np.shape(wanted), key
+                np.testing.assert_array_equal(found, wanted)
+                compared += 1
+
+    assert compared > 500
+    assert refused > 5
+
+
+def test_reading_a_part_reads_only_its_chunks(large):
+    """Where the rest is damaged, what is asked for is read all the same."""
+    large.pack("gzip")
+    chunks = []
+    with h5py.File(large.path) as file:
+        rows = next(iter(file.values()))["row"]
+        rows.id.chunk_iter(chunks.append)
+    with large.path.open("r+b") as file:
+        for chunk in chunks:
+            if chunk.chunk_offset != (58, 0):
+                file.seek(chunk.byte_offset + 10)
+                file.write(b"\xff\x00\xff")
+    results = rs.open(large.path)
+
+    np.testing.assert_array_equal(results["row"][60:80, 0], np.arange(60, 80))
+    np.testing.assert_array_equal(results["row"][[86, 58], 3], [89, 61])
+    for key in (..., 57, slice(60, 90)):
+        with pytest.raises(rs.RunFileError, match="a part of row cannot be unpacked"):
+            results["row"][key]
+
+
+def test_iterating_gives_every_row(large):
+    """In order, also where chunks and blocks end at other rows."""
+    large.pack("lzf")
+    firsts = [row[0] for row in large["row"]]
+
+    assert firsts == list(range(200))
+
+
+def test_fields_of_compounds_are_read_by_name(run):
+    """One name or several, as of a plain run."""
+    whole, one, two = run["pair"][...], run["pair"]["n"], run["pair"][["x"]]
+    run.pack("gzip")
+
+    assert same(run["pair"]["n"], one)
+    assert same(run["pair"][["x"]], two)
+    assert same(run["pair"][...], whole)
+
+
+# By itself.
+
+
+class Declared(Large):
+    """Large, and packed when it is complete."""
+
+    outputs: ClassVar = {
+        "row": rs.Output(1024, "i8", fill=-1, compression="zstd"),
+        "other": rs.Output(fill=-1),
+    }
+    sick = True
+
+    def unit_computation(self, index):
+        if self.sick and index == 7:
+            raise ValueError("no luck")
+        return {"row": index + np.arange(1024), "other": float(index)}
+
+
+class Undeclared(Declared):
+    """The same without."""
+
+    outputs: ClassVar = {"row": rs.Output(1024, "i8"), "other": rs.Output()}
+
+
+def packed(results):
+    return rs.open(results.path)._run.header.packed
+
+
+def test_an_output_with_compression_packs_the_run(tmp_path):
+    """When it is complete and not before, each output by its own method."""
+    process = Declared(50, tmp_path)
+    first = compute(process, positions=slice(0, 30))
+    before = packed(first)
+    results = compute(process)
+
+    assert before is None
+    assert packed(results) == {"row": "zstd", "other": None}
+    np.testing.assert_array_equal(results["row"][:, 0], [*range(7), -1, *range(8, 50)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [results.path.name]
+
+
+def test_compression_is_not_part_of_the_identity(tmp_path):
+    """With and without it is the same computation."""
+    with_it, without = Declared(50, tmp_path), Undeclared(50, tmp_path)
+    documents = [p._recipe().birth.document for p in (with_it, without)]
+    documents[0]["process"] = documents[1]["process"]
+
+    assert documents[0] == documents[1]
+
+
+def test_a_run_that_was_killed_before_it_was_packed_is_packed_by_the_next(tmp_path):
+    """It was complete, and only not packed: nothing is computed again."""
+    process = Declared(20, tmp_path)
+    results = compute(process)
+    with Claim(shelf_of(results._run)).held():
+        unpack_claimed(RunFile(results.path))
+    assert packed(results) is None
+    again = compute(process)
+
+    assert packed(again) == {"row": "zstd", "other": None}
+    assert len(again.sessions) == 1
+
+
+def test_a_full_disk_at_the_end_leaves_a_complete_run(small_disk):
+    """Of a run that is complete only the packing fails, and that is a warning."""
+
+    # 2 MB of random rows, and the packed copy does not fit beside them.
+    class Noise(rs.Process):
+        version = 1
+        outputs: ClassVar = {"row": rs.Output(1 << 17, compression="gzip")}
+
+        def unit_computation(self, index):
+            return self.rng.random(1 << 17)
+
+    with pytest.warns(rs.ResumableWarning, match="complete, but not packed: no room"):
+        results = compute(Noise(2, small_disk))
+
+    assert results.status.finished
+    assert packed(results) is None
+    assert np.asarray(results["row"]).shape == (2, 1 << 17)
+    assert [p.name for p in small_disk.iterdir()] == [results.path.name]
+    with pytest.raises(rs.TargetError, match="no room"):
+        results.pack("gzip")
+    assert [p.name for p in small_disk.iterdir()] == [results.path.name]
+
+
+# What can be done with it.
+
+
+def test_a_packed_run_is_found_and_returned(run, source):
+    """Nothing is computed, duplicates and explain know it, partials do not."""
+    process = Many(source, position_axes=(0, 1))
+    run.pack("gzip")
+    results = compute(process)
+
+    assert results.path == run.path
+    assert len(results.sessions) == 1
+    assert process.duplicates == [run]
+    assert process.partials == []
+    assert "complete: 38 of 40" in str(process.explain())
+    assert process.plan().action == "return"
+
+
+def test_failed_positions_are_tried_again_after_unpacking(run, source):
+    """The rest is kept; it stays plain where no output asks for compression."""
+    process = Many(source, position_axes=(0, 1))
+    level = run["level"][...]
+    run.pack("zstd")
+    process.sick = False
+    results = compute(process, retry_failed=True)
+
+    assert results.path == run.path
+    assert packed(results) is None
+    assert results.status.done == 40
+    assert results["total"][0] == 40
+    assert [s.computed for s in results.sessions] == [38, 2]
+    kept = ~np.isnan(level)
+    assert (results["level"][...][kept] == level[kept]).all()
+    assert not np.isnan(results["level"][...]).any()
+    # As a new one: it can be gone on with, and packed, as often as one likes.
+    assert results._run.header.rows == table_rows(40)
+
+
+def test_it_is_packed_again_where_an_output_asks_for_it(tmp_path):
+    """After failed positions were tried again the run is as small as before."""
+    process = Declared(50, tmp_path)
+    compute(process)
+    process.sick = False
+    results = compute(process, retry_failed=True)
+
+    assert packed(results) == {"row": "zstd", "other": None}
+    assert results.status.done == 50
+    np.testing.assert_array_equal(results["row"][:, 0], np.arange(50))
+
+
+def test_override_leaves_the_packed_run_alone(run, source):
+    """A new run is made beside it."""
+    run.pack("gzip")
+    before = run.path.read_bytes()
+    results = compute(Many(source, position_axes=(0, 1)), override=True)
+
+    assert results.path != run.path
+    assert run.path.read_bytes() == before
+
+
+def test_a_source_that_has_grown_goes_on_from_a_packed_run(tmp_path):
+    """Its rows are copied into the longer run."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_dataset("data", data=np.random.rand(30, 4), maxshape=(None, 4))
+
+    class Mean(rs.Process):
+        version = 1
+        outputs: ClassVar = {"mean": rs.Output(compression="gzip")}
+
+        def unit_computation(self, spectrum):
+            return spectrum.mean()
+
+    process = Mean(f"{tmp_path}/scan.h5::/data")
+    first = compute(process)
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        file["data"].resize(40, axis=0)
+        file["data"][30:] = 1
+    results = compute(Mean(f"{tmp_path}/scan.h5::/data"))
+
+    assert packed(first) == packed(results) == {"mean": "gzip"}
+    assert results.sessions[-1].computed == 10
+    with h5py.File(tmp_path / "scan.h5", "r") as file:
+        wanted = [row.mean() for row in file["data"][...]]
+    np.testing.assert_array_equal(results["mean"][...], wanted)
+
+
+def test_an_output_of_a_packed_run_is_the_source_it_was(run):
+    """What was computed from it is found; anew it gives the same."""
+
+    class Double(rs.Process):
+        version = 1
+        outputs: ClassVar = {"double": rs.Output()}
+
+        def unit_computation(self, level):
+            return 2 * level
+
+    before = Double(run["level"], position_axes=(0, 1))
+    identity = before.identity
+    wanted = compute(before)["double"][...]
+    run.pack("zstd")
+    after = Double(rs.open(run.path)["level"], position_axes=(0, 1))
+    anew = compute(after, override=True)
+
+    assert after.identity == identity
+    assert len(after.duplicates) == 2
+    assert same(anew["double"][...], wanted)
+
+
+def test_the_command_packs_shows_and_removes(run):
+    """``pack``, ``status``, ``show``, ``list`` and ``remove`` on a packed run."""
+
+    def invoke(*words):
+        result = CliRunner().invoke(commands.main, [*words])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    path = str(run.path)
+    assert "now" in invoke("pack", path, "--compression", "lzf")
+    shown = invoke("show", path)
+    listed = invoke("list", str(run.path.parent))
+
+    assert "compressed  " in shown
+    assert "level: lzf" in shown
+    assert "no luck" in shown
+    assert "38 of 40 positions done, 2 failed" in invoke("status", path)
+    assert run.path.name in listed
+    invoke("pack", path, "--compression", "none")
+    assert "level: none" in invoke("show", path)
+    invoke("remove", "--yes", path)
+    assert not run.path.exists()
+
+
+# Whoever has it open.
+
+
+def test_whoever_has_the_run_open_is_not_disturbed(large):
+    """Results, arrays and HDF5 handles made before read the same after."""
+    mapped = large._run.array("row")
+    group = large.group()
+    wanted = large["row"][...]
+    array = large["row"]
+    large.pack("gzip")
+    while_packed = array[...]
+    large.pack("lzf")
+
+    assert same(np.array(mapped), wanted)
+    assert same(group["row"][...], wanted)
+    assert same(while_packed, wanted)
+    assert same(array[...], wanted)
+    assert large.status.done == 200
+    group.file.close()
+
+
+def test_a_run_can_be_read_while_it_is_packed_again_and_again(large):
+    """Reads in another thread are whole, whichever file they hit."""
+    wanted = large["row"][...]
+    results = rs.open(large.path)
+    over = threading.Event()
+
+    def read():
+        count = 0
+        while not over.is_set():
+            assert same(results["row"][...], wanted)
+            assert results.status.done == 200
+            count += 1
+        return count
+
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        reads = threads.submit(read)
+        for method in ("gzip", "lzf", None, "gzip"):
+            large.pack(method)
+        time.sleep(0.05)
+        over.set()
+
+    assert reads.result() > 0
+
+
+def test_results_of_a_run_that_was_replaced_by_another_say_so(large, run):
+    """A file of the same name and another identity is not read as if it were this."""
+    run.path.replace(large.path)
+    with pytest.raises(rs.RunFileError, match="another run by now"):
+        large["row"][...]
+
+
+def test_permissions_stay(large):
+    """A file for the group alone is so afterwards."""
+    large.path.chmod(0o640)
+    large.pack("gzip")
+
+    assert stat.S_IMODE(large.path.stat().st_mode) == 0o640
+
+
+def test_a_name_that_is_a_link_leads_to_the_packed_file(large, tmp_path):
+    """The file that it leads to is replaced, and the link stays."""
+    link = tmp_path / "link.h5"
+    link.symlink_to(large.path.name)
+    rs.open(link).pack("gzip")
+
+    assert link.is_symlink()
+    assert packed(large) == {"row": "gzip"}
+
+
+# Refused.
+
+
+def test_an_unfinished_run_is_not_packed(tmp_path):
+    """There would be rows to write into it."""
+    results = compute(Large(20, tmp_path), positions=slice(0, 10))
+    before = results.path.read_bytes()
+    with pytest.raises(rs.RunFileError, match="not finished; compute it before"):
+        results.pack()
+
+    assert results.path.read_bytes() == before
+
+
+def test_a_method_that_is_not_there_is_named_with_the_nearest(large):
+    """At once, in the call and in the declaration."""
+    with pytest.raises(rs.ParameterError, match=r"'gzipp'; did you mean 'gzip'\?"):
+        large.pack("gzipp")
+    with pytest.raises(rs.DeclarationError, match=r"'zst'; did you mean 'zstd'\?"):
+        rs.Output(compression="zst")
+    with pytest.raises(rs.DeclarationError, match="no compression 5"):
+        rs.Output(compression=5)
+    with pytest.raises(rs.DeclarationError, match="only outputs per position"):
+        rs.Output(per="run", compression="gzip")
+
+
+def test_what_needs_a_package_says_which(large, monkeypatch):
+    """At construction; a file that needs it is refused with the same words."""
+    large.pack("zstd")
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    needs = r"needs the package hdf5plugin.*resumable-hdf5\[filters\]"
+    with pytest.raises(rs.DeclarationError, match=needs):
+        rs.Output(compression="zstd")
+    with pytest.raises(rs.RunFileError, match=needs):
+        large["row"][0]
+    rs.Output(compression="gzip")
+
+    assert large.status.done == 200
+    assert list(large.group().file)
+
+
+def test_a_run_at_work_is_not_packed(large):
+    """Neither one that is being computed nor a file that is open for writing."""
+    with (
+        Claim(shelf_of(large._run)).held(),
+        pytest.raises(rs.RunBusy, match="is being computed by process"),
+    ):
+        large.pack()
+    with large.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(rs.RunBusy, match="open for writing in another program"):
+            large.pack()
+
+    assert packed(large) is None
+    assert len(list(large.path.parent.iterdir())) == 1
+
+
+# Damage.
+
+
+def test_damage_of_a_packed_file_is_noticed(run):
+    """A byte flipped anywhere: the file is refused, or the rows that it is part of."""
+    run.pack("gzip")
+    sound = run.path.read_bytes()
+    rows = {name: np.array(run[name][...]) for name in run}
+    header_end = sound.index(b"\n", sound.index(b"\n", 30) + 1)
+    padding = range(header_end + 1, run._run.header.user_block)
+    chance = np.random.default_rng(1)
+    outcomes = set()
+    for place in [5, 40, 200, *chance.integers(0, len(sound), 150).tolist()]:
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << int(chance.integers(8))
+        run.path.write_bytes(damaged)
+        try:
+            results = rs.open(run.path)
+        except rs.RunFileError:
+            outcomes.add("refused")
+            continue
+        if place in padding:
+            continue
+        with pytest.raises(rs.RunFileError, match="cannot be unpacked"):
+            [np.asarray(results[name]) for name in rows]
+        outcomes.add("not unpacked")
+
+    assert outcomes == {"refused", "not unpacked"}
+
+
+def forged(path, change):
+    """Change the header of a packed file, and make its digests fit."""
+    block = path.read_bytes()
+    plain_header = json.loads(block.split(b"\n", 3)[2])
+    change(plain_header)
+
+    body = canonical(plain_header).encode()
+    text = b"resumable run file\n" + hashlib.sha256(body).hexdigest().encode()
+    text += b"\n" + body + b"\n"
+    with path.open("r+b") as file:
+        file.write(text)
+    try:
+        header = Header.from_bytes(path.read_bytes(), path)
+    except rs.RunFileError:
+        return
+    with path.open("rb") as file:
+        plain_header["structure"] = structure_digest(file.fileno(), header, path)
+    body = canonical(plain_header).encode()
+    text = b"resumable run file\n" + hashlib.sha256(body).hexdigest().encode()
+    with path.open("r+b") as file:
+        file.write(text + b"\n" + body + b"\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["packed"].update(row="rot13"),
+        lambda h: h["packed"].update(row=["gzip"]),
+        lambda h: h["packed"].update(other="gzip"),
+        lambda h: h["packed"].clear(),
+        lambda h: h.update(packed=7),
+        lambda h: h["rows"].update({CHUNKS: -1}),
+        lambda h: h["rows"].update({CHUNKS: 1 << 50}),
+        lambda h: h["rows"].update({CHUNKS: "1"}),
+        lambda h: h["rows"].pop(CHUNKS),
+        lambda h: h["offsets"].pop(CHUNKS),
+        lambda h: h.update(format=1),
+        lambda h: h.update(format=3),
+        lambda h: h["map_shape"].__setitem__(0, 100),
+    ],
+)
+def test_a_forged_header_is_refused(large, change):
+    """Also one whose digests fit; nothing is read by what it says."""
+    large.pack("gzip")
+    forged(large.path, change)
+    with pytest.raises(rs.RunFileError):
+        np.asarray(rs.open(large.path)["row"])
+
+
+def test_a_table_of_chunks_that_lie_elsewhere_is_refused(large):
+    """Over the status, over each other, or outside of the file."""
+    large.pack("gzip")
+    header = RunFile(large.path).header
+    sound = large.path.read_bytes()
+    offset = header.offsets[CHUNKS]
+    (first, size), *_ = np.frombuffer(sound, CHUNKS_DTYPE, 1, offset).tolist()
+    status = header.offsets["completed_positions"]
+    for row in ((status, 8), (first, len(sound)), (-4096, 8192), (first, -size)):
+        forgery = bytearray(sound)
+        forgery[offset : offset + 16] = np.array([row], CHUNKS_DTYPE).tobytes()
+        large.path.write_bytes(forgery)
+        with pytest.raises(rs.RunFileError, match="overlap or lie outside"):
+            rs.open(large.path)
+
+
+def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch):
+    """A disk or memory that lies costs nothing but the copy."""
+    write_at = disk.write_at
+
+    def lying(fd, data, offset):
+        data = bytearray(memoryview(data).cast("B"))
+        if len(data) > 1000 and offset > 100_000:
+            data[500] ^= 1
+        write_at(fd, data, offset)
+
+    before = large.path.read_bytes()
+    monkeypatch.setattr("resumable.runfile.hdf5.write_at", lying)
+    with (
+        Claim(shelf_of(large._run)).held(),
+        pytest.raises((rs.RunFileError, rs.TargetError)),
+    ):
+        pack_claimed(RunFile(large.path), {"row": None})
+
+    assert large.path.read_bytes() == before
+    assert [p.name for p in large.path.parent.iterdir()] == [large.path.name]
+
+
+# Kills.
+
+
+@pytest.mark.parametrize(
+    ("how", "what", "least"),
+    [
+        ("steps", "pack", 5),
+        ("steps", "unpack", 10),
+        pytest.param("every-step", "pack", 60, marks=pytest.mark.torture),
+        pytest.param("every-step", "unpack", 60, marks=pytest.mark.torture),
+    ],
+)
+def test_a_kill_before_any_step_leaves_one_whole_file(tmp_path, how, what, least):
+    """The old one or the new one; the next run or packing tidies up."""
+    tally = kill_pack.tally_of(how, what, tmp_path)
+
+    assert tally.faults == []
+    assert tally.kills >= least
+
+
+@pytest.mark.parametrize("what", ["pack", "unpack"])
+def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what):
+    """With real syncs, in the middle of whatever it was doing."""
+    tally = kill_pack.tally_of("random", what, tmp_path, 10)
+
+    assert tally.faults == []
+    assert tally.kills == 10
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600, method="signal")
+@pytest.mark.parametrize("what", ["pack", "unpack"])
+def test_five_hundred_kills_leave_one_whole_file(tmp_path, what):
+    """The long form."""
+    tally = kill_pack.tally_of("random", what, tmp_path, 500)
+
+    assert tally.faults == []
+    assert tally.kills == 500

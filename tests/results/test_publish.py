@@ -1,0 +1,732 @@
+"""Publishing: all of a group in another file or nothing of it, killed or not."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import h5py
+import kill_pack
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from kill_matrix import in_fork
+
+import resumable as rs
+from resumable.cli import commands
+from resumable.runfile.journal import locked, mend, transaction
+from resumable.source.opening import open_file
+from resumable.source.superblock import superblock_of
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*positions failed:resumable.ResumableWarning"
+)
+
+FILES = {
+    "plain": {},
+    "latest": {"libver": "latest"},
+    "v108": {"libver": "v108"},
+    "user block": {"userblock_size": 1024},
+    "pages": {"fs_strategy": "page", "fs_page_size": 4096},
+    "free space": {"fs_strategy": "fsm", "fs_persist": True},
+    "ordered": {"track_order": True},
+}
+
+
+class Level(rs.Process):
+    """A value and a row, and a position that fails."""
+
+    version = 1
+    outputs: ClassVar = {
+        "level": rs.Output(units="V"),
+        "ends": rs.Output(2, "f4", labels=("first", "last")),
+        "count": rs.Output(dtype="i8", per="run"),
+    }
+
+    def unit_computation(self, spectrum):
+        if self.position == 5:
+            raise ValueError("no luck")
+        return {"level": spectrum.mean(), "ends": spectrum[[0, -1]].astype("f4")}
+
+    def finish(self, results):
+        return results.status.done
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+def fill(path, **options):
+    """Write a file with much in it that must stay."""
+    with h5py.File(path, "w", **options) as file:
+        file["data"] = np.random.default_rng(4).normal(size=(50, 16))
+        file["data"].attrs["unit"] = "pA"
+        file["data"].attrs["reference"] = file["data"].ref
+        file.create_dataset("deep/er/packed", data=np.arange(9000), compression="gzip")
+        file["deep/names"] = ["a", "longer", "text"]
+        file["deep"].attrs["list"] = np.arange(7)
+        file["link"] = h5py.SoftLink("/data")
+        grows = file.create_dataset("grows", (10,), "i4", maxshape=(None,), chunks=(4,))
+        grows.resize(17, axis=0)
+        del file["deep/names"]
+        file["many"] = np.zeros(100)
+        for number in range(100):
+            file["many"].attrs[f"n{number}"] = number
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Have nobody waited for."""
+    monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
+
+
+@pytest.fixture(params=FILES)
+def scan(request, tmp_path):
+    """Return the path of a file of every kind."""
+    fill(tmp_path / "scan.h5", **FILES[request.param])
+    return tmp_path / "scan.h5"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return the path of a plain file."""
+    fill(tmp_path / "scan.h5")
+    return tmp_path / "scan.h5"
+
+
+@pytest.fixture
+def results(source):
+    """Return finished results on it."""
+    return compute(Level(f"{source}::/data"))
+
+
+def contents(path, without):
+    """Return all that is in a file, as bytes, but for a group."""
+    found = {}
+    with h5py.File(path, "r") as file:
+
+        def visit(name, thing):
+            if f"/{name}".startswith(without):
+                return
+            attributes = {k: str(v) for k, v in thing.attrs.items()}
+            found[name] = (attributes, type(thing).__name__)
+            if isinstance(thing, h5py.Dataset):
+                layout = (thing.chunks, thing.compression, thing.maxshape, thing.dtype)
+                place = thing.id.get_offset()
+                found[name] += (thing[()].tobytes(), layout, place)
+
+        file.visititems(visit)
+        found["link"] = file.get("link", getlink=True).path
+    return found
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def left_over(path):
+    return [p.name for p in path.parent.iterdir() if "journal" in p.name]
+
+
+# What is there afterwards.
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+def test_a_group_is_added_and_all_else_is_as_it_was(scan, compression):
+    """Whatever kind of file it is; read by h5py alone."""
+    before = contents(scan, "/fits")
+    results = compute(Level(f"{scan}::/data"))
+    results.publish(f"{scan}::/fits/level", compression=compression)
+
+    assert contents(scan, "/fits") == before
+    assert left_over(scan) == []
+    with h5py.File(scan, "r") as file:
+        group = file["fits/level"]
+        for name in results:
+            np.testing.assert_array_equal(group[name][...], results[name][...])
+        assert group["level"].attrs["units"] == b"V"
+        assert group["level"].dims[0].keys() == ["position"]
+        assert list(group["ends_labels"]) == [b"first", b"last"]
+        assert group.attrs["identity_sha256"].decode() == results.identity
+        assert group.attrs["signal"] == b"level"
+        assert group["completed_positions"][...].sum() == 49
+        assert group["failures"][0]["message"] == b"no luck"
+        assert group["sessions"].shape == (1,)
+        assert group["source"] == file["data"]
+        assert isinstance(group.get("source", getlink=True), h5py.SoftLink)
+        known = {None: None, "gzip": "gzip", "zstd": "unknown"}
+        assert group["level"].compression == known[compression]
+        assert bool(group["level"].fletcher32) == bool(compression)
+        assert list(file["fits"]) == ["level"]
+    with h5py.File(scan, "r+") as file:
+        file["fits/level/level"][0] = 1
+        file["after"] = 1
+
+
+def test_the_source_is_known_again_after_publishing_into_it(source):
+    """Its data have not changed, so neither has the identity of the run."""
+    results = compute(Level(f"{source}::/data"))
+    results.publish(f"{source}::/fit")
+
+    assert Level(f"{source}::/data").duplicates == [results]
+
+
+def test_a_packed_run_is_published_too(source, results):
+    """Compressed or not, as it is asked for."""
+    wanted = results["ends"][...]
+    results.pack("zstd")
+    results.publish(f"{source}::/fit")
+    with h5py.File(source, "r") as file:
+        assert file["fit/ends"].chunks is None
+        assert "packed-chunks" not in file["fit"]
+        np.testing.assert_array_equal(file["fit/ends"][...], wanted)
+
+
+def test_a_link_to_the_source_leads_there_from_another_file(tmp_path, results, source):
+    """From another folder, and to the folder of the source."""
+    (tmp_path / "below").mkdir()
+    for path in (tmp_path / "other.h5", tmp_path / "below" / "other.h5"):
+        fill(path)
+        results.publish(f"{path}::/fit")
+        with h5py.File(path, "r") as file, h5py.File(source, "r") as scan:
+            np.testing.assert_array_equal(file["fit/source"][...], scan["data"][...])
+
+
+def test_a_group_that_was_published_can_be_replaced(source, results):
+    """With overwrite=True, and by other results; nothing else can."""
+    before = contents(source, "/fits")
+    results.publish(f"{source}::/fits/level")
+    with pytest.raises(rs.ParameterError, match="exists; give another name, or overw"):
+        results.publish(f"{source}::/fits/level")
+    results.publish(f"{source}::/fits/level", overwrite=True, compression="gzip")
+    with h5py.File(source, "r") as file:
+        assert list(file["fits"]) == ["level"]
+        assert file["fits/level/level"].compression == "gzip"
+
+    assert contents(source, "/fits") == before
+
+
+def test_a_name_that_is_a_link_to_the_file_stays_one(tmp_path, source, results):
+    """The file that it leads to is changed, and its journal lies beside that."""
+    link = tmp_path / "link.h5"
+    link.symlink_to("scan.h5")
+    results.publish(f"{link}::/fit")
+
+    assert link.is_symlink()
+    with h5py.File(source, "r") as file:
+        assert "fit" in file
+
+
+# Refused, and then nothing has changed.
+
+
+@pytest.fixture
+def refused(source, results):
+    """Return a function that sees a publishing refused, and nothing changed."""
+
+    def publish(error, match, where="/fit", path=source, **options):
+        before = digest(path) if path.is_file() else None
+        with pytest.raises(error, match=match):
+            results.publish(f"{path}::{where}", **options)
+        assert (digest(path) if path.is_file() else None) == before
+        assert left_over(path) == []
+
+    return publish
+
+
+@pytest.mark.parametrize(
+    ("where", "match"),
+    [
+        ("/", "names no group in a file"),
+        ("", "names no group in a file"),
+        ("/a/../b", "names no group in a file"),
+        ("/data", "/data exists; give another name"),
+        ("/data/fit", "/data is a dataset, not a group"),
+        ("/link", "/link exists"),
+        ("/link/fit", "/link is a link, not a group"),
+        ("/deep", "/deep exists"),
+    ],
+)
+def test_a_place_that_is_taken_is_refused(refused, where, match):
+    """Or one that is none, or behind a link that may lead to another file."""
+    refused(rs.ParameterError, match, where)
+
+
+@pytest.mark.parametrize("where", ["/deep", "/data", "/link", "/grows"])
+def test_nothing_but_published_results_is_ever_replaced(refused, where):
+    """Not even with overwrite=True."""
+    match = "was not published by this library|not a group"
+    refused(rs.ParameterError, match, where, overwrite=True)
+
+
+def test_a_file_that_is_not_there_is_not_made(refused, tmp_path):
+    """The nearest name is told."""
+    match = r"there is no file .*scam\.h5; did you mean 'scan\.h5'\?"
+    refused(rs.ParameterError, match, path=tmp_path / "scam.h5")
+
+
+def test_what_is_no_hdf5_file_or_one_of_ours_is_refused(refused, results, tmp_path):
+    """Text, a truncated file, a run file."""
+    text = tmp_path / "text"
+    text.write_text("plain text " * 100)
+    refused(rs.TargetError, "not an HDF5 file", path=text)
+    refused(rs.TargetError, "is a run file", path=results.path)
+    short = tmp_path / "short.h5"
+    fill(short)
+    os.truncate(short, 20_000)
+    refused(rs.TargetError, "truncated: it has 20,000 bytes of", path=short)
+
+
+def test_a_file_with_other_names_is_refused(refused, source, tmp_path):
+    """Hard links are how backups are made, and they would change with it."""
+    os.link(source, tmp_path / "backup.h5")
+    refused(rs.TargetError, "has 2 names")
+
+
+def test_a_file_that_is_open_is_refused(refused, source, results, impatient):
+    """Here or elsewhere, for reading or for writing; closed it is not."""
+    for mode in ("r", "r+"):
+        with h5py.File(source, mode):
+            refused(rs.RunBusy, "is open, in this program or in another one")
+    results.publish(f"{source}::/fit")
+
+
+def test_a_file_that_was_not_closed_is_refused(refused, tmp_path):
+    """HDF5 marks newer files that are open for writing; a kill leaves the mark."""
+    path = tmp_path / "killed.h5"
+    code = (
+        "import h5py, os, signal, sys\n"
+        "file = h5py.File(sys.argv[1], 'w', libver='latest')\n"
+        "file['data'] = range(1000)\n"
+        "file.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    refused(rs.TargetError, "h5clear -s .*killed.h5", path=path)
+
+
+def test_unfinished_results_are_not_published(source):
+    """They would change."""
+    some = compute(Level(f"{source}::/data"), positions=slice(0, 5))
+    before = digest(source)
+    with pytest.raises(rs.RunFileError, match="not finished; compute it before it is"):
+        some.publish(f"{source}::/fit")
+
+    assert digest(source) == before
+
+
+def test_a_method_that_is_not_there_is_refused(refused):
+    """As for packing."""
+    match = r"'gzipp'; did you mean 'gzip'\?"
+    refused(rs.ParameterError, match, compression="gzipp")
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_full_disk_changes_nothing(small_disk, tmp_path, compression):
+    """Found before or while rows are written: the file is what it was."""
+
+    class Noise(rs.Process):
+        version = 1
+        outputs: ClassVar = {"row": rs.Output(1 << 17)}
+
+        def unit_computation(self, index):
+            return self.rng.random(1 << 17)
+
+    results = compute(Noise(4, tmp_path))
+    path = small_disk / "full.h5"
+    fill(path)
+    before = digest(path)
+    with pytest.raises(rs.TargetError, match=r"no room for the results .* 4\.19 MB"):
+        results.publish(f"{path}::/fit", compression=compression)
+
+    assert digest(path) == before
+    assert [p.name for p in small_disk.iterdir()] == ["full.h5"]
+    with h5py.File(path, "r+") as file:
+        file["after"] = 1
+
+
+def test_an_error_in_the_middle_undoes_all(source):
+    """Whatever is raised inside of a transaction, the file is what it was."""
+    before = digest(source)
+
+    def interrupted():
+        with (
+            locked(source) as (path, fd),
+            transaction(path, fd) as overlay,
+            h5py.File(overlay, "r+") as file,
+        ):
+            file["new"] = np.zeros(100_000)
+            file["data"].attrs["unit"] = "changed"
+            file.flush()
+            assert source.stat().st_size > 800_000
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert digest(source) == before
+    assert left_over(source) == []
+
+
+# Two at once, and memory.
+
+
+def test_two_at_once_come_one_after_the_other(source, results):
+    """Both groups are there; none waits for ever."""
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        names = [f"/fits/number_{number}" for number in range(4)]
+        list(threads.map(lambda n: results.publish(f"{source}::{n}"), names))
+    with h5py.File(source, "r") as file:
+        assert sorted(file["fits"]) == [f"number_{number}" for number in range(4)]
+
+
+def test_large_rows_are_not_held_in_memory(tmp_path):
+    """Of 64 MB of rows hardly anything is kept in memory, compressed or not."""
+    code = """
+import resource, sys
+import h5py, numpy as np
+import resumable as rs
+class Large(rs.Process):
+    version = 1
+    outputs = {"row": rs.Output(1 << 17)}
+    def unit_computation(self, index):
+        return np.full(1 << 17, index)
+with h5py.File("scan.h5", "w") as file:
+    file["data"] = np.arange(64)
+results = Large("scan.h5::/data").compute(engine="serial", progress=False)
+results.publish("scan.h5::/first")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+results.publish("scan.h5::/second")
+results.publish("scan.h5::/third", compression="lzf")
+results.publish("scan.h5::/first", overwrite=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert int(done.stdout) < 16_000
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
+@pytest.mark.parametrize("block", [0, 512, 8192])
+def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
+    """Of every version, behind a user block too."""
+    path = tmp_path / "some.h5"
+    fill(path, libver=libver, userblock_size=block)
+    with path.open("rb") as file:
+        found = superblock_of(file.fileno())
+        with h5py.File(path, "r+"):
+            opened = superblock_of(file.fileno())
+
+    assert found.end == path.stat().st_size
+    assert (found.open_for_writing, found.swmr) == (False, False)
+    assert opened.open_for_writing
+
+
+# Kills.
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("steps", "publish"),
+        ("torn", "publish"),
+        ("torn", "overwrite"),
+        ("torn", "repair"),
+        *(
+            pytest.param(how, what, marks=pytest.mark.torture)
+            for how in ("every-step", "every-torn")
+            for what in ("publish", "overwrite", "repair")
+        ),
+    ],
+)
+def test_a_kill_before_any_step_or_in_a_write_is_mended(tmp_path, what, how):
+    """By whatever of ours opens the file next, to one of two files, byte for byte."""
+    tally = kill_pack.tally_of(how, what, tmp_path)
+
+    assert tally.faults == []
+    assert tally.kills >= 3
+
+
+@pytest.mark.parametrize("what", ["publish", "overwrite"])
+def test_kills_at_random_moments_are_mended(tmp_path, what):
+    """With real syncs."""
+    tally = kill_pack.tally_of("random", what, tmp_path, 10)
+
+    assert tally.faults == []
+    assert tally.kills == 10
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600, method="signal")
+@pytest.mark.parametrize("what", ["publish", "overwrite", "repair"])
+def test_five_hundred_kills_are_mended(tmp_path, what):
+    """The long form."""
+    tally = kill_pack.tally_of("random", what, tmp_path, 500)
+
+    assert tally.faults == []
+    assert tally.kills == 500
+
+
+# The journal.
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory):
+    """Return what kills leave, when it is decided and before, and how it should be."""
+    path = tmp_path_factory.mktemp("killed") / "scan.h5"
+    fill(path)
+    results = compute(Level(f"{path}::/data"))
+    old = path.read_bytes()
+    results.publish(f"{path}::/deep/fit")
+    new = path.read_bytes()
+    path.write_bytes(old)
+    journal = path.with_name("scan.h5.resumable-journal")
+    found, step = {}, 0
+    while True not in found:
+        code = in_fork(lambda: results.publish(f"{path}::/deep/fit"), step)
+        assert code == -signal.SIGKILL
+        if journal.exists() and path.stat().st_size > len(old):
+            # The first moment at which it is decided, and the last at which not.
+            decided = b'"decided":true' in journal.read_bytes()
+            found[decided] = path.read_bytes(), journal.read_bytes()
+        mend(path)
+        path.write_bytes(old)
+        step += 1
+    return found, old, new
+
+
+@pytest.fixture
+def killed(source, moments):
+    """Return a function that puts a file and its journal as a kill leaves them."""
+    found, old, new = moments
+    journal = source.with_name("scan.h5.resumable-journal")
+
+    def kill(*, decided=True):
+        torn, text = found[decided]
+        source.write_bytes(torn)
+        journal.write_bytes(text)
+        return journal, old, new
+
+    return kill
+
+
+def test_a_journal_that_is_not_decided_is_undone(killed, source):
+    """The file is what it was, byte for byte."""
+    _, old, _ = killed(decided=False)
+    assert source.read_bytes() != old
+    mend(source)
+
+    assert source.read_bytes() == old
+    assert left_over(source) == []
+
+
+def test_a_journal_that_is_not_whole_is_removed(killed, source):
+    """It can change nothing: none of ours has its name before it is whole."""
+    journal, _, _ = killed()
+    before, whole = source.read_bytes(), journal.read_bytes()
+    chance = np.random.default_rng(3)
+    for place in chance.integers(0, len(whole), 30).tolist():
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(chance.integers(8))
+        for damaged in (whole[:place], bytes(flipped), flipped + b"more"):
+            journal.write_bytes(damaged)
+            assert mend(source) == "mended"
+            assert source.read_bytes() == before
+            assert left_over(source) == []
+
+
+def forge(journal, change):
+    """Change what a journal says, and make its digest fit."""
+    magic, _, rest = journal.read_bytes().split(b"\n", 2)
+    text, _, payload = rest.partition(b"\n")
+    plain = json.loads(text)
+    payload = change(plain, bytearray(payload)) or payload
+    body = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+    body += b"\n" + bytes(payload)
+    digest_text = hashlib.sha256(body).hexdigest().encode()
+    journal.write_bytes(magic + b"\n" + digest_text + b"\n" + body)
+
+
+def other_old_bytes(plain, payload):
+    payload[10] ^= 1
+    return payload
+
+
+FORGERIES = [
+    lambda j, _: j.update(name="other.h5"),
+    lambda j, _: j.update(name="../scan.h5"),
+    lambda j, _: j.update(name=None),
+    lambda j, _: j.update(format=2),
+    lambda j, _: j.pop("format"),
+    lambda j, _: j.update(new_bytes=j["new_bytes"] + 1),
+    lambda j, _: j.update(new_bytes=0),
+    lambda j, _: j.update(new_bytes=-1),
+    lambda j, _: j.update(new_bytes=float(j["new_bytes"])),
+    lambda j, _: j.update(old_bytes=str(j["old_bytes"])),
+    lambda j, _: j.update(old_bytes=j["old_bytes"] - 4096),
+    lambda j, _: j.update(old_bytes=1 << 60, new_bytes=1 << 60),
+    lambda j, _: j.update(beyond="0" * 64),
+    lambda j, _: j.update(decided=1),
+    lambda j, _: j.update(extra=1),
+    lambda j, _: j.update(changes=[]),
+    lambda j, _: j["changes"].reverse(),
+    lambda j, _: j["changes"].append(j["changes"][0]),
+    lambda j, _: j["changes"][0].__setitem__(0, 4096 * 50),
+    lambda j, _: j["changes"][0].__setitem__(0, -4096),
+    lambda j, _: j["changes"][0].__setitem__(1, 1 << 40),
+    lambda j, _: j["changes"][0].__setitem__(1, -5),
+    lambda j, _: j.update(changes=7),
+    other_old_bytes,
+    lambda j, p: p + b"more",
+]
+
+
+@pytest.mark.parametrize("change", FORGERIES)
+def test_a_forged_journal_changes_nothing(killed, source, change):
+    """One that is whole and does not fit is left, with what to do about it."""
+    journal, _, _ = killed()
+    forge(journal, change)
+    before = source.read_bytes(), journal.read_bytes()
+    with pytest.raises(rs.TargetError, match="nothing was changed"):
+        mend(source)
+    with pytest.raises(rs.SourceError, match="resumable repair"):
+        Level(f"{source}::/data")
+
+    assert (source.read_bytes(), journal.read_bytes()) == before
+
+
+@pytest.mark.parametrize("old_bytes", [0, 96, 4096, -1, 1 << 50])
+def test_a_forged_journal_cuts_no_file(killed, source, old_bytes):
+    """One that is not decided takes away what lies behind the end, and no more."""
+    journal, old, _ = killed(decided=False)
+    forge(journal, lambda j, _: j.update(old_bytes=old_bytes, new_bytes=old_bytes))
+    mend(source)
+
+    assert source.read_bytes()[: len(old)] == old
+
+
+def test_a_journal_that_is_no_file_harms_nobody(source, tmp_path):
+    """A pipe, a link, a folder or a huge file in its place."""
+    journal = source.with_name("scan.h5.resumable-journal")
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    before = digest(source)
+
+    def huge():
+        with journal.open("wb") as file:
+            file.truncate(1 << 40)
+
+    for make in (
+        lambda: os.mkfifo(journal),
+        lambda: journal.symlink_to(precious),
+        journal.mkdir,
+        huge,
+    ):
+        make()
+        with pytest.raises(rs.TargetError, match="cannot be used to mend"):
+            mend(source)
+        journal.rmdir() if journal.is_dir() else journal.unlink()
+
+    assert precious.read_text() == "precious"
+    assert digest(source) == before
+
+
+def test_a_journal_beside_a_restored_file_is_not_applied(killed, source):
+    """Neither to a backup of it, nor to another file of its name."""
+    _, old, _ = killed()
+    source.write_bytes(old)
+    with pytest.raises(rs.TargetError, match=r"not [\d,]+\); nothing was changed"):
+        mend(source)
+    assert source.read_bytes() == old
+    fill(source, libver="latest")
+    other = source.read_bytes()
+    with pytest.raises(rs.TargetError, match="nothing was changed"):
+        mend(source)
+
+    assert source.read_bytes() == other
+
+
+def test_another_writer_after_the_kill_is_respected(killed, source):
+    """What was begun is not undone where another program has written since."""
+    killed(decided=False)
+    with h5py.File(source, "r+") as file:
+        file["theirs"] = np.arange(1000)
+    before = source.read_bytes()
+    mend(source)
+
+    assert source.read_bytes() == before
+    assert left_over(source) == []
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_whatever_of_ours_opens_the_file_mends_it(killed, source, decided):
+    """A Process on it, a reader, a virtual part, a publishing, the command."""
+    virtual = source.with_name("virtual.h5")
+    layout = h5py.VirtualLayout((50, 16), "f8")
+    layout[...] = h5py.VirtualSource("scan.h5", "data", (50, 16))
+    with h5py.File(virtual, "w") as file:
+        file.create_virtual_dataset("data", layout)
+    openers = (
+        lambda: Level(f"{source}::/data"),
+        lambda: open_file(str(source)).close(),
+        lambda: Level(f"{virtual}::/data"),
+        lambda: CliRunner().invoke(commands.main, ["repair", str(source)]),
+    )
+    for opens in openers:
+        _, old, new = killed(decided=decided)
+        opens()
+        assert source.read_bytes() == (new if decided else old)
+        assert left_over(source) == []
+
+
+def test_a_file_that_cannot_be_mended_now_is_not_read(killed, source, impatient):
+    """Where somebody else has it open, an error names the command that mends it."""
+    killed()
+    before = digest(source)
+    with source.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(
+            rs.SourceError, match=r"'resumable repair .*scan\.h5' mends"
+        ):
+            Level(f"{source}::/data")
+    assert digest(source) == before
+    Level(f"{source}::/data")
+
+    assert left_over(source) == []
+
+
+def test_the_command_publishes_and_repairs(killed, source, results):
+    """``publish`` and ``repair``, and their errors in one message."""
+
+    def invoke(*words):
+        return CliRunner().invoke(commands.main, [*words])
+
+    killed()
+    mended = invoke("repair", str(source))
+    nothing = invoke("repair", str(source))
+    again = invoke("publish", str(results.path), f"{source}::/deep/fit")
+    anew = invoke("publish", str(results.path), f"{source}::/deep/fit", "--overwrite")
+
+    assert (mended.exit_code, mended.output) == (0, f"{source}: mended\n")
+    assert (nothing.exit_code, nothing.output) == (0, f"{source}: nothing to mend\n")
+    assert again.exit_code == 1
+    assert "overwrite=True" in again.output
+    assert (anew.exit_code, anew.output) == (
+        0,
+        f"{results.path}: published as {source}::/deep/fit\n",
+    )

@@ -1,0 +1,700 @@
+"""The run file: never trusted blindly, readable by anybody, its structure fixed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import resumable as rs
+from resumable.model import identity
+from resumable.model.output import Output
+from resumable.model.positions import PositionSet
+from resumable.runfile.file import RunFile
+from resumable.runfile.header import (
+    FAILURE_ROWS,
+    MAGIC,
+    SESSION_DTYPE,
+    SESSION_ROWS,
+    Header,
+)
+from resumable.runfile.ledger import Ledger
+from resumable.session.events import Started
+
+MEAN = {"mean": rs.Output(units="V")}
+WIDE = {"wide": rs.Output(shape=8192)}
+
+
+class Mean(rs.Process):
+    """The mean of every spectrum."""
+
+    version = 1
+    outputs = MEAN
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean()
+
+
+class Watched(rs.Process):
+    """Calls ``watch`` while a position is at work, and while it finishes."""
+
+    version = 1
+    outputs = MEAN
+    watch = staticmethod(lambda position: None)
+
+    def unit_computation(self, spectrum):
+        self.watch(self.position)
+        return spectrum.mean()
+
+    def finish(self, results):
+        self.watch("finish")
+
+
+class Wide(rs.Process):
+    """Eight times as much as comes in: 64 kB per position."""
+
+    version = 1
+    outputs = WIDE
+    watch = staticmethod(lambda: None)
+
+    def unit_computation(self, index):
+        self.watch()
+        return np.full(8192, float(index))
+
+
+class Moody(rs.Process):
+    """Fails at every third position while ``sick`` is set."""
+
+    version = 1
+    outputs = MEAN
+    sick = True
+
+    def unit_computation(self, spectrum):
+        if self.sick and self.position % 3 == 1:
+            msg = f"no luck at {self.position}"
+            raise ValueError(msg)
+        return spectrum.mean()
+
+
+class HalfFails(rs.Process):
+    """Fails at every odd position."""
+
+    version = 1
+    outputs = MEAN
+
+    def unit_computation(self, index):
+        if index % 2:
+            msg = f"odd {index}"
+            raise ValueError(msg)
+        return index
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def rewritten(path, change):
+    """Write the header again, changed by a function, with a right checksum."""
+    data = bytearray(path.read_bytes())
+    body = data[len(MAGIC) + 65 :]
+    plain = json.loads(body[: body.find(b"\n")])
+    change(plain)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+    block = MAGIC + hashlib.sha256(text).hexdigest().encode() + b"\n" + text + b"\n"
+    data[: len(block)] = block
+    path.write_bytes(data)
+
+
+def flipped(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+
+
+def cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def overlapping(plain):
+    plain["offsets"]["completed_positions"] = plain["offsets"]["mean"] + 8
+
+
+def outside(plain):
+    plain["offsets"]["sessions"] = plain["file_bytes"] - 8
+
+
+def negative(plain):
+    plain["offsets"]["mean"] = -8
+
+
+def structure_byte(path):
+    """Offset of a byte behind the user block that is not in an extent."""
+    header = RunFile(path).header
+    changing = [range(o, o + n) for o, n in header.extents().values()]
+    return next(
+        i
+        for i in range(header.user_block + 100, header.file_bytes)
+        if not any(i in extent for extent in changing)
+    )
+
+
+DAMAGES = {
+    "magic": (lambda p: flipped(p, 0), "is not a run file"),
+    "empty": (lambda p: cut(p, 0), "is not a run file"),
+    "checksum": (lambda p: flipped(p, len(MAGIC) + 80), "does not match its checksum"),
+    "digest": (lambda p: flipped(p, len(MAGIC) + 5), "does not match its checksum"),
+    "newer": (
+        lambda p: rewritten(p, lambda plain: plain.update(format=99)),
+        "has format 99, and this version reads up to 2",
+    ),
+    "header cut": (lambda p: cut(p, 300), "damaged"),
+    "one byte short": (lambda p: cut(p, p.stat().st_size - 1), "is truncated: it has"),
+    "half": (lambda p: cut(p, p.stat().st_size // 2), "is truncated: it has"),
+    "structure": (lambda p: flipped(p, structure_byte(p)), "its structure is not"),
+    "superblock": (
+        lambda p: flipped(p, RunFile(p).header.user_block),
+        "its structure is not",
+    ),
+    "overlap": (lambda p: rewritten(p, overlapping), "parts overlap or lie outside"),
+    "outside": (lambda p: rewritten(p, outside), "parts overlap or lie outside"),
+    "negative": (lambda p: rewritten(p, negative), "not a whole number from 0"),
+    "nonsense": (
+        lambda p: rewritten(p, lambda plain: plain.pop("rows")),
+        "makes no sense",
+    ),
+}
+
+
+@pytest.fixture(params=DAMAGES)
+def bad(request, scan):
+    """A process whose finished run file has been damaged, and what is said of it."""
+    path = compute(Mean(scan)).path
+    damage, words = DAMAGES[request.param]
+    damage(path)
+    return Mean(scan), path, words
+
+
+def test_a_bad_run_file_is_refused_and_left_as_it_is(bad):
+    """Neither open nor compute trusts a damaged file, or changes a byte of it."""
+    process, path, words = bad
+    before = digest(path)
+    with pytest.raises(rs.RunFileError, match=words):
+        rs.open(path)
+    with pytest.raises(rs.RunFileError, match=words):
+        compute(process)
+
+    assert digest(path) == before
+    assert sorted(p.name for p in path.parent.iterdir()) == sorted(
+        [path.name, "scan.h5"]
+    )
+
+
+def test_the_message_about_a_bad_run_file_says_what_to_do(bad):
+    """Whoever meets a bad run file in compute reads how to go on."""
+    process, path, _ = bad
+
+    with pytest.raises(rs.RunFileError, match=r"override=True|install a newer") as info:
+        compute(process)
+    assert path.name in str(info.value)
+
+
+def test_override_computes_beside_a_bad_run_file(bad):
+    """A new file takes the next name and the bad one keeps its bytes."""
+    process, path, _ = bad
+    before = digest(path)
+    results = compute(process, override=True)
+
+    assert results.path.name == f"{path.stem}_001.h5"
+    assert results.status.finished
+    assert digest(path) == before
+    assert compute(process).path == results.path
+
+
+def test_header_comes_back_as_it_was_written():
+    """Every field of the header survives being written and read, in order."""
+    compound = np.dtype([("a", "<f4"), ("b", ">i2", (3,)), ("c", "S5")])
+    outputs = {
+        "z": Output((2, 3), ">f4", units="µV", labels=("x", "y", "z"), fill=-1),
+        "a": Output((), compound),
+        "s": Output((), "i8", per="run"),
+    }
+    document = {
+        "process": "Größe",
+        "parameters": {"x": {"float": "nan"}},
+        "outputs": {name: output.identity() for name, output in outputs.items()},
+        "position_axes": [2, 0],
+        "source": {"dataset": "/data", "shape": [4, 9, None]},
+        "inputs": {},
+    }
+    header = Header(
+        identity=identity.digest(document),
+        document=document,
+        group="/data-Größe_000",
+        map_shape=(3, 4),
+        outputs=outputs,
+        offsets={"z": 10_000, "a": 20_000, "s": 30_000}
+        | {"completed_positions": 31_000, "failed_positions": 32_000}
+        | {"failures": 40_000, "sessions": 150_000, "finished": 400_000}
+        | {"log_lines": 450_000},
+        rows={"failures": 12, "sessions": 1000, "log_lines": 10},
+        file_bytes=500_000,
+        structure="cd" * 32,
+        user_block=8192,
+        source={"source": "x::/y", "length": 3, "contents": None},
+    )
+    block = header.to_bytes().ljust(8192, b"\0")
+    again = Header.from_bytes(block, Path("x.h5"))
+
+    assert again.to_bytes() == header.to_bytes()
+    assert list(again.outputs) == ["z", "a", "s"]
+    assert again.outputs["z"] == header.outputs["z"]
+    assert again.outputs["a"].dtype == compound
+    assert again.map_shape == (3, 4)
+    assert again.document == header.document
+    assert again._replace(outputs={}) == header._replace(outputs={})
+
+
+def test_a_header_longer_than_a_page_is_read_whole(make_file):
+    """Fifty outputs with long names make a header beyond the first 4 kB."""
+    names = [f"output_with_a_rather_long_name_{i:03d}" for i in range(50)]
+
+    class Many(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {name: rs.Output(units="long units") for name in names}
+
+        def unit_computation(self, spectrum):
+            return dict.fromkeys(names, spectrum[0])
+
+    source = make_file(data=np.arange(6.0).reshape(3, 2)) + "::/data"
+    results = compute(Many(source))
+
+    assert RunFile(results.path).header.user_block > 4096
+    assert list(rs.open(results.path)) == names
+    np.testing.assert_array_equal(rs.open(results.path)[names[-1]], [0, 2, 4])
+
+
+def with_status(results, done, failed):
+    header = RunFile(results.path).header
+    with results.path.open("r+b") as file:
+        for name, values in (("completed", done), ("failed", failed)):
+            file.seek(header.offsets[f"{name}_positions"])
+            file.write(bytes(values))
+    return RunFile(results.path)
+
+
+def test_counts_scan_and_select_let_done_win_over_failed(make_file):
+    """A position that is both done and failed is done; anything but 1 is pending."""
+    source = make_file(data=np.ones((6, 2))) + "::/data"
+    run = with_status(compute(Mean(source)), [1, 1, 0, 0, 2, 0], [0, 1, 1, 0, 0, 9])
+    ((start, done, failed),) = run.scan()
+    within = PositionSet.of(6, np.array([0, 2, 3]))
+
+    def members(chosen):
+        return np.flatnonzero(chosen.window(0, chosen.size)).tolist()
+
+    assert run.counts() == (2, 1)
+    assert start == 0
+    assert done.tolist() == [True, True, False, False, False, False]
+    assert failed.tolist() == [False, False, True, False, False, False]
+    assert members(run.select(lambda done, failed: failed)) == [2]
+    assert members(run.select(lambda done, failed: ~(done | failed))) == [3, 4, 5]
+    assert members(run.survey(lambda done, failed: ~failed, within).chosen) == [0, 3]
+    grown = run.survey(lambda done, failed: ~done, size=8)
+    assert members(grown.chosen) == [2, 3, 4, 5, 6, 7]
+    assert (grown.done, grown.failed) == (2, 1)
+
+
+def test_going_on_reads_the_status_twice_and_so_does_the_end(make_file, monkeypatch):
+    """To plan, and again under the claim: with 10^9 positions each time is 2 GB."""
+    source = make_file(data=np.ones((6, 2))) + "::/data"
+    Mean(source).compute(engine="serial", positions=[0, 1])
+    scan, scans, at_start = RunFile.scan, [], []
+
+    def counted(run, size=None):
+        scans.append(size)
+        return scan(run, size)
+
+    def listen(event):
+        if isinstance(event, Started):
+            at_start.append(len(scans))
+
+    monkeypatch.setattr(RunFile, "scan", counted)
+    Mean(source).compute(engine="serial", listener=listen)
+
+    assert at_start == [2]
+    assert len(scans) == 4
+
+
+def test_first_thousand_failures_are_described_and_all_are_counted(tmp_path):
+    """1,500 failures: 1,000 with exception and message, 1,500 in the status."""
+    with pytest.warns(rs.ResumableWarning, match="1,500 of 3,000 positions failed"):
+        results = compute(HalfFails(3000, tmp_path))
+    failures = results.failures
+    with h5py.File(results.path) as file:
+        rows = len(file["positions-HalfFails_000/failures"])
+
+    assert results.status.failed == 1500
+    assert all(f.position % 2 and f.message == f"odd {f.position}" for f in failures)
+    assert rows == FAILURE_ROWS
+    assert len({f.position for f in failures}) == FAILURE_ROWS
+
+
+def test_failures_of_a_killed_session_are_still_described(tmp_path):
+    """A failure that is marked on disk has its exception there too, after a kill."""
+    script = tmp_path / "killed.py"
+    script.write_text(
+        """
+import os, pathlib, signal, sys, time
+import resumable as rs
+
+class Dies(rs.Process):
+    version = 1
+    def outputs(self):
+        return {"x": rs.Output()}
+    def unit_computation(self, index):
+        if index == 3:
+            raise ValueError("bad three")
+        if index == 190:
+            (path,) = pathlib.Path(sys.argv[1]).glob("*.h5")
+            deadline = time.monotonic() + 30
+            while not rs.open(path).status.failed and time.monotonic() < deadline:
+                time.sleep(0.01)
+        if index == 195:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+Dies(200, sys.argv[1]).compute(engine="serial", checkpoint=0.01, progress=False)
+"""
+    )
+    target = tmp_path / "target"
+    target.mkdir()
+    subprocess.run(
+        [sys.executable, str(script), str(target)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    (path,) = target.glob("*.h5")
+    results = rs.open(path)
+
+    assert results.status.failed == 1
+    assert [(f.position, f.message) for f in results.failures] == [(3, "bad three")]
+
+
+def test_sessions_beyond_a_thousand_use_the_last_row_again(scan):
+    """The table of sessions never grows; its last row is the newest session."""
+    run = RunFile(compute(Mean(scan)).path)
+    full = np.zeros(SESSION_ROWS - 1, SESSION_DTYPE)
+    full["start"] = full["pid"] = np.arange(1, SESSION_ROWS)
+    with run.path.open("r+b") as file:
+        file.seek(run.header.offsets["sessions"])
+        file.write(full.tobytes())
+    with contextlib.closing(Ledger(run)) as ledger:
+        for number in (5001, 5002, 5003):
+            ledger.begin(host="h", pid=number, engine="serial", workers=1)
+            ledger.end(computed=number, failed=0)
+    sessions = run.sessions()
+
+    assert len(sessions) == SESSION_ROWS
+    assert [s.pid for s in sessions[:2]] == [1, 2]
+    assert (sessions[-2].pid, sessions[-1].pid) == (999, 5003)
+    assert sessions[-1].computed == 5003
+    assert compute(Mean(scan)).status.finished
+
+
+def test_a_session_says_who_computed_how_much(scan):
+    """Start, end, host, pid, engine, workers and counts of each session are kept."""
+    compute(Mean(scan), positions=slice(0, 10))
+    results = compute(Mean(scan))
+    first, second = results.sessions
+
+    assert (first.computed, second.computed) == (10, 50)
+    assert first.start <= first.end <= second.start <= second.end
+    assert {s.pid for s in results.sessions} == {os.getpid()}
+    assert {(s.engine, s.workers, s.failed) for s in results.sessions} == {
+        ("serial", 1, 0)
+    }
+
+
+def test_the_run_file_can_be_read_with_h5py_at_any_moment(scan):
+    """During every unit computation and during finish the file opens as HDF5."""
+    process = Watched(scan)
+    path = process.plan().path
+    seen = []
+
+    def watch(position):
+        with h5py.File(path, "r") as file:
+            group = file["data-Watched_000"]
+            status = group["completed_positions"][...]
+            assert set(np.unique(status)) <= {0, 1}
+            seen.append((position, group["mean"].shape, int(status.sum())))
+
+    process.watch = watch
+    results = compute(process, checkpoint=0.001)
+
+    assert len(seen) == 61
+    assert {shape for _, shape, _ in seen} == {(60,)}
+    assert seen[0][2] == 0
+    assert seen[-1] == ("finish", (60,), 60)
+    assert results.status.done == 60
+
+
+def test_another_process_reads_during_a_run_and_cannot_write(scan):
+    """With default locking h5py elsewhere reads, and its "r+" is refused."""
+    process = Watched(scan)
+    path = process.plan().path
+    code = (
+        "import h5py, sys\n"
+        "with h5py.File(sys.argv[1], 'r') as f:\n"
+        "    print(f['data-Watched_000/mean'].shape)\n"
+        "try:\n"
+        "    h5py.File(sys.argv[1], 'r+')\n"
+        "except BlockingIOError:\n"
+        "    print('refused')\n"
+    )
+    said = []
+
+    def watch(position):
+        if position == 30:
+            environment = {**os.environ}
+            environment.pop("HDF5_USE_FILE_LOCKING", None)
+            said.append(
+                subprocess.run(
+                    [sys.executable, "-c", code, path],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env=environment,
+                ).stdout
+            )
+
+    process.watch = watch
+    compute(process)
+
+    assert said == ["(60,)\nrefused\n"]
+
+
+@pytest.mark.parametrize("moment", [0, 59, "finish"])
+def test_nobody_opens_the_run_file_for_writing_during_a_run(scan, moment):
+    """h5py "r+" is refused from the first position to the end of finish."""
+    process = Watched(scan)
+    path = process.plan().path
+    refused = []
+
+    def watch(position):
+        if position == moment:
+            try:
+                h5py.File(path, "r+").close()
+            except BlockingIOError:
+                refused.append(position)
+
+    process.watch = watch
+    compute(process)
+
+    assert refused == [moment]
+
+
+def test_a_run_does_not_write_beside_an_hdf5_writer(scan):
+    """While somebody has the run file open with "r+", compute refuses to go on."""
+    path = compute(Mean(scan), positions=slice(0, 10)).path
+    with h5py.File(path, "r+"), pytest.raises(rs.RunFileError, match="another program"):
+        compute(Mean(scan))
+
+    assert compute(Mean(scan)).status.done == 60
+
+
+def test_a_run_respects_the_lock_of_an_hdf5_writer(scan):
+    """An exclusive lock on the run file, as HDF5 writers hold it, keeps us out."""
+    path = compute(Mean(scan), positions=slice(0, 10)).path
+    before = digest(path)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(rs.ResumableError, match=path.name):
+            compute(Mean(scan))
+
+    assert digest(path) == before
+
+
+def constant_bytes(path):
+    """Digest of all bytes that lie outside of the extents that change."""
+    header = RunFile(path).header
+    data = bytearray(path.read_bytes())
+    for offset, length in header.extents().values():
+        data[offset : offset + length] = bytes(length)
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def test_metadata_bytes_never_change_after_birth(scan):
+    """Failures, a retry, a stop, going on and finish leave the structure alone."""
+    process = Moody(scan)
+    path = Path(process.plan().path)
+    digests = []
+    process.sick = True
+    compute(process, positions=[0])
+    digests.append(constant_bytes(path))
+    with pytest.warns(rs.ResumableWarning, match="10 of 60"):
+        compute(process, positions=slice(0, 30))
+    digests.append(constant_bytes(path))
+    with pytest.warns(rs.ResumableWarning, match="20 of 60"):
+        compute(process)
+    digests.append(constant_bytes(path))
+    process.sick = False
+    results = compute(process, retry_failed=True)
+    digests.append(constant_bytes(path))
+
+    assert results.status.finished
+    assert results.status.done == 60
+    assert results.path == path
+    assert len(results.sessions) == 4
+    assert len(set(digests)) == 1
+
+
+def test_all_datasets_are_contiguous_and_allocated_early(scan):
+    """What changes after birth has a fixed place in the file from the beginning."""
+    path = compute(Mean(scan)).path
+    header = RunFile(path).header
+    with h5py.File(path) as file:
+        group = file[header.group]
+        found = {name: group[name] for name in header.extents()}
+        layouts = {
+            name: (
+                d.id.get_create_plist().get_layout(),
+                d.id.get_create_plist().get_alloc_time(),
+                d.id.get_offset(),
+                d.id.get_storage_size(),
+            )
+            for name, d in found.items()
+        }
+
+    assert layouts == {
+        name: (h5py.h5d.CONTIGUOUS, h5py.h5d.ALLOC_TIME_EARLY, offset, length)
+        for name, (offset, length) in header.extents().items()
+    }
+
+
+def test_space_for_all_rows_is_reserved_before_the_first_position(tmp_path):
+    """4 MB of results occupy 4 MB of disk while the first position is at work."""
+    process = Wide(64, tmp_path)
+    path = Path(process.plan().path)
+    occupied = []
+    process.watch = lambda: occupied.append(path.stat().st_blocks * 512)
+    compute(process)
+
+    assert occupied[0] >= 64 * 65536
+
+
+def test_positions_reserve_space_only_for_what_is_asked(tmp_path):
+    """A run of few positions takes little; going on takes the rest."""
+    process = Wide(640, tmp_path)
+    few = compute(process, positions=slice(100, 108)).path.stat()
+    whole = compute(process, positions=slice(0, 320)).path.stat()
+
+    assert few.st_size > 640 * 65536
+    assert 8 * 65536 <= few.st_blocks * 512 < 3 << 20
+    assert 320 * 65536 <= whole.st_blocks * 512 < (320 * 65536) + (3 << 20)
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+import resumable as rs
+
+class Wide(rs.Process):
+    version = 1
+    def outputs(self):
+        return {"wide": rs.Output(shape=8192)}
+    def unit_computation(self, index):
+        return np.zeros(8192)
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    Wide(64, sys.argv[1]).compute(engine="serial", progress=False)
+except rs.TargetError as error:
+    print(error)
+"""
+
+
+def test_a_file_size_limit_at_birth_is_an_error_with_numbers(tmp_path):
+    """What does not fit is told before any work, and nothing is left behind."""
+    target = tmp_path / "target"
+    target.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(target)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "they need 4.19 MB" in done.stdout
+    assert "give target= another folder" in done.stdout
+    assert list(target.iterdir()) == []
+
+
+def test_a_full_disk_at_birth_is_an_error_with_numbers(small_disk):
+    """4.19 MB do not fit on 3 MB: told before any work, and nothing is left."""
+    process = Wide(64, small_disk)
+    calls = []
+    process.watch = lambda: calls.append(1)
+    with pytest.raises(rs.TargetError, match=r"they need 4\.19 MB, [\d.]+ MB are free"):
+        compute(process)
+
+    assert calls == []
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_full_disk_when_going_on_names_what_is_needed(small_disk):
+    """The rest does not fit: an error with the number, and the first rows are kept."""
+    process = Wide(64, small_disk)
+    compute(process, positions=slice(0, 8))
+    with pytest.raises(rs.TargetError, match=r"they need (?!0 bytes)[\d.]+ MB"):
+        compute(process)
+    results = process.results
+
+    assert results.status.done == 8
+    np.testing.assert_array_equal(results["wide"][:8, 0], np.arange(8))
+
+
+def test_a_leftover_of_a_killed_birth_is_cleaned_by_the_next_run(scan):
+    """What a kill left while the file was being made is gone after the next run."""
+    process = Mean(scan)
+    path = Path(process.plan().path)
+    path.with_name(f".{path.stem}.birth").write_bytes(b"half a file")
+    compute(process)
+
+    assert sorted(p.name for p in path.parent.iterdir()) == sorted(
+        [path.name, "scan.h5"]
+    )
+
+
+def test_a_second_name_left_by_a_kill_after_the_birth_is_cleaned(scan):
+    """Killed between link and unlink, the file has two names; the next run ends it."""
+    process = Mean(scan)
+    path = compute(process, positions=slice(0, 5)).path
+    os.link(path, path.with_name(f".{path.stem}.birth"))
+    compute(process)
+
+    assert path.stat().st_nlink == 1
+
+
+def test_opening_what_is_not_there_or_not_a_file_says_so(tmp_path):
+    """A missing file and a folder are errors of ours that name the path."""
+    with pytest.raises(rs.RunFileError, match=r"nothing\.h5 cannot be read: No such"):
+        rs.open(tmp_path / "nothing.h5")
+    with pytest.raises(rs.RunFileError, match="cannot be read: Is a directory"):
+        rs.open(tmp_path)

@@ -1,0 +1,117 @@
+"""What HDF5 writes to: a disk that does not take it, and old bytes that stay."""
+
+from __future__ import annotations
+
+import errno
+import resource
+
+import h5py
+import numpy as np
+import pytest
+
+from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, Overlay, new_hdf5
+
+
+@pytest.fixture
+def limit():
+    """Return a function that limits the size of files; lifted after the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_new_file_is_what_h5py_makes(tmp_path):
+    """Datasets, attributes and a user block are there, of a size that fits."""
+    path = tmp_path / "new.h5"
+    with new_hdf5(path, userblock_size=1024) as file:
+        file["group/data"] = np.arange(100_000)
+        file["group"].attrs["name"] = "a"
+    with h5py.File(path) as file:
+        data, name = file["group/data"][...], file["group"].attrs["name"]
+        block = file.userblock_size
+
+    np.testing.assert_array_equal(data, np.arange(100_000))
+    assert (name, block) == ("a", 1024)
+    assert path.stat().st_mode & 0o111 == 0
+
+
+def test_a_file_that_is_there_is_not_touched(tmp_path):
+    """It is an error, before HDF5 sees the file."""
+    path = tmp_path / "new.h5"
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError), new_hdf5(path):
+        pass
+
+    assert path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000, 50_000])
+def test_what_the_disk_says_is_raised_at_the_end(tmp_path, limit, size):
+    """The block runs to its end; HDF5 is as sound after it as before."""
+    reached = []
+
+    def make():
+        with new_hdf5(tmp_path / "new.h5") as file:
+            file["data"] = np.arange(100_000)
+            reached.append(1)
+
+    limit(size)
+    with pytest.raises(OSError, match="too large") as caught:
+        make()
+    limit(resource.RLIM_INFINITY)
+    with new_hdf5(tmp_path / "other.h5") as file:
+        file["data"] = np.arange(10)
+
+    assert caught.value.errno == errno.EFBIG
+    assert reached == [1]
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0
+
+
+def test_an_error_of_the_block_stays_what_it_is(tmp_path):
+    """It is not hidden by the file."""
+    with pytest.raises(KeyError, match="mine"), new_hdf5(tmp_path / "new.h5"):
+        raise KeyError("mine")
+
+
+def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
+    """More than that is an error before anything has changed."""
+    monkeypatch.setattr("resumable.runfile.hdf5.MOST_CHANGED_BYTES", 1 << 20)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 << 20))
+    with path.open("r+b") as file:
+        overlay = Overlay(file.fileno(), 4 << 20)
+        for start in range(0, 2 << 20, 4096):
+            overlay.seek(start)
+            overlay.write(b"x")
+        with pytest.raises(OSError, match="h5repack"):
+            overlay.check()
+
+    assert path.read_bytes() == bytes(4 << 20)
+    assert MOST_CHANGED_BYTES == 256 << 20
+
+
+def test_an_overlay_reads_what_was_written(tmp_path):
+    """As a file would, with nothing of it below the old end on the disk."""
+    chance = np.random.default_rng(0)
+    old = chance.bytes(10_000)
+    (tmp_path / "one").write_bytes(old)
+    mirror = bytearray(old)
+    with (tmp_path / "one").open("r+b") as file:
+        overlay = Overlay(file.fileno(), len(old))
+        for _ in range(300):
+            start, size = int(chance.integers(0, 20_000)), int(chance.integers(0, 9000))
+            if chance.random() < 0.5:
+                data = chance.bytes(size)
+                mirror += bytes(max(0, start + size - len(mirror)))
+                mirror[start : start + size] = data
+                overlay.seek(start)
+                assert overlay.write(data) == size
+            overlay.seek(start)
+            wanted = bytes(mirror[start : start + size])
+            assert overlay.read(size)[: len(wanted)] == wanted
+        changes = list(overlay.changes())
+
+    assert (tmp_path / "one").read_bytes()[: len(old)] == old
+    for offset, before, after in changes:
+        assert old[offset : offset + len(before)] == before
+        assert mirror[offset : offset + len(after)] == after

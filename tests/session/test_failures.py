@@ -1,0 +1,90 @@
+"""What failures mean, by those that came before."""
+
+from __future__ import annotations
+
+import pytest
+
+import resumable as rs
+from resumable.model.plan import TRIALS, Geometry
+from resumable.runfile.file import Failure
+from resumable.session.failures import Blame
+
+MAP = Geometry((10, 10), (4,), 32, (1, 1), 32, indivisible=False, position_first=True)
+
+
+def failure(position, exception="ValueError"):
+    return Failure(position, exception, "no fit", "in unit_computation\n")
+
+
+class Hopeless(rs.Process):
+    """Fails everywhere."""
+
+    version = 1
+
+    def outputs(self):
+        return {"x": rs.Output()}
+
+    def unit_computation(self, position):
+        msg = "always"
+        raise TypeError(msg)
+
+
+def test_alike_failures_of_all_that_are_tried_are_the_functions():
+    """The last of them is an error that names the first, and none is recorded."""
+    blame = Blame()
+    for position in range(11, 10 + TRIALS):
+        assert not blame.tried([failure(position)], 0, MAP)
+
+    with pytest.raises(
+        rs.UnitFailed, match=r"no fit\n(.*\n)*.*test\(\(1, 1\)\)"
+    ) as info:
+        blame.tried([failure(90)], 0, MAP)
+
+    assert info.value.position == 11
+    assert blame.released(proven=False) == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "done"), [([], 1), ([failure(2, "TypeError")], 0)]
+)
+def test_a_success_or_another_failure_proves_the_function(failures, done):
+    """What was held back until then is the data's, and is released once."""
+    blame = Blame()
+    assert not blame.tried([failure(1)], 0, MAP)
+
+    assert blame.tried(failures, done, MAP)
+
+    assert blame.released(proven=True) == [failure(1), *failures]
+    assert blame.released(proven=True) == []
+
+
+def test_a_run_of_fewer_positions_is_no_trial():
+    """Too few to tell: their failures are recorded when none is left."""
+    blame = Blame()
+    for position in range(TRIALS - 1):
+        assert not blame.tried([failure(position)], 0, MAP)
+
+    assert len(blame.released(proven=False)) == TRIALS - 1
+
+
+def test_nothing_is_recorded_where_all_of_a_run_was_tried_in_vain(tmp_path):
+    """As in a longer run, though nothing is left that could prove the function."""
+    process = Hopeless(TRIALS, tmp_path)
+
+    with pytest.raises(rs.UnitFailed, match="Nothing was recorded"):
+        process.compute(engine="serial", progress=False)
+
+    assert process.results.status.failed == 0
+
+
+def test_a_success_between_deaths_shows_that_the_machine_is_in_order():
+    """Only so many in a row that have ended their worker stop a session."""
+    blame = Blame()
+    for position in range(TRIALS - 1):
+        blame.died_alone(failure(position, "signal SIGSEGV"), MAP)
+    blame.succeeded()
+    for position in range(TRIALS - 1):
+        blame.died_alone(failure(position, "signal SIGSEGV"), MAP)
+
+    with pytest.raises(rs.WorkerDied, match=r"last 20 positions.*\(4, 2\) with signal"):
+        blame.died_alone(failure(42, "signal SIGSEGV"), MAP)

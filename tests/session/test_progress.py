@@ -1,0 +1,158 @@
+"""A bar where somebody looks at it, nothing elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from resumable.session.progress import progress_bar
+
+pytestmark = pytest.mark.timeout(60, method="signal")
+
+SCRIPT = """
+    import sys, time, warnings
+    import resumable as rs
+    {before}
+
+    warnings.simplefilter("ignore")
+
+    class Mean(rs.Process):
+        version = 1
+        outputs = {{"mean": rs.Output()}}
+        def unit_computation(self, spectrum):
+            time.sleep(0.002)
+            if self.position in {bad}:
+                raise ValueError("no")
+            return spectrum.mean()
+
+    process = Mean("scan.h5::/data")
+    process.compute({options})
+    sys.stderr.write("DONE")
+    {after}
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs a script on a terminal, or not."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.ones((120, 4))
+
+    def start(*, terminal, options="", bad=(), before="", after=""):
+        script = tmp_path / "script.py"
+        text = textwrap.dedent(SCRIPT)
+        script.write_text(
+            text.format(options=options, bad=list(bad), before=before, after=after)
+        )
+        ours, theirs = pty.openpty() if terminal else os.pipe()
+        if terminal:
+            size = struct.pack("HHHH", 40, 120, 0, 0)
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        return process, ours
+
+    def whole(**options):
+        process, ours = start(**options)
+        parts = []
+        # A terminal whose other end is closed is an error on Linux.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        os.close(ours)
+        output, _ = process.communicate(timeout=40)
+        text = b"".join(parts).decode()
+        assert process.returncode == 0, text
+        assert output == b""
+        return text
+
+    return whole
+
+
+@pytest.mark.parametrize("engine", ["serial", "local", "auto"])
+def test_a_terminal_sees_positions_rate_and_failures(run, engine):
+    """The bar ends at all positions, with the failures beside it."""
+    text = run(terminal=True, options=f"engine='{engine}', workers=2", bad=[7, 90])
+
+    assert "scan-data-Mean" in text
+    assert "120/120" in text
+    assert "100%" in text
+    assert "pos/s" in text
+    assert "failed=2" in text
+    assert text.rstrip().endswith("DONE")
+
+
+def test_a_bar_begins_where_the_run_was(run):
+    """A run that goes on shows what was there, not zero."""
+    run(terminal=False, options="positions=slice(0, 60), engine='serial'")
+    text = run(terminal=True, options="engine='serial'")
+    counts = [float(n) for n in re.findall(r"([\d.]+)/120 ", text)]
+
+    assert min(counts) >= 60
+    assert max(counts) == 120
+
+
+def test_nothing_is_shown_where_nobody_looks(run):
+    """In a pipe there is no bar."""
+    assert run(terminal=False, options="engine='local', workers=2") == "DONE"
+
+
+def test_a_bar_can_be_asked_for(run):
+    """progress=True shows it in a pipe, too."""
+    text = run(terminal=False, options="engine='serial', progress=True")
+
+    assert "120/120" in text
+
+
+def test_a_bar_can_be_refused(run):
+    """progress=False keeps a terminal clean."""
+    text = run(terminal=True, options="engine='serial', progress=False")
+
+    assert text == "DONE"
+
+
+def test_nothing_is_shown_when_nothing_is_to_do(run):
+    """A finished run is returned in silence, on a terminal and when asked."""
+    run(terminal=False, options="engine='serial'")
+    text = run(
+        terminal=True,
+        options="engine='serial', progress=True",
+        after="process.compute()",
+    )
+
+    assert text == "DONE"
+
+
+def test_a_program_that_only_imports_ipykernel_sees_nothing(run):
+    """A library of Jupyter in memory does not make this a notebook."""
+    text = run(terminal=False, options="engine='serial'", before="import ipykernel")
+
+    assert text == "DONE"
+
+
+def test_a_bar_that_shows_nothing_takes_the_same_calls(capsys):
+    """Callers need not know whether anything is shown."""
+    with progress_bar(show=False, total=9, initial=2, label="x") as bar:
+        bar.update(3, 1)
+    captured = capsys.readouterr()
+
+    assert captured.out == captured.err == ""

@@ -1,0 +1,377 @@
+"""test(): one or a few positions, tried without writing anything."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import h5py
+import numpy as np
+import param
+import pytest
+
+import resumable as rs
+from resumable.source.reader import Reader
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+OUT = {"low": rs.Output(), "pair": rs.Output(2, units="V")}
+
+
+class Try(rs.Process):
+    """Two outputs; fails where ``bad`` is."""
+
+    version = 1
+    outputs = OUT
+    bad = param.List([])
+
+    def unit_computation(self, spectrum):
+        if self.position in self.bad:
+            msg = "bad spectrum"
+            raise ValueError(msg)
+        return {"low": spectrum.min(), "pair": spectrum[:2]}
+
+
+class TryBlock(rs.Process):
+    """The same as a block computation."""
+
+    version = 1
+    outputs = OUT
+    bad = param.List([])
+
+    def block_computation(self, spectra):
+        if set(np.ravel(self.position).tolist()) & set(self.bad):
+            msg = "bad spectrum"
+            raise ValueError(msg)
+        return {"low": spectra.min(axis=1), "pair": spectra[:, :2]}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Time the computation for 2 ms instead of 100, where the time is no matter."""
+    monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002, raising=False)
+
+
+def data_of(source):
+    path, _, name = source.rpartition("::")
+    with h5py.File(path) as file:
+        return file[name][...]
+
+
+@pytest.fixture
+def mapped(make_file):
+    data = np.random.default_rng(3).random((4, 5, 8))
+    return make_file("map.h5", data=data) + "::/data"
+
+
+BOTH = pytest.mark.parametrize("cls", [Try, TryBlock])
+
+
+@BOTH
+def test_one_position_gives_its_outputs_without_an_axis(scan, cls):
+    """A single index: the values themselves, by name."""
+    trial = cls(scan).test(42)
+    row = data_of(scan)[42]
+
+    assert trial.positions == [42]
+    assert trial["low"] == row.min()
+    np.testing.assert_array_equal(trial["pair"], row[:2])
+    np.testing.assert_array_equal(trial.spectra, [row])
+    assert set(trial.outputs) == {"low", "pair"}
+
+
+def test_without_an_argument_the_first_position_is_tried(scan):
+    """test() is test(0)."""
+    assert Try(scan).test().positions == [0]
+
+
+def test_a_tuple_names_a_position_on_a_map(mapped):
+    """Row and column; the position comes back as a tuple of ints."""
+    trial = Try(mapped, position_axes=(0, 1)).test((2, -1))
+
+    assert trial.positions == [(2, 4)]
+    assert trial["low"] == data_of(mapped)[2, 4].min()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "chosen",
+    [[30, 3, 7], np.array([3, 7, 30]), np.isin(np.arange(60), [3, 7, 30])],
+    ids=["list", "array", "mask"],
+)
+def test_several_positions_give_an_axis_in_ascending_order(scan, cls, chosen):
+    """Lists, arrays and masks: one row per position."""
+    trial = cls(scan).test(chosen)
+    rows = data_of(scan)[[3, 7, 30]]
+
+    assert trial.positions == [3, 7, 30]
+    np.testing.assert_array_equal(trial["low"], rows.min(axis=1))
+    np.testing.assert_array_equal(trial["pair"], rows[:, :2])
+
+
+def test_a_mask_and_a_slice_of_a_map(mapped):
+    """The mask has the map's shape; a slice counts flat."""
+    process = Try(mapped, position_axes=(0, 1))
+    mask = np.zeros((4, 5), bool)
+    mask[1, 2] = mask[3, 0] = True
+
+    assert process.test(mask).positions == [(1, 2), (3, 0)]
+    assert process.test(slice(0, 2)).positions == [(0, 0), (0, 1)]
+    assert process.test([(3, 4), (0, 1)]).positions == [(0, 1), (3, 4)]
+    assert process.test([7]).outputs["low"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (60, "position 60 does not exist"),
+        ([], "no position to test"),
+        (np.zeros(60, bool), "no position to test"),
+        ((1, 1), "does not name a position on 1 axes"),
+        ("first", "is not a position"),
+    ],
+    ids=["beyond", "none", "empty mask", "tuple", "text"],
+)
+def test_a_position_that_does_not_exist_is_refused(scan, chosen, words):
+    """The same words as compute uses."""
+    with pytest.raises(rs.PlanError, match=words):
+        Try(scan).test(chosen)
+
+
+def test_the_trial_times_a_position_and_plans_the_whole(scan):
+    """Seconds per position, and with them time and batches of the whole run."""
+
+    class Slow(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output()}
+
+        def unit_computation(self, spectrum):
+            time.sleep(0.02)
+            return 1.0
+
+    process = Slow(scan)
+    before = process.plan(engine="serial").seconds
+    began = time.perf_counter()
+    trial = process.test(0)
+    took = time.perf_counter() - began
+    after = process.plan(engine="serial")
+
+    assert before is None
+    assert 0.02 <= trial.seconds_per_position <= took
+    assert trial.plan.pending == 60
+    assert trial.plan.seconds == pytest.approx(
+        60 * trial.seconds_per_position / trial.plan.workers
+    )
+    assert after.seconds == pytest.approx(60 * trial.seconds_per_position)
+    assert trial.plan.batches >= 4
+    assert "per position" in str(trial)
+    assert "time          about" in str(trial)
+    assert "memory" in str(trial)
+
+
+def test_timing_a_fast_function_does_not_read_the_source_again_and_again(
+    scan, monkeypatch
+):
+    """Microseconds are timed by many calls, on data read once: reading may be slow."""
+    reads = []
+    read = Reader.read_span
+
+    def counted(self, *arguments):
+        reads.append(1)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Reader, "read_span", counted)
+    monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.1, raising=False)
+    trial = Try(scan).test(3)
+
+    assert trial["low"] == data_of(scan)[3].min()
+    assert len(reads) < 50
+
+
+def test_a_trial_prints_position_and_values(scan):
+    """What a terminal shows."""
+    text = str(Try(scan).test([5, 6]))
+
+    assert text.startswith("position 5, 6")
+    assert "low = [" in text
+    assert "pair = [[" in text
+
+
+def test_a_trial_writes_nothing(scan, tmp_path):
+    """No file appears and none changes, whatever happens."""
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    Try(scan).test([1, 2])
+    with pytest.raises(ValueError, match="bad spectrum"):
+        Try(scan, bad=[1]).test(1)
+
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@BOTH
+@pytest.mark.parametrize("chosen", [7, [3, 7, 30]], ids=["one", "several"])
+def test_the_users_exception_comes_through_with_the_position(scan, cls, chosen):
+    """The same object, not wrapped; where it happened is a note on it."""
+    with pytest.raises(ValueError, match=r"^bad spectrum") as info:
+        cls(scan, bad=[7]).test(chosen)
+
+    assert type(info.value) is ValueError
+    assert info.value.args == ("bad spectrum",)
+    assert any("7" in note for note in info.value.__notes__)
+    assert any(frame.name.endswith("_computation") for frame in info.traceback)
+
+
+def test_a_wrong_output_is_told_in_a_trial(scan):
+    """Expected and got, without a run."""
+
+    class Wrong(rs.Process):
+        version = 1
+        outputs = OUT
+
+        def unit_computation(self, spectrum):
+            return {"low": spectrum.min(), "pair": spectrum[:3]}
+
+    with pytest.raises(rs.OutputError, match=r"'pair' .* \(2,\), .* \(3,\)"):
+        Wrong(scan).test(0)
+
+
+def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
+    """What a trial shows is what compute will write."""
+
+    class Full(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output()}
+
+        def setup(self):
+            self.table = np.arange(8.0)
+
+        def unit_computation(self, spectrum, weight):
+            return spectrum @ self.table * weight + self.rng.random()
+
+    rng = np.random.default_rng(0)
+    path = make_file(data=rng.random((20, 8)), weight=rng.random(20))
+    process = Full(f"{path}::/data", inputs={"weight": "::/weight"})
+    tried = process.test([2, 19])["x"]
+    results = process.compute(engine="serial", progress=False)
+
+    np.testing.assert_array_equal(results["x"][[2, 19]], tried)
+
+
+def test_outputs_per_run_are_not_part_of_a_trial(scan):
+    """finish has nothing to summarise yet."""
+
+    class Summed(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output(), "total": rs.Output(per="run")}
+
+        def unit_computation(self, spectrum):
+            return {"x": 1.0}
+
+    assert set(Summed(scan).test(0).outputs) == {"x"}
+
+
+def test_a_source_without_data_can_be_tried(tmp_path):
+    """The unit computation gets the index, a Python int."""
+
+    class Square(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output(dtype="i8")}
+
+        def unit_computation(self, index):
+            assert type(index) is int
+            return index**2
+
+    assert Square(100, tmp_path).test(9)["x"] == 81
+
+
+def test_a_trial_has_a_picture(scan):
+    """Data on the left, result on the right, a row per position, at most four."""
+    pytest.importorskip("matplotlib")
+    one = Try(scan).test(3).figure
+    many = Try(scan).test(range(9)).figure
+    (line,) = one.axes[0].lines
+
+    assert len(one.axes) == 2
+    assert len(many.axes) == 8
+    np.testing.assert_array_equal(line.get_ydata(), data_of(scan)[3])
+    assert "position 3" in one.axes[0].get_title()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        ("f4", (5, 4, 3)),
+        ("c8", (5, 4)),
+        ("?", (5, 4, 3, 2)),
+        ("?", (5,)),
+        ([("a", "f4"), ("b", "i4")], (5, 4)),
+        ("S3", (5,)),
+        ("S3", (5, 4)),
+        ("S3", (5, 4, 3)),
+    ],
+    ids=str,
+)
+def test_any_kind_of_data_and_result_can_be_drawn(make_file, dtype, shape):
+    """Lines, images, numbers; nothing where there is nothing to draw."""
+    pytest.importorskip("matplotlib")
+    source = make_file(data=np.zeros(shape, dtype)) + "::/data"
+
+    class Same(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output(self.spectrum_shape, self.spectrum_dtype)}
+
+        def unit_computation(self, spectrum):
+            return spectrum
+
+    trial = Same(source).test([0, 1])
+
+    assert len(trial.figure.axes) == 4
+
+
+def test_a_subclass_can_draw_in_its_own_way(scan):
+    """draw gets axes, position, spectrum and outputs."""
+    pytest.importorskip("matplotlib")
+    seen = []
+
+    class Drawn(Try):
+        version = 1
+
+        def draw(self, axes, position, spectrum, outputs):
+            seen.append((len(axes), position, spectrum.shape, set(outputs)))
+            axes[0].set_title("mine")
+
+    figure = Drawn(scan).test(5).figure
+
+    assert seen == [(2, 5, (32,), {"low", "pair"})]
+    assert figure.axes[0].get_title() == "mine"
+
+
+def test_without_matplotlib_a_trial_works_and_the_picture_says_how(scan, monkeypatch):
+    """The numbers are there; the picture names what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    trial = Try(scan).test(3)
+
+    assert trial["low"] == data_of(scan)[3].min()
+    assert "<pre>" in trial._repr_html_()
+    assert "<img" not in trial._repr_html_()
+    with pytest.raises(ImportError, match="pip install"):
+        _ = trial.figure
+
+
+def test_a_notebook_shows_numbers_and_picture(scan):
+    """Escaped text and a picture in one piece of HTML."""
+    pytest.importorskip("matplotlib")
+    html = Try(scan).test(3)._repr_html_()
+
+    assert "<pre>position 3" in html
+    assert "<img alt=" in html

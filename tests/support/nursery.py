@@ -1,0 +1,158 @@
+"""Programs that start at once: forked from one that has imported what they need.
+
+Tests that start many spend most of their time on imports otherwise. ``python
+nursery.py NUMBER MODULE...`` imports modules, and takes requests from the socket of
+that number, as :class:`Nursery` sends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Nursery:
+    """Starts scripts, each in a session of its own; a context manager.
+
+    Parameters
+    ----------
+    *modules : str
+        What they import.
+    """
+
+    def __init__(self, *modules):
+        self._modules = modules
+
+    def __enter__(self):
+        self._socket, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno()), *self._modules],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        return self
+
+    def __exit__(self, *exc):
+        self._socket.close()
+        self._process.wait()
+
+    def start(self, path, *arguments):
+        """Start a script in this folder; return the :class:`Program`."""
+        pipes = [os.pipe() for _ in range(4)]
+        # It reads from the first one, and writes to the others.
+        theirs = [pipes[0][0], *(write for _, write in pipes[1:])]
+        ours = [pipes[0][1], *(read for read, _ in pipes[1:])]
+        request = json.dumps([str(Path.cwd()), str(path), *arguments]).encode()
+        socket.send_fds(self._socket, [request], theirs)
+        for fd in theirs:
+            os.close(fd)
+        return Program(int(self._socket.recv(100)), ours)
+
+
+class Program:
+    """A program that was started; has what tests need of a ``subprocess.Popen``."""
+
+    def __init__(self, pid, fds):
+        self.pid, self.returncode = pid, None
+        self.stdin = os.fdopen(fds[0], "w")
+        self.stdout, self.stderr = os.fdopen(fds[1]), os.fdopen(fds[2])
+        self._status = os.fdopen(fds[3])
+
+    def poll(self):
+        """Return how it has ended; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout=None):
+        """Wait for its end, and return the code."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("program", timeout)
+            self.returncode = int(self._status.read())
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        """Wait for its end, and return what it has written, which must be little."""
+        self.wait(timeout)
+        return self.stdout.read(), self.stderr.read()
+
+    def send_signal(self, number):
+        """Send a signal."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self):
+        """End it and close all pipes."""
+        self.kill()
+        self.wait()
+        # What was not read by a program that was killed is of no interest.
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        for stream in (self.stdout, self.stderr, self._status):
+            stream.close()
+
+
+def _serve(requests):
+    """Fork a process for each request; returns in the processes, with what to run."""
+    ends = {}
+
+    def reap(*_):
+        for pid in list(ends):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                os.write(ends[pid], str(os.waitstatus_to_exitcode(status)).encode())
+                os.close(ends.pop(pid))
+
+    signal.signal(signal.SIGCHLD, reap)
+    while True:
+        request, fds, _, _ = socket.recv_fds(requests, 1 << 16, 4)
+        if not request:
+            sys.exit()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            os.setsid()
+            requests.close()
+            for number, fd in enumerate(fds[:3]):
+                os.dup2(fd, number)
+            for fd in [*fds, *ends.values()]:
+                os.close(fd)
+            return json.loads(request)
+        ends[pid] = fds[3]
+        for fd in fds[:3]:
+            os.close(fd)
+        requests.send(str(pid).encode())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def main():
+    """Import, and serve."""
+    number, *modules = sys.argv[1:]
+    for name in modules:
+        importlib.import_module(name)
+    folder, path, *arguments = _serve(socket.socket(fileno=int(number)))
+    sys.argv = [path, *arguments]
+    sys.path[0] = str(Path(path).parent)
+    os.chdir(folder)
+    runpy.run_path(path, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
