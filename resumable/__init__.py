@@ -6,7 +6,7 @@ run it again and it goes on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resumable.errors import (
     DeclarationError,
@@ -25,24 +25,19 @@ from resumable.errors import (
     UnitFailed,
     WorkerDied,
 )
-from resumable.model.output import Output
-from resumable.model.plan import Plan
-from resumable.process.function import map_function as map
-from resumable.process.parameters import share
-from resumable.process.process import Process
-from resumable.results.results import Results
-from resumable.results.results import open_results as open
+from resumable.model import Output, Plan
+from resumable.process import Process, share
+from resumable.process import map_function as map
+from resumable.results import Results
+from resumable.results import open_results as open
+from resumable.system import lazily as _lazily
 from resumable.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from resumable.engines.mpi import MPIEngine
-    from resumable.pool.memory import shared
-    from resumable.pool.operators import Operators
-    from resumable.pool.pool import Pool
-    from resumable.process.chain import Chain
-    from resumable.process.load import load
-    from resumable.process.script import main
-    from resumable.process.verify import verify
+    from resumable.engines import MPIEngine
+    from resumable.pool import Operators, Pool
+    from resumable.process import Chain, load, main, verify
+    from resumable.system import shared
 
 __all__ = [
     "Chain",
@@ -78,24 +73,14 @@ __all__ = [
 ]
 
 # Imported when they are used: most runs do without.
-_LATER = {
-    "Chain": "process.chain",
-    "MPIEngine": "engines.mpi",
-    "Operators": "pool.operators",
-    "Pool": "pool.pool",
-    "load": "process.load",
-    "main": "process.script",
-    "shared": "pool.memory",
-    "verify": "process.verify",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    import importlib
-
-    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = _lazily(
+    __name__,
+    Chain="process",
+    MPIEngine="engines",
+    Operators="pool",
+    Pool="pool",
+    load="process",
+    main="process",
+    shared="system",
+    verify="process",
+)

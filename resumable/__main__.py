@@ -1,5 +1,5 @@
 """``python -m resumable`` is the command ``resumable``."""
 
-from resumable.cli.commands import main
+from resumable.cli import main
 
 main()

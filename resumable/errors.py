@@ -1,4 +1,4 @@
-"""Every error and warning of the library.
+"""Every error and warning of the library, and text of others made safe to show.
 
 ::
 
@@ -23,9 +23,8 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from resumable.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,3 +149,48 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+# Names, units, messages and everything else that comes out of a file can hold escape
+# sequences, letters that reverse a line, lone surrogates and markup. It is kept as it
+# is, and passes through here where it is shown.
+
+
+def shown(text: object, *, lines: bool = False) -> str:
+    r"""Return text with every character that does not print escaped, as Python does.
+
+    Parameters
+    ----------
+    text : object
+        What to show; ``str`` of it.
+    lines : bool, default False
+        Leave line feeds and tabs as they are, for text of several lines.
+
+    Examples
+    --------
+    >>> print(shown("red: \x1b[31m, end of line: \n"))
+    red: \x1b[31m, end of line: \n
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    kept = "\n\t" if lines else ""
+    return "".join(
+        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode()
+        for c in plain
+    )
+
+
+def as_html(text: object, *, lines: bool = False) -> str:
+    """Return text as :func:`shown` gives it, with markup escaped too."""
+    import html  # its table of characters costs more than most modules here
+
+    return html.escape(shown(text, lines=lines))
+
+
+class Plain(logging.Formatter):
+    """Writes log messages without what would steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        return shown(super().format(record), lines=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib
 import re
 import subprocess
 import sys
@@ -16,96 +17,16 @@ import resumable
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "resumable"
 
-# From the top down. A module may import only from lines below its own.
-LAYERS = [
-    {"__main__"},
-    {"cli"},
-    {"demo", "report"},
-    {"lorentz"},
-    {"resumable"},
-    {"checking"},
-    {"chain", "loading", "mapping", "script"},
-    {"link"},
-    {"process"},
-    {"inquiry"},
-    {"declaration"},
-    {"program", "verification"},
-    {"comparison", "following"},
-    {"observer"},
-    {"argument", "driver", "resolve", "running", "state", "trial", "verdict"},
-    {"places"},
-    {"explain"},
-    {"session"},
-    {"blame", "decision", "events", "step"},
-    {"progress"},
-    {"engines"},
-    {
-        "engines.dask",
-        "engines.executor",
-        "engines.mpi",
-        "engines.serial",
-    },
-    {"engines.local"},
-    {"engines.apart", "engines.crew", "engines.futures", "engines.ranks"},
-    {"engines.counter", "engines.guest"},
-    {"engines.team"},
-    {"operators"},
-    {"pool"},
-    {"launch", "stream"},
-    {"call", "serving"},
-    {"parcel", "remote"},
-    {"memory", "pickling"},
-    {"batch"},
-    {"computer", "job"},
-    {"ahead", "cursor", "interrupts", "warned", "writer"},
-    {"results"},
-    {"arrays"},
-    {"group"},
-    {"packing", "publishing"},
-    {"catalogue", "rechunk"},
-    {"birth", "copying"},
-    {"ledger", "logbook", "reader", "scales", "supply"},
-    {"contiguous", "geometry", "ragged"},
-    {"fingerprint", "runfile", "source"},
-    {"usable"},
-    {"opening"},
-    {"journal", "packed", "plain"},
-    {"header", "heap", "live", "overlay"},
-    {"superblock"},
-    {"classes", "disk", "machine", "output", "plan", "recipe", "sharing", "stop"},
-    {"remainder", "world"},
-    {"wanted"},
-    {"values"},
-    {"identity", "indexing", "listing", "positions", "units"},
-    {"compression", "forks", "signals"},
-    {"errors"},
-    {"text"},
-]
-
-# Who may touch HDF5: readers of sources and of packed rows, those that make files,
-# the results group. resolve only writes down which version was there.
-USES_H5PY = {"birth", "contiguous", "copying", "demo", "group", "opening", "overlay"}
-USES_H5PY |= {"packed", "packing", "publishing", "rechunk", "resolve", "source"}
-USES_H5PY |= {"usable"}
-
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
-FOR_THE_COMMAND = {name: {"click"} for name in ("argument", "cli", "program")}
-FOR_THE_COMMAND["lorentz"] = {"scipy"}
-
-# Values and decisions: no file is read or written there.
-PURE = {"decision", "errors", "explain", "identity", "output", "plan", "positions"}
-PURE |= {
-    "blame",
-    "compression",
-    "job",
-    "recipe",
-    "remainder",
-    "text",
-    "units",
-    "values",
-    "wanted",
+FOR_THE_COMMAND = {
+    name: {"click"} for name in ("process.arguments", "cli.commands", "process.program")
 }
+FOR_THE_COMMAND["cli.lorentz"] = {"scipy"}
+
+# Decisions outside of the room `model`: no file is read or written there either.
+FILES_NAMED = {"model.classes", "model.encoding"}
+DECISIONS = {"session.decide", "session.explain", "session.failures", "worker.job"}
 
 
 def name_of(path):
@@ -137,71 +58,30 @@ def imports_of(module, *, at_import=False):
     return found
 
 
-def own(names):
-    """Return the modules of the package among imported names."""
-    modules = set()
-    for name in names:
-        top, _, rest = name.partition(".")
-        if top != "resumable" or rest == "__version__":
-            continue
-        parts = rest.split(".") if rest else []
-        while parts and ".".join(parts) not in MODULES:
-            parts.pop()
-        modules.add(".".join(parts) or "resumable")
-    return modules
-
-
 def foreign(names):
     """Return the packages that are neither ours nor Python's among imported names."""
     tops = {name.partition(".")[0] for name in names}
     return tops - {"resumable"} - sys.stdlib_module_names
 
 
-def test_every_module_has_its_layer():
-    """A new module is put into the house on purpose."""
-    assert sorted(MODULES) == sorted(name for layer in LAYERS for name in layer)
-
-
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down_only(module):
-    """Lower modules know nothing of the higher ones, functions included."""
-    level = next(i for i, layer in enumerate(LAYERS) if module in layer)
-    below = {name for layer in LAYERS[level + 1 :] for name in layer}
+def test_other_rooms_are_entered_by_their_door(module):
+    """What a room does not export may change without a look at the others."""
+    room = module.partition(".")[0]
+    past = []
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        top, _, rest = node.module.partition(".")
+        other, _, inside = rest.partition(".")
+        if top != "resumable" or other in ("", "errors", "version", room):
+            continue
+        door = importlib.import_module(f"resumable.{other}").__all__
+        names = {alias.name for alias in node.names}
+        if inside or not names <= set(door):
+            past.append(ast.unparse(node))
 
-    assert own(imports_of(module)) - {module} <= below
-
-
-def test_the_layers_are_those_of_the_design_page():
-    """What is written for people is in the order that is held here, and complete."""
-    text = (ROOT / "docs" / "design.rst").read_text().partition("point down only")[2]
-    table = re.search(r"={4,}  ={4,}\n(.*?)\n={4,}", text, re.DOTALL).group(1)
-    rows = [re.findall(r"``(\w+)``", line[:48]) for line in table.splitlines()]
-    levels = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-
-    order = [max(levels[name] for name in row if name in levels) for row in rows if row]
-    missing = {m for m in MODULES if "." not in m} - {n for row in rows for n in row}
-
-    assert len(order) >= 6
-    assert order == sorted(order)
-    assert missing <= {"__main__", "resumable"}
-
-
-def test_hdf5_is_used_in_few_modules():
-    """Everything else reads and writes bytes, or nothing."""
-    assert {m for m in MODULES if "h5py" in foreign(imports_of(m))} == USES_H5PY
-
-
-def test_what_resolves_a_process_asks_hdf5_only_for_its_version():
-    """The class a user writes opens no file by itself."""
-    tree = ast.parse(MODULES["resolve"].read_text())
-
-    used = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "h5py"
-    }
-
-    assert used == {"__version__", "version"}
+    assert past == []
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -212,7 +92,10 @@ def test_optional_packages_are_imported_inside_functions(module):
     assert foreign(imports_of(module, at_import=True)) <= allowed
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
+@pytest.mark.parametrize(
+    "module",
+    sorted(DECISIONS | {m for m in MODULES if m.startswith("model.")} - FILES_NAMED),
+)
 def test_a_module_that_decides_does_no_input_or_output(module):
     """So that a decision can be tested without a file."""
     names = imports_of(module)

@@ -11,12 +11,11 @@ from typing import Any
 import click
 
 from resumable.cli import report
-from resumable.errors import ResumableError
-from resumable.model.classes import find_class
-from resumable.model.units import format_bytes
-from resumable.process.process import Process
-from resumable.process.program import (
+from resumable.errors import Plain, ResumableError, shown
+from resumable.model import find_class, format_bytes
+from resumable.process import (
     EPILOG,
+    Process,
     compute_options,
     errors_shown,
     make_process,
@@ -25,13 +24,9 @@ from resumable.process.program import (
     show_warning,
     source_options,
 )
-from resumable.process.verify import verify as verify_run
-from resumable.results.results import Results
-from resumable.runfile.file import RunFile
-from resumable.runfile.heap import remove_heaps
-from resumable.runfile.journal import mend
-from resumable.runfile.lock import busy
-from resumable.text import Plain, shown
+from resumable.process import verify as verify_run
+from resumable.results import Results
+from resumable.runfile import RunFile, busy, mend, remove_heaps
 from resumable.version import __version__
 
 
@@ -140,7 +135,7 @@ def status(runs: tuple[str, ...]) -> None:
 
 
 def _run_files(folder: Path) -> list[Path]:
-    from resumable.runfile.file import find_runs
+    from resumable.runfile import find_runs
 
     return [
         run.path for run in find_runs(folder.glob("*.h5")) if isinstance(run, RunFile)

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import ResumableError
-from resumable.runfile.file import RunFile, find_runs
+from resumable.runfile import RunFile, find_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

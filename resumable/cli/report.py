@@ -8,14 +8,16 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import RunFileError
-from resumable.model.identity import brief, canonical
-from resumable.model.positions import name_of_position
-from resumable.model.units import format_bytes, format_seconds
-from resumable.results.results import Status
-from resumable.runfile.file import RunFile, find_runs
-from resumable.runfile.lock import busy
-from resumable.text import shown
+from resumable.errors import RunFileError, shown
+from resumable.model import (
+    brief,
+    canonical,
+    format_bytes,
+    format_seconds,
+    name_of_position,
+)
+from resumable.results import Status
+from resumable.runfile import RunFile, busy, find_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,14 +11,11 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable.engines import guest
-from resumable.pool.pool import Pool
-from resumable.worker.call import Death, cause_of, died
-from resumable.worker.cursor import IDLE
-from resumable.worker.job import Loss
+from resumable.worker import IDLE, Death, Loss, WorkerProcesses, cause_of, died
 
 if TYPE_CHECKING:
     from resumable.engines.guest import Order
-    from resumable.worker.serving import Line
+    from resumable.worker import Line
 
 #: Where a child is that has not begun any position.
 _NOWHERE = (-1, IDLE)
@@ -30,7 +27,7 @@ def do(order: Order) -> bytes:
         return guest.packed(guest.Outcome())
     # Of blocks of one position the start says which one is at work.
     order = order._replace(batch=dataclasses.replace(order.batch, block=1))
-    with Pool(1) as pool:
+    with WorkerProcesses(1) as pool:
         pool.place(0, "child", _Child)
         pool.send(0, "child", "do", order)
         is_there = False

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resumable.engines.local import LocalEngine
 from resumable.engines.serial import SerialEngine
 from resumable.errors import PlanError, near_miss
-from resumable.model.plan import WORTH_STARTING_S
+from resumable.model import WORTH_STARTING_S
 from resumable.system import launcher, machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.model.plan import Schedule
-    from resumable.model.positions import Batch
-    from resumable.results.results import Results
-    from resumable.worker.job import Job, Loss, Report
+    from resumable.model import Batch, Schedule
+    from resumable.results import Results
+    from resumable.worker import Job, Loss, Report
 
 #: A position hardly takes less where its function calls numpy once.
 _CALL_S = 2e-6
@@ -187,7 +186,7 @@ def warm_up(engine: Any, workers: int | None, calls: int) -> None:
     alone = (workers or machine.usable_cores()) == 1
     pays = calls * _CALL_S > WORTH_STARTING_S and not alone
     if (engine == "local" and calls) or (engine == "auto" and pays):
-        from resumable.worker.server import start_server
+        from resumable.worker import start_server
 
         start_server("forkserver")
 

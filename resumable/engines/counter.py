@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from resumable.engines.messages import Team
-    from resumable.model.plan import Schedule
-    from resumable.model.positions import Batch
-    from resumable.model.remainder import Remainder
+    from resumable.model import Batch, Remainder, Schedule
 
 
 #: Turns of each rank where numbers are dealt out in turn.

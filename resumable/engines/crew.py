@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from resumable.pool.pool import Pool
-from resumable.worker.call import Answer, Death, cause_of, died
-from resumable.worker.cursor import IDLE, WHOLE_BLOCK
-from resumable.worker.job import Job, Loss, Report
-from resumable.worker.remote import portable
-from resumable.worker.serving import Line
-from resumable.worker.work import Worker
+from resumable.worker import (
+    IDLE,
+    WHOLE_BLOCK,
+    Answer,
+    Death,
+    Job,
+    Line,
+    Loss,
+    Report,
+    Worker,
+    WorkerProcesses,
+    cause_of,
+    died,
+    portable,
+)
 
 if TYPE_CHECKING:
     from resumable.engines.base import Driver
-    from resumable.model.positions import Batch
+    from resumable.model import Batch
 
 #: Longest wait before the driver looks at its signals again.
 _PATIENCE_S = 0.2
@@ -48,7 +56,7 @@ class Crew:
 
     Parameters
     ----------
-    pool : Pool
+    pool : WorkerProcesses
         Of `workers` workers.
     job : Job
         What they do.
@@ -57,7 +65,9 @@ class Crew:
     workers : int
     """
 
-    def __init__(self, pool: Pool, job: Job, driver: Driver, workers: int) -> None:
+    def __init__(
+        self, pool: WorkerProcesses, job: Job, driver: Driver, workers: int
+    ) -> None:
         self._pool = pool
         self._job = job
         self._driver = driver
@@ -305,7 +315,7 @@ class _Clock:
         """
         return self._run_out.get(worker) == pulse
 
-    def overdue(self, busy: dict[int, Batch], pool: Pool) -> list[int]:
+    def overdue(self, busy: dict[int, Batch], pool: WorkerProcesses) -> list[int]:
         """Return the workers whose position has had its time."""
         if self._limit_s is None:
             return []

@@ -13,7 +13,7 @@ from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
 
 if TYPE_CHECKING:
-    from resumable.model.positions import Batch
+    from resumable.model import Batch
 
 #: The size of the cluster is asked for this often, in seconds.
 _ASK_AGAIN_S = 2.0

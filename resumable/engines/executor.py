@@ -12,7 +12,7 @@ from resumable.errors import WorkerDied
 from resumable.system import machine
 
 if TYPE_CHECKING:
-    from resumable.model.positions import Batch
+    from resumable.model import Batch
 
 logger = logging.getLogger("resumable")
 

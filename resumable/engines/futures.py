@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.engines import guest
 from resumable.errors import WorkerDied
-from resumable.model.plan import SHIPPED_BYTES
-from resumable.source.reader import Reader, open_reader
-from resumable.worker.job import Loss
-from resumable.worker.pickling import packed
-from resumable.worker.remote import RemoteTraceback, log_here, lowest_level
+from resumable.model import SHIPPED_BYTES
+from resumable.source import Reader, open_reader
+from resumable.worker import Loss, RemoteTraceback, log_here, lowest_level, packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from resumable.engines.base import Driver
-    from resumable.model.positions import Batch
-    from resumable.source.reference import SourceRef
-    from resumable.worker.job import Job, Report
+    from resumable.model import Batch
+    from resumable.source import SourceRef
+    from resumable.worker import Job, Report
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

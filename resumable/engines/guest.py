@@ -31,20 +31,16 @@ import cloudpickle
 import numpy as np
 
 from resumable.errors import TargetError
-from resumable.runfile.writer import Outbox, RowWriter, WriteTarget
-from resumable.source.reader import Reader, open_reader
-from resumable.source.supply import Supply
-from resumable.system import disk, machine
-from resumable.system.signals import end_put_off
-from resumable.worker.job import Job, Loss, Report
-from resumable.worker.remote import plain_record, portable
-from resumable.worker.work import Worker
+from resumable.runfile import Outbox, RowWriter, WriteTarget
+from resumable.source import Reader, Supply, open_reader
+from resumable.system import disk, end_put_off, machine
+from resumable.worker import Job, Loss, Report, Worker, plain_record, portable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from resumable.model.positions import Batch
-    from resumable.source.reference import SourceRef
+    from resumable.model import Batch
+    from resumable.source import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

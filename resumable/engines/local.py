@@ -6,15 +6,15 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING
 
-from resumable.model.plan import WORTH_STARTING_S
-from resumable.worker.work import Worker
+from resumable.model import WORTH_STARTING_S
+from resumable.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resumable.engines.base import Driver
     from resumable.engines.crew import Crew
-    from resumable.worker.job import Job
+    from resumable.worker import Job
 
 #: Batches the driver does itself are this short, so that ready workers wait little.
 _HERE_S = 0.02
@@ -75,13 +75,15 @@ class LocalEngine:
         """Start the workers; they end with the stack."""
         # Imported here: a short run does without processes.
         from resumable.engines.crew import Crew
-        from resumable.pool.pool import Pool
+        from resumable.worker import WorkerProcesses
 
-        pool = stack.enter_context(Pool(workers, start_method=self._start_method))
+        pool = stack.enter_context(
+            WorkerProcesses(workers, start_method=self._start_method)
+        )
         return Crew(pool, job, driver, workers)
 
     def _server_ready(self) -> bool:
-        from resumable.worker.server import start_server
+        from resumable.worker import start_server
 
         return start_server(self._start_method)
 

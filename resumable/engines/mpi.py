@@ -30,20 +30,17 @@ from resumable.engines.ranks import (
     unpacked,
 )
 from resumable.errors import NotFinished, PlanError, WorkerDied
-from resumable.model import identity
-from resumable.model.plan import TRIALS
-from resumable.model.remainder import Remainder
-from resumable.results.results import Results
+from resumable.model import TRIALS, Remainder, identity
+from resumable.results import Results
+from resumable.system import StopRequest, machine, stopped
 from resumable.system import launcher as world
-from resumable.system import machine
-from resumable.system.stop import StopRequest, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from resumable.engines.base import Driver
-    from resumable.worker.job import Job
+    from resumable.worker import Job
 
 #: Where MPI has not started after this time, in s, so many ranks show that they wait:
 #: all would be too many, and one may be the one that does not come.

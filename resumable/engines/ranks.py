@@ -20,18 +20,16 @@ import cloudpickle
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.messages import Message, naps
 from resumable.errors import NotFinished, TargetError, WorkerDied
-from resumable.system.stop import StopRequest
-from resumable.worker.remote import portable
-from resumable.worker.work import Worker
+from resumable.model import parse_seconds
+from resumable.system import StopRequest
+from resumable.worker import Worker, portable
 
 if TYPE_CHECKING:
     from resumable.engines.base import Driver
     from resumable.engines.counter import Counter
     from resumable.engines.messages import Team
-    from resumable.model.plan import Geometry, Schedule
-    from resumable.model.positions import Batch
-    from resumable.model.remainder import Remainder
-    from resumable.worker.job import Job, Report
+    from resumable.model import Batch, Geometry, Remainder, Schedule
+    from resumable.worker import Job, Report
 
 # What rank 0 tells the others.
 WORK, TRY, GO, STOP, END, OUTCOME = "work", "try", "go", "stop", "end", "outcome"
@@ -133,7 +131,7 @@ class Lead:
         own = copy.deepcopy(schedule)
         for batch in batches_taken(self._counter, rest.remainder, own, self._stopping):
             report = worker.do(batch, self._stopping)
-            own.learn(report)
+            report.teach(own)
             self._driver.take(report)
 
     def _wind_down(self) -> None:
@@ -253,7 +251,8 @@ class Member:
             one_sided=work.one_sided,
             room=work.room,
         )
-        self._deadline = StopRequest(self._time_limit)
+        limit = self._time_limit
+        self._deadline = StopRequest(None if limit is None else parse_seconds(limit))
         try:
             if work.seat is not None:
                 self._compute(work, counter)
@@ -304,7 +303,7 @@ class Member:
                 for batch in batches_taken(
                     counter, rest.remainder, rest.schedule, self._stopping
                 ):
-                    rest.schedule.learn(self._do(worker, batch))
+                    self._do(worker, batch).teach(rest.schedule)
                 return
             else:
                 self._team.inbox.appendleft(message)

@@ -6,11 +6,11 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from resumable.engines.local import LocalEngine
-from resumable.worker.work import Worker
+from resumable.worker import Worker
 
 if TYPE_CHECKING:
     from resumable.engines.base import Driver
-    from resumable.worker.job import Job
+    from resumable.worker import Job
 
 
 class SerialEngine:

@@ -23,7 +23,6 @@ from resumable.model.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.worker.job import Report
 
 #: Bytes of rows in memory at once, unless whole chunks of the source need more: of a
 #: block with its results, and of the next one where it is read meanwhile. Measured
@@ -369,13 +368,6 @@ class Schedule:
             rows = max(rows, min(worth, self.block))
         rows = min(rows, self._plan.longest or rows)
         return max(1, int(min(rows, self.remaining, WINDOW)))
-
-    def learn(self, report: Report) -> None:
-        """Learn from the report of a batch what a position takes."""
-        computing = report.seconds - report.read_seconds
-        self.note(report.done + report.failed, computing, report.read_seconds)
-        rows = min(report.batch.count, report.batch.block)
-        self.note_memory(report.peak_bytes, rows)
 
     def note(self, count: int, seconds: float, read_seconds: float = 0.0) -> None:
         """Learn from a finished batch how long a position takes.

@@ -19,9 +19,10 @@ from resumable.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    Array = np.ndarray[Any, np.dtype[Any]]
-    #: First position of a span, and which positions of it are meant.
-    Span = tuple[int, Array]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+#: First position of a span, and which positions of it are meant.
+Span = tuple[int, Array]
 
 _GOLDEN = (5**0.5 - 1) / 2
 #: Positions looked at in one go; a multiple of 8. Bounds the memory of a scan.

@@ -15,11 +15,11 @@ import numpy as np
 from resumable.errors import StaleLinearization, WorkerDied
 from resumable.pool.stream import guarded, new_key
 from resumable.system import machine
-from resumable.worker.remote import RemoteTraceback, portable
+from resumable.worker import RemoteTraceback, portable
 
 if TYPE_CHECKING:
     from resumable.pool.pool import Pool
-    from resumable.worker.call import Call
+    from resumable.worker import Call
 
 _METHODS = ("evaluate", "linearize", "derivative", "adjoint")
 

@@ -11,10 +11,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from resumable.system import machine
-from resumable.system.interrupts import Uninterrupted
-from resumable.worker.cursor import generator_of
-from resumable.worker.parcel import Arrays
+from resumable.system import Uninterrupted, machine
+from resumable.worker import Arrays, generator_of
 
 #: Unanswered calls of a worker: one at work, and one so that it need not wait.
 _CALLS_EACH = 2

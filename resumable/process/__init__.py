@@ -1,1 +1,63 @@
 """What users write and call: a Process, stages in a chain, a plain function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resumable.process.declaration import Declaration
+from resumable.process.function import map_function
+from resumable.process.parameters import share
+from resumable.process.process import Process
+from resumable.system import lazily
+
+if TYPE_CHECKING:
+    from resumable.process.chain import Chain
+    from resumable.process.load import load
+    from resumable.process.program import (
+        EPILOG,
+        compute_options,
+        errors_shown,
+        make_process,
+        parameter_options,
+        run_process,
+        show_warning,
+        source_options,
+    )
+    from resumable.process.script import main
+    from resumable.process.verify import verify
+
+__all__ = [
+    "EPILOG",
+    "Chain",
+    "Declaration",
+    "Process",
+    "compute_options",
+    "errors_shown",
+    "load",
+    "main",
+    "make_process",
+    "map_function",
+    "parameter_options",
+    "run_process",
+    "share",
+    "show_warning",
+    "source_options",
+    "verify",
+]
+
+# Imported when they are used: most runs do without.
+__getattr__ = lazily(
+    __name__,
+    Chain="chain",
+    EPILOG="program",
+    compute_options="program",
+    errors_shown="program",
+    load="load",
+    main="script",
+    make_process="program",
+    parameter_options="program",
+    run_process="program",
+    show_warning="program",
+    source_options="program",
+    verify="verify",
+)

@@ -13,18 +13,18 @@ import numpy as np
 import param
 
 from resumable.errors import DeclarationError, PlanError, RunFileError, near_miss
-from resumable.model.units import parse_seconds
+from resumable.model import parse_seconds
 from resumable.process.parameters import frozen
 from resumable.process.stages import BlockLink, Stage, UnitLink
-from resumable.source.reference import SourceRef
+from resumable.source import SourceRef
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resumable.model.output import Output
+    from resumable.model import Output
     from resumable.process.process import Process
-    from resumable.results.results import Results
-    from resumable.session.trial import Trial
+    from resumable.results import Results
+    from resumable.session import Trial
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -16,20 +16,17 @@ from resumable.errors import (
     SourceError,
     near_miss,
 )
-from resumable.model import identity, source_text
-from resumable.model.classes import uncached
-from resumable.model.output import Output, declared
+from resumable.model import Output, declared, identity, source_text, uncached
 from resumable.process.parameters import assign
-from resumable.source.inputs import aligned, look_at, target_folder
-from resumable.source.reference import refer
+from resumable.source import aligned, look_at, refer, target_folder
 from resumable.system import launcher
-from resumable.worker.cursor import Cursor, new_pulse
+from resumable.worker import Cursor, new_pulse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from resumable.results.results import Results
+    from resumable.results import Results
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -260,7 +257,7 @@ class Declaration(param.Parameterized):
         outputs : dict
             Its outputs by name.
         """
-        from resumable.session.trial import draw_default
+        from resumable.session import draw_default
 
         draw_default(axes, position, spectrum, outputs)
 

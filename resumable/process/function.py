@@ -10,10 +10,9 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import DeclarationError, IdentityError, near_miss
-from resumable.model import identity, source_text
-from resumable.model.output import Output
+from resumable.model import Output, identity, source_text
 from resumable.process.process import Process
-from resumable.session.computation import Options
+from resumable.session import Options
 
 #: Begins the version of a function that declares none.
 _TEXT = "text "
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from resumable.results.results import Results
-    from resumable.runfile.file import RunFile
+    from resumable.results import Results
+    from resumable.runfile import RunFile
 
 
 def map_function(
@@ -125,7 +124,8 @@ def process_of_run(
     IdentityError
         One of its parameters cannot be read back from the run file.
     """
-    from resumable.process.state import decode, inputs_of_run, source_of_run
+    from resumable.model import decode
+    from resumable.results import inputs_of_run, source_of_run
 
     header, document = run.header, run.header.document
     name = getattr(function, "__name__", type(function).__name__)

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import PlanError, SourceError, near_miss
-from resumable.model.positions import PositionSet, flat_positions
+from resumable.model import PositionSet, flat_positions
 from resumable.process.declaration import Declaration
-from resumable.results.results import Results
-from resumable.session.computation import Options
-from resumable.session.decide import existing, make_plan
-from resumable.session.explain import Explanation, explain
-from resumable.session.resolve import resolve
+from resumable.process.parameters import frozen
+from resumable.results import Results
+from resumable.session import (
+    Explanation,
+    Options,
+    existing,
+    explain,
+    make_plan,
+    resolve,
+)
 
 if TYPE_CHECKING:
-    from resumable.model.plan import Plan
-    from resumable.session.computation import Recipe
-    from resumable.session.trial import Trial
+    from resumable.model import Plan
+    from resumable.session import Recipe, Trial
 
 
 class Inquiry(Declaration):
@@ -110,12 +114,13 @@ class Inquiry(Declaration):
         -----
         Writes nothing. Runs in this process, so a debugger works.
         """
-        from resumable.session.trial import try_positions
+        from resumable.session import try_positions
 
         recipe = self._recipe()
         flat = flat_positions(position, self.map_shape)
         single = isinstance(position, (int, np.integer, tuple))
-        trial = try_positions(recipe, flat, single=single)
+        with frozen(self):
+            trial = try_positions(recipe, flat, single=single)
         self._seconds_per_position = trial.seconds_per_position
         return trial
 

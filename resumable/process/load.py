@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from resumable.errors import DeclarationError
-from resumable.model.classes import find_class
+from resumable.model import find_class
 from resumable.process.process import Process
 from resumable.process.state import from_run, from_state
-from resumable.results.results import Results
-from resumable.runfile.file import RunFile
-from resumable.runfile.header import MAGIC
+from resumable.results import Results
+from resumable.runfile import MAGIC, RunFile
 
 
 def load(

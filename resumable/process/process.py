@@ -9,22 +9,18 @@ import param
 
 from resumable.engines import base
 from resumable.errors import DeclarationError, RunFileError
-from resumable.model.classes import file_of
+from resumable.model import file_of, parse_seconds
 from resumable.process.declaration import ARGUMENTS
 from resumable.process.inquiry import Inquiry
 from resumable.process.parameters import frozen
-from resumable.session import driver
-from resumable.session.resolve import least_calls, request
-from resumable.system import launcher
-from resumable.system.stop import StopRequest
+from resumable.session import driver, least_calls, request
+from resumable.system import StopRequest, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.results.results import Results
-    from resumable.session.background import Run
-    from resumable.session.events import Event, Listener
-    from resumable.session.verdict import Verification
+    from resumable.results import Results
+    from resumable.session import Event, Listener, Run, Verification
 
 
 class Process(Inquiry):
@@ -233,7 +229,7 @@ class Process(Inquiry):
         self._check_source()
 
         def computed() -> Results:
-            stop = StopRequest(time_limit)
+            stop = _stop_request(time_limit)
             return self._drive(positions, options, stop)(listener or _ignore)
 
         with frozen(self):
@@ -280,11 +276,11 @@ class Process(Inquiry):
         It runs in a thread of this process. Signals are not caught: Ctrl-C is raised
         where it strikes, and the run goes on.
         """
-        from resumable.session.background import Run, check_alone
+        from resumable.session import Run, check_alone
 
         check_alone(options.get("engine", "auto"))
         self._check_source()
-        stop = StopRequest(options.get("time_limit"))
+        stop = _stop_request(options.get("time_limit"))
         # From here to the end of the run: it computes what is resolved now.
         hold = contextlib.ExitStack()
         hold.enter_context(frozen(self))
@@ -305,7 +301,7 @@ class Process(Inquiry):
             base.warm_up(wanted.engine, wanted.workers, calls)
             recipe = self._recipe()
             return lambda hear: driver.compute(recipe, wanted, stop, hear)
-        from resumable.session.following import follow
+        from resumable.session import follow
 
         wanted = self._options(None, options)
         return lambda hear: follow(self, wanted, positions, stop, hear)
@@ -334,19 +330,20 @@ class Process(Inquiry):
         RunFileError
             There is no run of this computation, or its file is damaged.
         """
-        from resumable.session.verification import verify_run
+        from resumable.session import verify_run
 
         results = self.results
         if results is None:
             msg = f"there is no run of this in {self._folder} to verify; compute it"
             raise RunFileError(msg)
-        return verify_run(
-            results.path,
-            lambda _: self,
-            sample=sample,
-            everything=everything,
-            seed=seed,
-        )
+        with frozen(self):
+            return verify_run(
+                results.path,
+                lambda _: self,
+                sample=sample,
+                everything=everything,
+                seed=seed,
+            )
 
     def state(self) -> dict[str, Any]:
         """Write down what this is: class, parameters, source, axes, inputs, target.
@@ -400,3 +397,8 @@ class Process(Inquiry):
 
 def _ignore(event: Event) -> None:
     """Listen to nothing."""
+
+
+def _stop_request(time_limit: float | str | None) -> StopRequest:
+    seconds = None if time_limit is None else parse_seconds(time_limit)
+    return StopRequest(seconds, time_limit)

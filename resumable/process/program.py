@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from resumable.errors import NotFinished, ResumableError
+from resumable.errors import NotFinished, ResumableError, shown
 from resumable.process.arguments import NOTHING, shown_value, type_of
 from resumable.system import launcher
-from resumable.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -9,21 +9,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import param
 
-from resumable.model.classes import check_text
-from resumable.model.source_text import text_digest
-from resumable.model.values import block_rows, by_name, fitted, gathered, ragged_rows
+from resumable.model import (
+    block_rows,
+    by_name,
+    check_text,
+    fitted,
+    gathered,
+    ragged_rows,
+    text_digest,
+)
 from resumable.process.process import Process
-from resumable.session.resolve import version_document
-from resumable.source.reference import SourceRef
-from resumable.worker.compute import listed, twin_of
-from resumable.worker.cursor import WHOLE_BLOCK, StageCursor
+from resumable.session import version_document
+from resumable.source import SourceRef
+from resumable.worker import WHOLE_BLOCK, StageCursor, listed, twin_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from resumable.model.output import Output
-    from resumable.results.results import Results
-    from resumable.session.computation import Recipe
+    from resumable.model import Output
+    from resumable.results import Results
+    from resumable.session import Recipe
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,125 +1,30 @@
 """A Process as plain JSON, and back: its state, or what a run file says of it.
 
-:func:`decode` undoes `identity.encode`. The class always comes from the
-caller: nothing here imports what a file names.
+The class always comes from the caller: nothing here imports what a file names.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import param
 
 from resumable.errors import (
     DeclarationError,
-    IdentityError,
     ParameterError,
-    SourceError,
 )
-from resumable.model import identity
-from resumable.results.results import Results
+from resumable.model import decode, identity
+from resumable.results import Results, inputs_of_run, source_of_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from resumable.runfile.file import RunFile
-    from resumable.source.reference import SourceRef
+    from resumable.runfile import RunFile
+    from resumable.source import SourceRef
 
 #: Raised when a state is written differently. Part of it.
 STATE = 1
 _KEYS = ("class", "parameters", "source", "axes", "inputs", "target", "fingerprint")
-
-
-def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> Any:
-    """Turn what :func:`resumable.model.identity.encode` wrote back into a value.
-
-    Parameters
-    ----------
-    document : plain JSON
-        The encoded value.
-    where : str
-        How to name the value in an error.
-    known : iterable
-        Values it may be: one that is encoded like this is returned itself. So an
-        array or an enum that is a default, or one of the choices, comes back.
-
-    Raises
-    ------
-    IdentityError
-        Only a digest or a name was written (of an array, an enum), or it makes no
-        sense.
-
-    Notes
-    -----
-    What the encoding does not tell apart comes back as one of both: a tuple as a
-    list, a numpy number as one of Python, a frozenset as a set.
-    """
-    text = identity.canonical(document)
-    for value in known:
-        with contextlib.suppress(IdentityError):
-            if identity.canonical(identity.encode(value)) == text:
-                return value
-    try:
-        return _decoded(document, where)
-    except IdentityError:
-        raise
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        msg = f"{where} was written as {_brief(text)}, which makes no sense ({error})"
-        raise IdentityError(msg) from error
-
-
-def _decoded(document: Any, where: str) -> Any:
-    if isinstance(document, list):
-        return [_decoded(item, where) for item in document]
-    if not isinstance(document, dict):
-        return document
-    ((kind, inner),) = document.items()
-    if kind in _NOT_READ_BACK:
-        msg = f"{where} is {_NOT_READ_BACK[kind]}, or give it in Python each time"
-        raise IdentityError(msg)
-    if kind == "dict":
-        return {key: _decoded(value, where) for key, value in inner.items()}
-    if kind in _SCALARS:
-        return _SCALARS[kind](inner)
-    parts = _decoded(inner, where)
-    return _COMPOSED[kind](parts)
-
-
-#: What is written as less than it is, and how it comes back all the same.
-_NOT_READ_BACK = {
-    "array": "an array, and only a digest of it is written down; make it the default",
-    "enum": "an enum, and only its name is written down; declare the parameter as "
-    "param.Selector(objects=list(THE_ENUM))",
-}
-#: From what stands in the document.
-_SCALARS: dict[str, Any] = {
-    "float": float,
-    "bytes": bytes.fromhex,
-    "path": Path,
-    "date": dt.date.fromisoformat,
-    "time": dt.time.fromisoformat,
-    "datetime": dt.datetime.fromisoformat,
-    "dtype": identity.decode_dtype,
-}
-#: From a list of parts that are decoded already.
-_COMPOSED: dict[str, Any] = {
-    "complex": lambda parts: complex(*parts),
-    "timedelta": lambda parts: dt.timedelta(*parts),
-    "range": lambda parts: range(*parts),
-    "slice": lambda parts: slice(*parts),
-    "set": lambda parts: {_hashable(part) for part in parts},
-}
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def _brief(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def parameters_of(cls: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,93 +164,3 @@ def from_run(cls: type[Any], run: RunFile, source: Any = None) -> Any:
         fingerprint="full" if run.header.source.get("full") else "sample",
         **parameters_of(cls, document["parameters"]),
     )
-
-
-def source_of_run(run: RunFile, source: Any = None) -> tuple[Any, tuple[int, ...]]:
-    """Return what a run was computed from, found again, and its position axes.
-
-    Parameters
-    ----------
-    run : RunFile
-        It says where the source was.
-    source : optional
-        Where it is now, when it has moved.
-
-    Raises
-    ------
-    SourceError
-        It is not where it was.
-    """
-    document = run.header.document
-    written = document["source"]
-    axes = tuple(int(axis) for axis in document["position_axes"])
-    if "positions" in written:
-        return int(written["positions"]), axes
-    if source is None:
-        typed = str(run.header.source.get("source", "")).rpartition("::")[0]
-        path = _found("the source", [*_linked(run), Path(typed), *_beside(run, typed)])
-        source = f"{path}::{written['dataset']}"
-    elif isinstance(source, (str, Path)) and "::" not in str(source):
-        source = f"{source}::{written['dataset']}"
-    return _of_run_or_file(source, written), axes
-
-
-def inputs_of_run(run: RunFile, source: Any) -> dict[str, Any]:
-    """Return the inputs of a run, found again, with their position axes.
-
-    Parameters
-    ----------
-    run : RunFile
-        It says where they were.
-    source : object
-        What :func:`source_of_run` has found: inputs of its file are looked for there.
-    """
-    header = run.header
-    places = header.source.get("inputs")
-    places = places if isinstance(places, dict) else {}
-    main = str(header.source.get("source", "")).rpartition("::")[0]
-    now = source.rpartition("::")[0] if isinstance(source, str) else main
-    inputs = {}
-    for name, written in header.document["inputs"].items():
-        # Files of earlier versions do not say where inputs were.
-        typed = str(places.get(name, main)).rpartition("::")[0] or main
-        beside = [Path(now).parent / Path(typed).name]
-        near = [Path(now)] if typed == main else []
-        candidates = [*near, Path(typed), *_beside(run, typed), *beside]
-        path = _found(f"the input {name!r}", candidates)
-        value = _of_run_or_file(f"{path}::{written['dataset']}", written)
-        inputs[name] = (value, tuple(int(axis) for axis in written["axes"]))
-    return inputs
-
-
-def _of_run_or_file(source: Any, written: Mapping[str, Any]) -> Any:
-    """Return the output of another run as such: it is known by that run's identity."""
-    if "run" in written and isinstance(source, str):
-        path, _, dataset = source.rpartition("::")
-        return Results(path)[dataset.rpartition("/")[2]]
-    return source
-
-
-def _linked(run: RunFile) -> list[Path]:
-    """Where the link in the run file leads, seen from the folder it lies in."""
-    group = Results(run).group()
-    try:
-        link = group.get("source", getlink=True)
-        return [run.path.parent / link.filename]
-    except AttributeError:
-        return []
-    finally:
-        group.file.close()
-
-
-def _beside(run: RunFile, typed: str) -> list[Path]:
-    return [run.path.parent / Path(typed).name]
-
-
-def _found(what: str, candidates: list[Path]) -> Path:
-    # Only plain files: a name in a stranger's file may be that of a device.
-    for path in candidates:
-        if path.is_file():
-            return path
-    msg = f"{what} was {candidates[0]}, and is not there; say where it is now"
-    raise SourceError(msg)

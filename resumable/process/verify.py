@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable.process.function import process_of_run
+from resumable.process.parameters import frozen
 from resumable.process.process import Process
 from resumable.process.state import from_run
-from resumable.results.results import Results
-from resumable.session.verification import verify_run
+from resumable.results import Results
+from resumable.session import verify_run
 
 if TYPE_CHECKING:
-    from resumable.runfile.file import RunFile
-    from resumable.session.verdict import Verification
+    from resumable.runfile import RunFile
+    from resumable.session import Verification
 
 
 def verify(
@@ -68,14 +70,16 @@ def verify(
     again. Computes in this process, block by block.
     """
     path = path_or_results.path if isinstance(path_or_results, Results) else None
-    return verify_run(
-        path or Path(path_or_results),  # type: ignore[arg-type]
-        None if process is None else lambda run: _restored(process, run, source),
-        source=source,
-        sample=sample,
-        everything=everything,
-        seed=seed,
-    )
+    known = isinstance(process, Process)
+    with frozen(process) if known else contextlib.nullcontext():
+        return verify_run(
+            path or Path(path_or_results),  # type: ignore[arg-type]
+            None if process is None else lambda run: _restored(process, run, source),
+            source=source,
+            sample=sample,
+            everything=everything,
+            seed=seed,
+        )
 
 
 def _restored(process: Any, run: RunFile, source: Any) -> Any:

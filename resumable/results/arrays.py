@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import SourceError
+from resumable.errors import SourceError, shown
 from resumable.results.group import check_readable
-from resumable.runfile.ragged import RaggedRows
-from resumable.text import shown
+from resumable.runfile import RaggedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import DTypeLike
 
-    from resumable.model.output import Output
-    from resumable.runfile.file import RunFile
+    from resumable.model import Output
+    from resumable.runfile import RunFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.model.compression import FILTERS, load
-from resumable.model.output import Output
-from resumable.runfile.header import CHUNKS
+from resumable.model import FILTERS, Output, load
+from resumable.runfile import CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from resumable.runfile.ragged import RaggedRows
+    from resumable.runfile import RaggedRows
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

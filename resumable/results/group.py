@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import h5py
 
 from resumable.errors import HDF5_ERRORS, RunFileError
-from resumable.model.compression import load, problem
-from resumable.runfile.header import ADVICE
+from resumable.model import load, problem
+from resumable.runfile import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resumable.runfile.file import RunFile
+    from resumable.runfile import RunFile
 
 #: Longer source text of a class is not honest, and comparing it takes for ever.
 _LONGEST_SOURCE_TEXT = 1 << 20

@@ -17,8 +17,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import ParameterError, RunFileError
-from resumable.model.compression import problem
-from resumable.model.output import ENTRY_DTYPE
+from resumable.model import ENTRY_DTYPE, problem
 from resumable.results.copy import (
     attach_scales,
     copy_group,
@@ -29,21 +28,23 @@ from resumable.results.copy import (
     used_rows,
     write_ragged,
 )
-from resumable.runfile import create
-from resumable.runfile.file import RunFile
-from resumable.runfile.hdf5 import Overlay
-from resumable.runfile.header import (
+from resumable.runfile import (
     CHUNKS,
     CHUNKS_DTYPE,
     FORMAT,
+    Claim,
     Header,
+    Overlay,
+    RaggedRows,
+    RunFile,
+    copied_rows,
+    create,
+    open_group,
+    remove_heaps,
+    shelf_of,
     structure_digest,
     table_rows,
 )
-from resumable.runfile.heap import remove_heaps
-from resumable.runfile.lock import Claim, shelf_of
-from resumable.runfile.packed import open_group
-from resumable.runfile.ragged import RaggedRows, copied_rows
 from resumable.system import disk
 
 if TYPE_CHECKING:

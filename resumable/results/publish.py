@@ -20,8 +20,7 @@ from resumable.errors import (
     TargetError,
     near_miss,
 )
-from resumable.model.compression import problem
-from resumable.model.units import format_bytes
+from resumable.model import format_bytes, problem
 from resumable.results.copy import (
     TABLES,
     copy_group,
@@ -29,19 +28,21 @@ from resumable.results.copy import (
     used_rows,
     write_ragged,
 )
+from resumable.runfile import (
+    MAGIC,
+    RaggedRows,
+    locked,
+    open_group,
+    superblock_of,
+    transaction,
+)
 from resumable.runfile import create as birth
-from resumable.runfile.header import MAGIC
-from resumable.runfile.journal import locked, transaction
-from resumable.runfile.packed import open_group
-from resumable.runfile.ragged import RaggedRows
-from resumable.source.superblock import superblock_of
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resumable.runfile.file import RunFile
-    from resumable.runfile.hdf5 import Overlay
+    from resumable.runfile import Overlay, RunFile
 
 #: What a group that was published holds; no other is ever replaced.
 _MARKS = ("completed_positions", "identity", "sessions")

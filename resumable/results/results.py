@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import near_miss
+from resumable.errors import as_html, near_miss, shown
 from resumable.results.arrays import RaggedArray, ResultArray, shape_text
 from resumable.results.group import check_readable, open_group, source_text
-from resumable.runfile.file import Failure, LogLine, RunFile, Session
-from resumable.runfile.ragged import RaggedRows
-from resumable.source.reference import SourceRef
-from resumable.text import as_html, shown
+from resumable.runfile import Failure, LogLine, RaggedRows, RunFile, Session
+from resumable.source import SourceRef
 
 if TYPE_CHECKING:
     import h5py

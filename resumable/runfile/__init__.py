@@ -1,1 +1,78 @@
 """The run file: its format, creation, lock, writer and tables."""
+
+from __future__ import annotations
+
+from resumable.runfile import create
+from resumable.runfile.create import (
+    USID_ANCILLARIES,
+    USID_SPECTROSCOPIC,
+    Birth,
+    Coordinates,
+    target_error,
+)
+from resumable.runfile.file import Failure, LogLine, RunFile, Session, Survey, find_runs
+from resumable.runfile.hdf5 import Overlay, new_hdf5
+from resumable.runfile.header import (
+    ADVICE,
+    CHUNKS,
+    CHUNKS_DTYPE,
+    FAILURE_ROWS,
+    FORMAT,
+    MAGIC,
+    Header,
+    structure_digest,
+    table_rows,
+)
+from resumable.runfile.heap import heaps_of, remove_heaps
+from resumable.runfile.journal import locked, mend, needs_mending, transaction
+from resumable.runfile.ledger import Ledger
+from resumable.runfile.lock import Claim, Shelf, busy, shelf_of
+from resumable.runfile.packed import open_group
+from resumable.runfile.ragged import RaggedRows, copied_rows
+from resumable.runfile.superblock import superblock_of
+from resumable.runfile.writer import Outbox, Rows, RowWriter, WriteTarget
+
+__all__ = [
+    "ADVICE",
+    "CHUNKS",
+    "CHUNKS_DTYPE",
+    "FAILURE_ROWS",
+    "FORMAT",
+    "MAGIC",
+    "USID_ANCILLARIES",
+    "USID_SPECTROSCOPIC",
+    "Birth",
+    "Claim",
+    "Coordinates",
+    "Failure",
+    "Header",
+    "Ledger",
+    "LogLine",
+    "Outbox",
+    "Overlay",
+    "RaggedRows",
+    "RowWriter",
+    "Rows",
+    "RunFile",
+    "Session",
+    "Shelf",
+    "Survey",
+    "WriteTarget",
+    "busy",
+    "copied_rows",
+    "create",
+    "find_runs",
+    "heaps_of",
+    "locked",
+    "mend",
+    "needs_mending",
+    "new_hdf5",
+    "open_group",
+    "remove_heaps",
+    "shelf_of",
+    "structure_digest",
+    "superblock_of",
+    "table_rows",
+    "target_error",
+    "transaction",
+]

@@ -16,40 +16,45 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from resumable.errors import DeclarationError, SourceError, TargetError
-from resumable.model.identity import canonical
-from resumable.model.positions import WINDOW, runs
-from resumable.model.units import format_bytes
+from resumable.errors import DeclarationError, TargetError
+from resumable.model import WINDOW, canonical, format_bytes, runs
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
 from resumable.runfile.header import HEADER_LIMIT, Header, structure_digest, table_rows
 from resumable.runfile.heap import remove_heaps
 from resumable.runfile.ragged import RaggedRows, copied_rows
-from resumable.source.checks import check_storage
-from resumable.source.coordinates import scales_of
-from resumable.source.opening import understood
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resumable.model.output import Output
-    from resumable.model.positions import PositionSet
-    from resumable.source.reader import Reader
-    from resumable.source.reference import SourceRef
+    from resumable.model import Output, PositionSet
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-_USID_ANCILLARIES = ("Position_Indices", "Position_Values")
-_USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
+USID_ANCILLARIES = ("Position_Indices", "Position_Values")
+USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
 #: Index coordinates are written for map axes up to this length.
 _LONGEST_INDEX = 1 << 20
 #: Rows begin at pages.
 ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
-#: Larger ancillary datasets of a USID source are not copied.
-_LARGEST_ANCILLARY = 1 << 30
+
+
+class Coordinates(NamedTuple):
+    """What a new run file says of its positions and their source."""
+
+    map_shape: tuple[int, ...]
+    """Lengths of the position axes."""
+    name: str
+    """Name of the source's dataset, without its groups."""
+    link: tuple[str, str] | None
+    """File and dataset of the source; None: it has no data."""
+    scales: Mapping[int, tuple[str, Array, str]]
+    """Number of the position axis -> (name, values, units), where they are known."""
+    usid: Mapping[str, h5py.Dataset]
+    """The open ancillary datasets of a USID source, by name; else empty."""
 
 
 class Birth(NamedTuple):
@@ -74,7 +79,7 @@ class Birth(NamedTuple):
 def give_birth(
     path: Path,
     birth: Birth,
-    reader: Reader,
+    coordinates: Coordinates,
     requested: PositionSet,
     ancestor: RunFile | None = None,
     *,
@@ -88,8 +93,8 @@ def give_birth(
         Its name; no file has it yet.
     birth : Birth
         What goes in.
-    reader : Reader
-        The open source, for coordinates.
+    coordinates : Coordinates
+        What the open source says of its positions.
     requested : PositionSet
         Positions to reserve disk space for.
     ancestor : RunFile, optional
@@ -108,7 +113,7 @@ def give_birth(
     temporary = path.with_name(f".{path.stem}.birth")
     try:
         temporary.unlink(missing_ok=True)
-        header = _build(temporary, birth, reader, path.stem)
+        header = _build(temporary, birth, coordinates)
         with disk.opened(temporary, os.O_RDWR) as fd:
             reserve(fd, header, requested)
             if ancestor is not None:
@@ -215,14 +220,14 @@ def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
     return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
 
 
-def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
+def _build(path: Path, birth: Birth, coordinates: Coordinates) -> Header:
     """Write the HDF5 structure and return the header with the offsets found."""
-    shape = reader.geometry.map_shape
-    size = reader.geometry.size
+    shape = coordinates.map_shape
+    size = math.prod(shape)
     header = Header(
         identity=birth.identity,
         document=birth.document,
-        group=f"/{reader.ref.name}-{birth.process}_000",
+        group=f"/{coordinates.name}-{birth.process}_000",
         map_shape=shape,
         outputs=dict(birth.outputs),
         offsets={},
@@ -269,7 +274,7 @@ def _build(path: Path, birth: Birth, reader: Reader, stem: str) -> Header:
         for name, dtype in header.tables.items():
             create(group, name, (header.rows[name],), dtype)
         create(group, "finished", (1,), np.dtype("u1"))
-        _describe(group, birth, reader, path.parent)
+        _describe(group, birth, coordinates, path.parent)
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
         header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
@@ -307,7 +312,9 @@ def _text(value: str) -> np.bytes_:
     return np.bytes_(value.encode(errors="surrogateescape") or b" ")
 
 
-def _describe(group: h5py.Group, birth: Birth, reader: Reader, folder: Path) -> None:
+def _describe(
+    group: h5py.Group, birth: Birth, coordinates: Coordinates, folder: Path
+) -> None:
     """Add all that is for people and viewers."""
     for name, text in birth.provenance.items():
         group.attrs[name] = _text(text)
@@ -315,26 +322,26 @@ def _describe(group: h5py.Group, birth: Birth, reader: Reader, folder: Path) -> 
     group.create_dataset("identity", data=_text(canonical(birth.document)))
     if birth.source_text:
         group.create_dataset("source_text", data=_text(birth.source_text))
-    if reader.has_data:
-        _link_source(group, reader.ref, folder)
-    _add_axes(group, birth.outputs, reader)
-    positions = _usid_positions(reader) if reader.has_data else {}
-    if positions:
-        _add_usid(group, birth.outputs, positions)
+    if coordinates.link is not None:
+        _link_source(group, *coordinates.link, folder)
+    _add_axes(group, birth.outputs, coordinates)
+    if coordinates.usid:
+        _add_usid(group, birth.outputs, coordinates.usid)
 
 
-def _link_source(group: h5py.Group, ref: SourceRef, folder: Path) -> None:
+def _link_source(group: h5py.Group, path: str, dataset: str, folder: Path) -> None:
     """Link to the source, relative where it lies in the same folder or below."""
-    target = Path(ref.path).resolve()
+    target = Path(path).resolve()
     with contextlib.suppress(ValueError):
         target = target.relative_to(folder.resolve())
-    group["source"] = h5py.ExternalLink(str(target), ref.dataset)
+    group["source"] = h5py.ExternalLink(str(target), dataset)
 
 
-def _add_axes(group: h5py.Group, outputs: Mapping[str, Output], reader: Reader) -> None:
+def _add_axes(
+    group: h5py.Group, outputs: Mapping[str, Output], coordinates: Coordinates
+) -> None:
     """Add dimension scales and the NXdata attributes viewers plot by."""
-    map_shape = reader.geometry.map_shape
-    known = scales_of(reader)
+    map_shape, known = coordinates.map_shape, coordinates.scales
     axes: list[str] = []
     for number, length in enumerate(map_shape):
         name, values, units = known.get(number, ("", None, ""))
@@ -384,36 +391,6 @@ def _free_name(group: h5py.Group, name: str) -> str:
     return name
 
 
-def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
-    """Return the ancillary datasets of a USID source, none of any other source."""
-    source = reader.dataset
-    if source is None:
-        return {}
-    if source.ndim != 2 or reader.ref.position_axes != (0,):
-        return {}
-    found = {}
-    with contextlib.suppress(SourceError), understood(str(reader.ref)):
-        for name in (*_USID_ANCILLARIES, *_USID_SPECTROSCOPIC):
-            kind = source.attrs.get_id(name).dtype
-            if h5py.check_ref_dtype(kind) is not h5py.Reference:
-                return {}
-            found[name] = source.file[source.attrs[name]]
-        positions = {name: found[name] for name in _USID_ANCILLARIES}
-        for name, ancillary in positions.items():
-            # They are copied whole, so they must be what the names say.
-            if (
-                not isinstance(ancillary, h5py.Dataset)
-                or ancillary.ndim != 2
-                or len(ancillary) != reader.geometry.size
-                or ancillary.dtype.kind not in "iuf"
-                or ancillary.nbytes > _LARGEST_ANCILLARY
-            ):
-                return {}
-            check_storage(ancillary, reader.ref.path, name)
-        return positions
-    return {}
-
-
 def _add_usid(
     group: h5py.Group,
     outputs: Mapping[str, Output],
@@ -429,13 +406,13 @@ def _add_usid(
         labels = np.array([name.encode()])
         units = np.array([b"a.u."])
         main = group[name]
-        for ancillary, dtype in zip(_USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
+        for ancillary, dtype in zip(USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
             values = np.arange(output.shape[0], dtype=dtype).reshape(1, -1)
             made_name = _free_name(group, f"{name}_{ancillary}")
             made = group.create_dataset(made_name, data=values)
             made.attrs["labels"], made.attrs["units"] = labels, units
             main.attrs[ancillary] = made.ref
-        for ancillary in _USID_ANCILLARIES:
+        for ancillary in USID_ANCILLARIES:
             main.attrs[ancillary] = group[ancillary].ref
         main.attrs["quantity"] = _text(name)
         main.attrs["units"] = _text(output.units or "a.u.")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model.positions import PositionSet, windows
+from resumable.model import PositionSet, windows
 from resumable.runfile.header import (
     ADVICE,
     HEADER_LIMIT,
@@ -27,7 +27,7 @@ from resumable.runfile.header import (
 )
 from resumable.runfile.packed import PackedRows
 from resumable.runfile.rows import PlainRows, gone
-from resumable.system.disk import opened, read_at, read_into
+from resumable.system import opened, read_at, read_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

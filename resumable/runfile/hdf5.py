@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from resumable.system.disk import opened, read_at, write_at
+from resumable.system import opened, read_at, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model.compression import FILTERS
-from resumable.model.identity import canonical, decode_dtype, digest, encode_dtype
-from resumable.model.output import Output, declared
-from resumable.model.positions import MOST_POSITIONS, PositionSet
-from resumable.system.disk import read_at
+from resumable.model import (
+    FILTERS,
+    MOST_POSITIONS,
+    Output,
+    PositionSet,
+    canonical,
+    declared,
+    decode_dtype,
+    digest,
+    encode_dtype,
+)
+from resumable.system import read_at
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunBusy, RunFileError
-from resumable.model.output import ENTRY_DTYPE
-from resumable.model.values import divided
+from resumable.model import ENTRY_DTYPE, divided
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from resumable.model.output import Output
+    from resumable.model import Output
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

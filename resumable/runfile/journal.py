@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from resumable.errors import RunBusy, TargetError
-from resumable.model.identity import canonical
+from resumable.model import canonical
 from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, Overlay
-from resumable.source.superblock import superblock_of
-from resumable.system.disk import (
+from resumable.runfile.superblock import superblock_of
+from resumable.system import (
     read_at,
     replace,
     reserve,

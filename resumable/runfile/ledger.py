@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.runfile.header import FAILURE_DTYPE
-from resumable.system.disk import FULL, OpenFile
+from resumable.system import FULL, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

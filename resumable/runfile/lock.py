@@ -15,11 +15,10 @@ import platform
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import RunBusy, RunFileError
+from resumable.errors import RunBusy, RunFileError, shown
 from resumable.runfile.create import target_error
 from resumable.runfile.file import RunFile, find_runs, try_open
 from resumable.system import disk
-from resumable.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

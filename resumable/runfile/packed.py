@@ -11,8 +11,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model.compression import load, problem
-from resumable.model.indexing import read_like_array
+from resumable.model import load, problem, read_like_array
 from resumable.runfile.header import ADVICE
 
 if TYPE_CHECKING:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model.output import ENTRY_DTYPE
-from resumable.model.values import divided
+from resumable.model import ENTRY_DTYPE, divided
 from resumable.runfile.header import ADVICE
 from resumable.runfile.heap import Heap, MissingHeapError, check_entries, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resumable.model.output import Output
+    from resumable.model import Output
     from resumable.runfile.file import RunFile
 
     Array = np.ndarray[Any, np.dtype[Any]]

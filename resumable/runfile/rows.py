@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model.indexing import divided_key
-from resumable.system.disk import read_into
+from resumable.model import divided_key
+from resumable.system import read_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

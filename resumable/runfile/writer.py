@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import RunBusy
-from resumable.model.positions import runs
+from resumable.model import runs
 from resumable.runfile.heap import Heap, entries_without_rows
 from resumable.system import disk
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from resumable.model.output import Output
+    from resumable.model import Output
     from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]

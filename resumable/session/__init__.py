@@ -1,1 +1,57 @@
 """From a wanted computation to its results: look, decide, drive, tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resumable.session import driver
+from resumable.session.computation import Options, Recipe
+from resumable.session.decide import existing, make_plan
+from resumable.session.events import Event, Listener
+from resumable.session.explain import Explanation, explain
+from resumable.session.resolve import least_calls, request, resolve, version_document
+from resumable.system import lazily
+
+if TYPE_CHECKING:
+    from resumable.session.background import Run, check_alone
+    from resumable.session.following import follow
+    from resumable.session.trial import Trial, draw_default, try_positions
+    from resumable.session.verdict import Verification
+    from resumable.session.verification import verify_run
+
+__all__ = [
+    "Event",
+    "Explanation",
+    "Listener",
+    "Options",
+    "Recipe",
+    "Run",
+    "Trial",
+    "Verification",
+    "check_alone",
+    "draw_default",
+    "driver",
+    "existing",
+    "explain",
+    "follow",
+    "least_calls",
+    "make_plan",
+    "request",
+    "resolve",
+    "try_positions",
+    "verify_run",
+    "version_document",
+]
+
+# Imported when they are used: most runs do without.
+__getattr__ = lazily(
+    __name__,
+    Run="background",
+    Trial="trial",
+    Verification="verdict",
+    check_alone="background",
+    draw_default="trial",
+    follow="following",
+    try_positions="trial",
+    verify_run="verification",
+)

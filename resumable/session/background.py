@@ -16,9 +16,9 @@ from resumable.session.events import BatchDone, Counts, Started
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resumable.results.results import Results
+    from resumable.results import Results
     from resumable.session.events import Event, Listener
-    from resumable.system.stop import StopRequest
+    from resumable.system import StopRequest
 
 logger = logging.getLogger("resumable")
 

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.model.plan import fit_memory
-from resumable.model.positions import PositionSet
-from resumable.runfile.ragged import RaggedRows
+from resumable.model import PositionSet, fit_memory
+from resumable.runfile import RaggedRows
 from resumable.session.progress import progress_bar
 from resumable.session.trial import opened, recompute
 from resumable.session.verdict import Check, listed
 from resumable.system import machine
-from resumable.worker.work import describe
+from resumable.worker import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resumable.runfile.file import RunFile
+    from resumable.runfile import RunFile
     from resumable.session.computation import Recipe
     from resumable.session.trial import Recomputed
 

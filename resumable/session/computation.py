@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import PlanError
-from resumable.model.positions import PositionSet
-from resumable.model.units import parse_bytes, parse_seconds
+from resumable.model import PositionSet, parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resumable.model.output import Output
-    from resumable.model.plan import Footprint, Geometry
-    from resumable.runfile.create import Birth
-    from resumable.runfile.file import RunFile
-    from resumable.runfile.lock import Shelf
-    from resumable.source.reader import Reader
-    from resumable.source.reference import SourceRef
+    from resumable.model import Footprint, Geometry, Output
+    from resumable.runfile import Birth, RunFile, Shelf
+    from resumable.source import Reader, SourceRef
 
 
 class Recipe(NamedTuple):

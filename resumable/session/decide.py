@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING
 
 from resumable.engines import base
 from resumable.errors import PlanError, RunFileError
-from resumable.model.plan import SHIPPED_BYTES, Blocks, Plan, fit_memory
-from resumable.model.units import format_bytes, parse_bytes
-from resumable.runfile.header import ADVICE
-from resumable.source.rechunk import in_position_order, is_worth_it
+from resumable.model import (
+    SHIPPED_BYTES,
+    Blocks,
+    Plan,
+    fit_memory,
+    format_bytes,
+    parse_bytes,
+)
+from resumable.runfile import ADVICE
+from resumable.source import in_position_order, is_worth_it
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resumable.engines.base import Engine
-    from resumable.model.plan import Geometry
-    from resumable.runfile.file import RunFile, Survey
+    from resumable.engines import Engine
+    from resumable.model import Geometry
+    from resumable.runfile import RunFile, Survey
     from resumable.session.computation import Options, Recipe
 
 #: Read amplification above which a rechunked copy is advised.

@@ -8,28 +8,22 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from resumable.errors import ResumableWarning, RunBusy, TargetError
-from resumable.model.positions import name_of_position
-from resumable.results.pack import pack_claimed, remove_spare_heaps, unpack_claimed
-from resumable.results.results import Results
-from resumable.runfile.file import RunFile
-from resumable.runfile.header import FORMAT
-from resumable.runfile.heap import heaps_of
-from resumable.runfile.lock import Claim
-from resumable.runfile.ragged import RaggedRows
+from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
+from resumable.model import name_of_position
+from resumable.results import Results, pack_claimed, remove_spare_heaps, unpack_claimed
+from resumable.runfile import FORMAT, Claim, RaggedRows, RunFile, heaps_of
 from resumable.session.decide import for_run, make_plan
 from resumable.session.events import Finished
 from resumable.session.explain import EDITED, changed_lines, explain
 from resumable.session.prepare import Step
 from resumable.session.session import Session
-from resumable.text import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.session.computation import Options, Recipe
     from resumable.session.events import Listener
-    from resumable.system.stop import StopRequest
+    from resumable.system import StopRequest
 
 logger = logging.getLogger("resumable")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
-    from resumable.model.positions import Batch
-    from resumable.results.results import Results
-    from resumable.runfile.file import Failure
+    from resumable.model import Batch
+    from resumable.results import Results
+    from resumable.runfile import Failure
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,5 +79,5 @@ class Finished(NamedTuple):
 
 
 Event = Started | BatchDone | PositionFailed | Finished
-if TYPE_CHECKING:
-    Listener = Callable[[Event], None]
+#: Takes the events of a run.
+Listener = Callable[[Event], None]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.errors import RunFileError
-from resumable.model.identity import differences
-from resumable.results.group import source_text
-from resumable.text import shown
+from resumable.errors import RunFileError, shown
+from resumable.model import differences
+from resumable.results import source_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resumable.runfile.file import RunFile
+    from resumable.runfile import RunFile
     from resumable.session.computation import Recipe
 
 #: Why a run of a source that can grow is left, though its identity is the same.

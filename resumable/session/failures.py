@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.errors import OutputError, UnitFailed, WorkerDied
-from resumable.model.plan import TRIALS
-from resumable.model.positions import name_of_position
+from resumable.model import TRIALS, name_of_position
 
 if TYPE_CHECKING:
-    from resumable.model.plan import Geometry
-    from resumable.runfile.file import Failure
-    from resumable.worker.job import Report
+    from resumable.model import Geometry
+    from resumable.runfile import Failure
+    from resumable.worker import Report
 
 _STOPPED_BY_ERROR = (
     "Stopped because of on_error='raise'; everything finished is kept and this "

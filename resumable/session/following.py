@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import NotFinished, PlanError, SourceError
-from resumable.model.units import format_seconds, parse_seconds
-from resumable.results.results import Results
-from resumable.runfile.lock import Claim
+from resumable.model import format_seconds, parse_seconds
+from resumable.results import Results
+from resumable.runfile import Claim
 from resumable.session.decide import for_run
 from resumable.session.driver import (
     packed_where_asked,
@@ -23,17 +23,17 @@ from resumable.session.events import Finished
 from resumable.session.observer import Observer, SourceChanged
 from resumable.session.prepare import Step
 from resumable.session.session import Session
-from resumable.source.live import Writer
-from resumable.system.stop import stopped
+from resumable.source import Writer
+from resumable.system import stopped
 
 if TYPE_CHECKING:
-    from resumable.process.process import Process
-    from resumable.runfile.file import RunFile
+    from resumable.process import Process
+    from resumable.runfile import RunFile
     from resumable.session.computation import Options, Recipe
     from resumable.session.events import Listener
     from resumable.session.observer import Found
-    from resumable.source.live import Sign
-    from resumable.system.stop import StopRequest
+    from resumable.source import Sign
+    from resumable.system import StopRequest
 
 logger = logging.getLogger("resumable")
 

@@ -7,12 +7,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from resumable.runfile.file import LogLine
+from resumable.runfile import LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resumable.worker.job import Report
+    from resumable.worker import Report
 
 
 class _Writer(logging.Handler):

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import DeclarationError, PlanError, SourceError
-from resumable.model.positions import PositionSet
+from resumable.model import PositionSet
 from resumable.session.computation import begins_with
 from resumable.session.decide import make_plan
 from resumable.session.resolve import resolve
 from resumable.session.wanted import Wanted
-from resumable.source import live
-from resumable.source.reader import Reader
+from resumable.source import Reader, live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.model.plan import Plan
-    from resumable.process.process import Process
-    from resumable.runfile.file import RunFile
+    from resumable.model import Plan
+    from resumable.process import Process
+    from resumable.runfile import RunFile
     from resumable.session.computation import Options, Recipe
-    from resumable.source.live import Sign
+    from resumable.source import Sign
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

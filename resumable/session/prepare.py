@@ -5,24 +5,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.model.classes import file_of
-from resumable.model.positions import PositionSet
-from resumable.model.units import parse_seconds
+from resumable.model import PositionSet, file_of, parse_seconds
+from resumable.runfile import WriteTarget
 from resumable.runfile import create as births
-from resumable.runfile.writer import WriteTarget
-from resumable.source.rechunk import rechunked
+from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
-from resumable.worker.job import Job
-from resumable.worker.warnings import present_filters
+from resumable.worker import Job, present_filters
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resumable.model.plan import Plan
-    from resumable.runfile.file import RunFile
-    from resumable.runfile.lock import Claim
+    from resumable.model import Plan
+    from resumable.runfile import Claim, RunFile
     from resumable.session.computation import Options, Recipe
-    from resumable.source.reference import SourceRef
+    from resumable.source import SourceRef
 
 
 class Step(NamedTuple):
@@ -62,7 +58,12 @@ class Step(NamedTuple):
             path = run.path if run and succeeds and same else recipe.shelf.new_path()
             with recipe.open_reader() as reader:
                 return births.give_birth(
-                    path, recipe.birth, reader, wanted, run, succeeds=succeeds
+                    path,
+                    recipe.birth,
+                    coordinates_of(reader),
+                    wanted,
+                    run,
+                    succeeds=succeeds,
                 )
         try:
             # Whoever made it may have been killed before its name was durable.

@@ -16,22 +16,17 @@ import numpy as np
 import param
 
 from resumable.errors import DeclarationError, SourceError
-from resumable.model import identity
-from resumable.model.classes import file_of
-from resumable.model.plan import Footprint
-from resumable.model.source_text import text_digest
-from resumable.runfile.create import Birth
-from resumable.runfile.lock import Shelf
+from resumable.model import Footprint, file_of, identity, text_digest
+from resumable.runfile import Birth, Shelf
 from resumable.session.computation import Recipe
-from resumable.source.reader import Reader, open_reader
+from resumable.source import Reader, open_reader
 from resumable.system import disk
 
 if TYPE_CHECKING:
-    from resumable.model.output import Output
-    from resumable.model.positions import PositionSet
-    from resumable.process.declaration import Declaration
+    from resumable.model import Output, PositionSet
+    from resumable.process import Declaration
     from resumable.session.computation import Options
-    from resumable.source.reference import SourceRef
+    from resumable.source import SourceRef
 
 
 def resolve(

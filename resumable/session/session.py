@@ -13,30 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError, SourceError
-from resumable.model.plan import Schedule
-from resumable.model.positions import PositionSet, name_of_position
-from resumable.model.values import by_name, fitted
-from resumable.results.results import Results
-from resumable.runfile.file import Failure, LogLine, RunFile, Survey
-from resumable.runfile.ledger import Ledger
-from resumable.runfile.writer import Rows, RowWriter
+from resumable.model import PositionSet, Schedule, by_name, fitted, name_of_position
+from resumable.results import Results
+from resumable.runfile import Failure, Ledger, LogLine, Rows, RowWriter, RunFile, Survey
 from resumable.session.decide import engine_for, survey_of
 from resumable.session.events import BatchDone, Counts, PositionFailed, Started
 from resumable.session.failures import Blame, error_of_death, error_of_unit
 from resumable.session.logbook import Times, written
 from resumable.session.progress import progress_bar
-from resumable.system.stop import stopped
-from resumable.worker.job import Loss, Report
-from resumable.worker.warnings import WarningCounts
+from resumable.system import stopped
+from resumable.worker import Loss, Report, WarningCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.engines.base import Engine
-    from resumable.model.positions import Batch
+    from resumable.engines import Engine
+    from resumable.model import Batch
     from resumable.session.events import Listener
     from resumable.session.prepare import Step
-    from resumable.system.stop import StopRequest
+    from resumable.system import StopRequest
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -161,7 +156,7 @@ class Session:
             self._blame.succeeded()
         self._warned.merge(report.warned)
         self._times.add(report)
-        self._schedule.learn(report)
+        report.teach(self._schedule)
         self.worked_s += report.seconds
         if report.error is not None:
             geometry = self._step.recipe.geometry

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.errors import PlanError
-from resumable.model.units import format_seconds
-from resumable.process.parameters import frozen
+from resumable.errors import PlanError, as_html
+from resumable.model import format_seconds
 from resumable.session.computation import Options
 from resumable.session.decide import make_plan
-from resumable.text import as_html
-from resumable.worker.compute import Computer
+from resumable.worker import Computer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resumable.model.plan import Plan
+    from resumable.model import Plan
     from resumable.session.computation import Recipe
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -151,15 +149,11 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
 
 @contextlib.contextmanager
 def opened(recipe: Recipe) -> Iterator[Computer]:
-    """Open what computes positions in this process; its parameters stay meanwhile."""
-    with (
-        frozen(recipe.process),
-        contextlib.closing(
-            Computer(
-                recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
-            )
-        ) as computer,
-    ):
+    """Open what computes positions in this process; the caller freezes parameters."""
+    computer = Computer(
+        recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
+    )
+    with contextlib.closing(computer):
         yield computer
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resumable.model.positions import name_of_position
+from resumable.model import name_of_position
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resumable.runfile.file import RunFile
+    from resumable.runfile import RunFile
 
 #: Positions and differences that are named in one check; the others are counted.
 _TOLD = 3

@@ -17,29 +17,21 @@ from resumable.errors import (
     RunFileError,
     SourceError,
 )
-from resumable.model import identity
-from resumable.model.positions import windows
-from resumable.model.units import format_bytes
-from resumable.process import state
-from resumable.runfile.file import RunFile
-from resumable.runfile.lock import busy
-from resumable.runfile.packed import open_group
-from resumable.runfile.ragged import RaggedRows
+from resumable.model import format_bytes, identity, windows
+from resumable.results import inputs_of_run, source_of_run
+from resumable.runfile import RaggedRows, RunFile, busy, open_group
 from resumable.session.comparison import compared, other_bytes
 from resumable.session.computation import begins_with
 from resumable.session.verdict import Check, Verification, few, listed
-from resumable.source.reader import open_reader
-from resumable.source.reference import refer
+from resumable.source import open_reader, refer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import h5py
-
-    from resumable.model.output import Output
-    from resumable.runfile.header import Header
-    from resumable.source.reference import SourceRef
+    from resumable.model import Output
+    from resumable.runfile import Header
+    from resumable.source import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -129,7 +121,7 @@ def _structure(run: RunFile) -> Check:
     return Check("structure", True, words)
 
 
-def _seen_otherwise(group: h5py.Group, header: Header) -> Iterator[str]:
+def _seen_otherwise(group: Any, header: Header) -> Iterator[str]:
     for name, (shape, dtype) in _datasets(header).items():
         found = group[name]
         if (found.shape, found.dtype) != (shape, dtype):
@@ -298,10 +290,10 @@ def _source(run: RunFile, source: Any) -> Check:
     document = run.header.document
     full = bool(run.header.source.get("full"))
     try:
-        found, axes = state.source_of_run(run, source)
+        found, axes = source_of_run(run, source)
         ref = refer(found, axes)
         told = _differences("source", document["source"], ref, full)
-        for name, (value, input_axes) in state.inputs_of_run(run, found).items():
+        for name, (value, input_axes) in inputs_of_run(run, found).items():
             written = {k: v for k, v in document["inputs"][name].items() if k != "axes"}
             other = refer(value, input_axes, same_file=ref.path)
             told += _differences(f"inputs.{name}", written, other, full)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from resumable.errors import PlanError
-from resumable.model.positions import MOST_POSITIONS, PositionSet, flat_positions
+from resumable.model import MOST_POSITIONS, PositionSet, flat_positions
 
 
 class Wanted:

@@ -1,1 +1,41 @@
 """HDF5 files of others, read by position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resumable.source import live
+from resumable.source.coordinates import coordinates_of
+from resumable.source.inputs import aligned, look_at, target_folder
+from resumable.source.live import Sign, Writer
+from resumable.source.reader import Reader, open_reader
+from resumable.source.rechunk import in_position_order, is_worth_it, rechunked
+from resumable.source.reference import SourceRef, refer
+from resumable.system import lazily
+
+if TYPE_CHECKING:
+    from resumable.source.supply import Supply
+
+__all__ = [
+    "Reader",
+    "Sign",
+    "SourceRef",
+    "Supply",
+    "Writer",
+    "aligned",
+    "coordinates_of",
+    "in_position_order",
+    "is_worth_it",
+    "live",
+    "look_at",
+    "open_reader",
+    "rechunked",
+    "refer",
+    "target_folder",
+]
+
+# Imported when they are used: most runs do without.
+__getattr__ = lazily(
+    __name__,
+    Supply="supply",
+)

@@ -6,16 +6,16 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
 from resumable.errors import SourceError
+from resumable.runfile import USID_ANCILLARIES, USID_SPECTROSCOPIC, Coordinates
 from resumable.source.checks import check_storage
 from resumable.source.opening import understood
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import h5py
 
     from resumable.source.reader import Reader
 
@@ -23,8 +23,22 @@ if TYPE_CHECKING:
 
 #: Larger coordinates of an axis are not copied into the run file.
 LARGEST_SCALE_BYTES = 64 << 20
+#: Larger ancillary datasets of a USID source are not copied.
+_LARGEST_ANCILLARY = 1 << 30
 _MOST_SCALES = 100
 _LONGEST_UNIT = 1000
+
+
+def coordinates_of(reader: Reader) -> Coordinates:
+    """Return what a new run file says of the positions of an open source."""
+    ref = reader.ref
+    return Coordinates(
+        map_shape=reader.geometry.map_shape,
+        name=ref.name,
+        link=(ref.path, ref.dataset) if reader.has_data else None,
+        scales=scales_of(reader),
+        usid=_usid_positions(reader),
+    )
 
 
 def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
@@ -75,3 +89,33 @@ def _units(scale: h5py.Dataset) -> str:
     units = scale.attrs["units"]
     text = units.decode(errors="replace") if isinstance(units, bytes) else units
     return text if isinstance(text, str) and len(text) <= _LONGEST_UNIT else ""
+
+
+def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
+    """Return the ancillary datasets of a USID source, none of any other source."""
+    source = reader.dataset
+    if source is None:
+        return {}
+    if source.ndim != 2 or reader.ref.position_axes != (0,):
+        return {}
+    found = {}
+    with contextlib.suppress(SourceError), understood(str(reader.ref)):
+        for name in (*USID_ANCILLARIES, *USID_SPECTROSCOPIC):
+            kind = source.attrs.get_id(name).dtype
+            if h5py.check_ref_dtype(kind) is not h5py.Reference:
+                return {}
+            found[name] = source.file[source.attrs[name]]
+        positions = {name: found[name] for name in USID_ANCILLARIES}
+        for name, ancillary in positions.items():
+            # They are copied whole, so they must be what the names say.
+            if (
+                not isinstance(ancillary, h5py.Dataset)
+                or ancillary.ndim != 2
+                or len(ancillary) != reader.geometry.size
+                or ancillary.dtype.kind not in "iuf"
+                or ancillary.nbytes > _LARGEST_ANCILLARY
+            ):
+                return {}
+            check_storage(ancillary, reader.ref.path, name)
+        return positions
+    return {}

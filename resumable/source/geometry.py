@@ -6,9 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from resumable.errors import SourceError
-from resumable.model.plan import Geometry
-from resumable.model.positions import MOST_POSITIONS
-from resumable.model.units import format_bytes
+from resumable.model import MOST_POSITIONS, Geometry, format_bytes
 from resumable.source.fingerprint import is_filtered
 from resumable.system import machine
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import SourceError, TargetError
-from resumable.results.arrays import ResultArray
 from resumable.source.live import glance
 from resumable.source.reader import open_reader
 from resumable.source.reference import SourceRef, refer
@@ -16,7 +15,7 @@ from resumable.source.reference import SourceRef, refer
 if TYPE_CHECKING:
     import numpy as np
 
-    from resumable.model.plan import Geometry
+    from resumable.model import Geometry
 
 _TARGET_VARIABLE = "RESUMABLE_TARGET"
 
@@ -66,7 +65,7 @@ def aligned(
     if isinstance(value, tuple) and len(value) == 2:
         value, only = value
         candidates = [only]
-    elif isinstance(value, ResultArray):
+    elif hasattr(value, "as_source"):
         candidates = [leading, axes]
     else:
         candidates = [axes, leading]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from resumable.errors import SourceError
-from resumable.source.superblock import superblock_of
+from resumable.runfile import superblock_of
 from resumable.system import disk
 
 if TYPE_CHECKING:

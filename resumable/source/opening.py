@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from resumable.errors import HDF5_ERRORS, RunBusy, SourceError, TargetError, near_miss
-from resumable.runfile.journal import mend, needs_mending
+from resumable.runfile import mend, needs_mending
 from resumable.source.live import sign_of
 
 if TYPE_CHECKING:

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import PlanError, RunFileError, SourceError
-from resumable.model.identity import encode_dtype
-from resumable.model.plan import Geometry
-from resumable.model.positions import PositionSet, runs
-from resumable.model.values import gathered
-from resumable.runfile.file import RunFile
-from resumable.runfile.ragged import RaggedRows
+from resumable.model import Geometry, PositionSet, encode_dtype, gathered, runs
+from resumable.runfile import RaggedRows, RunFile
 from resumable.source.contiguous import contiguous
 from resumable.source.fingerprint import (
     DIGEST_BYTES,

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.model.units import format_bytes
-from resumable.runfile.create import target_error
-from resumable.runfile.hdf5 import new_hdf5
+from resumable.model import format_bytes
+from resumable.runfile import new_hdf5, target_error
 from resumable.source.reference import SourceRef
 from resumable.system import disk
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from resumable.model.plan import Geometry
+    from resumable.model import Geometry
     from resumable.source.reader import Reader
 
 logger = logging.getLogger("resumable")

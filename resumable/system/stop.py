@@ -11,13 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import NotFinished
-from resumable.model.units import parse_seconds
 from resumable.system.signals import handling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from resumable.results.results import Results
 
 logger = logging.getLogger("resumable")
 
@@ -32,20 +29,26 @@ class StopRequest:
 
     Parameters
     ----------
-    time_limit : float or str, optional
-        Seconds or text from now on.
+    limit_s : float, optional
+        Seconds from now on.
+    limit : object, optional
+        The same as the user wrote it, for the message.
     silent : bool
         Do not say so: somebody else does.
     """
 
     def __init__(
-        self, time_limit: float | str | None = None, *, silent: bool = False
+        self,
+        limit_s: float | None = None,
+        limit: object = None,
+        *,
+        silent: bool = False,
     ) -> None:
         self._silent = silent
         self._deadline: float | None = None
-        self._limit = time_limit
-        if time_limit is not None:
-            self._deadline = time.monotonic() + parse_seconds(time_limit)
+        self._limit = limit_s if limit is None else limit
+        if limit_s is not None:
+            self._deadline = time.monotonic() + limit_s
         self._signal: int | None = None
         self._signal_time = 0.0
         self._cancelled = threading.Event()
@@ -135,7 +138,7 @@ class StopRequest:
             )
 
 
-def stopped(stop: StopRequest, results: Results | None) -> BaseException:
+def stopped(stop: StopRequest, results: Any) -> BaseException:
     """Say that a session was stopped, and what is there."""
     message = f"{stop.reason}; run the same again to go on"
     if results is not None:

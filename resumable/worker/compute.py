@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import NotFinished
-from resumable.model.classes import uncached
-from resumable.model.values import block_rows, by_name, placer
-from resumable.source.reader import Reader
-from resumable.source.reader import open_reader as _open_reader
+from resumable.model import block_rows, by_name, placer, uncached
+from resumable.source import Reader
+from resumable.source import open_reader as _open_reader
 from resumable.system import machine
 from resumable.worker.cursor import Cursor, new_pulse
 from resumable.worker.readahead import ReadAhead
@@ -19,10 +18,8 @@ from resumable.worker.readahead import ReadAhead
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resumable.model.output import Output
-    from resumable.model.positions import Span
-    from resumable.source.reference import SourceRef
-    from resumable.source.supply import Supply
+    from resumable.model import Output, Span
+    from resumable.source import SourceRef, Supply
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resumable.model.output import Output
-    from resumable.model.positions import Batch
-    from resumable.runfile.file import Failure
-    from resumable.runfile.writer import Rows, WriteTarget
-    from resumable.source.reference import SourceRef
+    from resumable.model import Batch, Output, Schedule
+    from resumable.runfile import Failure, Rows, WriteTarget
+    from resumable.source import SourceRef
     from resumable.worker.warnings import WarningCounts
 
 
@@ -78,6 +76,13 @@ class Report(NamedTuple):
     """Rows that the driver has to write."""
     out_of_memory: bool = False
     """The first position of the rest raised MemoryError, and may not be the cause."""
+
+    def teach(self, schedule: Schedule) -> None:
+        """Tell a schedule what a position of this batch took."""
+        computing = self.seconds - self.read_seconds
+        schedule.note(self.done + self.failed, computing, self.read_seconds)
+        rows = min(self.batch.count, self.batch.block)
+        schedule.note_memory(self.peak_bytes, rows)
 
     @property
     def reached(self) -> Batch | None:

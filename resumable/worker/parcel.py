@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from resumable.pool.memory import Memory, mapped, where_shared
+from resumable.system import Memory, mapped, where_shared
 from resumable.worker.pickling import pickled
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from resumable.model.positions import Span
-    from resumable.source.reader import Reader
-    from resumable.source.supply import Supply
+    from resumable.model import Span
+    from resumable.source import Reader, Supply
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

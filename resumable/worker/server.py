@@ -30,11 +30,13 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, ClassVar
 
 from resumable.errors import PlanError, WorkerDied
-from resumable.pool.memory import nameless
-from resumable.system import forks
-from resumable.system.interrupts import Uninterrupted
-from resumable.system.machine import WORKER_VARIABLES
-from resumable.system.signals import leave_to_driver
+from resumable.system import (
+    WORKER_VARIABLES,
+    Uninterrupted,
+    forks,
+    leave_to_driver,
+    nameless,
+)
 from resumable.worker.cursor import PULSE_BYTES
 
 if TYPE_CHECKING:

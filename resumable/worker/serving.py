@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from resumable.system import forks
-from resumable.system.machine import WORKER_VARIABLES
+from resumable.system import WORKER_VARIABLES, forks
 from resumable.worker.parcel import Endpoint, Letter, Outbox, Received
 from resumable.worker.remote import plain_record, portable
 

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import OutputError
-from resumable.model.classes import check_text
-from resumable.runfile.file import Failure
-from resumable.runfile.header import FAILURE_ROWS
-from resumable.runfile.writer import Outbox, RowWriter
-from resumable.source.reader import open_reader as _open_reader
+from resumable.model import check_text
+from resumable.runfile import FAILURE_ROWS, Failure, Outbox, RowWriter
+from resumable.source import open_reader as _open_reader
 from resumable.system import machine
 from resumable.worker import compute as computer
 from resumable.worker.compute import Computer, UnitLoop, leave_to_user
@@ -31,10 +29,8 @@ from resumable.worker.warnings import WarningCounts, counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resumable.model.positions import Batch, Span
-    from resumable.source.reader import Reader
-    from resumable.source.reference import SourceRef
-    from resumable.source.supply import Supply
+    from resumable.model import Batch, Span
+    from resumable.source import Reader, SourceRef, Supply
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

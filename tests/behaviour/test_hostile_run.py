@@ -24,9 +24,9 @@ from forged_files import plain_of, restructured, rewritten, write_body
 import resumable as rs
 from resumable.cli import report
 from resumable.cli.commands import main
+from resumable.errors import shown
 from resumable.runfile.file import RunFile
 from resumable.runfile.header import FAILURE_DTYPE, SESSION_DTYPE
-from resumable.text import shown
 
 PACKAGE = Path(rs.__file__).parent
 MEAN = {"mean": rs.Output(units="V")}

@@ -28,8 +28,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resumable as rs
+from resumable.model.encoding import decode
 from resumable.model.identity import canonical, encode
-from resumable.process.state import decode
 
 ROOT = str(Path(__file__).parents[2])
 LOW = {"low": rs.Output()}

@@ -23,8 +23,8 @@ from kill_matrix import in_fork
 import resumable as rs
 from resumable.cli import commands
 from resumable.runfile.journal import locked, mend, transaction
+from resumable.runfile.superblock import superblock_of
 from resumable.source.opening import open_file
-from resumable.source.superblock import superblock_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions failed:resumable.ResumableWarning"

@@ -23,6 +23,7 @@ from resumable.model.positions import PositionSet
 from resumable.runfile import create, writer
 from resumable.runfile import lock as catalogue
 from resumable.runfile.writer import RowWriter, WriteTarget
+from resumable.source.coordinates import coordinates_of
 from resumable.system import disk
 
 pytestmark = pytest.mark.timeout(30, method="signal")
@@ -82,7 +83,7 @@ def claimed(tmp_path):
                     run = create.give_birth(
                         recipe.shelf.new_path(),
                         recipe.birth,
-                        reader,
+                        coordinates_of(reader),
                         PositionSet.full(SIZE),
                     )
             target = WriteTarget(

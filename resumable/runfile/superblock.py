@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from resumable.system.disk import read_at
+from resumable.system import read_at
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: More than any version needs up to its third address, of 8 bytes.

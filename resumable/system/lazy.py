@@ -1,0 +1,32 @@
+"""Names of a package that are imported when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def lazily(package: str, **modules: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package that imports some of its names late.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    **modules : str
+        Name -> the module in the package that has it.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name not in modules:
+            msg = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__
