@@ -19,7 +19,7 @@ import time
 from mpi4py import MPI
 
 from resumable.engines.counter import SharedCounter
-from resumable.engines.messages import Team, naps
+from resumable.engines.messages import RankMessages, naps
 
 #: Work of all ranks together, in s.
 TOTAL_S = 4.0
@@ -28,7 +28,7 @@ TOTAL_S = 4.0
 def main() -> None:
     """Measure, and print a line for each rank."""
     unit = float(sys.argv[1]) if len(sys.argv) > 1 else 0.3
-    team = Team.of(MPI.COMM_WORLD)
+    team = RankMessages.of(MPI.COMM_WORLD)
     counter = SharedCounter(team)
     helped = "thread" in sys.argv and team.rank == 0
     team.comm.Barrier()

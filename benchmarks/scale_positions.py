@@ -86,15 +86,15 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     """Be rank 0: plan, make or open the run file, say what is left."""
     process = Level(count, folder)
     engine, births = Telling(), []
-    give_birth = create.give_birth
+    create_run_file = create.create_run_file
 
     def timed(*arguments: Any, **options: Any) -> RunFile:
         began = time.perf_counter()
-        made = give_birth(*arguments, **options)
+        made = create_run_file(*arguments, **options)
         births.append(time.perf_counter() - began)
         return made
 
-    create.give_birth = timed
+    create.create_run_file = timed
     before = peak_bytes()
     began = time.perf_counter()
     process.plan(engine=engine)

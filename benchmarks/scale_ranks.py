@@ -16,7 +16,7 @@ import time
 from mpi4py import MPI
 
 from resumable.engines.counter import SharedCounter
-from resumable.engines.messages import Team, naps
+from resumable.engines.messages import RankMessages, naps
 from resumable.engines.ranks import REPORT
 from resumable.model.positions import Batch
 from resumable.worker.job import Report
@@ -27,7 +27,7 @@ TOLD, DONE = "told", "done"
 AT_ONCE = 256
 
 
-def claims(team: Team, seconds: float, at_once: int) -> tuple[float, int]:
+def claims(team: RankMessages, seconds: float, at_once: int) -> tuple[float, int]:
     """Take from the counter without a pause, while rank 0 is busy with a position.
 
     Returns
@@ -53,7 +53,7 @@ def claims(team: Team, seconds: float, at_once: int) -> tuple[float, int]:
     return statistics.median(took or [0.0]), at_once * len(took)
 
 
-def reports(team: Team, count: int) -> float:
+def reports(team: RankMessages, count: int) -> float:
     """Send reports of the usual size to rank 0; return the s that it takes for one."""
     batch = Batch(0, 1000, None, 1000, 100)
     report = Report(batch, 1000, 0, [], 0.5, 0.01, 0.01, 1 << 27, 1, WarningCounts())
@@ -75,7 +75,7 @@ def reports(team: Team, count: int) -> float:
     return took / (each * (team.size - 1))
 
 
-def told(team: Team, size: int) -> float:
+def told(team: RankMessages, size: int) -> float:
     """Tell all ranks so many bytes; return the s until the last has them."""
     content = bytes(size) if team.rank == 0 else None
     team.comm.Barrier()
@@ -102,7 +102,7 @@ def told(team: Team, size: int) -> float:
 
 def main() -> None:
     """Measure, and print on rank 0."""
-    team = Team.of(MPI.COMM_WORLD)
+    team = RankMessages.of(MPI.COMM_WORLD)
     team.begin()
     seconds = float(sys.argv[1])
     alone = team.comm.gather(claims(team, seconds, 1)[0])

@@ -26,7 +26,7 @@ from resumable.errors import (
     WorkerDied,
 )
 from resumable.model import Output, Plan
-from resumable.process import Process, share
+from resumable.process import Process, share_parameter
 from resumable.process import map_function as map
 from resumable.results import Results
 from resumable.results import open_results as open
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from resumable.engines import MPIEngine
     from resumable.pool import Operators, Pool
     from resumable.process import Chain, load, main, verify
-    from resumable.system import shared
+    from resumable.system import shared_array
 
 __all__ = [
     "Chain",
@@ -67,8 +67,8 @@ __all__ = [
     "main",
     "map",
     "open",
-    "share",
-    "shared",
+    "share_parameter",
+    "shared_array",
     "verify",
 ]
 
@@ -81,6 +81,6 @@ __getattr__ = _lazily(
     Pool="pool",
     load="process",
     main="process",
-    shared="system",
+    shared_array="system",
     verify="process",
 )

@@ -14,17 +14,17 @@ from resumable.engines import guest
 from resumable.worker import IDLE, Death, Loss, WorkerProcesses, cause_of, died
 
 if TYPE_CHECKING:
-    from resumable.engines.guest import Order
+    from resumable.engines.guest import Task
     from resumable.worker import Line
 
 #: Where a child is that has not begun any position.
 _NOWHERE = (-1, IDLE)
 
 
-def do(order: Order) -> bytes:
+def do(order: Task) -> bytes:
     """Do a batch as :func:`guest.do` does; where it ends its process, say at what."""
     if not guest.begin(order):
-        return guest.packed(guest.Outcome())
+        return guest.packed(guest.TaskResult())
     # Of blocks of one position the start says which one is at work.
     order = order._replace(batch=dataclasses.replace(order.batch, block=1))
     with WorkerProcesses(1) as pool:
@@ -37,7 +37,7 @@ def do(order: Order) -> bytes:
                     pulse = pool.pulse(0) if is_there else _NOWHERE
                     return guest.packed(_outcome(event, order, pulse))
                 if event.error is not None:
-                    return guest.packed(guest.Outcome(error=event.error))
+                    return guest.packed(guest.TaskResult(error=event.error))
                 if isinstance(event.value, bytes):
                     return event.value
                 is_there = True
@@ -50,15 +50,15 @@ class _Child:
         self._pulse = line.pulse
         self._pulse[0], self._pulse[1] = _NOWHERE
 
-    def do(self, order: Order) -> bytes:
+    def do(self, order: Task) -> bytes:
         """Do the batch."""
         return guest.do(order, self._pulse)
 
 
-def _outcome(death: Death, order: Order, pulse: tuple[int, int]) -> guest.Outcome:
+def _outcome(death: Death, order: Task, pulse: tuple[int, int]) -> guest.TaskResult:
     start, row = pulse
     if pulse == _NOWHERE:
-        return guest.Outcome(error=died(death, "before its first position"))
+        return guest.TaskResult(error=died(death, "before its first position"))
     cause, message = cause_of(death)
     position = None if row == IDLE else start
-    return guest.Outcome(loss=Loss(order.batch, position, False, cause, message))
+    return guest.TaskResult(loss=Loss(order.batch, position, False, cause, message))

@@ -13,7 +13,7 @@ from resumable.engines.messages import naps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resumable.engines.messages import Team
+    from resumable.engines.messages import RankMessages
     from resumable.model import Batch, Remainder, Schedule
 
 
@@ -87,13 +87,13 @@ class SharedCounter:
 
     Parameters
     ----------
-    team : Team
+    team : RankMessages
         All of its ranks make one together.
     room : int
         Bytes that rank 0 lends at most, the same on all ranks.
     """
 
-    def __init__(self, team: Team, room: int = 0) -> None:
+    def __init__(self, team: RankMessages, room: int = 0) -> None:
         from mpi4py import MPI
 
         self._sum = MPI.SUM
@@ -140,7 +140,7 @@ class _Loan:
     share, of which containers have little.
     """
 
-    def __init__(self, team: Team, room: int) -> None:
+    def __init__(self, team: RankMessages, room: int) -> None:
         from mpi4py import MPI
 
         self._byte = MPI.BYTE
@@ -213,13 +213,18 @@ class InterleavedCounter:
 
 
 def make_counter(
-    team: Team, seat: int | None, workers: int, *, one_sided: bool, room: int = 0
+    team: RankMessages,
+    seat: int | None,
+    workers: int,
+    *,
+    one_sided: bool,
+    room: int = 0,
 ) -> Counter:
     """Return what the workers take numbers from; all ranks call it together.
 
     Parameters
     ----------
-    team : Team
+    team : RankMessages
     seat : int or None
         Which of the workers this rank is.
     workers : int

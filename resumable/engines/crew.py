@@ -32,7 +32,7 @@ _PATIENCE_S = 0.2
 _GRACE_S = 5.0
 
 
-class _Station:
+class LocalWorker:
     """A worker as the pool holds it."""
 
     def __init__(self, line: Line, job: Job) -> None:
@@ -51,7 +51,7 @@ class _Station:
         self._worker.close()
 
 
-class Crew:
+class LocalDispatcher:
     """Hands out batches to worker processes, and replaces those that die.
 
     Parameters
@@ -88,7 +88,7 @@ class Crew:
             self._place(worker)
 
     def _place(self, worker: int) -> None:
-        self._pool.place(worker, "worker", _Station, self._job)
+        self._pool.place(worker, "worker", LocalWorker, self._job)
         self._starting.add(worker)
         self._unmarked[worker] = []
 

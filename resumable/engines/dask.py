@@ -73,7 +73,7 @@ class DaskEngine(FuturesEngine):
         """Return the number of workers, as it grows and shrinks."""
         return max(1, self.slots()) if self._grows else workers
 
-    def submit(self, order: guest.Order, name: str) -> Any:
+    def submit(self, order: guest.Task, name: str) -> Any:
         """Submit a task; the dashboard shows the first part of its name."""
         self.check()
         do = apart.do if order.batch.suspect else guest.do

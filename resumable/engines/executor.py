@@ -53,7 +53,7 @@ class ExecutorEngine(FuturesEngine):
                 return count
         return None
 
-    def submit(self, order: guest.Order, name: str) -> Any:
+    def submit(self, order: guest.Task, name: str) -> Any:
         """Submit a task; executors have no use for its name."""
         try:
             return self._executor.submit(guest.do, order)

@@ -77,7 +77,7 @@ class FuturesEngine:
         """Hand out batches as tasks."""
         with contextlib.ExitStack() as stack:
             sources = stack.enter_context(_Sources(job))
-            shift = _Shift(self, job, driver, workers, sources)
+            shift = FutureDispatcher(self, job, driver, workers, sources)
             stack.callback(self.release, shift.token)
             shift.work()
 
@@ -91,7 +91,7 @@ class FuturesEngine:
         """Return how many batches may be at work now; `workers` as run() got it."""
         return workers
 
-    def submit(self, order: guest.Order, name: str) -> Any:
+    def submit(self, order: guest.Task, name: str) -> Any:
         """Return the future of a task that does an order.
 
         Where the engine goes on after a loss, and the batch is suspect, by
@@ -122,7 +122,7 @@ class FuturesEngine:
         """Have the processes of the executor let go of what the session held."""
 
 
-class _Shift:
+class FutureDispatcher:
     """One session's tasks: a few in flight, their answers taken as they come."""
 
     def __init__(
@@ -136,7 +136,7 @@ class _Shift:
         self.token = uuid.uuid4().hex
         self._engine, self._driver, self._workers = engine, driver, workers
         self._sources = sources
-        self._errand = packed(guest.Errand(_absolute(job), sources.marks))
+        self._errand = packed(guest.JobPackage(_absolute(job), sources.marks))
         self._name = type(job.process).__name__
         self._stop_on_error = job.stop_on_error
         self._level = lowest_level()
@@ -188,7 +188,7 @@ class _Shift:
         introduce = introduce or self._introduced < 2 * self._workers
         self._introduced += introduce
         number = self._sent = self._sent + 1
-        order = guest.Order(
+        order = guest.Task(
             self.token,
             number,
             batch,
@@ -221,7 +221,7 @@ class _Shift:
         if future is None or batch is None:
             return
         try:
-            outcome: guest.Outcome = pickle.loads(future.result())
+            outcome: guest.TaskResult = pickle.loads(future.result())
         except CancelledError as error:
             self._driver.give_back(batch)
             self._engine.check()

@@ -59,7 +59,7 @@ class Need(enum.Enum):
     ROWS = "rows of the sources"
 
 
-class Order(NamedTuple):
+class Task(NamedTuple):
     """What a task is to do. Small, since it travels with every one."""
 
     token: str
@@ -75,12 +75,12 @@ class Order(NamedTuple):
     level: int
     """Lowest level of log records that it wants."""
     job: bytes | None = None
-    """The packed :class:`Errand`, where the process may not have it yet."""
+    """The packed :class:`JobPackage`, where the process may not have it yet."""
     rows: Mapping[SourceRef, Array] | None = None
     """Data of the batch, for workers that cannot open the sources."""
 
 
-class Errand(NamedTuple):
+class JobPackage(NamedTuple):
     """What a session does, with what a worker needs to check it elsewhere."""
 
     job: Job
@@ -89,7 +89,7 @@ class Errand(NamedTuple):
     """The :func:`mark` of the file of every source."""
 
 
-class Outcome(NamedTuple):
+class TaskResult(NamedTuple):
     """What became of an order."""
 
     report: Report | None = None
@@ -117,20 +117,20 @@ def mark(path: str) -> tuple[int, ...]:
     return stat.st_ino, stat.st_size, int(stat.st_mtime)
 
 
-def do(order: Order, pulse: memoryview | None = None) -> bytes:
-    """Do a batch, as a task of an executor; return the packed :class:`Outcome`.
+def do(order: Task, pulse: memoryview | None = None) -> bytes:
+    """Do a batch, as a task of an executor; return the packed :class:`TaskResult`.
 
     Packed here, because the executor's own way cannot send what is defined in a
     script or a notebook.
 
     Parameters
     ----------
-    order : Order
+    order : Task
     pulse : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
     """
     if not begin(order):
-        return packed(Outcome())
+        return packed(TaskResult())
     lodger = order.driver != here()
     with contextlib.ExitStack() as stack:
         collector = _Collector()
@@ -141,27 +141,27 @@ def do(order: Order, pulse: memoryview | None = None) -> bytes:
             stack.callback(logging.root.removeHandler, collector)
         try:
             with _guests().stay(order, lodger=lodger) as stay:
-                outcome = Outcome(report=stay.do(order, pulse, told_to_end))
+                outcome = TaskResult(report=stay.do(order, pulse, told_to_end))
         except _MissingError as missing:
-            outcome = Outcome(missing=missing.need)
+            outcome = TaskResult(missing=missing.need)
         except BaseException as error:
             # Executors differ in what they make of one that is no Exception.
             text = traceback.format_exc()
             plain = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            outcome = Outcome(error=portable(plain), trace=text)
+            outcome = TaskResult(error=portable(plain), trace=text)
     with contextlib.suppress(pickle.PicklingError, TypeError):
         # Unless a record holds what cannot be sent.
         return packed(outcome._replace(records=tuple(collector.records)))
     return packed(outcome)
 
 
-def packed(outcome: Outcome) -> bytes:
+def packed(outcome: TaskResult) -> bytes:
     """Make an outcome ready to travel."""
     data: bytes = cloudpickle.dumps(outcome, protocol=pickle.HIGHEST_PROTOCOL)
     return data
 
 
-def begin(order: Order) -> bool:
+def begin(order: Task) -> bool:
     """Note that this process begins an order; False where it was revoked."""
     return _guests().begin(order)
 
@@ -196,7 +196,7 @@ class _Stay:
         self, packed: bytes, level: int, keeper: _Keeper, *, lodger: bool
     ) -> None:
         try:
-            errand: Errand = pickle.loads(packed)
+            errand: JobPackage = pickle.loads(packed)
         except (ImportError, AttributeError) as error:
             msg = (
                 f"a worker on {platform.node()} cannot load the computation "
@@ -218,7 +218,7 @@ class _Stay:
 
     def do(
         self,
-        order: Order,
+        order: Task,
         pulse: memoryview | None,
         told_to_end: Callable[[], bool],
     ) -> Report:
@@ -247,7 +247,7 @@ class _Stay:
         )
 
     def _worker(
-        self, order: Order, pulse: memoryview | None
+        self, order: Task, pulse: memoryview | None
     ) -> tuple[Worker, TaskWriter, _Supplies]:
         """Return the worker of this thread: what setup() makes may belong to it."""
         key = threading.get_ident()
@@ -322,7 +322,7 @@ class _Guests:
         self._reaping = False
         self._keeper = _Keeper()
 
-    def begin(self, order: Order) -> bool:
+    def begin(self, order: Task) -> bool:
         """Note that an order is begun; False where it was revoked."""
         with self._lock:
             if order.number in self._revoked.get(order.token, ()):
@@ -341,7 +341,7 @@ class _Guests:
             return begun
 
     @contextlib.contextmanager
-    def stay(self, order: Order, *, lodger: bool) -> Iterator[_Stay]:
+    def stay(self, order: Task, *, lodger: bool) -> Iterator[_Stay]:
         """Find or begin the stay of a session, at work for the time of a block."""
         with self._lock:
             stay = self._stays.get(order.token)
@@ -481,9 +481,7 @@ class TaskWriter(Outbox):
 class _Supplies:
     """Opens the sources of a worker, or stands in for those it cannot see."""
 
-    def __init__(
-        self, marks: Mapping[SourceRef, tuple[int, ...]], order: Order
-    ) -> None:
+    def __init__(self, marks: Mapping[SourceRef, tuple[int, ...]], order: Task) -> None:
         self._marks = marks
         self._may_stand_in = order.rows is not None
         self._open: dict[SourceRef, Supply] = {}
@@ -505,7 +503,7 @@ class _Supplies:
             return found[0] == wanted[0] or found[1:] == wanted[1:]
         return False
 
-    def load(self, order: Order) -> None:
+    def load(self, order: Task) -> None:
         """Hand over the rows that came with an order."""
         if self._open and order.rows is None:
             raise _MissingError(Need.ROWS)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resumable.engines.base import Driver
-    from resumable.engines.crew import Crew
+    from resumable.engines.crew import LocalDispatcher
     from resumable.worker import Job
 
 #: Batches the driver does itself are this short, so that ready workers wait little.
@@ -71,16 +71,16 @@ class LocalEngine:
 
     def _start(
         self, job: Job, driver: Driver, workers: int, stack: contextlib.ExitStack
-    ) -> Crew:
+    ) -> LocalDispatcher:
         """Start the workers; they end with the stack."""
         # Imported here: a short run does without processes.
-        from resumable.engines.crew import Crew
+        from resumable.engines.crew import LocalDispatcher
         from resumable.worker import WorkerProcesses
 
         pool = stack.enter_context(
             WorkerProcesses(workers, start_method=self._start_method)
         )
-        return Crew(pool, job, driver, workers)
+        return LocalDispatcher(pool, job, driver, workers)
 
     def _server_ready(self) -> bool:
         from resumable.worker import start_server
@@ -88,10 +88,10 @@ class LocalEngine:
         return start_server(self._start_method)
 
     def _start_while_computing(
-        self, here: Worker, driver: Driver, start: Callable[[], Crew]
-    ) -> Crew | None:
+        self, here: Worker, driver: Driver, start: Callable[[], LocalDispatcher]
+    ) -> LocalDispatcher | None:
         """Compute in this process until workers are ready; None when all is done."""
-        crew: Crew | None = None
+        crew: LocalDispatcher | None = None
         worked_s = 0.0
         while not driver.stopping:
             batch = driver.next(_HERE_S)

@@ -47,7 +47,7 @@ class Message(NamedTuple):
     """The rest."""
 
 
-class Team:
+class RankMessages:
     """The ranks of a communicator, each as it sees the others.
 
     Parameters
@@ -77,10 +77,10 @@ class Team:
         atexit.register(self._leave)
 
     @classmethod
-    def of(cls, comm: Any) -> Team:
+    def of(cls, comm: Any) -> RankMessages:
         """Return the team of a communicator, the same each time."""
         key = _attribute()
-        team: Team | None = comm.Get_attr(key)
+        team: RankMessages | None = comm.Get_attr(key)
         if team is None:
             team = cls(comm)
             comm.Set_attr(key, team)

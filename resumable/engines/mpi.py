@@ -15,14 +15,14 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.engines.counter import make_counter
-from resumable.engines.messages import Team, naps
+from resumable.engines.messages import RankMessages, naps
 from resumable.engines.ranks import (
     HELLO,
     OUTCOME,
     SIGNAL,
     WORK,
-    Lead,
-    Member,
+    OtherRank,
+    RankZero,
     Work,
     deliver,
     packed,
@@ -112,7 +112,7 @@ class MPIEngine:
 
     def __init__(self, comm: Any = None, *, one_sided: bool = True) -> None:
         self._comm, self._one_sided = comm, one_sided
-        self._team: Team | None = None
+        self._team: RankMessages | None = None
         self._hellos: list[_Hello] = []
         self._early = StopRequest()
 
@@ -147,7 +147,7 @@ class MPIEngine:
         team.begin()
         hello = self._hello(team, request)
         if team.rank > 0:
-            outcome: _Outcome = Member(team, process, time_limit).follow(hello)
+            outcome: _Outcome = OtherRank(team, process, time_limit).follow(hello)
             return outcome.settle()
         self._early = StopRequest()
         try:
@@ -184,9 +184,9 @@ class MPIEngine:
             team.tell(rank, WORK, work)
         counter = make_counter(team, 0, count, one_sided=one_sided, room=room)
         with team.progressing():
-            Lead(team, counter, driver, sorted(seats)[1:]).work(job)
+            RankZero(team, counter, driver, sorted(seats)[1:]).work(job)
 
-    def _joined(self) -> Team:
+    def _joined(self) -> RankMessages:
         """Start MPI if need be, and check that it is the launcher's."""
         if self._comm is None and world.is_pool():
             msg = (
@@ -218,9 +218,11 @@ class MPIEngine:
             msg = "MPIEngine needs an intracommunicator, not an intercommunicator"
             raise PlanError(msg)
         world.watch(MPI.COMM_WORLD.size)
-        return Team.of(comm)
+        return RankMessages.of(comm)
 
-    def _hello(self, team: Team, request: Callable[[], dict[str, Any]]) -> _Hello:
+    def _hello(
+        self, team: RankMessages, request: Callable[[], dict[str, Any]]
+    ) -> _Hello:
         asked, error = None, None
         try:
             asked = request()
@@ -234,7 +236,7 @@ class MPIEngine:
             error,
         )
 
-    def _greeted(self, team: Team, own: _Hello) -> list[_Hello]:
+    def _greeted(self, team: RankMessages, own: _Hello) -> list[_Hello]:
         """Wait for all ranks; return what they say, when they ask for the same."""
         hellos = {0: own}
         pause = naps("the other ranks")
@@ -269,7 +271,7 @@ class MPIEngine:
                 raise PlanError(msg)
         return [hello for _, hello in sorted(hellos.items())]
 
-    def _hear_of_signals(self, team: Team) -> None:
+    def _hear_of_signals(self, team: RankMessages) -> None:
         """Note a signal that has come to another rank since rank 0 last listened."""
         team.look()
         for message in team.inbox:

@@ -27,7 +27,7 @@ from resumable.worker import Worker, portable
 if TYPE_CHECKING:
     from resumable.engines.base import Driver
     from resumable.engines.counter import Counter
-    from resumable.engines.messages import Team
+    from resumable.engines.messages import RankMessages
     from resumable.model import Batch, Geometry, Remainder, Schedule
     from resumable.worker import Job, Report
 
@@ -67,12 +67,12 @@ class Rest(NamedTuple):
     """What is known of how long they take."""
 
 
-class Lead:
+class RankZero:
     """Rank 0 in a session.
 
     Parameters
     ----------
-    team : Team
+    team : RankMessages
     counter : Counter
         Shared with the other ranks.
     driver : Driver
@@ -82,7 +82,7 @@ class Lead:
     """
 
     def __init__(
-        self, team: Team, counter: Counter, driver: Driver, seated: list[int]
+        self, team: RankMessages, counter: Counter, driver: Driver, seated: list[int]
     ) -> None:
         self._team, self._counter, self._driver = team, counter, driver
         self._seated = seated
@@ -186,12 +186,12 @@ class Lead:
             self._error = self._error or unpacked(message.content)
 
 
-class Member:
+class OtherRank:
     """Another rank than 0, from the beginning to the end of ``compute``.
 
     Parameters
     ----------
-    team : Team
+    team : RankMessages
     process : Process
         The user's object on this rank.
     time_limit : float or str, optional
@@ -199,7 +199,7 @@ class Member:
     """
 
     def __init__(
-        self, team: Team, process: Any, time_limit: float | str | None
+        self, team: RankMessages, process: Any, time_limit: float | str | None
     ) -> None:
         self._team, self._process, self._time_limit = team, process, time_limit
         self._signals = StopRequest(silent=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resumable.process.declaration import Declaration
 from resumable.process.function import map_function
-from resumable.process.parameters import share
+from resumable.process.parameters import share_parameter
 from resumable.process.process import Process
 from resumable.system import lazily
 
@@ -39,7 +39,7 @@ __all__ = [
     "map_function",
     "parameter_options",
     "run_process",
-    "share",
+    "share_parameter",
     "show_warning",
     "source_options",
     "verify",

@@ -23,7 +23,7 @@ from resumable.session import (
 
 if TYPE_CHECKING:
     from resumable.model import Plan
-    from resumable.session import Recipe, Trial
+    from resumable.session import Computation, Trial
 
 
 class Inquiry(Declaration):
@@ -35,7 +35,7 @@ class Inquiry(Declaration):
 
         Reads up to 64 MB of the source.
         """
-        return self._recipe().shelf.identity
+        return self._computation().shelf.identity
 
     @property
     def duplicates(self) -> list[Results]:
@@ -48,17 +48,17 @@ class Inquiry(Declaration):
         return self._matching(complete=False)
 
     def _matching(self, *, complete: bool) -> list[Results]:
-        recipe = self._recipe()
+        computation = self._computation()
         return [
             Results(run)
-            for run in recipe.runs()
-            if (run.finished and recipe.full_length(run)) is complete
+            for run in computation.runs()
+            if (run.finished and computation.full_length(run)) is complete
         ]
 
     @property
     def results(self) -> Results | None:
         """Results that are there, finished or not, else None; computes nothing."""
-        run = existing(self._recipe())
+        run = existing(self._computation())
         return Results(run) if run else None
 
     def explain(self) -> Explanation:
@@ -70,7 +70,7 @@ class Inquiry(Declaration):
             One entry per run of this process on this dataset, with the first
             differences in words. Nothing is written.
         """
-        return explain(self._recipe())
+        return explain(self._computation())
 
     def plan(self, positions: Any = None, **options: Any) -> Plan:
         """Say what :meth:`compute` would do with the same arguments; print it.
@@ -85,7 +85,7 @@ class Inquiry(Declaration):
         PlanError
             Positions that do not exist, a memory budget that is too small.
         """
-        return make_plan(self._recipe(), self._options(positions, options))[0]
+        return make_plan(self._computation(), self._options(positions, options))[0]
 
     def test(self, position: Any = 0) -> Trial:
         """Compute one or a few positions and say what all of them would take.
@@ -116,15 +116,15 @@ class Inquiry(Declaration):
         """
         from resumable.session import try_positions
 
-        recipe = self._recipe()
+        computation = self._computation()
         flat = flat_positions(position, self.map_shape)
         single = isinstance(position, (int, np.integer, tuple))
         with frozen(self):
-            trial = try_positions(recipe, flat, single=single)
+            trial = try_positions(computation, flat, single=single)
         self._seconds_per_position = trial.seconds_per_position
         return trial
 
-    def _recipe(self) -> Recipe:
+    def _computation(self) -> Computation:
         self._check_source()
         return resolve(self)
 

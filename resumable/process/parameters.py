@@ -36,7 +36,7 @@ class Link:
         return Link, ()
 
 
-def share(*processes_and_name: Any) -> None:
+def share_parameter(*processes_and_name: Any) -> None:
     """Bind one parameter of several Processes: a change of either is seen by all.
 
     Parameters
@@ -60,11 +60,14 @@ def share(*processes_and_name: Any) -> None:
 
     Examples
     --------
-    ``rs.share(fit, background, "half_width")``
+    ``rs.share_parameter(fit, background, "half_width")``
     """
     *processes, name = processes_and_name or [None]
     if len(processes) < 2 or not isinstance(name, str):
-        msg = 'share takes two Processes or more and a name: share(a, b, "half_width")'
+        msg = (
+            "share_parameter takes two Processes or more and a name: "
+            'share_parameter(a, b, "half_width")'
+        )
         raise ParameterError(msg)
     for process in processes:
         _check_parameter(process, name)

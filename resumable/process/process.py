@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from resumable.results import Results
-    from resumable.session import Event, Listener, Run, Verification
+    from resumable.session import Event, Listener, Run, VerifyReport
 
 
 class Process(Inquiry):
@@ -299,8 +299,8 @@ class Process(Inquiry):
             wanted = self._options(positions, options)
             calls = least_calls(self, wanted)
             base.warm_up(wanted.engine, wanted.workers, calls)
-            recipe = self._recipe()
-            return lambda hear: driver.compute(recipe, wanted, stop, hear)
+            computation = self._computation()
+            return lambda hear: driver.compute(computation, wanted, stop, hear)
         from resumable.session import follow
 
         wanted = self._options(None, options)
@@ -308,7 +308,7 @@ class Process(Inquiry):
 
     def verify(
         self, sample: int = 20, everything: bool = False, *, seed: int | None = None
-    ) -> Verification:
+    ) -> VerifyReport:
         """Check the run that is there, and compute some of its rows again.
 
         Parameters
@@ -322,7 +322,7 @@ class Process(Inquiry):
 
         Returns
         -------
-        Verification
+        VerifyReport
             Print it; :func:`resumable.verify` says what is in it.
 
         Raises

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from resumable.model import Output
     from resumable.results import Results
-    from resumable.session import Recipe
+    from resumable.session import Computation
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -113,12 +113,14 @@ class Link(Process):
     def _process_name(self) -> str:
         return self._stages[-1].name
 
-    def _recipe(self) -> Recipe:
-        recipe = super()._recipe()
+    def _computation(self) -> Computation:
+        computation = super()._computation()
         if any(self._source_name in stage.arguments for stage in self._stages):
-            return recipe
+            return computation
         # Nobody asks for the source: positions are all that is read of it.
-        return recipe._replace(source=SourceRef("", "", (0,), recipe.geometry.size))
+        return computation._replace(
+            source=SourceRef("", "", (0,), computation.geometry.size)
+        )
 
     def _source_text(self) -> str:
         return "\n\n".join(stage.process._source_text() for stage in self._stages)

@@ -15,7 +15,7 @@ from resumable.session import verify_run
 
 if TYPE_CHECKING:
     from resumable.runfile import RunFile
-    from resumable.session import Verification
+    from resumable.session import VerifyReport
 
 
 def verify(
@@ -26,7 +26,7 @@ def verify(
     sample: int = 20,
     everything: bool = False,
     seed: int | None = None,
-) -> Verification:
+) -> VerifyReport:
     """Check a run file from end to end, and compute some of its rows again.
 
     Parameters
@@ -50,7 +50,7 @@ def verify(
 
     Returns
     -------
-    Verification
+    VerifyReport
         Print it. ``passed`` says that nothing is wrong with what could be checked;
         ``checks`` are the parts, each with ``name``, ``passed`` (None where it could
         not be checked) and ``words``.

@@ -32,11 +32,11 @@ from resumable.runfile import (
     CHUNKS,
     CHUNKS_DTYPE,
     FORMAT,
-    Claim,
     Header,
-    Overlay,
     RaggedRows,
     RunFile,
+    RunLock,
+    SafeFile,
     copied_rows,
     create,
     open_group,
@@ -79,7 +79,7 @@ def pack(run: RunFile, compression: str | None = "gzip") -> None:
     wrong = problem(compression)
     if wrong:
         raise ParameterError(wrong)
-    with Claim(shelf_of(run)).held():
+    with RunLock(shelf_of(run)).held():
         # Again: somebody may have packed it since it was opened.
         claimed = RunFile(run.path)
         pack_claimed(claimed, dict.fromkeys(_rows_of(claimed.header), compression))
@@ -177,7 +177,7 @@ def _write(
         # The text gets longer by less than it says of every output anyway.
         user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
     )
-    overlay = Overlay(fd)
+    overlay = SafeFile(fd)
     options: dict[str, Any] = {"meta_block_size": _META_BLOCK_BYTES}
     if methods is None:
         options = create.ALIGNMENT

@@ -42,7 +42,7 @@ from resumable.system import disk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resumable.runfile import Overlay, RunFile
+    from resumable.runfile import RunFile, SafeFile
 
 #: What a group that was published holds; no other is ever replaced.
 _MARKS = ("completed_positions", "identity", "sessions")
@@ -235,7 +235,7 @@ def _fill(
     old: h5py.Group,
     run: RunFile,
     compression: str | None,
-    overlay: Overlay,
+    overlay: SafeFile,
 ) -> None:
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
         if name in TABLES:

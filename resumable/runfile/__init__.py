@@ -6,12 +6,12 @@ from resumable.runfile import create
 from resumable.runfile.create import (
     USID_ANCILLARIES,
     USID_SPECTROSCOPIC,
-    Birth,
     Coordinates,
+    RunFileSpec,
     target_error,
 )
 from resumable.runfile.file import Failure, LogLine, RunFile, Session, Survey, find_runs
-from resumable.runfile.hdf5 import Overlay, new_hdf5
+from resumable.runfile.hdf5 import SafeFile, new_hdf5
 from resumable.runfile.header import (
     ADVICE,
     CHUNKS,
@@ -25,8 +25,8 @@ from resumable.runfile.header import (
 )
 from resumable.runfile.heap import heaps_of, remove_heaps
 from resumable.runfile.journal import locked, mend, needs_mending, transaction
-from resumable.runfile.ledger import Ledger
-from resumable.runfile.lock import Claim, Shelf, busy, shelf_of
+from resumable.runfile.ledger import SessionTables
+from resumable.runfile.lock import RunFolder, RunLock, busy, shelf_of
 from resumable.runfile.packed import open_group
 from resumable.runfile.ragged import RaggedRows, copied_rows
 from resumable.runfile.superblock import superblock_of
@@ -41,21 +41,21 @@ __all__ = [
     "MAGIC",
     "USID_ANCILLARIES",
     "USID_SPECTROSCOPIC",
-    "Birth",
-    "Claim",
     "Coordinates",
     "Failure",
     "Header",
-    "Ledger",
     "LogLine",
     "Outbox",
-    "Overlay",
     "RaggedRows",
     "RowWriter",
     "Rows",
     "RunFile",
+    "RunFileSpec",
+    "RunFolder",
+    "RunLock",
+    "SafeFile",
     "Session",
-    "Shelf",
+    "SessionTables",
     "Survey",
     "WriteTarget",
     "busy",

@@ -1,6 +1,6 @@
 """Making a run file: whole, under a temporary name, then put in place.
 
-This is the only place where HDF5 writes. After :func:`give_birth` nobody opens
+This is the only place where HDF5 writes. After :func:`create_run_file` nobody opens
 the file for writing through HDF5 again.
 """
 
@@ -57,7 +57,7 @@ class Coordinates(NamedTuple):
     """The open ancillary datasets of a USID source, by name; else empty."""
 
 
-class Birth(NamedTuple):
+class RunFileSpec(NamedTuple):
     """What a new run file is made of."""
 
     identity: str
@@ -76,9 +76,9 @@ class Birth(NamedTuple):
     """The header's note on the source."""
 
 
-def give_birth(
+def create_run_file(
     path: Path,
-    birth: Birth,
+    birth: RunFileSpec,
     coordinates: Coordinates,
     requested: PositionSet,
     ancestor: RunFile | None = None,
@@ -91,7 +91,7 @@ def give_birth(
     ----------
     path : Path
         Its name; no file has it yet.
-    birth : Birth
+    birth : RunFileSpec
         What goes in.
     coordinates : Coordinates
         What the open source says of its positions.
@@ -220,7 +220,7 @@ def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
     return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
 
 
-def _build(path: Path, birth: Birth, coordinates: Coordinates) -> Header:
+def _build(path: Path, birth: RunFileSpec, coordinates: Coordinates) -> Header:
     """Write the HDF5 structure and return the header with the offsets found."""
     shape = coordinates.map_shape
     size = math.prod(shape)
@@ -313,7 +313,7 @@ def _text(value: str) -> np.bytes_:
 
 
 def _describe(
-    group: h5py.Group, birth: Birth, coordinates: Coordinates, folder: Path
+    group: h5py.Group, birth: RunFileSpec, coordinates: Coordinates, folder: Path
 ) -> None:
     """Add all that is for people and viewers."""
     for name, text in birth.provenance.items():

@@ -2,7 +2,7 @@
 
 When a write of HDF5 fails, it can neither close the file nor forget it, and crashes
 the interpreter at its end. So it is never told: wherever HDF5 writes, a new file
-(:func:`new_hdf5`) or one that is there, h5py is given an :class:`Overlay`, and the
+(:func:`new_hdf5`) or one that is there, h5py is given an :class:`SafeFile`, and the
 error is raised when the file is closed.
 
 The old bytes of a file that is there do not change before they may. What lies beyond
@@ -47,12 +47,12 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
         As the disk says, ENOSPC for example; at the end of the block.
     """
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
-        overlay = Overlay(fd)
+        overlay = SafeFile(fd)
         with overlay.checked(), h5py.File(overlay, "w", **options) as file:
             yield file
 
 
-class Overlay:
+class SafeFile:
     """A file for h5py's driver ``fileobj`` over an open descriptor.
 
     Parameters

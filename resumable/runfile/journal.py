@@ -1,7 +1,7 @@
 """Changing an HDF5 file in one transaction, and mending it after a kill.
 
 HDF5 cannot do it: a kill while it writes metadata can leave a file that nobody can
-read. So HDF5 writes to an `Overlay`, and we write what it
+read. So HDF5 writes to an `SafeFile`, and we write what it
 wrote, in this order:
 
 1. a journal that says how long the file is, beside it, and durable;
@@ -32,7 +32,7 @@ import numpy as np
 
 from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
-from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, Overlay
+from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile
 from resumable.runfile.superblock import superblock_of
 from resumable.system import (
     read_at,
@@ -182,7 +182,7 @@ def locked(path: str | Path) -> Iterator[tuple[Path, int]]:
 
 
 @contextlib.contextmanager
-def transaction(path: Path, fd: int) -> Iterator[Overlay]:
+def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     """Let HDF5 change a file, and make all of its changes or none.
 
     Parameters
@@ -199,7 +199,7 @@ def transaction(path: Path, fd: int) -> Iterator[Overlay]:
     begun = _Journal(path.name, False, old_bytes, old_bytes, "")
     try:
         _write(path, begun)
-        overlay = Overlay(fd, old_bytes)
+        overlay = SafeFile(fd, old_bytes)
         with overlay.checked():
             yield overlay
         sync(fd)

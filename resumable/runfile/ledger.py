@@ -53,7 +53,7 @@ class _Places:
         return self._taken.get(position)
 
 
-class Ledger:
+class SessionTables:
     """What only the driver writes: sessions, failures, the byte ``finished``.
 
     Parameters

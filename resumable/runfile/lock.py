@@ -33,7 +33,7 @@ _KILLED_S = 0.2
 ORPHAN_PATIENCE_S = 10.0
 
 
-class Shelf(NamedTuple):
+class RunFolder(NamedTuple):
     """Where the runs of one identity lie.
 
     Attributes are of the wanted run; nothing need exist.
@@ -109,16 +109,16 @@ class Shelf(NamedTuple):
         return disk.files_in(self.folder, self.stem, ".rechunked.h5")
 
 
-class Claim:
+class RunLock:
     """The right to compute an identity in a folder: held locks, so none survives.
 
     Parameters
     ----------
-    shelf : Shelf
+    shelf : RunFolder
         Which.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: RunFolder) -> None:
         self.token = os.urandom(16).hex()
         self._shelf = shelf
         self._claim = disk.LockFile(shelf.folder / f"{shelf.stem}.claim")
@@ -211,20 +211,20 @@ class Claim:
         return {}
 
 
-def shelf_of(run: RunFile) -> Shelf:
+def shelf_of(run: RunFile) -> RunFolder:
     """Return the shelf on which a run lies."""
     identity = run.header.identity
     stem = re.sub(r"_\d{3,}$", "", run.path.stem)
-    return Shelf(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
+    return RunFolder(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
 
 
 def busy(run: RunFile) -> dict[str, Any]:
     """Who computes a run at this moment: ``host``, ``pid``, ``since``; or empty."""
-    lock_file = disk.LockFile(Claim(shelf_of(run)).claim_path)
+    lock_file = disk.LockFile(RunLock(shelf_of(run)).claim_path)
     if not lock_file.path.exists():
         return {}
     # Opened for reading only: looking must not make or change a file.
     with contextlib.suppress(OSError), disk.opened(lock_file.path, os.O_RDONLY) as fd:
         if disk.try_lock(fd, exclusive=False):
             return {}
-    return Claim.holder(lock_file)
+    return RunLock.holder(lock_file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.session import driver
-from resumable.session.computation import Options, Recipe
+from resumable.session.computation import Computation, Options
 from resumable.session.decide import existing, make_plan
 from resumable.session.events import Event, Listener
 from resumable.session.explain import Explanation, explain
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from resumable.session.background import Run, check_alone
     from resumable.session.following import follow
     from resumable.session.trial import Trial, draw_default, try_positions
-    from resumable.session.verdict import Verification
+    from resumable.session.verdict import VerifyReport
     from resumable.session.verification import verify_run
 
 __all__ = [
+    "Computation",
     "Event",
     "Explanation",
     "Listener",
     "Options",
-    "Recipe",
     "Run",
     "Trial",
-    "Verification",
+    "VerifyReport",
     "check_alone",
     "draw_default",
     "driver",
@@ -48,7 +48,7 @@ __getattr__ = lazily(
     __name__,
     Run="background",
     Trial="trial",
-    Verification="verdict",
+    VerifyReport="verdict",
     check_alone="background",
     draw_default="trial",
     follow="following",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resumable.runfile import RunFile
-    from resumable.session.computation import Recipe
+    from resumable.session.computation import Computation
     from resumable.session.trial import Recomputed
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,7 +46,11 @@ class _Tally:
 
 
 def compared(
-    run: RunFile, recipe: Recipe, sample: int, everything: bool, seed: int | None
+    run: RunFile,
+    computation: Computation,
+    sample: int,
+    everything: bool,
+    seed: int | None,
 ) -> Iterator[Check]:
     """Compute positions again, block by block, and compare."""
     settled = run.select(lambda done, failed: done | failed)
@@ -56,8 +60,8 @@ def compared(
         yield Check("rows", None, "no position is done" if sample else "none asked for")
         return
     rows = fit_memory(
-        recipe.footprint,
-        recipe.geometry,
+        computation.footprint,
+        computation.geometry,
         memory=machine.available_memory() // 2,
         workers=1,
         local=False,
@@ -67,9 +71,11 @@ def compared(
         show=None if everything else False, total=total, initial=0, label="verify"
     )
     try:
-        with opened(recipe) as computer, bar:
+        with opened(computation) as computer, bar:
             for flat in _blocks(chosen, rows):
-                _compare(run, flat, recompute(computer, flat), recipe.process, tally)
+                _compare(
+                    run, flat, recompute(computer, flat), computation.process, tally
+                )
                 bar.update(tally.count, 0)
     except Exception as error:
         # setup() or the source; what a position raises is kept with it.
@@ -77,7 +83,7 @@ def compared(
         words = f"computing again raised {told.exception}: {told.message}"
         yield Check("rows", False, words)
         return
-    yield _judged(run, tally, len(settled), recipe.process)
+    yield _judged(run, tally, len(settled), computation.process)
 
 
 def _sampled(settled: PositionSet, sample: int, seed: int | None) -> PositionSet:

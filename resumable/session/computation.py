@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from resumable.model import Footprint, Geometry, Output
-    from resumable.runfile import Birth, RunFile, Shelf
+    from resumable.runfile import RunFile, RunFileSpec, RunFolder
     from resumable.source import Reader, SourceRef
 
 
-class Recipe(NamedTuple):
+class Computation(NamedTuple):
     """A computation with everything resolved: what is wanted, not how."""
 
     process: Any
@@ -33,15 +33,15 @@ class Recipe(NamedTuple):
     """How the positions lie in the source."""
     footprint: Footprint
     """Memory for a number of positions."""
-    shelf: Shelf
+    shelf: RunFolder
     """Where its runs lie."""
-    birth: Birth
+    birth: RunFileSpec
     """What a new run file would be made of."""
     open_reader: Callable[[], Reader]
     """Opens the source."""
     seconds_per_position: float | None
     """As ``test`` measured it, or None."""
-    earlier: Shelf | None = None
+    earlier: RunFolder | None = None
     """Where its runs lie from when the source could still grow."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from resumable.engines import Engine
     from resumable.model import Geometry
     from resumable.runfile import RunFile, Survey
-    from resumable.session.computation import Options, Recipe
+    from resumable.session.computation import Computation, Options
 
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
@@ -33,36 +33,38 @@ ADVISED_ABOVE = 3.0
 _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 
 
-def existing(recipe: Recipe) -> RunFile | None:
+def existing(computation: Computation) -> RunFile | None:
     """Return the run to go on with or return: the newest, complete ones first."""
-    runs = recipe.runs()
-    whole = [run for run in runs if recipe.full_length(run)]
+    runs = computation.runs()
+    whole = [run for run in runs if computation.full_length(run)]
     complete = [run for run in whole if run.finished]
     if complete or whole:
         return (complete or whole)[-1]
     return max(runs, key=lambda run: run.size, default=None)
 
 
-def _to_override(recipe: Recipe) -> RunFile | None:
+def _to_override(computation: Computation) -> RunFile | None:
     """Return the run that ``override=True`` goes on with, None to begin anew.
 
     An unfinished run that itself was made by override is gone on with: otherwise
     the same line, run again after a kill, would begin again each time.
     """
-    runs = [r for r in recipe.runs() if r.header.identity == recipe.shelf.identity]
-    if runs and recipe.shelf.overrides(runs[-1]) and not runs[-1].finished:
+    runs = [
+        r for r in computation.runs() if r.header.identity == computation.shelf.identity
+    ]
+    if runs and computation.shelf.overrides(runs[-1]) and not runs[-1].finished:
         return runs[-1]
     return None
 
 
 def make_plan(
-    recipe: Recipe, options: Options, mine: RunFile | None = None
+    computation: Computation, options: Options, mine: RunFile | None = None
 ) -> tuple[Plan, RunFile | None, Survey | None]:
     """Decide what a session will do; reads the status once, writes nothing.
 
     Parameters
     ----------
-    recipe, options
+    computation, options
         What, and how.
     mine : RunFile, optional
         The run that this session has begun, and goes on with.
@@ -84,26 +86,26 @@ def make_plan(
     """
     run = mine
     if run is None:
-        run = _to_override(recipe) if options.override else existing(recipe)
+        run = _to_override(computation) if options.override else existing(computation)
     options = for_run(options, run)
     if run is None and not options.override:
-        damaged = recipe.shelf.damaged()
+        damaged = computation.shelf.damaged()
         if damaged:
             error = damaged[-1][1]
             if ADVICE in str(error):
                 raise error
             msg = f"{error}: {ADVICE}"
             raise RunFileError(msg) from error
-    geometry = recipe.geometry
+    geometry = computation.geometry
     survey = None if run is None else survey_of(run, options, geometry.size)
-    action, reason, pending = _decide(recipe, options, run, survey)
+    action, reason, pending = _decide(computation, options, run, survey)
     engine = engine_for(options, run)
     memory = _budget(options.memory, base.available_memory(engine))
     hosts = base.workers_by_host(engine)
 
     def blocks_of(geometry: Geometry) -> Blocks:
         return fit_memory(
-            recipe.footprint,
+            computation.footprint,
             geometry,
             memory=memory,
             workers=max(hosts),
@@ -121,25 +123,27 @@ def make_plan(
         notes.append(
             "the source's chunks run across positions, so much is read again and "
             "again: rechunk=True first makes a copy in position order, of "
-            f"{format_bytes(recipe.geometry.row_bytes * recipe.geometry.size)}"
+            f"{format_bytes(geometry.row_bytes * geometry.size)}"
         )
     if blocks.workers < max(hosts):
         notes.append(
             f"{format_bytes(memory)} is enough for {blocks.workers} of "
             f"{max(hosts)} workers"
         )
-    writer, why_writer = _writer(recipe, options, engine)
+    writer, why_writer = _writer(computation, options, engine)
     if why_writer:
         notes.append(why_writer)
     longest = None
     if writer == "driver":
         # A worker keeps the rows of a whole batch beside the block at work.
-        room = min(SHIPPED_BYTES, blocks.share_bytes - recipe.footprint(blocks.rows))
-        longest = max(1, room // max(1, recipe.row_bytes))
+        room = min(
+            SHIPPED_BYTES, blocks.share_bytes - computation.footprint(blocks.rows)
+        )
+        longest = max(1, room // max(1, computation.row_bytes))
     plan = Plan(
         action=action,
         reason=reason,
-        path=str(_path_of(recipe, run)),
+        path=str(_path_of(computation, run)),
         positions=geometry.size,
         pending=pending,
         engine=engine.name if options.engine != "auto" else "auto",
@@ -147,12 +151,12 @@ def make_plan(
         memory_bytes=memory,
         share_bytes=blocks.share_bytes,
         block=blocks.rows,
-        block_bytes=recipe.footprint(blocks.rows),
+        block_bytes=computation.footprint(blocks.rows),
         quantum=geometry.quantum,
         read_amplification=amplification,
         output_bytes=sum(
             o.stored.row_bytes * (geometry.size if o.per == "position" else 1)
-            for o in recipe.outputs.values()
+            for o in computation.outputs.values()
         ),
         checkpoint_s=float(options.checkpoint),
         writer=writer,
@@ -160,7 +164,7 @@ def make_plan(
         rechunk=rechunk,
         shapes=f"a map of {geometry.map_shape}, each with {geometry.spectrum_shape}",
         notes=tuple(notes),
-        seconds_per_position=recipe.seconds_per_position,
+        seconds_per_position=computation.seconds_per_position,
     )
     return plan, run, survey
 
@@ -200,27 +204,29 @@ def for_run(options: Options, run: RunFile | None) -> Options:
     return options if run else dataclasses.replace(options, retry_failed=False)
 
 
-def _writer(recipe: Recipe, options: Options, engine: Engine) -> tuple[str, str]:
+def _writer(
+    computation: Computation, options: Options, engine: Engine
+) -> tuple[str, str]:
     """Return who writes, and why where it is not what everybody expects."""
     if options.writer != "auto":
         return options.writer, ""
     if base.on_one_host(engine):
         return "workers", ""
-    kind = disk.file_system(recipe.shelf.folder)
+    kind = disk.file_system(computation.shelf.folder)
     if kind.startswith(_INCOHERENT):
         why = (
-            f"the driver writes all rows, because {recipe.shelf.folder} is on a "
+            f"the driver writes all rows, because {computation.shelf.folder} is on a "
             f"{kind} file system and workers may be on several hosts"
         )
         return "driver", why
     return "workers", ""
 
 
-def _path_of(recipe: Recipe, run: RunFile | None) -> Path:
+def _path_of(computation: Computation, run: RunFile | None) -> Path:
     """Return where a session writes: a grown source needs a new, longer file."""
-    if run is not None and recipe.full_length(run):
+    if run is not None and computation.full_length(run):
         return run.path
-    return recipe.shelf.new_path()
+    return computation.shelf.new_path()
 
 
 def _budget(memory: float | str | None, available: int) -> int:
@@ -231,17 +237,20 @@ def _budget(memory: float | str | None, available: int) -> int:
 
 
 def _decide(
-    recipe: Recipe, options: Options, run: RunFile | None, survey: Survey | None
+    computation: Computation,
+    options: Options,
+    run: RunFile | None,
+    survey: Survey | None,
 ) -> tuple[str, str, int]:
     """Return the action, the reason in words, and the number of pending positions."""
     wanted = options.positions
     if run is None or survey is None:
-        count = recipe.geometry.size if wanted is None else len(wanted)
+        count = computation.geometry.size if wanted is None else len(wanted)
         why = "a new run was asked for" if options.override else "no run matches"
         return "compute", why, count
     done, failed, pending = survey.done, survey.failed, len(survey.chosen)
-    if not recipe.full_length(run):
-        new = recipe.geometry.size - run.size
+    if not computation.full_length(run):
+        new = computation.geometry.size - run.size
         why = f"the source has {new:,} new positions, {done:,} are copied"
         if not new:
             why = f"more of the source can be read, {done:,} positions are copied"

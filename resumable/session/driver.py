@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
 from resumable.model import name_of_position
 from resumable.results import Results, pack_claimed, remove_spare_heaps, unpack_claimed
-from resumable.runfile import FORMAT, Claim, RaggedRows, RunFile, heaps_of
+from resumable.runfile import FORMAT, RaggedRows, RunFile, RunLock, heaps_of
 from resumable.session.decide import for_run, make_plan
 from resumable.session.events import Finished
 from resumable.session.explain import EDITED, changed_lines, explain
-from resumable.session.prepare import Step
+from resumable.session.prepare import Assignment
 from resumable.session.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resumable.session.computation import Options, Recipe
+    from resumable.session.computation import Computation, Options
     from resumable.session.events import Listener
     from resumable.system import StopRequest
 
@@ -29,13 +29,13 @@ logger = logging.getLogger("resumable")
 
 
 def compute(
-    recipe: Recipe, options: Options, stop: StopRequest, tell: Listener
+    computation: Computation, options: Options, stop: StopRequest, tell: Listener
 ) -> Results:
     """Compute what is pending and return the results.
 
     Parameters
     ----------
-    recipe, options
+    computation, options
         What, and how.
     stop : StopRequest
         Its time has begun.
@@ -53,46 +53,46 @@ def compute(
     TargetError, PlanError, RunFileError, WorkerDied
         See there.
     """
-    plan, run = make_plan(recipe, options)[:2]
+    plan, run = make_plan(computation, options)[:2]
     if run is not None:
-        warn_of_edit(recipe, run)
+        warn_of_edit(computation, run)
     if run is None or plan.action != "return":
-        results = _computed(recipe, options, stop, tell)
+        results = _computed(computation, options, stop, tell)
     else:
         logger.info("%s: %s", run.path.name, plan.reason)
-        _tidy(recipe, run)
+        _tidy(computation, run)
         results = Results(run)
     tell(Finished(results))
-    warn_of_failures(results, recipe.geometry.map_shape)
+    warn_of_failures(results, computation.geometry.map_shape)
     return results
 
 
 def _computed(
-    recipe: Recipe, options: Options, stop: StopRequest, tell: Listener
+    computation: Computation, options: Options, stop: StopRequest, tell: Listener
 ) -> Results:
     """Compute under the claim, where nobody else can."""
-    claim = Claim(recipe.shelf)
+    claim = RunLock(computation.shelf)
     with claim.held():
         # Again: somebody may have computed since we looked.
-        plan, run, survey = make_plan(recipe, options)
+        plan, run, survey = make_plan(computation, options)
         if run is not None and plan.action == "return":
             return Results(run)
         logger.info("%s", plan)
         if run is None:
-            tell_of_left_runs(recipe)
-        if run is not None and recipe.full_length(run):
+            tell_of_left_runs(computation)
+        if run is not None and computation.full_length(run):
             run = writable(run)
         options = for_run(options, run)
-        step = Step(recipe, options, plan, claim)
+        step = Assignment(computation, options, plan, claim)
         session = Session(step, run, stop, tell, survey)
         del survey  # N / 8 bytes, which the session gives up when it hands them out
-        return packed_where_asked(recipe, session.run_to_end())
+        return packed_where_asked(computation, session.run_to_end())
 
 
-def packed_where_asked(recipe: Recipe, results: Results) -> Results:
+def packed_where_asked(computation: Computation, results: Results) -> Results:
     """Pack a run that is complete, where outputs ask for it; the claim is held."""
     try:
-        _pack(recipe, results.path)
+        _pack(computation, results.path)
     except (RunBusy, TargetError) as error:
         warnings.warn(
             f"{results.path.name} is complete, but not packed: {error}. Run again, "
@@ -119,41 +119,41 @@ def writable(run: RunFile) -> RunFile:
     return run
 
 
-def _pack(recipe: Recipe, path: Path) -> None:
+def _pack(computation: Computation, path: Path) -> None:
     """Pack a run that is complete, where outputs ask for it; the claim is held."""
-    if recipe.packing:
+    if computation.packing:
         run = RunFile(path)
-        if _to_pack(recipe, run):
-            pack_claimed(run, recipe.packing)
+        if _to_pack(computation, run):
+            pack_claimed(run, computation.packing)
 
 
-def _to_pack(recipe: Recipe, run: RunFile) -> bool:
+def _to_pack(computation: Computation, run: RunFile) -> bool:
     header = run.header
     ready = header.packed is None and header.format == FORMAT
-    return ready and bool(recipe.packing) and run.finished
+    return ready and bool(computation.packing) and run.finished
 
 
-def _tidy(recipe: Recipe, run: RunFile) -> None:
+def _tidy(computation: Computation, run: RunFile) -> None:
     """Do what a session that was killed at its very end has left to do.
 
     After a power cut any of it can be there without the rest.
     """
-    claim, shelf = Claim(recipe.shelf), recipe.shelf
+    claim, shelf = RunLock(computation.shelf), computation.shelf
     copies = shelf.copies() if run.finished else []
     locks = [p for p in (claim.claim_path, claim.writers_path) if p.exists()]
     heaps = run.header.packed is not None and heaps_of(run.path)
-    if locks or copies or _to_pack(recipe, run) or heaps or shelf.leftovers():
+    if locks or copies or _to_pack(computation, run) or heaps or shelf.leftovers():
         # Somebody computes, or the folder is not ours to write: left alone.
         with contextlib.suppress(RunBusy, TargetError), claim.held():
             for path in copies:
                 path.unlink(missing_ok=True)
-            _pack(recipe, run.path)
+            _pack(computation, run.path)
             remove_spare_heaps(RunFile(run.path))
 
 
-def tell_of_left_runs(recipe: Recipe) -> None:
+def tell_of_left_runs(computation: Computation) -> None:
     """Say which older run is left because source or class have changed, and why."""
-    for candidate in explain(recipe, lines=False).candidates:
+    for candidate in explain(computation, lines=False).candidates:
         reasons, name = candidate.reasons, shown(candidate.path.name)
         if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
             logger.warning(
@@ -166,23 +166,23 @@ def tell_of_left_runs(recipe: Recipe) -> None:
             logger.warning(
                 "%s was edited since %s was computed, so a new run begins; declare "
                 "a version to decide yourself which edits change results",
-                recipe.process._process_name(),
+                computation.process._process_name(),
                 name,
             )
 
 
-def warn_of_edit(recipe: Recipe, run: RunFile) -> None:
+def warn_of_edit(computation: Computation, run: RunFile) -> None:
     """Warn when the class was edited and its declared version is still the same."""
-    then, now = run.header.source.get("text"), recipe.birth.source["text"]
-    if recipe.process.version is None or not then or not now or then == now:
+    then, now = run.header.source.get("text"), computation.birth.source["text"]
+    if computation.process.version is None or not then or not now or then == now:
         return
     if not any(run.counts()):
         return  # no row of the older text is there
     warnings.warn(
-        f"{recipe.process._process_name()} was edited since {run.path.name} was made, "
-        f"but version is still {recipe.process.version!r}: its rows stay and further "
-        "ones join them; raise it if results change:\n"
-        + "\n".join(changed_lines(run, recipe)),
+        f"{computation.process._process_name()} was edited since {run.path.name} was "
+        f"made, but version is still {computation.process.version!r}: its rows stay "
+        "and further ones join them; raise it if results change:\n"
+        + "\n".join(changed_lines(run, computation)),
         ResumableWarning,
         stacklevel=_users_level(),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.runfile import RunFile
-    from resumable.session.computation import Recipe
+    from resumable.session.computation import Computation
 
 #: Why a run of a source that can grow is left, though its identity is the same.
 CHANGED = "source.contents: not what the source begins with now"
@@ -66,26 +66,26 @@ class Explanation:
     __repr__ = __str__
 
 
-def explain(recipe: Recipe, *, lines: bool = True) -> Explanation:
+def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     """Compare every run of this process on this dataset with the wanted one.
 
     Parameters
     ----------
-    recipe : Recipe
+    computation : Computation
         The wanted one.
     lines : bool
         Show those of an edited class; reads the text in every run file.
     """
-    shelf = recipe.shelf
-    matching = recipe.runs()
+    shelf = computation.shelf
+    matching = computation.runs()
     paths = {run.path for run in matching}
     candidates = []
     for run in matching:
         done, failed = run.counts()
         what = "unfinished, would be continued"
-        if not recipe.full_length(run):
+        if not computation.full_length(run):
             what = "of a shorter source, would be copied and continued"
-            if run.size == recipe.geometry.size:
+            if run.size == computation.geometry.size:
                 what = "of less of the source, would be copied and continued"
         elif run.finished:
             what = "complete"
@@ -102,18 +102,18 @@ def explain(recipe: Recipe, *, lines: bool = True) -> Explanation:
     for run in shelf.others():
         if run.path in paths:
             continue  # from when the source could still grow
-        told = differences(run.header.document, recipe.birth.document)
+        told = differences(run.header.document, computation.birth.document)
         reasons = [shown(reason) for reason in told[:_TOLD]]
         for number, reason in enumerate(reasons):
             if lines and reason.startswith(EDITED):
-                reasons[number] = "\n".join([reason, *_lines(run, recipe)])
+                reasons[number] = "\n".join([reason, *_lines(run, computation)])
         if len(told) > _TOLD:
             reasons.append(f"and {len(told) - _TOLD} more")
         candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
     return Explanation(shelf.identity, shelf.folder, tuple(candidates))
 
 
-def changed_lines(run: RunFile, recipe: Recipe) -> list[str]:
+def changed_lines(run: RunFile, computation: Computation) -> list[str]:
     """Return the first lines of the class's text that differ: - there, + here.
 
     Raises
@@ -124,7 +124,7 @@ def changed_lines(run: RunFile, recipe: Recipe) -> list[str]:
     # Imported here: it costs a millisecond that only an edit needs.
     import difflib
 
-    there, here = source_text(run), recipe.birth.source_text
+    there, here = source_text(run), computation.birth.source_text
     changed = [
         line
         for line in difflib.unified_diff(
@@ -135,8 +135,8 @@ def changed_lines(run: RunFile, recipe: Recipe) -> list[str]:
     return [shown(line) for line in changed[:_LINES_TOLD]]
 
 
-def _lines(run: RunFile, recipe: Recipe) -> list[str]:
+def _lines(run: RunFile, computation: Computation) -> list[str]:
     try:
-        return changed_lines(run, recipe)
+        return changed_lines(run, computation)
     except RunFileError as error:
         return [str(error)]

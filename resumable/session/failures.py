@@ -18,7 +18,7 @@ _STOPPED_BY_ERROR = (
 )
 
 
-class Blame:
+class FailurePolicy:
     """Judges the failures of a session by those that came before.
 
     Nothing is recorded here: failures that may be the function's are held back, and

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resumable.errors import NotFinished, PlanError, SourceError
 from resumable.model import format_seconds, parse_seconds
 from resumable.results import Results
-from resumable.runfile import Claim
+from resumable.runfile import RunLock
 from resumable.session.decide import for_run
 from resumable.session.driver import (
     packed_where_asked,
@@ -20,8 +20,8 @@ from resumable.session.driver import (
     writable,
 )
 from resumable.session.events import Finished
-from resumable.session.observer import Observer, SourceChanged
-from resumable.session.prepare import Step
+from resumable.session.observer import SourceChanged, SourceWatcher
+from resumable.session.prepare import Assignment
 from resumable.session.session import Session
 from resumable.source import Writer
 from resumable.system import stopped
@@ -29,10 +29,10 @@ from resumable.system import stopped
 if TYPE_CHECKING:
     from resumable.process import Process
     from resumable.runfile import RunFile
-    from resumable.session.computation import Options, Recipe
+    from resumable.session.computation import Computation, Options
     from resumable.session.events import Listener
-    from resumable.session.observer import Found
-    from resumable.source import Sign
+    from resumable.session.observer import Look
+    from resumable.source import FileState
     from resumable.system import StopRequest
 
 logger = logging.getLogger("resumable")
@@ -107,17 +107,17 @@ class Follower:
         _check(options)
         self._options, self._stop = options, stop
         self._wait_s = 0.0 if options.wait is None else parse_seconds(options.wait)
-        self._source = Observer(process, options, positions, self._claim)
+        self._source = SourceWatcher(process, options, positions, self._claim)
         self._writers = [Writer() for _ in self._source.paths]
-        self._signs: list[Sign] | None = None
-        self._looked_at: list[Sign] | None = None
+        self._signs: list[FileState] | None = None
+        self._looked_at: list[FileState] | None = None
         self._trouble: SourceError | None = None
         self._mine: RunFile | None = None
         self._news_at = self._round_began = time.monotonic()
         self._next_look = 0.0
         self._worked_s = 0.0
         self._ended = False
-        self._claims: dict[str, Claim] = {}
+        self._claims: dict[str, RunLock] = {}
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Follower:
@@ -135,28 +135,30 @@ class Follower:
                 if results is None or latest is None or self._stop.requested:
                     raise stopped(self._stop, results)
                 # A session that was killed at its very end may have left that to do.
-                return packed_where_asked(latest.recipe, results)
+                return packed_where_asked(latest.computation, results)
             try:
                 session = self._session(found, tell)
             except SourceError as error:
                 # Somebody has opened it since we looked.
                 self._judge(error, self._news_at)
             else:
-                return packed_where_asked(found.recipe, session.run_to_end(self._more))
+                return packed_where_asked(
+                    found.computation, session.run_to_end(self._more)
+                )
 
-    def _session(self, found: Found, tell: Listener) -> Session:
-        recipe, run = found.recipe, found.run
+    def _session(self, found: Look, tell: Listener) -> Session:
+        computation, run = found.computation, found.run
         if run is None:
-            tell_of_left_runs(recipe)
+            tell_of_left_runs(computation)
         else:
-            warn_of_edit(recipe, run)
-            if recipe.full_length(run):
+            warn_of_edit(computation, run)
+            if computation.full_length(run):
                 run = writable(run)
-        options, claim = for_run(found.options, run), self._claim(recipe)
-        step = Step(recipe, options, found.plan, claim)
+        options, claim = for_run(found.options, run), self._claim(computation)
+        step = Assignment(computation, options, found.plan, claim)
         return Session(step, run, self._stop, tell)
 
-    def _more(self, session: Session) -> Step | None:
+    def _more(self, session: Session) -> Assignment | None:
         """Wait until there is more to do for a session; None when there is not."""
         self._mine = session.run
         now = time.monotonic()
@@ -174,7 +176,9 @@ class Follower:
         found = self._await(session.run)
         if found is None:
             return None
-        return Step(found.recipe, found.options, found.plan, self._claim(found.recipe))
+        return Assignment(
+            found.computation, found.options, found.plan, self._claim(found.computation)
+        )
 
     def _judge(self, trouble: SourceError, news_at: float) -> None:
         """Decide whether what could not be read is worth another try.
@@ -192,16 +196,18 @@ class Follower:
             raise self._given_up(str(trouble), late=late) from trouble
         time.sleep(_LONGEST_S)
 
-    def _claim(self, recipe: Recipe) -> Claim:
-        claim = self._claims.get(recipe.shelf.identity)
+    def _claim(self, computation: Computation) -> RunLock:
+        claim = self._claims.get(computation.shelf.identity)
         if claim is None:
-            claim = self._claims[recipe.shelf.identity] = Claim(recipe.shelf)
+            claim = self._claims[computation.shelf.identity] = RunLock(
+                computation.shelf
+            )
             self._open.enter_context(claim.held())
         return claim
 
     # Waiting.
 
-    def _await(self, mine: RunFile | None) -> Found | None:
+    def _await(self, mine: RunFile | None) -> Look | None:
         """Wait until there is something to compute; None when it is over.
 
         Raises
@@ -236,7 +242,7 @@ class Follower:
                 pause = min(1.5 * pause, _LONGEST_S)
         return None
 
-    def _is_time(self, signs: list[Sign]) -> bool:
+    def _is_time(self, signs: list[FileState]) -> bool:
         """Return whether something may be new, and it is time to look at it."""
         latest = self._source.latest
         if latest and self._looked_at == signs and latest.unready is None:
@@ -248,8 +254,8 @@ class Follower:
         return self._source.is_all_there()
 
     def _look(
-        self, mine: RunFile | None, signs: list[Sign], *, thorough: bool = False
-    ) -> Found | None:
+        self, mine: RunFile | None, signs: list[FileState], *, thorough: bool = False
+    ) -> Look | None:
         """Look at the source; return what was found if there is something to do."""
         began = time.monotonic()
         try:
@@ -263,7 +269,7 @@ class Follower:
         self._trouble, self._looked_at = None, signs
         return found if found.plan.pending else None
 
-    def _at_the_end(self, mine: RunFile | None, signs: list[Sign]) -> Found | None:
+    def _at_the_end(self, mine: RunFile | None, signs: list[FileState]) -> Look | None:
         """Look whether it is over; if so, return what is left to do, or note the end.
 
         Raises
@@ -296,14 +302,14 @@ class Follower:
         settled = latest.plan.action == "return" or not self._source.of_all
         return None if settled and latest.run is not None else latest
 
-    def _patience(self, signs: list[Sign]) -> float:
+    def _patience(self, signs: list[FileState]) -> float:
         """Return how many seconds without news are too many."""
         if any(not (sign.readable or sign.open) for sign in signs):
             # Written a moment ago: nobody need have asked to wait for that to pass.
             return max(self._wait_s, _SETTLING_S)
         return self._wait_s
 
-    def _check_end(self, latest: Found, signs: list[Sign], *, late: bool) -> None:
+    def _check_end(self, latest: Look, signs: list[FileState], *, late: bool) -> None:
         """Refuse to call it the end where it is known that it is not.
 
         Raises

@@ -13,7 +13,7 @@ from resumable.model import PositionSet
 from resumable.session.computation import begins_with
 from resumable.session.decide import make_plan
 from resumable.session.resolve import resolve
-from resumable.session.wanted import Wanted
+from resumable.session.wanted import RequestedPositions
 from resumable.source import Reader, live
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from resumable.model import Plan
     from resumable.process import Process
     from resumable.runfile import RunFile
-    from resumable.session.computation import Options, Recipe
-    from resumable.source import Sign
+    from resumable.session.computation import Computation, Options
+    from resumable.source import FileState
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,10 +32,10 @@ class SourceChanged(Exception):
     """What was computed is not of what the source holds now."""
 
 
-class Found(NamedTuple):
+class Look(NamedTuple):
     """What a look at the source has found."""
 
-    recipe: Recipe
+    computation: Computation
     """What, of the source as it is now."""
     options: Options
     """How; its positions are those that can be read by now."""
@@ -51,7 +51,7 @@ class Found(NamedTuple):
     """There is nothing more to wait for: all that is requested exists and is ready."""
 
 
-class Observer:
+class SourceWatcher:
     """Looks at a source and its inputs, on behalf of one that follows them.
 
     Parameters
@@ -61,13 +61,13 @@ class Observer:
     positions : slice, mask, index or indices, optional
         What is requested; it need not be there yet.
     claim : callable
-        Takes the claim on the run of a recipe.
+        Takes the claim on the run of a computation.
 
     Attributes
     ----------
     paths : list of str
         Files that somebody may be writing.
-    latest : Found or None
+    latest : Look or None
         What the last look that came to its end has found.
     """
 
@@ -76,16 +76,16 @@ class Observer:
         process: Process,
         options: Options,
         positions: Any,
-        claim: Callable[[Recipe], Any],
+        claim: Callable[[Computation], Any],
     ) -> None:
         self._process, self._options, self._claim = process, options, claim
-        self._wanted = Wanted(positions, process.map_shape)
+        self._wanted = RequestedPositions(positions, process.map_shape)
         refs = [process._source, *process._inputs.values()]
         # An output of another run does not change any more.
         self.paths = list(
             dict.fromkeys(r.path for r in refs if r.path and not r.upstream)
         )
-        self.latest: Found | None = None
+        self.latest: Look | None = None
         self._ready: PositionSet | None = None
 
     @property
@@ -93,7 +93,7 @@ class Observer:
         """Whatever comes is requested."""
         return self._wanted.chosen is None
 
-    def signs(self) -> list[Sign]:
+    def signs(self) -> list[FileState]:
         """Return what the files look like from outside."""
         return [live.sign_of(path) for path in self.paths]
 
@@ -102,13 +102,13 @@ class Observer:
         if not self._wanted.end and (self.latest is None or not self.paths):
             return False
         try:
-            map_shape, growable = self._steadily(self._extent)
+            map_shape, growable = self._read_unchanged(self._extent)
         except SourceError:
             return False
         end = self._wanted.end
         return not growable or (end is not None and math.prod(map_shape) >= end)
 
-    def look(self, mine: RunFile | None, *, thorough: bool) -> Found:
+    def look(self, mine: RunFile | None, *, thorough: bool) -> Look:
         """Look at what there is by now.
 
         Parameters
@@ -130,14 +130,16 @@ class Observer:
         self.latest = self._found(mine, thorough=thorough)
         return self.latest
 
-    def _steadily(
+    def _read_unchanged(
         self, read: Callable[[], Any], paths: Sequence[str] | None = None
     ) -> Any:
         """Read while nobody writes to any of the files."""
         paths = self.paths if paths is None else paths
         if not paths:
             return read()
-        return live.steadily(paths[0], lambda _: self._steadily(read, paths[1:]), 0.0)
+        return live.read_unchanged(
+            paths[0], lambda _: self._read_unchanged(read, paths[1:]), 0.0
+        )
 
     def _extent(self) -> tuple[tuple[int, ...], bool]:
         """Return the shape of the map, and whether it can grow."""
@@ -149,20 +151,20 @@ class Observer:
                 raise SourceError(msg)
             return reader.geometry.map_shape, reader.growable
 
-    def _found(self, mine: RunFile | None, *, thorough: bool) -> Found:
-        map_shape, growable = self._steadily(self._extent)
+    def _found(self, mine: RunFile | None, *, thorough: bool) -> Look:
+        map_shape, growable = self._read_unchanged(self._extent)
         size = math.prod(map_shape)
         wanted = self._wanted.among(map_shape, growable=growable)
         ready = self._ask_ready(size, wanted)
         latest = self.latest
-        same = latest is not None and latest.recipe.geometry.map_shape == map_shape
+        same = latest is not None and latest.computation.geometry.map_shape == map_shape
         if same and latest is not None and not thorough and not latest.plan.pending:
-            before = latest.recipe.ready
+            before = latest.computation.ready
             if ready is None or (before is not None and ready.is_within(before)):
                 return latest
         if ready is not None and len(ready) == size:
             ready = None
-        found: Found = self._steadily(
+        found: Look = self._read_unchanged(
             lambda: self._resolved(mine, map_shape[0], wanted, ready, growable)
         )
         return found
@@ -174,23 +176,23 @@ class Observer:
         wanted: PositionSet | None,
         ready: PositionSet | None,
         growable: bool,
-    ) -> Found:
-        recipe = resolve(self._process, live=True, length=length, ready=ready)
+    ) -> Look:
+        computation = resolve(self._process, live=True, length=length, ready=ready)
         options = dataclasses.replace(self._options, positions=_both(wanted, ready))
         if mine is None:
             # Before the runs are looked at: nobody else may change them from here on.
-            self._claim(recipe)
-        elif not _goes_on(recipe, mine):
+            self._claim(computation)
+        elif not _goes_on(computation, mine):
             raise SourceChanged
-        plan, run = make_plan(recipe, options, mine)[:2]
+        plan, run = make_plan(computation, options, mine)[:2]
         unready = None
         if ready is not None:
             unready = _first_beyond(ready, wanted)
-        size, end = recipe.geometry.size, self._wanted.end
+        size, end = computation.geometry.size, self._wanted.end
         exists = not growable or (end is not None and size >= end)
         to_come = None if exists else self._wanted.first_from(size)
         complete = exists and unready is None
-        return Found(recipe, options, plan, run, unready, to_come, complete)
+        return Look(computation, options, plan, run, unready, to_come, complete)
 
     def _ask_ready(self, size: int, wanted: PositionSet | None) -> PositionSet | None:
         """Ask the Process which of the requested positions may be read; None: all."""
@@ -224,7 +226,7 @@ class Observer:
         return np.broadcast_to(answer, positions.shape)
 
 
-def _goes_on(recipe: Recipe, mine: RunFile) -> bool:
+def _goes_on(computation: Computation, mine: RunFile) -> bool:
     """Return whether a run is of what the source holds now.
 
     Raises
@@ -232,8 +234,8 @@ def _goes_on(recipe: Recipe, mine: RunFile) -> bool:
     PlanError
         The outputs are others for every length.
     """
-    then, now = mine.header.document, recipe.birth.document
-    shelves = [recipe.shelf, recipe.earlier]
+    then, now = mine.header.document, computation.birth.document
+    shelves = [computation.shelf, computation.earlier]
     if mine.header.identity not in [shelf.identity for shelf in shelves if shelf]:
         if {**then, "source": 0} != {**now, "source": 0}:
             msg = (
@@ -245,7 +247,7 @@ def _goes_on(recipe: Recipe, mine: RunFile) -> bool:
         return False
     if mine.header.source.get("contents") is None:
         return True  # a part of its identity
-    with recipe.open_reader() as reader:
+    with computation.open_reader() as reader:
         return not reader.has_data or begins_with(reader, mine)
 
 

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.model import Plan
-    from resumable.runfile import Claim, RunFile
-    from resumable.session.computation import Options, Recipe
+    from resumable.runfile import RunFile, RunLock
+    from resumable.session.computation import Computation, Options
     from resumable.source import SourceRef
 
 
-class Step(NamedTuple):
+class Assignment(NamedTuple):
     """What a session does: all of it, or until there is more of a followed source."""
 
-    recipe: Recipe
+    computation: Computation
     """What, of the source as it is now."""
     options: Options
     """How; its positions are those that can be read by now."""
     plan: Plan
     """What was decided."""
-    claim: Claim
+    claim: RunLock
     """Held by the caller."""
 
     def run_file(self, run: RunFile | None, *, succeeds: bool = False) -> RunFile:
@@ -49,17 +49,19 @@ class Step(NamedTuple):
         TargetError
             There is no room, or the folder cannot be written.
         """
-        recipe = self.recipe
+        computation = self.computation
         wanted = self.options.positions
         if wanted is None:
-            wanted = PositionSet.full(recipe.geometry.size)
-        if run is None or not recipe.full_length(run):
-            same = run is not None and run.header.identity == recipe.shelf.identity
-            path = run.path if run and succeeds and same else recipe.shelf.new_path()
-            with recipe.open_reader() as reader:
-                return births.give_birth(
+            wanted = PositionSet.full(computation.geometry.size)
+        if run is None or not computation.full_length(run):
+            same = run is not None and run.header.identity == computation.shelf.identity
+            path = (
+                run.path if run and succeeds and same else computation.shelf.new_path()
+            )
+            with computation.open_reader() as reader:
+                return births.create_run_file(
                     path,
-                    recipe.birth,
+                    computation.birth,
                     coordinates_of(reader),
                     wanted,
                     run,
@@ -71,21 +73,23 @@ class Step(NamedTuple):
             with disk.opened(run.path, os.O_RDWR) as fd:
                 births.reserve(fd, run.header, wanted)
         except OSError as error:
-            needed = recipe.row_bytes * self.plan.pending
+            needed = computation.row_bytes * self.plan.pending
             raise births.target_error(run.path.parent, error, needed) from error
         return run
 
     def job(self, run: RunFile) -> Job:
         """Return what workers are told; makes the copy in position order."""
-        recipe, timeout = self.recipe, self.options.position_timeout
-        cls = type(recipe.process)
+        computation, timeout = self.computation, self.options.position_timeout
+        cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.
-        text = recipe.birth.source["text"] if file_of(cls) == cls._read_from else ""
+        text = (
+            computation.birth.source["text"] if file_of(cls) == cls._read_from else ""
+        )
         return Job(
-            recipe.process,
-            recipe.position_outputs,
+            computation.process,
+            computation.position_outputs,
             self._source_or_copy(),
-            recipe.inputs,
+            computation.inputs,
             self.target(run) if self.plan.writer == "workers" else None,
             stop_on_error=self.options.on_error == "raise",
             read_from=cls._read_from,
@@ -110,14 +114,14 @@ class Step(NamedTuple):
     def _source_or_copy(self) -> SourceRef:
         """Return the source, or its copy in position order."""
         if not self.plan.rechunk:
-            return self.recipe.source
-        with self.recipe.open_reader() as reader:
+            return self.computation.source
+        with self.computation.open_reader() as reader:
             return rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
 
     @property
     def copy_path(self) -> Path:
         """Where a copy of the source in position order is, if there is one."""
-        shelf = self.recipe.shelf
+        shelf = self.computation.shelf
         # Where the source can grow, its contents are not part of the identity.
-        contents = self.recipe.birth.source["contents"] or ""
+        contents = self.computation.birth.source["contents"] or ""
         return shelf.folder / f"{shelf.stem}{contents[:8]}.rechunked.h5"

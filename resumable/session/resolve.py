@@ -1,4 +1,4 @@
-"""From a user's Process to a recipe: its identity, memory, place and provenance."""
+"""Resolve a Process: its identity, memory, place and provenance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import param
 
 from resumable.errors import DeclarationError, SourceError
 from resumable.model import Footprint, file_of, identity, text_digest
-from resumable.runfile import Birth, Shelf
-from resumable.session.computation import Recipe
+from resumable.runfile import RunFileSpec, RunFolder
+from resumable.session.computation import Computation
 from resumable.source import Reader, open_reader
 from resumable.system import disk
 
@@ -35,7 +35,7 @@ def resolve(
     live: bool = False,
     length: int = 0,
     ready: PositionSet | None = None,
-) -> Recipe:
+) -> Computation:
     """Resolve a Process: open its source, and work out what makes it this run.
 
     Parameters
@@ -78,7 +78,7 @@ def resolve(
         elif reader.growable or awaited:
             contents = reader.contents(full=process._full)
         prefix = _prefix(process._source, name)
-        shelf = Shelf(process._folder, prefix, identity.digest(document))
+        shelf = RunFolder(process._folder, prefix, identity.digest(document))
         earlier = None
         if reader.may_have_grown and _has_growing(shelf):
             source_then = reader.fingerprint(kind="growing")
@@ -86,7 +86,7 @@ def resolve(
             earlier = shelf._replace(identity=then)
         footprint = _footprint(process, [reader, *readers.values()], outputs)
     text = process._source_text()
-    return Recipe(
+    return Computation(
         process=process,
         source=source,
         inputs=inputs,
@@ -96,7 +96,7 @@ def resolve(
         shelf=shelf,
         earlier=earlier,
         ready=ready,
-        birth=Birth(
+        birth=RunFileSpec(
             identity=shelf.identity,
             document=document,
             process=name,
@@ -133,7 +133,7 @@ def least_calls(process: Declaration, options: Options) -> int:
     return process._geometry.size if chosen is None else len(chosen)
 
 
-def _has_growing(shelf: Shelf) -> bool:
+def _has_growing(shelf: RunFolder) -> bool:
     """Return whether there are runs from when the source could still grow."""
     return any("first" in run.header.document["source"] for run in shelf.others())
 

@@ -15,10 +15,18 @@ import numpy as np
 from resumable.errors import RunFileError, SourceError
 from resumable.model import PositionSet, Schedule, by_name, fitted, name_of_position
 from resumable.results import Results
-from resumable.runfile import Failure, Ledger, LogLine, Rows, RowWriter, RunFile, Survey
+from resumable.runfile import (
+    Failure,
+    LogLine,
+    Rows,
+    RowWriter,
+    RunFile,
+    SessionTables,
+    Survey,
+)
 from resumable.session.decide import engine_for, survey_of
 from resumable.session.events import BatchDone, Counts, PositionFailed, Started
-from resumable.session.failures import Blame, error_of_death, error_of_unit
+from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
 from resumable.session.logbook import Times, written
 from resumable.session.progress import progress_bar
 from resumable.system import stopped
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
     from resumable.engines import Engine
     from resumable.model import Batch
     from resumable.session.events import Listener
-    from resumable.session.prepare import Step
+    from resumable.session.prepare import Assignment
     from resumable.system import StopRequest
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,7 +51,7 @@ class Session:
 
     Parameters
     ----------
-    step : Step
+    step : Assignment
         What to compute, at first.
     run : RunFile or None
         The run to continue, or None to make a new one.
@@ -57,7 +65,7 @@ class Session:
 
     def __init__(
         self,
-        step: Step,
+        step: Assignment,
         run: RunFile | None,
         stop: StopRequest,
         tell: Listener,
@@ -70,10 +78,10 @@ class Session:
         self.worked_s = 0.0
         #: Why the source could not be read the last time.
         self.trouble: SourceError | None = None
-        self._ledger = Ledger(self._run)
+        self._ledger = SessionTables(self._run)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
-        self._blame = Blame()
+        self._blame = FailurePolicy()
         self._times = Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
@@ -92,7 +100,7 @@ class Session:
             show=step.options.progress,
             total=done + failed + self._schedule.remaining,
             initial=done + failed,
-            label=step.recipe.shelf.prefix,
+            label=step.computation.shelf.prefix,
         )
 
     def _survey(self) -> Survey:
@@ -159,7 +167,7 @@ class Session:
         report.teach(self._schedule)
         self.worked_s += report.seconds
         if report.error is not None:
-            geometry = self._step.recipe.geometry
+            geometry = self._step.computation.geometry
             raise error_of_unit(report, geometry) from report.error
         if report.out_of_memory:
             self._set_aside(report)
@@ -220,7 +228,7 @@ class Session:
             writer.close()
 
     def _name(self, position: int) -> str:
-        return name_of_position(position, self._step.recipe.geometry.map_shape)
+        return name_of_position(position, self._step.computation.geometry.map_shape)
 
     def take_back(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
@@ -274,7 +282,7 @@ class Session:
             self._untried.remove(batch)
         message = loss.message or "it ended the worker process"
         failure = Failure(position, loss.cause, message, "")
-        geometry = self._step.recipe.geometry
+        geometry = self._step.computation.geometry
         if self._step.options.on_error == "raise":
             raise error_of_death(failure, geometry)
         if batch.trial:
@@ -288,7 +296,7 @@ class Session:
     def _judge_trial(self, failures: list[Failure], done: int) -> None:
         """Settle whether a function that has not succeeded yet is to blame."""
         self._schedule.trial_ended()
-        if self._blame.tried(failures, done, self._step.recipe.geometry):
+        if self._blame.tried(failures, done, self._step.computation.geometry):
             self._schedule.proven = True
 
     # The course of a session.
@@ -304,7 +312,7 @@ class Session:
         return self._step.plan.workers
 
     def run_to_end(
-        self, more: Callable[[Session], Step | None] | None = None
+        self, more: Callable[[Session], Assignment | None] | None = None
     ) -> Results:
         """Compute what is pending, and finish when nothing is left.
 
@@ -315,7 +323,7 @@ class Session:
             be no more. Then the source is written meanwhile, and what cannot be read
             is waited for.
         """
-        recipe, plan = self._step.recipe, self._step.plan
+        computation, plan = self._step.computation, self._step.plan
         engine = engine_for(self._step.options, self._run, plan.workers)
         over = True
         try:
@@ -350,7 +358,7 @@ class Session:
             self._end()
             self._ledger.close()
             self._warned.show()
-        logger.info("%s: %s", recipe.shelf.stem, status)
+        logger.info("%s: %s", computation.shelf.stem, status)
         return results
 
     def _begin(self) -> None:
@@ -392,9 +400,11 @@ class Session:
                 pending, self._step.plan, proven=self._schedule.proven
             )
 
-    def _follow(self, engine: Engine, more: Callable[[Session], Step | None]) -> bool:
+    def _follow(
+        self, engine: Engine, more: Callable[[Session], Assignment | None]
+    ) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
-        step: Step | None = self._step
+        step: Assignment | None = self._step
         while step is not None:
             self.trouble = None
             try:
@@ -407,9 +417,9 @@ class Session:
             step = more(self)
         return not self._stop.requested
 
-    def _extend(self, step: Step) -> None:
+    def _extend(self, step: Assignment) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""
-        if not step.recipe.full_length(self._run):
+        if not step.computation.full_length(self._run):
             made = self._made
             # First: where the source cannot be read now, all is as it was.
             longer = step.run_file(self._run, succeeds=made)
@@ -417,7 +427,7 @@ class Session:
                 # It was there before: it stays, with its part of this session.
                 self._end()
             self._run, self._made = longer, True
-            old, self._ledger = self._ledger, Ledger(self._run)
+            old, self._ledger = self._ledger, SessionTables(self._run)
             old.close()
             if made:
                 self._ledger.go_on()
@@ -444,7 +454,7 @@ class Session:
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""
-        outputs = self._step.recipe.position_outputs
+        outputs = self._step.computation.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
         with contextlib.closing(RowWriter(self._step.target(self._run))) as writer:
             for failure in failures:
@@ -455,8 +465,10 @@ class Session:
 
     def _finish(self, results: Results) -> None:
         """Run the user's ``finish`` and declare the run complete."""
-        outputs = {n: o for n, o in self._step.recipe.outputs.items() if o.per == "run"}
-        value = self._step.recipe.process.finish(results)
+        outputs = {
+            n: o for n, o in self._step.computation.outputs.items() if o.per == "run"
+        }
+        value = self._step.computation.process.finish(results)
         named = by_name(value, outputs) if outputs else {}
         self._ledger.set_finished(
             {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resumable.model import Plan
-    from resumable.session.computation import Recipe
+    from resumable.session.computation import Computation
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -103,12 +103,12 @@ def _few(positions: list[Any]) -> str:
     return text + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")
 
 
-def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
+def try_positions(computation: Computation, flat: Array, *, single: bool) -> Trial:
     """Compute some positions in this process.
 
     Parameters
     ----------
-    recipe : Recipe
+    computation : Computation
         What is wanted.
     flat : ndarray of int
         Flat positions, ascending.
@@ -125,10 +125,10 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
     if not len(flat):
         msg = "no position to test: the selection is empty"
         raise PlanError(msg)
-    with opened(recipe) as computer:
+    with opened(computation) as computer:
         spectra, values, seconds = _compute(computer, flat)
-    plan = make_plan(recipe, Options())[0]
-    shape = recipe.geometry.map_shape
+    plan = make_plan(computation, Options())[0]
+    shape = computation.geometry.map_shape
     names = (
         flat.tolist()
         if len(shape) == 1
@@ -143,15 +143,18 @@ def try_positions(recipe: Recipe, flat: Array, *, single: bool) -> Trial:
         rows=values,
         seconds_per_position=seconds,
         plan=dataclasses.replace(plan, seconds_per_position=seconds),
-        process=recipe.process,
+        process=computation.process,
     )
 
 
 @contextlib.contextmanager
-def opened(recipe: Recipe) -> Iterator[Computer]:
+def opened(computation: Computation) -> Iterator[Computer]:
     """Open what computes positions in this process; the caller freezes parameters."""
     computer = Computer(
-        recipe.process, recipe.position_outputs, recipe.source, recipe.inputs
+        computation.process,
+        computation.position_outputs,
+        computation.source,
+        computation.inputs,
     )
     with contextlib.closing(computer):
         yield computer

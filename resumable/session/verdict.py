@@ -35,7 +35,7 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Verification:
+class VerifyReport:
     """What a verification found; print it to read it."""
 
     path: Path

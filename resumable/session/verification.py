@@ -22,7 +22,7 @@ from resumable.results import inputs_of_run, source_of_run
 from resumable.runfile import RaggedRows, RunFile, busy, open_group
 from resumable.session.comparison import compared, other_bytes
 from resumable.session.computation import begins_with
-from resumable.session.verdict import Check, Verification, few, listed
+from resumable.session.verdict import Check, VerifyReport, few, listed
 from resumable.source import open_reader, refer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def verify_run(
     sample: int = 20,
     everything: bool = False,
     seed: int | None = None,
-) -> Verification:
+) -> VerifyReport:
     """Check a run file; nothing is written.
 
     Parameters
@@ -87,12 +87,12 @@ def verify_run(
     try:
         run = RunFile(path)
     except RunFileError as error:
-        return Verification(path, (Check("structure", False, str(error)),))
+        return VerifyReport(path, (Check("structure", False, str(error)),))
     checks = [_structure(run)]
     if checks[0].passed:
         checks += [_status(run), _failures(run)]
         checks += _computed(run, restore, source, sample, everything, seed)
-    return Verification(path, tuple(checks))
+    return VerifyReport(path, tuple(checks))
 
 
 # The file by itself.
@@ -267,10 +267,10 @@ def _computed(
         yield _source(run, source)
         yield Check("rows", None, _without_class(run))
         return
-    recipe = process._recipe()
-    told = identity.differences(run.header.document, recipe.birth.document)
+    computation = process._computation()
+    told = identity.differences(run.header.document, computation.birth.document)
     of_source = [text for text in told if text.startswith(("source", "inputs"))]
-    if not of_source and not _still_begins(recipe.source, run):
+    if not of_source and not _still_begins(computation.source, run):
         of_source = ["source.contents: not what the run was made of"]
     yield _of_source(run, of_source)
     of_class = [text for text in told if text not in of_source]
@@ -282,7 +282,7 @@ def _computed(
     if told or of_source:
         yield Check("rows", None, "not computed again: other rows would come out")
         return
-    yield from compared(run, recipe, sample, everything, seed)
+    yield from compared(run, computation, sample, everything, seed)
 
 
 def _source(run: RunFile, source: Any) -> Check:

@@ -12,7 +12,7 @@ from resumable.errors import PlanError
 from resumable.model import MOST_POSITIONS, PositionSet, flat_positions
 
 
-class Wanted:
+class RequestedPositions:
     """Requested positions of a source whose length is not known yet.
 
     Parameters

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resumable.source import live
 from resumable.source.coordinates import coordinates_of
 from resumable.source.inputs import aligned, look_at, target_folder
-from resumable.source.live import Sign, Writer
+from resumable.source.live import FileState, Writer
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import in_position_order, is_worth_it, rechunked
 from resumable.source.reference import SourceRef, refer
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from resumable.source.supply import Supply
 
 __all__ = [
+    "FileState",
     "Reader",
-    "Sign",
     "SourceRef",
     "Supply",
     "Writer",

@@ -33,7 +33,7 @@ _KEPT_OPEN_S, _CLOSED_S = 2.0, 1.0
 _GLANCE_S = 1.0
 
 
-class Sign(NamedTuple):
+class FileState(NamedTuple):
     """What a file looks like from outside."""
 
     stamp: tuple[int, ...] = ()
@@ -57,7 +57,7 @@ class Sign(NamedTuple):
         """What is read from it now can be trusted, if the sign stays as it is."""
         return self.swmr or self.at_rest
 
-    def holds(self, later: Sign) -> bool:
+    def holds(self, later: FileState) -> bool:
         """Return whether nothing has happened that spoils what was read in between.
 
         A program that writes by SWMR may go on: HDF5 promises its readers that what
@@ -68,21 +68,23 @@ class Sign(NamedTuple):
         return self == later
 
 
-def sign_of(path: str) -> Sign:
+def sign_of(path: str) -> FileState:
     """Look at a file; never fails, takes no lock, and reads a few bytes."""
     try:
         with disk.opened(Path(path), os.O_RDONLY) as fd:
             block = superblock_of(fd)
             stat = os.fstat(fd)
     except OSError:
-        return Sign()
+        return FileState()
     stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     if block is None:
-        return Sign(stamp)
-    return Sign(stamp, block.open_for_writing, block.swmr)
+        return FileState(stamp)
+    return FileState(stamp, block.open_for_writing, block.swmr)
 
 
-def steadily(path: str, read: Callable[[Sign], Result], patience_s: float) -> Result:
+def read_unchanged(
+    path: str, read: Callable[[FileState], Result], patience_s: float
+) -> Result:
     """Read from a file that somebody may be writing, and again until it can be trusted.
 
     Parameters
@@ -147,7 +149,7 @@ def glance(path: str, read: Callable[[], Result]) -> Result:
         time.sleep(_LOOK_AGAIN_S)
 
 
-def busy(path: str, sign: Sign) -> SourceError:
+def busy(path: str, sign: FileState) -> SourceError:
     """Say why a file cannot be read at this moment."""
     if not sign.stamp:
         return SourceError(f"there is no file {path}")
@@ -173,7 +175,7 @@ class Writer:
         """Begin anew after a while in which nobody looked."""
         self._open_since = None
 
-    def note(self, sign: Sign) -> None:
+    def note(self, sign: FileState) -> None:
         """Take note of how the file looks now."""
         now = time.monotonic()
         self._swmr = self._swmr or sign.swmr

@@ -22,7 +22,7 @@ from resumable.source.fingerprint import (
     slabs,
 )
 from resumable.source.geometry import check_geometry, geometry_of
-from resumable.source.live import Sign, sign_of, steadily
+from resumable.source.live import FileState, read_unchanged, sign_of
 from resumable.source.opening import understood
 from resumable.source.reference import open_dataset
 
@@ -58,7 +58,7 @@ class Reader:
     def _begin(self) -> None:
         ref = self.ref
         self._open = contextlib.ExitStack()
-        self._sign = sign_of(ref.path) if ref.live else Sign()
+        self._sign = sign_of(ref.path) if ref.live else FileState()
         self._contiguous = None
         if ref.path:
             with contextlib.ExitStack() as stack:
@@ -153,7 +153,7 @@ class Reader:
             HDF5 cannot read them: the source is damaged, or its disk.
         """
         if self.ref.live:
-            steadily(
+            read_unchanged(
                 self.ref.path,
                 lambda sign: self._read_now(sign, start, members, out),
                 _PATIENCE_S,
@@ -161,7 +161,9 @@ class Reader:
         else:
             self._read(start, members, out)
 
-    def _read_now(self, sign: Sign, start: int, members: Array, out: Array) -> None:
+    def _read_now(
+        self, sign: FileState, start: int, members: Array, out: Array
+    ) -> None:
         """Read from the file as it is now, opened anew if it has changed."""
         if not self._sign.holds(sign):
             self.close()

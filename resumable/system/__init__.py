@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Memory,
         mapped,
         nameless,
-        shared,
+        shared_array,
         where_shared,
     )
 from resumable.system.lazy import lazily
@@ -55,7 +55,7 @@ __all__ = [
     "read_into",
     "replace",
     "reserve",
-    "shared",
+    "shared_array",
     "stopped",
     "sync",
     "sync_folder",
@@ -73,6 +73,6 @@ __getattr__ = lazily(
     Uninterrupted="interrupts",
     mapped="shared_memory",
     nameless="shared_memory",
-    shared="shared_memory",
+    shared_array="shared_memory",
     where_shared="shared_memory",
 )

@@ -84,7 +84,7 @@ def _address_of(buffer: memoryview | Memory) -> int:
     return int(np.frombuffer(buffer, np.uint8).ctypes.data)
 
 
-def shared(array: Any) -> Array:
+def shared_array(array: Any) -> Array:
     """Copy an array into memory that worker processes can read.
 
     Parameters
@@ -114,7 +114,7 @@ def shared(array: Any) -> Array:
     --------
     >>> import numpy as np
     >>> import resumable as rs
-    >>> table = rs.shared(np.arange(6.0).reshape(2, 3))
+    >>> table = rs.shared_array(np.arange(6.0).reshape(2, 3))
     >>> table.sum(), table.flags.writeable
     (np.float64(15.0), False)
     """
@@ -122,7 +122,7 @@ def shared(array: Any) -> Array:
     if original.dtype.hasobject or isinstance(array, np.ma.MaskedArray):
         what = "a masked array" if isinstance(array, np.ma.MaskedArray) else "objects"
         msg = (
-            f"shared() takes arrays of a fixed-size dtype, not {what} "
+            f"shared_array() takes arrays of a fixed-size dtype, not {what} "
             f"({original.dtype}); share its parts, or pass it as it is"
         )
         raise TypeError(msg)

@@ -269,7 +269,7 @@ def _interpreter(call: str) -> list[str]:
         f"[signal.signal(s, signal.SIG_IGN) for s in {numbers!r}]; "
         f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {numbers!r}); "
         "signal.signal(signal.SIGCHLD, signal.SIG_DFL); "
-        f"import resumable.worker.server as launch; launch.{call}"
+        f"import resumable.worker.server as server; server.{call}"
     )
     return [sys.executable, *flags, "-c", code]
 

@@ -166,7 +166,7 @@ NESTED = """
     import param
     import resumable as rs
     from engine_conformance import Logged, note
-    from resumable.launch import _take_no_notice
+    from resumable.worker.server import _take_no_notice
 
     class Inner(rs.Process):
         version = 1

@@ -28,9 +28,9 @@ from resumable.model.positions import PositionSet
 from resumable.results.pack import unpack_claimed
 from resumable.runfile.file import RunFile
 from resumable.runfile.heap import heaps_of
-from resumable.runfile.lock import Claim, shelf_of
+from resumable.runfile.lock import RunLock, shelf_of
 from resumable.session import following
-from resumable.session.wanted import Wanted
+from resumable.session.wanted import RequestedPositions
 from resumable.source import live
 from resumable.source.reader import Reader
 from resumable.source.reference import SourceRef
@@ -318,7 +318,7 @@ def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
 def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
     """By one that follows, and finds nothing to compute."""
     results = Above(scan).compute(wait=60)
-    with Claim(shelf_of(results._run)).held():
+    with RunLock(shelf_of(results._run)).held():
         unpack_claimed(RunFile(results.path))
     heaps = heaps_of(results.path)
     again = Above(scan).compute(wait=60)
@@ -737,7 +737,7 @@ def test_what_was_just_written_is_not_at_rest(tmp_path, monkeypatch):
 def test_no_file_and_no_hdf5_file_have_no_mark(tmp_path):
     """They are errors where they are opened."""
     path = tmp_path / "live.h5"
-    assert live.sign_of(str(path)) == live.Sign()
+    assert live.sign_of(str(path)) == live.FileState()
     path.write_bytes(b"short")
     assert not live.sign_of(str(path)).open
 
@@ -1029,7 +1029,7 @@ def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
 
     made = []
 
-    class Late(following.Step):
+    class Late(following.Assignment):
         def run_file(self, run, *, succeeds=False):
             made.append(self)
             if len(made) != moment:
@@ -1048,7 +1048,7 @@ def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
                     holder.communicate("\n")
 
     grow(10)
-    monkeypatch.setattr(following, "Step", Late)
+    monkeypatch.setattr(following, "Assignment", Late)
     requested = slice(0, 10 * moment)
     results = Mean(f"{path}::/data").compute(wait=60, positions=requested)
 
@@ -1139,7 +1139,7 @@ def test_positions_that_are_requested_come_by_and_by(chosen, end, of_6, of_12):
     """Flat positions on a map of rows of two, as far as they exist."""
     if chosen == (3, 1) if isinstance(chosen, tuple) else False:
         end, of_6, of_12 = 8, [], [7]
-    wanted = Wanted(chosen, (3, 2))
+    wanted = RequestedPositions(chosen, (3, 2))
 
     def among(rows):
         found = wanted.among((rows, 2), growable=True)
@@ -1165,14 +1165,14 @@ def test_positions_that_are_requested_come_by_and_by(chosen, end, of_6, of_12):
 )
 def test_the_first_that_is_to_come_is_known(chosen, first):
     """Of what is requested beyond the six positions that exist."""
-    assert Wanted(chosen, (6,)).first_from(6) == first
+    assert RequestedPositions(chosen, (6,)).first_from(6) == first
 
 
 @pytest.mark.parametrize("chosen", [-1, [2, -3], slice(-5, None), slice(0, -1)])
 def test_positions_that_count_from_the_end_are_refused(chosen):
     """The end is not there yet."""
     with pytest.raises(PlanError, match="count from the end"):
-        Wanted(chosen, (10,))
+        RequestedPositions(chosen, (10,))
 
 
 def test_a_set_of_positions_as_text_comes_back(tmp_path):

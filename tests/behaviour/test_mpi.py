@@ -31,7 +31,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
 import resumable as rs
-from resumable import world
+from resumable.system import launcher as world
 from engine_conformance import *
 
 RANK = world.rank()
@@ -253,7 +253,7 @@ def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, source, data, tmp_
     job = mpi.run(
         3,
         with_head("""
-        from resumable import remainder
+        from resumable.model import remainder
         from resumable.engines import counter
         remainder.TOLD_BYTES = -1
         reads, read = [], counter._Loan.read
@@ -386,7 +386,8 @@ def test_only_rank_0_digests_the_source(mpi, source, tmp_path):
     job = mpi.run(
         2,
         with_head("""
-        from resumable import catalogue, reader
+        from resumable.runfile import lock as catalogue
+        from resumable.source import reader
         counts = {"fingerprint": 0, "runs": 0}
 
         def counted(cls, name):
@@ -397,7 +398,7 @@ def test_only_rank_0_digests_the_source(mpi, source, tmp_path):
             setattr(cls, name, method)
 
         counted(reader.Reader, "fingerprint")
-        counted(catalogue.Shelf, "runs")
+        counted(catalogue.RunFolder, "runs")
         Logged("scan.h5::/data", log="log").compute()
         tell(**counts)
         """),
@@ -815,7 +816,7 @@ def test_a_signal_while_rank_0_still_looks_stops_the_run_it_begins(
     job = mpi.run(
         2,
         with_head("""
-        from resumable import reader
+        from resumable.source import reader
         plain = reader.Reader.fingerprint
 
         def fingerprint(self, **options):
@@ -840,7 +841,7 @@ def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
     job = mpi.run(
         2,
         with_head(f"""
-        from resumable import reader
+        from resumable.source import reader
         from resumable.engines.mpi import of_world
         process = Logged("scan.h5::/data", log="log")
         process.compute()
@@ -982,7 +983,7 @@ def alone(folder, environment, options):
         cwd=folder,
         env={
             **os.environ,
-            "PYTHONPATH": f"{mpiexec.ROOT}:{mpiexec.ROOT / 'tests'}",
+            "PYTHONPATH": f"{mpiexec.ROOT}:{mpiexec.ROOT / 'tests' / 'support'}",
             **environment,
         },
         capture_output=True,

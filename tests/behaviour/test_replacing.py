@@ -726,7 +726,7 @@ def test_a_copy_obeys_a_signal_that_comes_before_it_can(script, catches):
         # Before anything of the package is called in the copy.
         end_it = lambda: os.kill(os.getpid(), signal.SIGTERM)
         os.register_at_fork(after_in_child=end_it)
-        from resumable import signals, stop
+        from resumable.system import signals, stop
 
         @contextlib.contextmanager
         def as_worker():

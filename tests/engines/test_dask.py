@@ -336,7 +336,7 @@ def test_a_task_is_either_called_back_or_waited_for(client, do):
 
     def order(number):
         batch = Batch(number, number + 1, None, 1, suspect=do is apart.do)
-        return guest.Order("token", number, batch, 1.5, ("elsewhere", 1), 30)
+        return guest.Task("token", number, batch, 1.5, ("elsewhere", 1), 30)
 
     def done(number):
         return pickle.loads(client.submit(do, order(number), pure=False).result())
@@ -362,7 +362,7 @@ def test_no_position_is_to_blame_for_a_child_that_ends_as_it_starts(monkeypatch)
 
     monkeypatch.setattr(apart.Pool, "place", killed_at_once)
     batch = Batch(57, 58, None, 1, suspect=True)
-    order = guest.Order("token", 1, batch, 1.5, ("elsewhere", 1), logging.WARNING)
+    order = guest.Task("token", 1, batch, 1.5, ("elsewhere", 1), logging.WARNING)
     outcome = pickle.loads(apart.do(order))
 
     assert outcome.loss is None

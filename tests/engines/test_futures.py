@@ -471,7 +471,7 @@ def orders_to(executor, monkeypatch):
     submit, orders = executor.submit, []
 
     def recording(function, *args):
-        orders.extend(arg for arg in args if isinstance(arg, guest.Order))
+        orders.extend(arg for arg in args if isinstance(arg, guest.Task))
         return submit(function, *args)
 
     monkeypatch.setattr(executor, "submit", recording)

@@ -575,8 +575,8 @@ def test_a_plan_that_was_not_timed_promises_no_time():
 _LARGE = """
 import re
 import numpy as np
-from resumable.plan import Plan, Schedule
-from resumable.positions import PositionSet
+from resumable.model.plan import Plan, Schedule
+from resumable.model.positions import PositionSet
 from test_plan import make_plan
 
 size = 10**8

@@ -252,7 +252,7 @@ def test_large_operators_are_shipped_once(two):
             shipped.append(self)
             return Scale, (self.factor,)
 
-    table = rs.shared(np.ones(10**6))
+    table = rs.shared_array(np.ones(10**6))
     operators = [Table(table), Table(table), Table(np.ones(10**6))]
     T = rs.Operators(operators, two)
     got = [T.evaluate(2.0) for _ in range(3)]

@@ -82,7 +82,7 @@ def test_a_pool_shows_its_state():
 @pytest.mark.parametrize("method", START_METHODS)
 def test_both_start_methods_do_the_same(method):
     """Items, shared arrays and results pass to fresh interpreters, too."""
-    big = rs.shared(np.arange(LARGE))
+    big = rs.shared_array(np.arange(LARGE))
     with rs.Pool(2, start_method=method) as pool:
         got = list(pool.imap(lambda item: item * big, [big, np.ones(LARGE), 2]))
 
@@ -399,7 +399,7 @@ def test_a_shared_array_is_one_memory_for_all():
     """Workers read it without memory of their own, and cannot write."""
     with rs.Pool(2) as pool:
         array = np.ones((50, 2**17))  # 50 MB
-        big = rs.shared(array)
+        big = rs.shared_array(array)
 
         def use(item):
             total = item.sum()
@@ -423,7 +423,7 @@ def test_a_shared_array_is_one_memory_for_all():
 @pytest.mark.parametrize("array", ARRAYS[:-1], ids=lambda a: f"{a.dtype}-{a.shape}")
 def test_any_array_can_be_shared(pool, array):
     """Values, dtype, shape and order; also after the name here is gone."""
-    big = rs.shared(array)
+    big = rs.shared_array(array)
     here = big.copy(order="K")
     results = pool.prefetch(lambda array: array, 3, (big,))
     del big
@@ -442,13 +442,13 @@ def test_any_array_can_be_shared(pool, array):
 def test_what_cannot_be_shared_is_named(wrong, what):
     """Objects and masks would be lost."""
     with pytest.raises(TypeError, match=f"not {what}"):
-        rs.shared(wrong)
+        rs.shared_array(wrong)
 
 
 def test_a_shared_array_is_read_only_here(pool):
     """Nobody changes what workers read, and the original is left alone."""
     original = np.arange(3)
-    big = rs.shared(original)
+    big = rs.shared_array(original)
 
     with pytest.raises(ValueError, match="read-only"):
         big[0] = 1
@@ -467,7 +467,7 @@ def test_a_shared_array_is_an_attribute_of_a_process(scan):
             return {"sum": value, "writable": self.weights.flags.writeable}
 
     weighted = Weighted(scan)
-    weighted.weights = rs.shared(np.arange(32.0))
+    weighted.weights = rs.shared_array(np.arange(32.0))
     results = weighted.compute(engine="local", workers=2)
     first = results["sum"][...]
     again = weighted.compute(engine="serial", override=True)

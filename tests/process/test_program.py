@@ -370,7 +370,7 @@ def test_default_shared_keyword_command_line(scan, shared, by_keyword, by_argv):
         **({"half_width": 0.3} if by_keyword else {}),
     )
     if shared:
-        rs.share(first, process, "half_width")
+        rs.share_parameter(first, process, "half_width")
 
     expected = 0.4 if by_argv else 0.3 if by_keyword else 0.2 if shared else 0.1
     assert process.half_width == expected
@@ -480,7 +480,7 @@ def test_workers_receive_values_not_a_command_line(home):
     code = PROGRAM.partition("if __name__")[0] + textwrap.dedent("""
         process = Level.from_argv()
         other = Level("scan.h5::/data")
-        rs.share(process, other, "gain")
+        rs.share_parameter(process, other, "gain")
         other.gain = 10
         results = process.compute(engine="local", workers=2)
         print(results["level"][0])
@@ -496,8 +496,8 @@ def test_workers_receive_values_not_a_command_line(home):
 def test_a_change_of_either_is_seen_by_all(scan):
     """In any direction, by assignment or by update, for three of them."""
     a, b, c = Fit(scan), Fit(scan), Narrow(scan)
-    rs.share(a, b, "half_width")
-    rs.share(b, c, "half_width")
+    rs.share_parameter(a, b, "half_width")
+    rs.share_parameter(b, c, "half_width")
 
     a.half_width = 0.3
     assert (b.half_width, c.half_width) == (0.3, 0.3)
@@ -509,19 +509,19 @@ def test_a_change_of_either_is_seen_by_all(scan):
 def test_a_default_never_wins_when_a_parameter_is_shared(scan):
     """A value that came by sharing counts as given."""
     a, b, c = Fit(scan, half_width=0.3), Fit(scan), Fit(scan)
-    rs.share(b, a, "half_width")
+    rs.share_parameter(b, a, "half_width")
     assert b.half_width == 0.3
-    rs.share(c, b, "half_width")
+    rs.share_parameter(c, b, "half_width")
     assert (a.half_width, c.half_width) == (0.3, 0.3)
     fourth = Fit(scan, half_width=Fit.half_width)
-    rs.share(a, fourth, "half_width")
+    rs.share_parameter(a, fourth, "half_width")
     assert a.half_width == 0.1
 
 
 def test_a_value_that_one_refuses_changes_none(scan):
     """Bounds of all count, and watchers see nothing of it."""
     a, b = Fit(scan, half_width=0.2), Narrow(scan)
-    rs.share(a, b, "half_width")
+    rs.share_parameter(a, b, "half_width")
     seen = []
     a.param.watch(lambda event: seen.append(event.new), "half_width")
 
@@ -534,7 +534,7 @@ def test_a_value_that_one_refuses_changes_none(scan):
 
     wide = Fit(scan, half_width=0.9)
     with pytest.raises(ValueError, match=r"at most 0\.5"):
-        rs.share(b, wide, "half_width")
+        rs.share_parameter(b, wide, "half_width")
     assert (b.half_width, wide.half_width) == (0.4, 0.9)
     wide.half_width = 0.8
     assert b.half_width == 0.4
@@ -545,19 +545,19 @@ def test_what_cannot_be_shared_is_an_error(scan):
     a, b = Fit(scan), Fit(scan)
     for wrong in ((a, "order"), (a, b), (), (a, b, 3)):
         with pytest.raises(rs.ParameterError, match="two Processes or more"):
-            rs.share(*wrong)
+            rs.share_parameter(*wrong)
     with pytest.raises(rs.ParameterError, match="did you mean 'half_width'"):
-        rs.share(a, b, "half_widht")
+        rs.share_parameter(a, b, "half_widht")
     with pytest.raises(rs.ParameterError, match="has no parameter 'name'"):
-        rs.share(a, b, "name")
+        rs.share_parameter(a, b, "name")
     with pytest.raises(rs.ParameterError, match="no parameter 'order'"):
-        rs.share(a, scan, "order")
+        rs.share_parameter(a, scan, "order")
 
 
 def test_sharing_keeps_nothing_alive(scan):
     """A Process that nobody holds is gone, the others go on."""
     a, b, c = Fit(scan), Fit(scan), Fit(scan)
-    rs.share(a, b, c, "order")
+    rs.share_parameter(a, b, c, "order")
     gone = weakref.ref(b)
     del b
     gc.collect()
@@ -574,7 +574,7 @@ def test_sharing_keeps_nothing_alive(scan):
 def test_a_copy_is_on_its_own(scan, duplicate):
     """It has the value, and no link to the others; what is sent is small."""
     a, b = Fit(scan), Fit(scan, extra="x" * 100_000)
-    rs.share(a, b, "order")
+    rs.share_parameter(a, b, "order")
     a.order = 6
     other = duplicate(a)
 
@@ -589,7 +589,7 @@ def test_a_copy_is_on_its_own(scan, duplicate):
 def test_a_shallow_copy_stays_bound_with_its_model(scan):
     """It has the model's values, as param has it, also when the model is gone."""
     a, b = Fit(scan), Fit(scan)
-    rs.share(a, b, "order")
+    rs.share_parameter(a, b, "order")
     other = copy.copy(a)
     del a
     gc.collect()
@@ -630,7 +630,7 @@ def attempt(process, seen, **values):
 def test_parameters_stay_while_they_compute(scan, what, monkeypatch):
     """From another thread and from the unit itself, alone and shared."""
     process, other = Held(scan, gain=2.0), Held(scan)
-    rs.share(process, other, "gain")
+    rs.share_parameter(process, other, "gain")
     if what == "verify":
         monkeypatch.setattr(Held, "hook", lambda _: None)
         process.compute(engine="serial")

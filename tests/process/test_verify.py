@@ -21,7 +21,7 @@ from resumable.model.classes import find_class
 from resumable.model.identity import digest
 from resumable.runfile.file import RunFile
 from resumable.runfile.header import FAILURE_DTYPE, SESSION_DTYPE
-from resumable.runfile.lock import Claim
+from resumable.runfile.lock import RunLock
 
 pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 
@@ -533,7 +533,7 @@ def test_another_identity_and_other_datasets_than_hdf5_sees_are_noticed(run):
 def test_a_run_that_is_being_computed_is_checked_as_it_is(run):
     """Who computes it is said; nobody is disturbed."""
     process, path = run
-    with Claim(process._recipe().shelf).held():
+    with RunLock(process._computation().shelf).held():
         found = rs.verify(path)
 
     assert found.passed

@@ -32,7 +32,7 @@ from resumable.runfile.header import (
     structure_digest,
     table_rows,
 )
-from resumable.runfile.lock import Claim, shelf_of
+from resumable.runfile.lock import RunLock, shelf_of
 from resumable.system import disk
 
 pytestmark = pytest.mark.filterwarnings(
@@ -379,7 +379,7 @@ def test_an_output_with_compression_packs_the_run(tmp_path):
 def test_compression_is_not_part_of_the_identity(tmp_path):
     """With and without it is the same computation."""
     with_it, without = Declared(50, tmp_path), Undeclared(50, tmp_path)
-    documents = [p._recipe().birth.document for p in (with_it, without)]
+    documents = [p._computation().birth.document for p in (with_it, without)]
     documents[0]["process"] = documents[1]["process"]
 
     assert documents[0] == documents[1]
@@ -389,7 +389,7 @@ def test_a_run_that_was_killed_before_it_was_packed_is_packed_by_the_next(tmp_pa
     """It was complete, and only not packed: nothing is computed again."""
     process = Declared(20, tmp_path)
     results = compute(process)
-    with Claim(shelf_of(results._run)).held():
+    with RunLock(shelf_of(results._run)).held():
         unpack_claimed(RunFile(results.path))
     assert packed(results) is None
     again = compute(process)
@@ -665,7 +665,7 @@ def test_what_needs_a_package_says_which(large, monkeypatch):
 def test_a_run_at_work_is_not_packed(large):
     """Neither one that is being computed nor a file that is open for writing."""
     with (
-        Claim(shelf_of(large._run)).held(),
+        RunLock(shelf_of(large._run)).held(),
         pytest.raises(rs.RunBusy, match="is being computed by process"),
     ):
         large.pack()
@@ -786,7 +786,7 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
     before = large.path.read_bytes()
     monkeypatch.setattr("resumable.runfile.hdf5.write_at", lying)
     with (
-        Claim(shelf_of(large._run)).held(),
+        RunLock(shelf_of(large._run)).held(),
         pytest.raises((rs.RunFileError, rs.TargetError)),
     ):
         pack_claimed(RunFile(large.path), {"row": None})

@@ -27,7 +27,7 @@ from resumable.runfile.header import (
     SESSION_ROWS,
     Header,
 )
-from resumable.runfile.ledger import Ledger
+from resumable.runfile.ledger import SessionTables
 from resumable.session.events import Started
 
 MEAN = {"mean": rs.Output(units="V")}
@@ -403,7 +403,7 @@ def test_sessions_beyond_a_thousand_use_the_last_row_again(scan):
     with run.path.open("r+b") as file:
         file.seek(run.header.offsets["sessions"])
         file.write(full.tobytes())
-    with contextlib.closing(Ledger(run)) as ledger:
+    with contextlib.closing(SessionTables(run)) as ledger:
         for number in (5001, 5002, 5003):
             ledger.begin(host="h", pid=number, engine="serial", workers=1)
             ledger.end(computed=number, failed=0)

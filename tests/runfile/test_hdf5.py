@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, Overlay, new_hdf5
+from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, new_hdf5
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(bytes(4 << 20))
     with path.open("r+b") as file:
-        overlay = Overlay(file.fileno(), 4 << 20)
+        overlay = SafeFile(file.fileno(), 4 << 20)
         for start in range(0, 2 << 20, 4096):
             overlay.seek(start)
             overlay.write(b"x")
@@ -97,7 +97,7 @@ def test_an_overlay_reads_what_was_written(tmp_path):
     (tmp_path / "one").write_bytes(old)
     mirror = bytearray(old)
     with (tmp_path / "one").open("r+b") as file:
-        overlay = Overlay(file.fileno(), len(old))
+        overlay = SafeFile(file.fileno(), len(old))
         for _ in range(300):
             start, size = int(chance.integers(0, 20_000)), int(chance.integers(0, 9000))
             if chance.random() < 0.5:

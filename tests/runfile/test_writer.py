@@ -72,17 +72,17 @@ def claimed(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def claim(checkpoint_s=3600.0):
-            recipe = Pair(SIZE, target=tmp_path)._recipe()
-            found = recipe.shelf.runs()
-            claim = catalogue.Claim(recipe.shelf)
+            computation = Pair(SIZE, target=tmp_path)._computation()
+            found = computation.shelf.runs()
+            claim = catalogue.RunLock(computation.shelf)
             stack.enter_context(claim.held())
             if found:
                 run = found[0]
             else:
-                with recipe.open_reader() as reader:
-                    run = create.give_birth(
-                        recipe.shelf.new_path(),
-                        recipe.birth,
+                with computation.open_reader() as reader:
+                    run = create.create_run_file(
+                        computation.shelf.new_path(),
+                        computation.birth,
                         coordinates_of(reader),
                         PositionSet.full(SIZE),
                     )
@@ -94,7 +94,7 @@ def claimed(tmp_path):
                 claim.token,
                 checkpoint_s,
             )
-            return Place(run, claim, recipe.shelf, target)
+            return Place(run, claim, computation.shelf, target)
 
         yield claim
 
@@ -527,10 +527,10 @@ def test_a_worker_of_an_older_session_is_refused(claimed):
 
 def test_a_worker_is_refused_after_its_session(tmp_path):
     """A worker that starts when its session is over writes nothing."""
-    recipe = Pair(SIZE, target=tmp_path)._recipe()
+    computation = Pair(SIZE, target=tmp_path)._computation()
     results = Pair(SIZE, target=tmp_path).compute(engine="serial", positions=[0])
-    claim = catalogue.Claim(recipe.shelf)
-    run = recipe.shelf.runs()[0]
+    claim = catalogue.RunLock(computation.shelf)
+    run = computation.shelf.runs()[0]
     with claim.held():
         target = WriteTarget(
             run.path,
@@ -540,7 +540,7 @@ def test_a_worker_is_refused_after_its_session(tmp_path):
             claim.token,
             1.0,
         )
-    with catalogue.Claim(recipe.shelf).held(), pytest.raises(rs.RunBusy):
+    with catalogue.RunLock(computation.shelf).held(), pytest.raises(rs.RunBusy):
         RowWriter(target)
 
     assert results.status.done == 1
@@ -555,11 +555,11 @@ def test_a_new_session_waits_for_writers_of_the_old_one(tmp_path, place, monkeyp
         place.claim._claim.release()
         with (
             pytest.raises(rs.RunBusy, match="worker of an earlier session"),
-            catalogue.Claim(shelf).held(),
+            catalogue.RunLock(shelf).held(),
         ):
             pass
         write(row_writer, 0, done=[0])
-    with catalogue.Claim(shelf).held():
+    with catalogue.RunLock(shelf).held():
         status = place.status()
 
     assert status == [[0], []]

@@ -7,7 +7,7 @@ import pytest
 import resumable as rs
 from resumable.model.plan import TRIALS, Geometry
 from resumable.runfile.file import Failure
-from resumable.session.failures import Blame
+from resumable.session.failures import FailurePolicy
 
 MAP = Geometry((10, 10), (4,), 32, (1, 1), 32, indivisible=False, position_first=True)
 
@@ -31,7 +31,7 @@ class Hopeless(rs.Process):
 
 def test_alike_failures_of_all_that_are_tried_are_the_functions():
     """The last of them is an error that names the first, and none is recorded."""
-    blame = Blame()
+    blame = FailurePolicy()
     for position in range(11, 10 + TRIALS):
         assert not blame.tried([failure(position)], 0, MAP)
 
@@ -49,7 +49,7 @@ def test_alike_failures_of_all_that_are_tried_are_the_functions():
 )
 def test_a_success_or_another_failure_proves_the_function(failures, done):
     """What was held back until then is the data's, and is released once."""
-    blame = Blame()
+    blame = FailurePolicy()
     assert not blame.tried([failure(1)], 0, MAP)
 
     assert blame.tried(failures, done, MAP)
@@ -60,7 +60,7 @@ def test_a_success_or_another_failure_proves_the_function(failures, done):
 
 def test_a_run_of_fewer_positions_is_no_trial():
     """Too few to tell: their failures are recorded when none is left."""
-    blame = Blame()
+    blame = FailurePolicy()
     for position in range(TRIALS - 1):
         assert not blame.tried([failure(position)], 0, MAP)
 
@@ -79,7 +79,7 @@ def test_nothing_is_recorded_where_all_of_a_run_was_tried_in_vain(tmp_path):
 
 def test_a_success_between_deaths_shows_that_the_machine_is_in_order():
     """Only so many in a row that have ended their worker stop a session."""
-    blame = Blame()
+    blame = FailurePolicy()
     for position in range(TRIALS - 1):
         blame.died_alone(failure(position, "signal SIGSEGV"), MAP)
     blame.succeeded()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests"
 
 #: So that jobs run as root, with more ranks than cores, on a machine without network.
 SETTINGS = {
@@ -62,7 +63,7 @@ class Mpi:
             env={
                 **os.environ,
                 **SETTINGS,
-                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "PYTHONPATH": f"{ROOT}:{TESTS / 'support'}:{TESTS / 'behaviour'}",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -141,7 +141,7 @@ def test_cores_are_limited_by_affinity():
     """Cores that this process may not run on are not counted."""
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from resumable import machine; print(machine.usable_cores())"
+        "from resumable.system import machine; print(machine.usable_cores())"
     )
 
     done = subprocess.run(

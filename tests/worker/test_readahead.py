@@ -145,7 +145,7 @@ def test_where_one_position_is_a_block_it_is_not_read_ahead(source):
 
 def test_the_next_block_counts_in_the_memory_of_a_block(source):
     """Of more than one position; a single one waits for its turn."""
-    footprint = Sums(source)._recipe().footprint
+    footprint = Sums(source)._computation().footprint
 
     assert footprint(1) == ROW_BYTES + 2 * 8 + Sums.scratch
     assert footprint(3) == 3 * (2 * ROW_BYTES + 2 * 8 + Sums.scratch)

@@ -627,11 +627,11 @@ NUMBER_OF_CHILDREN = """
     import types
     import psutil
     import resumable as rs
-    from resumable import batch
+    from resumable.worker import work
 
     # What is computed takes 1 us for each position, whatever the machine is at.
     clock_s = 0.0
-    batch.time = types.SimpleNamespace(perf_counter=lambda: clock_s)
+    work.time = types.SimpleNamespace(perf_counter=lambda: clock_s)
 
     class First(rs.Process):
         version = 1
@@ -697,7 +697,7 @@ def test_a_short_run_that_started_the_server_ends_quietly(script):
     process = script(
         """
         import os, time
-        from resumable.launch import start_server
+        from resumable.worker.server import start_server
         start_server("forkserver")
         """
     )
