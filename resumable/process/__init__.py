@@ -12,7 +12,7 @@ from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.process.chain import Chain
-    from resumable.process.load import load
+    from resumable.process.loading import load
     from resumable.process.program import (
         EPILOG,
         compute_options,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         source_options,
     )
     from resumable.process.script import main
-    from resumable.process.verify import verify
+    from resumable.process.verifying import verify
 
 __all__ = [
     "EPILOG",
@@ -52,12 +52,12 @@ __getattr__ = lazily(
     EPILOG="program",
     compute_options="program",
     errors_shown="program",
-    load="load",
+    load="loading",
     main="script",
     make_process="program",
     parameter_options="program",
     run_process="program",
     show_warning="program",
     source_options="program",
-    verify="verify",
+    verify="verifying",
 )

@@ -68,12 +68,13 @@ def assert_tame(text):
 
 #: They speak to processes that we have started ourselves.
 TALKS_TO_OUR_OWN = {
-    f"{name}.py"
-    for name in ("parcel", "pickling", "pool", "remote", "serving", "stream")
+    f"worker/{name}.py"
+    for name in ("parcel", "pickling", "processes", "remote", "serving")
 }
 TALKS_TO_OUR_OWN |= {
-    f"engines/{name}.py" for name in ("futures", "guest", "ranks", "team")
+    f"engines/{name}.py" for name in ("futures", "guest", "messages", "ranks")
 }
+TALKS_TO_OUR_OWN.add("pool/stream.py")
 LOADERS = {"dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
 RUNNERS = {"compile", "eval", "exec", "__import__"}
 

@@ -32,8 +32,8 @@ from resumable.engines import crew
 from resumable.engines.local import LocalEngine
 from resumable.model.plan import TRIALS
 from resumable.model.positions import Batch
-from resumable.pool.pool import Pool
 from resumable.worker.job import Loss
+from resumable.worker.processes import WorkerProcesses
 from resumable.worker.warnings import Warned, WarningCounts, counted, present_filters
 from resumable.worker.work import Worker
 
@@ -319,7 +319,7 @@ class Late(Deadly):
 
 def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monkeypatch):
     """The late one came to its end before its worker was ended for it."""
-    real = Pool.kill
+    real = WorkerProcesses.kill
 
     def kill(pool, worker):
         """End a worker as soon as it is at its next position."""
@@ -328,7 +328,7 @@ def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monke
         until(lambda: pool.pulse(worker) != before)
         real(pool, worker)
 
-    monkeypatch.setattr(Pool, "kill", kill)
+    monkeypatch.setattr(WorkerProcesses, "kill", kill)
     process = Late(source, log=log)
     process.compute(positions=slice(0, 100))
     results = process.compute(engine="local", workers=1, position_timeout=0.3)

@@ -353,14 +353,14 @@ def test_a_task_is_either_called_back_or_waited_for(client, do):
 
 def test_no_position_is_to_blame_for_a_child_that_ends_as_it_starts(monkeypatch):
     """The system may have been out of memory before it had begun one."""
-    place = apart.Pool.place
+    place = apart.WorkerProcesses.place
 
     def killed_at_once(pool, worker, *args):
         os.kill(pool.pids[worker], signal.SIGKILL)
         until(lambda: not alive(pool.pids[worker]))
         place(pool, worker, *args)
 
-    monkeypatch.setattr(apart.Pool, "place", killed_at_once)
+    monkeypatch.setattr(apart.WorkerProcesses, "place", killed_at_once)
     batch = Batch(57, 58, None, 1, suspect=True)
     order = guest.Task("token", 1, batch, 1.5, ("elsewhere", 1), logging.WARNING)
     outcome = pickle.loads(apart.do(order))

@@ -448,7 +448,7 @@ def test_a_call_that_takes_too_long_ends_its_worker(monkeypatch):
         clock = SimpleNamespace(
             monotonic=lambda: began if pool.load(0) else time.monotonic()
         )
-        monkeypatch.setattr("resumable.pool.pool.time", clock)
+        monkeypatch.setattr("resumable.worker.processes.time", clock)
         with pytest.raises(TimeoutError, match=r"in evaluate after 0\.5 s"):
             T.evaluate(act, timeout=0.5)
         took = time.monotonic() - began

@@ -414,7 +414,7 @@ def test_a_filter_of_hdf5plugin_is_loaded_when_it_is_needed():
     """Images of a cytometer, compressed with zstd, read without an import."""
     code = (
         "import sys\n"
-        "from test_source import read_all\n"
+        "from test_reference import read_all\n"
         "assert 'hdf5plugin' not in sys.modules\n"
         "rows = read_all(sys.argv[1])\n"
         "print(rows.shape, rows.dtype, rows.std() > 0)"
