@@ -59,7 +59,7 @@ class Output:
         For people and viewers, for example ``"nm"``. Not part of the identity.
     labels : sequence of str, optional
         Names along the last axis of `shape`. Not part of the identity.
-    fill : scalar, optional
+    fill_value : scalar, optional
         Value of failed and pending positions; default NaN for floating and
         complex numbers, 0, False or empty for the rest.
     per : {"position", "run"}
@@ -92,7 +92,7 @@ class Output:
     """Physical unit, for people."""
     labels: tuple[str, ...] | None
     """Names along the last axis."""
-    fill: Any
+    fill_value: Any
     """Value of failed and pending positions."""
     per: str
     """``"position"`` or ``"run"``."""
@@ -108,7 +108,7 @@ class Output:
         *,
         units: str | None = None,
         labels: Sequence[str] | None = None,
-        fill: Any = None,
+        fill_value: Any = None,
         per: str = "position",
         compression: str | None = None,
         ragged: bool = False,
@@ -120,7 +120,7 @@ class Output:
         put("dtype", _fixed_dtype(dtype))
         put("units", units)
         put("labels", _fitting_labels(labels, self.shape))
-        put("fill", _fitting_fill(fill, self.dtype))
+        put("fill_value", _fitting_fill(fill_value, self.dtype))
         if per not in ("position", "run"):
             msg = f"per must be 'position' or 'run', not {per!r}"
             raise DeclarationError(msg)
@@ -132,7 +132,7 @@ class Output:
         if wrong:
             raise DeclarationError(wrong)
         put("compression", compression)
-        if ragged and (per == "run" or fill is not None):
+        if ragged and (per == "run" or fill_value is not None):
             what = "per='run'" if per == "run" else "a fill value"
             msg = (
                 f"a ragged output cannot have {what}: it is per position, and a "
@@ -184,7 +184,7 @@ class Output:
         if self.ragged:
             none = np.empty((0, *self.shape), self.dtype)
             return gathered([none] * rows)
-        return np.full((rows, *self.shape), self.fill, self.dtype)
+        return np.full((rows, *self.shape), self.fill_value, self.dtype)
 
 
 @functools.cache

@@ -71,10 +71,10 @@ class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
         # The status first: what is marked then is there when it is read after that.
         if isinstance(key, str) or _names_fields(key):
             hidden = self._hidden(())
-            fill = np.asarray(self._output.fill, self.dtype)[key]
+            fill = np.asarray(self._output.fill_value, self.dtype)[key]
         else:
             hidden = self._hidden(key)
-            fill = self._output.fill
+            fill = self._output.fill_value
         # What is read is new; a view of more than it is would keep all of that.
         values = np.array(self._run.array(self.name)[key], copy=None, order="C")
         if np.any(hidden):

@@ -230,8 +230,10 @@ def _make(
     output = header.outputs[name]
     if header.packed is not None:
         method = header.packed[name]
-        return create_chunked(group, name, old.shape, output.dtype, output.fill, method)
-    return create.create(group, name, old.shape, output.dtype, output.fill)
+        return create_chunked(
+            group, name, old.shape, output.dtype, output.fill_value, method
+        )
+    return create.create(group, name, old.shape, output.dtype, output.fill_value)
 
 
 def _write_ragged(

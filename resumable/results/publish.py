@@ -244,7 +244,7 @@ def _fill(
         output = run.header.outputs.get(name)
         if output is None or output.per == "run":
             return None
-        return create(made, name, dataset.shape, output.dtype, output.fill)
+        return create(made, name, dataset.shape, output.dtype, output.fill_value)
 
     def create(
         group: h5py.Group,

@@ -265,7 +265,7 @@ def _build(path: Path, birth: RunFileSpec, coordinates: Coordinates) -> Header:
             lead = shape if output.per == "position" else ()
             stored = output.stored
             made = create(
-                group, name, (*lead, *stored.shape), stored.dtype, stored.fill
+                group, name, (*lead, *stored.shape), stored.dtype, stored.fill_value
             )
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())

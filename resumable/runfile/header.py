@@ -445,7 +445,7 @@ def _check_apart(extents: list[tuple[int, int]], header: Header, path: Path) -> 
 
 
 def _output_to_json(output: Output) -> dict[str, Any]:
-    fill = np.asarray(output.fill, output.dtype)
+    fill = np.asarray(output.fill_value, output.dtype)
     return {
         **output.identity(),
         "units": output.units,
@@ -468,7 +468,7 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
         dtype,
         units=plain["units"],
         labels=plain["labels"],
-        fill=None if ragged else fill,
+        fill_value=None if ragged else fill,
         per=plain["per"],
         ragged=ragged,
     )

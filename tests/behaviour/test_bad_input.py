@@ -275,8 +275,11 @@ def test_an_input_the_method_does_not_take_is_refused(scan):
         (lambda: rs.Output(3, labels=("a", "b")), "2 labels .* the last axis has 3"),
         (lambda: rs.Output(labels=("a",)), r"the shape is \(\)"),
         (lambda: rs.Output(3, labels="abc"), "must be a sequence of texts"),
-        (lambda: rs.Output(fill="x"), "the fill value 'x' does not fit"),
-        (lambda: rs.Output(dtype="u1", fill=300), "the fill value 300 does not fit"),
+        (lambda: rs.Output(fill_value="x"), "the fill value 'x' does not fit"),
+        (
+            lambda: rs.Output(dtype="u1", fill_value=300),
+            "the fill value 300 does not fit",
+        ),
         (lambda: rs.Output(per="pixel"), "per must be 'position' or 'run'"),
     ],
 )

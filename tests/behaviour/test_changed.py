@@ -319,7 +319,7 @@ CLASSES = {
     "another parameter": (later(height=param.Number(0.2)), False),
     "name": (later("Average"), False),
     "units": (later(outputs={"mean": rs.Output(units="mV")}), True),
-    "fill": (later(outputs={"mean": rs.Output(units="V", fill=-1)}), True),
+    "fill": (later(outputs={"mean": rs.Output(units="V", fill_value=-1)}), True),
 }
 
 

@@ -85,7 +85,7 @@ class Deadly(rs.Process):
     """Does something bad at some positions, until a file says that it is mended."""
 
     version = 1
-    outputs: ClassVar = {"mean": rs.Output(fill=-1.0)}
+    outputs: ClassVar = {"mean": rs.Output(fill_value=-1.0)}
     bad = param.Dict({})
     mended = param.String("")
     log = param.String("")
@@ -106,7 +106,7 @@ class DeadlyBlock(rs.Process):
     """Dies or hangs with whatever block some positions are in."""
 
     version = 1
-    outputs: ClassVar = {"mean": rs.Output(fill=-1.0)}
+    outputs: ClassVar = {"mean": rs.Output(fill_value=-1.0)}
     bad = param.Dict({})
 
     def block_computation(self, spectra):
@@ -399,7 +399,7 @@ class Leaks(rs.Process):
     """
 
     version = 1
-    outputs: ClassVar = {"mean": rs.Output(fill=-1.0)}
+    outputs: ClassVar = {"mean": rs.Output(fill_value=-1.0)}
     most = param.Integer(MOST)
     how = param.String()
     bad = param.List([])
@@ -932,7 +932,7 @@ class Raises(rs.Process):
     """Raises something unusual at one position; logs something that cannot be."""
 
     version = 1
-    outputs: ClassVar = {"mean": rs.Output(fill=-1.0)}
+    outputs: ClassVar = {"mean": rs.Output(fill_value=-1.0)}
 
     def unit_computation(self, spectrum):
         if self.position == 20:

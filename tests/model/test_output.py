@@ -135,9 +135,9 @@ def test_row_bytes_are_those_of_one_value():
     [
         (Output(2, "f8"), Output(2, "f8", units="nm")),
         (Output(2, "f8"), Output(2, "f8", labels=("a", "b"))),
-        (Output(2, "f8"), Output(2, "f8", fill=0)),
+        (Output(2, "f8"), Output(2, "f8", fill_value=0)),
     ],
-    ids=["units", "labels", "fill"],
+    ids=["units", "labels", "fill_value"],
 )
 def test_what_is_only_for_people_is_no_part_of_the_identity(first, second):
     """Another unit or label is still the same computation."""
@@ -164,7 +164,7 @@ def test_shape_dtype_and_per_are_part_of_the_identity(other):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "fill", "expected"),
+    ("dtype", "fill_value", "expected"),
     [
         ("f4", None, np.nan),
         ("c16", None, np.nan),
@@ -182,9 +182,9 @@ def test_shape_dtype_and_per_are_part_of_the_identity(other):
         ("c8", 1 + 2j, 1 + 2j),
     ],
 )
-def test_the_fill_value_is_nan_or_zero_unless_given(dtype, fill, expected):
+def test_the_fill_value_is_nan_or_zero_unless_given(dtype, fill_value, expected):
     """What failed and pending positions read as."""
-    rows = Output(2, dtype, fill=fill).filled(3)
+    rows = Output(2, dtype, fill_value=fill_value).filled(3)
 
     np.testing.assert_array_equal(rows, np.full((3, 2), expected, dtype))
     assert rows.dtype == np.dtype(dtype)
@@ -202,7 +202,7 @@ def test_the_fill_value_of_a_compound_is_nan_in_its_floating_fields():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "fill"),
+    ("dtype", "fill_value"),
     [
         ("u1", -1),
         ("u1", 256),
@@ -217,10 +217,10 @@ def test_the_fill_value_of_a_compound_is_nan_in_its_floating_fields():
     ],
 )
 @pytest.mark.filterwarnings("default")
-def test_a_fill_value_that_does_not_fit_is_refused(dtype, fill):
+def test_a_fill_value_that_does_not_fit_is_refused(dtype, fill_value):
     """It is stored exactly or not at all."""
     with pytest.raises(DeclarationError, match="does not fit the dtype"):
-        Output(dtype=dtype, fill=fill)
+        Output(dtype=dtype, fill_value=fill_value)
 
 
 # Names.

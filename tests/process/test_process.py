@@ -1986,7 +1986,7 @@ def test_outputs_count_by_name_shape_dtype_and_per_only(scan, monkeypatch):
     equal = [
         declaring(scan, monkeypatch, x=rs.Output((2,), float)),
         declaring(scan, monkeypatch, x=rs.Output(2, units="V", labels=("a", "b"))),
-        declaring(scan, monkeypatch, x=rs.Output(2, fill=-1)),
+        declaring(scan, monkeypatch, x=rs.Output(2, fill_value=-1)),
     ]
 
     assert len({same, *others}) == 7

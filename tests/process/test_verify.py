@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 
 KIND = np.dtype({"names": ["a", "b"], "formats": ["u1", "f8"], "offsets": [0, 8]})
 LOW = {"low": rs.Output()}
-UNIT = {"low": rs.Output(), "pair": rs.Output(2, "f4", fill=-1)}
+UNIT = {"low": rs.Output(), "pair": rs.Output(2, "f4", fill_value=-1)}
 BLOCK = {"sum": rs.Output(), "count": rs.Output(dtype="i8")}
 SUMMED = {"mean": rs.Output(), "total": rs.Output(per="run")}
 PADDED = {"both": rs.Output(3, KIND), "text": rs.Output(dtype="S4")}

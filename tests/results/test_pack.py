@@ -51,7 +51,7 @@ class Many(rs.Process):
         "level": rs.Output(units="V"),
         "pair": rs.Output(dtype=PAIR),
         "ends": rs.Output((2, 3), ">f4", labels=("a", "b", "c")),
-        "sound": rs.Output(dtype=bool, fill=True),
+        "sound": rs.Output(dtype=bool, fill_value=True),
         "wave": rs.Output(2, "c16"),
         "text": rs.Output(dtype="S5"),
         "total": rs.Output(3, per="run"),
@@ -78,7 +78,7 @@ class Large(rs.Process):
     """Rows of 8 kB, to have many chunks."""
 
     version = 1
-    outputs: ClassVar = {"row": rs.Output(1024, "i8", fill=-1)}
+    outputs: ClassVar = {"row": rs.Output(1024, "i8", fill_value=-1)}
 
     def unit_computation(self, index):
         return index + np.arange(1024)
@@ -342,8 +342,8 @@ class Declared(Large):
     """Large, and packed when it is complete."""
 
     outputs: ClassVar = {
-        "row": rs.Output(1024, "i8", fill=-1, compression="zstd"),
-        "other": rs.Output(fill=-1),
+        "row": rs.Output(1024, "i8", fill_value=-1, compression="zstd"),
+        "other": rs.Output(fill_value=-1),
     }
     sick = True
 

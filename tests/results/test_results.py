@@ -38,7 +38,7 @@ class Many(rs.Process):
     def outputs(self):
         return {
             "line": rs.Output(3, units="V"),
-            "whole": rs.Output(dtype="i4", fill=-7),
+            "whole": rs.Output(dtype="i4", fill_value=-7),
             "fields": rs.Output(dtype=FIELDS),
             "flag": rs.Output(dtype="?"),
             "text": rs.Output(dtype="S4"),

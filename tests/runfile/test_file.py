@@ -227,7 +227,7 @@ def test_header_comes_back_as_it_was_written():
     """Every field of the header survives being written and read, in order."""
     compound = np.dtype([("a", "<f4"), ("b", ">i2", (3,)), ("c", "S5")])
     outputs = {
-        "z": Output((2, 3), ">f4", units="µV", labels=("x", "y", "z"), fill=-1),
+        "z": Output((2, 3), ">f4", units="µV", labels=("x", "y", "z"), fill_value=-1),
         "a": Output((), compound),
         "s": Output((), "i8", per="run"),
     }

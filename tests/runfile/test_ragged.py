@@ -286,7 +286,7 @@ def test_a_declaration_that_makes_no_sense_is_refused():
     with pytest.raises(rs.DeclarationError, match="per='run'"):
         rs.Output(ragged=True, per="run")
     with pytest.raises(rs.DeclarationError, match="fill value"):
-        rs.Output(ragged=True, fill=0)
+        rs.Output(ragged=True, fill_value=0)
 
 
 def test_ragged_is_part_of_the_identity(scan):

@@ -43,7 +43,7 @@ class Transform(rs.Process):
     version = 1
     outputs: ClassVar = {
         "transform": rs.Output(WIDTH + 2),
-        "index": rs.Output(dtype="i8", fill=-1),
+        "index": rs.Output(dtype="i8", fill_value=-1),
     }
 
     def unit_computation(self, spectrum):
@@ -59,7 +59,7 @@ class Scatter(Transform):
     """Ragged outputs beside another, of 0 to 6 rows, and a position that fails."""
 
     outputs: ClassVar = {
-        "index": rs.Output(dtype="i8", fill=-1),
+        "index": rs.Output(dtype="i8", fill_value=-1),
         "pairs": rs.Output(2, ragged=True),
         "marks": rs.Output(dtype="i4", ragged=True),
     }

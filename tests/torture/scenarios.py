@@ -46,7 +46,7 @@ class Plain(rs.Process):
     version = 1
     outputs: ClassVar = {
         "wide": rs.Output(125),
-        "index": rs.Output(dtype="i8", fill=-1),
+        "index": rs.Output(dtype="i8", fill_value=-1),
     }
     #: Positions that were computed in this process.
     computed: ClassVar = []
