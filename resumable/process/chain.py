@@ -277,7 +277,7 @@ class Chain:
         Parameters
         ----------
         **options
-            As those of :meth:`Process.compute`, without ``wait``; ``time_limit`` is
+            As those of :meth:`Process.compute`, without ``follow``; ``time_limit`` is
             for all together.
 
         Returns
@@ -291,7 +291,7 @@ class Chain:
         ResumableError
             As :meth:`Process.compute` raises.
         """
-        if options.get("wait") is not None:
+        if options.get("follow") is not None:
             msg = (
                 "a chain does not wait for positions: compute it again when there are "
                 "more, or let its first stage alone wait"

@@ -121,7 +121,7 @@ class Process(Inquiry):
         time_limit: float | str | None = None,
         checkpoint: float = 10,
         writer: str = "auto",
-        wait: float | str | None = None,
+        follow: float | str | None = None,
         rechunk: bool = False,
         progress: bool | None = None,
         listener: Listener | None = None,
@@ -164,7 +164,7 @@ class Process(Inquiry):
             Who writes the rows: every worker its own, or this process all of them.
             ``"auto"``: the driver where a network file system would have several
             hosts write to one file, and for workers that cannot see it.
-        wait : float or str, optional
+        follow : float or str, optional
             Follow a source that is being written: compute what is there, wait for more,
             and give up after so many seconds, or ``"2m"``, without a new position. It
             ends at once when all requested positions are done, when the dataset cannot
@@ -192,9 +192,9 @@ class Process(Inquiry):
         NotFinished
             Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
             with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
-            positions did not come, or were not :meth:`ready`, in the time of `wait`.
+            positions did not come, or were not :meth:`ready`, in the time of `follow`.
         SourceError
-            With `wait`: in its time the source could not be read, or the program that
+            With `follow`: in its time the source could not be read, or the program that
             writes it has neither written nor closed it.
         UnitFailed
             ``on_error="raise"``, or the computation fails everywhere.
@@ -221,7 +221,7 @@ class Process(Inquiry):
             "time_limit": time_limit,
             "checkpoint": checkpoint,
             "writer": writer,
-            "wait": wait,
+            "follow": follow,
             "rechunk": rechunk,
             "progress": progress,
         }
@@ -295,7 +295,7 @@ class Process(Inquiry):
         self, positions: Any, options: dict[str, Any], stop: StopRequest
     ) -> Callable[[Listener], Results]:
         """Check the options; return what computes with a listener."""
-        if options.get("wait") is None and not self._asks_ready:
+        if options.get("follow") is None and not self._asks_ready:
             wanted = self._options(positions, options)
             calls = least_calls(self, wanted)
             base.warm_up(wanted.engine, wanted.workers, calls)

@@ -110,7 +110,8 @@ def compute_options() -> list[click.Parameter]:
             ["--writer"], default="auto", help="Who writes: auto, workers, driver."
         ),
         click.Option(
-            ["--wait"], help="Follow what is written; how long without news, e.g. 2m."
+            ["--follow"],
+            help="Follow what is written until, e.g., 2m pass without a new position.",
         ),
         click.Option(
             ["--rechunk"], is_flag=True, help="First copy into position order."

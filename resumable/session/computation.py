@@ -131,7 +131,7 @@ class Options:
     time_limit: float | str | None = None
     checkpoint: float = 10
     writer: str = "auto"
-    wait: float | str | None = None
+    follow: float | str | None = None
     rechunk: bool = False
     progress: bool | None = None
 
@@ -150,8 +150,8 @@ class Options:
             raise PlanError(msg)
         if self.time_limit is not None:
             parse_seconds(self.time_limit)
-        if self.wait is not None:
-            parse_seconds(self.wait)
+        if self.follow is not None:
+            parse_seconds(self.follow)
         if self.position_timeout is not None:
             parse_seconds(self.position_timeout)
         if self.memory is not None:

@@ -58,7 +58,7 @@ def follow(
     ----------
     process : Process
     options : Options
-        How; its `wait` is how long nothing new may come, in seconds. None: do not wait.
+        How; `follow` is how many seconds may pass without a new position, None for 0.
     positions : slice, mask, index or indices, optional
         What is requested; it need not be there yet.
     stop : StopRequest
@@ -106,7 +106,7 @@ class Follower:
     ) -> None:
         _check(options)
         self._options, self._stop = options, stop
-        self._wait_s = 0.0 if options.wait is None else parse_seconds(options.wait)
+        self._wait_s = 0.0 if options.follow is None else parse_seconds(options.follow)
         self._source = SourceWatcher(process, options, positions, self._claim)
         self._writers = [Writer() for _ in self._source.paths]
         self._signs: list[FileState] | None = None
@@ -317,12 +317,12 @@ class Follower:
         SourceError, NotFinished
         """
         for path, sign in zip(self._source.paths, signs, strict=True):
-            if sign.open and self._options.wait is not None:
+            if sign.open and self._options.follow is not None:
                 why = (
                     f"{path} is still marked as open for writing, and nothing was "
                     "written: the program that writes it is silent, or was killed. If "
                     f"nobody has it open any more, h5clear -s {path} (a part of HDF5) "
-                    "takes the mark away; compute() without wait takes what is there"
+                    "takes the mark away; compute() without follow= takes what is there"
                 )
                 raise self._given_up(why)
         waited = format_seconds(self._wait_s) if self._wait_s else "no waiting"
@@ -340,7 +340,8 @@ class Follower:
         results = self._results()
         kept = f" ({results.status}, in {results.path})" if results else ""
         message = (
-            f"{why}{kept}; run the same again to go on, with a longer wait= if need be"
+            f"{why}{kept}; run the same again to go on, with a longer follow= if need "
+            "be"
         )
         logger.warning("%s", message)
         raise NotFinished(message, results)
@@ -367,11 +368,11 @@ def _check(options: Options) -> None:
     """
     if hasattr(options.engine, "together"):
         msg = (
-            "wait= and ready() need one process that waits, and the ranks of MPI all "
+            "follow= and ready() need one process that waits, and the ranks of MPI all "
             "call compute; use another engine, or compute() when it is all there"
         )
         raise PlanError(msg)
     for name in ("rechunk", "retry_failed"):
-        if getattr(options, name) and options.wait is not None:
-            msg = f"{name}=True is for what is there, wait= for what is to come: "
+        if getattr(options, name) and options.follow is not None:
+            msg = f"{name}=True is for what is there, follow= for what is to come: "
             raise PlanError(msg + "call compute once with each of them")

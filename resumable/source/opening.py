@@ -65,7 +65,7 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
     except BlockingIOError as error:
         msg = (
             f"{path} is open for writing, in another program or in this one; close it "
-            "there first, or follow what is written with wait="
+            "there first, or follow what is written with follow="
         )
         raise SourceError(msg) from error
     except OSError as error:

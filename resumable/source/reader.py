@@ -305,7 +305,7 @@ class Reader:
         if dataset.is_virtual or dataset.external or not same:
             msg = (
                 f"{self.ref} has its data in other files, and it could not be told "
-                "when they are written; it can be computed without wait="
+                "when they are written; it can be computed without follow="
             )
             raise PlanError(msg)
 

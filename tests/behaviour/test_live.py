@@ -218,7 +218,7 @@ def test_a_measurement_is_followed_to_its_end(
     process.calls, events = [], []
     program.tell()
     began = time.monotonic()
-    run = process.start(wait=60, listener=events.append, **options)
+    run = process.start(follow=60, listener=events.append, **options)
     if kind != "keep":
         until(lambda: run.status().done == 1)
         program.tell()
@@ -264,7 +264,7 @@ def test_the_end_is_seen_at_once_where_it_is_known(writer, monkeypatch, kind):
     program.tell()
     began = time.monotonic()
     process = Mean(program.source)
-    results = process.compute(wait=60, positions=slice(0, 10), engine="serial")
+    results = process.compute(follow=60, positions=slice(0, 10), engine="serial")
     took = time.monotonic() - began
     program.tell()
 
@@ -289,7 +289,7 @@ def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
     before = lists(first["above"])
     process = Above(f"{path}::/data")
     process.calls = []
-    run = process.start(wait=60, positions=slice(0, 20), engine="serial")
+    run = process.start(follow=60, positions=slice(0, 20), engine="serial")
     grown = script(
         """
         import sys, time, h5py
@@ -317,11 +317,11 @@ def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
 
 def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
     """By one that follows, and finds nothing to compute."""
-    results = Above(scan).compute(wait=60)
+    results = Above(scan).compute(follow=60)
     with RunLock(shelf_of(results._run)).held():
         unpack_claimed(RunFile(results.path))
     heaps = heaps_of(results.path)
-    again = Above(scan).compute(wait=60)
+    again = Above(scan).compute(follow=60)
 
     assert len(heaps) == 1
     assert heaps_of(again.path) == []
@@ -331,7 +331,7 @@ def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
 def test_rows_are_computed_while_it_is_written(writer):
     """Not only at the end: every row is there before the next one is asked for."""
     program = writer("swmr", count=4, pause=0)
-    run = Mean(program.source).start(wait=60)
+    run = Mean(program.source).start(follow=60)
     program.tell()
     until(lambda: run.status().done == 4)
     state = run.status().state
@@ -348,7 +348,7 @@ def test_a_plain_compute_later_does_only_what_is_new(writer):
     program.tell()
     program.tell()
     assert program.program.stdout.readline() == "closed\n"
-    followed = Mean(program.source).compute(wait=0.1)
+    followed = Mean(program.source).compute(follow=0.1)
     with h5py.File(program.path, "a") as file:
         file["data"].resize(15, axis=0)
         file["data"][10:] = 3.0
@@ -382,11 +382,11 @@ def test_a_dataset_that_came_to_its_full_length_keeps_its_rows(make_file):
 
 def test_what_is_at_rest_is_computed_without_waiting(scan):
     """All positions of a dataset of fixed size exist: there is nothing to wait for."""
-    results = Mean(scan).compute(wait=3600)
+    results = Mean(scan).compute(follow=3600)
 
     assert results.status.finished
     assert results == Mean(scan).compute()
-    assert results == Mean(scan).compute(wait=3600)
+    assert results == Mean(scan).compute(follow=3600)
 
 
 # Waiting.
@@ -413,7 +413,7 @@ def test_waiting_costs_next_to_nothing(writer, script):
             times = [p.cpu_times() for p in [me, *me.children(recursive=True)]]
             return sum(t.user + t.system for t in times)
 
-        with Mean(sys.argv[1]).start(wait=60, engine="local", workers=2) as run:
+        with Mean(sys.argv[1]).start(follow=60, engine="local", workers=2) as run:
             while run.status().done < 5:
                 time.sleep(0.01)
             time.sleep(0.5)
@@ -438,14 +438,14 @@ def test_a_stop_comes_through_while_it_waits(writer, monkeypatch, how):
     monkeypatch.setattr("resumable.system.stop.time", clock)
     program = writer("swmr", count=5, pause=0)
     program.tell()
-    run = Mean(program.source).start(wait=60, time_limit=1000)
+    run = Mean(program.source).start(follow=60, time_limit=1000)
     until(lambda: run.status().done == 5)
     run.cancel() if how == "cancel" else passed_s.append(1000)
     with pytest.raises(rs.NotFinished, match="run the same again") as info:
         run.wait(30)
     process = Mean(program.source)
     process.calls = []
-    run = process.start(wait=60)
+    run = process.start(follow=60)
     time.sleep(0.3)
     program.tell()
     results = run.wait(30)
@@ -459,7 +459,7 @@ def test_a_stop_comes_through_while_it_waits(writer, monkeypatch, how):
 def test_a_run_that_waits_can_be_paused(writer):
     """And does nothing meanwhile, whatever is written."""
     program = writer("swmr", count=5, pause=0)
-    run = Mean(program.source).start(wait=60)
+    run = Mean(program.source).start(follow=60)
     run.pause()
     until(lambda: run.status().state == "paused")
     program.tell()
@@ -499,7 +499,7 @@ def follow(script, source):
                 mean = spectrum.mean()
                 return {"mean": mean, "above": spectrum[spectrum > mean]}
 
-        Above(sys.argv[1]).compute(wait=60)
+        Above(sys.argv[1]).compute(follow=60)
         """,
         source,
     )
@@ -533,7 +533,7 @@ def test_kills_of_the_follower_lose_nothing(writer, script, tmp_path, kind):
     reached = done_in(tmp_path)
     process = Above(program.source)
     process.calls = []
-    results = process.compute(wait=60, engine="serial")
+    results = process.compute(follow=60, engine="serial")
 
     assert program.program.stdout.readline() == "closed\n"
     rows = data_of(program.source)
@@ -568,7 +568,7 @@ def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
     program.kill()
     before = digest(program.path)
     with pytest.raises(SourceError, match=r"killed|already open") as info:
-        (process or Mean(program.source)).compute(wait=0.3)
+        (process or Mean(program.source)).compute(follow=0.3)
 
     assert digest(program.path) == before
     assert live.sign_of(str(program.path)).open
@@ -580,13 +580,13 @@ def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
         assert "h5clear -s" in str(info.value)
 
 
-def test_nothing_new_for_the_time_of_wait_is_the_end(writer):
+def test_nothing_new_for_the_time_of_follow_is_the_end(writer):
     """Of a dataset that grows; what is there is returned."""
     program = writer("reopen", count=3, pause=0)
     program.tell()
     program.tell()
     assert program.program.stdout.readline() == "closed\n"
-    results = Mean(program.source).compute(wait=0.2)
+    results = Mean(program.source).compute(follow=0.2)
 
     assert results.status.finished
     assert results.status.done == 3
@@ -598,21 +598,21 @@ def test_a_file_without_a_row_is_waited_for(writer):
     process = Mean(program.source)
 
     with pytest.raises(SourceError, match="no positions yet; waited 200 ms"):
-        process.compute(wait=0.2)
+        process.compute(follow=0.2)
     with pytest.raises(SourceError, match="nothing to compute"):
         process.compute()
 
 
 @pytest.mark.parametrize("kind", ["reopen", "swmr"])
 def test_requested_positions_that_do_not_come_are_named(writer, kind):
-    """After the time of wait, or when the program that writes has gone."""
+    """After the time of `follow`, or when the program that writes has gone."""
     program = writer(kind, count=3, pause=0)
     program.tell()
     if kind == "reopen":
         program.tell()
         assert program.program.stdout.readline() == "closed\n"
     process = Mean(program.source)
-    run = process.start(wait=60 if kind == "swmr" else 0.2, positions=slice(0, 5))
+    run = process.start(follow=60 if kind == "swmr" else 0.2, positions=slice(0, 5))
     until(lambda: run.status().done == 3)
     program.tell()
     told = "and the program that wrote" if kind == "swmr" else "after 200 ms"
@@ -622,7 +622,7 @@ def test_requested_positions_that_do_not_come_are_named(writer, kind):
         run.wait(30)
 
     assert info.value.results.status.done == 3
-    assert process.compute(wait=0.2, positions=[0, 2]) == info.value.results
+    assert process.compute(follow=0.2, positions=[0, 2]) == info.value.results
 
 
 def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
@@ -632,7 +632,7 @@ def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
         file.create_dataset("data", (20, 8), "f8", maxshape=(None, 8), chunks=(16, 8))
         file["data"][...] = 1.0
     process = Mean(f"{path}::/data")
-    run = process.start(wait=60, positions=slice(0, 30))
+    run = process.start(follow=60, positions=slice(0, 30))
     until(lambda: run.status().done == 20)
     # Another process, as it must be: HDF5 opens a file only one way in each.
     change = script(
@@ -785,7 +785,7 @@ def test_a_dataset_that_is_filled_in_is_followed(filled_in, script, tmp_path):
         str(filled_in),
         name="filler.py",
     )
-    results = process.compute(wait=60, engine="serial")
+    results = process.compute(follow=60, engine="serial")
 
     assert program.wait(20) == 0
     np.testing.assert_array_equal(results["mean"], np.arange(20.0))
@@ -803,7 +803,7 @@ def test_what_is_not_ready_in_time_is_not_finished(filled_in):
     fill(filled_in, [0, 1, 5])
     process = Awaited(f"{filled_in}::/data")
     with pytest.raises(rs.NotFinished, match=r"position 2 .* after 200 ms") as info:
-        process.compute(wait=0.2)
+        process.compute(follow=0.2)
     with pytest.raises(rs.NotFinished, match="position 2 is not ready"):
         process.compute()
     wanted = process.compute(positions=[0, 1, 5])
@@ -822,7 +822,7 @@ def test_rows_that_changed_after_they_were_ready_are_computed_again(filled_in):
     """What was computed counts while the source holds it."""
     fill(filled_in, [0, 1, 2])
     with pytest.raises(rs.NotFinished):
-        Awaited(f"{filled_in}::/data").compute(wait=0.1)
+        Awaited(f"{filled_in}::/data").compute(follow=0.1)
     with h5py.File(filled_in, "a") as file:
         file["data"][1] = 77.0
         file["data"][3:] = 1.0
@@ -835,7 +835,7 @@ def test_rows_that_were_ready_later_count_while_they_are_as_they_were(filled_in)
     """Whatever was computed, after a stop too, is covered by a digest."""
     source = f"{filled_in}::/data"
     fill(filled_in, [0])
-    run = Awaited(source).start(wait=60)
+    run = Awaited(source).start(follow=60)
     until(lambda: run.status().done == 1)
     fill(filled_in, [1, 2])
     until(lambda: run.status().done == 3)
@@ -886,7 +886,7 @@ def test_positions_without_data_can_be_waited_for(tmp_path):
             return len((tmp_path / f"{index}.raw").read_bytes())
 
     (tmp_path / "0.raw").write_bytes(b"xx")
-    run = OfFiles(3, tmp_path).start(wait=60)
+    run = OfFiles(3, tmp_path).start(follow=60)
     until(lambda: run.status().done == 1)
     for number in (2, 1):
         (tmp_path / "part").write_bytes(b"x" * number)
@@ -941,7 +941,7 @@ def test_threads_of_an_executor_follow(writer):
     program = writer("swmr", count=20, most=20)
     program.tell()
     with ThreadPoolExecutor(2) as threads:
-        results = Mean(program.source).compute(wait=60, engine=threads)
+        results = Mean(program.source).compute(follow=60, engine=threads)
 
     program.tell()
     assert program.program.stdout.readline() == "closed\n"
@@ -995,7 +995,7 @@ def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
     process = Product(
         f"{path}::/data", inputs={"gain": "::/gain"}, position_axes=(0, 1)
     )
-    results = process.compute(wait=60, positions=slice(0, 45))
+    results = process.compute(follow=60, positions=slice(0, 45))
     with h5py.File(path) as file:
         wanted = file["data"][...].sum(axis=2) * file["gain"][...].sum(axis=2)
 
@@ -1050,7 +1050,7 @@ def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
     grow(10)
     monkeypatch.setattr(following, "Assignment", Late)
     requested = slice(0, 10 * moment)
-    results = Mean(f"{path}::/data").compute(wait=60, positions=requested)
+    results = Mean(f"{path}::/data").compute(follow=60, positions=requested)
 
     assert len(made) == moment + 1
     assert results.completed[requested].all()
@@ -1074,7 +1074,7 @@ def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
     process = Mean(f"{path}::/data")
 
     with pytest.raises(SourceError, match=r"cannot be read .*\)\. \d+ of 999"):
-        process.compute(wait=60)
+        process.compute(follow=60)
 
 
 # What is refused.
@@ -1085,9 +1085,9 @@ def test_options_that_make_no_sense_are_refused(scan):
     process = Mean(scan)
     for option in ("rechunk", "retry_failed"):
         with pytest.raises(PlanError, match=f"{option}=True is for what is there"):
-            process.compute(wait=1, **{option: True})
+            process.compute(follow=1, **{option: True})
     with pytest.raises(PlanError, match="is not a duration"):
-        process.compute(wait="soon")
+        process.compute(follow="soon")
 
 
 def test_a_dataset_in_several_files_is_not_followed(make_file, tmp_path):
@@ -1100,7 +1100,7 @@ def test_a_dataset_in_several_files_is_not_followed(make_file, tmp_path):
     process = Mean(f"{tmp_path}/whole.h5::/data")
 
     with pytest.raises(PlanError, match="its data in other files"):
-        process.compute(wait=1)
+        process.compute(follow=1)
     assert process.compute().status.finished
 
 
@@ -1118,7 +1118,7 @@ def test_outputs_that_depend_on_the_length_are_refused(writer):
     process = Depends(program.source)
     program.tell()
     with pytest.raises(PlanError, match="depend on the number of positions"):
-        process.compute(wait=20)
+        process.compute(follow=20)
 
 
 # Requested positions.
@@ -1190,7 +1190,7 @@ def test_a_set_of_positions_as_text_comes_back(tmp_path):
 
 
 def test_the_command_follows(writer, script):
-    """``--wait`` is the same."""
+    """``--follow`` is the same."""
     program = writer("swmr", count=5)
     program.tell()
     folder = Path(program.path).parent
@@ -1207,7 +1207,7 @@ def test_the_command_follows(writer, script):
         "run",
         "mean.py:Mean",
         program.source,
-        "--wait",
+        "--follow",
         "1m",
     )
     until(lambda: done_in(folder) == 5)

@@ -446,7 +446,7 @@ def test_a_chain_does_not_wait_for_positions():
     with pytest.raises(rs.DeclarationError, match=r"Asks has a method ready\(\)"):
         rs.Chain(head(), Asks())
     with pytest.raises(rs.PlanError, match="does not wait"):
-        rs.Chain(head(), Heights()).compute(wait=1)
+        rs.Chain(head(), Heights()).compute(follow=1)
 
 
 def test_a_stage_without_a_source_says_so():
