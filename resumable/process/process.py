@@ -176,10 +176,10 @@ class Process(Inquiry):
         progress : bool, optional
             Show a bar; default on a terminal and in notebooks.
         listener : callable, optional
-            Called with every event: :class:`~resumable.session.events.Started`,
-            :class:`~resumable.session.events.BatchDone`,
-            :class:`~resumable.session.events.PositionFailed`,
-            :class:`~resumable.session.events.Finished`. What it raises stops the run.
+            Called with every event: :class:`~resumable.session.Started`,
+            :class:`~resumable.session.BatchDone`,
+            :class:`~resumable.session.PositionFailed`,
+            :class:`~resumable.session.Finished`. What it raises stops the run.
 
         Returns
         -------

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from resumable.session import driver
 from resumable.session.computation import Computation, Options
 from resumable.session.decide import existing, make_plan
-from resumable.session.events import Event, Listener
+from resumable.session.events import (
+    BatchDone,
+    Event,
+    Finished,
+    Listener,
+    PositionFailed,
+    Started,
+)
 from resumable.session.explain import Explanation, explain
 from resumable.session.resolve import least_calls, request, resolve, version_document
 from resumable.system import lazily
@@ -20,12 +27,16 @@ if TYPE_CHECKING:
     from resumable.session.verification import verify_run
 
 __all__ = [
+    "BatchDone",
     "Computation",
     "Event",
     "Explanation",
+    "Finished",
     "Listener",
     "Options",
+    "PositionFailed",
     "Run",
+    "Started",
     "Trial",
     "VerifyReport",
     "check_alone",
