@@ -34,7 +34,7 @@ from computations import Array
 from workloads import DATASET, WORKLOADS
 
 import resumable as rs
-from resumable.model.plan import Schedule
+from resumable.model.schedule import Schedule
 
 BATCHES = 20_000
 """Batches of the first measurement."""

@@ -24,9 +24,9 @@ import numpy as np
 import resumable as rs
 from resumable.engines.base import Driver
 from resumable.engines.ranks import Rest
-from resumable.model.plan import TRIALS
 from resumable.model.positions import windows
 from resumable.model.remainder import Remainder
+from resumable.model.schedule import TRIALS
 from resumable.runfile import create
 from resumable.runfile.file import RunFile
 from resumable.system.disk import opened, write_at

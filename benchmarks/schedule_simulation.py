@@ -34,9 +34,10 @@ import numpy as np
 
 from resumable.engines import counter
 from resumable.engines.counter import InterleavedCounter, batches_taken
-from resumable.model.plan import TRIALS, Plan, Schedule
+from resumable.model.plan import Plan
 from resumable.model.positions import Batch, PositionSet
 from resumable.model.remainder import Remainder
+from resumable.model.schedule import TRIALS, Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,6 +6,7 @@ from resumable.model import identity, source_text
 from resumable.model.classes import check_text, file_of, find_class, uncached
 from resumable.model.compression import FILTERS, load, problem
 from resumable.model.encoding import decode
+from resumable.model.geometry import Geometry
 from resumable.model.identity import (
     brief,
     canonical,
@@ -15,18 +16,9 @@ from resumable.model.identity import (
     encode_dtype,
 )
 from resumable.model.indexing import divided_key, read_like_array
+from resumable.model.memory import Blocks, Footprint, fit_memory
 from resumable.model.output import ENTRY_DTYPE, Output, declared
-from resumable.model.plan import (
-    SHIPPED_BYTES,
-    TRIALS,
-    WORTH_STARTING_S,
-    Blocks,
-    Footprint,
-    Geometry,
-    Plan,
-    Schedule,
-    fit_memory,
-)
+from resumable.model.plan import SHIPPED_BYTES, WORTH_STARTING_S, Plan
 from resumable.model.positions import (
     MOST_POSITIONS,
     WINDOW,
@@ -39,6 +31,7 @@ from resumable.model.positions import (
     windows,
 )
 from resumable.model.remainder import Remainder
+from resumable.model.schedule import TRIALS, Schedule
 from resumable.model.source_text import text_digest
 from resumable.model.units import (
     format_bytes,

@@ -30,8 +30,8 @@ from helpers import SUPPORT, close_all_hdf5_files, until
 import resumable as rs
 from resumable.engines import crew
 from resumable.engines.local import LocalEngine
-from resumable.model.plan import TRIALS
 from resumable.model.positions import Batch
+from resumable.model.schedule import TRIALS
 from resumable.worker.job import Loss
 from resumable.worker.processes import WorkerProcesses
 from resumable.worker.warnings import Warned, WarningCounts, counted, present_filters

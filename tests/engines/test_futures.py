@@ -28,8 +28,8 @@ from helpers import ROOT, SUPPORT, data_of, until
 import resumable as rs
 from resumable.engines import futures, guest
 from resumable.engines.executor import ExecutorEngine
-from resumable.model.plan import Schedule
 from resumable.model.positions import PositionSet
+from resumable.model.schedule import Schedule
 from resumable.system import disk
 
 pytestmark = pytest.mark.timeout(60, method="signal")

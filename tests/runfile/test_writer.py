@@ -18,8 +18,8 @@ import pytest
 from kill_matrix import wait_until
 
 import resumable as rs
-from resumable.model.plan import Schedule
 from resumable.model.positions import PositionSet
+from resumable.model.schedule import Schedule
 from resumable.runfile import create, writer
 from resumable.runfile import lock as catalogue
 from resumable.runfile.writer import RowWriter, WriteTarget

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import resumable as rs
-from resumable.model.plan import TRIALS, Geometry
+from resumable.model.geometry import Geometry
+from resumable.model.schedule import TRIALS
 from resumable.runfile.file import Failure
 from resumable.session.failures import FailurePolicy
 

@@ -1,0 +1,191 @@
+"""How pending positions are cut into batches, sized by time.
+
+A *batch* is what a worker is handed at once, sized by time. A worker goes through it
+*block* by block: rows read, computed and written together, sized by bytes. Small
+blocks keep the rows in the processor's cache and the memory low; large batches keep
+the cost of handing them out low.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resumable.model.memory import WORKER_BYTES, MemoryModel
+from resumable.model.positions import WINDOW, Batch, PositionSet
+from resumable.model.remainder import Remainder
+
+if TYPE_CHECKING:
+    from resumable.model.plan import Plan
+
+#: Shortest batch: handing one out takes about 0.2 ms, so this keeps it below 1 %.
+SHORTEST_BATCH_S = 0.05
+#: How many times larger than any before a batch may be: the first ones are timed.
+GROWTH = 16
+#: Computing should take this many times as long as reading, where chunks are split.
+_READ_SHARE = 4
+#: Positions tried before the function, not the data, is held to be wrong.
+TRIALS = 20
+
+
+class Schedule:
+    """Cuts what is left into batches, sized by what the ones before took.
+
+    Parameters
+    ----------
+    pending : PositionSet
+        Positions to compute; they are taken out as they are handed out.
+    plan : Plan
+        Workers, block size, checkpoint.
+    proven : bool, default False
+        A position of this run has succeeded before, so failures are the data's.
+    """
+
+    def __init__(
+        self, pending: PositionSet, plan: Plan, *, proven: bool = False
+    ) -> None:
+        self.pending = pending
+        self.remaining = len(pending)
+        self.proven = proven
+        self.block = plan.block
+        self.workers = plan.workers
+        self._plan = plan
+        self._cursor = 0
+        self._largest = 0
+        self._seconds: float | None = None
+        self._read_seconds = 0.0
+        self._returned: collections.deque[Batch] = collections.deque()
+        self._trials = [] if proven else pending.spread(TRIALS)[::-1]
+        self._tried: list[int] = []
+        self._trying = 0
+        self._memory = MemoryModel(plan.block_bytes / max(1, plan.block))
+
+    def next(self, seconds: float | None = None) -> Batch | None:
+        """Hand out the next batch, of at most `seconds`.
+
+        None when none is left, or none until the positions being tried are settled.
+        """
+        if self._returned:
+            batch = self._returned.popleft()
+            self.remaining -= batch.count
+            return batch
+        if not self.proven and self._trials:
+            position = self._trials.pop()
+            self.pending.discard(position)
+            self._tried.append(position)
+            self._trying += 1
+            self.remaining -= 1
+            return Batch(position, position + 1, None, 1, trial=True)
+        if not self.proven and self._trying:
+            # The verdict on the function is still out.
+            return None
+        return self._cut(self.next_rows(seconds))
+
+    def trial_ended(self) -> None:
+        """Take note that one of the positions that were tried is settled."""
+        self._trying -= 1
+
+    def give_back(self, batch: Batch) -> None:
+        """Take back a batch that was not computed; it is handed out next."""
+        self._returned.append(batch)
+        self.remaining += batch.count
+
+    def hand_over(self) -> Remainder:
+        """Hand out all that is left, to workers who divide it among themselves.
+
+        Each of them has a copy of this schedule from then on, to learn by and to
+        ask for :meth:`next_rows`.
+        """
+        quantum = self._plan.quantum
+        bands = self.remaining / quantum
+        seconds = math.inf if self._seconds is None else self._seconds * quantum
+        whole = bands >= 4 * self.workers and seconds <= self._plan.checkpoint_s / 4
+        rest = Remainder(self.pending, quantum if whole else 1, self._tried)
+        self.pending, self.remaining = PositionSet(0), 0
+        return rest
+
+    def next_rows(self, seconds: float | None = None) -> int:
+        """Positions in the next batch, by time and by what was seen so far."""
+        if self._seconds is None:
+            return 1
+        by_share = self.remaining / (4 * self.workers)
+        by_time = self._plan.checkpoint_s / 4 / self._seconds
+        rows = min(by_share, by_time)
+        rows = max(rows, SHORTEST_BATCH_S / self._seconds)
+        if seconds is not None:
+            rows = min(rows, seconds / self._seconds)
+        rows = min(rows, GROWTH * self._largest)
+        if self._plan.quantum > 1:
+            # A batch reads whole chunks however few of their positions it has, so
+            # it has enough of them to make reading the smaller part.
+            worth = _READ_SHARE * self._read_seconds / self._seconds
+            rows = max(rows, min(worth, self.block))
+        rows = min(rows, self._plan.longest or rows)
+        return max(1, int(min(rows, self.remaining, WINDOW)))
+
+    def note(self, count: int, seconds: float, read_seconds: float = 0.0) -> None:
+        """Learn from a finished batch how long a position takes.
+
+        Parameters
+        ----------
+        count : int
+            Its positions.
+        seconds : float
+            Time of computing and writing them.
+        read_seconds : float
+            Time of reading them, which may be of whole chunks.
+        """
+        self._read_seconds = read_seconds
+        rate = max(seconds, 1e-9) / max(1, count)
+        if self._seconds is None or count > 2 * self._largest:
+            # The first positions also pay for imports and compilation.
+            self._seconds = rate
+        else:
+            self._seconds = 0.5 * (self._seconds + rate)
+        self._largest = max(self._largest, count)
+
+    def note_memory(self, peak_bytes: int, rows: int) -> None:
+        """Learn from a worker's peak how many positions it can hold."""
+        budget = self._plan.share_bytes + WORKER_BYTES
+        self.block = max(
+            1, min(self.block, self._memory.rows(peak_bytes, rows, budget))
+        )
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected seconds of one worker's work; None before the first batch."""
+        return None if self._seconds is None else self._seconds * self.remaining
+
+    def _cut(self, rows: int) -> Batch | None:
+        size = self.pending.size
+        while self._cursor < size:
+            span = min(WINDOW, size - self._cursor)
+            look = min(span, 2 * rows + 64)
+            members = self.pending.window(self._cursor, self._cursor + look)
+            while np.count_nonzero(members) < rows and look < span:
+                look = min(span, 4 * look)
+                members = self.pending.window(self._cursor, self._cursor + look)
+            found = np.flatnonzero(members)
+            if not len(found):
+                self._cursor += look
+                continue
+            start = self._cursor + int(found[0])
+            stop = self._cursor + int(found[min(rows, len(found)) - 1]) + 1
+            stop = self._aligned(start, stop)
+            # A span belongs to one worker, and another may be at a tried position.
+            stop = min([stop, *(p for p in self._tried if p > start)])
+            members = members[start - self._cursor : stop - self._cursor]
+            self._cursor = stop
+            batch = Batch.of(start, members, self.block)
+            self.remaining -= batch.count
+            return batch
+        return None
+
+    def _aligned(self, start: int, stop: int) -> int:
+        """Move the end of a batch back to the end of a chunk, if one is inside."""
+        quantum = self._plan.quantum
+        down = stop // quantum * quantum
+        return down if down > start else stop
