@@ -26,7 +26,7 @@ from resumable.process import (
 )
 from resumable.process import verify as verify_run
 from resumable.results import Results
-from resumable.runfile import RunFile, busy, mend, remove_heaps
+from resumable.runfile import RunFile, busy, mend, remove_ragged_files
 from resumable.version import __version__
 
 
@@ -185,7 +185,7 @@ def remove(run_file: str, *, yes: bool) -> None:
             question = f"Delete {shown(found.path)} and all results in it?"
             click.confirm(question, abort=True)
         found.path.unlink()
-        remove_heaps(found.path)
+        remove_ragged_files(found.path)
     click.echo(f"deleted {shown(found.path)}")
 
 

@@ -354,7 +354,7 @@ def _absolute(job: Job) -> Job:
     """Return a job for processes that may be in another folder."""
     target = job.target and job.target._replace(
         path=job.target.path.absolute(),
-        claim=job.target.claim.absolute(),
+        lock=job.target.lock.absolute(),
         writers=job.target.writers.absolute(),
     )
     return job._replace(

@@ -31,7 +31,7 @@ import cloudpickle
 import numpy as np
 
 from resumable.errors import TargetError
-from resumable.runfile import Outbox, RowWriter, WriteTarget
+from resumable.runfile import RowBuffer, RowWriter, WriteTarget
 from resumable.source import Reader, Supply, open_reader
 from resumable.system import disk, end_put_off, machine
 from resumable.worker import Job, Loss, Report, Worker, plain_record, portable
@@ -402,7 +402,7 @@ def _guests() -> _Guests:
     return _present
 
 
-class TaskWriter(Outbox):
+class TaskWriter(RowBuffer):
     """Writes the rows of one task at a time; or keeps them, if it cannot.
 
     Parameters
@@ -454,7 +454,7 @@ class TaskWriter(Outbox):
     @staticmethod
     def _sees(target: WriteTarget) -> bool:
         """Return whether the file of that name here is the session's."""
-        return target.token in disk.LockFile(target.claim).read_text()
+        return target.token in disk.LockFile(target.lock).read_text()
 
     def done_already(self, batch: Batch) -> Array:
         """Return which positions of a batch's span are marked done."""

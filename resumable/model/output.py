@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Where the rows of a position lie that has any number of them: number of the heap,
+#: Where the rows of a position of a ragged output lie: number of the ragged file,
 #: first byte in it, how many. It is what a run file holds of a ragged output.
 ENTRY_DTYPE = np.dtype([("heap", "<u8"), ("offset", "<i8"), ("count", "<i8")])
 
@@ -145,7 +145,7 @@ class Output:
     def stored(self) -> Output:
         """What a run file has a place for at every position: the value, or its entry.
 
-        Rows of a ragged output lie in heaps; an entry says where.
+        Rows of a ragged output lie in ragged files; an entry says where.
         """
         return _entry() if self.ragged else self
 

@@ -35,7 +35,7 @@ class Inquiry(Declaration):
 
         Reads up to 64 MB of the source.
         """
-        return self._computation().shelf.identity
+        return self._computation().run_folder.identity
 
     @property
     def duplicates(self) -> list[Results]:

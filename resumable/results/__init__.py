@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.results.group import source_text
-from resumable.results.pack import pack_claimed, remove_spare_heaps, unpack_claimed
+from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import Results, Status, open_results
 from resumable.system import lazily
 
@@ -17,11 +17,11 @@ __all__ = [
     "Status",
     "inputs_of_run",
     "open_results",
-    "pack_claimed",
-    "remove_spare_heaps",
+    "pack_locked",
+    "remove_spare_ragged_files",
     "source_of_run",
     "source_text",
-    "unpack_claimed",
+    "unpack_locked",
 ]
 
 # Imported when they are used: most runs do without.

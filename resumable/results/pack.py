@@ -40,8 +40,8 @@ from resumable.runfile import (
     copied_rows,
     create,
     open_group,
-    remove_heaps,
-    shelf_of,
+    remove_ragged_files,
+    run_folder_of,
     structure_digest,
     table_rows,
 )
@@ -79,14 +79,14 @@ def pack(run: RunFile, compression: str | None = "gzip") -> None:
     wrong = problem(compression)
     if wrong:
         raise ParameterError(wrong)
-    with RunLock(shelf_of(run)).held():
+    with RunLock(run_folder_of(run)).held():
         # Again: somebody may have packed it since it was opened.
-        claimed = RunFile(run.path)
-        pack_claimed(claimed, dict.fromkeys(_rows_of(claimed.header), compression))
+        now = RunFile(run.path)
+        pack_locked(now, dict.fromkeys(_rows_of(now.header), compression))
 
 
-def pack_claimed(run: RunFile, methods: Mapping[str, str | None]) -> None:
-    """Pack a run whose claim is held, each output by its method.
+def pack_locked(run: RunFile, methods: Mapping[str, str | None]) -> None:
+    """Pack a run whose lock is held, each output by its method.
 
     Raises
     ------
@@ -105,8 +105,8 @@ def pack_claimed(run: RunFile, methods: Mapping[str, str | None]) -> None:
         _replace(run, dict(methods))
 
 
-def unpack_claimed(run: RunFile) -> RunFile:
-    """Turn a packed run, whose claim is held, into a plain one, to be written to.
+def unpack_locked(run: RunFile) -> RunFile:
+    """Turn a packed run, whose lock is held, into a plain one, to be written to.
 
     Raises
     ------
@@ -130,10 +130,10 @@ def _chunked_of(header: Header) -> list[str]:
     ]
 
 
-def remove_spare_heaps(run: RunFile) -> None:
-    """Remove the heaps of a packed run, whose claim is held: it needs none."""
+def remove_spare_ragged_files(run: RunFile) -> None:
+    """Remove the ragged files of a packed run, whose lock is held: it needs none."""
     if run.header.packed is not None:
-        remove_heaps(run.path)
+        remove_ragged_files(run.path)
 
 
 def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
@@ -155,7 +155,7 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
         disk.replace(temporary, path)
         # Before, and had it been killed since, they are those of a packed run, or
         # the rows of a plain one.
-        remove_spare_heaps(RunFile(path))
+        remove_spare_ragged_files(RunFile(path))
     except RunFileError:
         raise
     except OSError as error:
@@ -177,25 +177,25 @@ def _write(
         # The text gets longer by less than it says of every output anyway.
         user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
     )
-    overlay = SafeFile(fd)
+    safe = SafeFile(fd)
     options: dict[str, Any] = {"meta_block_size": _META_BLOCK_BYTES}
     if methods is None:
         options = create.ALIGNMENT
     with (
-        overlay.checked(),
+        safe.checked(),
         open_group(run) as old,
-        h5py.File(overlay, "w", userblock_size=header.user_block, **options) as file,
+        h5py.File(safe, "w", userblock_size=header.user_block, **options) as file,
     ):
         group = file.create_group(header.group)
         copy_group(
             old,
             group,
             lambda n, d: _make(group, n, d, header),
-            overlay.check,
+            safe.check,
             skip=header.ragged,
         )
         for name in header.ragged:
-            header = _write_ragged(old, group, run, header, name, path, overlay.check)
+            header = _write_ragged(old, group, run, header, name, path, safe.check)
         if methods is not None:
             header = _list_chunks(file, group, header)
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
@@ -245,7 +245,7 @@ def _write_ragged(
     path: Path,
     check: Callable[[], None],
 ) -> Header:
-    """Write a ragged output: all rows in order, or their entries and a heap."""
+    """Write a ragged output: all rows in order, or their entries and a ragged file."""
     rows, output = RaggedRows(run, name), header.outputs[name]
     if header.packed is None:
         made = create.create(group, name, header.map_shape, ENTRY_DTYPE)

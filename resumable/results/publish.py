@@ -36,7 +36,7 @@ from resumable.runfile import (
     superblock_of,
     transaction,
 )
-from resumable.runfile import create as birth
+from resumable.runfile import create as run_files
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -77,15 +77,15 @@ def publish(
         raise RunFileError(msg)
     with locked(path) as (real, fd):
         _check_file(path, real, fd)
-        with _told(path, run), transaction(real, fd) as overlay:
+        with _told(path, run), transaction(real, fd) as safe:
             if compression is None:
                 _check_room(real, run)
-            with open_group(run) as old, h5py.File(overlay, "r+") as file:
+            with open_group(run) as old, h5py.File(safe, "r+") as file:
                 parent = _parent(file, path, names, overwrite=overwrite)
                 # All that is new comes first: what a deleted group leaves free lies
                 # in the middle of the file, where changes need memory.
                 made = parent.create_group(_free_name(parent, names[-1]))
-                _fill(made, old, run, compression, overlay)
+                _fill(made, old, run, compression, safe)
                 _relink(made, run.path, real)
                 if names[-1] in parent:
                     del parent[names[-1]]
@@ -235,12 +235,12 @@ def _fill(
     old: h5py.Group,
     run: RunFile,
     compression: str | None,
-    overlay: SafeFile,
+    safe: SafeFile,
 ) -> None:
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
         if name in TABLES:
             shape = (used_rows(name, dataset[...]),)
-            return birth.create(made, name, shape, dataset.dtype)
+            return run_files.create(made, name, shape, dataset.dtype)
         output = run.header.outputs.get(name)
         if output is None or output.per == "run":
             return None
@@ -255,15 +255,15 @@ def _fill(
     ) -> h5py.Dataset:
         if compression is not None:
             return create_chunked(group, name, shape, dtype, fill, compression)
-        return birth.create(group, name, shape, dtype, fill)
+        return run_files.create(group, name, shape, dtype, fill)
 
     header = run.header
-    copy_group(old, made, make, overlay.check, skip=header.ragged)
+    copy_group(old, made, make, safe.check, skip=header.ragged)
     for name in header.ragged:
         inner = made.create_group(name)
         rows = RaggedRows(run, name)
         into = functools.partial(create, inner)
-        write_ragged(inner, rows, header.map_shape, into, overlay.check)
+        write_ragged(inner, rows, header.map_shape, into, safe.check)
 
 
 def _relink(made: h5py.Group, run_path: Path, real: Path) -> None:

@@ -11,7 +11,7 @@ from resumable.runfile.create import (
     target_error,
 )
 from resumable.runfile.file import Failure, LogLine, RunFile, Session, Survey, find_runs
-from resumable.runfile.hdf5 import SafeFile, new_hdf5
+from resumable.runfile.hdf5 import SafeFile, new_hdf5, superblock_of
 from resumable.runfile.header import (
     ADVICE,
     CHUNKS,
@@ -23,14 +23,17 @@ from resumable.runfile.header import (
     structure_digest,
     table_rows,
 )
-from resumable.runfile.heap import heaps_of, remove_heaps
 from resumable.runfile.journal import locked, mend, needs_mending, transaction
-from resumable.runfile.ledger import SessionTables
-from resumable.runfile.lock import RunFolder, RunLock, busy, shelf_of
+from resumable.runfile.lock import RunFolder, RunLock, busy, run_folder_of
 from resumable.runfile.packed import open_group
-from resumable.runfile.ragged import RaggedRows, copied_rows
-from resumable.runfile.superblock import superblock_of
-from resumable.runfile.writer import Outbox, Rows, RowWriter, WriteTarget
+from resumable.runfile.ragged import (
+    RaggedRows,
+    copied_rows,
+    ragged_files_of,
+    remove_ragged_files,
+)
+from resumable.runfile.tables import SessionTables
+from resumable.runfile.writer import ComputedRows, RowBuffer, RowWriter, WriteTarget
 
 __all__ = [
     "ADVICE",
@@ -41,14 +44,14 @@ __all__ = [
     "MAGIC",
     "USID_ANCILLARIES",
     "USID_SPECTROSCOPIC",
+    "ComputedRows",
     "Coordinates",
     "Failure",
     "Header",
     "LogLine",
-    "Outbox",
     "RaggedRows",
+    "RowBuffer",
     "RowWriter",
-    "Rows",
     "RunFile",
     "RunFileSpec",
     "RunFolder",
@@ -62,14 +65,14 @@ __all__ = [
     "copied_rows",
     "create",
     "find_runs",
-    "heaps_of",
     "locked",
     "mend",
     "needs_mending",
     "new_hdf5",
     "open_group",
-    "remove_heaps",
-    "shelf_of",
+    "ragged_files_of",
+    "remove_ragged_files",
+    "run_folder_of",
     "structure_digest",
     "superblock_of",
     "table_rows",

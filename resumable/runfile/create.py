@@ -21,8 +21,7 @@ from resumable.model import WINDOW, canonical, format_bytes, runs
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
 from resumable.runfile.header import HEADER_LIMIT, Header, structure_digest, table_rows
-from resumable.runfile.heap import remove_heaps
-from resumable.runfile.ragged import RaggedRows, copied_rows
+from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_files
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -78,30 +77,30 @@ class RunFileSpec(NamedTuple):
 
 def create_run_file(
     path: Path,
-    birth: RunFileSpec,
+    spec: RunFileSpec,
     coordinates: Coordinates,
     requested: PositionSet,
-    ancestor: RunFile | None = None,
+    previous: RunFile | None = None,
     *,
     succeeds: bool = False,
 ) -> RunFile:
-    """Make a run file; the caller holds the claim on its name.
+    """Make a run file; the caller holds the lock on its name.
 
     Parameters
     ----------
     path : Path
         Its name; no file has it yet.
-    birth : RunFileSpec
+    spec : RunFileSpec
         What goes in.
     coordinates : Coordinates
         What the open source says of its positions.
     requested : PositionSet
         Positions to reserve disk space for.
-    ancestor : RunFile, optional
-        A run of the same source when it was shorter; its rows are copied in.
+    previous : RunFile, optional
+        The run of the same source when the source was shorter; its rows are copied.
     succeeds : bool
-        It takes the ancestor's place, whose file is gone on return. Its sessions are
-        copied too, and nobody writes to it.
+        The new file takes the place of `previous`, whose file is gone on return. Its
+        sessions are copied too; no process may write to it.
 
     Raises
     ------
@@ -113,25 +112,25 @@ def create_run_file(
     temporary = path.with_name(f".{path.stem}.birth")
     try:
         temporary.unlink(missing_ok=True)
-        header = _build(temporary, birth, coordinates)
+        header = _build(temporary, spec, coordinates)
         with disk.opened(temporary, os.O_RDWR) as fd:
             reserve(fd, header, requested)
-            if ancestor is not None:
-                _inherit(fd, path, header, ancestor, sessions=succeeds)
+            if previous is not None:
+                _copy_rows(fd, path, header, previous, sessions=succeeds)
             disk.write_at(fd, header.to_bytes(), 0)
             os.fsync(fd)
-        if succeeds and ancestor is not None and ancestor.path == path:
+        if succeeds and previous is not None and previous.path == path:
             disk.replace(temporary, path)
         elif not disk.link_new(temporary, path):
             msg = f"{path} appeared while it was being made; run again"
             raise TargetError(msg)
-        elif succeeds and ancestor is not None:
-            ancestor.path.unlink()
-            remove_heaps(ancestor.path)
+        elif succeeds and previous is not None:
+            previous.path.unlink()
+            remove_ragged_files(previous.path)
     except OSError as error:
         if isinstance(error, TargetError):
             raise
-        needed = sum(o.row_bytes for o in birth.outputs.values()) * len(requested)
+        needed = sum(o.row_bytes for o in spec.outputs.values()) * len(requested)
         raise target_error(path.parent, error, needed) from error
     finally:
         with contextlib.suppress(OSError):
@@ -139,26 +138,26 @@ def create_run_file(
     return RunFile(path)
 
 
-def _inherit(
-    fd: int, path: Path, header: Header, ancestor: RunFile, *, sessions: bool
+def _copy_rows(
+    fd: int, path: Path, header: Header, previous: RunFile, *, sessions: bool
 ) -> None:
     """Copy status, rows and failures of a shorter run: the first positions of ours."""
     names = ["completed_positions", "failed_positions", "failures"]
     if sessions:
         names += [n for n in ("sessions", "log_lines") if n in header.tables]
-    # Of the same name: it has the same heaps, and their rows can stay.
-    shares = ancestor.path == path and ancestor.header.packed is None
+    # A run file of the same name has the same ragged files: their rows can stay.
+    shares = previous.path == path and previous.header.packed is None
     for name, output in header.outputs.items():
         if output.ragged and not shares:
             place = header.offsets[name]
-            for entries in copied_rows(RaggedRows(ancestor, name), path):
+            for entries in copied_rows(RaggedRows(previous, name), path):
                 disk.write_at(fd, entries.view(np.uint8), place)
                 place += entries.nbytes
         elif output.per == "position":
             names.append(name)
     for name in names:
-        # Of a packed ancestor, too, whose rows have no place of their own.
-        rows = ancestor.array(name)
+        # Through HDF5 where `previous` is packed.
+        rows = previous.array(name)
         row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
         step = max(1, _RESERVE_STEP // row_bytes)
         for start in range(0, len(rows), step):
@@ -220,24 +219,24 @@ def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
     return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
 
 
-def _build(path: Path, birth: RunFileSpec, coordinates: Coordinates) -> Header:
+def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
     """Write the HDF5 structure and return the header with the offsets found."""
     shape = coordinates.map_shape
     size = math.prod(shape)
     header = Header(
-        identity=birth.identity,
-        document=birth.document,
-        group=f"/{coordinates.name}-{birth.process}_000",
+        identity=spec.identity,
+        document=spec.document,
+        group=f"/{coordinates.name}-{spec.process}_000",
         map_shape=shape,
-        outputs=dict(birth.outputs),
+        outputs=dict(spec.outputs),
         offsets={},
         rows=table_rows(size),
         file_bytes=0,
         structure="0" * 64,
         user_block=0,
-        source=birth.source,
+        source=spec.source,
     )
-    names = [*birth.outputs, "completed_positions", "failed_positions"]
+    names = [*spec.outputs, "completed_positions", "failed_positions"]
     names += [*header.tables, "finished"]
     # Offsets of 20 digits stand for the real ones, which are not known yet.
     widest = header._replace(
@@ -261,7 +260,7 @@ def _build(path: Path, birth: RunFileSpec, coordinates: Coordinates) -> Header:
         **ALIGNMENT,
     ) as file:
         group = file.create_group(header.group)
-        for name, output in birth.outputs.items():
+        for name, output in spec.outputs.items():
             lead = shape if output.per == "position" else ()
             stored = output.stored
             made = create(
@@ -274,7 +273,7 @@ def _build(path: Path, birth: RunFileSpec, coordinates: Coordinates) -> Header:
         for name, dtype in header.tables.items():
             create(group, name, (header.rows[name],), dtype)
         create(group, "finished", (1,), np.dtype("u1"))
-        _describe(group, birth, coordinates, path.parent)
+        _describe(group, spec, coordinates, path.parent)
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
         header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
@@ -313,20 +312,20 @@ def _text(value: str) -> np.bytes_:
 
 
 def _describe(
-    group: h5py.Group, birth: RunFileSpec, coordinates: Coordinates, folder: Path
+    group: h5py.Group, spec: RunFileSpec, coordinates: Coordinates, folder: Path
 ) -> None:
     """Add all that is for people and viewers."""
-    for name, text in birth.provenance.items():
+    for name, text in spec.provenance.items():
         group.attrs[name] = _text(text)
-    group.attrs["identity_sha256"] = _text(birth.identity)
-    group.create_dataset("identity", data=_text(canonical(birth.document)))
-    if birth.source_text:
-        group.create_dataset("source_text", data=_text(birth.source_text))
+    group.attrs["identity_sha256"] = _text(spec.identity)
+    group.create_dataset("identity", data=_text(canonical(spec.document)))
+    if spec.source_text:
+        group.create_dataset("source_text", data=_text(spec.source_text))
     if coordinates.link is not None:
         _link_source(group, *coordinates.link, folder)
-    _add_axes(group, birth.outputs, coordinates)
+    _add_axes(group, spec.outputs, coordinates)
     if coordinates.usid:
-        _add_usid(group, birth.outputs, coordinates.usid)
+        _add_usid(group, spec.outputs, coordinates.usid)
 
 
 def _link_source(group: h5py.Group, path: str, dataset: str, folder: Path) -> None:

@@ -26,7 +26,7 @@ from resumable.runfile.header import (
     structure_digest,
 )
 from resumable.runfile.packed import PackedRows
-from resumable.runfile.rows import PlainRows, gone
+from resumable.runfile.rows import UnpackedRows, gone
 from resumable.system import opened, read_at, read_into
 
 if TYPE_CHECKING:
@@ -198,14 +198,14 @@ class RunFile:
         with self._reading() as (fd, header):
             return self._array(fd, header, name)
 
-    def marks(self, further: tuple[int, ...] = ()) -> PlainRows:
+    def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
         """Return which positions are done, in the map's shape and with further axes.
 
         Along these it is repeated, so that it can be indexed like an output.
         """
         with self._reading() as (fd, header):
             place = header.offsets["completed_positions"]
-            return PlainRows(self.path, fd, place, _BYTE, header.map_shape, further)
+            return UnpackedRows(self.path, fd, place, _BYTE, header.map_shape, further)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[tuple[int, Header]]:
@@ -234,12 +234,12 @@ class RunFile:
         if output is None:
             dtype = header.tables.get(name, _BYTE)
             length = header.extents()[name][1] // dtype.itemsize
-            return PlainRows(self.path, fd, header.offsets[name], dtype, (length,))
+            return UnpackedRows(self.path, fd, header.offsets[name], dtype, (length,))
         lead = header.map_shape if output.per == "position" else ()
         if header.packed is None or output.per == "run":
             stored = output.stored
             place, shape = header.offsets[name], (*lead, *stored.shape)
-            return PlainRows(self.path, fd, place, stored.dtype, shape)
+            return UnpackedRows(self.path, fd, place, stored.dtype, shape)
         shape = (*lead, *output.shape)
         return PackedRows(self.path, self.opened, name, output.dtype, shape)
 

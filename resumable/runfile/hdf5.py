@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: More than any version needs up to its third address, of 8 bytes.
+_SUPERBLOCK_BYTES = 100
+#: Signature, version, and in every version the byte of the marks.
+_LEAST_BYTES = 24
+_OPEN_FOR_WRITING, _SWMR = 1, 4
 _PAGE = 4096
 #: Most bytes of changed old pages. Only metadata change there; they are far less.
 MOST_CHANGED_BYTES = 256 << 20
@@ -47,8 +53,8 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
         As the disk says, ENOSPC for example; at the end of the block.
     """
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
-        overlay = SafeFile(fd)
-        with overlay.checked(), h5py.File(overlay, "w", **options) as file:
+        safe = SafeFile(fd)
+        with safe.checked(), h5py.File(safe, "w", **options) as file:
             yield file
 
 
@@ -203,3 +209,44 @@ class SafeFile:
             page = self._pages[number]
             begin, end = max(start, first), min(stop, first + len(page))
             page[begin - first : end - first] = view[begin - start : end - start]
+
+
+class Superblock(NamedTuple):
+    """What HDF5 writes at the begin of a file.
+
+    The layout is that of the HDF5 file format specification, versions 0 to 3.
+    """
+
+    end: int
+    """Where the file ends, as HDF5 sees it; a shorter one has been truncated."""
+    open_for_writing: bool
+    """It says that somebody writes: so it is, or that program was killed."""
+    swmr: bool
+    """It says that who writes lets others read at the same time."""
+
+
+def superblock_of(fd: int) -> Superblock | None:
+    """Find the superblock, behind the user block; None when it is no HDF5 file."""
+    size, offset = os.fstat(fd).st_size, 0
+    while offset < size:
+        raw = read_at(fd, _SUPERBLOCK_BYTES, offset)
+        if raw.startswith(_SIGNATURE):
+            return _superblock_in(raw)
+        # Behind a user block of a power of two.
+        offset = max(512, 2 * offset)
+    return None
+
+
+def _superblock_in(raw: bytes) -> Superblock | None:
+    if len(raw) < _LEAST_BYTES:
+        return None
+    version = raw[8]
+    if version in (0, 1):
+        width, first, marks = raw[13], 24 if version == 0 else 28, raw[20]
+    elif version in (2, 3):
+        width, first, marks = raw[9], 12, raw[11]
+    else:
+        return None
+    # The third of four addresses.
+    end = int.from_bytes(raw[first + 2 * width : first + 3 * width], "little")
+    return Superblock(end, bool(marks & _OPEN_FOR_WRITING), bool(marks & _SWMR))

@@ -32,8 +32,7 @@ import numpy as np
 
 from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
-from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile
-from resumable.runfile.superblock import superblock_of
+from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, superblock_of
 from resumable.system import (
     read_at,
     replace,
@@ -199,15 +198,15 @@ def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     begun = _Journal(path.name, False, old_bytes, old_bytes, "")
     try:
         _write(path, begun)
-        overlay = SafeFile(fd, old_bytes)
-        with overlay.checked():
-            yield overlay
+        safe = SafeFile(fd, old_bytes)
+        with safe.checked():
+            yield safe
         sync(fd)
         decided = begun._replace(
             decided=True,
-            new_bytes=overlay.size,
-            beyond=_digest(fd, old_bytes, overlay.size),
-            changes=tuple(overlay.changes()),
+            new_bytes=safe.size,
+            beyond=_digest(fd, old_bytes, safe.size),
+            changes=tuple(safe.changes()),
         )
         decided = _cut(decided)
         for offset, old, _ in decided.changes:

@@ -1,4 +1,4 @@
-"""Which run files a computation has, and the claim on them.
+"""Which run files a computation has, and the lock on them.
 
 All runs of one identity share a stem: ``<source>-<dataset>-<process>-<first 8 of
 the identity>``. The first is ``<stem>.h5``, the ones after it ``<stem>_001.h5`` and
@@ -114,20 +114,20 @@ class RunLock:
 
     Parameters
     ----------
-    shelf : RunFolder
+    run_folder : RunFolder
         Which.
     """
 
-    def __init__(self, shelf: RunFolder) -> None:
+    def __init__(self, run_folder: RunFolder) -> None:
         self.token = os.urandom(16).hex()
-        self._shelf = shelf
-        self._claim = disk.LockFile(shelf.folder / f"{shelf.stem}.claim")
-        self._writers = disk.LockFile(shelf.folder / f"{shelf.stem}.writers")
+        self._run_folder = run_folder
+        self._lock = disk.LockFile(run_folder.folder / f"{run_folder.stem}.claim")
+        self._writers = disk.LockFile(run_folder.folder / f"{run_folder.stem}.writers")
 
     @property
-    def claim_path(self) -> Path:
+    def lock_path(self) -> Path:
         """File that is locked exclusively by the driver."""
-        return self._claim.path
+        return self._lock.path
 
     @property
     def writers_path(self) -> Path:
@@ -136,7 +136,7 @@ class RunLock:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the claim for the time of a block.
+        """Hold the lock for the time of a block.
 
         Raises
         ------
@@ -150,9 +150,9 @@ class RunLock:
         except BaseException as error:
             # Ctrl-C, too: it may wait for writers of a dead session.
             self._writers.release()
-            self._claim.release(remove=True)
+            self._lock.release(remove=True)
             if isinstance(error, OSError):
-                raise target_error(self._shelf.folder, error, 4096) from error
+                raise target_error(self._run_folder.folder, error, 4096) from error
             raise
         try:
             yield
@@ -160,12 +160,12 @@ class RunLock:
             # Whoever still writes keeps the file; the next session removes it.
             if self._writers.acquire(exclusive=True):
                 self._writers.release(remove=True)
-            self._claim.release(remove=True)
+            self._lock.release(remove=True)
 
     def _take_over(self) -> None:
-        """Take the claim, wait for workers of a dead session, and tidy up."""
+        """Take the lock, wait for workers of a dead session, and tidy up."""
         # Of a process that was killed this moment, the system still holds it.
-        if not self._claim.acquire(exclusive=True, patience=_KILLED_S):
+        if not self._lock.acquire(exclusive=True, patience=_KILLED_S):
             raise RunBusy(self._busy_message())
         holder = {
             "token": self.token,
@@ -174,34 +174,34 @@ class RunLock:
             "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
         }
         # From here a late worker of a dead session finds another token.
-        self._claim.write_text(json.dumps(holder))
+        self._lock.write_text(json.dumps(holder))
         if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
             msg = (
                 f"a worker of an earlier session still writes to "
-                f"{self._shelf.stem}; end it and run again"
+                f"{self._run_folder.stem}; end it and run again"
             )
             raise RunBusy(msg)
         self._writers.release()
-        for path in self._shelf.leftovers():
+        for path in self._run_folder.leftovers():
             path.unlink(missing_ok=True)
 
     def _busy_message(self) -> str:
         # Who has taken it this moment is still writing down who it is.
-        disk.wait_until(lambda: bool(self.holder(self._claim)), _KILLED_S)
-        holder = self.holder(self._claim)
+        disk.wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
+        holder = self.holder(self._lock)
         who = (
             f"process {holder['pid']} on {holder['host']} since {holder['since']}"
             if holder
             else "another process"
         )
         return (
-            f"{self._shelf.stem} is being computed by {who}; look at it with "
+            f"{self._run_folder.stem} is being computed by {who}; look at it with "
             "'resumable status', or stop that process and run again"
         )
 
     @staticmethod
     def holder(lock_file: disk.LockFile) -> dict[str, Any]:
-        """Who says that she holds a claim; empty when nobody does."""
+        """Return what the holder of a lock has written about itself; else empty."""
         with contextlib.suppress(ValueError, RecursionError):
             plain = json.loads(lock_file.read_text())
             if isinstance(plain, dict) and {"pid", "host", "since"} <= plain.keys():
@@ -211,8 +211,8 @@ class RunLock:
         return {}
 
 
-def shelf_of(run: RunFile) -> RunFolder:
-    """Return the shelf on which a run lies."""
+def run_folder_of(run: RunFile) -> RunFolder:
+    """Return the folder and stem of a run."""
     identity = run.header.identity
     stem = re.sub(r"_\d{3,}$", "", run.path.stem)
     return RunFolder(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
@@ -220,7 +220,7 @@ def shelf_of(run: RunFile) -> RunFolder:
 
 def busy(run: RunFile) -> dict[str, Any]:
     """Who computes a run at this moment: ``host``, ``pid``, ``since``; or empty."""
-    lock_file = disk.LockFile(RunLock(shelf_of(run)).claim_path)
+    lock_file = disk.LockFile(RunLock(run_folder_of(run)).lock_path)
     if not lock_file.path.exists():
         return {}
     # Opened for reading only: looking must not make or change a file.

@@ -1,31 +1,266 @@
-"""Rows of a ragged output, read by position: from heaps, or packed."""
+"""Rows of a ragged output: the files they are appended to, and reading them.
+
+While a run is computed, its ragged rows lie in ragged files (``.heap``) beside the run
+file. A ragged file only gets longer. A writer locks the one that it appends to
+exclusively; the run file has an entry per position that says where the rows lie. Only
+rows that entries point to count: what a kill leaves in a ragged file is ignored, and
+the next writer appends behind it. Packing moves all rows into the run file.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
+import platform
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import RunFileError
+from resumable.errors import RunBusy, RunFileError
 from resumable.model import ENTRY_DTYPE, divided
 from resumable.runfile.header import ADVICE
-from resumable.runfile.heap import Heap, MissingHeapError, check_entries, read_rows
+from resumable.system import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from resumable.model import Output
     from resumable.runfile.file import RunFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-
 #: Bytes of rows that are copied at once.
 _AT_ONCE = 4 << 20
+#: What follows the stem of the run file in the name of a ragged file.
+_AFTER_STEM = re.compile(r"\.[0-9a-f]{16}\.heap")
+#: The first line of a ragged file, with its number.
+_LINE = "resumable heap {:016x}\n"
+_LINE_BYTES = len(_LINE.format(0))
+
+
+class MissingRaggedFileError(RunFileError):
+    """A ragged file is missing: it was lost, or the run has been packed meanwhile."""
+
+
+def ragged_path(run: Path, number: int) -> Path:
+    """Return the path of the ragged file of this number."""
+    return run.with_name(f"{run.stem}.{number:016x}.heap")
+
+
+def ragged_files_of(run: Path) -> list[Path]:
+    """Return all ragged files of a run file, whether entries point to them or not."""
+    named = disk.files_in(run.parent, f"{run.stem}.", ".heap")
+    return sorted(p for p in named if _AFTER_STEM.fullmatch(p.name, len(run.stem)))
+
+
+def remove_ragged_files(run: Path) -> None:
+    """Remove the ragged files of a run that needs none; the caller holds the lock."""
+    for path in ragged_files_of(run):
+        path.unlink(missing_ok=True)
+
+
+def _number_of(path: Path) -> int:
+    return int(path.suffixes[-2][1:], 16)
+
+
+def _own_half() -> int:
+    """Return the upper half of the numbers of ragged files written by this kernel.
+
+    Some cluster file systems can be mounted so that only the processes of one kernel
+    see a lock. So no ragged file is written by two kernels.
+    """
+    kernel = platform.node()
+    with contextlib.suppress(OSError):
+        kernel += Path("/proc/sys/kernel/random/boot_id").read_text()
+    return int(hashlib.sha256(kernel.encode()).hexdigest()[:8], 16)
+
+
+class RaggedFile:
+    """A ragged file to append to: one that no other writer has locked, or a new one.
+
+    Parameters
+    ----------
+    run : Path
+        The run file. The caller may write to it.
+
+    Raises
+    ------
+    OSError
+        As the disk says.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.number, self._file = _free_file(run) or _new_file(run)
+        if self._file.size() < _LINE_BYTES:
+            self._file.write_at(_LINE.format(self.number).encode(), 0)
+        self._end = self._file.size()
+
+    def add(self, parts: Sequence[Array] | Array, output: Output) -> Array:
+        """Append the rows of some positions, an array each; return their entries.
+
+        They are durable after :meth:`sync`.
+        """
+        entries = entries_without_rows(parts)
+        counts = entries["count"]
+        data = output.joined(parts).reshape(-1).view(np.uint8)
+        self._file.write_at(data, self._end)
+        entries["heap"] = self.number
+        entries["offset"] = self._end + (np.cumsum(counts) - counts) * output.row_bytes
+        entries[counts == 0] = np.zeros((), ENTRY_DTYPE)
+        self._end += data.nbytes
+        return entries
+
+    def sync(self) -> None:
+        """Return when all that was added has reached the disk."""
+        self._file.sync()
+
+    def close(self) -> None:
+        """Close the file and let others append to it."""
+        self._file.close()
+
+
+def entries_without_rows(parts: Sequence[Array] | Array) -> Array:
+    """Return entries that say how many rows positions have, and not where."""
+    entries = np.zeros(len(parts), ENTRY_DTYPE)
+    entries["count"] = [len(part) for part in parts]
+    return entries
+
+
+def _free_file(run: Path) -> tuple[int, disk.OpenFile] | None:
+    half = _own_half()
+    for path in ragged_files_of(run):
+        number = _number_of(path)
+        if number >> 32 == half:
+            # Taken by another worker, or by the worker of another thread.
+            with contextlib.suppress(RunBusy):
+                file = disk.OpenFile(path, exclusive=True)
+                if file.size() < _LINE_BYTES or _begins(file, number):
+                    # Its maker may have been killed before its name was durable.
+                    disk.sync_folder(path.parent)
+                    return number, file
+                # A power cut took its first line, but not what came after.
+                file.close()
+    return None
+
+
+def _begins(file: disk.OpenFile, number: int) -> bool:
+    return file.read_at(_LINE_BYTES, 0) == _LINE.format(number).encode()
+
+
+def _new_file(run: Path) -> tuple[int, disk.OpenFile]:
+    # Never a number that was used before: entries may still point to it.
+    number = _own_half() << 32 | int.from_bytes(os.urandom(4), "little")
+    path = ragged_path(run, number)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    with disk.opened(path, flags):
+        pass
+    disk.sync_folder(path.parent)
+    try:
+        return number, disk.OpenFile(path, exclusive=True)
+    except RunBusy:
+        # Another worker that was looking for one has found it first.
+        return _new_file(run)
+
+
+def read_rows(run: Path, entries: Array, output: Output) -> list[Array]:
+    """Read the rows of some positions by their entries.
+
+    Parameters
+    ----------
+    run : Path
+        The run file.
+    entries : ndarray of ENTRY_DTYPE
+    output : Output
+        Whose rows they are.
+
+    Returns
+    -------
+    list of ndarray, shape (count, *shape)
+
+    Raises
+    ------
+    RunFileError
+        A ragged file is missing, or entries point to what is not in it.
+    """
+    parts = [np.empty((0, *output.shape), output.dtype)] * len(entries)
+    filled = entries["count"] != 0
+    for number in np.unique(entries["heap"][filled]).tolist():
+        where = np.flatnonzero(filled & (entries["heap"] == number))
+        _read_file(
+            ragged_path(run, number), number, entries[where], output, where, parts
+        )
+    return parts
+
+
+def _read_file(
+    path: Path,
+    number: int,
+    entries: Array,
+    output: Output,
+    where: Array,
+    parts: list[Array],
+) -> None:
+    counts, offsets = entries["count"], entries["offset"]
+    with _opened(path, number) as (fd, size):
+        _check_inside(path, size, entries, output)
+        # Rows that were written together are read together.
+        ends = offsets + counts * output.row_bytes
+        apart = np.flatnonzero(offsets[1:] != ends[:-1]) + 1
+        for first, last in zip([0, *apart], [*apart, len(where)], strict=True):
+            begin, end = int(offsets[first]), int(ends[last - 1])
+            data = bytearray(disk.read_at(fd, end - begin, begin))
+            rows = np.frombuffer(data, output.dtype).reshape(-1, *output.shape)
+            of_each = divided(rows, counts[first:last])
+            for index, part in zip(where[first:last].tolist(), of_each, strict=True):
+                parts[index] = part
+
+
+def check_entries(run: Path, entries: Array, output: Output) -> None:
+    """Check that the rows of some positions are where their entries say.
+
+    Raises
+    ------
+    RunFileError
+        A ragged file is missing, or entries point to what is not in it.
+    """
+    entries = entries[entries["count"] != 0]
+    for number in np.unique(entries["heap"]).tolist():
+        path = ragged_path(run, number)
+        with _opened(path, number) as (_, size):
+            _check_inside(path, size, entries[entries["heap"] == number], output)
+
+
+def _check_inside(path: Path, size: int, entries: Array, output: Output) -> None:
+    counts, offsets = entries["count"], entries["offset"]
+    inside = (counts > 0) & (offsets >= _LINE_BYTES) & (offsets <= size)
+    if not (inside & (counts <= (size - offsets) // output.row_bytes)).all():
+        msg = (
+            f"rows are missing at the end of {path}, which has {size:,} bytes: it was "
+            "cut or replaced. Put the whole file back, or use override=True to compute "
+            "into a new file"
+        )
+        raise RunFileError(msg)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, number: int) -> Iterator[tuple[int, int]]:
+    try:
+        with disk.opened(path, os.O_RDONLY) as fd:
+            line = disk.read_at(fd, _LINE_BYTES, 0)
+            if line != _LINE.format(number).encode():
+                msg = f"{path} is not the file of ragged rows that its name says"
+                raise RunFileError(msg)
+            yield fd, os.fstat(fd).st_size
+    except FileNotFoundError as error:
+        msg = (
+            f"{path} is missing, in which there are rows of an unfinished run: put it "
+            "back beside the run file, or use override=True to compute into a new file"
+        )
+        raise MissingRaggedFileError(msg) from error
 
 
 class RaggedRows:
@@ -37,7 +272,7 @@ class RaggedRows:
     name : str
         A ragged output.
     home : Path, optional
-        The run file that the heaps belong to, where it is not `run` itself.
+        The run file that the ragged files belong to, where it is not `run` itself.
     """
 
     def __init__(self, run: RunFile, name: str, home: Path | None = None) -> None:
@@ -79,7 +314,7 @@ class RaggedRows:
             entries[~done] = np.zeros((), ENTRY_DTYPE)
         try:
             return read_rows(self._home, entries, self.output)
-        except MissingHeapError:
+        except MissingRaggedFileError:
             # Gone because the run has been packed since we looked?
             if self._packed():
                 return self._read_packed(positions)
@@ -157,15 +392,15 @@ class RaggedRows:
 
 
 def copied_rows(rows: RaggedRows, path: Path) -> Iterator[Array]:
-    """Copy all rows into a heap of the run file `path`; durable at the end.
+    """Copy all rows into a ragged file of the run file `path`; durable at the end.
 
     Yields
     ------
     entries : ndarray of ENTRY_DTYPE
         Of the positions, span by span.
     """
-    with contextlib.closing(Heap(path)) as heap:
+    with contextlib.closing(RaggedFile(path)) as file:
         for start, stop in rows.spans():
             parts = rows.read(np.arange(start, stop))
-            yield heap.add(parts, rows.output)
-        heap.sync()
+            yield file.add(parts, rows.output)
+        file.sync()

@@ -27,7 +27,7 @@ _GAP_BYTES = 1 << 13
 _PIECE_BYTES = 1 << 18
 
 
-class PlainRows:
+class UnpackedRows:
     """A dataset that has one place in a run file: indexed like an array, and read then.
 
     Parameters

@@ -16,7 +16,7 @@ import numpy as np
 
 from resumable.errors import RunBusy
 from resumable.model import runs
-from resumable.runfile.heap import Heap, entries_without_rows
+from resumable.runfile.ragged import RaggedFile, entries_without_rows
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class WriteTarget(NamedTuple):
     """The run file."""
     header: Header
     """Its offsets."""
-    claim: Path
+    lock: Path
     """File whose text names the session that may write."""
     writers: Path
     """File that every writer holds a shared lock on."""
@@ -66,7 +66,7 @@ class WriteTarget(NamedTuple):
         return min(bounded, self.checkpoint_s)
 
 
-class Rows(NamedTuple):
+class ComputedRows(NamedTuple):
     """Computed rows on their way to whoever writes them: arguments of a writer."""
 
     start: int
@@ -79,7 +79,7 @@ class Rows(NamedTuple):
     """Output name -> rows of both, in order."""
 
 
-class Outbox:
+class RowBuffer:
     """Keeps rows, to be sent to the driver with the report of their batch.
 
     Has what a worker needs of a :class:`RowWriter`; writes nothing.
@@ -89,7 +89,7 @@ class Outbox:
     written = marked = 0
 
     def __init__(self) -> None:
-        self._rows: list[Rows] = []
+        self._rows: list[ComputedRows] = []
 
     def write(
         self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
@@ -97,9 +97,9 @@ class Outbox:
         """Keep the rows of a span of positions."""
         # Copies: a block computation may fill the same arrays again.
         kept = {name: rows.copy() for name, rows in values.items()}
-        self._rows.append(Rows(start, done.copy(), failed.copy(), kept))
+        self._rows.append(ComputedRows(start, done.copy(), failed.copy(), kept))
 
-    def collect(self) -> tuple[Rows, ...]:
+    def collect(self) -> tuple[ComputedRows, ...]:
         """Return what was kept, and forget it."""
         rows, self._rows = self._rows, []
         return tuple(rows)
@@ -141,7 +141,7 @@ class RowWriter:
         # from here on until we die it waits for us.
         if not self._lock_file.acquire(exclusive=False, patience=10):
             self._refuse()
-        if target.token not in disk.LockFile(target.claim).read_text():
+        if target.token not in disk.LockFile(target.lock).read_text():
             self._lock_file.release()
             self._refuse()
         try:
@@ -150,7 +150,7 @@ class RowWriter:
             self._lock_file.release()
             raise
         # Opened when there are ragged rows to write.
-        self._heap: Heap | None = None
+        self._ragged: RaggedFile | None = None
         #: Calls of :meth:`write`, and how many of them are marked by now.
         self.written = self.marked = 0
         self._marks: list[_Marks] = []
@@ -203,7 +203,7 @@ class RowWriter:
         for name, rows in values.items():
             output = self._header.outputs[name]
             if output.ragged:
-                rows = self._heaped(rows, output)
+                rows = self._ragged_entries(rows, output)
                 written += int(rows["count"].sum()) * output.row_bytes
             written += rows.nbytes
             self._write_rows(name, start, touched, rows)
@@ -220,13 +220,13 @@ class RowWriter:
             if self._bytes >= COMMIT_BYTES:
                 self._changed.notify_all()
 
-    def _heaped(self, parts: Array, output: Output) -> Array:
-        """Append the rows of some positions to the heap; return their entries."""
+    def _ragged_entries(self, parts: Array, output: Output) -> Array:
+        """Append the rows of some positions to the ragged file; return entries."""
         if not any(map(len, parts)):
             return entries_without_rows(parts)
-        if self._heap is None:
-            self._heap = Heap(self._target.path)
-        return self._heap.add(parts, output)
+        if self._ragged is None:
+            self._ragged = RaggedFile(self._target.path)
+        return self._ragged.add(parts, output)
 
     def _write_rows(self, name: str, start: int, touched: Array, rows: Array) -> None:
         """Write the rows of the touched positions of a span."""
@@ -285,8 +285,8 @@ class RowWriter:
                 self._closing = True
                 self._changed.notify_all()
             self._thread.join()
-            if self._heap is not None:
-                self._heap.close()
+            if self._ragged is not None:
+                self._ragged.close()
             self._file.close()
             self._lock_file.release()
         self._raise_error()
@@ -334,8 +334,8 @@ class RowWriter:
 
     def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
         if marks:
-            if self._heap is not None:
-                self._heap.sync()
+            if self._ragged is not None:
+                self._ragged.sync()
             self._file.sync()
             for mark in marks:
                 self._mark(mark)

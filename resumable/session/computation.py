@@ -33,9 +33,9 @@ class Computation(NamedTuple):
     """How the positions lie in the source."""
     footprint: Footprint
     """Memory for a number of positions."""
-    shelf: RunFolder
+    run_folder: RunFolder
     """Where its runs lie."""
-    birth: RunFileSpec
+    spec: RunFileSpec
     """What a new run file would be made of."""
     open_reader: Callable[[], Reader]
     """Opens the source."""
@@ -53,9 +53,9 @@ class Computation(NamedTuple):
         of the identity: a run counts while the source still begins with what it
         was made of.
         """
-        found = self.shelf.runs()
+        found = self.run_folder.runs()
         earlier = self.earlier.runs() if self.earlier else []
-        whole = self.birth.source["contents"] is None
+        whole = self.spec.source["contents"] is None
         if whole and not earlier:
             return found
         with self.open_reader() as reader:
@@ -66,7 +66,7 @@ class Computation(NamedTuple):
     def full_length(self, run: RunFile) -> bool:
         """Return whether a run is of all that can be read of the source now."""
         return (
-            run.header.identity == self.shelf.identity
+            run.header.identity == self.run_folder.identity
             and run.header.map_shape == self.geometry.map_shape
             and self._is_covered_by(run)
         )

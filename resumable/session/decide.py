@@ -50,9 +50,11 @@ def _to_override(computation: Computation) -> RunFile | None:
     the same line, run again after a kill, would begin again each time.
     """
     runs = [
-        r for r in computation.runs() if r.header.identity == computation.shelf.identity
+        r
+        for r in computation.runs()
+        if r.header.identity == computation.run_folder.identity
     ]
-    if runs and computation.shelf.overrides(runs[-1]) and not runs[-1].finished:
+    if runs and computation.run_folder.overrides(runs[-1]) and not runs[-1].finished:
         return runs[-1]
     return None
 
@@ -89,7 +91,7 @@ def make_plan(
         run = _to_override(computation) if options.override else existing(computation)
     options = for_run(options, run)
     if run is None and not options.override:
-        damaged = computation.shelf.damaged()
+        damaged = computation.run_folder.damaged()
         if damaged:
             error = damaged[-1][1]
             if ADVICE in str(error):
@@ -212,11 +214,11 @@ def _writer(
         return options.writer, ""
     if base.on_one_host(engine):
         return "workers", ""
-    kind = disk.file_system(computation.shelf.folder)
+    kind = disk.file_system(computation.run_folder.folder)
     if kind.startswith(_INCOHERENT):
         why = (
-            f"the driver writes all rows, because {computation.shelf.folder} is on a "
-            f"{kind} file system and workers may be on several hosts"
+            f"the driver writes all rows, because {computation.run_folder.folder} is "
+            f"on a {kind} file system and workers may be on several hosts"
         )
         return "driver", why
     return "workers", ""
@@ -226,7 +228,7 @@ def _path_of(computation: Computation, run: RunFile | None) -> Path:
     """Return where a session writes: a grown source needs a new, longer file."""
     if run is not None and computation.full_length(run):
         return run.path
-    return computation.shelf.new_path()
+    return computation.run_folder.new_path()
 
 
 def _budget(memory: float | str | None, available: int) -> int:

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 
 from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
 from resumable.model import name_of_position
-from resumable.results import Results, pack_claimed, remove_spare_heaps, unpack_claimed
-from resumable.runfile import FORMAT, RaggedRows, RunFile, RunLock, heaps_of
+from resumable.results import (
+    Results,
+    pack_locked,
+    remove_spare_ragged_files,
+    unpack_locked,
+)
+from resumable.runfile import FORMAT, RaggedRows, RunFile, RunLock, ragged_files_of
 from resumable.session.decide import for_run, make_plan
 from resumable.session.events import Finished
 from resumable.session.explain import EDITED, changed_lines, explain
@@ -70,9 +75,9 @@ def compute(
 def _computed(
     computation: Computation, options: Options, stop: StopRequest, tell: Listener
 ) -> Results:
-    """Compute under the claim, where nobody else can."""
-    claim = RunLock(computation.shelf)
-    with claim.held():
+    """Compute under the lock, where nobody else can."""
+    lock = RunLock(computation.run_folder)
+    with lock.held():
         # Again: somebody may have computed since we looked.
         plan, run, survey = make_plan(computation, options)
         if run is not None and plan.action == "return":
@@ -83,14 +88,14 @@ def _computed(
         if run is not None and computation.full_length(run):
             run = writable(run)
         options = for_run(options, run)
-        step = Assignment(computation, options, plan, claim)
+        step = Assignment(computation, options, plan, lock)
         session = Session(step, run, stop, tell, survey)
         del survey  # N / 8 bytes, which the session gives up when it hands them out
         return packed_where_asked(computation, session.run_to_end())
 
 
 def packed_where_asked(computation: Computation, results: Results) -> Results:
-    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    """Pack a run that is complete, where outputs ask for it; the lock is held."""
     try:
         _pack(computation, results.path)
     except (RunBusy, TargetError) as error:
@@ -113,18 +118,18 @@ def writable(run: RunFile) -> RunFile:
         not be told any more.
     """
     if run.header.packed is not None:
-        return unpack_claimed(run)
+        return unpack_locked(run)
     for name in run.header.ragged:
         RaggedRows(run, name).check()
     return run
 
 
 def _pack(computation: Computation, path: Path) -> None:
-    """Pack a run that is complete, where outputs ask for it; the claim is held."""
+    """Pack a run that is complete, where outputs ask for it; the lock is held."""
     if computation.packing:
         run = RunFile(path)
         if _to_pack(computation, run):
-            pack_claimed(run, computation.packing)
+            pack_locked(run, computation.packing)
 
 
 def _to_pack(computation: Computation, run: RunFile) -> bool:
@@ -138,17 +143,23 @@ def _tidy(computation: Computation, run: RunFile) -> None:
 
     After a power cut any of it can be there without the rest.
     """
-    claim, shelf = RunLock(computation.shelf), computation.shelf
-    copies = shelf.copies() if run.finished else []
-    locks = [p for p in (claim.claim_path, claim.writers_path) if p.exists()]
-    heaps = run.header.packed is not None and heaps_of(run.path)
-    if locks or copies or _to_pack(computation, run) or heaps or shelf.leftovers():
+    lock, run_folder = RunLock(computation.run_folder), computation.run_folder
+    copies = run_folder.copies() if run.finished else []
+    locks = [p for p in (lock.lock_path, lock.writers_path) if p.exists()]
+    ragged = run.header.packed is not None and ragged_files_of(run.path)
+    if (
+        locks
+        or copies
+        or _to_pack(computation, run)
+        or ragged
+        or run_folder.leftovers()
+    ):
         # Somebody computes, or the folder is not ours to write: left alone.
-        with contextlib.suppress(RunBusy, TargetError), claim.held():
+        with contextlib.suppress(RunBusy, TargetError), lock.held():
             for path in copies:
                 path.unlink(missing_ok=True)
             _pack(computation, run.path)
-            remove_spare_heaps(RunFile(run.path))
+            remove_spare_ragged_files(RunFile(run.path))
 
 
 def tell_of_left_runs(computation: Computation) -> None:
@@ -173,7 +184,7 @@ def tell_of_left_runs(computation: Computation) -> None:
 
 def warn_of_edit(computation: Computation, run: RunFile) -> None:
     """Warn when the class was edited and its declared version is still the same."""
-    then, now = run.header.source.get("text"), computation.birth.source["text"]
+    then, now = run.header.source.get("text"), computation.spec.source["text"]
     if computation.process.version is None or not then or not now or then == now:
         return
     if not any(run.counts()):

@@ -76,7 +76,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     lines : bool
         Show those of an edited class; reads the text in every run file.
     """
-    shelf = computation.shelf
+    run_folder = computation.run_folder
     matching = computation.runs()
     paths = {run.path for run in matching}
     candidates = []
@@ -93,16 +93,17 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         candidates.append(Candidate(run.path, True, run.finished, (state,)))
     candidates += [
         Candidate(run.path, False, run.finished, (CHANGED,))
-        for run in shelf.runs()
+        for run in run_folder.runs()
         if run.path not in paths
     ]
     candidates += [
-        Candidate(path, False, False, (str(error),)) for path, error in shelf.damaged()
+        Candidate(path, False, False, (str(error),))
+        for path, error in run_folder.damaged()
     ]
-    for run in shelf.others():
+    for run in run_folder.others():
         if run.path in paths:
             continue  # from when the source could still grow
-        told = differences(run.header.document, computation.birth.document)
+        told = differences(run.header.document, computation.spec.document)
         reasons = [shown(reason) for reason in told[:_TOLD]]
         for number, reason in enumerate(reasons):
             if lines and reason.startswith(EDITED):
@@ -110,7 +111,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         if len(told) > _TOLD:
             reasons.append(f"and {len(told) - _TOLD} more")
         candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
-    return Explanation(shelf.identity, shelf.folder, tuple(candidates))
+    return Explanation(run_folder.identity, run_folder.folder, tuple(candidates))
 
 
 def changed_lines(run: RunFile, computation: Computation) -> list[str]:
@@ -124,7 +125,7 @@ def changed_lines(run: RunFile, computation: Computation) -> list[str]:
     # Imported here: it costs a millisecond that only an edit needs.
     import difflib
 
-    there, here = source_text(run), computation.birth.source_text
+    there, here = source_text(run), computation.spec.source_text
     changed = [
         line
         for line in difflib.unified_diff(

@@ -93,7 +93,7 @@ def follow(
 class Follower:
     """Waits for positions of a source, on behalf of one call of compute.
 
-    A context manager: it holds the claims.
+    A context manager: it holds the locks.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Follower:
         _check(options)
         self._options, self._stop = options, stop
         self._wait_s = 0.0 if options.follow is None else parse_seconds(options.follow)
-        self._source = SourceWatcher(process, options, positions, self._claim)
+        self._source = SourceWatcher(process, options, positions, self._take_lock)
         self._writers = [Writer() for _ in self._source.paths]
         self._signs: list[FileState] | None = None
         self._looked_at: list[FileState] | None = None
@@ -117,7 +117,7 @@ class Follower:
         self._next_look = 0.0
         self._worked_s = 0.0
         self._ended = False
-        self._claims: dict[str, RunLock] = {}
+        self._locks: dict[str, RunLock] = {}
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Follower:
@@ -154,8 +154,8 @@ class Follower:
             warn_of_edit(computation, run)
             if computation.full_length(run):
                 run = writable(run)
-        options, claim = for_run(found.options, run), self._claim(computation)
-        step = Assignment(computation, options, found.plan, claim)
+        options, lock = for_run(found.options, run), self._take_lock(computation)
+        step = Assignment(computation, options, found.plan, lock)
         return Session(step, run, self._stop, tell)
 
     def _more(self, session: Session) -> Assignment | None:
@@ -177,7 +177,10 @@ class Follower:
         if found is None:
             return None
         return Assignment(
-            found.computation, found.options, found.plan, self._claim(found.computation)
+            found.computation,
+            found.options,
+            found.plan,
+            self._take_lock(found.computation),
         )
 
     def _judge(self, trouble: SourceError, news_at: float) -> None:
@@ -196,14 +199,14 @@ class Follower:
             raise self._given_up(str(trouble), late=late) from trouble
         time.sleep(_LONGEST_S)
 
-    def _claim(self, computation: Computation) -> RunLock:
-        claim = self._claims.get(computation.shelf.identity)
-        if claim is None:
-            claim = self._claims[computation.shelf.identity] = RunLock(
-                computation.shelf
+    def _take_lock(self, computation: Computation) -> RunLock:
+        lock = self._locks.get(computation.run_folder.identity)
+        if lock is None:
+            lock = self._locks[computation.run_folder.identity] = RunLock(
+                computation.run_folder
             )
-            self._open.enter_context(claim.held())
-        return claim
+            self._open.enter_context(lock.held())
+        return lock
 
     # Waiting.
 

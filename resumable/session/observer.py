@@ -60,8 +60,8 @@ class SourceWatcher:
         What, and how.
     positions : slice, mask, index or indices, optional
         What is requested; it need not be there yet.
-    claim : callable
-        Takes the claim on the run of a computation.
+    take_lock : callable
+        Takes the lock on the run of a computation.
 
     Attributes
     ----------
@@ -76,9 +76,9 @@ class SourceWatcher:
         process: Process,
         options: Options,
         positions: Any,
-        claim: Callable[[Computation], Any],
+        take_lock: Callable[[Computation], Any],
     ) -> None:
-        self._process, self._options, self._claim = process, options, claim
+        self._process, self._options, self._take_lock = process, options, take_lock
         self._wanted = RequestedPositions(positions, process.map_shape)
         refs = [process._source, *process._inputs.values()]
         # An output of another run does not change any more.
@@ -181,7 +181,7 @@ class SourceWatcher:
         options = dataclasses.replace(self._options, positions=_both(wanted, ready))
         if mine is None:
             # Before the runs are looked at: nobody else may change them from here on.
-            self._claim(computation)
+            self._take_lock(computation)
         elif not _goes_on(computation, mine):
             raise SourceChanged
         plan, run = make_plan(computation, options, mine)[:2]
@@ -234,9 +234,9 @@ def _goes_on(computation: Computation, mine: RunFile) -> bool:
     PlanError
         The outputs are others for every length.
     """
-    then, now = mine.header.document, computation.birth.document
-    shelves = [computation.shelf, computation.earlier]
-    if mine.header.identity not in [shelf.identity for shelf in shelves if shelf]:
+    then, now = mine.header.document, computation.spec.document
+    folders = [computation.run_folder, computation.earlier]
+    if mine.header.identity not in [folder.identity for folder in folders if folder]:
         if {**then, "source": 0} != {**now, "source": 0}:
             msg = (
                 "outputs or inputs are others than when it began; where they "

@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.model import PositionSet, file_of, parse_seconds
-from resumable.runfile import WriteTarget
-from resumable.runfile import create as births
+from resumable.runfile import WriteTarget, create
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, present_filters
@@ -30,7 +29,7 @@ class Assignment(NamedTuple):
     """How; its positions are those that can be read by now."""
     plan: Plan
     """What was decided."""
-    claim: RunLock
+    lock: RunLock
     """Held by the caller."""
 
     def run_file(self, run: RunFile | None, *, succeeds: bool = False) -> RunFile:
@@ -54,14 +53,19 @@ class Assignment(NamedTuple):
         if wanted is None:
             wanted = PositionSet.full(computation.geometry.size)
         if run is None or not computation.full_length(run):
-            same = run is not None and run.header.identity == computation.shelf.identity
+            same = (
+                run is not None
+                and run.header.identity == computation.run_folder.identity
+            )
             path = (
-                run.path if run and succeeds and same else computation.shelf.new_path()
+                run.path
+                if run and succeeds and same
+                else computation.run_folder.new_path()
             )
             with computation.open_reader() as reader:
-                return births.create_run_file(
+                return create.create_run_file(
                     path,
-                    computation.birth,
+                    computation.spec,
                     coordinates_of(reader),
                     wanted,
                     run,
@@ -71,10 +75,10 @@ class Assignment(NamedTuple):
             # Whoever made it may have been killed before its name was durable.
             disk.sync_folder(run.path.parent)
             with disk.opened(run.path, os.O_RDWR) as fd:
-                births.reserve(fd, run.header, wanted)
+                create.reserve(fd, run.header, wanted)
         except OSError as error:
             needed = computation.row_bytes * self.plan.pending
-            raise births.target_error(run.path.parent, error, needed) from error
+            raise create.target_error(run.path.parent, error, needed) from error
         return run
 
     def job(self, run: RunFile) -> Job:
@@ -82,9 +86,7 @@ class Assignment(NamedTuple):
         computation, timeout = self.computation, self.options.position_timeout
         cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.
-        text = (
-            computation.birth.source["text"] if file_of(cls) == cls._read_from else ""
-        )
+        text = computation.spec.source["text"] if file_of(cls) == cls._read_from else ""
         return Job(
             computation.process,
             computation.position_outputs,
@@ -104,9 +106,9 @@ class Assignment(NamedTuple):
         return WriteTarget(
             run.path,
             run.header,
-            self.claim.claim_path,
-            self.claim.writers_path,
-            self.claim.token,
+            self.lock.lock_path,
+            self.lock.writers_path,
+            self.lock.token,
             self.plan.checkpoint_s,
             self.plan.workers if self.plan.writer == "workers" else 1,
         )
@@ -121,7 +123,7 @@ class Assignment(NamedTuple):
     @property
     def copy_path(self) -> Path:
         """Where a copy of the source in position order is, if there is one."""
-        shelf = self.computation.shelf
+        run_folder = self.computation.run_folder
         # Where the source can grow, its contents are not part of the identity.
-        contents = self.computation.birth.source["contents"] or ""
-        return shelf.folder / f"{shelf.stem}{contents[:8]}.rechunked.h5"
+        contents = self.computation.spec.source["contents"] or ""
+        return run_folder.folder / f"{run_folder.stem}{contents[:8]}.rechunked.h5"

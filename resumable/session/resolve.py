@@ -78,12 +78,12 @@ def resolve(
         elif reader.growable or awaited:
             contents = reader.contents(full=process._full)
         prefix = _prefix(process._source, name)
-        shelf = RunFolder(process._folder, prefix, identity.digest(document))
+        run_folder = RunFolder(process._folder, prefix, identity.digest(document))
         earlier = None
-        if reader.may_have_grown and _has_growing(shelf):
+        if reader.may_have_grown and _has_growing(run_folder):
             source_then = reader.fingerprint(kind="growing")
             then = identity.digest({**document, "source": source_then})
-            earlier = shelf._replace(identity=then)
+            earlier = run_folder._replace(identity=then)
         footprint = _footprint(process, [reader, *readers.values()], outputs)
     text = process._source_text()
     return Computation(
@@ -93,11 +93,11 @@ def resolve(
         outputs=outputs,
         geometry=process._geometry,
         footprint=footprint,
-        shelf=shelf,
+        run_folder=run_folder,
         earlier=earlier,
         ready=ready,
-        birth=RunFileSpec(
-            identity=shelf.identity,
+        spec=RunFileSpec(
+            identity=run_folder.identity,
             document=document,
             process=name,
             outputs=outputs,
@@ -133,9 +133,9 @@ def least_calls(process: Declaration, options: Options) -> int:
     return process._geometry.size if chosen is None else len(chosen)
 
 
-def _has_growing(shelf: RunFolder) -> bool:
+def _has_growing(run_folder: RunFolder) -> bool:
     """Return whether there are runs from when the source could still grow."""
-    return any("first" in run.header.document["source"] for run in shelf.others())
+    return any("first" in run.header.document["source"] for run in run_folder.others())
 
 
 def _aligned(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef:

@@ -1,4 +1,4 @@
-"""One session on a claimed run: the driver that an engine sees."""
+"""One session on a locked run: the driver that an engine sees."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from resumable.errors import RunFileError, SourceError
 from resumable.model import PositionSet, Schedule, by_name, fitted, name_of_position
 from resumable.results import Results
 from resumable.runfile import (
+    ComputedRows,
     Failure,
     LogLine,
-    Rows,
     RowWriter,
     RunFile,
     SessionTables,
@@ -47,7 +47,7 @@ logger = logging.getLogger("resumable")
 
 
 class Session:
-    """One session on a claimed run; the driver an engine sees.
+    """One session on a locked run; the driver an engine sees.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Session:
     tell : callable
         Takes the events.
     survey : Survey, optional
-        What the run's status says, where it has been read under the claim.
+        What the run's status says, where it has been read under the lock.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Session:
         self.worked_s = 0.0
         #: Why the source could not be read the last time.
         self.trouble: SourceError | None = None
-        self._ledger = SessionTables(self._run)
+        self._tables = SessionTables(self._run)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
         self._blame = FailurePolicy()
@@ -100,7 +100,7 @@ class Session:
             show=step.options.progress,
             total=done + failed + self._schedule.remaining,
             initial=done + failed,
-            label=step.computation.shelf.prefix,
+            label=step.computation.run_folder.prefix,
         )
 
     def _survey(self) -> Survey:
@@ -210,11 +210,11 @@ class Session:
         )
 
     def _record(self, failures: list[Failure]) -> None:
-        self._ledger.record(failures)
+        self._tables.record(failures)
         for failure in failures:
             self._tell(PositionFailed(failure))
 
-    def _write(self, parts: tuple[Rows, ...]) -> None:
+    def _write(self, parts: tuple[ComputedRows, ...]) -> None:
         """Write what workers have sent, by the same protocol as theirs."""
         for part in parts:
             if self._writer is None:
@@ -356,30 +356,30 @@ class Session:
                 line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), told)
                 self._log(line)
             self._end()
-            self._ledger.close()
+            self._tables.close()
             self._warned.show()
-        logger.info("%s: %s", computation.shelf.stem, status)
+        logger.info("%s: %s", computation.run_folder.stem, status)
         return results
 
     def _begin(self) -> None:
         """Enter the session into the table."""
-        self._ledger.begin(
+        self._tables.begin(
             host=platform.node(),
             pid=os.getpid(),
             engine=self._step.plan.engine,
             workers=self._step.plan.workers,
         )
         if self._run.finished:
-            self._ledger.reopen()
+            self._tables.reopen()
 
     def _end(self) -> None:
         """Close the session's entry in the table."""
         times = self._times.of(self._step.plan.workers)
-        self._ledger.end(computed=self._computed, failed=self._failed, **times)
+        self._tables.end(computed=self._computed, failed=self._failed, **times)
 
     def _log(self, line: LogLine) -> None:
         """Write down a line, into the file that is written to now."""
-        self._ledger.log(line)
+        self._tables.log(line)
 
     def _work(self, engine: Engine) -> None:
         """Compute what is pending; on return it is committed."""
@@ -427,10 +427,10 @@ class Session:
                 # It was there before: it stays, with its part of this session.
                 self._end()
             self._run, self._made = longer, True
-            old, self._ledger = self._ledger, SessionTables(self._run)
+            old, self._tables = self._tables, SessionTables(self._run)
             old.close()
             if made:
-                self._ledger.go_on()
+                self._tables.go_on()
             else:
                 self._begin()
             self._results = Results(self._run)
@@ -470,7 +470,7 @@ class Session:
         }
         value = self._step.computation.process.finish(results)
         named = by_name(value, outputs) if outputs else {}
-        self._ledger.set_finished(
+        self._tables.set_finished(
             {
                 name: fitted(name, named[name], o.dtype, o.shape).astype(o.dtype)
                 for name, o in outputs.items()

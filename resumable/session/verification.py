@@ -268,7 +268,7 @@ def _computed(
         yield Check("rows", None, _without_class(run))
         return
     computation = process._computation()
-    told = identity.differences(run.header.document, computation.birth.document)
+    told = identity.differences(run.header.document, computation.spec.document)
     of_source = [text for text in told if text.startswith(("source", "inputs"))]
     if not of_source and not _still_begins(computation.source, run):
         of_source = ["source.contents: not what the run was made of"]

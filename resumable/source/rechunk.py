@@ -61,7 +61,7 @@ def rechunked(reader: Reader, path: Path, memory: int) -> SourceRef:
     reader : Reader
         The open source.
     path : Path
-        Where the copy goes; the caller holds the claim on its name. It is built
+        Where the copy goes; the caller holds the lock on its name. It is built
         under another name, so a file of this name is whole.
     memory : int
         Bytes of memory to use.

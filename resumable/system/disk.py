@@ -156,7 +156,7 @@ def link_new(temporary: Path, path: Path) -> bool:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
         # No hard links here (exFAT, some network mounts). The caller holds the
-        # claim on the name, so nobody of ours can come between these two lines.
+        # lock on the name, so nobody of ours can come between these two lines.
         if path.exists():
             return False
         temporary.rename(path)

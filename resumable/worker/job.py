@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resumable.model import Batch, Output, Schedule
-    from resumable.runfile import Failure, Rows, WriteTarget
+    from resumable.runfile import ComputedRows, Failure, WriteTarget
     from resumable.source import SourceRef
     from resumable.worker.warnings import WarningCounts
 
@@ -72,7 +72,7 @@ class Report(NamedTuple):
     """Warnings that were given."""
     error: Exception | None = None
     """Why the session must stop."""
-    rows: tuple[Rows, ...] = ()
+    rows: tuple[ComputedRows, ...] = ()
     """Rows that the driver has to write."""
     out_of_memory: bool = False
     """The first position of the rest raised MemoryError, and may not be the cause."""

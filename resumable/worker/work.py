@@ -18,7 +18,7 @@ import numpy as np
 
 from resumable.errors import OutputError
 from resumable.model import check_text
-from resumable.runfile import FAILURE_ROWS, Failure, Outbox, RowWriter
+from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.source import open_reader as _open_reader
 from resumable.system import machine
 from resumable.worker import compute as computer
@@ -53,7 +53,7 @@ class Worker:
         It has a process to itself; else it shares the driver's.
     pulse : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
-    writer : Outbox, optional
+    writer : RowBuffer, optional
         Takes the rows; default writes them, or keeps them for the report where the
         job has no target.
     open_reader, one_thread : callable
@@ -75,7 +75,7 @@ class Worker:
         *,
         own_process: bool,
         pulse: memoryview | None = None,
-        writer: Outbox | None = None,
+        writer: RowBuffer | None = None,
         open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
@@ -87,8 +87,8 @@ class Worker:
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
-        self._writer: Outbox | RowWriter = writer or (
-            RowWriter(job.target) if job.target else Outbox()
+        self._writer: RowBuffer | RowWriter = writer or (
+            RowWriter(job.target) if job.target else RowBuffer()
         )
         try:
             with counted(job.filters, self._warned):
@@ -162,7 +162,7 @@ class Worker:
             len(self._written),
             warned,
             tally.error,
-            self._writer.collect() if isinstance(self._writer, Outbox) else (),
+            self._writer.collect() if isinstance(self._writer, RowBuffer) else (),
             tally.out_of_memory,
         )
 

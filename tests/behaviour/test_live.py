@@ -25,10 +25,10 @@ from nursery import Nursery
 import resumable as rs
 from resumable.errors import PlanError, SourceError
 from resumable.model.positions import PositionSet
-from resumable.results.pack import unpack_claimed
+from resumable.results.pack import unpack_locked
 from resumable.runfile.file import RunFile
-from resumable.runfile.heap import heaps_of
-from resumable.runfile.lock import RunLock, shelf_of
+from resumable.runfile.lock import RunLock, run_folder_of
+from resumable.runfile.ragged import ragged_files_of
 from resumable.session import following
 from resumable.session.wanted import RequestedPositions
 from resumable.source import live
@@ -318,13 +318,13 @@ def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
 def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
     """By one that follows, and finds nothing to compute."""
     results = Above(scan).compute(follow=60)
-    with RunLock(shelf_of(results._run)).held():
-        unpack_claimed(RunFile(results.path))
-    heaps = heaps_of(results.path)
+    with RunLock(run_folder_of(results._run)).held():
+        unpack_locked(RunFile(results.path))
+    heaps = ragged_files_of(results.path)
     again = Above(scan).compute(follow=60)
 
     assert len(heaps) == 1
-    assert heaps_of(again.path) == []
+    assert ragged_files_of(again.path) == []
     assert lists(again["above"]) == values_above(data_of(scan))
 
 

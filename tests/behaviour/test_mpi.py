@@ -386,7 +386,7 @@ def test_only_rank_0_digests_the_source(mpi, source, tmp_path):
     job = mpi.run(
         2,
         with_head("""
-        from resumable.runfile import lock as catalogue
+        from resumable.runfile import lock
         from resumable.source import reader
         counts = {"fingerprint": 0, "runs": 0}
 
@@ -398,7 +398,7 @@ def test_only_rank_0_digests_the_source(mpi, source, tmp_path):
             setattr(cls, name, method)
 
         counted(reader.Reader, "fingerprint")
-        counted(catalogue.RunFolder, "runs")
+        counted(lock.RunFolder, "runs")
         Logged("scan.h5::/data", log="log").compute()
         tell(**counts)
         """),

@@ -533,7 +533,7 @@ def test_another_identity_and_other_datasets_than_hdf5_sees_are_noticed(run):
 def test_a_run_that_is_being_computed_is_checked_as_it_is(run):
     """Who computes it is said; nobody is disturbed."""
     process, path = run
-    with RunLock(process._computation().shelf).held():
+    with RunLock(process._computation().run_folder).held():
         found = rs.verify(path)
 
     assert found.passed

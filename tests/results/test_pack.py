@@ -23,7 +23,7 @@ from resumable.cli import commands
 from resumable.model.identity import canonical
 from resumable.model.indexing import read_like_array
 from resumable.results.copy import TABLES
-from resumable.results.pack import pack_claimed, unpack_claimed
+from resumable.results.pack import pack_locked, unpack_locked
 from resumable.runfile.file import RunFile
 from resumable.runfile.header import (
     CHUNKS,
@@ -32,7 +32,7 @@ from resumable.runfile.header import (
     structure_digest,
     table_rows,
 )
-from resumable.runfile.lock import RunLock, shelf_of
+from resumable.runfile.lock import RunLock, run_folder_of
 from resumable.system import disk
 
 pytestmark = pytest.mark.filterwarnings(
@@ -379,7 +379,7 @@ def test_an_output_with_compression_packs_the_run(tmp_path):
 def test_compression_is_not_part_of_the_identity(tmp_path):
     """With and without it is the same computation."""
     with_it, without = Declared(50, tmp_path), Undeclared(50, tmp_path)
-    documents = [p._computation().birth.document for p in (with_it, without)]
+    documents = [p._computation().spec.document for p in (with_it, without)]
     documents[0]["process"] = documents[1]["process"]
 
     assert documents[0] == documents[1]
@@ -389,8 +389,8 @@ def test_a_run_that_was_killed_before_it_was_packed_is_packed_by_the_next(tmp_pa
     """It was complete, and only not packed: nothing is computed again."""
     process = Declared(20, tmp_path)
     results = compute(process)
-    with RunLock(shelf_of(results._run)).held():
-        unpack_claimed(RunFile(results.path))
+    with RunLock(run_folder_of(results._run)).held():
+        unpack_locked(RunFile(results.path))
     assert packed(results) is None
     again = compute(process)
 
@@ -665,7 +665,7 @@ def test_what_needs_a_package_says_which(large, monkeypatch):
 def test_a_run_at_work_is_not_packed(large):
     """Neither one that is being computed nor a file that is open for writing."""
     with (
-        RunLock(shelf_of(large._run)).held(),
+        RunLock(run_folder_of(large._run)).held(),
         pytest.raises(rs.RunBusy, match="is being computed by process"),
     ):
         large.pack()
@@ -786,10 +786,10 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
     before = large.path.read_bytes()
     monkeypatch.setattr("resumable.runfile.hdf5.write_at", lying)
     with (
-        RunLock(shelf_of(large._run)).held(),
+        RunLock(run_folder_of(large._run)).held(),
         pytest.raises((rs.RunFileError, rs.TargetError)),
     ):
-        pack_claimed(RunFile(large.path), {"row": None})
+        pack_locked(RunFile(large.path), {"row": None})
 
     assert large.path.read_bytes() == before
     assert [p.name for p in large.path.parent.iterdir()] == [large.path.name]

@@ -22,8 +22,8 @@ from kill_matrix import in_fork
 
 import resumable as rs
 from resumable.cli import commands
+from resumable.runfile.hdf5 import superblock_of
 from resumable.runfile.journal import locked, mend, transaction
-from resumable.runfile.superblock import superblock_of
 from resumable.source.opening import open_file
 
 pytestmark = pytest.mark.filterwarnings(
@@ -360,8 +360,8 @@ def test_an_error_in_the_middle_undoes_all(source):
     def interrupted():
         with (
             locked(source) as (path, fd),
-            transaction(path, fd) as overlay,
-            h5py.File(overlay, "r+") as file,
+            transaction(path, fd) as safe,
+            h5py.File(safe, "r+") as file,
         ):
             file["new"] = np.zeros(100_000)
             file["data"].attrs["unit"] = "changed"

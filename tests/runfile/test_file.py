@@ -27,7 +27,7 @@ from resumable.runfile.header import (
     SESSION_ROWS,
     Header,
 )
-from resumable.runfile.ledger import SessionTables
+from resumable.runfile.tables import SessionTables
 from resumable.session.events import Started
 
 MEAN = {"mean": rs.Output(units="V")}
@@ -403,10 +403,10 @@ def test_sessions_beyond_a_thousand_use_the_last_row_again(scan):
     with run.path.open("r+b") as file:
         file.seek(run.header.offsets["sessions"])
         file.write(full.tobytes())
-    with contextlib.closing(SessionTables(run)) as ledger:
+    with contextlib.closing(SessionTables(run)) as tables:
         for number in (5001, 5002, 5003):
-            ledger.begin(host="h", pid=number, engine="serial", workers=1)
-            ledger.end(computed=number, failed=0)
+            tables.begin(host="h", pid=number, engine="serial", workers=1)
+            tables.end(computed=number, failed=0)
     sessions = run.sessions()
 
     assert len(sessions) == SESSION_ROWS

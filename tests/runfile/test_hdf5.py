@@ -79,12 +79,12 @@ def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(bytes(4 << 20))
     with path.open("r+b") as file:
-        overlay = SafeFile(file.fileno(), 4 << 20)
+        safe = SafeFile(file.fileno(), 4 << 20)
         for start in range(0, 2 << 20, 4096):
-            overlay.seek(start)
-            overlay.write(b"x")
+            safe.seek(start)
+            safe.write(b"x")
         with pytest.raises(OSError, match="h5repack"):
-            overlay.check()
+            safe.check()
 
     assert path.read_bytes() == bytes(4 << 20)
     assert MOST_CHANGED_BYTES == 256 << 20
@@ -97,19 +97,19 @@ def test_an_overlay_reads_what_was_written(tmp_path):
     (tmp_path / "one").write_bytes(old)
     mirror = bytearray(old)
     with (tmp_path / "one").open("r+b") as file:
-        overlay = SafeFile(file.fileno(), len(old))
+        safe = SafeFile(file.fileno(), len(old))
         for _ in range(300):
             start, size = int(chance.integers(0, 20_000)), int(chance.integers(0, 9000))
             if chance.random() < 0.5:
                 data = chance.bytes(size)
                 mirror += bytes(max(0, start + size - len(mirror)))
                 mirror[start : start + size] = data
-                overlay.seek(start)
-                assert overlay.write(data) == size
-            overlay.seek(start)
+                safe.seek(start)
+                assert safe.write(data) == size
+            safe.seek(start)
             wanted = bytes(mirror[start : start + size])
-            assert overlay.read(size)[: len(wanted)] == wanted
-        changes = list(overlay.changes())
+            assert safe.read(size)[: len(wanted)] == wanted
+        changes = list(safe.changes())
 
     assert (tmp_path / "one").read_bytes()[: len(old)] == old
     for offset, before, after in changes:

@@ -15,7 +15,7 @@ import pytest
 
 import resumable as rs
 from resumable.results.copy import same_values
-from resumable.runfile.heap import heaps_of
+from resumable.runfile.ragged import ragged_files_of
 
 pytestmark = pytest.mark.timeout(110, method="signal")
 
@@ -98,7 +98,7 @@ def check_packed(results, wanted):
     assert values.tobytes() == np.concatenate(wanted).tobytes()
     assert count.tolist() == numbers
     assert index.tolist() == np.repeat(np.arange(len(wanted)), numbers).tolist()
-    assert heaps_of(results.path) == []
+    assert ragged_files_of(results.path) == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_run_in_parts_is_readable_meanwhile(scan):
     assert same(first["events"][:], partly)
     assert counts.tolist() == [len(part) for part in partly]
     assert first["events"].index[0] == 41
-    assert len(heaps_of(first.path)) == 1
+    assert len(ragged_files_of(first.path)) == 1
     compute(process, positions=slice(0, 20), engine="local", workers=2)
     last = compute(process)
     check_packed(last, wanted)
@@ -336,35 +336,39 @@ def test_a_source_that_has_grown_takes_the_rows_along(tmp_path, finished):
     check_packed(results, expected(source))
 
 
-def test_heaps_that_are_torn_or_too_long_do_no_harm(scan):
+def test_torn_or_longer_ragged_files_do_no_harm(scan):
     """What no entry points to is not read, and is written behind."""
     process = Events(scan)
     results = compute(process, positions=slice(0, 30))
-    (heap,) = heaps_of(results.path)
-    with heap.open("ab") as file:
+    (ragged,) = ragged_files_of(results.path)
+    with ragged.open("ab") as file:
         file.write(b"torn")
     compute(process, positions=slice(30, 50))
-    (again,) = heaps_of(results.path)
+    (again,) = ragged_files_of(results.path)
 
-    assert again == heap
+    assert again == ragged
     check_packed(compute(process), expected(scan))
 
 
 @pytest.mark.parametrize("lost", ["whole", "end", "other"])
-def test_a_lost_heap_is_told_and_never_read_as_rows(scan, lost):
-    """A heap that is missing, cut or replaced is an error that names it."""
+def test_a_lost_ragged_file_is_an_error_and_is_never_read_as_rows(scan, lost):
+    """A ragged file that is missing, cut or replaced is an error that names it."""
     process = Events(scan)
     results = compute(process, positions=slice(0, 30))
-    (heap,) = heaps_of(results.path)
+    (ragged,) = ragged_files_of(results.path)
     if lost == "whole":
-        heap.unlink()
+        ragged.unlink()
     else:
-        os.truncate(heap, 0 if lost == "other" else heap.stat().st_size - 8)
+        os.truncate(ragged, 0 if lost == "other" else ragged.stat().st_size - 8)
     if lost == "other":
-        heap.write_bytes(b"resumable heap 0000000000000000\n" + bytes(4000))
-    told = {"whole": "is missing", "end": "cut or replaced", "other": "not the heap"}
+        ragged.write_bytes(b"resumable heap 0000000000000000\n" + bytes(4000))
+    told = {
+        "whole": "is missing",
+        "end": "cut or replaced",
+        "other": "not the file of ragged rows",
+    }
 
-    with pytest.raises(rs.RunFileError, match=rf"{heap.stem}.*{told[lost]}"):
+    with pytest.raises(rs.RunFileError, match=rf"{ragged.stem}.*{told[lost]}"):
         np.shape(results["events"].values)
     with pytest.raises(rs.RunFileError, match=told[lost]):
         compute(process)
@@ -387,7 +391,7 @@ def test_verify_compares_ragged_rows(scan, packed):
         # The checksum of the chunk notices before any comparison.
         path, told = results.path, "cannot be unpacked"
     else:
-        (path,) = heaps_of(results.path)
+        (path,) = ragged_files_of(results.path)
         place, told = 40, "another value of 'events'"
     with path.open("r+b") as file:
         file.seek(place)
@@ -422,18 +426,18 @@ def test_published_rows_are_in_order(scan, make_file):
     assert values.tobytes() == results["events"].values.tobytes()
 
 
-def test_remove_takes_the_heaps_along(scan):
+def test_remove_takes_the_ragged_files_along(scan):
     """``resumable remove`` leaves nothing of a run."""
     from click.testing import CliRunner
 
     from resumable.cli.commands import main
 
     results = compute(Events(scan), positions=slice(0, 20))
-    heaps = heaps_of(results.path)
+    ragged_files = ragged_files_of(results.path)
     CliRunner().invoke(main, ["remove", "--yes", str(results.path)])
 
-    assert heaps
-    assert not any(path.exists() for path in [results.path, *heaps])
+    assert ragged_files
+    assert not any(path.exists() for path in [results.path, *ragged_files])
 
 
 # Killed.

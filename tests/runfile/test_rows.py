@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import resumable as rs
 from resumable.runfile import rows as plain
-from resumable.runfile.rows import PlainRows
+from resumable.runfile.rows import UnpackedRows
 
 RECORD = np.dtype([("x", "<f4"), ("n", "<i8", (2,)), ("s", "S3")], align=True)
 OFFSET = 7
@@ -28,7 +28,7 @@ def stored(tmp_path_factory):
     def store(array, repeated=()):
         path.write_bytes(bytes(OFFSET) + array.tobytes())
         with path.open("rb") as file:
-            return PlainRows(
+            return UnpackedRows(
                 path, file.fileno(), OFFSET, array.dtype, array.shape, repeated
             )
 
@@ -184,7 +184,7 @@ def test_no_more_is_read_than_is_near_to_what_is_needed(
     os.truncate(path, 32_000_000)
     counted = Counted(monkeypatch)
     with path.open("rb") as file:
-        PlainRows(path, file.fileno(), 0, np.dtype("f8"), (100, 1000, 40))[key]
+        UnpackedRows(path, file.fileno(), 0, np.dtype("f8"), (100, 1000, 40))[key]
 
     assert least <= counted.bytes <= 2 * least
 
@@ -194,7 +194,7 @@ def test_a_file_that_was_replaced_is_still_read(tmp_path):
     path = tmp_path / "rows"
     path.write_bytes(bytes([1, 2, 3]))
     with path.open("rb") as file:
-        rows = PlainRows(path, file.fileno(), 0, np.dtype("u1"), (3,))
+        rows = UnpackedRows(path, file.fileno(), 0, np.dtype("u1"), (3,))
     path.unlink()
 
     assert rows[1:].tolist() == [2, 3]

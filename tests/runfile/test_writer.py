@@ -20,8 +20,7 @@ from kill_matrix import wait_until
 import resumable as rs
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import Schedule
-from resumable.runfile import create, writer
-from resumable.runfile import lock as catalogue
+from resumable.runfile import create, lock, writer
 from resumable.runfile.writer import RowWriter, WriteTarget
 from resumable.source.coordinates import coordinates_of
 from resumable.system import disk
@@ -43,11 +42,11 @@ class Pair(rs.Process):
 
 @dataclasses.dataclass
 class Place:
-    """A run file, claimed, and what a worker needs to write into it."""
+    """A run file, locked, and what a worker needs to write into it."""
 
     run: object
-    claim: object
-    shelf: object
+    lock: object
+    run_folder: object
     target: WriteTarget
 
     def status(self):
@@ -67,42 +66,42 @@ class Place:
 
 
 @pytest.fixture
-def claimed(tmp_path):
+def locked(tmp_path):
     """Return a function that makes a run file, or claims it anew."""
     with contextlib.ExitStack() as stack:
 
-        def claim(checkpoint_s=3600.0):
+        def take(checkpoint_s=3600.0):
             computation = Pair(SIZE, target=tmp_path)._computation()
-            found = computation.shelf.runs()
-            claim = catalogue.RunLock(computation.shelf)
-            stack.enter_context(claim.held())
+            found = computation.run_folder.runs()
+            held = lock.RunLock(computation.run_folder)
+            stack.enter_context(held.held())
             if found:
                 run = found[0]
             else:
                 with computation.open_reader() as reader:
                     run = create.create_run_file(
-                        computation.shelf.new_path(),
-                        computation.birth,
+                        computation.run_folder.new_path(),
+                        computation.spec,
                         coordinates_of(reader),
                         PositionSet.full(SIZE),
                     )
             target = WriteTarget(
                 run.path,
                 run.header,
-                claim.claim_path,
-                claim.writers_path,
-                claim.token,
+                held.lock_path,
+                held.writers_path,
+                held.token,
                 checkpoint_s,
             )
-            return Place(run, claim, computation.shelf, target)
+            return Place(run, held, computation.run_folder, target)
 
-        yield claim
+        yield take
 
 
 @pytest.fixture
-def place(claimed):
+def place(locked):
     """Return a place whose checkpoint never comes by itself."""
-    return claimed()
+    return locked()
 
 
 def values(positions):
@@ -260,9 +259,9 @@ def clock(monkeypatch):
     return times
 
 
-def test_rows_are_marked_at_the_checkpoint(claimed, clock):
+def test_rows_are_marked_at_the_checkpoint(locked, clock):
     """Nobody need ask: after the checkpoint time the status follows."""
-    place = claimed(checkpoint_s=0.05)
+    place = locked(checkpoint_s=0.05)
     with writing(place.target) as row_writer:
         write(row_writer, 3, done=[3, 4])
         time.sleep(0.1)
@@ -278,10 +277,10 @@ def test_rows_are_marked_at_the_checkpoint(claimed, clock):
     assert again
 
 
-def test_rows_are_marked_when_no_more_come(claimed, monkeypatch):
+def test_rows_are_marked_when_no_more_come(locked, monkeypatch):
     """Long before the checkpoint, unless so many write that it would be too often."""
     monkeypatch.setattr(writer, "QUIET_S", 0.2)
-    place = claimed()
+    place = locked()
     with writing(place.target) as row_writer:
         write(row_writer, 3, done=[3])
         marked = wait_until(lambda: place.status() == [[3], []], 10)
@@ -361,9 +360,9 @@ def test_flush_returns_with_nothing_to_do(place, events):
     assert place.status() == [[0], []]
 
 
-def test_flush_after_a_checkpoint_makes_the_marks_durable(claimed, events):
+def test_flush_after_a_checkpoint_makes_the_marks_durable(locked, events):
     """Marks of an earlier commit are synced by the next flush."""
-    place = claimed(checkpoint_s=0.05)
+    place = locked(checkpoint_s=0.05)
     events.clear()
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=[0])
@@ -515,9 +514,9 @@ def test_rows_of_a_run_never_leave_their_datasets(place, events):
 # Sessions.
 
 
-def test_a_worker_of_an_older_session_is_refused(claimed):
+def test_a_worker_of_an_older_session_is_refused(locked):
     """Its token is not the one in the claim any more."""
-    first = claimed()
+    first = locked()
     late = first.target._replace(token="0" * 32)
 
     with pytest.raises(rs.RunBusy, match="session"):
@@ -529,18 +528,18 @@ def test_a_worker_is_refused_after_its_session(tmp_path):
     """A worker that starts when its session is over writes nothing."""
     computation = Pair(SIZE, target=tmp_path)._computation()
     results = Pair(SIZE, target=tmp_path).compute(engine="serial", positions=[0])
-    claim = catalogue.RunLock(computation.shelf)
-    run = computation.shelf.runs()[0]
-    with claim.held():
+    held = lock.RunLock(computation.run_folder)
+    run = computation.run_folder.runs()[0]
+    with held.held():
         target = WriteTarget(
             run.path,
             run.header,
-            claim.claim_path,
-            claim.writers_path,
-            claim.token,
+            held.lock_path,
+            held.writers_path,
+            held.token,
             1.0,
         )
-    with catalogue.RunLock(computation.shelf).held(), pytest.raises(rs.RunBusy):
+    with lock.RunLock(computation.run_folder).held(), pytest.raises(rs.RunBusy):
         RowWriter(target)
 
     assert results.status.done == 1
@@ -548,18 +547,18 @@ def test_a_worker_is_refused_after_its_session(tmp_path):
 
 def test_a_new_session_waits_for_writers_of_the_old_one(tmp_path, place, monkeypatch):
     """While a worker of a dead session writes, nobody else begins."""
-    monkeypatch.setattr(catalogue, "ORPHAN_PATIENCE_S", 0.2)
-    shelf = place.shelf
+    monkeypatch.setattr(lock, "ORPHAN_PATIENCE_S", 0.2)
+    run_folder = place.run_folder
     with writing(place.target) as row_writer:
         # As the death of the driver would: the claim is free, the writer lives.
-        place.claim._claim.release()
+        place.lock._lock.release()
         with (
             pytest.raises(rs.RunBusy, match="worker of an earlier session"),
-            catalogue.RunLock(shelf).held(),
+            lock.RunLock(run_folder).held(),
         ):
             pass
         write(row_writer, 0, done=[0])
-    with catalogue.RunLock(shelf).held():
+    with lock.RunLock(run_folder).held():
         status = place.status()
 
     assert status == [[0], []]
@@ -601,10 +600,10 @@ def test_a_failed_sync_is_told_and_marks_nothing(place, monkeypatch):
 
 
 def test_a_commit_that_failed_unseen_is_told_at_the_latest_by_close(
-    claimed, monkeypatch
+    locked, monkeypatch
 ):
     """A background commit that fails is never swallowed."""
-    place = claimed(checkpoint_s=0.01)
+    place = locked(checkpoint_s=0.01)
     failed = threading.Event()
 
     def fail(fd):

@@ -19,7 +19,7 @@ import resumable as rs
 from resumable.cli.commands import main
 from resumable.runfile.file import LogLine, RunFile
 from resumable.runfile.header import LOG_ROWS
-from resumable.runfile.ledger import SessionTables
+from resumable.runfile.tables import SessionTables
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 ENGINES = pytest.mark.parametrize("engine", ["serial", "local"])
@@ -151,11 +151,11 @@ def test_of_many_lines_the_first_and_the_last_are_kept(scan):
     """Half of the table is kept, the other half goes round; order is by time."""
     results = Talks(scan).compute(engine="serial", positions=[])
     run = RunFile(results.path)
-    ledger = SessionTables(run)
+    tables = SessionTables(run)
     before = len(results.log)
     for number in range(3 * LOG_ROWS):
-        ledger.log(LogLine(1000.0 + number, "INFO", "x", 1, f"line {number}"))
-    ledger.close()
+        tables.log(LogLine(1000.0 + number, "INFO", "x", 1, f"line {number}"))
+    tables.close()
     messages = [line.message for line in rs.open(results.path).log]
 
     assert before == 0

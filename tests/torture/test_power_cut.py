@@ -16,7 +16,7 @@ import scenarios
 from examiner import Tally
 from power_cut import Recording, long_form, table
 
-from resumable.runfile import create, heap, ledger, writer
+from resumable.runfile import create, ragged, tables, writer
 from resumable.source import rechunk
 from resumable.system import disk
 
@@ -110,12 +110,12 @@ class _Unsynced(disk.OpenFile):
 BROKEN = {
     "rows": ("plain", disk, "OpenFile", _Unsynced, "over-claim"),
     "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "over-claim"),
-    "heap": ("ragged", heap.Heap, "sync", lambda self: None, "unreadable"),
+    "heap": ("ragged", ragged.RaggedFile, "sync", lambda self: None, "unreadable"),
     "birth": ("plain", create, "os", _NoSync(os), "unreadable"),
     "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
     "finished": (
         "plain",
-        ledger,
+        tables,
         "OpenFile",
         _Unsynced,
         "finished, but an output per run is not there",

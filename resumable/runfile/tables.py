@@ -28,7 +28,7 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-class _Places:
+class FailureRows:
     """Rows of the failures table: those of positions that have failed, and free ones.
 
     A row is free again when its position is settled.
@@ -59,7 +59,7 @@ class SessionTables:
     Parameters
     ----------
     run : RunFile
-        Of which file. The caller holds its claim.
+        Of which file. The caller holds its lock.
 
     Raises
     ------
@@ -81,8 +81,8 @@ class SessionTables:
         return itertools.count(len(self._run.log()))
 
     @functools.cached_property
-    def _places(self) -> _Places:
-        return _Places(self._run)
+    def _places(self) -> FailureRows:
+        return FailureRows(self._run)
 
     def close(self) -> None:
         """Close the file."""
