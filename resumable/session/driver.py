@@ -88,8 +88,8 @@ def _computed(
         if run is not None and computation.full_length(run):
             run = writable(run)
         options = for_run(options, run)
-        step = Assignment(computation, options, plan, lock)
-        session = Session(step, run, stop, tell, survey)
+        assignment = Assignment(computation, options, plan, lock)
+        session = Session(assignment, run, stop, tell, survey)
         del survey  # N / 8 bytes, which the session gives up when it hands them out
         return packed_where_asked(computation, session.run_to_end())
 

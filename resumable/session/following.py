@@ -155,8 +155,8 @@ class Follower:
             if computation.full_length(run):
                 run = writable(run)
         options, lock = for_run(found.options, run), self._take_lock(computation)
-        step = Assignment(computation, options, found.plan, lock)
-        return Session(step, run, self._stop, tell)
+        assignment = Assignment(computation, options, found.plan, lock)
+        return Session(assignment, run, self._stop, tell)
 
     def _more(self, session: Session) -> Assignment | None:
         """Wait until there is more to do for a session; None when there is not."""

@@ -1,4 +1,4 @@
-"""A step of a session: what is computed, how, and into which run file."""
+"""What a session is given to do: what is computed, how, and into which run file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Assignment(NamedTuple):
     """Held by the caller."""
 
     def run_file(self, run: RunFile | None, *, succeeds: bool = False) -> RunFile:
-        """Return a run file that has room for the step, on the disk.
+        """Return a run file that has room for what is computed, on the disk.
 
         Parameters
         ----------

@@ -51,7 +51,7 @@ class Session:
 
     Parameters
     ----------
-    step : Assignment
+    assignment : Assignment
         What to compute, at first.
     run : RunFile or None
         The run to continue, or None to make a new one.
@@ -65,14 +65,14 @@ class Session:
 
     def __init__(
         self,
-        step: Assignment,
+        assignment: Assignment,
         run: RunFile | None,
         stop: StopRequest,
         tell: Listener,
         survey: Survey | None = None,
     ) -> None:
-        self._step = step
-        self._run = step.run_file(run)
+        self._assignment = assignment
+        self._run = assignment.run_file(run)
         self._made = self._run is not run
         #: Seconds of work that workers have reported.
         self.worked_s = 0.0
@@ -86,26 +86,26 @@ class Session:
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
         if survey is None or self._run is not run:
-            survey = survey_of(self._run, step.options)
+            survey = survey_of(self._run, assignment.options)
         done, failed = self._before = survey.done, survey.failed
         self._results = Results(self._run)
         # Failed positions to be tried again: their status cannot tell which of them
         # have been, and failed again.
         self._untried: PositionSet | None = None
-        if step.options.retry_failed:
+        if assignment.options.retry_failed:
             self._untried = survey.chosen & survey.chosen
-        self._schedule = Schedule(survey.chosen, step.plan, proven=done > 0)
+        self._schedule = Schedule(survey.chosen, assignment.plan, proven=done > 0)
         self._wanted = self._schedule.remaining
         self._bar = progress_bar(
-            show=step.options.progress,
+            show=assignment.options.progress,
             total=done + failed + self._schedule.remaining,
             initial=done + failed,
-            label=step.computation.run_folder.prefix,
+            label=assignment.computation.run_folder.prefix,
         )
 
     def _survey(self) -> Survey:
         """Look at what is marked on the disk, and what is left to compute."""
-        survey = survey_of(self._run, self._step.options)
+        survey = survey_of(self._run, self._assignment.options)
         if self._untried is None:
             return survey
         return survey._replace(chosen=survey.chosen & self._untried)
@@ -167,7 +167,7 @@ class Session:
         report.teach(self._schedule)
         self.worked_s += report.seconds
         if report.error is not None:
-            geometry = self._step.computation.geometry
+            geometry = self._assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
         if report.out_of_memory:
             self._set_aside(report)
@@ -201,7 +201,7 @@ class Session:
 
     def _counts(self) -> Counts:
         done, failed = self._before
-        if self._step.options.retry_failed:
+        if self._assignment.options.retry_failed:
             # Every one that succeeds has failed before.
             failed -= self._computed + self._failed
         settled = self._computed + self._failed
@@ -218,7 +218,7 @@ class Session:
         """Write what workers have sent, by the same protocol as theirs."""
         for part in parts:
             if self._writer is None:
-                self._writer = RowWriter(self._step.target(self._run))
+                self._writer = RowWriter(self._assignment.target(self._run))
             self._writer.write(part.start, part.done, part.failed, part.values)
 
     def _commit(self) -> None:
@@ -228,7 +228,9 @@ class Session:
             writer.close()
 
     def _name(self, position: int) -> str:
-        return name_of_position(position, self._step.computation.geometry.map_shape)
+        return name_of_position(
+            position, self._assignment.computation.geometry.map_shape
+        )
 
     def take_back(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
@@ -273,7 +275,7 @@ class Session:
     def _marked(self, batch: Batch) -> Array:
         """Return which positions of a batch's span need not be computed again."""
         done, failed = self._run.status_of(batch.start, batch.stop)
-        return done if self._step.options.retry_failed else done | failed
+        return done if self._assignment.options.retry_failed else done | failed
 
     def _give_up(self, batch: Batch, loss: Loss) -> None:
         """Record a position that has ended its worker."""
@@ -282,8 +284,8 @@ class Session:
             self._untried.remove(batch)
         message = loss.message or "it ended the worker process"
         failure = Failure(position, loss.cause, message, "")
-        geometry = self._step.computation.geometry
-        if self._step.options.on_error == "raise":
+        geometry = self._assignment.computation.geometry
+        if self._assignment.options.on_error == "raise":
             raise error_of_death(failure, geometry)
         if batch.trial:
             self._judge_trial([failure], 0)
@@ -296,7 +298,7 @@ class Session:
     def _judge_trial(self, failures: list[Failure], done: int) -> None:
         """Settle whether a function that has not succeeded yet is to blame."""
         self._schedule.trial_ended()
-        if self._blame.tried(failures, done, self._step.computation.geometry):
+        if self._blame.tried(failures, done, self._assignment.computation.geometry):
             self._schedule.proven = True
 
     # The course of a session.
@@ -309,7 +311,7 @@ class Session:
     @property
     def workers(self) -> int:
         """How many work at once."""
-        return self._step.plan.workers
+        return self._assignment.plan.workers
 
     def run_to_end(
         self, more: Callable[[Session], Assignment | None] | None = None
@@ -323,8 +325,8 @@ class Session:
             be no more. Then the source is written meanwhile, and what cannot be read
             is waited for.
         """
-        computation, plan = self._step.computation, self._step.plan
-        engine = engine_for(self._step.options, self._run, plan.workers)
+        computation, plan = self._assignment.computation, self._assignment.plan
+        engine = engine_for(self._assignment.options, self._run, plan.workers)
         over = True
         try:
             self._begin()
@@ -366,15 +368,15 @@ class Session:
         self._tables.begin(
             host=platform.node(),
             pid=os.getpid(),
-            engine=self._step.plan.engine,
-            workers=self._step.plan.workers,
+            engine=self._assignment.plan.engine,
+            workers=self._assignment.plan.workers,
         )
         if self._run.finished:
             self._tables.reopen()
 
     def _end(self) -> None:
         """Close the session's entry in the table."""
-        times = self._times.of(self._step.plan.workers)
+        times = self._times.of(self._assignment.plan.workers)
         self._tables.end(computed=self._computed, failed=self._failed, **times)
 
     def _log(self, line: LogLine) -> None:
@@ -387,7 +389,9 @@ class Session:
             # It may be paused before it has begun.
             pauses = self._stop.wait_while_paused()
             try:
-                engine.run(self._step.job(self._run), self, self._step.plan.workers)
+                engine.run(
+                    self._assignment.job(self._run), self, self._assignment.plan.workers
+                )
             finally:
                 with contextlib.ExitStack() as stack:
                     stack.callback(self._settle)
@@ -397,32 +401,32 @@ class Session:
             # What was at work when it was paused is pending again.
             pending = self._survey().chosen
             self._schedule = Schedule(
-                pending, self._step.plan, proven=self._schedule.proven
+                pending, self._assignment.plan, proven=self._schedule.proven
             )
 
     def _follow(
         self, engine: Engine, more: Callable[[Session], Assignment | None]
     ) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
-        step: Assignment | None = self._step
-        while step is not None:
+        assignment: Assignment | None = self._assignment
+        while assignment is not None:
             self.trouble = None
             try:
-                if step is not self._step:
-                    self._extend(step)
+                if assignment is not self._assignment:
+                    self._extend(assignment)
                 self._work(engine)
             except SourceError as error:
                 # It may be half written: that is waited for.
                 self.trouble = error
-            step = more(self)
+            assignment = more(self)
         return not self._stop.requested
 
-    def _extend(self, step: Assignment) -> None:
+    def _extend(self, assignment: Assignment) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""
-        if not step.computation.full_length(self._run):
+        if not assignment.computation.full_length(self._run):
             made = self._made
             # First: where the source cannot be read now, all is as it was.
-            longer = step.run_file(self._run, succeeds=made)
+            longer = assignment.run_file(self._run, succeeds=made)
             if not made:
                 # It was there before: it stays, with its part of this session.
                 self._end()
@@ -434,17 +438,17 @@ class Session:
             else:
                 self._begin()
             self._results = Results(self._run)
-        self._step = step
+        self._assignment = assignment
         survey = self._survey()
         done, failed = survey.done, survey.failed
-        self._schedule = Schedule(survey.chosen, self._step.plan, proven=done > 0)
+        self._schedule = Schedule(survey.chosen, self._assignment.plan, proven=done > 0)
         settled = self._computed + self._failed
         self._wanted = settled + self._schedule.remaining
         self._bar.grow(done + failed + self._schedule.remaining)
 
     def _settle(self) -> None:
         """Record the failures that were held back in the trial."""
-        if self._step.options.on_error == "raise":
+        if self._assignment.options.on_error == "raise":
             return
         proven = self._schedule.proven
         if proven or not self._schedule.remaining:
@@ -454,9 +458,11 @@ class Session:
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""
-        outputs = self._step.computation.position_outputs
+        outputs = self._assignment.computation.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
-        with contextlib.closing(RowWriter(self._step.target(self._run))) as writer:
+        with contextlib.closing(
+            RowWriter(self._assignment.target(self._run))
+        ) as writer:
             for failure in failures:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
                 writer.write(failure.position, no, yes, rows)
@@ -466,9 +472,11 @@ class Session:
     def _finish(self, results: Results) -> None:
         """Run the user's ``finish`` and declare the run complete."""
         outputs = {
-            n: o for n, o in self._step.computation.outputs.items() if o.per == "run"
+            n: o
+            for n, o in self._assignment.computation.outputs.items()
+            if o.per == "run"
         }
-        value = self._step.computation.process.finish(results)
+        value = self._assignment.computation.process.finish(results)
         named = by_name(value, outputs) if outputs else {}
         self._tables.set_finished(
             {
@@ -476,4 +484,4 @@ class Session:
                 for name, o in outputs.items()
             }
         )
-        self._step.copy_path.unlink(missing_ok=True)
+        self._assignment.copy_path.unlink(missing_ok=True)
