@@ -153,17 +153,19 @@ def show(run_file: str) -> None:
 @main.command()
 @click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--class", "class_", metavar="FILE.py:CLASS", help="What computed it.")
-@click.option("--sample", default=20, help="Positions to compute again; default 20.")
-@click.option("--all", "everything", is_flag=True, help="Compute all of them again.")
+@click.option(
+    "--sample", default="20", help="Positions to compute again, or all; default 20."
+)
 @click.option("--source", help="Where the source is now, if it has moved.")
-def verify(run_file: str, class_: str | None, **given: Any) -> None:
+def verify(run_file: str, class_: str | None, sample: str, source: str | None) -> None:
     """Check a run file, and compute some rows of it again.
 
     Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
     """
     with errors_shown():
         cls = _class_named(class_) if class_ else None
-        found = verify_run(run_file, cls, **given)
+        count = int(sample) if sample.isdigit() else sample
+        found = verify_run(run_file, cls, source=source, sample=count)
     click.echo(str(found))
     if not found.passed:
         sys.exit(1)

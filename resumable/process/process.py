@@ -307,16 +307,14 @@ class Process(Inquiry):
         return lambda hear: follow(self, wanted, positions, stop, hear)
 
     def verify(
-        self, sample: int = 20, everything: bool = False, *, seed: int | None = None
+        self, sample: int | str = 20, *, seed: int | None = None
     ) -> VerifyReport:
         """Check the run that is there, and compute some of its rows again.
 
         Parameters
         ----------
-        sample : int
+        sample : int or "all"
             How many positions, chosen at random.
-        everything : bool
-            All of them.
         seed : int, optional
             Chooses the sample; default another one each time.
 
@@ -341,7 +339,6 @@ class Process(Inquiry):
                 results.path,
                 lambda _: self,
                 sample=sample,
-                everything=everything,
                 seed=seed,
             )
 

@@ -23,8 +23,7 @@ def verify(
     process: Any = None,
     *,
     source: Any = None,
-    sample: int = 20,
-    everything: bool = False,
+    sample: int | str = 20,
     seed: int | None = None,
 ) -> VerifyReport:
     """Check a run file from end to end, and compute some of its rows again.
@@ -40,11 +39,9 @@ def verify(
     source : str, h5py.Dataset or output of Results, optional
         Where the source is now; default where the run file says it was. A Process
         that is given knows its own.
-    sample : int
+    sample : int or "all"
         How many positions to compute again, chosen at random among those that are
         done or failed.
-    everything : bool
-        Compute all of them again.
     seed : int, optional
         Chooses the sample; default another one each time.
 
@@ -60,7 +57,7 @@ def verify(
     RunFileError
         There is no such file. One that is damaged is told in the result.
     PlanError
-        The sample is not a number from 0.
+        The sample is neither a number from 0 nor "all".
 
     Notes
     -----
@@ -77,7 +74,6 @@ def verify(
             None if process is None else lambda run: _restored(process, run, source),
             source=source,
             sample=sample,
-            everything=everything,
             seed=seed,
         )
 

@@ -48,13 +48,12 @@ class _Tally:
 def compared(
     run: RunFile,
     computation: Computation,
-    sample: int,
-    everything: bool,
+    sample: int | str,
     seed: int | None,
 ) -> Iterator[Check]:
     """Compute positions again, block by block, and compare."""
     settled = run.select(lambda done, failed: done | failed)
-    chosen = settled if everything else _sampled(settled, sample, seed)
+    chosen = settled if isinstance(sample, str) else _sampled(settled, sample, seed)
     total = len(chosen)
     if not total:
         yield Check("rows", None, "no position is done" if sample else "none asked for")
@@ -68,7 +67,10 @@ def compared(
     ).rows
     tally = _Tally()
     bar = progress_bar(
-        show=None if everything else False, total=total, initial=0, label="verify"
+        show=None if isinstance(sample, str) else False,
+        total=total,
+        initial=0,
+        label="verify",
     )
     try:
         with opened(computation) as computer, bar:

@@ -47,8 +47,7 @@ def verify_run(
     restore: Callable[[RunFile], Any] | None,
     *,
     source: Any = None,
-    sample: int = 20,
-    everything: bool = False,
+    sample: int | str = 20,
     seed: int | None = None,
 ) -> VerifyReport:
     """Check a run file; nothing is written.
@@ -61,10 +60,8 @@ def verify_run(
         Makes the user's Process of the run; without it no row is computed again.
     source : optional
         Where the source is now, default where the run file says.
-    sample : int
+    sample : int or "all"
         How many positions to compute again.
-    everything : bool
-        All of them.
     seed : int, optional
         Chooses the sample.
 
@@ -73,13 +70,14 @@ def verify_run(
     RunFileError
         There is no such file.
     PlanError
-        The sample is not a number from 0.
+        The sample is neither a number from 0 nor "all".
     """
-    if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)):
-        msg = f"sample must be a whole number of positions, not {sample!r}"
-        raise PlanError(msg)
-    if sample < 0:
-        msg = f"sample must be 0 or more positions, not {sample}"
+    if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
+        if sample < 0:
+            msg = f"sample must be 0 or more positions, not {sample}"
+            raise PlanError(msg)
+    elif sample != "all":
+        msg = f"sample must be a whole number of positions or 'all', not {sample!r}"
         raise PlanError(msg)
     if not path.is_file():
         msg = f"there is no file {path}"
@@ -91,7 +89,7 @@ def verify_run(
     checks = [_structure(run)]
     if checks[0].passed:
         checks += [_status(run), _failures(run)]
-        checks += _computed(run, restore, source, sample, everything, seed)
+        checks += _computed(run, restore, source, sample, seed)
     return VerifyReport(path, tuple(checks))
 
 
@@ -245,8 +243,7 @@ def _computed(
     run: RunFile,
     restore: Callable[[RunFile], Any] | None,
     source: Any,
-    sample: int,
-    everything: bool,
+    sample: int | str,
     seed: int | None,
 ) -> Iterator[Check]:
     """Check the sources, the computation, and rows of it."""
@@ -282,7 +279,7 @@ def _computed(
     if told or of_source:
         yield Check("rows", None, "not computed again: other rows would come out")
         return
-    yield from compared(run, computation, sample, everything, seed)
+    yield from compared(run, computation, sample, seed)
 
 
 def _source(run: RunFile, source: Any) -> Check:

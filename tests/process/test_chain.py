@@ -394,7 +394,7 @@ def test_the_process_of_a_kept_stage_can_be_asked(data):
 
     assert chain["Sums"].plan().action == "return"
     for name in ("Heights", "Sums"):
-        found = chain[name].verify(everything=True)
+        found = chain[name].verify(sample="all")
         assert found.passed, str(found)
     assert "matches" in str(chain["Heights"].explain())
 

@@ -650,7 +650,7 @@ def test_parameters_stay_while_they_compute(scan, what, monkeypatch):
     elif what == "test":
         process.test(0)
     else:
-        assert process.verify(everything=True).passed
+        assert process.verify(sample="all").passed
 
     assert len(seen) >= 3
     assert all("Held.gain cannot be set to 3 while a Held computes" in s for s in seen)

@@ -77,7 +77,7 @@ def check(found, name):
 
 def whole(results, process=None, **more):
     """Verify all rows."""
-    return rs.verify(results, process, everything=True, **more)
+    return rs.verify(results, process, sample="all", **more)
 
 
 def offset(path, name, position=0):
@@ -151,7 +151,7 @@ def test_a_map_with_inputs_and_summary(make_file):
     assert "20 of 20" in check(found, "rows").words
     assert "finish() is not run again: total not compared" in str(found)
     assert "of 2 inputs" in check(found, "source").words
-    assert process.verify(everything=True).passed
+    assert process.verify(sample="all").passed
 
 
 def test_positions_without_data_and_random_numbers(tmp_path):
@@ -389,7 +389,7 @@ def test_damage_of_what_changes_is_noticed(run, name, position, data, part, word
     process, path = run
     put(path, offset(path, name, position), data)
 
-    found = process.verify(everything=True)
+    found = process.verify(sample="all")
 
     assert not found.passed
     assert check(found, part).passed is False, found
@@ -402,7 +402,7 @@ def test_one_bit_of_a_row_is_noticed_by_computing_it_again(run):
     flip(path, offset(path, "low", 20))
 
     assert rs.verify(path).passed
-    assert not process.verify(everything=True).passed
+    assert not process.verify(sample="all").passed
     verdicts = {process.verify(sample=20, seed=seed).passed for seed in range(12)}
     assert verdicts == {True, False}
 
@@ -413,7 +413,7 @@ def test_a_status_that_claims_a_pending_row_is_noticed(scan):
     path = process.compute(engine="serial", positions=slice(0, 30)).path
     put(path, offset(path, "completed_positions", 44), b"\1")
 
-    found = process.verify(everything=True)
+    found = process.verify(sample="all")
 
     assert "hold another value of 'low' (44)" in check(found, "rows").words
 
@@ -424,7 +424,7 @@ def test_the_failure_that_is_told_is_the_one_that_is_new(scan):
     path = process.compute(engine="serial").path
     put(path, offset(path, "completed_positions", 45), b"\1")
 
-    words = check(process.verify(everything=True), "rows").words
+    words = check(process.verify(sample="all"), "rows").words
 
     assert "1 done positions raise now (45): ValueError: bad block [45]" in words
 
@@ -475,8 +475,9 @@ def test_a_file_that_is_not_there_and_a_wrong_sample_are_errors(run, tmp_path):
         rs.verify(tmp_path / "none.h5")
     with pytest.raises(rs.PlanError, match="sample must be 0 or more"):
         rs.verify(run[1], sample=-1)
-    with pytest.raises(rs.PlanError, match="whole number"):
-        rs.verify(run[1], sample=2.5)
+    for sample in (2.5, "some"):
+        with pytest.raises(rs.PlanError, match="whole number of positions or 'all'"):
+            rs.verify(run[1], sample=sample)
     with pytest.raises(rs.RunFileError, match="no run of this"):
         Unit(run[0]._source.path + "::/data", gain=9).verify()
 
@@ -664,7 +665,7 @@ def test_rows_of_a_block_within_rtol_pass_and_others_do_not(scan):
     value = rs.open(path)["sum"][5]
     put(path, offset(path, "sum", 5), np.float64(value * (1 + 1e-6)).tobytes())
 
-    found = process.verify(everything=True)
+    found = process.verify(sample="all")
     assert found.passed
     assert "within rtol=1e-05" in check(found, "rows").words
     assert ", 0 within" not in check(found, "rows").words
@@ -673,9 +674,9 @@ def test_rows_of_a_block_within_rtol_pass_and_others_do_not(scan):
         rtol = 1e-9
 
     Strict.__name__ = "Block"
-    assert not rs.verify(path, Strict, everything=True).passed
+    assert not rs.verify(path, Strict, sample="all").passed
     flip(path, offset(path, "count", 6))
-    assert "another value of 'count' (6)" in str(process.verify(everything=True))
+    assert "another value of 'count' (6)" in str(process.verify(sample="all"))
 
 
 def test_rtol_is_not_part_of_the_identity(scan):
@@ -749,7 +750,7 @@ def test_everything_goes_block_by_block(make_file, monkeypatch):
     process.compute(engine="serial")
     seen.clear()
 
-    assert process.verify(everything=True).passed
+    assert process.verify(sample="all").passed
     assert sum(seen) == 200
     assert max(seen) * (1 << 16) <= 1 << 23
 
@@ -809,11 +810,11 @@ def test_the_command_checks_without_the_class_and_says_what_to_type(fit):
 
 
 def test_the_command_computes_rows_with_the_class(fit):
-    """Parameters come from the run file; --all takes every position."""
+    """Parameters come from the run file; ``--sample all`` takes every position."""
     cls, path = fit
 
     assert "20 of 60 positions" in invoke("verify", path, "--class", cls)
-    out = invoke("verify", path, "--class", cls, "--all")
+    out = invoke("verify", path, "--class", cls, "--sample", "all")
     assert "60 of 60 positions computed again: 59 the same bit for bit" in out
     assert "1 failed again" in out
     assert "5 of 60" in invoke("verify", path, "--class", cls, "--sample", "5")
@@ -824,7 +825,7 @@ def test_the_command_ends_with_1_when_a_file_is_not_sound(fit):
     cls, path = fit
     flip(path, offset(path, "value", 5))
 
-    out = invoke("verify", path, "--class", cls, "--all", code=1)
+    out = invoke("verify", path, "--class", cls, "--sample", "all", code=1)
 
     assert "NOT SOUND" in out
     assert "1 done positions hold another value of 'value' (5)" in out

@@ -383,7 +383,7 @@ def test_verify_compares_ragged_rows(scan, packed):
     """Rows that are computed again are the same; one changed bit is found."""
     process = Events(scan)
     results = compute(process, positions=None if packed else slice(0, 30))
-    sound = process.verify(everything=True)
+    sound = process.verify(sample="all")
     if packed:
         with h5py.File(results.path) as file:
             values = next(iter(file.values()))["events/values"]
@@ -398,7 +398,7 @@ def test_verify_compares_ragged_rows(scan, packed):
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ 1]))
-    found = process.verify(everything=True)
+    found = process.verify(sample="all")
 
     assert sound.passed, str(sound)
     assert not found.passed
