@@ -16,6 +16,7 @@ from resumable.errors import DeclarationError, PlanError, RunFileError, near_mis
 from resumable.model import parse_seconds
 from resumable.process.parameters import frozen
 from resumable.process.stages import BlockLink, Stage, UnitLink
+from resumable.results import reference_to
 from resumable.source import SourceRef
 
 if TYPE_CHECKING:
@@ -209,8 +210,8 @@ class Chain:
                     if name in self._head._inputs:
                         inputs[name] = self._head._inputs[name]
                 elif maker in above and name in self._kept[maker]:
-                    inputs[name] = above[maker].reference(name)
-                    lacking.append(np.flatnonzero(above[maker].failed))
+                    inputs[name] = reference_to(above[maker], name)
+                    lacking.append(np.flatnonzero(above[maker].failed_mask))
                 elif maker not in needed:
                     needed.add(maker)
                     waiting.append(maker)

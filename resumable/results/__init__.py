@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resumable.results.group import source_text
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
-from resumable.results.results import Results, Status, open_results
+from resumable.results.results import Results, Status, open_results, reference_to
 from resumable.system import lazily
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "inputs_of_run",
     "open_results",
     "pack_locked",
+    "reference_to",
     "remove_spare_ragged_files",
     "source_of_run",
     "source_text",

@@ -102,21 +102,6 @@ class Results(Mapping[str, Any]):
             return RaggedRows(self._run, name).read(positions, marked=False)
         return self._run.rows(name, positions)
 
-    def reference(self, name: str) -> SourceRef:
-        """Refer to an output as what a later stage reads, finished or not."""
-        header = self._run.header
-        ragged = header.outputs[name].ragged
-        if not ragged:
-            check_readable(self._run, name)
-        return SourceRef(
-            str(self.path),
-            f"{header.group}/{name}",
-            tuple(range(len(header.map_shape))),
-            upstream=header.identity,
-            ragged=ragged,
-            grows=header.source["contents"] is not None,
-        )
-
     @property
     def path(self) -> Path:
         """The run file."""
@@ -158,16 +143,16 @@ class Results(Mapping[str, Any]):
         return str(self._run.header.source.get("source", ""))
 
     @property
-    def completed(self) -> Array:
+    def completed_mask(self) -> Array:
         """Which positions are done, bool, in the map's shape."""
         done: Array = self._run.marks()[...] == 1
         return done
 
     @property
-    def failed(self) -> Array:
+    def failed_mask(self) -> Array:
         """Which positions failed, bool, in the map's shape."""
         failed: Array = self._run.array("failed_positions")[...] == 1
-        return failed.reshape(self._run.header.map_shape) & ~self.completed
+        return failed.reshape(self._run.header.map_shape) & ~self.completed_mask
 
     def group(self) -> h5py.Group:
         """Open the results group with h5py, read-only; close its ``.file`` after use.
@@ -311,3 +296,25 @@ def open_results(path: str | Path) -> Results:
         It is damaged, newer than this library, or not a run file.
     """
     return Results(path)
+
+
+def reference_to(results: Results, name: str) -> SourceRef:
+    """Refer to an output as what a later stage reads, finished or not.
+
+    Raises
+    ------
+    RunFileError
+        The output is not stored as the header says.
+    """
+    run = results._run
+    header, ragged = run.header, run.header.outputs[name].ragged
+    if not ragged:
+        check_readable(run, name)
+    return SourceRef(
+        str(run.path),
+        f"{header.group}/{name}",
+        tuple(range(len(header.map_shape))),
+        upstream=header.identity,
+        ragged=ragged,
+        grows=header.source["contents"] is not None,
+    )

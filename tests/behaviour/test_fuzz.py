@@ -111,7 +111,7 @@ def looked_at(path):
         text.encode()
         assert all(c.isprintable() or c in "\n\t" for c in text)
     values = {name: array[...] for name, array in results.items()}
-    return results.completed, results.failed, values
+    return results.completed_mask, results.failed_mask, values
 
 
 PARTS = (

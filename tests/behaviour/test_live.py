@@ -1053,7 +1053,7 @@ def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
     results = Mean(f"{path}::/data").compute(follow=60, positions=requested)
 
     assert len(made) == moment + 1
-    assert results.completed[requested].all()
+    assert results.completed_mask[requested].all()
     assert [session.computed for session in results.sessions] == [10 * moment]
 
 

@@ -431,7 +431,7 @@ def test_a_failing_unit_ends_all_ranks_alike(mpi, source, tmp_path):
     assert job.code == 1
     assert [one["position"] for one in told(tmp_path)] == [37] * 3
     assert job.err.count("Stopped because of on_error='raise'") == 1
-    assert not only_run(tmp_path).completed[37]
+    assert not only_run(tmp_path).completed_mask[37]
 
 
 def test_a_function_that_is_wrong_everywhere_ends_all_ranks(mpi, source, tmp_path):
@@ -747,7 +747,7 @@ def test_a_killed_rank_loses_only_what_was_not_committed(mpi, source, data, tmp_
         process.compute(checkpoint=0.1)
         """)
     job = mpi.run(2, script, '{"kill": true}')
-    before = np.flatnonzero(only_run(tmp_path).completed)
+    before = np.flatnonzero(only_run(tmp_path).completed_mask)
     (tmp_path / "log").unlink()
     again = mpi.run(3, script)
     results = only_run(tmp_path)

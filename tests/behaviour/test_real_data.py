@@ -54,7 +54,7 @@ def done_in(folder):
     """Return the positions done by now, as anybody can read them."""
     for path in folder.glob("*.h5"):
         with contextlib.suppress(rs.RunFileError):
-            return np.flatnonzero(rs.open(path).completed)
+            return np.flatnonzero(rs.open(path).completed_mask)
     return np.empty(0, int)
 
 

@@ -121,8 +121,8 @@ def check(results, rows, bad):
     """Everything but the bad positions is computed, and nothing else is recorded."""
     failed = np.zeros(len(rows), bool)
     failed[bad] = True
-    np.testing.assert_array_equal(results.failed, failed)
-    np.testing.assert_array_equal(results.completed, ~failed)
+    np.testing.assert_array_equal(results.failed_mask, failed)
+    np.testing.assert_array_equal(results.completed_mask, ~failed)
     means = np.array([row.mean() for row in rows])
     means[failed] = -1
     np.testing.assert_array_equal(results["mean"][...], means)
@@ -303,7 +303,7 @@ def test_a_worker_that_was_ended_by_a_pause_is_forgotten(source, log, monkeypatc
     run.resume()
     results = run.wait(40)
 
-    assert np.flatnonzero(results.failed).tolist() == [150]
+    assert np.flatnonzero(results.failed_mask).tolist() == [150]
     assert results.status.finished
 
 
@@ -348,7 +348,7 @@ def test_on_error_raise_names_the_position_and_leaves_it_pending(source):
     assert caught.value.position == 120
     assert status.failed == 0
     assert status.done > 0
-    assert not process.results.completed[120]
+    assert not process.results.completed_mask[120]
 
 
 def test_killed_workers_are_replaced_and_nothing_is_recorded(source, rows, tmp_path):
@@ -590,8 +590,8 @@ def test_a_block_has_the_time_of_all_its_positions(source, rows):
     )
     results = process.results
 
-    assert np.flatnonzero(results.failed).tolist() == [77]
-    assert np.flatnonzero(results.completed).tolist() == [0, 76, 78, 79]
+    assert np.flatnonzero(results.failed_mask).tolist() == [77]
+    assert np.flatnonzero(results.completed_mask).tolist() == [0, 76, 78, 79]
     np.testing.assert_array_equal(results["mean"][76:79:2], rows[76:79:2].mean(axis=1))
 
 

@@ -126,7 +126,7 @@ def test_a_lost_worker_is_made_good(client, scan, log, writer):
 
     def kill():
         await_lines(log, 20)
-        done.extend(np.flatnonzero(process.results.completed))
+        done.extend(np.flatnonzero(process.results.completed_mask))
         os.kill(int(noted(log + ".pid")[-1]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -292,7 +292,7 @@ def test_on_error_raise_names_the_position_and_records_nothing(client, scan, log
     assert caught.value.position == 33
     assert status.failed == 0
     assert 0 < status.done < 60
-    assert not process.results.completed[33]
+    assert not process.results.completed_mask[33]
 
 
 @pytest.mark.usefixtures("_gives_up_at_once")
@@ -384,7 +384,7 @@ def test_a_client_that_is_closed_loses_nothing(cluster, scan, log, writer):
     with pytest.raises(rs.WorkerDied, match="make a new one and run again"):
         process.compute(engine=first, writer=writer)
     closer.join()
-    before = process.results.completed
+    before = process.results.completed_mask
     with distributed.Client(cluster, set_as_default=False) as second:
         results = process.compute(engine=second)
     times = np.bincount(list(map(int, noted(log))), minlength=60)

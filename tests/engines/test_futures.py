@@ -313,7 +313,7 @@ def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log, make):
         pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*What was committed"),
     ):
         process.compute(engine=executor)
-    before = process.results.completed
+    before = process.results.completed_mask
     results = process.compute(engine="serial")
     again = np.bincount(list(map(int, noted(log))))
 

@@ -228,7 +228,7 @@ def test_what_failed_fails_in_every_later_stage_and_is_tried_again():
         head(bad=[3, 30]), Heights(bad=[5]), Sums(), keep=("Peaks", "Heights", "Sums")
     )
     results = compute(chain)
-    failed = [np.flatnonzero(r.failed).tolist() for r in results.stages.values()]
+    failed = [np.flatnonzero(r.failed_mask).tolist() for r in results.stages.values()]
     told = {f.position: f.message for f in results.stages["Heights"].failures}
     Path("mended").touch()
     calls()
@@ -572,7 +572,7 @@ def check_done(wanted, before):
         results = run_of(stage)
         done[stage] = np.zeros(len(wanted["labels"]), bool)
         if results is not None:
-            done[stage] = results.completed
+            done[stage] = results.completed_mask
             for name in results:
                 found = results[name][:]
                 for position in np.flatnonzero(done[stage]):

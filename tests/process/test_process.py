@@ -722,7 +722,7 @@ def test_positions_restrict_a_run_and_the_rest_can_follow(make_file, positions, 
     process.calls = []
     part = compute(process, positions=positions)
     first = sorted(np.ravel_multi_index(p, (3, 4)) for p in process.calls)
-    done = np.flatnonzero(part.completed)
+    done = np.flatnonzero(part.completed_mask)
     hidden = np.isnan(part["mean"]).ravel()
     whole = compute(process)
 
@@ -1010,13 +1010,13 @@ def test_on_error_raise_stops_at_once_and_keeps_what_is_done(scan, cls, bad):
     results = process.results
     done = results.status.done
     expected = data_of(scan).mean(axis=1)
-    kept = results.completed
+    kept = results.completed_mask
 
     assert info.value.position == bad
     assert info.value.__cause__ is error
     assert "in unit_computation" in str(info.value) or "in block" in str(info.value)
-    assert not results.completed[bad]
-    assert not results.failed.any()
+    assert not results.completed_mask[bad]
+    assert not results.failed_mask.any()
     assert results.failures == []
     np.testing.assert_array_equal(results["mean"][kept], expected[kept])
     process.raises = lambda p: None

@@ -189,7 +189,7 @@ def test_a_packed_run_is_the_same_run(run, method):
         again.identity,
         again.document,
     )
-    np.testing.assert_array_equal(again.failed, run.failed)
+    np.testing.assert_array_equal(again.failed_mask, run.failed_mask)
     assert run.path.stat().st_size < size / 3
     assert [p.name for p in run.path.parent.glob("*.pack")] == []
 

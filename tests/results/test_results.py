@@ -274,8 +274,8 @@ def test_status_counts_done_failed_and_pending(results, finished):
 
 def test_completed_and_failed_have_the_maps_shape(results):
     """Masks to index with."""
-    same(results.completed, ~(PENDING | FAILING))
-    same(results.failed, FAILING)
+    same(results.completed_mask, ~(PENDING | FAILING))
+    same(results.failed_mask, FAILING)
 
 
 def test_failures_tell_position_exception_message_and_traceback(results):

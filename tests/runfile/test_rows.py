@@ -224,8 +224,8 @@ CUT = """
     os.truncate(sys.argv[1], 4096)
     for look in (
         lambda: rows[...], lambda: rows[5], lambda: np.asarray(rows), lambda: kept[3],
-        lambda: marks[...], lambda: results.status, lambda: results.completed,
-        lambda: results.failed, lambda: results.failures, lambda: results.sessions,
+        lambda: marks[...], lambda: results.status, lambda: results.completed_mask,
+        lambda: results.failed_mask, lambda: results.failures, lambda: results.sessions,
         lambda: results.log, lambda: next(iter(rows)), lambda: repr(results),
     ):
         try:

@@ -705,7 +705,8 @@ LIMITED = """
         wide.compute(engine=sys.argv[1], workers=2, positions=slice(0, 200))
     except OSError as error:
         print("OSError", error.errno)
-    print(wide.results.status.done, wide.results.completed.nonzero()[0].max(initial=-1))
+    done = wide.results.completed_mask.nonzero()[0]
+    print(wide.results.status.done, done.max(initial=-1))
 """
 
 

@@ -180,7 +180,7 @@ class Square(rs.Process):
         return position**2
 
     def finish(self, results):
-        return results["square"][...][results.completed].sum()
+        return results["square"][...][results.completed_mask].sum()
 
 
 @pytest.fixture

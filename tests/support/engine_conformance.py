@@ -301,7 +301,7 @@ class EngineConformance:
         """A run of some positions is gone on with, none of them computed twice."""
         chosen = [0, 1, 5, 6, 7, 31, 40, 58]
         part = self.compute(Logged(source, log=log), positions=chosen)
-        part_done = np.flatnonzero(part.completed).tolist()
+        part_done = np.flatnonzero(part.completed_mask).tolist()
         whole = self.compute(Logged(source, log=log))
 
         assert part_done == chosen
@@ -322,7 +322,7 @@ class EngineConformance:
         assert len(w) == 1
         assert results.status.finished
         np.testing.assert_array_equal(results["mean"][...], expected)
-        assert np.flatnonzero(results.failed).tolist() == process.bad
+        assert np.flatnonzero(results.failed_mask).tolist() == process.bad
         assert [f.position for f in results.failures] == process.bad
         assert results.failures[1].exception == "ValueError"
         assert results.failures[1].message == "no fit at 30"
@@ -348,7 +348,7 @@ class EngineConformance:
         with pytest.raises(rs.UnitFailed, match="no fit at 37") as caught:
             self.compute(process, on_error="raise")
         results = process.results
-        done = results.completed
+        done = results.completed_mask
 
         assert caught.value.position == 37
         assert not done[37]
@@ -442,7 +442,7 @@ class EngineConformance:
         with pytest.warns(rs.ResumableWarning, match="2 of 60"):
             results = Block(f"{tmp_path}/nan.h5::/data").compute(**self.options())
 
-        assert np.flatnonzero(results.failed).tolist() == [11, 44]
+        assert np.flatnonzero(results.failed_mask).tolist() == [11, 44]
         assert results.status.done == POSITIONS - 2
         np.testing.assert_allclose(results["mean"][...], data.mean(axis=1), 1e-12)
 

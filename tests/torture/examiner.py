@@ -165,7 +165,7 @@ class Examiner:
 
     def _judge(self, path, *, told):
         results = rs.open(path)
-        done, failed = results.completed, results.failed
+        done, failed = results.completed_mask, results.failed_mask
         failing = np.isin(np.arange(len(done)), FAILING)
         faults = []
         if (failed & ~failing).any():
@@ -210,7 +210,7 @@ class Examiner:
             if not same or results["rows"][...] != count:
                 yield "finished, but an output per run is not there"
         texts = {f.position: f.message for f in results.failures}
-        there = {int(p): f"no row at {p}" for p in np.flatnonzero(results.failed)}
+        there = {int(p): f"no row at {p}" for p in np.flatnonzero(results.failed_mask)}
         if told and texts != there:
             yield f"finished, but failures are not told: {texts} of {there}"
 
@@ -303,11 +303,11 @@ class Examiner:
         twice = [p for p in calls if p < len(known) and known[p]]
         if twice or len(set(calls)) < len(calls):
             yield f"computed twice: {twice or calls}"
-        if len(results.completed) != POSITIONS or not results.status.finished:
+        if len(results.completed_mask) != POSITIONS or not results.status.finished:
             yield f"not complete: {results.status}"
         failing = () if self._case.mended else FAILING
-        if np.flatnonzero(results.failed).tolist() != list(failing):
-            yield f"failed positions are not the same: {results.failed}"
+        if np.flatnonzero(results.failed_mask).tolist() != list(failing):
+            yield f"failed positions are not the same: {results.failed_mask}"
         for path in filter(lambda p: is_run(p.name), folder.iterdir()):
             yield from (
                 f"after going on: {f}" for f in self._judge(path, told=False).faults

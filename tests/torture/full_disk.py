@@ -119,7 +119,7 @@ def look(truth):
     for path in Path.cwd().glob("*.h5"):
         if path.name.startswith("scan-") and "rechunked" not in path.name:
             results = rs.open(path)
-            done = results.completed
+            done = results.completed_mask
             wrong = int((results["wide"][...][done] != truth[done]).any(axis=1).sum())
             found = {
                 "done": int(done.sum()),

@@ -186,7 +186,7 @@ def read_status(source):
     """Return the positions marked as done by now, as anybody can read them."""
     for path in run_files(source):
         with contextlib.suppress(rs.RunFileError):
-            return rs.open(path).completed
+            return rs.open(path).completed_mask
     return None
 
 
