@@ -27,6 +27,7 @@ from resumable.model.positions import (
     Span,
     flat_positions,
     name_of_position,
+    positions_in_order,
     runs,
     windows,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "parse_bytes",
     "parse_seconds",
     "placer",
+    "positions_in_order",
     "problem",
     "ragged_rows",
     "read_like_array",

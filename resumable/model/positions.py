@@ -342,6 +342,14 @@ def name_of_position(flat: int, map_shape: tuple[int, ...]) -> str:
 def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
     """Turn what a user calls positions into flat ones, sorted, each once.
 
+    Takes what :func:`positions_in_order` takes.
+    """
+    return np.unique(positions_in_order(chosen, map_shape))
+
+
+def positions_in_order(chosen: Any, map_shape: tuple[int, ...]) -> Array:
+    """Turn what a user calls positions into flat ones, int64, in the given order.
+
     Parameters
     ----------
     chosen : int, tuple, slice, list or array
@@ -359,7 +367,7 @@ def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
     size = int(np.prod(map_shape, dtype=np.int64))
     if isinstance(chosen, slice):
         _check_slice(chosen)
-        return np.sort(np.arange(size)[chosen])
+        return np.arange(size)[chosen]
     if isinstance(chosen, tuple):
         return _on_map(_as_array([chosen], chosen), chosen, map_shape)
     array = _as_array(chosen, chosen)
@@ -378,7 +386,7 @@ def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
             f"positions must be a list of indices, not an array of shape {array.shape}"
         )
         raise PlanError(msg)
-    return np.unique(_within(array.reshape(-1), size, "positions"))
+    return _within(array.reshape(-1), size, "positions")
 
 
 def _as_array(value: Any, chosen: Any) -> Array:
@@ -416,7 +424,7 @@ def _on_map(array: Array, chosen: Any, map_shape: tuple[int, ...]) -> Array:
         _within(array[:, i], n, f"positions on axis {i}")
         for i, n in enumerate(map_shape)
     ]
-    return np.unique(np.ravel_multi_index(columns, map_shape))
+    return np.ravel_multi_index(columns, map_shape)
 
 
 def _within(indices: Array, size: int, what: str) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import PlanError, SourceError, near_miss
-from resumable.model import PositionSet, flat_positions
+from resumable.model import PositionSet, positions_in_order
 from resumable.process.declaration import Declaration
 from resumable.process.parameters import frozen
 from resumable.results import Results
@@ -98,7 +98,7 @@ class Inquiry(Declaration):
         Returns
         -------
         Trial
-            Outputs (of several positions in ascending order), the time per
+            Outputs (of several positions in the order asked for), the time per
             position, the plan for the whole, and a picture.
 
         Raises
@@ -117,7 +117,7 @@ class Inquiry(Declaration):
         from resumable.session import try_positions
 
         computation = self._computation()
-        flat = flat_positions(position, self.map_shape)
+        flat = positions_in_order(position, self.map_shape)
         single = isinstance(position, (int, np.integer, tuple))
         with frozen(self):
             trial = try_positions(computation, flat, single=single)

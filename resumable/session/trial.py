@@ -103,15 +103,15 @@ def _few(positions: list[Any]) -> str:
     return text + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")
 
 
-def try_positions(computation: Computation, flat: Array, *, single: bool) -> Trial:
+def try_positions(computation: Computation, asked: Array, *, single: bool) -> Trial:
     """Compute some positions in this process.
 
     Parameters
     ----------
     computation : Computation
         What is wanted.
-    flat : ndarray of int
-        Flat positions, ascending.
+    asked : ndarray of int
+        Flat positions, in any order.
     single : bool
         One was asked for: outputs have no axis for it.
 
@@ -122,23 +122,26 @@ def try_positions(computation: Computation, flat: Array, *, single: bool) -> Tri
     Exception
         What the computation raises, with the position as a note.
     """
-    if not len(flat):
+    if not len(asked):
         msg = "no position to test: the selection is empty"
         raise PlanError(msg)
+    # Computed as a batch would be, each once and ascending, and shown as asked for.
+    flat, order = np.unique(asked, return_inverse=True)
     with opened(computation) as computer:
-        spectra, values, seconds = _compute(computer, flat)
+        spectra, rows, seconds = _compute(computer, flat)
+    values = {name: of_output[order] for name, of_output in rows.items()}
     plan = make_plan(computation, Options())[0]
     shape = computation.geometry.map_shape
     names = (
-        flat.tolist()
+        asked.tolist()
         if len(shape) == 1
         else list(
-            zip(*(i.tolist() for i in np.unravel_index(flat, shape)), strict=True)
+            zip(*(i.tolist() for i in np.unravel_index(asked, shape)), strict=True)
         )
     )
     return Trial(
         positions=names,
-        spectra=spectra,
+        spectra=spectra[order],
         outputs={n: v[0] for n, v in values.items()} if single else values,
         rows=values,
         seconds_per_position=seconds,

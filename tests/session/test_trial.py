@@ -95,16 +95,24 @@ def test_a_tuple_names_a_position_on_a_map(mapped):
 
 @BOTH
 @pytest.mark.parametrize(
-    "chosen",
-    [[30, 3, 7], np.array([3, 7, 30]), np.isin(np.arange(60), [3, 7, 30])],
-    ids=["list", "array", "mask"],
+    ("chosen", "expected"),
+    [
+        ([30, 3, -23, 3], [30, 3, 37, 3]),
+        (np.array([3, 30, 7]), [3, 30, 7]),
+        (np.isin(np.arange(60), [3, 7, 30]), [3, 7, 30]),
+        (slice(30, 2, -23), [30, 7]),
+    ],
+    ids=["list", "array", "mask", "slice"],
 )
-def test_several_positions_give_an_axis_in_ascending_order(scan, cls, chosen):
-    """Lists, arrays and masks: one row per position."""
+def test_several_positions_give_an_axis_in_the_order_asked_for(
+    scan, cls, chosen, expected
+):
+    """Lists, arrays, masks and slices: one row per position asked for."""
     trial = cls(scan).test(chosen)
-    rows = data_of(scan)[[3, 7, 30]]
+    rows = data_of(scan)[expected]
 
-    assert trial.positions == [3, 7, 30]
+    assert trial.positions == expected
+    np.testing.assert_array_equal(trial.spectra, rows)
     np.testing.assert_array_equal(trial["low"], rows.min(axis=1))
     np.testing.assert_array_equal(trial["pair"], rows[:, :2])
 
@@ -117,7 +125,7 @@ def test_a_mask_and_a_slice_of_a_map(mapped):
 
     assert process.test(mask).positions == [(1, 2), (3, 0)]
     assert process.test(slice(0, 2)).positions == [(0, 0), (0, 1)]
-    assert process.test([(3, 4), (0, 1)]).positions == [(0, 1), (3, 4)]
+    assert process.test([(3, 4), (0, 1)]).positions == [(3, 4), (0, 1)]
     assert process.test([7]).outputs["low"].shape == (1,)
 
 
