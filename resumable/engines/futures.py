@@ -8,7 +8,6 @@ that is at work: tasks are short and end by themselves.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import logging
 import pickle
@@ -20,21 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.engines import guest
 from resumable.errors import WorkerDied
-from resumable.model import SHIPPED_BYTES
-from resumable.source import Reader, open_reader
 from resumable.worker import Loss, RemoteTraceback, log_here, lowest_level, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-
     from resumable.engines.base import Driver
     from resumable.model import Batch
     from resumable.source import SourceRef
     from resumable.worker import Job, Report
-
-    Array = np.ndarray[Any, np.dtype[Any]]
 
 logger = logging.getLogger("resumable")
 
@@ -75,11 +66,11 @@ class FuturesEngine:
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches as tasks."""
-        with contextlib.ExitStack() as stack:
-            sources = stack.enter_context(_Sources(job))
-            shift = FutureDispatcher(self, job, driver, workers, sources)
-            stack.callback(self.release, shift.token)
-            shift.work()
+        dispatcher = FutureDispatcher(self, job, driver, workers)
+        try:
+            dispatcher.work()
+        finally:
+            self.release(dispatcher.token)
 
     # What an executor does its own way.
 
@@ -126,17 +117,12 @@ class FutureDispatcher:
     """One session's tasks: a few in flight, their answers taken as they come."""
 
     def __init__(
-        self,
-        engine: FuturesEngine,
-        job: Job,
-        driver: Driver,
-        workers: int,
-        sources: _Sources,
+        self, engine: FuturesEngine, job: Job, driver: Driver, workers: int
     ) -> None:
         self.token = uuid.uuid4().hex
         self._engine, self._driver, self._workers = engine, driver, workers
-        self._sources = sources
-        self._errand = packed(guest.JobPackage(_absolute(job), sources.marks))
+        job = _absolute(job)
+        self._errand = packed(guest.JobPackage(job, _marks(job)))
         self._name = type(job.process).__name__
         self._stop_on_error = job.stop_on_error
         self._level = lowest_level()
@@ -179,12 +165,6 @@ class FutureDispatcher:
 
     def _send(self, batch: Batch, *, introduce: bool = False) -> None:
         """Submit a batch, with the job where the process may not have it."""
-        if self._sources.wanted and batch.count > self._sources.most:
-            first, rest = batch.split(self._sources.most)
-            assert first is not None
-            batch = first
-            if rest is not None:
-                self._driver.give_back(rest)
         introduce = introduce or self._introduced < 2 * self._workers
         self._introduced += introduce
         number = self._sent = self._sent + 1
@@ -196,7 +176,6 @@ class FutureDispatcher:
             guest.here(),
             self._level,
             self._errand if introduce else None,
-            self._sources.rows(batch),
         )
         name = f"{self._name}-{batch.start}-{batch.stop}-{self.token[:8]}-{number}"
         try:
@@ -251,7 +230,6 @@ class FutureDispatcher:
         elif self._driver.stopping:
             self._driver.give_back(batch)
         else:
-            self._sources.wanted |= outcome.missing is guest.Need.ROWS
             self._send(batch, introduce=True)
 
     def _lose(self, batch: Batch, error: BaseException) -> None:
@@ -302,52 +280,10 @@ class FutureDispatcher:
         return True
 
 
-class _Sources:
-    """The driver's own readers, for workers that cannot open the sources.
-
-    Attributes
-    ----------
-    marks : dict
-        How a worker tells the files of the sources from others of that name.
-    wanted : bool
-        A worker has asked for rows; from then on they go with every batch.
-    """
-
-    def __init__(self, job: Job) -> None:
-        refs = [ref for ref in (job.source, *job.inputs.values()) if ref.path]
-        self._refs = {_absolute_ref(ref): ref for ref in refs}
-        self.marks = {far: guest.mark(ref.path) for far, ref in self._refs.items()}
-        self.wanted = False
-        self._readers: dict[SourceRef, Reader] = {}
-
-    def __enter__(self) -> _Sources:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for reader in self._readers.values():
-            reader.close()
-
-    @property
-    def most(self) -> int:
-        """Positions whose data may travel with one batch."""
-        readers = self._opened().values()
-        row_bytes = sum(reader.geometry.row_bytes for reader in readers)
-        return max(1, SHIPPED_BYTES // max(1, row_bytes))
-
-    def rows(self, batch: Batch) -> Mapping[SourceRef, Array] | None:
-        """Read the data of a batch; None where nobody has asked for them."""
-        if not self.wanted:
-            return None
-        found = {}
-        for ref, reader in self._opened().items():
-            found[ref] = reader.empty(batch.count)
-            reader.read(batch.start, batch.members(), found[ref])
-        return found
-
-    def _opened(self) -> dict[SourceRef, Reader]:
-        if not self._readers:
-            self._readers = {far: open_reader(ref) for far, ref in self._refs.items()}
-        return self._readers
+def _marks(job: Job) -> dict[str, tuple[int, ...]]:
+    """Return how a worker tells the file of a source from others of its name."""
+    refs = (job.source, *job.inputs.values())
+    return {ref.path: guest.mark(ref.path) for ref in refs if ref.path}
 
 
 def _absolute(job: Job) -> Job:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import enum
 import logging
 import os
 import pickle
@@ -30,9 +29,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from resumable.errors import TargetError
+from resumable.errors import SourceError, TargetError
 from resumable.runfile import RowBuffer, RowWriter, WriteTarget
-from resumable.source import Reader, Supply, open_reader
 from resumable.system import disk, end_put_off, machine
 from resumable.worker import Job, Loss, Report, Worker, plain_record, portable
 
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from resumable.model import Batch
-    from resumable.source import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -50,13 +47,6 @@ IDLE_S = 5.0
 _REMEMBERED = 1000
 #: Log records of a task that are sent to the driver.
 _MOST_RECORDS = 10_000
-
-
-class Need(enum.Enum):
-    """What a worker may lack to do its order."""
-
-    JOB = "the job"
-    ROWS = "rows of the sources"
 
 
 class Task(NamedTuple):
@@ -76,8 +66,6 @@ class Task(NamedTuple):
     """Lowest level of log records that it wants."""
     job: bytes | None = None
     """The packed :class:`JobPackage`, where the process may not have it yet."""
-    rows: Mapping[SourceRef, Array] | None = None
-    """Data of the batch, for workers that cannot open the sources."""
 
 
 class JobPackage(NamedTuple):
@@ -85,8 +73,8 @@ class JobPackage(NamedTuple):
 
     job: Job
     """With absolute paths."""
-    marks: Mapping[SourceRef, tuple[int, ...]]
-    """The :func:`mark` of the file of every source."""
+    marks: Mapping[str, tuple[int, ...]]
+    """The :func:`mark` of the file of every source, by absolute path."""
 
 
 class TaskResult(NamedTuple):
@@ -96,8 +84,8 @@ class TaskResult(NamedTuple):
     """What was done."""
     loss: Loss | None = None
     """What has ended the child process that was at it."""
-    missing: Need | None = None
-    """What the worker needs to do it; nothing was done."""
+    needs_job: bool = False
+    """The process does not have the job yet; nothing was done."""
     error: Exception | None = None
     """What was raised outside of the computation of a position."""
     trace: str = ""
@@ -115,6 +103,22 @@ def mark(path: str) -> tuple[int, ...]:
     """Tell a file from another one that has the same name on another host."""
     stat = Path(path).stat()
     return stat.st_ino, stat.st_size, int(stat.st_mtime)
+
+
+def _check_source(path: str, expected: tuple[int, ...]) -> None:
+    """Raise SourceError where the file of that name here is not the driver's."""
+    with contextlib.suppress(OSError):
+        found = mark(path)
+        # The number of a file differs where it was copied, or the file system makes
+        # numbers up; size and time change while it is written to.
+        if found[0] == expected[0] or found[1:] == expected[1:]:
+            return
+    msg = (
+        f"a worker on {platform.node()} does not see the source {path} as the driver "
+        "does: put it where all workers find it under the same absolute path, or "
+        "compute with engine='local'"
+    )
+    raise SourceError(msg)
 
 
 def do(order: Task, pulse: memoryview | None = None) -> bytes:
@@ -142,8 +146,8 @@ def do(order: Task, pulse: memoryview | None = None) -> bytes:
         try:
             with _guests().stay(order, lodger=lodger) as stay:
                 outcome = TaskResult(report=stay.do(order, pulse, told_to_end))
-        except _MissingError as missing:
-            outcome = TaskResult(missing=missing.need)
+        except _NoJobError:
+            outcome = TaskResult(needs_job=True)
         except BaseException as error:
             # Executors differ in what they make of one that is no Exception.
             text = traceback.format_exc()
@@ -181,12 +185,8 @@ def _never() -> bool:
     return False
 
 
-class _MissingError(Exception):
-    """The worker needs something to do its order."""
-
-    def __init__(self, need: Need) -> None:
-        super().__init__(need)
-        self.need = need
+class _NoJobError(Exception):
+    """The process does not have the job of the session yet."""
 
 
 class _Stay:
@@ -203,8 +203,10 @@ class _Stay:
                 f"({error}): install what it imports there, too"
             )
             raise RuntimeError(msg) from error
-        self._job, self._marks = errand.job, errand.marks
-        self._workers: dict[int, tuple[Worker, TaskWriter, _Supplies]] = {}
+        for path, expected in errand.marks.items():
+            _check_source(path, expected)
+        self._job = errand.job
+        self._workers: dict[int, tuple[Worker, TaskWriter]] = {}
         self._keeper = keeper
         self._level: int | None = None
         self.busy = 0
@@ -223,8 +225,7 @@ class _Stay:
         told_to_end: Callable[[], bool],
     ) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
-        worker, writer, supplies = self._worker(order, pulse)
-        supplies.load(order)
+        worker, writer = self._worker(pulse)
         left = order.batch
         done = writer.done_already(left)
         if done.any():
@@ -246,30 +247,26 @@ class _Stay:
             error=report.error and portable(report.error),
         )
 
-    def _worker(
-        self, order: Task, pulse: memoryview | None
-    ) -> tuple[Worker, TaskWriter, _Supplies]:
+    def _worker(self, pulse: memoryview | None) -> tuple[Worker, TaskWriter]:
         """Return the worker of this thread: what setup() makes may belong to it."""
         key = threading.get_ident()
         if key not in self._workers:
             writer = TaskWriter(self._job.target, may_ship=self._job.may_ship)
-            supplies = _Supplies(self._marks, order)
             worker = Worker(
                 self._job,
                 # The process was there before: its memory is not the session's.
                 own_process=False,
                 pulse=pulse,
                 writer=writer,
-                open_reader=supplies.open,
                 one_thread=self._keeper.one_thread,
             )
-            self._workers[key] = worker, writer, supplies
+            self._workers[key] = worker, writer
         return self._workers[key]
 
     def close(self) -> None:
         """Let go of everything."""
         while self._workers:
-            _, (worker, _, _) = self._workers.popitem()
+            _, (worker, _) = self._workers.popitem()
             worker.close()
         if self._level is not None:
             logging.root.setLevel(self._level)
@@ -347,7 +344,7 @@ class _Guests:
             stay = self._stays.get(order.token)
             if stay is None:
                 if order.job is None:
-                    raise _MissingError(Need.JOB)
+                    raise _NoJobError
                 stay = _Stay(order.job, order.level, self._keeper, lodger=lodger)
                 self._stays[order.token] = stay
             stay.busy += 1
@@ -476,40 +473,6 @@ class TaskWriter(RowBuffer):
             writer.close()
 
     close = flush
-
-
-class _Supplies:
-    """Opens the sources of a worker, or stands in for those it cannot see."""
-
-    def __init__(self, marks: Mapping[SourceRef, tuple[int, ...]], order: Task) -> None:
-        self._marks = marks
-        self._may_stand_in = order.rows is not None
-        self._open: dict[SourceRef, Supply] = {}
-
-    def open(self, ref: SourceRef) -> Reader | Supply:
-        """Open a source."""
-        if ref not in self._marks or self._sees(ref):
-            return open_reader(ref)
-        if not self._may_stand_in:
-            raise _MissingError(Need.ROWS)
-        return self._open.setdefault(ref, Supply())
-
-    def _sees(self, ref: SourceRef) -> bool:
-        """Return whether the file of that name here is the driver's."""
-        with contextlib.suppress(OSError):
-            found, wanted = mark(ref.path), self._marks[ref]
-            # The number of a file differs where it was copied, or the file system
-            # makes numbers up; size and time change while it is written to.
-            return found[0] == wanted[0] or found[1:] == wanted[1:]
-        return False
-
-    def load(self, order: Task) -> None:
-        """Hand over the rows that came with an order."""
-        if self._open and order.rows is None:
-            raise _MissingError(Need.ROWS)
-        positions = order.batch.positions()
-        for ref, supply in self._open.items():
-            supply.load(positions, (order.rows or {})[ref])
 
 
 class _Collector(logging.Handler):

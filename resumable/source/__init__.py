@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from resumable.source import live
 from resumable.source.coordinates import coordinates_of
 from resumable.source.inputs import aligned, look_at, target_folder
@@ -11,16 +9,11 @@ from resumable.source.live import FileState, Writer
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import in_position_order, is_worth_it, rechunked
 from resumable.source.reference import SourceRef, refer
-from resumable.system import lazily
-
-if TYPE_CHECKING:
-    from resumable.source.supply import Supply
 
 __all__ = [
     "FileState",
     "Reader",
     "SourceRef",
-    "Supply",
     "Writer",
     "aligned",
     "coordinates_of",
@@ -33,9 +26,3 @@ __all__ = [
     "refer",
     "target_folder",
 ]
-
-# Imported when they are used: most runs do without.
-__getattr__ = lazily(
-    __name__,
-    Supply="supply",
-)

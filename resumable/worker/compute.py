@@ -9,8 +9,7 @@ import numpy as np
 
 from resumable.errors import NotFinished
 from resumable.model import block_rows, by_name, placer, uncached
-from resumable.source import Reader
-from resumable.source import open_reader as _open_reader
+from resumable.source import open_reader
 from resumable.system import machine
 from resumable.worker.cursor import Cursor, new_pulse
 from resumable.worker.readahead import ReadAhead
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from resumable.model import Output, Span
-    from resumable.source import SourceRef, Supply
+    from resumable.source import Reader, SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,8 +37,6 @@ class Computer:
         Opened here, for reading.
     pulse : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
-    open_reader : callable
-        Opens a source.
     one_thread : callable
         Returns the context in which BLAS has one thread.
     """
@@ -51,7 +48,6 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
         pulse: memoryview | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
@@ -68,7 +64,7 @@ class Computer:
         # After setup, when the libraries of the user's choice are loaded too.
         self._open.enter_context((one_thread or machine.OneThread)())
 
-    def _opened(self, reader: Reader | Supply) -> Reader | Supply:
+    def _opened(self, reader: Reader) -> Reader:
         self._open.callback(reader.close)
         return reader
 
@@ -106,11 +102,11 @@ class Computer:
         for name, reader in self._inputs.items():
             self._inputs[name] = self._again(reader)
 
-    def _again(self, reader: Reader | Supply) -> Reader | Supply:
-        if isinstance(reader, Reader) and reader.was_closed:
+    def _again(self, reader: Reader) -> Reader:
+        if reader.was_closed:
             self._ahead.forget(reader)
             reader.close()
-            return self._opened(_open_reader(reader.ref))
+            return self._opened(open_reader(reader.ref))
         return reader
 
     def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:

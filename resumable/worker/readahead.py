@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from resumable.model import Span
-    from resumable.source import Reader, Supply
+    from resumable.source import Reader
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,9 +24,9 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "resumable-read")
-        self._begun: dict[Reader | Supply, tuple[Span, Future[Array]]] = {}
+        self._begun: dict[Reader, tuple[Span, Future[Array]]] = {}
 
-    def read(self, reader: Reader | Supply, block: Span) -> Array:
+    def read(self, reader: Reader, block: Span) -> Array:
         """Return the data of a block.
 
         Raises
@@ -40,7 +40,7 @@ class ReadAhead:
             return begun[1].result()
         return _read(reader, block, _room(reader, block))
 
-    def begin(self, reader: Reader | Supply, block: Span) -> None:
+    def begin(self, reader: Reader, block: Span) -> None:
         """Begin to read the block that will be asked for next, where that can be."""
         if not reader.reads_ahead:
             return
@@ -50,7 +50,7 @@ class ReadAhead:
             rows = self._thread.submit(_read, reader, block, room)
             self._begun[reader] = (block, rows)
 
-    def forget(self, reader: Reader | Supply) -> None:
+    def forget(self, reader: Reader) -> None:
         """Wait for what was begun with a reader that is to be closed, and drop it."""
         begun = self._begun.pop(reader, None)
         if begun is not None:
@@ -66,10 +66,10 @@ def _same(one: Span, other: Span) -> bool:
     return one[0] == other[0] and np.array_equal(one[1], other[1])
 
 
-def _room(reader: Reader | Supply, block: Span) -> Array:
+def _room(reader: Reader, block: Span) -> Array:
     return reader.empty(int(np.count_nonzero(block[1])))
 
 
-def _read(reader: Reader | Supply, block: Span, room: Array) -> Array:
+def _read(reader: Reader, block: Span, room: Array) -> Array:
     reader.read(*block, room)
     return room

@@ -19,7 +19,6 @@ import numpy as np
 from resumable.errors import OutputError
 from resumable.model import check_text
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
-from resumable.source import open_reader as _open_reader
 from resumable.system import machine
 from resumable.worker import compute as computer
 from resumable.worker.compute import Computer, UnitLoop, leave_to_user
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from resumable.model import Batch, Span
-    from resumable.source import Reader, SourceRef, Supply
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,8 +54,8 @@ class Worker:
     writer : RowBuffer, optional
         Takes the rows; default writes them, or keeps them for the report where the
         job has no target.
-    open_reader, one_thread : callable
-        As a :class:`~resumable.worker.compute.Computer` takes them.
+    one_thread : callable, optional
+        As a :class:`~resumable.worker.compute.Computer` takes it.
 
     Raises
     ------
@@ -76,7 +74,6 @@ class Worker:
         own_process: bool,
         pulse: memoryview | None = None,
         writer: RowBuffer | None = None,
-        open_reader: Callable[[SourceRef], Reader | Supply] = _open_reader,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._job = job
@@ -98,7 +95,6 @@ class Worker:
                     job.source,
                     job.inputs,
                     pulse,
-                    open_reader,
                     one_thread,
                 )
         except BaseException:

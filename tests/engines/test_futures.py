@@ -8,6 +8,7 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -466,73 +467,61 @@ def apart(tmp_path, monkeypatch):
         yield executor, data
 
 
-def orders_to(executor, monkeypatch):
-    """Return a list that gets the orders that go to an executor."""
-    submit, orders = executor.submit, []
-
-    def recording(function, *args):
-        orders.extend(arg for arg in args if isinstance(arg, guest.Task))
-        return submit(function, *args)
-
-    monkeypatch.setattr(executor, "submit", recording)
-    return orders
-
-
-def test_a_relative_source_is_found_from_another_folder(apart, log, monkeypatch):
-    """What a user types means what it means to her, not to a worker."""
+def test_a_relative_source_is_found_from_another_folder(apart, log):
+    """A relative path is relative to the folder of the driver, not of a worker."""
     executor, data = apart
-    orders = orders_to(executor, monkeypatch)
     results = Logged("scan.h5::/data", log=log).compute(
         engine=executor, writer="workers"
     )
 
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
-    assert [order.rows for order in orders] == [None] * len(orders)
 
 
-def test_workers_that_see_neither_source_nor_run_file_are_served(apart, log, tmp_path):
-    """Rows come with the batch and go back with the report, each once."""
+@pytest.mark.parametrize("there", [None, 16], ids=["none", "another"])
+def test_workers_that_do_not_see_the_source_are_an_error(apart, log, tmp_path, there):
+    """It names file and host; another file of the same name is not computed."""
+    executor, _ = apart
+    if there is not None:
+        with h5py.File(tmp_path / "there" / "scan.h5", "w") as file:
+            file["data"] = np.zeros((60, there))
+    process = Logged(f"{HERE}/scan.h5::/data", log=log)
+    with pytest.raises(rs.SourceError, match=f"{HERE}/scan.h5") as caught:
+        process.compute(engine=executor)
+
+    assert f"a worker on {platform.node()} " in str(caught.value)
+    assert noted(log) == []
+    assert process.compute(engine="serial").status.finished
+
+
+def test_an_input_that_workers_do_not_see_is_an_error(apart, tmp_path):
+    """All sources are looked at before anything is computed."""
     executor, data = apart
-    source = f"{HERE}/scan.h5::/data"
-    Logged(source, log=log).compute(engine=executor, positions=[3, 4, 5, 20, 58])
-    results = Logged(source, log=log).compute(engine=executor)
-    weighted = Weighted(source, inputs={"weight": "::/weight"})
-    sums = weighted.compute(engine=executor)["sum"][...]
+    with h5py.File(tmp_path / "seen.h5", "w") as file:
+        file["data"] = data
+    inputs = {"weight": f"{HERE}/scan.h5::/weight"}
+    process = Weighted(f"{tmp_path}/seen.h5::/data", tmp_path, inputs=inputs)
+    with pytest.raises(rs.SourceError, match=f"{HERE}/scan.h5"):
+        process.compute(engine=executor)
+
+
+def test_workers_that_do_not_see_the_run_file_send_their_rows(apart, log, tmp_path):
+    """The driver writes them, each once."""
+    executor, data = apart
+    process = Logged("scan.h5::/data", HERE, log=log)
+    process.compute(engine=executor, positions=[3, 4, 5, 20, 58])
+    results = process.compute(engine=executor)
 
     assert results.status.finished
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
     assert sorted(map(int, noted(log))) == list(range(60))
-    np.testing.assert_array_equal(sums, [(r * i).sum() for i, r in enumerate(data)])
     assert list((tmp_path / "there").iterdir()) == []
-
-
-def test_another_file_of_the_same_name_is_not_computed(apart, log, tmp_path):
-    """A worker takes no file for the source only because of its name."""
-    executor, data = apart
-    with h5py.File(tmp_path / "there" / "scan.h5", "w") as file:
-        file["data"] = np.zeros((60, 16))
-    results = Logged(f"{HERE}/scan.h5::/data", log=log).compute(engine=executor)
-
-    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
-
-
-def test_rows_that_travel_are_cut_to_their_size(apart, log, monkeypatch):
-    """A batch has no more rows than may travel with it, and none is left out."""
-    monkeypatch.setattr(futures, "SHIPPED_BYTES", 32 * 8 * 7)
-    executor, data = apart
-    orders = orders_to(executor, monkeypatch)
-    results = Logged(f"{HERE}/scan.h5::/data", log=log).compute(engine=executor)
-
-    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
-    assert sorted(map(int, noted(log))) == list(range(60))
-    assert max(order.batch.count for order in orders if order.rows) <= 7
 
 
 def test_workers_that_must_write_and_cannot_are_an_error(apart, log):
     """The option that lets the driver write is named."""
     executor, _ = apart
     with pytest.raises(rs.TargetError, match="writer='driver'"):
-        Logged(f"{HERE}/scan.h5::/data", log=log).compute(
+        Logged("scan.h5::/data", HERE, log=log).compute(
             engine=executor, writer="workers"
         )
 
