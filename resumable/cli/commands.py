@@ -210,7 +210,7 @@ def pack(run_file: str, compression: str) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace what was published before.")
 @click.option("--compression", help="gzip, lzf, zstd or lz4; default none.")
 def publish(run_file: str, where: str, **given: Any) -> None:
-    """Copy finished results into an HDF5 file that exists."""
+    """Copy finished results into an HDF5 file."""
     with errors_shown():
         Results(run_file).publish(where, **given)
     click.echo(f"{shown(run_file)}: published as {shown(where)}")

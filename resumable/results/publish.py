@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from resumable.errors import (
     ResumableError,
     RunFileError,
     TargetError,
-    near_miss,
 )
 from resumable.model import format_bytes, problem
 from resumable.results.copy import (
@@ -57,7 +57,7 @@ def publish(
     ----------
     run : RunFile
     where : str
-        ``"file.h5::/group"``; the file exists.
+        ``"file.h5::/group"``; the file is made where there is none.
     overwrite : bool
         Replace a group that was published before.
     compression : str, optional
@@ -75,7 +75,18 @@ def publish(
     if not run.finished:
         msg = f"{run.path} is not finished; compute it before it is published"
         raise RunFileError(msg)
-    with locked(path) as (real, fd):
+    existed = path.exists()
+    with locked(path, new=True) as (real, fd), contextlib.ExitStack() as undo:
+        image = _empty_file()
+        found = disk.read_at(fd, len(image) + 1, 0)
+        if image.startswith(found):
+            # New, empty, or all that was written before a kill.
+            if existed:
+                undo.callback(os.ftruncate, fd, len(found))
+            else:
+                undo.callback(real.unlink, missing_ok=True)
+            disk.write_at(fd, image, 0)
+            disk.sync(fd)
         _check_file(path, real, fd)
         with _told(path, run), transaction(real, fd) as safe:
             if compression is None:
@@ -90,6 +101,14 @@ def publish(
                 if names[-1] in parent:
                     del parent[names[-1]]
                 parent.move(made.name, names[-1])
+        undo.pop_all()
+
+
+def _empty_file() -> bytes:
+    """Return the bytes of an HDF5 file without objects."""
+    image = io.BytesIO()
+    h5py.File(image, "w").close()
+    return image.getvalue()
 
 
 def _place(where: str) -> tuple[Path, list[str]]:
@@ -100,12 +119,8 @@ def _place(where: str) -> tuple[Path, list[str]]:
         msg = f"{where!r} names no group in a file; write 'file.h5::/group'"
         raise ParameterError(msg)
     path = Path(text)
-    if not path.is_file():
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        msg = (
-            f"there is no file {path}{near_miss(path.name, near)}; publish() writes "
-            "into an HDF5 file that exists"
-        )
+    if not path.parent.is_dir():
+        msg = f"there is no folder {path.parent}; make it, or give another file"
         raise ParameterError(msg)
     return path, names
 

@@ -215,8 +215,8 @@ class Results(Mapping[str, Any]):
         Parameters
         ----------
         where : str
-            ``"file.h5::/group"``: an existing file, the source included, and the
-            group to make in it.
+            ``"file.h5::/group"``: a file, the source included, which is made where
+            there is none, and the group to make in it.
         overwrite : bool
             Replace a group that was published before; nothing else is ever replaced.
         compression : {"gzip", "lzf", "zstd", "lz4"}, optional

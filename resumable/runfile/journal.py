@@ -140,8 +140,14 @@ class _Journal(NamedTuple):
 
 
 @contextlib.contextmanager
-def locked(path: str | Path) -> Iterator[tuple[Path, int]]:
+def locked(path: str | Path, *, new: bool = False) -> Iterator[tuple[Path, int]]:
     """Open a file that nobody else has open, mended when it needs to be.
+
+    Parameters
+    ----------
+    path : str or Path
+    new : bool, default False
+        Make an empty file where there is none.
 
     Yields
     ------
@@ -158,9 +164,9 @@ def locked(path: str | Path) -> Iterator[tuple[Path, int]]:
         It is open elsewhere.
     """
     real = Path(os.path.realpath(path))
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if new else 0)
     try:
-        fd = os.open(real, flags)
+        fd = os.open(real, flags, 0o666)
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); give another file"
         raise TargetError(msg) from error
@@ -174,10 +180,19 @@ def locked(path: str | Path) -> Iterator[tuple[Path, int]]:
                 "then try again"
             )
             raise RunBusy(msg)
+        if not _has_name(fd, real):
+            msg = f"{path} was removed or replaced at this moment; try again"
+            raise RunBusy(msg)
         _mend(real, fd)
         yield real, fd
     finally:
         os.close(fd)
+
+
+def _has_name(fd: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False
 
 
 @contextlib.contextmanager

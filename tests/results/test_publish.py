@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import fcntl
 import hashlib
 import json
@@ -267,10 +268,33 @@ def test_nothing_but_published_results_is_ever_replaced(refused, where):
     refused(rs.ParameterError, match, where, overwrite=True)
 
 
-def test_a_file_that_is_not_there_is_not_made(refused, tmp_path):
-    """The nearest name is told."""
-    match = r"there is no file .*scam\.h5; did you mean 'scan\.h5'\?"
-    refused(rs.ParameterError, match, path=tmp_path / "scam.h5")
+def test_a_file_that_is_not_there_is_made(results, tmp_path):
+    """Also where it is empty, or the end of a link."""
+    (tmp_path / "empty.h5").touch()
+    (tmp_path / "link.h5").symlink_to(tmp_path / "linked.h5")
+    for name in ("new.h5", "empty.h5", "link.h5"):
+        results.publish(f"{tmp_path / name}::/fit")
+        results.publish(f"{tmp_path / name}::/again/fit")
+        with h5py.File(tmp_path / name) as file:
+            assert sorted(file) == ["again", "fit"]
+            np.testing.assert_array_equal(file["fit/level"], results["level"])
+        assert left_over(tmp_path / name) == []
+    assert (tmp_path / "link.h5").is_symlink()
+
+
+def test_a_file_that_is_not_there_is_not_left_by_an_error(
+    refused, results, tmp_path, monkeypatch
+):
+    """Neither in a folder that is missing, nor where copying fails."""
+    with pytest.raises(rs.ParameterError, match="there is no folder"):
+        results.publish(f"{tmp_path}/no/new.h5::/fit")
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("resumable.results.publish.copy_group", fail)
+    refused(rs.TargetError, "broken", path=tmp_path / "new.h5")
+    assert not (tmp_path / "new.h5").exists()
 
 
 def test_what_is_no_hdf5_file_or_one_of_ours_is_refused(refused, results, tmp_path):
@@ -445,12 +469,13 @@ def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
     [
         ("steps", "publish"),
         ("torn", "publish"),
+        ("torn", "make"),
         ("torn", "overwrite"),
         ("torn", "repair"),
         *(
             pytest.param(how, what, marks=pytest.mark.torture)
             for how in ("every-step", "every-torn")
-            for what in ("publish", "overwrite", "repair")
+            for what in ("publish", "make", "overwrite", "repair")
         ),
     ],
 )

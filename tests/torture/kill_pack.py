@@ -65,9 +65,9 @@ def compute(**options):
         return Level(SOURCE).compute(engine="serial", progress=False, **options)
 
 
-def run_path():
+def run_path(*others):
     """Return the one run file of this folder."""
-    (path,) = [p for p in Path().glob("*.h5") if p.name != "scan.h5"]
+    (path,) = [p for p in Path().glob("*.h5") if p.name not in ("scan.h5", *others)]
     return path
 
 
@@ -184,6 +184,30 @@ class Publish:
             faults.append(f"left over: {left}")
 
 
+class Make(Publish):
+    """Results are published into a file that is made."""
+
+    def prepare(self):
+        compute()
+        self.publish()
+        self.new = Path("made.h5").read_bytes()
+        Path("made.h5").unlink()
+
+    def publish(self):
+        rs.open(run_path("made.h5")).publish(f"made.h5::{GROUP}")
+
+    def go_on(self, turn):
+        with contextlib.suppress(rs.ParameterError):  # it is there
+            self.act()
+
+    def check_end(self, faults):
+        if Path("made.h5").read_bytes() != self.new:
+            faults.append("another file")
+        left = [p.name for p in Path().iterdir() if "journal" in p.name]
+        if left:
+            faults.append(f"left over: {left}")
+
+
 class Overwrite(Publish):
     """Results are published in the place of others."""
 
@@ -227,6 +251,7 @@ CASES = {
     "pack": Pack,
     "unpack": Unpack,
     "publish": Publish,
+    "make": Make,
     "overwrite": Overwrite,
     "repair": Repair,
 }
