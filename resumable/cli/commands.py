@@ -12,12 +12,13 @@ import click
 
 from resumable.cli import report
 from resumable.errors import Plain, ResumableError, shown
-from resumable.model import find_class, format_bytes
+from resumable.model import format_bytes
 from resumable.process import (
     EPILOG,
     Process,
     compute_options,
     errors_shown,
+    find_class,
     make_process,
     parameter_options,
     run_process,

@@ -30,7 +30,7 @@ from resumable.engines.ranks import (
     unpacked,
 )
 from resumable.errors import NotFinished, PlanError, WorkerDied
-from resumable.model import TRIALS, Remainder, identity
+from resumable.model import TRIALS, Remainder, differences
 from resumable.results import Results
 from resumable.system import StopRequest, machine, stopped
 from resumable.system import launcher as world
@@ -262,7 +262,7 @@ class MPIEngine:
             if hello.error is not None:
                 raise unpacked(hello.error)
             if hello.request != own.request:
-                told = identity.differences(hello.request, own.request)
+                told = differences(hello.request, own.request)
                 msg = (
                     f"rank {rank} asks for something else than rank 0 ("
                     f"{'; '.join(told[:3])}); all ranks must call compute() with the "

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from resumable.model import identity, source_text
-from resumable.model.classes import check_text, file_of, find_class, uncached
 from resumable.model.compression import FILTERS, load, problem
-from resumable.model.encoding import decode
-from resumable.model.geometry import Geometry
-from resumable.model.identity import (
-    brief,
+from resumable.model.encoding import (
     canonical,
+    decode,
     decode_dtype,
-    differences,
-    digest,
+    encode,
     encode_dtype,
 )
+from resumable.model.geometry import Geometry
+from resumable.model.identity import SCHEMA, brief, differences, document_digest
 from resumable.model.indexing import divided_key, read_like_array
 from resumable.model.memory import Blocks, Footprint, fit_memory
 from resumable.model.output import ENTRY_DTYPE, Output, declared
@@ -33,7 +30,15 @@ from resumable.model.positions import (
 )
 from resumable.model.remainder import Remainder
 from resumable.model.schedule import TRIALS, Schedule
-from resumable.model.source_text import text_digest
+from resumable.model.source_text import (
+    at_margin,
+    check_unchanged,
+    class_file,
+    class_text,
+    closed_over,
+    normalised_source,
+    text_digest,
+)
 from resumable.model.units import (
     format_bytes,
     format_seconds,
@@ -54,6 +59,7 @@ __all__ = [
     "ENTRY_DTYPE",
     "FILTERS",
     "MOST_POSITIONS",
+    "SCHEMA",
     "SHIPPED_BYTES",
     "TRIALS",
     "WINDOW",
@@ -68,30 +74,33 @@ __all__ = [
     "Remainder",
     "Schedule",
     "Span",
+    "at_margin",
     "block_rows",
     "brief",
     "by_name",
     "canonical",
-    "check_text",
+    "check_unchanged",
+    "class_file",
+    "class_text",
+    "closed_over",
     "declared",
     "decode",
     "decode_dtype",
     "differences",
-    "digest",
     "divided",
     "divided_key",
+    "document_digest",
+    "encode",
     "encode_dtype",
-    "file_of",
-    "find_class",
     "fit_memory",
     "fitted",
     "flat_positions",
     "format_bytes",
     "format_seconds",
     "gathered",
-    "identity",
     "load",
     "name_of_position",
+    "normalised_source",
     "parse_bytes",
     "parse_seconds",
     "placer",
@@ -100,8 +109,6 @@ __all__ = [
     "ragged_rows",
     "read_like_array",
     "runs",
-    "source_text",
     "text_digest",
-    "uncached",
     "windows",
 ]

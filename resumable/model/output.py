@@ -11,7 +11,7 @@ import numpy as np
 
 from resumable.errors import DeclarationError, OutputError
 from resumable.model.compression import problem
-from resumable.model.identity import encode_dtype, leaves
+from resumable.model.encoding import encode_dtype, leaves
 from resumable.model.values import fitted, gathered
 
 if TYPE_CHECKING:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import hashlib
 import inspect
 import linecache
@@ -10,6 +12,14 @@ import sys
 import textwrap
 import threading
 import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resumable.errors import DeclarationError
+from resumable.model.encoding import canonical, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Python 3.11 cannot build two syntax trees at the same time in two threads.
 _PARSING = threading.RLock()
@@ -17,7 +27,7 @@ _PARSING = threading.RLock()
 _source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 
 
-def source_text(cls: type) -> str | None:
+def class_text(cls: type) -> str | None:
     """Source of a class as its author wrote it, with the bases of her own.
 
     None when Python cannot find it (a class typed into a bare prompt). Looked up
@@ -34,13 +44,13 @@ def _find_source_text(cls: type) -> str | None:
         if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):
             continue
         try:
-            parts.append(at_margin(_class_text(base)))
+            parts.append(at_margin(_text_of_class(base)))
         except (OSError, TypeError, SyntaxError):
             return None
     return "\n".join(parts)
 
 
-def _class_text(cls: type) -> str:
+def _text_of_class(cls: type) -> str:
     # A class is found by one of its methods, which know where they come from: by its
     # name there may be two, and none in a notebook, where ``__main__`` has no file.
     module = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
@@ -100,3 +110,91 @@ def _is_text(node: ast.AST) -> bool:
 def text_digest(text: str) -> str:
     """sha256 of what can change a result in source text; empty where there is none."""
     return hashlib.sha256(normalised_source(text).encode()).hexdigest() if text else ""
+
+
+def class_file(cls: type) -> tuple[str, int] | None:
+    """Return the file of a class and when it was last written, in ns since 1970."""
+    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    try:
+        return (name, Path(name).stat().st_mtime_ns) if name else None
+    except OSError:
+        return None
+
+
+def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
+    """Check that a class here is the one that the driver has imported.
+
+    Parameters
+    ----------
+    cls : type
+        The class here.
+    read_from : (str, int), optional
+        Its file and when that was written, as the driver knows it.
+    text : str
+        Digest of its source text there, empty when there is none.
+
+    Raises
+    ------
+    DeclarationError
+        It is another one.
+    """
+    here = getattr(cls, "_read_from", None)
+    if read_from == here:
+        return
+    # On another host the same file can have another name and time. Its text counts,
+    # if it is still what was imported.
+    found = class_text(cls) if text and here == class_file(cls) else None
+    if found is None or text_digest(found) != text:
+        msg = (
+            f"{read_from and read_from[0]} was edited while it was at work, or is "
+            "another one where the worker is: run it again (workers that live longer "
+            "than a run must be started anew), so that one run is not computed by two "
+            "versions"
+        )
+        raise DeclarationError(msg)
+
+
+def closed_over(cls: type, stop: type) -> dict[str, Any]:
+    """Return what the methods of a class use from the function it was defined in.
+
+    Parameters
+    ----------
+    cls, stop : type
+        The class, and the base whose methods do not count any more.
+
+    Raises
+    ------
+    IdentityError
+        Something that cannot be part of an identity.
+    """
+    found: dict[str, Any] = {}
+    for part in cls.__mro__[: cls.__mro__.index(stop)]:
+        for attribute, value in vars(part).items():
+            for name, cell in _cells(value):
+                # The first is what super() needs; another is not filled yet.
+                with contextlib.suppress(ValueError):
+                    if name != "__class__":
+                        where = f"{name!r}, used by {cls.__name__} from outside,"
+                        encoded = encode(cell.cell_contents, where)
+                        # Two methods may mean different things by one name.
+                        before = found.setdefault(name, encoded)
+                        if canonical(before) != canonical(encoded):
+                            found[f"{part.__name__}.{attribute}.{name}"] = encoded
+    return found
+
+
+def _cells(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an attribute of a class takes from around it, by name."""
+    methods: list[Any]
+    if isinstance(value, property):
+        methods = [value.fget, value.fset, value.fdel]
+    elif isinstance(value, functools.cached_property):
+        methods = [value.func]
+    else:
+        methods = [getattr(value, "__func__", value)]
+    for method in methods:
+        plain = inspect.unwrap(method)
+        if inspect.isfunction(plain):
+            yield from zip(
+                plain.__code__.co_freevars, plain.__closure__ or (), strict=True
+            )

@@ -12,7 +12,7 @@ from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.process.chain import Chain
-    from resumable.process.loading import load
+    from resumable.process.loading import find_class, load
     from resumable.process.program import (
         EPILOG,
         compute_options,
@@ -33,6 +33,7 @@ __all__ = [
     "Process",
     "compute_options",
     "errors_shown",
+    "find_class",
     "load",
     "main",
     "make_process",
@@ -52,6 +53,7 @@ __getattr__ = lazily(
     EPILOG="program",
     compute_options="program",
     errors_shown="program",
+    find_class="loading",
     load="loading",
     main="script",
     make_process="program",

@@ -16,11 +16,11 @@ from resumable.errors import (
     SourceError,
     near_miss,
 )
-from resumable.model import Output, declared, identity, source_text, uncached
+from resumable.model import Output, class_text, declared, encode
 from resumable.process.parameters import assign
 from resumable.source import aligned, look_at, refer, target_folder
 from resumable.system import launcher
-from resumable.worker import Cursor, new_pulse
+from resumable.worker import Cursor, new_pulse, uncached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -309,14 +309,14 @@ class Declaration(param.Parameterized):
 
     def _source_text(self) -> str:
         """Return the source of the computation, empty when it cannot be found."""
-        return source_text.source_text(type(self)) or ""
+        return class_text(type(self)) or ""
 
     def _parameter_document(self) -> dict[str, Any]:
         document = {}
         for name in type(self).param:
             if name != "name":
                 value = _declared_type(self.param[name], getattr(self, name))
-                document[name] = identity.encode(value, f"the parameter {name!r}")
+                document[name] = encode(value, f"the parameter {name!r}")
         return document
 
     def __repr__(self) -> str:

@@ -10,7 +10,13 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import DeclarationError, IdentityError, near_miss
-from resumable.model import Output, identity, source_text
+from resumable.model import (
+    Output,
+    at_margin,
+    document_digest,
+    encode,
+    normalised_source,
+)
 from resumable.process.process import Process
 from resumable.session import Options
 
@@ -90,7 +96,7 @@ def _process_of(
     document = {
         **_defaults(function, name, inputs, parameters),
         **{
-            key: identity.encode(value, f"the parameter {key!r}")
+            key: encode(value, f"the parameter {key!r}")
             for key, value in parameters.items()
         },
     }
@@ -179,13 +185,13 @@ def _defaults(
     for key, argument in signature.parameters.items():
         if key not in bound.arguments and argument.default is not argument.empty:
             with contextlib.suppress(IdentityError):
-                defaults[key] = identity.encode(argument.default)
+                defaults[key] = encode(argument.default)
     return defaults
 
 
 def _text_of(function: Callable[..., Any]) -> str | None:
     try:
-        return source_text.at_margin(inspect.getsource(inspect.unwrap(function)))
+        return at_margin(inspect.getsource(inspect.unwrap(function)))
     except (OSError, TypeError):
         return None
 
@@ -204,10 +210,10 @@ def _function_version(function: Callable[..., Any], name: str) -> Any:
         inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
     )
     document = {
-        "text": source_text.normalised_source(text),
+        "text": normalised_source(text),
         "closed_over": {
-            key: identity.encode(value, f"{key!r}, used by {name} from outside,")
+            key: encode(value, f"{key!r}, used by {name} from outside,")
             for key, value in sorted(closed.items())
         },
     }
-    return _TEXT + identity.digest(document)
+    return _TEXT + document_digest(document)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resumable.errors import DeclarationError
-from resumable.model import find_class
+from resumable.errors import DeclarationError, near_miss
 from resumable.process.process import Process
 from resumable.process.state import from_run, from_state
 from resumable.results import Results
@@ -113,3 +116,76 @@ def _parsed(path: Path) -> Mapping[str, Any]:
         msg = f"{path} holds a {type(plain).__name__}, and a state is a dict"
         raise DeclarationError(msg)
     return plain
+
+
+def find_class(text: str, base: type[Any]) -> type[Any]:
+    """Import ``FILE.py:Class`` or ``package.module:Class``.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed. Importing runs the file or the module.
+    base : type
+        What the class must derive from.
+
+    Raises
+    ------
+    DeclarationError
+        There is no such file, module or class, or it cannot be imported.
+    """
+    where, separator, name = text.rpartition(":")
+    if not separator:
+        msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
+        raise DeclarationError(msg)
+    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    found = functools.reduce(
+        lambda inside, part: getattr(inside, part, None), name.split("."), module
+    )
+    if not (isinstance(found, type) and issubclass(found, base)):
+        names = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, base) and value is not base
+        ]
+        there = ", ".join(names) or "none"
+        msg = (
+            f"{where} has no {base.__name__} {name!r}{near_miss(name, names)} "
+            f"(it has {there})"
+        )
+        raise DeclarationError(msg)
+    return found
+
+
+def _load_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, ValueError, TypeError) as error:
+        msg = f"{name!r} cannot be imported: {error}"
+        raise DeclarationError(msg) from error
+
+
+def _load_file(path: Path) -> Any:
+    if not path.exists():
+        near = (
+            [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        )
+        msg = f"there is no file {path}{near_miss(path.name, near)}"
+        raise DeclarationError(msg)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        msg = f"{path} cannot be imported"
+        raise DeclarationError(msg)
+    # Modules beside the file are found, as when Python runs it.
+    sys.path.insert(0, str(path.parent.resolve()))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise DeclarationError(msg) from error
+    # Workers get the class itself: by name they might find another module.
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    return module

@@ -12,7 +12,7 @@ import param
 from resumable.model import (
     block_rows,
     by_name,
-    check_text,
+    check_unchanged,
     fitted,
     gathered,
     ragged_rows,
@@ -142,7 +142,7 @@ class Link(Process):
         """Set every stage up."""
         self._live = []
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
-            check_text(type(stage.process), read_from, text)
+            check_unchanged(type(stage.process), read_from, text)
             process = twin_of(stage.process)
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()

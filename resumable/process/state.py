@@ -13,7 +13,7 @@ from resumable.errors import (
     DeclarationError,
     ParameterError,
 )
-from resumable.model import decode, identity
+from resumable.model import decode, encode
 from resumable.results import Results, inputs_of_run, source_of_run
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def state_of(process: Any) -> dict[str, Any]:
     """
     cls = type(process)
     parameters = {
-        name: identity.encode(getattr(process, name), f"the parameter {name!r}")
+        name: encode(getattr(process, name), f"the parameter {name!r}")
         for name in cls.param
         if name != "name"
     }

@@ -19,7 +19,7 @@ from resumable.model import (
     canonical,
     declared,
     decode_dtype,
-    digest,
+    document_digest,
     encode_dtype,
 )
 from resumable.system import read_at
@@ -284,7 +284,7 @@ class Header(NamedTuple):
             whole = isinstance(axes, list) and all(type(axis) is int for axis in axes)
             _hold(whole, f"{axes!r:.40} are no axes")
         _hold(
-            digest(document) == self.identity,
+            document_digest(document) == self.identity,
             "the identity is not that of the document",
         )
         _hold(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.model import PositionSet, file_of, parse_seconds
+from resumable.model import PositionSet, class_file, parse_seconds
 from resumable.runfile import WriteTarget, create
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
@@ -86,7 +86,8 @@ class Assignment(NamedTuple):
         computation, timeout = self.computation, self.options.position_timeout
         cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.
-        text = computation.spec.source["text"] if file_of(cls) == cls._read_from else ""
+        same = class_file(cls) == cls._read_from
+        text = computation.spec.source["text"] if same else ""
         return Job(
             computation.process,
             computation.position_outputs,

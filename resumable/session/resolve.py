@@ -16,7 +16,15 @@ import numpy as np
 import param
 
 from resumable.errors import DeclarationError, SourceError
-from resumable.model import Footprint, file_of, identity, text_digest
+from resumable.model import (
+    SCHEMA,
+    Footprint,
+    class_file,
+    closed_over,
+    document_digest,
+    encode,
+    text_digest,
+)
 from resumable.runfile import RunFileSpec, RunFolder
 from resumable.session.computation import Computation
 from resumable.source import Reader, open_reader
@@ -78,11 +86,11 @@ def resolve(
         elif reader.growable or awaited:
             contents = reader.contents(full=process._full)
         prefix = _prefix(process._source, name)
-        run_folder = RunFolder(process._folder, prefix, identity.digest(document))
+        run_folder = RunFolder(process._folder, prefix, document_digest(document))
         earlier = None
         if reader.may_have_grown and _has_growing(run_folder):
             source_then = reader.fingerprint(kind="growing")
-            then = identity.digest({**document, "source": source_then})
+            then = document_digest({**document, "source": source_then})
             earlier = run_folder._replace(identity=then)
         footprint = _footprint(process, [reader, *readers.values()], outputs)
     text = process._source_text()
@@ -167,7 +175,7 @@ def _document(
         print_of_input = other.fingerprint(full=process._full)
         inputs[name] = {**print_of_input, "axes": list(other.ref.position_axes)}
     return {
-        "schema": identity.SCHEMA,
+        "schema": SCHEMA,
         "process": process._process_name(),
         "version": version_document(process),
         "parameters": process._parameter_document(),
@@ -198,7 +206,7 @@ def request(process: Declaration, options: Options) -> dict[str, Any]:
         "inputs": {name: str(ref) for name, ref in process._inputs.items()},
         "fingerprint": process._full,
         "target": str(process._folder),
-        "options": identity.encode(asked, "the options"),
+        "options": encode(asked, "the options"),
     }
 
 
@@ -211,8 +219,8 @@ def version_document(process: Declaration) -> Any:
         There is neither.
     """
     if process.version is not None:
-        return identity.encode(process.version, "version")
-    if file_of(type(process)) != process._read_from:
+        return encode(process.version, "version")
+    if class_file(type(process)) != process._read_from:
         msg = (
             f"{process._read_from and process._read_from[0]} was edited after "
             f"{type(process).__name__} was imported from it: import it anew (restart "
@@ -227,7 +235,7 @@ def version_document(process: Declaration) -> Any:
         )
         raise DeclarationError(msg)
     document: dict[str, Any] = {"source_text": text_digest(text)}
-    closed = identity.closed_over(type(process), param.Parameterized)
+    closed = closed_over(type(process), param.Parameterized)
     if closed:
         document["closed_over"] = closed
     return document

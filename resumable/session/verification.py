@@ -17,7 +17,7 @@ from resumable.errors import (
     RunFileError,
     SourceError,
 )
-from resumable.model import format_bytes, identity, windows
+from resumable.model import differences, format_bytes, windows
 from resumable.results import inputs_of_run, source_of_run
 from resumable.runfile import RaggedRows, RunFile, busy, open_group
 from resumable.session.comparison import compared, other_bytes
@@ -265,7 +265,7 @@ def _computed(
         yield Check("rows", None, _without_class(run))
         return
     computation = process._computation()
-    told = identity.differences(run.header.document, computation.spec.document)
+    told = differences(run.header.document, computation.spec.document)
     of_source = [text for text in told if text.startswith(("source", "inputs"))]
     if not of_source and not _still_begins(computation.source, run):
         of_source = ["source.contents: not what the run was made of"]
@@ -307,7 +307,7 @@ def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[st
     with open_reader(ref) as reader:
         awaited = isinstance(written, dict) and written.get("contents", "") is None
         found = reader.fingerprint(full=full, kind="awaited" if awaited else None)
-    return [f"{name}.{text}" for text in identity.differences(written, found)]
+    return [f"{name}.{text}" for text in differences(written, found)]
 
 
 def _still_begins(ref: SourceRef, run: RunFile) -> bool:

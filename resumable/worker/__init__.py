@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.system import lazily
-from resumable.worker.compute import Computer, listed, twin_of
+from resumable.worker.compute import Computer, listed, twin_of, uncached
 from resumable.worker.cursor import (
     IDLE,
     WHOLE_BLOCK,
@@ -65,6 +65,7 @@ __all__ = [
     "present_filters",
     "start_server",
     "twin_of",
+    "uncached",
 ]
 
 # Imported when they are used: most runs do without.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resumable.errors import NotFinished
-from resumable.model import block_rows, by_name, placer, uncached
+from resumable.model import block_rows, by_name, placer
 from resumable.source import open_reader
 from resumable.system import machine
 from resumable.worker.cursor import Cursor, new_pulse
@@ -154,6 +155,19 @@ def twin_of(process: Any) -> Any:
     twin = object.__new__(type(process))
     twin.__dict__.update(uncached(process))
     return twin
+
+
+def uncached(thing: Any) -> dict[str, Any]:
+    """Return the attributes of an object, without the values of its cached properties.
+
+    They may be of parameters that have changed since.
+    """
+    cls = type(thing)
+    return {
+        name: value
+        for name, value in vars(thing).items()
+        if not isinstance(getattr(cls, name, None), functools.cached_property)
+    }
 
 
 class UnitLoop:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import OutputError
-from resumable.model import check_text
+from resumable.model import check_unchanged
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
@@ -80,7 +80,7 @@ class Worker:
         # Nothing that was computed before holds memory here.
         self._fresh = own_process
         self._pid = os.getpid()
-        check_text(type(job.process), job.read_from, job.text)
+        check_unchanged(type(job.process), job.read_from, job.text)
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()

@@ -21,7 +21,6 @@ import pytest
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
-from resumable.model.source_text import source_text
 from resumable.system.interrupts import Uninterrupted
 from resumable.system.stop import StopRequest
 
@@ -87,18 +86,10 @@ class FailingBlock(rs.Process):
         return spectra.mean(axis=1)
 
 
-_source_text = functools.cache(source_text)
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """Time trials for 2 ms instead of 100; look the text of a class up only once.
-
-    Times are the matter of test_trial; finding a class in a file as long as this one
-    takes inspect 30 ms.
-    """
+    """Time trials for 2 ms instead of 100: times are the matter of test_trial."""
     monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002, raising=False)
-    monkeypatch.setattr("resumable.model.source_text.source_text", _source_text)
 
 
 def compute(process, **options):

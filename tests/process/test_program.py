@@ -28,8 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resumable as rs
-from resumable.model.encoding import decode
-from resumable.model.identity import canonical, encode
+from resumable.model.encoding import canonical, decode, encode
 
 ROOT = str(Path(__file__).parents[2])
 LOW = {"low": rs.Output()}

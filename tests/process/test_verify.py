@@ -17,8 +17,8 @@ from helpers import data_of
 
 import resumable as rs
 from resumable.cli.commands import main
-from resumable.model.classes import find_class
-from resumable.model.identity import digest
+from resumable.model.identity import document_digest
+from resumable.process.loading import find_class
 from resumable.runfile.file import RunFile
 from resumable.runfile.header import FAILURE_DTYPE, SESSION_DTYPE
 from resumable.runfile.lock import RunLock
@@ -501,7 +501,7 @@ def test_a_header_that_is_signed_and_makes_no_sense_is_noticed(run, change):
     path = run[1]
     header = RunFile(path).header
     document = [] if change is None else {**header.document, **change}
-    forged = header._replace(document=document, identity=digest(document))
+    forged = header._replace(document=document, identity=document_digest(document))
     put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
 
     for cls in (None, Unit):

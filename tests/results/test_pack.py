@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import resumable as rs
 from resumable.cli import commands
-from resumable.model.identity import canonical
+from resumable.model.encoding import canonical
 from resumable.model.indexing import read_like_array
 from resumable.results.copy import TABLES
 from resumable.results.pack import pack_locked, unpack_locked

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import resumable as rs
-from resumable.model import identity
+from resumable.model import document_digest
 from resumable.model.output import Output
 from resumable.model.positions import PositionSet
 from resumable.runfile.file import RunFile
@@ -240,7 +240,7 @@ def test_header_comes_back_as_it_was_written():
         "inputs": {},
     }
     header = Header(
-        identity=identity.digest(document),
+        identity=document_digest(document),
         document=document,
         group="/data-Größe_000",
         map_shape=(3, 4),

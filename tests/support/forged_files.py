@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 
-from resumable.model import identity
+from resumable.model import document_digest
 from resumable.runfile.header import MAGIC, Header, structure_digest
 from resumable.system.disk import opened, write_at
 
@@ -43,7 +43,7 @@ def rewritten(path, change, *, identify=True):
     change(plain)
     if identify:
         with contextlib.suppress(Exception):
-            plain["identity"] = identity.digest(plain["document"])
+            plain["identity"] = document_digest(plain["document"])
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     write_body(path, text.encode())
 
