@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from resumable.engines import apart, guest
+from resumable.engines import guest
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
 
@@ -23,8 +23,8 @@ class DaskEngine(FuturesEngine):
     """Tasks of a client of dask, which stays open.
 
     dask itself gives the batches of a worker that was lost to another one. Where it
-    gives up, because too many have ended at the same one, the position that did it is
-    looked for in child processes of its workers.
+    gives up, because too many workers have ended at the same batch, the run stops with
+    an error.
 
     Parameters
     ----------
@@ -40,8 +40,6 @@ class DaskEngine(FuturesEngine):
     PlanError
         There is no client, or it is closed.
     """
-
-    goes_on = True
 
     def __init__(
         self, client: Any = None, workers: int | None = None, *, may_grow: bool = False
@@ -76,8 +74,7 @@ class DaskEngine(FuturesEngine):
     def submit(self, order: guest.Task, name: str) -> Any:
         """Submit a task; the dashboard shows the first part of its name."""
         self.check()
-        do = apart.do if order.batch.suspect else guest.do
-        return self._client.submit(do, order, key=name, pure=False)
+        return self._client.submit(guest.do, order, key=name, pure=False)
 
     def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
         """Cancel what no worker has begun: dask would forget the others at work.
@@ -113,7 +110,7 @@ class DaskEngine(FuturesEngine):
         return WorkerDied(
             f"dask has lost positions {batch.start} to {batch.stop - 1} "
             f"({type(error).__name__}: {error}). What was committed stays: run again "
-            "to go on"
+            "to go on, with engine='local' to find a position that ends its worker"
         )
 
     def release(self, token: str) -> None:

@@ -7,7 +7,6 @@ that is at work: tasks are short and end by themselves.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import logging
 import pickle
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.engines import guest
 from resumable.errors import WorkerDied
-from resumable.worker import Loss, RemoteTraceback, log_here, lowest_level, packed
+from resumable.worker import RemoteTraceback, log_here, lowest_level, packed
 
 if TYPE_CHECKING:
     from resumable.engines.base import Driver
@@ -34,9 +33,6 @@ logger = logging.getLogger("resumable")
 #: stop waits for two of them, or for the position at work where that is slower.
 BATCH_S = 1.0
 LONGEST_S = 1.5
-#: A single position is given up as lost for good after so many times, each with as many
-#: workers as it takes for the executor to give up; no run can go on with it.
-_LOST_TIMES = 3
 #: Longest wait before the driver looks at its signals and at the executor again.
 _PATIENCE_S = 0.2
 
@@ -54,8 +50,6 @@ class FuturesEngine:
 
     own_processes = True
     can_replace = False
-    #: There are workers after one was lost.
-    goes_on = False
     hosts: tuple[int, ...] | None
     """Number of workers on each host; None: not known."""
 
@@ -83,11 +77,7 @@ class FuturesEngine:
         return workers
 
     def submit(self, order: guest.Task, name: str) -> Any:
-        """Return the future of a task that does an order.
-
-        Where the engine goes on after a loss, and the batch is suspect, by
-        :func:`apart.do`; else by :func:`guest.do`.
-        """
+        """Return the future of a task that calls :func:`guest.do` with an order."""
         raise NotImplementedError
 
     def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
@@ -128,7 +118,6 @@ class FutureDispatcher:
         self._level = lowest_level()
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._flight: dict[int, tuple[Any, Batch]] = {}
-        self._lost: collections.Counter[int] = collections.Counter()
         self._sent = 0
         self._quick = False
         self._introduced = 0
@@ -210,9 +199,6 @@ class FutureDispatcher:
         except Exception as error:
             if not self._engine.is_loss(error):
                 raise
-            if self._engine.goes_on and not self._driver.stopping:
-                self._lose(batch, error)
-                return
             self._driver.give_back(batch)
             if not self._driver.stopping:
                 raise self._engine.explain(error, batch) from error
@@ -223,25 +209,12 @@ class FutureDispatcher:
             log_here(record)
         if outcome.error is not None:
             raise outcome.error from RemoteTraceback(outcome.trace)
-        if outcome.loss is not None:
-            self._driver.lost(outcome.loss)
-        elif outcome.report is not None:
+        if outcome.report is not None:
             self._enter(outcome.report)
         elif self._driver.stopping:
             self._driver.give_back(batch)
         else:
             self._send(batch, introduce=True)
-
-    def _lose(self, batch: Batch, error: BaseException) -> None:
-        """Have a batch that was lost with workers done with more care."""
-        if not batch.alone:
-            self._driver.lost(Loss(batch, None, False, type(error).__name__, ""))
-            return
-        # It had a process of its own, whose end would have been told.
-        self._driver.give_back(batch)
-        self._lost[batch.start] += 1
-        if self._lost[batch.start] >= _LOST_TIMES:
-            raise self._engine.explain(error, batch) from error
 
     def _enter(self, report: Report) -> None:
         self._quick = report.seconds < BATCH_S

@@ -32,7 +32,7 @@ import numpy as np
 from resumable.errors import SourceError, TargetError
 from resumable.runfile import RowBuffer, RowWriter, WriteTarget
 from resumable.system import disk, end_put_off, machine
-from resumable.worker import Job, Loss, Report, Worker, plain_record, portable
+from resumable.worker import Job, Report, Worker, plain_record, portable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -82,8 +82,6 @@ class TaskResult(NamedTuple):
 
     report: Report | None = None
     """What was done."""
-    loss: Loss | None = None
-    """What has ended the child process that was at it."""
     needs_job: bool = False
     """The process does not have the job yet; nothing was done."""
     error: Exception | None = None
@@ -121,17 +119,11 @@ def _check_source(path: str, expected: tuple[int, ...]) -> None:
     raise SourceError(msg)
 
 
-def do(order: Task, pulse: memoryview | None = None) -> bytes:
+def do(order: Task) -> bytes:
     """Do a batch, as a task of an executor; return the packed :class:`TaskResult`.
 
     Packed here, because the executor's own way cannot send what is defined in a
     script or a notebook.
-
-    Parameters
-    ----------
-    order : Task
-    pulse : memoryview of two int64, optional
-        Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
     """
     if not begin(order):
         return packed(TaskResult())
@@ -145,7 +137,7 @@ def do(order: Task, pulse: memoryview | None = None) -> bytes:
             stack.callback(logging.root.removeHandler, collector)
         try:
             with _guests().stay(order, lodger=lodger) as stay:
-                outcome = TaskResult(report=stay.do(order, pulse, told_to_end))
+                outcome = TaskResult(report=stay.do(order, told_to_end))
         except _NoJobError:
             outcome = TaskResult(needs_job=True)
         except BaseException as error:
@@ -218,14 +210,9 @@ class _Stay:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
-    def do(
-        self,
-        order: Task,
-        pulse: memoryview | None,
-        told_to_end: Callable[[], bool],
-    ) -> Report:
+    def do(self, order: Task, told_to_end: Callable[[], bool]) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
-        worker, writer = self._worker(pulse)
+        worker, writer = self._worker()
         left = order.batch
         done = writer.done_already(left)
         if done.any():
@@ -247,7 +234,7 @@ class _Stay:
             error=report.error and portable(report.error),
         )
 
-    def _worker(self, pulse: memoryview | None) -> tuple[Worker, TaskWriter]:
+    def _worker(self) -> tuple[Worker, TaskWriter]:
         """Return the worker of this thread: what setup() makes may belong to it."""
         key = threading.get_ident()
         if key not in self._workers:
@@ -256,7 +243,6 @@ class _Stay:
                 self._job,
                 # The process was there before: its memory is not the session's.
                 own_process=False,
-                pulse=pulse,
                 writer=writer,
                 one_thread=self._keeper.one_thread,
             )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import pickle
 import signal
@@ -12,20 +10,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import dask
 import distributed
 import numpy as np
-import param
-import psutil
 import pytest
-from engine_conformance import EngineConformance, Logged, note, noted
-from helpers import until
-from kill_matrix import alive
+from engine_conformance import EngineConformance, Logged, noted
 
 import resumable as rs
-from resumable.engines import apart, guest
+from resumable.engines import guest
 from resumable.engines.dask import DaskEngine
 from resumable.model.positions import Batch
 
@@ -51,7 +44,7 @@ def cluster():
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=50,
         ) as cluster,
     ):
@@ -190,155 +183,43 @@ def _gives_up_at_once(client):
 
 
 class Deadly(Logged):
-    """Ends its process at a position, as often as it is told to."""
-
-    deadly = param.List([33])
-    deaths = param.Integer(1000)
+    """Ends its process at a position."""
 
     def unit_computation(self, spectrum):
-        ends = f"{self.log}.{self.position}.ends"
-        if self.position in self.deadly and len(noted(ends)) < self.deaths:
-            note(ends, os.getpid())
+        if self.position == 33:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().unit_computation(spectrum)
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])
 @pytest.mark.usefixtures("_gives_up_at_once")
-def test_a_position_that_ends_its_workers_is_found(client, scan, log, writer):
-    """It alone is recorded as failed, with what ended it; all others are computed."""
+def test_a_position_that_ends_its_workers_is_an_error(client, scan, log, writer):
+    """It names the batch; what was committed stays, and engine="local" goes on."""
     process = Deadly(scan, log=log)
+    process.compute(engine=client, positions=[0])
+    with pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*engine='local'"):
+        process.compute(engine=client, writer=writer)
+    done = process.results.completed_mask
     with pytest.warns(rs.ResumableWarning, match="1 of 60 positions failed"):
-        results = process.compute(engine=client, writer=writer)
-    (failure,) = results.failures
+        results = process.compute(engine="local", workers=2)
+    times = np.bincount(list(map(int, noted(log))), minlength=60)
 
-    assert (results.status.done, results.status.failed) == (59, 1)
-    assert failure.position == 33
-    assert failure.exception == "signal SIGKILL"
-    assert results.status.finished
-    # One worker of dask, then its children: with others, and alone.
-    assert len(noted(log + ".33.ends")) <= 4
-
-
-def test_dask_may_give_up_as_late_as_it_likes(client, scan, log):
-    """With its own setting, and where nothing has succeeded before."""
-    with pytest.warns(rs.ResumableWarning, match="1 of 60"):
-        results = Deadly(scan, log=log).compute(engine=client, positions=[33])
-
-    assert results.status.failed == 1
-    client.wait_for_workers(2)
-
-
-@pytest.mark.usefixtures("_gives_up_at_once")
-def test_a_worker_that_ends_by_chance_marks_nothing(client, scan, log):
-    """What it was at is computed elsewhere, however often dask gives it up."""
-    process = Deadly(scan, log=log, deaths=1, deadly=[3, 17, 33, 59])
-    results = process.compute(engine=client)
-
-    assert (results.status.done, results.status.failed) == (60, 0)
-
-
-@pytest.mark.usefixtures("_gives_up_at_once")
-def test_of_a_block_only_the_guilty_position_is_lost(client, scan, log):
-    """A block computation says of no position that it is at it."""
-
-    class Blocks(rs.Process):
-        version = 1
-        outputs: ClassVar = {"mean": rs.Output()}
-
-        def block_computation(self, spectra):
-            if 33 in self.position:
-                os.kill(os.getpid(), signal.SIGSEGV)
-            return spectra.mean(axis=1)
-
-    with pytest.warns(rs.ResumableWarning, match="1 of 60"):
-        results = Blocks(scan).compute(engine=client)
-
+    assert process.results.status.failed == 1
     assert [failure.position for failure in results.failures] == [33]
-    assert results.failures[0].exception == "signal SIGSEGV"
-    assert results.status.done == 59
+    assert 0 < done.sum() < 60
+    assert set(times[done]) == {1}
 
 
-def test_positions_beside_one_that_ends_its_worker_are_computed(scan, log):
-    """Two threads of one process end together; only one of them is to blame."""
-    with contextlib.ExitStack() as stack:
-        cluster = distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=2,
-            processes=True,
-            dashboard_address=":0",
-            silence_logs=50,
-        )
-        stack.enter_context(cluster)
-        client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
-        allow(client, 0)
-        process = Deadly(scan, log=log, delay_s=0.02, deadly=[3, 33])
-        with pytest.warns(rs.ResumableWarning, match="2 of 60"):
-            results = process.compute(engine=client)
-
-    assert [failure.position for failure in results.failures] == [3, 33]
-    assert results.status.done == 58
-
-
-@pytest.mark.usefixtures("_gives_up_at_once")
-def test_on_error_raise_names_the_position_and_records_nothing(client, scan, log):
-    """What was computed stays, and the position is left pending."""
-    process = Deadly(scan, log=log)
-    with pytest.raises(rs.UnitFailed, match="position 33: signal SIGKILL") as caught:
-        process.compute(engine=client, on_error="raise")
-    status = process.results.status
-
-    assert caught.value.position == 33
-    assert status.failed == 0
-    assert 0 < status.done < 60
-    assert not process.results.completed_mask[33]
-
-
-@pytest.mark.usefixtures("_gives_up_at_once")
-def test_a_position_that_ends_more_than_its_process_is_an_error(client, scan, log):
-    """It is named, and not recorded: nobody can tell that it was the cause."""
-
-    class EndsTheHost(Logged):
-        def unit_computation(self, spectrum):
-            here = psutil.Process()
-            for process in (here, *here.parents()):
-                if "spawn_main" in " ".join(process.cmdline()):
-                    process.kill()
-                    time.sleep(60)
-            raise AssertionError("no process of dask")
-
-    process = EndsTheHost(scan, log=log)
-    with pytest.raises(rs.WorkerDied, match="positions 33 to 33"):
-        process.compute(engine=client, positions=[33])
-
-    assert (process.results.status.done, process.results.status.failed) == (0, 0)
-
-
-@pytest.mark.usefixtures("_gives_up_at_once")
-def test_a_set_up_that_ends_its_process_is_an_error(client, scan, log):
-    """No position is to blame."""
-
-    class SetsUp(Logged):
-        def setup(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    process = SetsUp(scan, log=log)
-    with pytest.raises(rs.WorkerDied, match="before its first position"):
-        process.compute(engine=client)
-
-    assert (process.results.status.done, process.results.status.failed) == (0, 0)
-
-
-@pytest.mark.parametrize("do", [guest.do, apart.do])
-def test_a_task_is_either_called_back_or_waited_for(client, do):
+def test_a_task_is_either_called_back_or_waited_for(client):
     """However long the client and the scheduler take to hear of it."""
 
     def order(number):
-        batch = Batch(number, number + 1, None, 1, suspect=do is apart.do)
+        batch = Batch(number, number + 1, None, 1)
         return guest.Task("token", number, batch, 1.5, ("elsewhere", 1), 30)
 
     def done(number):
-        return pickle.loads(client.submit(do, order(number), pure=False).result())
+        future = client.submit(guest.do, order(number), pure=False)
+        return pickle.loads(future.result())
 
     begun = done(7)
     told = client.run(guest.revoke, "token", [7, 8])
@@ -348,24 +229,6 @@ def test_a_task_is_either_called_back_or_waited_for(client, do):
     assert begun.needs_job
     assert sorted(map(list, told.values())) == [[], [7]]
     assert revoked == guest.TaskResult()
-
-
-def test_no_position_is_to_blame_for_a_child_that_ends_as_it_starts(monkeypatch):
-    """The system may have been out of memory before it had begun one."""
-    place = apart.WorkerProcesses.place
-
-    def killed_at_once(pool, worker, *args):
-        os.kill(pool.pids[worker], signal.SIGKILL)
-        until(lambda: not alive(pool.pids[worker]))
-        place(pool, worker, *args)
-
-    monkeypatch.setattr(apart.WorkerProcesses, "place", killed_at_once)
-    batch = Batch(57, 58, None, 1, suspect=True)
-    order = guest.Task("token", 1, batch, 1.5, ("elsewhere", 1), logging.WARNING)
-    outcome = pickle.loads(apart.do(order))
-
-    assert outcome.loss is None
-    assert "before its first position" in str(outcome.error)
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])
