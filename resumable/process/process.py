@@ -262,8 +262,8 @@ class Process(Inquiry):
         Returns
         -------
         Run
-            To ask how far it is, pause, cancel and wait, and to iterate over the
-            batches as they are done.
+            To ask how far it is, cancel and wait, and to iterate over the batches as
+            they are done.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""A run in the background: asked for its state, paused, gone on with, cancelled."""
+"""A run in the background: asked for its state, waited for, cancelled."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunStatus:
     """How far a run in the background is."""
 
     state: str
-    """starting, computing, pausing, paused, finished, stopped or failed."""
+    """starting, computing, finished, stopped or failed."""
     done: int
     """Positions that are done."""
     failed: int
@@ -73,7 +73,7 @@ class Run:
     drive : callable
         Takes a listener; computes, and returns the results.
     stop : StopRequest
-        How `drive` is paused and stopped.
+        Stops `drive`.
     listener : callable, optional
         Called with every event, in the thread of the run. What it raises stops the run.
     hold : context manager
@@ -137,23 +137,10 @@ class Run:
                 if self._error is not None:
                     stopped = isinstance(self._error, NotFinished)
                     state = "stopped" if stopped else "failed"
-            elif self._stop.paused:
-                state = "paused" if self._stop.rests else "pausing"
             else:
                 state = "computing" if self._computing else "starting"
             counts = self._counts
             return RunStatus(state, counts.done, counts.failed, counts.pending)
-
-    def pause(self) -> None:
-        """Have it commit what is computed, end the workers and wait for :meth:`resume`.
-
-        Does not wait: the state is ``"pausing"`` until that is done.
-        """
-        self._stop.pause()
-
-    def resume(self) -> None:
-        """Go on after :meth:`pause`."""
-        self._stop.resume()
 
     def cancel(self) -> None:
         """Stop as at Ctrl-C: what is computed is kept, the rest can follow later."""

@@ -221,10 +221,6 @@ class Follower:
         for writer in self._writers:
             writer.forget()
         while not (self._ended or self._stop.requested):
-            if self._stop.paused:
-                self._stop.wait_while_paused()
-                self._news_at = time.monotonic()
-                continue
             signs = self._source.signs()
             if signs != self._signs:
                 pause = _SHORTEST_S

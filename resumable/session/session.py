@@ -140,8 +140,8 @@ class Session:
 
     @property
     def stopping(self) -> bool:
-        """A signal came, the time is up, or it is paused."""
-        return self._stop.requested or self._stop.paused
+        """A signal came, or the time is up."""
+        return self._stop.requested
 
     @property
     def seconds_left(self) -> float | None:
@@ -385,24 +385,16 @@ class Session:
 
     def _work(self, engine: Engine) -> None:
         """Compute what is pending; on return it is committed."""
-        while self._schedule.remaining:
-            # It may be paused before it has begun.
-            pauses = self._stop.wait_while_paused()
-            try:
-                engine.run(
-                    self._assignment.job(self._run), self, self._assignment.plan.workers
-                )
-            finally:
-                with contextlib.ExitStack() as stack:
-                    stack.callback(self._settle)
-                    self._commit()
-            if self._stop.pauses == pauses:
-                break
-            # What was at work when it was paused is pending again.
-            pending = self._survey().chosen
-            self._schedule = Schedule(
-                pending, self._assignment.plan, proven=self._schedule.proven
+        if not self._schedule.remaining:
+            return
+        try:
+            engine.run(
+                self._assignment.job(self._run), self, self._assignment.plan.workers
             )
+        finally:
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._settle)
+                self._commit()
 
     def _follow(
         self, engine: Engine, more: Callable[[Session], Assignment | None]

@@ -20,8 +20,6 @@ logger = logging.getLogger("resumable")
 
 #: A second Ctrl-C counts as one after this many seconds.
 _SECOND_PRESS_S = 0.5
-#: A paused session looks this often for a signal, in seconds.
-_LOOK_AGAIN_S = 0.2
 
 
 class StopRequest:
@@ -52,13 +50,6 @@ class StopRequest:
         self._signal: int | None = None
         self._signal_time = 0.0
         self._cancelled = threading.Event()
-        self._going = threading.Event()
-        self._going.set()
-        self._pausing = threading.Lock()
-        #: How often it was paused.
-        self.pauses = 0
-        #: Whether it is paused with everything committed.
-        self.rests = False
 
     @property
     def requested(self) -> bool:
@@ -72,35 +63,9 @@ class StopRequest:
         """The signal that came, if one did."""
         return self._signal
 
-    @property
-    def paused(self) -> bool:
-        """Whether the session should wait with everything committed."""
-        return not self._going.is_set()
-
-    def pause(self) -> None:
-        """Have the session wait, from any thread."""
-        with self._pausing:
-            self.pauses += 1
-            self._going.clear()
-
-    def resume(self) -> None:
-        """Have the session go on."""
-        self._going.set()
-
     def cancel(self) -> None:
         """Have the session stop, from any thread."""
         self._cancelled.set()
-        self._going.set()
-
-    def wait_while_paused(self) -> int:
-        """Return when it goes on or should stop: how often it has been paused."""
-        self.rests = True
-        while True:
-            with self._pausing:
-                if not self.paused or self.requested:
-                    self.rests = False
-                    return self.pauses
-            self._going.wait(_LOOK_AGAIN_S)
 
     @property
     def by_keyboard(self) -> bool:

@@ -456,23 +456,6 @@ def test_a_stop_comes_through_while_it_waits(writer, monkeypatch, how):
     assert results.status.finished
 
 
-def test_a_run_that_waits_can_be_paused(writer):
-    """And does nothing meanwhile, whatever is written."""
-    program = writer("swmr", count=5, pause=0)
-    run = Mean(program.source).start(follow=60)
-    run.pause()
-    until(lambda: run.status().state == "paused")
-    program.tell()
-    program.tell()
-    assert program.program.stdout.readline() == "closed\n"
-    time.sleep(0.3)
-    paused = run.status()
-    run.resume()
-
-    assert (paused.state, paused.done) == ("paused", 0)
-    assert run.wait(30).status.finished
-
-
 def test_a_signal_stops_one_that_waits(writer, script):
     """SIGTERM, as a scheduler sends it."""
     program = writer("swmr", count=3, pause=0)

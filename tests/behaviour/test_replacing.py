@@ -278,35 +278,6 @@ def test_what_a_lost_batch_has_committed_is_counted(source, rows, log, tell):
     assert {p for p, times in called.items() if times > 1} <= set(map(int, bad))
 
 
-class Patient(Deadly):
-    """Takes long at the first position, once, and dies at another one."""
-
-    def unit_computation(self, spectrum):
-        first = self.position == 0 and "0" not in noted(self.log)
-        note(self.log, self.position)
-        if first:
-            time.sleep(20)
-        if self.position == 150:
-            left()
-        return spectrum.mean()
-
-
-def test_a_worker_that_was_ended_by_a_pause_is_forgotten(source, log, monkeypatch):
-    """What ends its successor is found, as if nothing had been."""
-    monkeypatch.setattr(crew, "_GRACE_S", 1.0)
-    process = Patient(source, log=log)
-    run = process.start(engine="local", workers=2)
-    until(lambda: "0" in noted(log))
-    run.pause()
-    time.sleep(0.2)
-    # While the worker at position 0 is still waited for.
-    run.resume()
-    results = run.wait(40)
-
-    assert np.flatnonzero(results.failed_mask).tolist() == [150]
-    assert results.status.finished
-
-
 class Late(Deadly):
     """Takes a bit too long at a position, once."""
 

@@ -1,4 +1,4 @@
-"""Runs in the background: their state, their events, pausing and cancelling."""
+"""Runs in the background: their state, their events, cancelling."""
 
 from __future__ import annotations
 
@@ -78,49 +78,6 @@ def test_iteration_gives_every_batch_with_its_results(process, scan, engine):
     assert sorted(found) == list(range(60))
 
 
-@ENGINES
-def test_a_run_may_be_paused_before_it_begins(process, tmp_path, engine):
-    """It rests without having computed anything, and then does all."""
-    paused = threading.Event()
-
-    def listen(event):
-        assert paused.wait(30)
-
-    run = process.start(engine=engine, workers=2, listener=listen)
-    run.pause()
-    paused.set()
-    until(lambda: run.status().state == "paused")
-    meanwhile = noted(tmp_path / "log")
-    run.resume()
-
-    assert run.wait(30).status.finished
-    assert sorted(map(int, noted(tmp_path / "log"))) == list(range(60))
-    assert meanwhile == []
-
-
-@ENGINES
-def test_a_paused_run_computes_nothing_and_goes_on(held, engine):
-    """While paused all is committed and no worker is there; nothing is done twice."""
-    log = held.log
-    run = held.start(engine=engine, workers=2, checkpoint=100)
-    until(lambda: len(noted(log)) >= 10)
-    run.pause()
-    let_go(held)
-    until(lambda: run.status().state == "paused")
-    committed = held.results.status.done
-    before = len(noted(log))
-    time.sleep(0.3)
-    meanwhile = len(noted(log))
-    run.resume()
-    results = run.wait(30)
-
-    assert committed == before == meanwhile < 60
-    assert results.status.finished
-    assert sorted(map(int, noted(log))) == list(range(60))
-    assert len(results.sessions) == 1
-    assert results.sessions[0].computed == 60
-
-
 def test_a_run_shows_its_state(process):
     """Typed into a notebook it says how far it is."""
     with process.start(engine="serial") as run:
@@ -154,7 +111,7 @@ class FailsOften(Logged):
 
 @ENGINES
 @pytest.mark.filterwarnings("ignore:.*positions failed:resumable.ResumableWarning")
-def test_a_paused_retry_tries_every_failed_position_once(scan, tmp_path, engine):
+def test_a_retry_tries_every_failed_position_once(scan, tmp_path, engine):
     """Those that have failed again are left alone, and what is left is counted."""
     log = tmp_path / "log"
     process = FailsOften(scan, log=str(log), delay_s=0.01)
@@ -168,13 +125,7 @@ def test_a_paused_retry_tries_every_failed_position_once(scan, tmp_path, engine)
             counted.append(event.counts)
 
     options = {"engine": engine, "workers": 2, "retry_failed": True, "checkpoint": 100}
-    run = process.start(listener=listen, **options)
-    for count in (8, 20):
-        until(lambda least=count: len(noted(log)) >= least)
-        run.pause()
-        until(lambda: 40 - run.status().pending == len(noted(log)))
-        run.resume()
-    results = run.wait(30)
+    results = process.start(listener=listen, **options).wait(30)
 
     assert sorted(map(int, noted(log))) == [p for p in range(60) if p % 3]
     assert counted[-1] == Counts(done=40, failed=20, pending=0)
@@ -200,18 +151,6 @@ def test_a_cancelled_run_keeps_what_it_has(held, engine):
     assert caught.value.code == 75
     assert 10 <= status.done == run.status().done < 60
     assert sorted(map(int, noted(log))) == list(range(60))
-
-
-def test_a_paused_run_can_be_cancelled(held):
-    """Without going on first."""
-    run = held.start(engine="serial")
-    until(lambda: len(noted(held.log)) >= 5)
-    run.pause()
-    run.cancel()
-    let_go(held)
-
-    with pytest.raises(rs.NotFinished):
-        run.wait(10)
 
 
 def test_leaving_the_block_cancels(scan, tmp_path):
