@@ -164,13 +164,13 @@ def collective(engine: Any) -> CollectiveEngine | None:
 
         return of_world()
     # Each rank for itself, so one that fails is no reason for the others to end.
-    launcher.unwatch()
+    launcher.end_alone()
     return None
 
 
 def _is_one_of_several() -> bool:
     # Under mpi4py.futures the others wait for work that rank 0 may give them.
-    return launcher.ranks() > 1 and not launcher.is_pool()
+    return launcher.ranks() > 1 and not launcher.is_mpi_pool()
 
 
 def warm_up(engine: Any, workers: int | None, calls: int) -> None:

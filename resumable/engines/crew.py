@@ -11,13 +11,13 @@ from resumable.worker import (
     Answer,
     Death,
     Job,
-    Line,
     Loss,
+    ParentConnection,
     Report,
     Worker,
     WorkerProcesses,
-    cause_of,
-    died,
+    cause_of_death,
+    death_error,
     portable,
 )
 
@@ -35,13 +35,15 @@ _GRACE_S = 5.0
 class LocalWorker:
     """A worker as the pool holds it."""
 
-    def __init__(self, line: Line, job: Job) -> None:
-        self._worker = Worker(job, own_process=True, pulse=line.pulse)
-        self._line = line
+    def __init__(self, parent: ParentConnection, job: Job) -> None:
+        self._worker = Worker(
+            job, own_process=True, progress_words=parent.progress_words
+        )
+        self._parent = parent
 
     def do(self, batch: Batch) -> Report:
         """Do a batch; anything the driver sends meanwhile means: stop."""
-        report = self._worker.do(batch, self._line.pending)
+        report = self._worker.do(batch, self._parent.pending)
         if report.error is not None:
             report = report._replace(error=portable(report.error))
         return report
@@ -172,7 +174,7 @@ class LocalDispatcher:
         while self._waiting:
             self._driver.give_back(self._waiting.popitem()[1])
         for worker in self._busy:
-            self._pool.nudge(worker)
+            self._pool.ask_to_stop(worker)
         error: Exception | None = None
         deadline = time.monotonic() + _GRACE_S
         while self._busy:
@@ -219,7 +221,7 @@ class LocalDispatcher:
         if isinstance(event, Death):
             self._free.discard(worker)
             if was_starting:
-                raise died(event, "while it started")
+                raise death_error(event, "while it started")
             self._lose(event, batch)
             return
         if worker in self._leaving and isinstance(event.error, MemoryError):
@@ -267,8 +269,8 @@ class LocalDispatcher:
             if batch is not None:
                 self._driver.give_back(batch)
             return
-        cause, message = cause_of(event)
-        start, row = self._pool.pulse(worker)
+        cause, message = cause_of_death(event)
+        start, row = self._pool.progress_words(worker)
         timed_out = self._clock.has_run_out(worker, (start, row))
         if timed_out:
             cause = "position_timeout"
@@ -308,12 +310,12 @@ class _Clock:
             rows = max(1, min(batch.block, batch.count))
             self._allowed_s[worker] = self._limit_s * rows
 
-    def has_run_out(self, worker: int, pulse: tuple[int, int]) -> bool:
+    def has_run_out(self, worker: int, progress_words: tuple[int, int]) -> bool:
         """Return whether a worker was ended because of the time of its last position.
 
         The one whose time it was may have ended just before.
         """
-        return self._run_out.get(worker) == pulse
+        return self._run_out.get(worker) == progress_words
 
     def overdue(self, busy: dict[int, Batch], pool: WorkerProcesses) -> list[int]:
         """Return the workers whose position has had its time."""
@@ -326,15 +328,15 @@ class _Clock:
         now = self._counted_s
         found = []
         for worker in busy:
-            pulse = pool.pulse(worker)
+            progress_words = pool.progress_words(worker)
             last, since = self._seen.get(worker, (None, now))
-            if last != pulse or pulse[1] == IDLE:
+            if last != progress_words or progress_words[1] == IDLE:
                 since = now
-            self._seen[worker] = pulse, since
+            self._seen[worker] = progress_words, since
             # A block computation is given the time of all its positions.
-            whole = pulse[1] == WHOLE_BLOCK
+            whole = progress_words[1] == WHOLE_BLOCK
             allowed = self._allowed_s[worker] if whole else self._limit_s
             if now - since > allowed and worker not in self._run_out:
-                self._run_out[worker] = pulse
+                self._run_out[worker] = progress_words
                 found.append(worker)
         return found

@@ -31,7 +31,7 @@ import numpy as np
 
 from resumable.errors import SourceError, TargetError
 from resumable.runfile import RowBuffer, RowWriter, WriteTarget
-from resumable.system import disk, end_put_off, machine
+from resumable.system import deferred_termination, disk, machine
 from resumable.worker import Job, Report, Worker, plain_record, portable
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def do(order: Task) -> bytes:
         collector = _Collector()
         told_to_end = _never
         if lodger:
-            told_to_end = stack.enter_context(end_put_off())
+            told_to_end = stack.enter_context(deferred_termination())
             logging.root.addHandler(collector)
             stack.callback(logging.root.removeHandler, collector)
         try:

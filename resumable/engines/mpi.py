@@ -82,7 +82,7 @@ class _Outcome(NamedTuple):
     def settle(self) -> Results:
         """Return or raise what rank 0 does."""
         if self.error is not None:
-            raise world.of_all(unpacked(self.error), shown=False)
+            raise world.raised_by_all(unpacked(self.error), shown=False)
         results = Results(self.path) if self.path is not None else None
         if self.message is not None or results is None:
             raise NotFinished(self.message or "", results)
@@ -158,7 +158,7 @@ class MPIEngine:
             self._end_if_told(results)
         except BaseException as error:
             team.tell_all(OUTCOME, _Outcome.of(error))
-            world.of_all(error, shown=True)
+            world.raised_by_all(error, shown=True)
             raise
         team.tell_all(OUTCOME, _Outcome(results.path))
         if self._early.signal_number is not None:
@@ -188,7 +188,7 @@ class MPIEngine:
 
     def _joined(self) -> RankMessages:
         """Start MPI if need be, and check that it is the launcher's."""
-        if self._comm is None and world.is_pool():
+        if self._comm is None and world.is_mpi_pool():
             msg = (
                 "under 'python -m mpi4py.futures' only rank 0 runs the script and the "
                 "others wait for tasks: leave '-m mpi4py.futures' out to compute with "
@@ -217,7 +217,7 @@ class MPIEngine:
         if comm.Is_inter():
             msg = "MPIEngine needs an intracommunicator, not an intercommunicator"
             raise PlanError(msg)
-        world.watch(MPI.COMM_WORLD.size)
+        world.end_all_on_error(MPI.COMM_WORLD.size)
         return RankMessages.of(comm)
 
     def _hello(

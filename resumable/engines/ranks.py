@@ -131,7 +131,7 @@ class RankZero:
         own = copy.deepcopy(schedule)
         for batch in batches_taken(self._counter, rest.remainder, own, self._stopping):
             report = worker.do(batch, self._stopping)
-            report.teach(own)
+            report.update(own)
             self._driver.take(report)
 
     def _wind_down(self) -> None:
@@ -303,7 +303,7 @@ class OtherRank:
                 for batch in batches_taken(
                     counter, rest.remainder, rest.schedule, self._stopping
                 ):
-                    self._do(worker, batch).teach(rest.schedule)
+                    self._do(worker, batch).update(rest.schedule)
                 return
             else:
                 self._team.inbox.appendleft(message)

@@ -135,7 +135,7 @@ class Guarded:
 
     Parameters
     ----------
-    line : Line or None
+    line : ParentConnection or None
         Of the worker, or None in the process of the pool.
     task : Each or Again
     """

@@ -20,7 +20,7 @@ from resumable.model import Output, class_text, declared, encode
 from resumable.process.parameters import assign
 from resumable.source import aligned, look_at, refer, target_folder
 from resumable.system import launcher
-from resumable.worker import Cursor, new_pulse, uncached
+from resumable.worker import Cursor, new_progress_words, uncached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Declaration(param.Parameterized):
     outputs: Any = None
     scratch: Any = 0
     rtol: ClassVar[float] = 1e-5
-    _cursor = Cursor(new_pulse())
+    _cursor = Cursor(new_progress_words())
     #: File the class was read from and when that was written, to notice an edit.
     _read_from: ClassVar[tuple[str, int] | None] = None
 
@@ -64,7 +64,7 @@ class Declaration(param.Parameterized):
     ) -> None:
         # Again: where only MPI knows how many ranks there are, and for classes that
         # were there before each rank computed for itself.
-        launcher.watch()
+        launcher.end_all_on_error()
         self._set_parameters(parameters)
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"

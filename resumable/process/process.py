@@ -94,7 +94,7 @@ class Process(Inquiry):
         super().__init_subclass__(**arguments)
         cls._read_from = class_file(cls)
         # A rank that fails from here on must not leave the others waiting in compute.
-        launcher.watch(launcher.told_ranks())
+        launcher.end_all_on_error(launcher.ranks_without_mpi())
         if "param" in vars(cls):
             msg = (
                 f"{cls.__name__}: the name 'param' is taken by Process, where its "

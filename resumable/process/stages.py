@@ -21,7 +21,7 @@ from resumable.model import (
 from resumable.process.process import Process
 from resumable.session import version_document
 from resumable.source import SourceRef
-from resumable.worker import WHOLE_BLOCK, StageCursor, listed, twin_of
+from resumable.worker import WHOLE_BLOCK, StageCursor, rows_as_list, shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +143,7 @@ class Link(Process):
         self._live = []
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
             check_unchanged(type(stage.process), read_from, text)
-            process = twin_of(stage.process)
+            process = shallow_copy(stage.process)
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()
                 key = int.from_bytes(digest[:4], "little")
@@ -213,22 +213,22 @@ class BlockLink(Link):
                 }
             else:
                 rows = self._units(stage, process, taken, len(spectra))
-            known.update({name: listed(values) for name, values in rows.items()})
+            known.update({name: rows_as_list(values) for name, values in rows.items()})
         return {name: known[name] for name in self.outputs if name in known}
 
     def _units(
         self, stage: Stage, process: Process, taken: dict[str, Any], count: int
     ) -> dict[str, Array]:
         """Compute a stage of units position by position."""
-        pulse = self._cursor.pulse
+        progress_words = self._cursor.progress_words
         found: list[dict[str, Any]] = []
         try:
             for row in range(count):
-                pulse[1] = row
+                progress_words[1] = row
                 here = {name: values[row] for name, values in taken.items()}
                 found.append(_one(stage, process, here))
         finally:
-            pulse[1] = WHOLE_BLOCK
+            progress_words[1] = WHOLE_BLOCK
         return {
             name: gathered([one[name] for one in found])
             if output.ragged

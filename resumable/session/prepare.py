@@ -9,7 +9,7 @@ from resumable.model import PositionSet, class_file, parse_seconds
 from resumable.runfile import WriteTarget, create
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
-from resumable.worker import Job, present_filters
+from resumable.worker import Job, warning_filters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +97,7 @@ class Assignment(NamedTuple):
             stop_on_error=self.options.on_error == "raise",
             read_from=cls._read_from,
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
-            filters=present_filters(),
+            filters=warning_filters(),
             text=text,
             may_ship=self.options.writer == "auto",
         )

@@ -164,7 +164,7 @@ class Session:
             self._blame.succeeded()
         self._warned.merge(report.warned)
         self._times.add(report)
-        report.teach(self._schedule)
+        report.update(self._schedule)
         self.worked_s += report.seconds
         if report.error is not None:
             geometry = self._assignment.computation.geometry

@@ -32,7 +32,7 @@ class Contiguous:
     """
 
     def __init__(self, fd: int, offset: int) -> None:
-        self._fd, self._place = fd, disk.place_of(fd)
+        self._fd, self._place = fd, disk.file_id(fd)
         self._offset = offset
 
     def read(self, start: int, out: Array) -> None:
@@ -43,8 +43,8 @@ class Contiguous:
         OSError
             As the system says, or the file has been cut short.
         """
-        if not disk.is_still(self._fd, self._place):
-            raise OSError(errno.EBADF, disk.NOT_ITS_OWN)
+        if not disk.is_same_file(self._fd, self._place):
+            raise OSError(errno.EBADF, disk.DESCRIPTOR_CLOSED)
         view = memoryview(out.reshape(-1).view("u1").data)
         if not disk.read_into(self._fd, view, self._offset + start):
             msg = "the file ends before its data do"
@@ -53,7 +53,7 @@ class Contiguous:
     def close(self) -> None:
         """Close the file; once."""
         fd, self._fd = self._fd, -1
-        disk.close_still(fd, self._place)
+        disk.close_if_same(fd, self._place)
 
 
 def contiguous(dataset: h5py.Dataset) -> Contiguous | None:

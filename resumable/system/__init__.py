@@ -20,17 +20,17 @@ from resumable.system.disk import (
     write_at,
 )
 from resumable.system.machine import WORKER_VARIABLES, usable_cores
-from resumable.system.signals import end_put_off, leave_to_driver
+from resumable.system.signals import deferred_termination, mark_as_worker
 from resumable.system.stop import StopRequest, stopped
 
 if TYPE_CHECKING:
     from resumable.system.interrupts import Uninterrupted
     from resumable.system.shared_memory import (
         Memory,
-        mapped,
-        nameless,
+        find_shared,
+        map_memory,
         shared_array,
-        where_shared,
+        unnamed_file,
     )
 from resumable.system.lazy import lazily
 
@@ -41,15 +41,15 @@ __all__ = [
     "OpenFile",
     "StopRequest",
     "Uninterrupted",
+    "deferred_termination",
     "disk",
-    "end_put_off",
+    "find_shared",
     "forks",
     "launcher",
     "lazily",
-    "leave_to_driver",
     "machine",
-    "mapped",
-    "nameless",
+    "map_memory",
+    "mark_as_worker",
     "opened",
     "read_at",
     "read_into",
@@ -60,9 +60,9 @@ __all__ = [
     "sync",
     "sync_folder",
     "try_lock",
+    "unnamed_file",
     "usable_cores",
     "wait_until",
-    "where_shared",
     "write_at",
 ]
 
@@ -71,8 +71,8 @@ __getattr__ = lazily(
     __name__,
     Memory="shared_memory",
     Uninterrupted="interrupts",
-    mapped="shared_memory",
-    nameless="shared_memory",
+    map_memory="shared_memory",
+    unnamed_file="shared_memory",
     shared_array="shared_memory",
-    where_shared="shared_memory",
+    find_shared="shared_memory",
 )

@@ -249,7 +249,7 @@ class LockFile:
         """Take the lock; False when it stays taken for `patience` seconds."""
 
         def take() -> bool:
-            with forks.held_off:
+            with forks.lock:
                 return self._try(exclusive)
 
         return wait_until(take, patience)
@@ -268,7 +268,7 @@ class LockFile:
                     return False
                 if self._is_current(fd):
                     self._fd, fd = fd, -1
-                    forks.let_go_in_copies(self)
+                    forks.close_in_children(self)
                     return True
                 # The last holder removed the name between our open and lock.
             finally:
@@ -280,7 +280,7 @@ class LockFile:
             named = self.path.stat()
         except FileNotFoundError:
             return False
-        return (named.st_dev, named.st_ino) == place_of(fd)
+        return (named.st_dev, named.st_ino) == file_id(fd)
 
     def write_text(self, text: str) -> None:
         """Say in the file who holds it."""
@@ -298,7 +298,7 @@ class LockFile:
         except OSError:
             return ""
 
-    def abandon(self) -> None:
+    def close_in_child(self) -> None:
         """Close the file in a copy of this process; the lock stays the original's."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
@@ -312,7 +312,7 @@ class LockFile:
         if remove:
             with contextlib.suppress(OSError):
                 self.path.unlink()
-        with forks.held_off:
+        with forks.lock:
             os.close(self._fd)
             self._fd = None
 
@@ -384,10 +384,10 @@ class OpenFile:
 
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self._path = path
-        with forks.held_off:
+        with forks.lock:
             self._fd = open_regular(path, os.O_RDWR)
-            self._place = place_of(self._fd)
-            forks.let_go_in_copies(self)
+            self._place = file_id(self._fd)
+            forks.close_in_children(self)
         if not try_lock(self._fd, exclusive=exclusive):
             self.close()
             msg = f"{path} is open for writing in another program; close it there first"
@@ -438,35 +438,35 @@ class OpenFile:
 
     def _check(self) -> None:
         """Refuse to write into another file that has come to our descriptor."""
-        if not is_still(self._fd, self._place):
-            msg = f"{NOT_ITS_OWN}; nothing more is written to {self._path}"
+        if not is_same_file(self._fd, self._place):
+            msg = f"{DESCRIPTOR_CLOSED}; nothing more is written to {self._path}"
             raise OSError(errno.EBADF, msg)
 
     def close(self) -> None:
         """Close the file; once."""
-        with forks.held_off:
-            self.abandon()
+        with forks.lock:
+            self.close_in_child()
 
-    def abandon(self) -> None:
+    def close_in_child(self) -> None:
         """Close the file in a copy of this process; the lock stays the original's."""
         fd, self._fd = self._fd, -1
-        close_still(fd, self._place)
+        close_if_same(fd, self._place)
 
 
 #: What has happened where a descriptor is not what it was.
-NOT_ITS_OWN = "the computation has closed file descriptors that are not its own"
+DESCRIPTOR_CLOSED = "the computation has closed file descriptors that are not its own"
 
 
-def place_of(fd: int) -> tuple[int, int]:
+def file_id(fd: int) -> tuple[int, int]:
     """Tell which file a descriptor is of."""
     file = os.fstat(fd)
     return file.st_dev, file.st_ino
 
 
-def is_still(fd: int, place: tuple[int, int]) -> bool:
+def is_same_file(fd: int, place: tuple[int, int]) -> bool:
     """Return whether a descriptor is of the file that it was of."""
     with contextlib.suppress(OSError):
-        return place_of(fd) == place
+        return file_id(fd) == place
     return False
 
 
@@ -478,8 +478,8 @@ def is_read_only(fd: int) -> bool:
     return flags & os.O_ACCMODE == os.O_RDONLY
 
 
-def close_still(fd: int, place: tuple[int, int]) -> None:
+def close_if_same(fd: int, place: tuple[int, int]) -> None:
     """Close a descriptor, unless it is of another file by now."""
-    if is_still(fd, place):
+    if is_same_file(fd, place):
         with contextlib.suppress(OSError):
             os.close(fd)

@@ -60,7 +60,7 @@ def ranks() -> int:
     return _told() or (1 if _number(_RANKS) is None else _asked_of_mpi())
 
 
-def told_ranks() -> int:
+def ranks_without_mpi() -> int:
     """Return the same without asking MPI, so 1 where only MPI knows it."""
     return _told() or 1
 
@@ -85,12 +85,12 @@ def _asked_of_mpi() -> int:
     return int(MPI.COMM_WORLD.size)
 
 
-def is_pool() -> bool:
+def is_mpi_pool() -> bool:
     """Return whether this is ``python -m mpi4py.futures``: others serve rank 0."""
     return sys.orig_argv[1:3] == ["-m", "mpi4py.futures"]
 
 
-def watch(count: int | None = None) -> None:
+def end_all_on_error(count: int | None = None) -> None:
     """From now on an exception that nobody catches here ends all ranks.
 
     Parameters
@@ -99,17 +99,17 @@ def watch(count: int | None = None) -> None:
         How many ranks there are, where MPI has said it.
     """
     global _before
-    if sys.excepthook is not _end_all and (count or ranks()) > 1 and not is_pool():
+    if sys.excepthook is not _end_all and (count or ranks()) > 1 and not is_mpi_pool():
         _before, sys.excepthook = sys.excepthook, _end_all
 
 
-def unwatch() -> None:
+def end_alone() -> None:
     """Leave the other ranks alone: each computes for itself."""
     if sys.excepthook is _end_all:
         sys.excepthook = _before
 
 
-def of_all(error: BaseException, *, shown: bool) -> BaseException:
+def raised_by_all(error: BaseException, *, shown: bool) -> BaseException:
     """Mark an exception that every rank raises; only where it is `shown` it prints."""
     setattr(error, _ALL, shown)
     return error

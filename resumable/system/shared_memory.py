@@ -16,7 +16,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _numbers = itertools.count()
 
 
-def nameless() -> IO[bytes]:
+def unnamed_file() -> IO[bytes]:
     """Open a file without a name: nothing is left over, whoever is killed."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("resumable"), "r+b")
@@ -45,7 +45,7 @@ class Memory(mmap.mmap):
 
     def __new__(cls, size: int) -> Memory:
         """Make it."""
-        with nameless() as file:
+        with unnamed_file() as file:
             # Nothing can be mapped where there is nothing.
             file.truncate(max(size, mmap.PAGESIZE))
             memory = super().__new__(cls, file.fileno(), 0)
@@ -59,7 +59,7 @@ class Memory(mmap.mmap):
         return self._fd
 
 
-def mapped(fd: int, size: int, *, writable: bool) -> mmap.mmap:
+def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
     """Map the memory of another process."""
     prot = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
     return mmap.mmap(fd, size, prot=prot)
@@ -69,7 +69,7 @@ def mapped(fd: int, size: int, *, writable: bool) -> mmap.mmap:
 _shared: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
 
 
-def where_shared(buffer: memoryview) -> tuple[Memory, int] | None:
+def find_shared(buffer: memoryview) -> tuple[Memory, int] | None:
     """Return in which shared memory a buffer lies and at which offset, if in any."""
     if not _shared or not len(buffer):
         return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _in_worker = False
 
 
-def leave_to_driver() -> None:
+def mark_as_worker() -> None:
     """Have no session in this process catch signals: it is a worker.
 
     Its computation may compute something itself; the driver of the worker alone obeys.
@@ -58,7 +58,7 @@ def handling(handlers: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def end_put_off() -> Iterator[Callable[[], bool]]:
+def deferred_termination() -> Iterator[Callable[[], bool]]:
     """Let this process, somebody's who computes with it, end after a block only.
 
     Yields what says whether it was told to end. An executor that has lost one process

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.system import lazily
-from resumable.worker.compute import Computer, listed, twin_of, uncached
+from resumable.worker.compute import Computer, rows_as_list, shallow_copy, uncached
 from resumable.worker.cursor import (
     IDLE,
     WHOLE_BLOCK,
     Cursor,
     StageCursor,
     generator_of,
-    new_pulse,
+    new_progress_words,
 )
 from resumable.worker.job import Job, Loss, Report
-from resumable.worker.warnings import WarningCounts, present_filters
+from resumable.worker.warnings import WarningCounts, warning_filters
 from resumable.worker.work import Worker, describe
 
 if TYPE_CHECKING:
-    from resumable.worker.call import Answer, Call, Death, cause_of, died
+    from resumable.worker.call import Answer, Call, Death, cause_of_death, death_error
     from resumable.worker.parcel import Arrays
     from resumable.worker.pickling import packed
     from resumable.worker.processes import WorkerProcesses
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         portable,
     )
     from resumable.worker.server import start_server
-    from resumable.worker.serving import Line
+    from resumable.worker.serving import ParentConnection
 
 __all__ = [
     "IDLE",
@@ -43,29 +43,29 @@ __all__ = [
     "Cursor",
     "Death",
     "Job",
-    "Line",
     "Loss",
+    "ParentConnection",
     "RemoteTraceback",
     "Report",
     "StageCursor",
     "WarningCounts",
     "Worker",
     "WorkerProcesses",
-    "cause_of",
+    "cause_of_death",
+    "death_error",
     "describe",
-    "died",
     "generator_of",
-    "listed",
     "log_here",
     "lowest_level",
-    "new_pulse",
+    "new_progress_words",
     "packed",
     "plain_record",
     "portable",
-    "present_filters",
+    "rows_as_list",
+    "shallow_copy",
     "start_server",
-    "twin_of",
     "uncached",
+    "warning_filters",
 ]
 
 # Imported when they are used: most runs do without.
@@ -75,11 +75,11 @@ __getattr__ = lazily(
     Arrays="parcel",
     Call="call",
     Death="call",
-    Line="serving",
+    ParentConnection="serving",
     RemoteTraceback="remote",
     WorkerProcesses="processes",
-    cause_of="call",
-    died="call",
+    cause_of_death="call",
+    death_error="call",
     log_here="remote",
     lowest_level="remote",
     packed="pickling",

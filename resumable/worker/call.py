@@ -62,7 +62,9 @@ class Call:
         return self._value
 
 
-def cause_of(event: Death, remedy: str = "give a smaller memory=") -> tuple[str, str]:
+def cause_of_death(
+    event: Death, remedy: str = "give a smaller memory="
+) -> tuple[str, str]:
     """Say in words how a worker ended: the cause, and what it may mean."""
     code = event.exitcode
     if code is None:
@@ -84,11 +86,11 @@ def cause_of(event: Death, remedy: str = "give a smaller memory=") -> tuple[str,
     return f"signal {name}", ""
 
 
-def died(
+def death_error(
     event: Death, doing: str, remedy: str = "give a smaller memory="
 ) -> WorkerDied:
     """Make the error for a worker that ended by itself."""
-    cause, message = cause_of(event, remedy)
+    cause, message = cause_of_death(event, remedy)
     advice = f"; {message}" if message else ""
     msg = f"a worker process ended with {cause} {doing}{advice}"
     return WorkerDied(msg, event.exitcode)

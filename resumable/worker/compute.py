@@ -12,7 +12,7 @@ from resumable.errors import NotFinished
 from resumable.model import block_rows, by_name, placer
 from resumable.source import open_reader
 from resumable.system import machine
-from resumable.worker.cursor import Cursor, new_pulse
+from resumable.worker.cursor import Cursor, new_progress_words
 from resumable.worker.readahead import ReadAhead
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Computer:
     source : SourceRef
     inputs : dict of SourceRef
         Opened here, for reading.
-    pulse : memoryview of two int64, optional
+    progress_words : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
     one_thread : callable
         Returns the context in which BLAS has one thread.
@@ -48,14 +48,16 @@ class Computer:
         outputs: Mapping[str, Output],
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
-        pulse: memoryview | None = None,
+        progress_words: memoryview | None = None,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
-        self.process = process = twin_of(process)
+        self.process = process = shallow_copy(process)
         self.outputs = outputs
-        self.cursor = Cursor(new_pulse() if pulse is None else pulse)
+        self.cursor = Cursor(
+            new_progress_words() if progress_words is None else progress_words
+        )
         object.__setattr__(process, "_cursor", self.cursor)
         self._open = contextlib.ExitStack()
         self._ahead = ReadAhead()
@@ -130,8 +132,8 @@ class Computer:
             What it raised.
         """
         self.cursor.enter(positions)
-        further = {name: listed(values) for name, values in inputs.items()}
-        value = self.process.block_computation(listed(rows), **further)
+        further = {name: rows_as_list(values) for name, values in inputs.items()}
+        value = self.process.block_computation(rows_as_list(rows), **further)
         named = by_name(value, self.outputs)
         return {
             name: block_rows(name, named[name], output, len(rows))
@@ -139,18 +141,18 @@ class Computer:
         }
 
 
-def listed(rows: Any) -> Any:
+def rows_as_list(rows: Any) -> Any:
     """Return the rows of a ragged source as a list, those of others as they are."""
     return list(rows) if rows.dtype.hasobject else rows
 
 
-def leave_to_user(error: BaseException) -> None:
+def reraise_stop(error: BaseException) -> None:
     """Raise again what is not a position's failure: the wish to stop."""
     if isinstance(error, (KeyboardInterrupt, NotFinished)):
         raise error
 
 
-def twin_of(process: Any) -> Any:
+def shallow_copy(process: Any) -> Any:
     """Return another object with the same attributes."""
     twin = object.__new__(type(process))
     twin.__dict__.update(uncached(process))
@@ -188,7 +190,7 @@ class UnitLoop:
     def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
         self._unit = computer.process.unit_computation
         self._rows, self._inputs = rows, inputs
-        self._pulse = computer.cursor.pulse
+        self._progress = computer.cursor.progress_words
         self._outputs = computer.outputs
         self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}
         self._places = {
@@ -228,29 +230,29 @@ class UnitLoop:
 
     def _plain(self, first: int, last: int) -> tuple[int, BaseException | None]:
         """One output, no inputs: the loop that must cost least."""
-        unit, pulse = self._unit, self._pulse
+        unit, progress = self._unit, self._progress
         ((name, place),) = self._places.items()
         index = first
         try:
             for index, row in enumerate(self._rows[first:last], first):
-                pulse[1] = index
+                progress[1] = index
                 value = unit(row)
                 if type(value) is dict:
                     value = by_name(value, self._outputs)[name]
                 place(index, value)
         except BaseException as error:
-            leave_to_user(error)
+            reraise_stop(error)
             return index, error
         return last, None
 
     def _named(self, first: int, last: int) -> tuple[int, BaseException | None]:
         """Several outputs or inputs, by name."""
-        unit, pulse, names = self._unit, self._pulse, self._outputs.keys()
+        unit, progress, names = self._unit, self._progress, self._outputs.keys()
         places, inputs = self._places, self._inputs
         index = first
         try:
             for index in range(first, last):
-                pulse[1] = index
+                progress[1] = index
                 further = {name: rows[index] for name, rows in inputs.items()}
                 value = unit(self._rows[index], **further)
                 if type(value) is not dict or value.keys() != names:
@@ -258,6 +260,6 @@ class UnitLoop:
                 for name, place in places.items():
                     place(index, value[name])
         except BaseException as error:
-            leave_to_user(error)
+            reraise_stop(error)
             return index, error
         return last, None

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Bytes of the shared memory: first position of the block, row at work.
-PULSE_BYTES = 16
+PROGRESS_BYTES = 16
 #: Instead of a row: nothing is computed now, or the whole block at once.
 IDLE, WHOLE_BLOCK = -1, -2
 
 
-def new_pulse() -> memoryview:
-    """Return a pulse that only this process sees."""
-    return memoryview(bytearray(PULSE_BYTES)).cast("q")
+def new_progress_words() -> memoryview:
+    """Return progress words that only this process sees."""
+    return memoryview(bytearray(PROGRESS_BYTES)).cast("q")
 
 
 def generator_of(seed: int, *key: int) -> np.random.Generator:
@@ -31,15 +31,15 @@ class Cursor:
 
     Parameters
     ----------
-    pulse : memoryview of two int64
+    progress_words : memoryview of two int64
         First position of the block, and the row at work in it. A parent that shares
         this memory sees which position hangs, or which one has ended the process.
     """
 
-    __slots__ = ("positions", "pulse", "rng", "rng_row")
+    __slots__ = ("positions", "progress_words", "rng", "rng_row")
 
-    def __init__(self, pulse: memoryview) -> None:
-        self.pulse = pulse
+    def __init__(self, progress_words: memoryview) -> None:
+        self.progress_words = progress_words
         self.positions: Any = None
         self.rng: np.random.Generator | None = None
         self.rng_row = IDLE
@@ -51,12 +51,12 @@ class Cursor:
         if self.positions is None:
             msg = "self.position exists only while a position is computed"
             raise AttributeError(msg)
-        row = self.pulse[1]
+        row = self.progress_words[1]
         return self.positions if row < 0 else int(self.positions[row])
 
     def generator(self, seed: int) -> np.random.Generator:
         """Return the generator of the present position, the same until it changes."""
-        row = self.pulse[1]
+        row = self.progress_words[1]
         if self.rng is None or self.rng_row != row:
             flat = self.flat
             if row < 0:
@@ -72,12 +72,12 @@ class Cursor:
     def enter(self, positions: Array) -> None:
         """Begin a block."""
         self.positions, self.rng = positions, None
-        self.pulse[1] = WHOLE_BLOCK
-        self.pulse[0] = int(positions[0])
+        self.progress_words[1] = WHOLE_BLOCK
+        self.progress_words[0] = int(positions[0])
 
     def leave(self) -> None:
         """Say that nothing is computed now."""
-        self.pulse[1] = IDLE
+        self.progress_words[1] = IDLE
 
 
 class StageCursor:

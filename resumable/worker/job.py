@@ -77,7 +77,7 @@ class Report(NamedTuple):
     out_of_memory: bool = False
     """The first position of the rest raised MemoryError, and may not be the cause."""
 
-    def teach(self, schedule: Schedule) -> None:
+    def update(self, schedule: Schedule) -> None:
         """Tell a schedule what a position of this batch took."""
         computing = self.seconds - self.read_seconds
         schedule.note(self.done + self.failed, computing, self.read_seconds)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from resumable.system import Memory, mapped, where_shared
+from resumable.system import Memory, find_shared, map_memory
 from resumable.worker.pickling import pickled
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Outbox:
         data = pickled(message, functools.partial(_take, buffers))
         buffers.insert(0, memoryview(data))
         self._age()
-        found = [where_shared(buffer) for buffer in buffers]
+        found = [find_shared(buffer) for buffer in buffers]
         own = [b for b, there in zip(buffers, found, strict=True) if there is None]
         block, spans = self._write(own, readers)
         memories = [] if block is None else [block.memory]
@@ -287,7 +287,7 @@ class Endpoint:
                 del self._theirs[number]
             for (number, size), fd in zip(sizes, fds, strict=True):
                 ours = number == received.block
-                self._theirs[number] = mapped(fd, size, writable=ours)
+                self._theirs[number] = map_memory(fd, size, writable=ours)
                 os.close(fd)
             if received.block != _NO_BLOCK:
                 self._reading[received.block] = []

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from resumable.errors import PlanError
 from resumable.system import Uninterrupted, forks, usable_cores
-from resumable.worker.call import Answer, Call, Death, died
+from resumable.worker.call import Answer, Call, Death, death_error
 from resumable.worker.parcel import Arrays, Endpoint, Outbox, Received, readable
 from resumable.worker.pickling import Unsendable, not_sent
 from resumable.worker.remote import RemoteTraceback, log_here, lowest_level
@@ -105,7 +105,7 @@ class WorkerProcesses:
             # The server may have been started long ago, in another folder.
             setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
             self._setting = pickle.dumps(setting)
-        forks.let_go_in_copies(self)
+        forks.close_in_children(self)
         for _ in range(count):
             self._seats.append(self._start())
 
@@ -120,14 +120,14 @@ class WorkerProcesses:
         """Start a new process in the place of one that has died."""
         self._seats[worker] = self._start()
 
-    def abandon(self) -> None:
+    def close_in_child(self) -> None:
         """Close the pipes in a copy of this process."""
         for seat in self._seats:
             seat.child.connection.close()
 
-    def pulse(self, worker: int) -> tuple[int, int]:
+    def progress_words(self, worker: int) -> tuple[int, int]:
         """Return the two numbers a worker has written last, also after its end."""
-        first, second = self._seats[worker].child.pulse
+        first, second = self._seats[worker].child.progress_words
         return first, second
 
     def __enter__(self) -> Self:
@@ -159,7 +159,7 @@ class WorkerProcesses:
         """Have a worker call ``objects[key].method(*args)``; does not wait.
 
         A worker that has an unanswered call learns that something has come (see
-        `Line`), and takes it up when that call has ended.
+        `ParentConnection`), and takes it up when that call has ended.
         """
         self._transmit(worker, ("call", key, method, args))
 
@@ -173,13 +173,13 @@ class WorkerProcesses:
         worker : int
         key : str
         factory : callable
-            Takes the `Line` to the parent, then `args`.
+            Takes the `ParentConnection` to the parent, then `args`.
         """
         self._transmit(worker, ("place", key, factory, args))
 
-    def nudge(self, worker: int) -> None:
+    def ask_to_stop(self, worker: int) -> None:
         """Ask a worker to end its present call early."""
-        self._transmit(worker, ("nudge",))
+        self._transmit(worker, ("ask_to_stop",))
 
     def _transmit(self, worker: int, message: tuple[Any, ...]) -> None:
         try:
@@ -246,7 +246,7 @@ class WorkerProcesses:
             letter = self._outbox.pack(message, readers)
             self._forget()
             for seat, call in zip(seats, calls, strict=True):
-                if message[0] != "nudge":
+                if message[0] != "ask_to_stop":
                     seat.expected.append(call)
                 # One that has died shows in wait().
                 with contextlib.suppress(OSError):
@@ -332,7 +332,7 @@ class WorkerProcesses:
             death = Death(worker, seat.child.exitcode())
             events.append(death)
             doing = next((call.doing for call in seat.expected if call), "")
-            seat.end_calls(died(death, doing, "use fewer workers"))
+            seat.end_calls(death_error(death, doing, "use fewer workers"))
         return events
 
     def _read(self, worker: int, received: Received) -> Answer | None:

@@ -34,10 +34,10 @@ from resumable.system import (
     WORKER_VARIABLES,
     Uninterrupted,
     forks,
-    leave_to_driver,
-    nameless,
+    mark_as_worker,
+    unnamed_file,
 )
-from resumable.worker.cursor import PULSE_BYTES
+from resumable.worker.cursor import PROGRESS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,15 +93,15 @@ class Child:
         Its process number.
     connection : multiprocessing.connection.Connection
         The parent's end of the pipe to it.
-    pulse : memoryview of two int64
+    progress_words : memoryview of two int64
         Memory it shares with its parent, readable also after its end.
     """
 
     def __init__(self, server: _Server) -> None:
         ours, theirs = socket.socketpair()
-        with ours, theirs, nameless() as shared:
+        with ours, theirs, unnamed_file() as shared:
             shared.truncate(mmap.PAGESIZE)
-            self.pulse = _mapped(shared.fileno())
+            self.progress_words = _mapped(shared.fileno())
             self.pid = server.start(theirs.fileno(), shared.fileno())
             self.connection = Connection(ours.detach())
         self._server = server
@@ -157,9 +157,9 @@ class _Server:
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, **WORKER_VARIABLES},
                 )
-        forks.let_go_in_copies(self)
+        forks.close_in_children(self)
 
-    def abandon(self) -> None:
+    def close_in_child(self) -> None:
         """Close the pipe in a copy of this process: it must not talk to the server."""
         self._socket.close()
 
@@ -376,7 +376,7 @@ def _end_of(pid: int) -> bytes:
 
 def _mapped(fd: int) -> memoryview:
     """Map the memory that a worker shares with its parent."""
-    return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PULSE_BYTES].cast("q")
+    return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PROGRESS_BYTES].cast("q")
 
 
 def _run_worker(server: int, fd: int, shared: int) -> None:
@@ -386,16 +386,16 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
         _die_with(server)
         from resumable.worker.serving import serve
 
-        leave_to_driver()
+        mark_as_worker()
         # Not by SIG_IGN: a program that the computation starts, and ends by it, would
         # inherit that, as the processes of a pool of multiprocessing do.
-        signal.signal(signal.SIGTERM, _take_no_notice)
+        signal.signal(signal.SIGTERM, _ignore_signal)
         signal.siginterrupt(signal.SIGTERM, False)
-        pulse = _mapped(shared)
+        progress_words = _mapped(shared)
         for passed in (fd, shared):
             os.set_inheritable(passed, False)
         os.close(shared)
-        serve(Connection(fd), pulse)
+        serve(Connection(fd), progress_words)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -405,7 +405,7 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
         os._exit(code)
 
 
-def _take_no_notice(number: int, frame: object) -> None:
+def _ignore_signal(number: int, frame: object) -> None:
     """Leave a signal to the driver."""
 
 

@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 _GRACE_S = 0.5
 
 
-class Line:
+class ParentConnection:
     """A worker's end of the pipe to its parent.
 
     Attributes
     ----------
-    pulse : memoryview of two int64
-        Memory whose contents the parent sees, see :meth:`Pool.pulse`.
+    progress_words : memoryview of two int64
+        Memory whose contents the parent sees, see :meth:`Pool.progress_words`.
     """
 
-    def __init__(self, connection: Connection, pulse: memoryview) -> None:
+    def __init__(self, connection: Connection, progress_words: memoryview) -> None:
         self._outbox = Outbox()
         self._endpoint = Endpoint(connection, self._outbox)
-        self.pulse = pulse
-        forks.let_go_in_copies(self)
+        self.progress_words = progress_words
+        forks.close_in_children(self)
 
-    def abandon(self) -> None:
+    def close_in_child(self) -> None:
         """Close the pipe in a copy of this process."""
         with contextlib.suppress(OSError):
             self._endpoint.connection.close()
@@ -85,20 +85,20 @@ class Line:
 class _LineHandler(logging.Handler):
     """Sends log records to the parent."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, parent: ParentConnection) -> None:
         super().__init__()
-        self._line = line
+        self._parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record."""
         try:
-            self._line.log(plain_record(record))
+            self._parent.log(plain_record(record))
         except Exception:
             # As every handler: a line that cannot be formatted fails nothing.
             self.handleError(record)
 
 
-def serve(connection: Connection, pulse: memoryview) -> None:
+def serve(connection: Connection, progress_words: memoryview) -> None:
     """Run a worker: take messages until the parent is gone.
 
     The first message says how the parent is set up.
@@ -114,42 +114,46 @@ def serve(connection: Connection, pulse: memoryview) -> None:
     threading.Thread(
         target=_watch, args=(connection,), name="resumable-watch", daemon=True
     ).start()
-    line = Line(connection, pulse)
-    logging.root.handlers[:] = [_LineHandler(line)]
+    parent = ParentConnection(connection, progress_words)
+    logging.root.handlers[:] = [_LineHandler(parent)]
     logging.root.setLevel(level)
     objects: dict[str, Any] = {}
     while True:
         try:
-            received = line.receive()
+            received = parent.receive()
         except (EOFError, OSError):
             break
-        _answer(received, objects, line)
+        _answer(received, objects, parent)
     for thing in objects.values():
         with contextlib.suppress(Exception):
             thing.close()
 
 
-def _answer(received: Received, objects: dict[str, Any], line: Line) -> None:
+def _answer(
+    received: Received, objects: dict[str, Any], parent: ParentConnection
+) -> None:
     """Do what a message says.
 
     Nothing of it is left on return, so that its memory can be written to again.
     """
     try:
-        kind, *content = line.open(received)
+        kind, *content = parent.open(received)
         if kind in ("call", "place"):
-            line.send("value", _obey(kind, content, objects, line))
+            parent.send("value", _obey(kind, content, objects, parent))
     except Exception as error:
-        line.send("error", portable(error), traceback.format_exc())
+        parent.send("error", portable(error), traceback.format_exc())
     else:
         if kind == "drop":
             for key in content[0]:
                 objects.pop(key, None)
 
 
-def _obey(kind: str, content: list[Any], objects: dict[str, Any], line: Line) -> Any:
+def _obey(
+    kind: str, content: list[Any], objects: dict[str, Any], parent: ParentConnection
+) -> Any:
     if kind == "place":
         key, factory, args = content
-        objects[key] = factory(line, *args)
+        objects[key] = factory(parent, *args)
         return key
     key, method, args = content
     # What a worker keeps of them is its own affair.

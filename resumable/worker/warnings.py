@@ -72,7 +72,7 @@ class WarningCounts:
         self.counts, self.more = {}, 0
 
 
-def present_filters() -> tuple[Any, ...]:
+def warning_filters() -> tuple[Any, ...]:
     """Return the warning filters of this process; they can be sent to workers.
 
     Categories go by name. A library that was imported here may have filters of its
@@ -97,13 +97,13 @@ class _ByName(type):
 
 
 @contextlib.contextmanager
-def counted(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
+def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
     """Count the warnings given in a block, by this thread, instead of showing them.
 
     Parameters
     ----------
     filters : tuple
-        What :func:`present_filters` has returned in the driver: what it ignores is
+        What :func:`warning_filters` has returned in the driver: what it ignores is
         not counted, what it turns into an error is raised.
     counts : WarningCounts
     """

@@ -21,9 +21,9 @@ from resumable.model import check_unchanged
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
-from resumable.worker.compute import Computer, UnitLoop, leave_to_user
+from resumable.worker.compute import Computer, UnitLoop, reraise_stop
 from resumable.worker.job import Job, Report
-from resumable.worker.warnings import WarningCounts, counted
+from resumable.worker.warnings import WarningCounts, count_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ class Worker:
         What to do.
     own_process : bool
         It has a process to itself; else it shares the driver's.
-    pulse : memoryview of two int64, optional
+    progress_words : memoryview of two int64, optional
         Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
     writer : RowBuffer, optional
         Takes the rows; default writes them, or keeps them for the report where the
@@ -72,7 +72,7 @@ class Worker:
         job: Job,
         *,
         own_process: bool,
-        pulse: memoryview | None = None,
+        progress_words: memoryview | None = None,
         writer: RowBuffer | None = None,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
     ) -> None:
@@ -88,13 +88,13 @@ class Worker:
             RowWriter(job.target) if job.target else RowBuffer()
         )
         try:
-            with counted(job.filters, self._warned):
+            with count_warnings(job.filters, self._warned):
                 self._computer = Computer(
                     job.process,
                     job.outputs,
                     job.source,
                     job.inputs,
-                    pulse,
+                    progress_words,
                     one_thread,
                 )
         except BaseException:
@@ -140,7 +140,7 @@ class Worker:
         alone = self._fresh and batch.count == 1
         tally = _Tally(self._job.leaves_memory_errors and not alone)
         self._fresh = False
-        with counted(self._job.filters, self._warned):
+        with count_warnings(self._job.filters, self._warned):
             self._do_blocks(batch, tally, stop)
         self._written.append(self._writer.written)
         while self._written and self._written[0] <= self._writer.marked:
@@ -285,7 +285,7 @@ class Worker:
             finally:
                 self._computed()
         except BaseException as error:
-            leave_to_user(error)
+            reraise_stop(error)
             if len(positions) > 1:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start

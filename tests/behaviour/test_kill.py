@@ -166,7 +166,7 @@ NESTED = """
     import param
     import resumable as rs
     from engine_conformance import Logged, note
-    from resumable.worker.server import _take_no_notice
+    from resumable.worker.server import _ignore_signal
 
     class Inner(rs.Process):
         version = 1
@@ -175,7 +175,7 @@ NESTED = """
 
         def unit_computation(self, index):
             handlers = {{signal.getsignal(s) for s in (2, 15, 10)}}
-            note("log.left", handlers == {{signal.SIG_IGN, _take_no_notice}})
+            note("log.left", handlers == {{signal.SIG_IGN, _ignore_signal}})
             return self.factor * index
 
     class Outer(Logged):

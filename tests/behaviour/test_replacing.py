@@ -34,7 +34,12 @@ from resumable.model.positions import Batch
 from resumable.model.schedule import TRIALS
 from resumable.worker.job import Loss
 from resumable.worker.processes import WorkerProcesses
-from resumable.worker.warnings import Warned, WarningCounts, counted, present_filters
+from resumable.worker.warnings import (
+    Warned,
+    WarningCounts,
+    count_warnings,
+    warning_filters,
+)
 from resumable.worker.work import Worker
 
 pytestmark = [
@@ -295,8 +300,8 @@ def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monke
     def kill(pool, worker):
         """End a worker as soon as it is at its next position."""
         monkeypatch.undo()
-        before = pool.pulse(worker)
-        until(lambda: pool.pulse(worker) != before)
+        before = pool.progress_words(worker)
+        until(lambda: pool.progress_words(worker) != before)
         real(pool, worker)
 
     monkeypatch.setattr(WorkerProcesses, "kill", kill)
@@ -578,7 +583,7 @@ def test_time_in_which_the_driver_is_held_up_is_no_positions(monkeypatch):
     """As while the machine sleeps: a position has its time while it is looked at."""
     times = iter([0, 0, 1, 5.5, 6, 7])
     monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    pool = SimpleNamespace(pulse=lambda worker: (7, 3))
+    pool = SimpleNamespace(progress_words=lambda worker: (7, 3))
     batch = Batch(0, 50, None, 50)
     clock = crew._Clock(4.0)
     clock.begin(0, batch)
@@ -684,7 +689,7 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
     "catches",
     [
         "stop.StopRequest().watching()",
-        "signals.end_put_off()",
+        "signals.deferred_termination()",
         # A worker ignores it, as long as it lives.
         "as_worker()",
     ],
@@ -701,7 +706,7 @@ def test_a_copy_obeys_a_signal_that_comes_before_it_can(script, catches):
 
         @contextlib.contextmanager
         def as_worker():
-            signals.leave_to_driver()
+            signals.mark_as_worker()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             yield
 
@@ -834,9 +839,9 @@ def test_filters_by_name_know_derived_categories_and_load_nothing():
     with warnings.catch_warnings():
         warnings.resetwarnings()
         warnings.simplefilter("ignore", OddWarning)
-        filters = pickle.loads(pickle.dumps(present_filters()))
+        filters = pickle.loads(pickle.dumps(warning_filters()))
     far = ("error", None, "far.away.Warning", None, 0)
-    with counted((far, *filters), counts):
+    with count_warnings((far, *filters), counts):
         warnings.warn("ignored", derived, stacklevel=1)
         warnings.warn("counted", UserWarning, stacklevel=1)
 

@@ -14,7 +14,7 @@ from kill_matrix import alive, wait_until
 
 import resumable as rs
 from resumable.pool.pool import Pool
-from resumable.worker.call import Answer, Death, died
+from resumable.worker.call import Answer, Death, death_error
 from resumable.worker.server import START_METHODS
 
 pytestmark = pytest.mark.timeout(60, method="signal")
@@ -37,8 +37,8 @@ def gadget():
         pass
 
     class Gadget:
-        def __init__(self, line, start=0):
-            self.line, self.total = line, start
+        def __init__(self, parent, start=0):
+            self.parent, self.total = parent, start
 
         def add(self, number):
             self.total += number
@@ -53,7 +53,7 @@ def gadget():
 
         def until_told(self):
             deadline = time.monotonic() + 20
-            while not self.line.pending():
+            while not self.parent.pending():
                 if time.monotonic() > deadline:
                     return "nobody told"
                 time.sleep(0.005)
@@ -103,7 +103,7 @@ def gadget():
         def flood(self, name, obeys):
             end = time.monotonic() + 20
             logger = logging.getLogger(name)
-            while time.monotonic() < end and not (obeys and self.line.pending()):
+            while time.monotonic() < end and not (obeys and self.parent.pending()):
                 logger.warning("flood")
             return "flooded"
 
@@ -196,7 +196,7 @@ def test_wait_gives_what_there_is_in_time(fast):
     fast.send(1, "it", "sleep", 0.01)
     first = collect(fast, 1)
     none = fast.wait(0.0)
-    fast.nudge(0)
+    fast.ask_to_stop(0)
     second = collect(fast, 1)
 
     assert [(e.worker, e.value) for e in first] == [(1, 0.01)]
@@ -208,7 +208,7 @@ def test_a_nudge_reaches_the_call_at_work_and_no_other(fast):
     """What is at work learns of it; the calls after it go their way."""
     fast.send(0, "it", "until_told")
     nothing = fast.wait(0.1)
-    fast.nudge(0)
+    fast.ask_to_stop(0)
     (told,) = collect(fast, 1)
     after = ask(fast, 0, "add", 3)
 
@@ -357,7 +357,7 @@ def test_a_flood_of_log_records_keeps_nobody_waiting(fast):
     fast.send(1, "it", "add", 1)
     (event,) = collect(fast, 1)
     loads = [fast.load(0), fast.load(1)]
-    fast.nudge(0)
+    fast.ask_to_stop(0)
     (end,) = collect(fast, 1)
 
     assert (event.worker, event.value) == (1, 1)
@@ -413,7 +413,7 @@ def test_sys_exit_in_a_call_ends_no_worker_silently(fast):
 )
 def test_the_error_for_a_death_names_what_happened(code, words):
     """The message names signal or code, and what the worker was at."""
-    error = died(Death(0, code), "at work on positions 3 to 9")
+    error = death_error(Death(0, code), "at work on positions 3 to 9")
 
     with pytest.raises(rs.WorkerDied, match=words):
         raise error
@@ -507,7 +507,7 @@ def test_a_worker_starts_in_the_folder_and_with_the_path_of_now(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
 
     class Looks:
-        def __init__(self, line):
+        def __init__(self, parent):
             pass
 
         def look(self):

@@ -391,7 +391,7 @@ def test_the_file_system_of_a_folder_is_found(tmp_path):
     assert (found == "unknown") == (not Path("/proc/self/mountinfo").exists())
 
 
-@pytest.mark.parametrize("moment", ["place_of", "try_lock", "close_still"])
+@pytest.mark.parametrize("moment", ["file_id", "try_lock", "close_if_same"])
 def test_a_copy_made_by_another_thread_holds_nothing(tmp_path, monkeypatch, moment):
     """Not even where a file is just being opened or closed: its locks would stay."""
     path, within = tmp_path / "run.h5", threading.Event()

@@ -331,7 +331,7 @@ ORPHANS = """
 
     def stuck(how):
         class Stuck:
-            def __init__(self, line):
+            def __init__(self, parent):
                 pass
             def work(self):
                 if how == "gil":
@@ -409,7 +409,7 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
     others = {child.pid for child in psutil.Process().children(recursive=True)}
     with Pool(2, start_method=method) as pool:
         for worker in range(2):
-            pool.place(worker, "it", lambda line: None)
+            pool.place(worker, "it", lambda parent: None)
         ready = 0
         while ready < 2:
             ready += len(pool.wait(10))
@@ -420,7 +420,7 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
                 os.kill(pid, number)
         time.sleep(0.1)
         for worker in range(2):
-            pool.place(worker, "it", lambda line: None)
+            pool.place(worker, "it", lambda parent: None)
         answers = []
         while len(answers) < 2:
             answers += pool.wait(10)
@@ -558,7 +558,7 @@ def test_a_server_that_was_killed_is_replaced():
     """The next pool starts a new server, without an error."""
     for _ in range(2):
         with Pool(1) as pool:
-            pool.place(0, "it", lambda line: None)
+            pool.place(0, "it", lambda parent: None)
             (answer,) = pool.wait(20)
         server = launch._Server.get("forkserver")
         os.kill(server._process.pid, signal.SIGKILL)
@@ -598,7 +598,7 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
         for _ in range(3):
             with Pool(2) as pool:
                 for worker in range(2):
-                    pool.place(worker, "it", lambda line: os)
+                    pool.place(worker, "it", lambda parent: os)
                     pool.send(worker, "it", "getpid")
                 answers = []
                 while len(answers) < 4:
