@@ -23,17 +23,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 #: Exit code of a run that was stopped early and goes on when run again
 #: (``EX_TEMPFAIL`` of sysexits.h, which batch schedulers can requeue on).
 EXIT_NOT_FINISHED = 75
 
-#: What h5py raises about a file that is damaged, odd or not what it was.
+#: What h5py raises about a file that is damaged or odd.
 HDF5_ERRORS = (LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -151,9 +152,48 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-# Names, units, messages and everything else that comes out of a file can hold escape
-# sequences, letters that reverse a line, lone surrogates and markup. It is kept as it
-# is, and passes through here where it is shown.
+@contextlib.contextmanager
+def hdf5_errors_as(
+    kind: type[ResumableError], what: str, advice: str = ""
+) -> Iterator[None]:
+    """Raise what h5py raises about a damaged or odd file as an error of ours.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the new error; an error of this class passes as it is.
+    what, advice : str
+        Begin and end of the message: what cannot be read, and what to do.
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except HDF5_ERRORS as error:
+        msg = f"{what} ({type(error).__name__}: {error}){advice}"
+        raise kind(msg) from error
+
+
+# Names, units, messages and all other text out of a file can hold escape sequences,
+# characters that reverse a line, lone surrogates and markup. Such text is stored as it
+# is, and goes through these functions where it is shown.
+
+
+def shortened(text: object, most: int = 60) -> str:
+    """Return text of at most `most` characters, its end cut off where it is longer.
+
+    A quoted text keeps its closing quote.
+
+    Examples
+    --------
+    >>> shortened("'a long text in quotes'", 12)
+    "'a long...'"
+    """
+    whole = str(text)
+    if len(whole) <= most:
+        return whole
+    end = "..." + (whole[0] if whole[0] in "'\"" else "")
+    return whole[: most - len(end)] + end
 
 
 def shown(text: object, *, lines: bool = False) -> str:
@@ -188,8 +228,8 @@ def as_html(text: object, *, lines: bool = False) -> str:
     return html.escape(shown(text, lines=lines))
 
 
-class Plain(logging.Formatter):
-    """Writes log messages without what would steer the terminal."""
+class PlainFormatter(logging.Formatter):
+    """Writes log messages without characters that would control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""

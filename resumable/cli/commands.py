@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from resumable.cli import report
-from resumable.errors import Plain, ResumableError, shown
+from resumable.errors import PlainFormatter, ResumableError, shown
 from resumable.model import format_bytes
 from resumable.process import (
     EPILOG,
@@ -38,7 +38,7 @@ def main(*, verbose: bool) -> None:
     """Resumable computation over the positions of an HDF5 file."""
     warnings.showwarning = show_warning  # type: ignore[assignment]
     handler = logging.StreamHandler()
-    handler.setFormatter(Plain("%(message)s"))
+    handler.setFormatter(PlainFormatter("%(message)s"))
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler])
 

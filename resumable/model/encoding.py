@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import IdentityError
+from resumable.errors import IdentityError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -297,7 +297,9 @@ def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> An
     except IdentityError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        msg = f"{where} was written as {_brief(text)}, which makes no sense ({error})"
+        msg = (
+            f"{where} was written as {shortened(text)}, which makes no sense ({error})"
+        )
         raise IdentityError(msg) from error
 
 
@@ -346,7 +348,3 @@ _COMPOSED: dict[str, Any] = {
 
 def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def _brief(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import IdentityError
+from resumable.errors import IdentityError, shortened
 from resumable.model.encoding import canonical
 
 if TYPE_CHECKING:
@@ -88,7 +88,5 @@ def brief(value: Any) -> str:
     if value is _MISSING:
         return "missing"
     text = canonical(value)
-    if len(text) <= 60:
-        return text
-    # A text keeps its closing quote, so that it is seen to be cut.
-    return f'{text[:20]}..."' if text.startswith('"') else f"{text[:57]}..."
+    # The first digits of a digest are enough.
+    return shortened(text, 24 if len(text) > 60 and text.startswith('"') else 60)

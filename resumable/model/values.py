@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import OutputError, near_miss
+from resumable.errors import OutputError, near_miss, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +60,10 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     try:
         array = _as_array(value, dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        msg = f"output {name!r}: {_brief(value)} cannot be stored as {dtype} ({error})"
+        msg = (
+            f"output {name!r}: {shortened(repr(value))} cannot be stored as {dtype} "
+            f"({error})"
+        )
         raise OutputError(msg) from error
     if array.ndim != len(shape) or any(
         n not in (None, m) for n, m in zip(shape, array.shape, strict=True)
@@ -93,9 +96,10 @@ def ragged_rows(name: str, value: Any, output: Output) -> Array:
     if value is None or np.isscalar(value):
         shape = ", ".join(map(str, ("n", *output.shape)))
         msg = (
-            f"output {name!r} is ragged, but the computation returned {_brief(value)}; "
-            f"return an array of shape ({shape}{',' * (not output.shape)}), or a list "
-            "of rows, which may be empty"
+            f"output {name!r} is ragged, but the computation returned "
+            f"{shortened(repr(value))}; return an array of shape "
+            f"({shape}{',' * (not output.shape)}), or a list of rows, which may be "
+            "empty"
         )
         raise OutputError(msg)
     if isinstance(value, (list, tuple)) and not value:
@@ -118,7 +122,11 @@ def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
         return np.ascontiguousarray(rows, output.dtype)
     objects = isinstance(value, np.ndarray) and value.dtype.kind == "O"
     if not (objects or isinstance(value, (list, tuple))) or len(value) != count:
-        found = f"{len(value)} items" if hasattr(value, "__len__") else _brief(value)
+        found = (
+            f"{len(value)} items"
+            if hasattr(value, "__len__")
+            else shortened(repr(value))
+        )
         msg = (
             f"output {name!r} is ragged: a block computation returns a list with the "
             f"rows of each of the {count} positions, not {found} in "
@@ -186,11 +194,6 @@ def _same_kind(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     if wanted.kind == "S":
         return given.kind == "S" and given.itemsize <= wanted.itemsize
     return np.can_cast(given, wanted, "same_kind")
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]:

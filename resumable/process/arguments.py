@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import param
 
+from resumable.errors import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -19,7 +21,6 @@ NOTHING = object()
 _PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
 #: Of these no text can tell the value; or there is none to tell.
 _NO_TEXT = (param.Callable, param.Composite, param.Event, param.HookList)
-_LONGEST = 60
 
 
 class _Text(click.ParamType):  # type: ignore[type-arg]
@@ -165,8 +166,7 @@ def shown_value(parameter: Any, value: Any) -> str:
         text = ",".join(names.get(id(item), str(item)) for item in values)
     else:
         text = str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return shortened(" ".join(text.split()))
 
 
 def _literal(text: str) -> Any:

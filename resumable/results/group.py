@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import h5py
 
-from resumable.errors import HDF5_ERRORS, RunFileError
+from resumable.errors import RunFileError, hdf5_errors_as
 from resumable.model import load, problem
 from resumable.runfile import ADVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from resumable.runfile import RunFile
 
@@ -27,7 +27,7 @@ def open_group(run: RunFile) -> h5py.Group:
         # Without it the group can be looked at, if not all of it read.
         if not problem(method):
             load(method)
-    with contextlib.ExitStack() as stack, _understood(run):
+    with contextlib.ExitStack() as stack, _readable(run):
         file = stack.enter_context(h5py.File(run.path, "r"))
         link = file.get(name, getlink=True)
         if isinstance(link, h5py.HardLink) and isinstance(file[name], h5py.Group):
@@ -36,16 +36,9 @@ def open_group(run: RunFile) -> h5py.Group:
     raise _not_ours(run, name)
 
 
-@contextlib.contextmanager
-def _understood(run: RunFile) -> Iterator[None]:
-    """Turn what h5py raises about a structure that makes no sense into our error."""
-    try:
-        yield
-    except RunFileError:
-        raise
-    except HDF5_ERRORS as error:
-        msg = f"{run.path} is damaged, HDF5 cannot read it ({error}): {ADVICE}"
-        raise RunFileError(msg) from error
+def _readable(run: RunFile) -> AbstractContextManager[None]:
+    what = f"{run.path} is damaged, HDF5 cannot read it"
+    return hdf5_errors_as(RunFileError, what, f": {ADVICE}")
 
 
 def _own_dataset(run: RunFile, file: h5py.File, name: str) -> h5py.Dataset:
@@ -68,7 +61,7 @@ def check_readable(run: RunFile, name: str) -> None:
     if run.header.packed is not None:
         run.array(name).check()
         return
-    with contextlib.closing(open_group(run).file) as file, _understood(run):
+    with contextlib.closing(open_group(run).file) as file, _readable(run):
         _check_place(run, file, name)
 
 
@@ -95,7 +88,7 @@ def source_text(run: RunFile) -> str:
     RunFileError
         What is there is no text of an honest size.
     """
-    with contextlib.closing(open_group(run).file) as file, _understood(run):
+    with contextlib.closing(open_group(run).file) as file, _readable(run):
         name = f"{run.header.group}/source_text"
         if name not in file:
             return ""

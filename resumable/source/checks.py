@@ -22,7 +22,7 @@ from resumable.source.opening import (
     lying_at,
     names_of,
     open_file,
-    understood,
+    readable,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check_usable(dataset: h5py.Dataset, path: str) -> None:
         What it is, or what is missing.
     """
     where = f"{path}::{dataset.name}"
-    with understood(where):
+    with readable(where):
         # First: to tell the shape of a virtual dataset, HDF5 may open its parts.
         check_storage(dataset, path, where)
         _check_shape_and_type(dataset, where)

@@ -12,7 +12,7 @@ import numpy as np
 from resumable.errors import SourceError
 from resumable.runfile import USID_ANCILLARIES, USID_SPECTROSCOPIC, Coordinates
 from resumable.source.checks import check_storage
-from resumable.source.opening import understood
+from resumable.source.opening import readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
     if reader.dataset is None:
         return found
     for number, axis in enumerate(reader.ref.position_axes):
-        with contextlib.suppress(SourceError), understood(str(reader.ref)):
+        with contextlib.suppress(SourceError), readable(str(reader.ref)):
             scale = _scale(reader, axis)
             if scale is not None:
                 name = str(scale.name or "").rsplit("/", 1)[-1]
@@ -99,7 +99,7 @@ def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
     if source.ndim != 2 or reader.ref.position_axes != (0,):
         return {}
     found = {}
-    with contextlib.suppress(SourceError), understood(str(reader.ref)):
+    with contextlib.suppress(SourceError), readable(str(reader.ref)):
         for name in (*USID_ANCILLARIES, *USID_SPECTROSCOPIC):
             kind = source.attrs.get_id(name).dtype
             if h5py.check_ref_dtype(kind) is not h5py.Reference:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from resumable.errors import HDF5_ERRORS, RunBusy, SourceError, TargetError, near_miss
+from resumable.errors import (
+    RunBusy,
+    SourceError,
+    TargetError,
+    hdf5_errors_as,
+    near_miss,
+    shortened,
+)
 from resumable.runfile import mend, needs_mending
 from resumable.source.live import sign_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 #: Links, or virtual datasets within each other, that are followed to a dataset:
 #: beyond a cycle HDF5 ends with the whole process.
@@ -80,26 +86,14 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
         raise SourceError(msg) from error
 
 
-@contextlib.contextmanager
-def understood(where: str) -> Iterator[None]:
-    """Turn what h5py raises about a damaged or odd file into an error of ours.
-
-    Raises
-    ------
-    SourceError
-    """
-    try:
-        yield
-    except SourceError:
-        raise
-    except HDF5_ERRORS as error:
-        msg = f"{where} cannot be read ({type(error).__name__}: {error})"
-        raise SourceError(msg) from error
+def readable(where: str) -> AbstractContextManager[None]:
+    """Raise what h5py raises about a damaged or odd file as a :class:`SourceError`."""
+    return hdf5_errors_as(SourceError, f"{where} cannot be read")
 
 
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     """Return a dataset of an open file, or an error that names the nearest."""
-    with understood(f"{path}::{name}"):
+    with readable(f"{path}::{name}"):
         check_links(file, path, name)
     try:
         found = file[name]
@@ -134,7 +128,7 @@ def names_of(path: str) -> list[str]:
 
 def listed(names: list[str]) -> str:
     """Name a few, none of them at a length that hides the rest."""
-    return ", ".join(n if len(n) <= 80 else f"{n[:77]}..." for n in names[:5])
+    return ", ".join(shortened(name, 80) for name in names[:5])
 
 
 def check_links(file: h5py.File, path: str, name: str, steps: int = MOST_STEPS) -> None:

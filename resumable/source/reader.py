@@ -23,7 +23,7 @@ from resumable.source.fingerprint import (
 )
 from resumable.source.geometry import check_geometry, geometry_of
 from resumable.source.live import FileState, read_unchanged, sign_of
-from resumable.source.opening import understood
+from resumable.source.opening import readable
 from resumable.source.reference import open_dataset
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Reader:
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
                 if not ref.live:
-                    with understood(str(ref)):
+                    with readable(str(ref)):
                         self._contiguous = contiguous(self.dataset)
                 if self._contiguous is not None:
                     stack.callback(self._contiguous.close)
@@ -176,7 +176,7 @@ class Reader:
 
     def _read(self, start: int, members: Array, out: Array) -> None:
         stop = start + len(members)
-        with understood(f"{self.ref}, somewhere in positions {start} to {stop - 1},"):
+        with readable(f"{self.ref}, somewhere in positions {start} to {stop - 1},"):
             if len(out) == len(members):
                 self.read_span(start, stop, out)
             else:
@@ -352,7 +352,7 @@ class Reader:
         if length is not None:
             box[self.ref.position_axes[0]] = length
         prefix_counts = length is not None or self.growable or bool(self.ref.length)
-        with understood(str(self.ref)):
+        with readable(str(self.ref)):
             return digest(
                 self.dataset,
                 self._contiguous,
