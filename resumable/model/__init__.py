@@ -39,6 +39,7 @@ from resumable.model.source_text import (
     normalised_source,
     text_digest,
 )
+from resumable.model.spans import boxes, divided_where, spans_of
 from resumable.model.units import (
     format_bytes,
     format_seconds,
@@ -76,6 +77,7 @@ __all__ = [
     "Span",
     "at_margin",
     "block_rows",
+    "boxes",
     "brief",
     "by_name",
     "canonical",
@@ -89,6 +91,7 @@ __all__ = [
     "differences",
     "divided",
     "divided_key",
+    "divided_where",
     "document_digest",
     "encode",
     "encode_dtype",
@@ -109,6 +112,7 @@ __all__ = [
     "ragged_rows",
     "read_like_array",
     "runs",
+    "spans_of",
     "text_digest",
     "windows",
 ]

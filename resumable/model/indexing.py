@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.model.spans import spans_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,12 +38,13 @@ def read_like_array(dataset: Any, key: Any) -> Any:
     lengths = [box.stop - box.start for box in boxes]
     block = np.empty((len(rows), *lengths), dataset.dtype)
     if block.size:
-        for first, last in _together(rows, dataset.chunks[0]):
-            start = rows[first]
-            box = (slice(start, rows[last - 1] + 1), *boxes)
-            part = dataset[box]
-            whole = len(part) == last - first
-            block[first:last] = part if whole else part[_offsets(rows, first, last)]
+        whole = rows[-1] - rows[0] == len(rows) - 1
+        step = None if whole else dataset.chunks[0]
+        for first, last, start, stop in spans_of(rows, step=step):
+            part = dataset[(slice(start, stop), *boxes)]
+            if last - first < stop - start:
+                part = part[np.asarray(rows[first:last]) - start]
+            block[first:last] = part
     return block[inner]
 
 
@@ -170,18 +173,3 @@ def _of_box(part: Any, length: int) -> tuple[slice, Any]:
     indices = np.where(part < 0, part + length, part)
     first = int(indices.min())
     return slice(first, int(indices.max()) + 1), (indices - first)[()]
-
-
-def _together(rows: Any, step: int) -> Iterator[tuple[int, int]]:
-    """Yield spans of the needed rows that are read at once: all, or those of a step."""
-    if rows[-1] - rows[0] == len(rows) - 1:
-        yield 0, len(rows)
-        return
-    chunks = np.asarray(rows) // step
-    bounds = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(rows)]
-    yield from itertools.pairwise(bounds)
-
-
-def _offsets(rows: Any, first: int, last: int) -> Array:
-    """Return where needed rows lie in what is read from the first to the last."""
-    return np.asarray(np.asarray(rows[first:last]) - rows[first])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from resumable.model import FILTERS, Output, load
+from resumable.model import FILTERS, Output, boxes, load
 from resumable.runfile import CHUNKS
 
 if TYPE_CHECKING:
@@ -100,15 +99,6 @@ def same_values(left: Any, right: Any) -> bool:
 def used_rows(name: str, table: Array) -> int:
     """Return how many rows of a table there are up to the last one that is used."""
     return int(np.flatnonzero(table[TABLES[name]]).max(initial=0)) + 1
-
-
-def boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Divide an array into boxes of at most `step`, in C order."""
-    spans = [
-        [slice(start, min(start + s, n)) for start in range(0, n, s)]
-        for n, s in zip(shape, step, strict=True)
-    ]
-    return itertools.product(*spans)
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

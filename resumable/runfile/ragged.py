@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import platform
 import re
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunBusy, RunFileError
-from resumable.model import ENTRY_DTYPE, divided
+from resumable.model import ENTRY_DTYPE, divided, divided_where
 from resumable.runfile.header import ADVICE
 from resumable.system import disk
 
@@ -209,8 +208,7 @@ def _read_file(
         _check_inside(path, size, entries, output)
         # Rows that were written together are read together.
         ends = offsets + counts * output.row_bytes
-        apart = np.flatnonzero(offsets[1:] != ends[:-1]) + 1
-        for first, last in zip([0, *apart], [*apart, len(where)], strict=True):
+        for first, last in divided_where(offsets[1:] != ends[:-1]):
             begin, end = int(offsets[first]), int(ends[last - 1])
             data = bytearray(disk.read_at(fd, end - begin, begin))
             rows = np.frombuffer(data, output.dtype).reshape(-1, *output.shape)
@@ -365,13 +363,11 @@ class RaggedRows:
         values = self._run.packed_part(self._name, "values")
         parts: list[Array] = []
         # Positions that follow each other are read in one go.
-        apart = np.flatnonzero(np.diff(positions) != 1) + 1
-        for some in np.split(positions, apart):
-            if len(some):
-                last = ends[some]
-                first = int(last[0] - counts[some[0]])
-                rows = values[first : int(last[-1])]
-                parts += divided(rows, counts[some])
+        for a, b in divided_where(np.diff(positions) != 1) if len(positions) else ():
+            some = positions[a:b]
+            first = int(ends[some[0]] - counts[some[0]])
+            rows = values[first : int(ends[some[-1]])]
+            parts += divided(rows, counts[some])
         return parts
 
     def values(self) -> Array:
@@ -387,8 +383,7 @@ class RaggedRows:
         """Divide the positions into spans whose rows are read in one go."""
         taken = self.counts() * self.output.row_bytes + ENTRY_DTYPE.itemsize
         groups = np.cumsum(taken) // _AT_ONCE
-        bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(taken)]
-        yield from itertools.pairwise(bounds)
+        yield from divided_where(np.diff(groups) > 0)
 
 
 def copied_rows(rows: RaggedRows, path: Path) -> Iterator[Array]:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import divided_key
+from resumable.model import divided_key, spans_of
 from resumable.system import read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import DTypeLike
@@ -128,9 +127,10 @@ class UnpackedRows:
             return
         view = _bytes_of(block)
         piece = max(1, _PIECE_BYTES // row_bytes)
-        longest = len(need) if whole else piece
-        for first, last, start, stop in _spans(
-            need, longest, piece, _GAP_BYTES // row_bytes
+        unbroken = whole and need[-1] - need[0] == len(need) - 1
+        step = None if unbroken else piece
+        for first, last, start, stop in spans_of(
+            need, gap=_GAP_BYTES // row_bytes, step=step
         ):
             there = place + start * row_bytes
             if whole and last - first == stop - start:
@@ -169,42 +169,6 @@ def _bytes_of(array: Array) -> memoryview:
 def gone(path: Path, reason: Any) -> str:
     """Say that a run file is not any more what it was."""
     return f"{path} was moved or cut since it was opened ({reason})"
-
-
-def _spans(
-    need: Any, longest: int, piece: int, gap: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Divide what is needed of an axis into spans, each to be read in one go.
-
-    Parameters
-    ----------
-    need : range or ndarray
-        Ascending.
-    longest, piece : int
-        Longest span without and with holes.
-    gap : int
-        Longer holes divide spans.
-
-    Yields
-    ------
-    first, last : int
-        Which of the needed ones.
-    start, stop : int
-        Where they lie.
-    """
-    count = len(need)
-    if need[-1] - need[0] == count - 1:
-        for first in range(0, count, longest):
-            last, start = min(first + longest, count), int(need[first])
-            yield first, last, start, start + last - first
-        return
-    indices = np.asarray(need)
-    divided = (np.diff(indices) > gap + 1) | (np.diff(indices // piece) > 0)
-    lasts = np.append(np.flatnonzero(divided) + 1, count)
-    firsts = np.append(0, lasts[:-1])
-    starts, stops = indices[firsts], indices[lasts - 1] + 1
-    bounds = (part.tolist() for part in (firsts, lasts, starts, stops))
-    yield from zip(*bounds, strict=True)
 
 
 def _chosen(need: Any) -> Any:
