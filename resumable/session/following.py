@@ -23,7 +23,7 @@ from resumable.session.events import Finished
 from resumable.session.observer import SourceChanged, SourceWatcher
 from resumable.session.prepare import Assignment
 from resumable.session.session import Session
-from resumable.source import Writer
+from resumable.source import SourceWriter
 from resumable.system import stopped
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Follower:
         self._options, self._stop = options, stop
         self._wait_s = 0.0 if options.follow is None else parse_seconds(options.follow)
         self._source = SourceWatcher(process, options, positions, self._take_lock)
-        self._writers = [Writer() for _ in self._source.paths]
+        self._writers = [SourceWriter() for _ in self._source.paths]
         self._signs: list[FileState] | None = None
         self._looked_at: list[FileState] | None = None
         self._trouble: SourceError | None = None
@@ -248,7 +248,7 @@ class Follower:
             return False
         if time.monotonic() >= self._next_look:
             return True
-        if all(writer.gone for writer in self._writers):
+        if all(writer.has_ended for writer in self._writers):
             return True
         return self._source.is_all_there()
 
@@ -279,7 +279,7 @@ class Follower:
         latest = self._source.latest
         seen = latest is not None and self._trouble is None
         complete = latest is not None and seen and latest.complete
-        gone = bool(self._writers) and all(writer.gone for writer in self._writers)
+        gone = bool(self._writers) and all(writer.has_ended for writer in self._writers)
         gone = gone and seen and latest is not None and latest.unready is None
         late = time.monotonic() - self._news_at >= self._patience(signs)
         if not (complete or gone or late):

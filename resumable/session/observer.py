@@ -14,7 +14,7 @@ from resumable.session.computation import begins_with
 from resumable.session.decide import make_plan
 from resumable.session.resolve import resolve
 from resumable.session.wanted import RequestedPositions
-from resumable.source import Reader, live
+from resumable.source import Reader, file_state, read_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,10 +95,10 @@ class SourceWatcher:
 
     def signs(self) -> list[FileState]:
         """Return what the files look like from outside."""
-        return [live.sign_of(path) for path in self.paths]
+        return [file_state(path) for path in self.paths]
 
     def is_all_there(self) -> bool:
-        """Return whether the last position has come, by a glance at the length."""
+        """Return whether the last position has come, by reading the shape alone."""
         if not self._wanted.end and (self.latest is None or not self.paths):
             return False
         try:
@@ -137,7 +137,7 @@ class SourceWatcher:
         paths = self.paths if paths is None else paths
         if not paths:
             return read()
-        return live.read_unchanged(
+        return read_unchanged(
             paths[0], lambda _: self._read_unchanged(read, paths[1:]), 0.0
         )
 

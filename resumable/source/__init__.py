@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from resumable.source import live
 from resumable.source.coordinates import coordinates_of
 from resumable.source.inputs import aligned, look_at, target_folder
-from resumable.source.live import FileState, Writer
+from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import in_position_order, is_worth_it, rechunked
 from resumable.source.reference import SourceRef, refer
@@ -14,14 +13,15 @@ __all__ = [
     "FileState",
     "Reader",
     "SourceRef",
-    "Writer",
+    "SourceWriter",
     "aligned",
     "coordinates_of",
+    "file_state",
     "in_position_order",
     "is_worth_it",
-    "live",
     "look_at",
     "open_reader",
+    "read_unchanged",
     "rechunked",
     "refer",
     "target_folder",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable.errors import SourceError, TargetError
-from resumable.source.live import glance
+from resumable.source.live import read_structure
 from resumable.source.reader import open_reader
 from resumable.source.reference import SourceRef, refer
 
@@ -37,7 +37,7 @@ def look_at(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
         with open_reader(dataclasses.replace(ref, live=True)) as reader:
             return reader.geometry, reader.dtype
 
-    return glance(ref.path, look)
+    return read_structure(ref.path, look)
 
 
 def aligned(

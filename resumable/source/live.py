@@ -1,8 +1,8 @@
-"""Whether somebody is writing a file at this moment, told without disturbing her.
+"""Detect, taking no lock, whether another program has the file open for writing.
 
-HDF5 marks a file in its first bytes while a program has it open for writing, and takes
-the mark off as the last thing before it closes the file. Reading these bytes takes no
-lock, works across hosts, and needs no HDF5.
+HDF5 sets a mark in the first bytes of a file while a program has it open for writing,
+and clears the mark as the last thing before it closes the file. These bytes are read
+without HDF5 and without a lock, also from other hosts.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-#: A change may leave the time of a file as it was for so long: it is taken from a clock
-#: that ticks every 10 ms or more often.
+#: A change within this time of the one before may leave the file's time as it was: the
+#: time is taken from a clock that ticks every 10 ms or more often.
 _TICK_S = 0.015
 #: The same where times are whole seconds, or two.
 _SLOW_TICK_S = 2.1
 _LOOK_AGAIN_S = 0.005
-#: A program that was seen to keep the file open for so long, and has closed it for so
-#: long, has come to its end. One that opens it for every row does not do both.
+#: A program that kept the file open for this long, and has had it closed for this long,
+#: has ended. A program that opens the file for every row does not do both.
 _KEPT_OPEN_S, _CLOSED_S = 2.0, 1.0
-_GLANCE_S = 1.0
+_STRUCTURE_S = 1.0
 
 
 class FileState(NamedTuple):
-    """What a file looks like from outside."""
+    """The state of a file, seen without opening it with HDF5."""
 
     stamp: tuple[int, ...] = ()
-    """Device, number, size, time of the last change in ns; empty: there is no file."""
+    """Device, inode, size, time of the last change in ns; empty: there is no file."""
     open: bool = False
-    """Marked as open for writing: so it is, or a program was killed."""
+    """Marked as open for writing: a program has it open, or was killed."""
     swmr: bool = False
     """The program that writes lets others read at the same time."""
 
     @property
     def at_rest(self) -> bool:
-        """Nobody has it open for writing, and any later change would show."""
+        """No program has it open for writing, and a later change would show."""
         if not self.stamp or self.open:
             return False
         changed = self.stamp[-1]
@@ -54,11 +54,11 @@ class FileState(NamedTuple):
 
     @property
     def readable(self) -> bool:
-        """What is read from it now can be trusted, if the sign stays as it is."""
+        """What is read from it now is right, if the state stays as it is."""
         return self.swmr or self.at_rest
 
     def holds(self, later: FileState) -> bool:
-        """Return whether nothing has happened that spoils what was read in between.
+        """Return whether what was read between this state and `later` is right.
 
         A program that writes by SWMR may go on: HDF5 promises its readers that what
         they find is whole.
@@ -68,8 +68,8 @@ class FileState(NamedTuple):
         return self == later
 
 
-def sign_of(path: str) -> FileState:
-    """Look at a file; never fails, takes no lock, and reads a few bytes."""
+def file_state(path: str) -> FileState:
+    """Return the state of a file; never fails, takes no lock, and reads a few bytes."""
     try:
         with disk.opened(Path(path), os.O_RDONLY) as fd:
             block = superblock_of(fd)
@@ -85,75 +85,74 @@ def sign_of(path: str) -> FileState:
 def read_unchanged(
     path: str, read: Callable[[FileState], Result], patience_s: float
 ) -> Result:
-    """Read from a file that somebody may be writing, and again until it can be trusted.
+    """Read from a file that may be written, again until nobody has written meanwhile.
 
     Parameters
     ----------
     path : str
         The file.
     read : callable
-        Takes the sign of the file; reads, without a lock. What it returns counts if
-        nobody has written meanwhile.
+        Takes the state of the file; reads, without a lock.
     patience_s : float
-        After so many seconds it is given up; tried at least once.
+        How many seconds to try; it is tried at least once.
 
     Raises
     ------
     SourceError
-        It is being written, or what `read` raises of a file that is at rest.
+        The file is being written, or what `read` raises of a file at rest.
     """
     deadline = time.monotonic() + patience_s
     while True:
-        before, trouble = sign_of(path), None
+        before, caught = file_state(path), None
         if before.readable:
             try:
                 result = read(before)
             except SourceError as error:
-                trouble = error
+                caught = error
             else:
-                if before.holds(sign_of(path)):
+                if before.holds(file_state(path)):
                     return result
         if time.monotonic() >= deadline:
-            raise trouble or busy(path, before)
+            raise caught or _not_readable(path, before)
         time.sleep(_LOOK_AGAIN_S)
 
 
-def glance(path: str, read: Callable[[], Result]) -> Result:
-    """Look at what does not change while a file is written, such as dtypes.
+def read_structure(path: str, read: Callable[[], Result]) -> Result:
+    """Read what does not change while a file is written, such as dtypes.
 
     Parameters
     ----------
     path : str
         The file.
     read : callable
-        Reads without a lock. It is tried again for a second where somebody writes:
-        what is half written then need not make sense.
+        Reads without a lock. Where a program writes, it is tried again for a second:
+        what is written in part may make no sense.
 
     Raises
     ------
     SourceError
         As `read` raises.
     """
-    deadline = time.monotonic() + _GLANCE_S
+    deadline = time.monotonic() + _STRUCTURE_S
     while True:
-        before = sign_of(path)
+        before = file_state(path)
         try:
             result = read()
         except SourceError:
-            quiet = sign_of(path) == before and not before.open
+            quiet = file_state(path) == before and not before.open
             if quiet or time.monotonic() >= deadline:
                 raise
         else:
-            if sign_of(path) == before or before.swmr or time.monotonic() >= deadline:
+            unchanged = before.swmr or file_state(path) == before
+            if unchanged or time.monotonic() >= deadline:
                 return result
         time.sleep(_LOOK_AGAIN_S)
 
 
-def busy(path: str, sign: FileState) -> SourceError:
-    """Say why a file cannot be read at this moment."""
-    if not sign.stamp:
+def _not_readable(path: str, state: FileState) -> SourceError:
+    if not state.stamp:
         return SourceError(f"there is no file {path}")
-    if sign.open:
+    if state.open:
         msg = (
             f"{path} is open for writing in another program, or that program was "
             "killed; it can be read when it is closed"
@@ -162,8 +161,8 @@ def busy(path: str, sign: FileState) -> SourceError:
     return SourceError(f"{path} is being written at this moment")
 
 
-class Writer:
-    """What was seen of the program that writes a file."""
+class SourceWriter:
+    """The program that writes a file, as far as the states of the file tell."""
 
     def __init__(self) -> None:
         self._swmr = False
@@ -172,28 +171,28 @@ class Writer:
         self._stamp: tuple[int, ...] = ()
 
     def forget(self) -> None:
-        """Begin anew after a while in which nobody looked."""
+        """Measure anew for how long the file is open: nobody has looked for a while."""
         self._open_since = None
 
-    def note(self, sign: FileState) -> None:
-        """Take note of how the file looks now."""
+    def note(self, state: FileState) -> None:
+        """Take note of the state of the file now."""
         now = time.monotonic()
-        self._swmr = self._swmr or sign.swmr
-        self._ended = self._swmr and not sign.open
-        if sign.open:
+        self._swmr = self._swmr or state.swmr
+        self._ended = self._swmr and not state.open
+        if state.open:
             self._open_since = self._open_since or now
             self._closed_at = None
         elif self._open_since is not None:
             if self._closed_at is None and now - self._open_since >= _KEPT_OPEN_S:
                 self._closed_at = now
             self._open_since = None
-        elif sign.stamp != self._stamp:
+        elif state.stamp != self._stamp:
             self._closed_at = None
-        self._stamp = sign.stamp
+        self._stamp = state.stamp
 
     @property
-    def gone(self) -> bool:
-        """It had the file open, and has closed it."""
+    def has_ended(self) -> bool:
+        """The program had the file open, and has closed it for good."""
         if self._ended:
             return True
         closed = self._closed_at

@@ -16,7 +16,7 @@ from resumable.errors import (
     shortened,
 )
 from resumable.runfile import mend, needs_mending
-from resumable.source.live import sign_of
+from resumable.source.live import file_state
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -54,7 +54,7 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
     # No chunk cache: blocks are read once, and an uncompressed chunk that is not
     # cached is read only as far as it is needed.
     options: dict[str, Any] = {"rdcc_nbytes": 0}
-    if sign_of(path).swmr:
+    if file_state(path).swmr:
         options.update(swmr=True, libver="latest", locking=False)
     elif live:
         options["locking"] = False

@@ -22,7 +22,7 @@ from resumable.source.fingerprint import (
     slabs,
 )
 from resumable.source.geometry import check_geometry, geometry_of
-from resumable.source.live import FileState, read_unchanged, sign_of
+from resumable.source.live import FileState, file_state, read_unchanged
 from resumable.source.opening import readable
 from resumable.source.reference import open_dataset
 
@@ -58,7 +58,7 @@ class Reader:
     def _begin(self) -> None:
         ref = self.ref
         self._open = contextlib.ExitStack()
-        self._sign = sign_of(ref.path) if ref.live else FileState()
+        self._sign = file_state(ref.path) if ref.live else FileState()
         self._contiguous = None
         if ref.path:
             with contextlib.ExitStack() as stack:

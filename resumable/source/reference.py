@@ -17,7 +17,7 @@ import numpy as np
 
 from resumable.errors import SourceError
 from resumable.source.checks import check_usable
-from resumable.source.live import glance
+from resumable.source.live import read_structure
 from resumable.source.opening import find_dataset, listed, names_of, open_file
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def refer(
         with open_dataset(path, dataset, live=live) as found:
             return _normal_axes(axes, found.shape, f"{path}::{dataset}")
 
-    normal = glance(path, normal_axes) if live else normal_axes()
+    normal = read_structure(path, normal_axes) if live else normal_axes()
     # The name as typed: behind a link to another file it would be a name there.
     return SourceRef(path, dataset, normal, upstream=upstream)
 

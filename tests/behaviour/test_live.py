@@ -32,6 +32,7 @@ from resumable.runfile.ragged import ragged_files_of
 from resumable.session import following
 from resumable.session.wanted import RequestedPositions
 from resumable.source import live
+from resumable.source.live import file_state
 from resumable.source.reader import Reader
 from resumable.source.reference import SourceRef
 
@@ -554,7 +555,7 @@ def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
         (process or Mean(program.source)).compute(follow=0.3)
 
     assert digest(program.path) == before
-    assert live.sign_of(str(program.path)).open
+    assert file_state(str(program.path)).open
     if kind == "swmr":
         assert "5 of 5 positions done" in str(info.value)
         assert "h5clear -s" in str(info.value)
@@ -689,17 +690,17 @@ def test_the_marks_of_hdf5_are_read_in_every_version(tmp_path, version):
     block = {"userblock_size": 1024} if version == "v110" else {}
     with h5py.File(path, "w", libver=version, **block) as file:
         file.create_dataset("data", (2,), "f8", maxshape=(None,))
-        opened = live.sign_of(str(path))
+        opened = file_state(str(path))
         swmr = opened
         if version != "earliest":
             file.swmr_mode = True
-            swmr = live.sign_of(str(path))
-    closed = live.sign_of(str(path))
+            swmr = file_state(str(path))
+    closed = file_state(str(path))
 
     assert (opened.open, opened.swmr, opened.readable) == (True, False, False)
     assert swmr.swmr is (version != "earliest")
     assert (closed.open, closed.swmr) == (False, False)
-    until(lambda: live.sign_of(str(path)).readable)
+    until(lambda: file_state(str(path)).readable)
 
 
 def test_what_was_just_written_is_not_at_rest(tmp_path, monkeypatch):
@@ -712,17 +713,17 @@ def test_what_was_just_written_is_not_at_rest(tmp_path, monkeypatch):
     )
     for age, at_rest in [(0, False), (5_000_000, False), (10**9 + 1, True)]:
         os.utime(path, ns=(now - age, now - age))
-        assert live.sign_of(str(path)).at_rest is at_rest
+        assert file_state(str(path)).at_rest is at_rest
     os.utime(path, ns=(now // 10**9 * 10**9 - 10**9,) * 2)
-    assert not live.sign_of(str(path)).at_rest
+    assert not file_state(str(path)).at_rest
 
 
 def test_no_file_and_no_hdf5_file_have_no_mark(tmp_path):
     """They are errors where they are opened."""
     path = tmp_path / "live.h5"
-    assert live.sign_of(str(path)) == live.FileState()
+    assert file_state(str(path)) == live.FileState()
     path.write_bytes(b"short")
-    assert not live.sign_of(str(path)).open
+    assert not file_state(str(path)).open
 
 
 # Positions that are not ready.
