@@ -337,7 +337,7 @@ class Process(Inquiry):
         with frozen(self):
             return verify_run(
                 results.path,
-                lambda _: self,
+                lambda _: self._computation(),
                 sample=sample,
                 seed=seed,
             )

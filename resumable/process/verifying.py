@@ -15,7 +15,7 @@ from resumable.session import verify_run
 
 if TYPE_CHECKING:
     from resumable.runfile import RunFile
-    from resumable.session import VerifyReport
+    from resumable.session import Computation, VerifyReport
 
 
 def verify(
@@ -78,9 +78,10 @@ def verify(
         )
 
 
-def _restored(process: Any, run: RunFile, source: Any) -> Any:
-    if isinstance(process, Process):
-        return process
+def _restored(process: Any, run: RunFile, source: Any) -> Computation:
     if isinstance(process, type) and issubclass(process, Process):
-        return from_run(process, run, source)
-    return process_of_run(process, run, source)
+        process = from_run(process, run, source)
+    elif not isinstance(process, Process):
+        process = process_of_run(process, run, source)
+    found: Computation = process._computation()
+    return found

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from resumable.session.background import Run, check_alone
     from resumable.session.following import follow
     from resumable.session.trial import Trial, draw_default, try_positions
-    from resumable.session.verdict import VerifyReport
-    from resumable.session.verification import verify_run
+    from resumable.session.verify import VerifyReport, verify_run
 
 __all__ = [
     "BatchDone",
@@ -59,10 +58,10 @@ __getattr__ = lazily(
     __name__,
     Run="background",
     Trial="trial",
-    VerifyReport="verdict",
+    VerifyReport="verify",
     check_alone="background",
     draw_default="trial",
     follow="following",
     try_positions="trial",
-    verify_run="verification",
+    verify_run="verify",
 )

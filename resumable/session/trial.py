@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -209,59 +209,6 @@ def _once(
         error.add_note(f"at position {int(flat[index])}")
         raise error
     return loop.values
-
-
-class Recomputed(NamedTuple):
-    """Some positions computed again, as in a run and without writing."""
-
-    values: dict[str, Array]
-    """Output name -> rows; the fill value where a position failed."""
-    failed: Array
-    """Which rows failed."""
-    exceptions: list[tuple[int, BaseException]]
-    """Row and exception of the failures."""
-
-
-def recompute(computer: Computer, flat: Array) -> Recomputed:
-    """Compute one block of positions.
-
-    Parameters
-    ----------
-    computer : Computer
-        Does it.
-    flat : ndarray of int
-        Flat positions, ascending, at least one. Those between the first and the last
-        cost a byte each.
-
-    Notes
-    -----
-    A block computation that raises is called again with halves, as in a run, until
-    the positions are found that raise alone.
-    """
-    first = int(flat[0])
-    members = np.zeros(int(flat[-1]) + 1 - first, bool)
-    members[flat - first] = True
-    rows, inputs = computer.read((first, members))
-    none = np.zeros(len(flat), bool)
-    if not hasattr(computer.process, "block_computation"):
-        loop = computer.units(rows, inputs, flat)
-        loop.run(0, len(flat), stop_on_error=False)
-        return Recomputed(loop.values, loop.failed, loop.exceptions)
-    try:
-        return Recomputed(computer.block(rows, inputs, flat), none, [])
-    except (Exception, SystemExit) as error:
-        if len(flat) == 1:
-            fills = {name: o.filled(1) for name, o in computer.outputs.items()}
-            return Recomputed(fills, ~none, [(0, error)])
-    del rows, inputs
-    middle = len(flat) // 2
-    left = recompute(computer, flat[:middle])
-    right = recompute(computer, flat[middle:])
-    return Recomputed(
-        {n: np.concatenate([left.values[n], right.values[n]]) for n in left.values},
-        np.concatenate([left.failed, right.failed]),
-        left.exceptions + [(middle + row, error) for row, error in right.exceptions],
-    )
 
 
 def draw_default(
