@@ -74,7 +74,7 @@ def list_runs(folder: Path) -> str:
             [
                 run.path.name,
                 str(run.header.document.get("process", "")),
-                f"{_state(run)}: {Status(run)}",
+                f"{_state(run)}: {Status.now(run)}",
                 _when(run.path.stat().st_mtime),
                 different[run.path],
             ]
@@ -117,7 +117,7 @@ def _when(seconds: float) -> str:
 
 def status_text(run: RunFile) -> str:
     """Tell how far a run is; also while it is computed."""
-    state = Status(run)
+    state = Status.now(run)
     lines = [f"{shown(run.path.name)}: {_state(run)}, {state}"]
     holder = busy(run)
     if holder:
@@ -187,7 +187,7 @@ def show_text(run: RunFile) -> str:
             for f in failures[:20]
         ]
         parts += ["", table(["failed position", "exception", "message"], rows)]
-        failed = Status(run).failed
+        failed = Status.now(run).failed
         if failed > len(rows):
             parts.append(f"and {failed - len(rows):,} more; see results.failures")
     lines = run.log()

@@ -69,7 +69,9 @@ class DaskEngine(FuturesEngine):
 
     def at_once(self, workers: int) -> int:
         """Return the number of workers, as it grows and shrinks."""
-        return max(1, self.slots()) if self._grows else workers
+        # Where the memory is enough for fewer, more of them would not fit.
+        grows = self._grows and workers >= self.workers
+        return max(1, self.slots()) if grows else workers
 
     def submit(self, order: guest.Task, name: str) -> Any:
         """Submit a task; the dashboard shows the first part of its name."""

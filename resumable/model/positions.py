@@ -54,6 +54,10 @@ class PositionSet:
             result.bits[-1] = (0xFF00 >> (size % 8)) & 0xFF
         return result
 
+    def copy(self) -> PositionSet:
+        """Return a set of the same members."""
+        return PositionSet(self.size, self.bits.copy())
+
     @classmethod
     def of(cls, size: int, positions: Array) -> PositionSet:
         """Return the set of the given flat positions, ascending, 0 to N - 1."""

@@ -15,9 +15,9 @@ from resumable.results import Results
 from resumable.session import (
     Explanation,
     Options,
-    existing,
     explain,
-    make_plan,
+    find,
+    prospect,
     resolve,
 )
 
@@ -52,13 +52,13 @@ class Inquiry(Declaration):
         return [
             Results(run)
             for run in computation.runs()
-            if (run.finished and computation.full_length(run)) is complete
+            if (run.finished and computation.full_length(run.header)) is complete
         ]
 
     @property
     def results(self) -> Results | None:
         """Results that are there, finished or not, else None; computes nothing."""
-        run = existing(self._computation())
+        run = find(self._computation(), Options()).run
         return Results(run) if run else None
 
     def explain(self) -> Explanation:
@@ -85,7 +85,7 @@ class Inquiry(Declaration):
         PlanError
             Positions that do not exist, a memory budget that is too small.
         """
-        return make_plan(self._computation(), self._options(positions, options))[0]
+        return prospect(self._computation(), self._options(positions, options)).plan
 
     def test(self, position: Any = 0) -> Trial:
         """Compute one or a few positions and say what all of them would take.

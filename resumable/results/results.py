@@ -11,7 +11,14 @@ import numpy as np
 from resumable.errors import as_html, near_miss, shown
 from resumable.results.arrays import RaggedArray, ResultArray, shape_text
 from resumable.results.group import check_readable, open_group, source_text
-from resumable.runfile import Failure, LogLine, RaggedRows, RunFile, Session
+from resumable.runfile import (
+    Failure,
+    LogLine,
+    RaggedRows,
+    RunFile,
+    Session,
+    Snapshot,
+)
 from resumable.source import SourceRef
 
 if TYPE_CHECKING:
@@ -31,11 +38,20 @@ class Status:
         None is pending and ``finish`` has run.
     """
 
-    def __init__(self, run: RunFile) -> None:
-        self.positions = run.size
-        self.done, self.failed = run.counts()
-        self.pending = self.positions - self.done - self.failed
-        self.finished = self.pending == 0 and run.called_finished
+    def __init__(self, positions: int, done: int, failed: int, finished: bool) -> None:
+        self.positions, self.done, self.failed = positions, done, failed
+        self.pending = positions - done - failed
+        self.finished = finished
+
+    @classmethod
+    def now(cls, run: RunFile) -> Status:
+        """Read the status of a run file."""
+        return cls(run.size, *run.progress())
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Status:
+        """Return the status that was read from a run file."""
+        return cls(snapshot.size, snapshot.done, snapshot.failed, snapshot.finished)
 
     def __str__(self) -> str:
         text = f"{self.done:,} of {self.positions:,} positions done"
@@ -120,7 +136,7 @@ class Results(Mapping[str, Any]):
     @property
     def status(self) -> Status:
         """How far the run is, read now."""
-        return Status(self._run)
+        return Status.now(self._run)
 
     @property
     def failures(self) -> list[Failure]:

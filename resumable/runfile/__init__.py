@@ -10,7 +10,14 @@ from resumable.runfile.create import (
     RunFileSpec,
     target_error,
 )
-from resumable.runfile.file import Failure, LogLine, RunFile, Session, Survey, find_runs
+from resumable.runfile.file import (
+    Failure,
+    LogLine,
+    RunFile,
+    Session,
+    Snapshot,
+    find_runs,
+)
 from resumable.runfile.hdf5 import SafeFile, new_hdf5, superblock_of
 from resumable.runfile.header import (
     ADVICE,
@@ -59,7 +66,7 @@ __all__ = [
     "SafeFile",
     "Session",
     "SessionTables",
-    "Survey",
+    "Snapshot",
     "WriteTarget",
     "busy",
     "copied_rows",

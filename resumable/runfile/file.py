@@ -27,7 +27,7 @@ from resumable.runfile.header import (
 )
 from resumable.runfile.packed import PackedRows
 from resumable.runfile.rows import UnpackedRows, gone
-from resumable.system import opened, read_at, read_into
+from resumable.system import disk, opened, read_at, read_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -98,15 +98,43 @@ class LogLine(NamedTuple):
     """Its text, cut at 400 bytes."""
 
 
-class Survey(NamedTuple):
-    """What the status says, read in one go: with 10^9 positions that is 2 GB."""
+class Snapshot(NamedTuple):
+    """What a run file says of its run, read in one go.
 
+    With 10^9 positions the status is 2 GB: it is not read twice for one answer.
+    """
+
+    header: Header
+    """The header of the file."""
     done: int
     """Positions that are done."""
     failed: int
     """Positions that have failed."""
-    chosen: PositionSet
-    """Positions that were asked for."""
+    finished: bool
+    """Every position is done or failed, and ``finish`` has run."""
+    last_end: float | None
+    """Seconds since 1970 when the last session ended; 0: it works, or was killed."""
+    pending: PositionSet
+    """Requested positions that are left to compute."""
+    sessions: bytes
+    """The table of sessions, which every session changes when it begins and ends."""
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return self.header.size
+
+    @classmethod
+    def of_new(cls, header: Header, requested: PositionSet | None) -> Snapshot:
+        """Return the snapshot of a run that was just made, without reading it."""
+        everything = PositionSet.full(header.size)
+        pending = everything if requested is None else requested.copy()
+        return cls(header, 0, 0, False, None, pending, b"")
+
+    @property
+    def settled(self) -> bool:
+        """No position is left, requested or not."""
+        return self.done + self.failed == self.size
 
 
 class RunFile:
@@ -116,6 +144,8 @@ class RunFile:
     ----------
     path : Path
         The file.
+    files : ExitStack, optional
+        Keeps the file open until it is closed: reading then opens nothing.
 
     Raises
     ------
@@ -123,12 +153,16 @@ class RunFile:
         It is missing, truncated, damaged, of a newer format or not a run file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: contextlib.ExitStack | None = None) -> None:
         self.path = path
+        self._kept: int | None = None
         try:
             with opened(path, os.O_RDONLY) as fd:
                 self.header = self._checked(fd)
-                self._begin = self._begin_of(fd)
+                self._begin, self._file_id = self._begin_of(fd), disk.file_id(fd)
+                if files is not None:
+                    self._kept = os.dup(fd)
+                    files.callback(self._close)
         except OSError as error:
             if isinstance(error, RunFileError):
                 raise
@@ -163,9 +197,24 @@ class RunFile:
         """Read the magic and the digest of the header, which tell files apart."""
         return read_at(fd, len(MAGIC) + 64, 0)
 
+    def _close(self) -> None:
+        if self._kept is not None:
+            disk.close_if_same(self._kept, self._file_id)
+            self._kept = None
+
+    def _is_in_place(self) -> bool:
+        """Return whether the file still has its name."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file_id
+
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[int, Header]]:
         """Open the file, with its header as it is now: it may have been packed since.
+
+        A file that is kept open is used as it is.
 
         Raises
         ------
@@ -174,6 +223,12 @@ class RunFile:
         OSError
             It is gone.
         """
+        if self._kept is not None:
+            if disk.is_same_file(self._kept, self._file_id):
+                yield self._kept, self.header
+                return
+            # The computation has closed descriptors that are not its own.
+            self._kept = None
         with opened(self.path, os.O_RDONLY) as fd:
             begin = self._begin_of(fd)
             if begin != self._begin:
@@ -182,6 +237,7 @@ class RunFile:
                     msg = f"{self.path} is another run by now; open it anew"
                     raise RunFileError(msg)
                 self.header, self._begin = header, begin
+                self._file_id = disk.file_id(fd)
             yield fd, self.header
 
     @property
@@ -246,22 +302,16 @@ class RunFile:
     @property
     def finished(self) -> bool:
         """Every position is done or failed and ``finish`` has run."""
-        # The byte alone could be an accident: the status must agree.
-        return self.called_finished and sum(self.counts()) == self.size
+        return self.marked_finished and self.progress()[2]
 
     @property
-    def called_finished(self) -> bool:
+    def marked_finished(self) -> bool:
         """The byte says so; what it says counts where no position is pending."""
         with self.opened() as (fd, header):
             return read_at(fd, 1, header.offsets["finished"]) == b"\1"
 
-    def scan(self, size: int | None = None) -> Iterator[tuple[int, Array, Array]]:
+    def scan(self) -> Iterator[tuple[int, Array, Array]]:
         """Go through the status window by window.
-
-        Parameters
-        ----------
-        size : int, optional
-            Go on as far, with positions that are neither done nor failed.
 
         Yields
         ------
@@ -271,9 +321,14 @@ class RunFile:
             Status of its positions; done wins.
         """
         with self.opened() as (fd, header):
-            for start, stop in windows(size or self.size):
-                done, failed = self._status(fd, header, start, stop)
-                yield start, done, failed & ~done
+            yield from self._scan(fd, header, header.size)
+
+    def _scan(
+        self, fd: int, header: Header, size: int
+    ) -> Iterator[tuple[int, Array, Array]]:
+        for start, stop in windows(size):
+            done, failed = self._status(fd, header, start, stop)
+            yield start, done, failed & ~done
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
@@ -295,46 +350,84 @@ class RunFile:
             found.append(status == 1)
         return found[0], found[1]
 
-    def survey(
+    def snapshot(
         self,
-        keep: Callable[[Array, Array], Array],
-        within: PositionSet | None = None,
+        requested: PositionSet | None = None,
+        *,
+        retry_failed: bool = False,
         size: int | None = None,
-    ) -> Survey:
-        """Count, and return the positions for which ``keep(done, failed)`` holds.
+    ) -> Snapshot:
+        """Read what the file says of its run, the status once.
 
         Parameters
         ----------
-        keep : callable
-            Takes and returns boolean arrays.
-        within : PositionSet, optional
-            Only among these.
+        requested : PositionSet, optional
+            Positions to compute; default all.
+        retry_failed : bool
+            Those that have failed are left to compute, and no others.
         size : int, optional
             Positions of the source by now; those beyond this file are neither done
             nor failed.
         """
-        chosen = PositionSet(size or self.size)
+        pending = PositionSet(size or self.size)
         done_count = failed_count = 0
-        for start, done, failed in self.scan(chosen.size):
-            done_count += int(np.count_nonzero(done))
-            failed_count += int(np.count_nonzero(failed))
-            members = keep(done, failed)
-            if within is not None:
-                members = members & within.window(start, start + len(done))
-            chosen.set_window(start, members)
-        return Survey(done_count, failed_count, chosen)
+        with self.opened() as (fd, header):
+            offset, length = header.extents()["sessions"]
+            sessions = read_at(fd, length, offset)
+            marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            for start, done, failed in self._scan(fd, header, pending.size):
+                done_count += int(np.count_nonzero(done))
+                failed_count += int(np.count_nonzero(failed))
+                members = failed if retry_failed else ~(done | failed)
+                if requested is not None:
+                    members = members & requested.window(start, start + len(done))
+                pending.set_window(start, members)
+        table = np.frombuffer(sessions, header.tables["sessions"])
+        ends = table["end"][is_time(table["start"])]
+        last_end = None
+        if len(ends):
+            last_end = float(ends[-1]) if is_time(ends[-1]) else 0.0
+        finished = marked and done_count + failed_count == header.size
+        return Snapshot(
+            header, done_count, failed_count, finished, last_end, pending, sessions
+        )
+
+    def sessions_since(self, snapshot: Snapshot) -> bool:
+        """Return whether a session may have worked on the run since a snapshot.
+
+        Its file may have been replaced, too. Whatever changes the status, the rows or
+        the byte ``finished`` is a session; one that was killed may have left workers.
+        """
+        if snapshot.last_end == 0 or not self._is_in_place():
+            return True
+        with self.opened() as (fd, header):
+            offset, length = header.extents()["sessions"]
+            return read_at(fd, length, offset) != snapshot.sessions
 
     def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
         """Return the positions for which ``keep(done, failed)`` holds."""
-        return self.survey(keep).chosen
+        chosen = PositionSet(self.size)
+        for start, done, failed in self.scan():
+            chosen.set_window(start, keep(done, failed))
+        return chosen
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of done and of failed positions."""
+        return self.progress()[:2]
+
+    def progress(self) -> tuple[int, int, bool]:
+        """Return how many positions are done, how many failed, and if it is complete.
+
+        The byte ``finished`` alone could be an accident: the status must agree.
+        """
         done_count = failed_count = 0
-        for _, done, failed in self.scan():
-            done_count += int(np.count_nonzero(done))
-            failed_count += int(np.count_nonzero(failed))
-        return done_count, failed_count
+        with self.opened() as (fd, header):
+            marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            for _, done, failed in self._scan(fd, header, header.size):
+                done_count += int(np.count_nonzero(done))
+                failed_count += int(np.count_nonzero(failed))
+        finished = marked and done_count + failed_count == header.size
+        return done_count, failed_count, finished
 
     def failures(self) -> list[Failure]:
         """Return what is recorded of the positions that are failed now."""
@@ -356,7 +449,7 @@ class RunFile:
     def sessions(self) -> list[Session]:
         """Return the sessions that worked on this run, the oldest first."""
         table = np.array(self.array("sessions"))
-        used = _is_time(table["start"])
+        used = is_time(table["start"])
         return [_session(row) for row in table[used]]
 
     def log(self) -> list[LogLine]:
@@ -364,11 +457,11 @@ class RunFile:
         if "log_lines" not in self.header.tables:
             return []
         table = np.array(self.array("log_lines"))
-        rows = table[_is_time(table["time"])]
+        rows = table[is_time(table["time"])]
         return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
 
 
-def _is_time(seconds: Any) -> Any:
+def is_time(seconds: Any) -> Any:
     """Return where times are such that a calendar can show."""
     return (seconds > 0) & (seconds < _LATEST)
 
@@ -378,7 +471,7 @@ def _session(row: Any) -> Session:
     plain = {name: row[name].item() for name in row.dtype.names}
     for name in ("host", "engine"):
         plain[name] = plain[name].decode(errors="replace")
-    if not _is_time(plain["end"]):
+    if not is_time(plain["end"]):
         plain["end"] = 0.0
     return Session(**plain)
 
@@ -391,10 +484,12 @@ def _log_line(row: Any) -> LogLine:
     return LogLine(float(row["time"]), level, logger, int(row["pid"]), message)
 
 
-def try_open(path: Path) -> RunFile | RunFileError:
+def try_open(
+    path: Path, files: contextlib.ExitStack | None = None
+) -> RunFile | RunFileError:
     """Open a run file, or return what is wrong with it."""
     try:
-        return RunFile(path)
+        return RunFile(path, files)
     except RunFileError as error:
         return error
 

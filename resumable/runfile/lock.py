@@ -51,11 +51,14 @@ class RunFolder(NamedTuple):
         """Common part of the names of all runs of this identity."""
         return f"{self.prefix}-{self.identity[:8]}"
 
-    def runs(self) -> list[RunFile]:
-        """Return the sound run files of this identity, the oldest first."""
+    def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
+        """Return the sound run files of this identity, the oldest first.
+
+        They stay open until `files` is closed.
+        """
         return [
             run
-            for _, run in self._found()
+            for _, run in self._found(files)
             if isinstance(run, RunFile) and run.header.identity == self.identity
         ]
 
@@ -67,8 +70,10 @@ class RunFolder(NamedTuple):
             if isinstance(found, RunFileError)
         ]
 
-    def _found(self) -> list[tuple[Path, RunFile | RunFileError]]:
-        return [(path, try_open(path)) for _, path in sorted(self._numbered())]
+    def _found(
+        self, files: contextlib.ExitStack | None = None
+    ) -> list[tuple[Path, RunFile | RunFileError]]:
+        return [(path, try_open(path, files)) for _, path in sorted(self._numbered())]
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """Go through the files that have this identity's names, with their numbers."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.runfile.file import is_time
 from resumable.runfile.header import FAILURE_DTYPE
 from resumable.system import FULL, OpenFile
 
@@ -90,8 +91,7 @@ class SessionTables:
 
     def begin(self, *, host: str, pid: int, engine: str, workers: int) -> None:
         """Enter a new session."""
-        used = len(self._run.sessions())
-        self._session = min(used, self._run.header.rows["sessions"] - 1)
+        self._session = min(self._used(), self._run.header.rows["sessions"] - 1)
         self._put(
             "sessions",
             self._session,
@@ -104,7 +104,19 @@ class SessionTables:
 
     def go_on(self) -> None:
         """Go on with the last session's entry, which was copied from another file."""
-        self._session = max(0, len(self._run.sessions()) - 1)
+        self._session = max(0, self._used() - 1)
+
+    def _used(self) -> int:
+        """Return the number of sessions in the table."""
+        dtype, rows = self._run.header.tables["sessions"], self._run.header.rows
+        size, offset = rows["sessions"] * dtype.itemsize, self._place("sessions", 0)
+        table = np.frombuffer(self._file.read_at(size, offset), dtype)
+        return int(np.count_nonzero(is_time(table["start"])))
+
+    def _place(self, table: str, index: int) -> int:
+        """Return where a row of a table lies in the file."""
+        header = self._run.header
+        return header.offsets[table] + index * header.tables[table].itemsize
 
     def end(self, **values: float) -> None:
         """Close the session's entry; durable on return.
@@ -115,7 +127,9 @@ class SessionTables:
             Fields of `Session`. Those that the file has no
             place for, because it is of an older format, are left out.
         """
-        row = np.array(self._run.array("sessions"))[self._session]
+        dtype = self._run.header.tables["sessions"]
+        place = self._place("sessions", self._session)
+        row = np.frombuffer(self._file.read_at(dtype.itemsize, place), dtype)[0]
         known = {name: row[name] for name in row.dtype.names}
         later = {name: value for name, value in values.items() if name in known}
         self._put("sessions", self._session, **known | later | {"end": time.time()})
@@ -198,5 +212,4 @@ class SessionTables:
         row = np.zeros((), dtype)
         for name, value in values.items():
             row[name] = value
-        offset = self._run.header.offsets[table] + index * dtype.itemsize
-        self._file.write_at(row.tobytes(), offset)
+        self._file.write_at(row.tobytes(), self._place(table, index))

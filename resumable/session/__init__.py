@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resumable.session import driver
 from resumable.session.computation import Computation, Options
-from resumable.session.decide import existing, make_plan
+from resumable.session.decide import find, prospect
 from resumable.session.events import (
     BatchDone,
     Event,
@@ -41,11 +41,11 @@ __all__ = [
     "check_alone",
     "draw_default",
     "driver",
-    "existing",
     "explain",
+    "find",
     "follow",
     "least_calls",
-    "make_plan",
+    "prospect",
     "request",
     "resolve",
     "try_positions",

@@ -11,10 +11,11 @@ from resumable.errors import PlanError
 from resumable.model import PositionSet, parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Mapping
 
     from resumable.model import Footprint, Geometry, Output
-    from resumable.runfile import RunFile, RunFileSpec, RunFolder
+    from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder
     from resumable.source import Reader, SourceRef
 
 
@@ -46,15 +47,17 @@ class Computation(NamedTuple):
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
 
-    def runs(self) -> list[RunFile]:
+    def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
         """Return the runs of this computation, the oldest first.
+
+        Their files stay open until `files` is closed.
 
         Where the source can grow, its length and most of its contents are not part
         of the identity: a run counts while the source still begins with what it
         was made of.
         """
-        found = self.run_folder.runs()
-        earlier = self.earlier.runs() if self.earlier else []
+        found = self.run_folder.runs(files)
+        earlier = self.earlier.runs(files) if self.earlier else []
         whole = self.spec.source["contents"] is None
         if whole and not earlier:
             return found
@@ -63,16 +66,12 @@ class Computation(NamedTuple):
                 found = [run for run in found if begins_with(reader, run)]
             return [run for run in earlier if begins_with(reader, run)] + found
 
-    def full_length(self, run: RunFile) -> bool:
+    def full_length(self, header: Header) -> bool:
         """Return whether a run is of all that can be read of the source now."""
-        return (
-            run.header.identity == self.run_folder.identity
-            and run.header.map_shape == self.geometry.map_shape
-            and self._is_covered_by(run)
-        )
-
-    def _is_covered_by(self, run: RunFile) -> bool:
-        covered = positions_of(run)
+        same = header.identity == self.run_folder.identity
+        if not same or header.map_shape != self.geometry.map_shape:
+            return False
+        covered = positions_of(header)
         if covered is None:
             return True
         return self.ready is not None and self.ready.is_within(covered)
@@ -102,7 +101,7 @@ def begins_with(reader: Reader, run: RunFile) -> bool:
     if length > now[0] or run.header.map_shape[1:] != now[1:]:
         return False
     full = bool(run.header.source.get("full"))
-    covered = positions_of(run)
+    covered = positions_of(run.header)
     if covered is None:
         contents = reader.contents(length, full=full)
     else:
@@ -110,10 +109,10 @@ def begins_with(reader: Reader, run: RunFile) -> bool:
     return contents == str(run.header.source["contents"])
 
 
-def positions_of(run: RunFile) -> PositionSet | None:
+def positions_of(header: Header) -> PositionSet | None:
     """Return the positions whose contents a run was made of; None: all."""
-    text = run.header.source.get("ready")
-    return None if text is None else PositionSet.from_text(run.size, str(text))
+    text = header.source.get("ready")
+    return None if text is None else PositionSet.from_text(header.size, str(text))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""What a session will do: look at what is there, and plan. Nothing is written."""
+"""What a session will do: look at what is there, decide, plan. Nothing is written."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.engines import base
 from resumable.errors import PlanError, RunFileError
@@ -20,11 +20,12 @@ from resumable.source import in_position_order, is_worth_it
 from resumable.system import disk
 
 if TYPE_CHECKING:
+    import contextlib
     from pathlib import Path
 
     from resumable.engines import Engine
     from resumable.model import Geometry
-    from resumable.runfile import RunFile, Survey
+    from resumable.runfile import RunFile, RunFolder, Snapshot
     from resumable.session.computation import Computation, Options
 
 #: Read amplification above which a rechunked copy is advised.
@@ -33,51 +34,152 @@ ADVISED_ABOVE = 3.0
 _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 
 
-def existing(computation: Computation) -> RunFile | None:
-    """Return the run to go on with or return: the newest, complete ones first."""
-    runs = computation.runs()
-    whole = [run for run in runs if computation.full_length(run)]
-    complete = [run for run in whole if run.finished]
-    if complete or whole:
-        return (complete or whole)[-1]
-    return max(runs, key=lambda run: run.size, default=None)
+class Found(NamedTuple):
+    """What is there of a computation."""
+
+    newer: Path
+    """Name that a new run would get."""
+    run: RunFile | None = None
+    """The run to continue or to return."""
+    snapshot: Snapshot | None = None
+    """What its file says."""
+
+    def is_outdated(self, computation: Computation) -> bool:
+        """Return whether another session may have computed something since."""
+        if self.newer != computation.run_folder.new_path():
+            return True
+        run, snapshot = self.run, self.snapshot
+        return run is not None and snapshot is not None and run.sessions_since(snapshot)
 
 
-def _to_override(computation: Computation) -> RunFile | None:
-    """Return the run that ``override=True`` goes on with, None to begin anew.
+def find(
+    computation: Computation,
+    options: Options,
+    files: contextlib.ExitStack | None = None,
+    mine: RunFile | None = None,
+) -> Found:
+    """Look for the run to continue or to return; the status is read once.
 
-    An unfinished run that itself was made by override is gone on with: otherwise
-    the same line, run again after a kill, would begin again each time.
-    """
-    runs = [
-        r
-        for r in computation.runs()
-        if r.header.identity == computation.run_folder.identity
-    ]
-    if runs and computation.run_folder.overrides(runs[-1]) and not runs[-1].finished:
-        return runs[-1]
-    return None
-
-
-def make_plan(
-    computation: Computation, options: Options, mine: RunFile | None = None
-) -> tuple[Plan, RunFile | None, Survey | None]:
-    """Decide what a session will do; reads the status once, writes nothing.
+    It is the newest finished one, else the newest of full length, else the longest.
+    With ``override=True`` it is the newest one, if an override has begun it and it is
+    not finished: the same line, run again after a kill, would else begin a new one.
 
     Parameters
     ----------
     computation, options
         What, and how.
+    files : ExitStack, optional
+        Keeps the run file open until it is closed.
     mine : RunFile, optional
         The run that this session has begun, and goes on with.
+    """
+    folder = computation.run_folder
+    newer = folder.new_path()
 
-    Returns
-    -------
-    plan : Plan
-    run : RunFile or None
-        The one that is there.
-    survey : Survey or None
-        What its status says, with what is to be computed.
+    def found(run: RunFile) -> Found:
+        snapshot = run.snapshot(
+            options.positions,
+            retry_failed=options.retry_failed,
+            size=computation.geometry.size,
+        )
+        return Found(newer, run, snapshot)
+
+    if mine is not None:
+        return found(mine)
+    runs = computation.runs(files)
+    if options.override:
+        same = [run for run in runs if run.header.identity == folder.identity]
+        if same and folder.overrides(same[-1]):
+            last = found(same[-1])
+            if last.snapshot and not last.snapshot.finished:
+                return last
+        return Found(newer)
+    whole = [run for run in runs if computation.full_length(run.header)]
+    for run in reversed(whole):
+        if run.marked_finished:
+            complete = found(run)
+            if complete.snapshot and complete.snapshot.finished:
+                return complete
+    if whole or runs:
+        return found(whole[-1] if whole else max(runs, key=lambda run: run.size))
+    return Found(newer)
+
+
+def _check_sound(folder: RunFolder) -> None:
+    """Refuse to begin beside a damaged file that may be of the same run."""
+    for _, error in folder.damaged()[-1:]:
+        if ADVICE in str(error):
+            raise error
+        msg = f"{error}: {ADVICE}"
+        raise RunFileError(msg) from error
+
+
+class Decision(NamedTuple):
+    """What a session will do."""
+
+    action: str
+    """``"compute"``, ``"continue"``, ``"return"`` or ``"copy and continue"``."""
+    reason: str
+    """Why, in words."""
+    pending: int
+    """Positions that it will compute."""
+
+
+def decide(
+    computation: Computation, options: Options, snapshot: Snapshot | None
+) -> Decision:
+    """Decide what a session will do, from what is wanted and what is there.
+
+    Parameters
+    ----------
+    computation, options
+        What, and how.
+    snapshot : Snapshot or None
+        Of the run to continue or to return; None: there is none.
+    """
+    size = computation.geometry.size
+    if snapshot is None:
+        count = size if options.positions is None else len(options.positions)
+        why = "a new run was asked for" if options.override else "no run matches"
+        return Decision("compute", why, count)
+    done, pending = snapshot.done, len(snapshot.pending)
+    if not computation.full_length(snapshot.header):
+        new = size - snapshot.size
+        why = f"the source has {new:,} new positions, {done:,} are copied"
+        if not new:
+            why = f"more of the source can be read, {done:,} positions are copied"
+        return Decision("copy and continue", why, pending)
+    if options.retry_failed and pending:
+        why = f"{pending:,} failed positions are tried again"
+        return Decision("continue", why, pending)
+    if not pending and (snapshot.finished or not snapshot.settled):
+        return Decision("return", "all of it was computed before", 0)
+    why = f"{done:,} of {snapshot.size:,} positions are done"
+    return Decision("continue", why, pending)
+
+
+class Prospect(NamedTuple):
+    """What a session would do about what is there."""
+
+    options: Options
+    """How; where there is no run, there are no failures to try again."""
+    engine: Engine
+    """Who computes."""
+    plan: Plan
+    """What would be done."""
+    run: RunFile | None
+    """What it would be done to."""
+    snapshot: Snapshot | None
+    """What the run file says."""
+
+
+def prospect(
+    computation: Computation,
+    options: Options,
+    files: contextlib.ExitStack | None = None,
+    mine: RunFile | None = None,
+) -> Prospect:
+    """Look, decide and plan, as a session does; the arguments are those of `find`.
 
     Raises
     ------
@@ -86,22 +188,57 @@ def make_plan(
     RunFileError
         The file that has this run's name is damaged.
     """
-    run = mine
+    return planned(computation, options, find(computation, options, files, mine))
+
+
+def planned(computation: Computation, options: Options, found: Found) -> Prospect:
+    """Decide and plan what to do about what was found.
+
+    Raises
+    ------
+    PlanError
+        The memory budget is too small, an option makes no sense.
+    RunFileError
+        The file that has this run's name is damaged.
+    """
+    run, snapshot = found.run, found.snapshot
     if run is None:
-        run = _to_override(computation) if options.override else existing(computation)
-    options = for_run(options, run)
-    if run is None and not options.override:
-        damaged = computation.run_folder.damaged()
-        if damaged:
-            error = damaged[-1][1]
-            if ADVICE in str(error):
-                raise error
-            msg = f"{error}: {ADVICE}"
-            raise RunFileError(msg) from error
+        options = dataclasses.replace(options, retry_failed=False)
+        if not options.override:
+            _check_sound(computation.run_folder)
+    decision = decide(computation, options, snapshot)
+    # A grown source needs a new, longer file.
+    grown = run is None or not computation.full_length(run.header)
+    engine = engine_for(options, snapshot)
+    path = found.newer if run is None or grown else run.path
+    plan = make_plan(computation, options, decision, path, engine)
+    return Prospect(options, engine, plan, run, snapshot)
+
+
+def make_plan(
+    computation: Computation,
+    options: Options,
+    decision: Decision,
+    path: Path,
+    engine: Engine,
+) -> Plan:
+    """Plan how a session will do what was decided; writes nothing.
+
+    Parameters
+    ----------
+    computation, options, decision
+        What, how, and what of it.
+    path : Path
+        Of the run file that will be written.
+    engine : Engine
+        Who computes.
+
+    Raises
+    ------
+    PlanError
+        The memory budget is too small.
+    """
     geometry = computation.geometry
-    survey = None if run is None else survey_of(run, options, geometry.size)
-    action, reason, pending = _decide(computation, options, run, survey)
-    engine = engine_for(options, run)
     memory = _budget(options.memory, base.available_memory(engine))
     hosts = base.workers_by_host(engine)
 
@@ -142,12 +279,12 @@ def make_plan(
             SHIPPED_BYTES, blocks.share_bytes - computation.footprint(blocks.rows)
         )
         longest = max(1, room // max(1, computation.row_bytes))
-    plan = Plan(
-        action=action,
-        reason=reason,
-        path=str(_path_of(computation, run)),
+    return Plan(
+        action=decision.action,
+        reason=decision.reason,
+        path=str(path),
         positions=geometry.size,
-        pending=pending,
+        pending=decision.pending,
         engine=engine.name if options.engine != "auto" else "auto",
         workers=sum(min(count, blocks.workers) for count in hosts),
         memory_bytes=memory,
@@ -168,27 +305,23 @@ def make_plan(
         notes=tuple(notes),
         seconds_per_position=computation.seconds_per_position,
     )
-    return plan, run, survey
 
 
-def engine_for(
-    options: Options, run: RunFile | None, workers: int | None = None
-) -> Engine:
-    """Return the engine of a session, with as many workers as the plan allows.
+def engine_for(options: Options, snapshot: Snapshot | None) -> Engine:
+    """Return the engine of a session.
 
     Raises
     ------
     PlanError
         There is no such engine, or it cannot end a position that takes too long.
     """
-    sessions = run.sessions() if run else []
     # Should the computation itself have ended the last session, or be expected to
     # hang, it must not happen in the driver.
-    was_killed = bool(sessions) and sessions[-1].end == 0
+    was_killed = snapshot is not None and snapshot.last_end == 0
     timed = options.position_timeout is not None
     engine = base.choose(
         options.engine,
-        workers or options.workers,
+        options.workers,
         may_grow=options.workers is None and options.memory is None,
         in_driver=not (was_killed or timed),
     )
@@ -199,11 +332,6 @@ def engine_for(
         )
         raise PlanError(msg)
     return engine
-
-
-def for_run(options: Options, run: RunFile | None) -> Options:
-    """Return the options as they apply: a new run has no failures to try again."""
-    return options if run else dataclasses.replace(options, retry_failed=False)
 
 
 def _writer(
@@ -224,57 +352,8 @@ def _writer(
     return "workers", ""
 
 
-def _path_of(computation: Computation, run: RunFile | None) -> Path:
-    """Return where a session writes: a grown source needs a new, longer file."""
-    if run is not None and computation.full_length(run):
-        return run.path
-    return computation.run_folder.new_path()
-
-
 def _budget(memory: float | str | None, available: int) -> int:
     """Bytes for all processes of a host: what was asked for, at most what there is."""
     if memory is None:
         return available // 2
     return min(parse_bytes(memory), available)
-
-
-def _decide(
-    computation: Computation,
-    options: Options,
-    run: RunFile | None,
-    survey: Survey | None,
-) -> tuple[str, str, int]:
-    """Return the action, the reason in words, and the number of pending positions."""
-    wanted = options.positions
-    if run is None or survey is None:
-        count = computation.geometry.size if wanted is None else len(wanted)
-        why = "a new run was asked for" if options.override else "no run matches"
-        return "compute", why, count
-    done, failed, pending = survey.done, survey.failed, len(survey.chosen)
-    if not computation.full_length(run):
-        new = computation.geometry.size - run.size
-        why = f"the source has {new:,} new positions, {done:,} are copied"
-        if not new:
-            why = f"more of the source can be read, {done:,} positions are copied"
-        return "copy and continue", why, pending
-    if options.retry_failed and pending:
-        return "continue", f"{pending:,} failed positions are tried again", pending
-    some_left = done + failed < run.size
-    if pending == 0 and (some_left or run.called_finished):
-        return "return", "all of it was computed before", 0
-    return "continue", f"{done:,} of {run.size:,} positions are done", pending
-
-
-def survey_of(run: RunFile, options: Options, size: int | None = None) -> Survey:
-    """Return what there is of a run, and what is to be computed of `size` positions.
-
-    Parameters
-    ----------
-    run : RunFile
-    options : Options
-    size : int, optional
-        Positions that the source has by now; default those of the run.
-    """
-    if options.retry_failed:
-        return run.survey(lambda done, failed: failed, options.positions, size)
-    return run.survey(lambda done, failed: ~(done | failed), options.positions, size)

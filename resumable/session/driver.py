@@ -12,12 +12,13 @@ from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
 from resumable.model import name_of_position
 from resumable.results import (
     Results,
+    Status,
     pack_locked,
     remove_spare_ragged_files,
     unpack_locked,
 )
 from resumable.runfile import FORMAT, RaggedRows, RunFile, RunLock, ragged_files_of
-from resumable.session.decide import for_run, make_plan
+from resumable.session.decide import decide, find, planned
 from resumable.session.events import Finished
 from resumable.session.explain import EDITED, changed_lines, explain
 from resumable.session.prepare import Assignment
@@ -26,6 +27,7 @@ from resumable.session.session import Session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from resumable.runfile import Snapshot
     from resumable.session.computation import Computation, Options
     from resumable.session.events import Listener
     from resumable.system import StopRequest
@@ -58,40 +60,53 @@ def compute(
     TargetError, PlanError, RunFileError, WorkerDied
         See there.
     """
-    plan, run = make_plan(computation, options)[:2]
-    if run is not None:
-        warn_of_edit(computation, run)
-    if run is None or plan.action != "return":
-        results = _computed(computation, options, stop, tell)
-    else:
-        logger.info("%s: %s", run.path.name, plan.reason)
-        _tidy(computation, run)
-        results = Results(run)
+    with contextlib.ExitStack() as files:
+        results, status = _results(computation, options, stop, tell, files)
     tell(Finished(results))
-    warn_of_failures(results, computation.geometry.map_shape)
+    warn_of_failures(results, status, computation.geometry.map_shape)
     return results
 
 
-def _computed(
-    computation: Computation, options: Options, stop: StopRequest, tell: Listener
-) -> Results:
-    """Compute under the lock, where nobody else can."""
+def _results(
+    computation: Computation,
+    options: Options,
+    stop: StopRequest,
+    tell: Listener,
+    files: contextlib.ExitStack,
+) -> tuple[Results, Status]:
+    found = find(computation, options, files)
+    if found.run and found.snapshot:
+        warn_of_edit(computation, found.run, found.snapshot)
+        decision = decide(computation, options, found.snapshot)
+        if decision.action == "return":
+            logger.info("%s: %s", found.run.path.name, decision.reason)
+            _tidy(computation, found.run, finished=found.snapshot.finished)
+            return Results(found.run), Status.of(found.snapshot)
+    ahead = planned(computation, options, found)
     lock = RunLock(computation.run_folder)
     with lock.held():
-        # Again: somebody may have computed since we looked.
-        plan, run, survey = make_plan(computation, options)
-        if run is not None and plan.action == "return":
-            return Results(run)
-        logger.info("%s", plan)
+        if found.is_outdated(computation):
+            # Somebody may have computed since we looked.
+            found = find(computation, options, files)
+            ahead = planned(computation, options, found)
+            if ahead.plan.action == "return" and found.run and found.snapshot:
+                return Results(found.run), Status.of(found.snapshot)
+        logger.info("%s", ahead.plan)
+        run = ahead.run
         if run is None:
             tell_of_left_runs(computation)
-        if run is not None and computation.full_length(run):
+        elif computation.full_length(run.header):
             run = writable(run)
-        options = for_run(options, run)
-        assignment = Assignment(computation, options, plan, lock)
-        session = Session(assignment, run, stop, tell, survey)
-        del survey  # N / 8 bytes, which the session gives up when it hands them out
-        return packed_where_asked(computation, session.run_to_end())
+        assignment = Assignment(
+            computation, ahead.options, ahead.plan, ahead.engine, lock
+        )
+        session = Session(assignment, run, stop, tell, ahead.snapshot)
+        # The snapshot has N / 8 bytes, which the session gives up as it hands them out.
+        del found, ahead
+        files.close()
+        results, status = session.run_to_end()
+        packed_where_asked(computation, results)
+        return results, status
 
 
 def packed_where_asked(computation: Computation, results: Results) -> Results:
@@ -128,23 +143,22 @@ def _pack(computation: Computation, path: Path) -> None:
     """Pack a run that is complete, where outputs ask for it; the lock is held."""
     if computation.packing:
         run = RunFile(path)
-        if _to_pack(computation, run):
+        if _to_pack(computation, run) and run.finished:
             pack_locked(run, computation.packing)
 
 
 def _to_pack(computation: Computation, run: RunFile) -> bool:
-    header = run.header
-    ready = header.packed is None and header.format == FORMAT
-    return ready and bool(computation.packing) and run.finished
+    plain = run.header.packed is None and run.header.format == FORMAT
+    return plain and bool(computation.packing)
 
 
-def _tidy(computation: Computation, run: RunFile) -> None:
+def _tidy(computation: Computation, run: RunFile, *, finished: bool) -> None:
     """Do what a session that was killed at its very end has left to do.
 
     After a power cut any of it can be there without the rest.
     """
     lock, run_folder = RunLock(computation.run_folder), computation.run_folder
-    copies = run_folder.copies() if run.finished else []
+    copies = run_folder.copies() if finished else []
     locks = [p for p in (lock.lock_path, lock.writers_path) if p.exists()]
     ragged = run.header.packed is not None and ragged_files_of(run.path)
     if (
@@ -182,12 +196,12 @@ def tell_of_left_runs(computation: Computation) -> None:
             )
 
 
-def warn_of_edit(computation: Computation, run: RunFile) -> None:
+def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> None:
     """Warn when the class was edited and its declared version is still the same."""
     then, now = run.header.source.get("text"), computation.spec.source["text"]
     if computation.process.version is None or not then or not now or then == now:
         return
-    if not any(run.counts()):
+    if not snapshot.done + snapshot.failed:
         return  # no row of the older text is there
     warnings.warn(
         f"{computation.process._process_name()} was edited since {run.path.name} was "
@@ -199,10 +213,11 @@ def warn_of_edit(computation: Computation, run: RunFile) -> None:
     )
 
 
-def warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
+def warn_of_failures(
+    results: Results, status: Status, map_shape: tuple[int, ...]
+) -> None:
     """Warn once when positions have failed."""
-    failed = results.status.failed
-    if not failed:
+    if not status.failed:
         return
     first = next(iter(results.failures), None)
     example = ""
@@ -211,7 +226,7 @@ def warn_of_failures(results: Results, map_shape: tuple[int, ...]) -> None:
         example = f", the first at {where}: {shown(first.exception)}: "
         example += shown(first.message, lines=True)
     warnings.warn(
-        f"{failed:,} of {results.status.positions:,} positions failed{example}. See "
+        f"{status.failed:,} of {status.positions:,} positions failed{example}. See "
         "results.failures; compute(retry_failed=True), or --retry-failed, tries "
         "them again",
         ResumableWarning,

@@ -81,16 +81,16 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     paths = {run.path for run in matching}
     candidates = []
     for run in matching:
-        done, failed = run.counts()
+        done, failed, finished = run.progress()
         what = "unfinished, would be continued"
-        if not computation.full_length(run):
+        if not computation.full_length(run.header):
             what = "of a shorter source, would be copied and continued"
             if run.size == computation.geometry.size:
                 what = "of less of the source, would be copied and continued"
-        elif run.finished:
+        elif finished:
             what = "complete"
         state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
-        candidates.append(Candidate(run.path, True, run.finished, (state,)))
+        candidates.append(Candidate(run.path, True, finished, (state,)))
     candidates += [
         Candidate(run.path, False, run.finished, (CHANGED,))
         for run in run_folder.runs()

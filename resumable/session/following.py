@@ -11,7 +11,6 @@ from resumable.errors import NotFinished, PlanError, SourceError
 from resumable.model import format_seconds, parse_seconds
 from resumable.results import Results
 from resumable.runfile import RunLock
-from resumable.session.decide import for_run
 from resumable.session.driver import (
     packed_where_asked,
     tell_of_left_runs,
@@ -86,7 +85,7 @@ def follow(
             else:
                 break
     tell(Finished(results))
-    warn_of_failures(results, process.map_shape)
+    warn_of_failures(results, results.status, process.map_shape)
     return results
 
 
@@ -142,21 +141,25 @@ class Follower:
                 # Somebody has opened it since we looked.
                 self._judge(error, self._news_at)
             else:
-                return packed_where_asked(
-                    found.computation, session.run_to_end(self._more)
-                )
+                results, _ = session.run_to_end(self._more)
+                return packed_where_asked(found.computation, results)
 
     def _session(self, found: Look, tell: Listener) -> Session:
-        computation, run = found.computation, found.run
-        if run is None:
+        computation, ahead = found.computation, found.ahead
+        run = ahead.run
+        if run is None or ahead.snapshot is None:
             tell_of_left_runs(computation)
         else:
-            warn_of_edit(computation, run)
-            if computation.full_length(run):
+            warn_of_edit(computation, run, ahead.snapshot)
+            if computation.full_length(run.header):
                 run = writable(run)
-        options, lock = for_run(found.options, run), self._take_lock(computation)
-        assignment = Assignment(computation, options, found.plan, lock)
-        return Session(assignment, run, self._stop, tell)
+        return Session(self._assignment(found), run, self._stop, tell)
+
+    def _assignment(self, found: Look) -> Assignment:
+        ahead, lock = found.ahead, self._take_lock(found.computation)
+        return Assignment(
+            found.computation, ahead.options, ahead.plan, ahead.engine, lock
+        )
 
     def _more(self, session: Session) -> Assignment | None:
         """Wait until there is more to do for a session; None when there is not."""
@@ -174,14 +177,7 @@ class Follower:
         besides = max(0.0, now - self._round_began - worked)
         self._next_look = now + _SPACING * besides
         found = self._await(session.run)
-        if found is None:
-            return None
-        return Assignment(
-            found.computation,
-            found.options,
-            found.plan,
-            self._take_lock(found.computation),
-        )
+        return None if found is None else self._assignment(found)
 
     def _judge(self, trouble: SourceError, news_at: float) -> None:
         """Decide whether what could not be read is worth another try.
@@ -266,7 +262,7 @@ class Follower:
             took = time.monotonic() - began
             self._next_look = max(self._next_look, time.monotonic() + _SPACING * took)
         self._trouble, self._looked_at = None, signs
-        return found if found.plan.pending else None
+        return found if found.ahead.plan.pending else None
 
     def _at_the_end(self, mine: RunFile | None, signs: list[FileState]) -> Look | None:
         """Look whether it is over; if so, return what is left to do, or note the end.
@@ -298,8 +294,8 @@ class Follower:
         if not latest.complete:
             self._check_end(latest, signs, late=late)
         self._ended = True
-        settled = latest.plan.action == "return" or not self._source.of_all
-        return None if settled and latest.run is not None else latest
+        settled = latest.ahead.plan.action == "return" or not self._source.of_all
+        return None if settled and latest.ahead.run is not None else latest
 
     def _patience(self, signs: list[FileState]) -> float:
         """Return how many seconds without news are too many."""
@@ -354,7 +350,9 @@ class Follower:
         return SourceError(f"{why}{waited}{kept}")
 
     def _results(self) -> Results | None:
-        run = self._mine or (self._source.latest.run if self._source.latest else None)
+        run = self._mine or (
+            self._source.latest.ahead.run if self._source.latest else None
+        )
         return Results(run) if run else None
 
 

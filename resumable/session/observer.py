@@ -11,7 +11,7 @@ import numpy as np
 from resumable.errors import DeclarationError, PlanError, SourceError
 from resumable.model import PositionSet
 from resumable.session.computation import begins_with
-from resumable.session.decide import make_plan
+from resumable.session.decide import prospect
 from resumable.session.resolve import resolve
 from resumable.session.wanted import RequestedPositions
 from resumable.source import Reader, file_state, read_unchanged
@@ -19,10 +19,10 @@ from resumable.source import Reader, file_state, read_unchanged
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.model import Plan
     from resumable.process import Process
     from resumable.runfile import RunFile
     from resumable.session.computation import Computation, Options
+    from resumable.session.decide import Prospect
     from resumable.source import FileState
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -37,12 +37,8 @@ class Look(NamedTuple):
 
     computation: Computation
     """What, of the source as it is now."""
-    options: Options
-    """How; its positions are those that can be read by now."""
-    plan: Plan
-    """What would be done."""
-    run: RunFile | None
-    """What it would be done to."""
+    ahead: Prospect
+    """What would be done, and to what."""
     unready: int | None
     """The first requested position that exists and is not ready."""
     to_come: int | None
@@ -158,7 +154,12 @@ class SourceWatcher:
         ready = self._ask_ready(size, wanted)
         latest = self.latest
         same = latest is not None and latest.computation.geometry.map_shape == map_shape
-        if same and latest is not None and not thorough and not latest.plan.pending:
+        if (
+            same
+            and latest is not None
+            and not thorough
+            and not latest.ahead.plan.pending
+        ):
             before = latest.computation.ready
             if ready is None or (before is not None and ready.is_within(before)):
                 return latest
@@ -184,7 +185,7 @@ class SourceWatcher:
             self._take_lock(computation)
         elif not _goes_on(computation, mine):
             raise SourceChanged
-        plan, run = make_plan(computation, options, mine)[:2]
+        ahead = prospect(computation, options, mine=mine)
         unready = None
         if ready is not None:
             unready = _first_beyond(ready, wanted)
@@ -192,7 +193,7 @@ class SourceWatcher:
         exists = not growable or (end is not None and size >= end)
         to_come = None if exists else self._wanted.first_from(size)
         complete = exists and unready is None
-        return Look(computation, options, plan, run, unready, to_come, complete)
+        return Look(computation, ahead, unready, to_come, complete)
 
     def _ask_ready(self, size: int, wanted: PositionSet | None) -> PositionSet | None:
         """Ask the Process which of the requested positions may be read; None: all."""

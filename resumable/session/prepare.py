@@ -14,6 +14,7 @@ from resumable.worker import Job, warning_filters
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from resumable.engines import Engine
     from resumable.model import Plan
     from resumable.runfile import RunFile, RunLock
     from resumable.session.computation import Computation, Options
@@ -29,6 +30,8 @@ class Assignment(NamedTuple):
     """How; its positions are those that can be read by now."""
     plan: Plan
     """What was decided."""
+    engine: Engine
+    """Who computes."""
     lock: RunLock
     """Held by the caller."""
 
@@ -52,16 +55,10 @@ class Assignment(NamedTuple):
         wanted = self.options.positions
         if wanted is None:
             wanted = PositionSet.full(computation.geometry.size)
-        if run is None or not computation.full_length(run):
-            same = (
-                run is not None
-                and run.header.identity == computation.run_folder.identity
-            )
-            path = (
-                run.path
-                if run and succeeds and same
-                else computation.run_folder.new_path()
-            )
+        folder = computation.run_folder
+        if run is None or not computation.full_length(run.header):
+            in_place = succeeds and run and run.header.identity == folder.identity
+            path = run.path if run and in_place else folder.new_path()
             with computation.open_reader() as reader:
                 return create.create_run_file(
                     path,

@@ -14,7 +14,7 @@ import numpy as np
 
 from resumable.errors import RunFileError, SourceError
 from resumable.model import PositionSet, Schedule, by_name, fitted, name_of_position
-from resumable.results import Results
+from resumable.results import Results, Status
 from resumable.runfile import (
     ComputedRows,
     Failure,
@@ -22,9 +22,8 @@ from resumable.runfile import (
     RowWriter,
     RunFile,
     SessionTables,
-    Survey,
+    Snapshot,
 )
-from resumable.session.decide import engine_for, survey_of
 from resumable.session.events import BatchDone, Counts, PositionFailed, Started
 from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
 from resumable.session.logbook import Times, written
@@ -59,8 +58,8 @@ class Session:
         Its time has begun.
     tell : callable
         Takes the events.
-    survey : Survey, optional
-        What the run's status says, where it has been read under the lock.
+    snapshot : Snapshot, optional
+        What the file of `run` says, if nobody has worked on it since.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Session:
         run: RunFile | None,
         stop: StopRequest,
         tell: Listener,
-        survey: Survey | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self._assignment = assignment
         self._run = assignment.run_file(run)
@@ -85,16 +84,19 @@ class Session:
         self._times = Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
-        if survey is None or self._run is not run:
-            survey = survey_of(self._run, assignment.options)
-        done, failed = self._before = survey.done, survey.failed
-        self._results = Results(self._run)
-        # Failed positions to be tried again: their status cannot tell which of them
-        # have been, and failed again.
         self._untried: PositionSet | None = None
+        if run is None:
+            snapshot = Snapshot.of_new(self._run.header, assignment.options.positions)
+        elif snapshot is None or self._made:
+            snapshot = self._snapshot()
+        self._was_finished = snapshot.finished
+        done, failed = self._before = snapshot.done, snapshot.failed
+        self._results = Results(self._run)
+        # Failed positions not retried yet; the status cannot tell failed before from
+        # failed again.
         if assignment.options.retry_failed:
-            self._untried = survey.chosen & survey.chosen
-        self._schedule = Schedule(survey.chosen, assignment.plan, proven=done > 0)
+            self._untried = snapshot.pending.copy()
+        self._schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
         self._wanted = self._schedule.remaining
         self._bar = progress_bar(
             show=assignment.options.progress,
@@ -103,12 +105,15 @@ class Session:
             label=assignment.computation.run_folder.prefix,
         )
 
-    def _survey(self) -> Survey:
-        """Look at what is marked on the disk, and what is left to compute."""
-        survey = survey_of(self._run, self._assignment.options)
+    def _snapshot(self) -> Snapshot:
+        """Read what is marked on the disk, and so what is left to compute."""
+        options = self._assignment.options
+        snapshot = self._run.snapshot(
+            options.positions, retry_failed=options.retry_failed
+        )
         if self._untried is None:
-            return survey
-        return survey._replace(chosen=survey.chosen & self._untried)
+            return snapshot
+        return snapshot._replace(pending=snapshot.pending & self._untried)
 
     # What an engine sees.
 
@@ -315,7 +320,7 @@ class Session:
 
     def run_to_end(
         self, more: Callable[[Session], Assignment | None] | None = None
-    ) -> Results:
+    ) -> tuple[Results, Status]:
         """Compute what is pending, and finish when nothing is left.
 
         Parameters
@@ -325,8 +330,7 @@ class Session:
             be no more. Then the source is written meanwhile, and what cannot be read
             is waited for.
         """
-        computation, plan = self._assignment.computation, self._assignment.plan
-        engine = engine_for(self._assignment.options, self._run, plan.workers)
+        engine = self._assignment.engine
         over = True
         try:
             self._begin()
@@ -336,13 +340,13 @@ class Session:
                     self._work(engine)
                 else:
                     over = self._follow(engine, more)
-            results = self._results
-            if self._stop.requested and (len(self._survey().chosen) or not over):
+            results, end = self._results, self._snapshot()
+            left = len(end.pending)
+            if self._stop.requested and (left or not over):
                 raise stopped(self._stop, results)
-            status = results.status
-            if status.pending == 0:
+            if end.settled:
                 self._finish(results)
-            elif not self._stop.requested and (left := len(self._survey().chosen)):
+            elif left and not self._stop.requested:
                 # Never silently: a result of which a part is missing looks like one.
                 msg = (
                     f"{left:,} positions are still pending in {self._run.path}, though "
@@ -360,8 +364,9 @@ class Session:
             self._end()
             self._tables.close()
             self._warned.show()
-        logger.info("%s: %s", computation.run_folder.stem, status)
-        return results
+        status = Status.of(end._replace(finished=end.settled))
+        logger.info("%s: %s", self._assignment.computation.run_folder.stem, status)
+        return results, status
 
     def _begin(self) -> None:
         """Enter the session into the table."""
@@ -371,7 +376,7 @@ class Session:
             engine=self._assignment.plan.engine,
             workers=self._assignment.plan.workers,
         )
-        if self._run.finished:
+        if self._was_finished:
             self._tables.reopen()
 
     def _end(self) -> None:
@@ -415,14 +420,14 @@ class Session:
 
     def _extend(self, assignment: Assignment) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""
-        if not assignment.computation.full_length(self._run):
+        if not assignment.computation.full_length(self._run.header):
             made = self._made
             # First: where the source cannot be read now, all is as it was.
             longer = assignment.run_file(self._run, succeeds=made)
             if not made:
                 # It was there before: it stays, with its part of this session.
                 self._end()
-            self._run, self._made = longer, True
+            self._run, self._made, self._was_finished = longer, True, False
             old, self._tables = self._tables, SessionTables(self._run)
             old.close()
             if made:
@@ -431,9 +436,9 @@ class Session:
                 self._begin()
             self._results = Results(self._run)
         self._assignment = assignment
-        survey = self._survey()
-        done, failed = survey.done, survey.failed
-        self._schedule = Schedule(survey.chosen, self._assignment.plan, proven=done > 0)
+        snapshot = self._snapshot()
+        done, failed = snapshot.done, snapshot.failed
+        self._schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
         settled = self._computed + self._failed
         self._wanted = settled + self._schedule.remaining
         self._bar.grow(done + failed + self._schedule.remaining)

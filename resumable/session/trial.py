@@ -13,7 +13,7 @@ import numpy as np
 from resumable.errors import PlanError, as_html
 from resumable.model import format_seconds
 from resumable.session.computation import Options
-from resumable.session.decide import make_plan
+from resumable.session.decide import prospect
 from resumable.worker import Computer
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
     with opened(computation) as computer:
         spectra, rows, seconds = _compute(computer, flat)
     values = {name: of_output[order] for name, of_output in rows.items()}
-    plan = make_plan(computation, Options())[0]
+    plan = prospect(computation, Options()).plan
     shape = computation.geometry.map_shape
     names = (
         asked.tolist()

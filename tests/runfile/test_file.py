@@ -313,31 +313,32 @@ def test_counts_scan_and_select_let_done_win_over_failed(make_file):
     assert failed.tolist() == [False, False, True, False, False, False]
     assert members(run.select(lambda done, failed: failed)) == [2]
     assert members(run.select(lambda done, failed: ~(done | failed))) == [3, 4, 5]
-    assert members(run.survey(lambda done, failed: ~failed, within).chosen) == [0, 3]
-    grown = run.survey(lambda done, failed: ~done, size=8)
-    assert members(grown.chosen) == [2, 3, 4, 5, 6, 7]
-    assert (grown.done, grown.failed) == (2, 1)
+    assert members(run.snapshot(within).pending) == [3]
+    assert members(run.snapshot(within, retry_failed=True).pending) == [2]
+    grown = run.snapshot(size=8)
+    assert members(grown.pending) == [3, 4, 5, 6, 7]
+    assert (grown.done, grown.failed, grown.settled) == (2, 1, False)
 
 
-def test_going_on_reads_the_status_twice_and_so_does_the_end(make_file, monkeypatch):
-    """To plan, and again under the claim: with 10^9 positions each time is 2 GB."""
+def test_going_on_reads_the_status_once_and_so_does_the_end(make_file, monkeypatch):
+    """To decide, and when all is computed: with 10^9 positions each time is 2 GB."""
     source = make_file(data=np.ones((6, 2))) + "::/data"
     Mean(source).compute(engine="serial", positions=[0, 1])
-    scan, scans, at_start = RunFile.scan, [], []
+    scan, scans, at_start = RunFile._scan, [], []
 
-    def counted(run, size=None):
+    def counted(run, fd, header, size):
         scans.append(size)
-        return scan(run, size)
+        return scan(run, fd, header, size)
 
     def listen(event):
         if isinstance(event, Started):
             at_start.append(len(scans))
 
-    monkeypatch.setattr(RunFile, "scan", counted)
+    monkeypatch.setattr(RunFile, "_scan", counted)
     Mean(source).compute(engine="serial", listener=listen)
 
-    assert at_start == [2]
-    assert len(scans) == 4
+    assert at_start == [1]
+    assert len(scans) == 2
 
 
 def test_first_thousand_failures_are_described_and_all_are_counted(tmp_path):

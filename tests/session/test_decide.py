@@ -1,0 +1,153 @@
+"""decide: what a session will do, from what is wanted and what is there. No files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resumable.engines import base
+from resumable.errors import PlanError
+from resumable.model import Footprint, Geometry, Output, PositionSet
+from resumable.runfile import Header, RunFileSpec, RunFolder, Snapshot
+from resumable.session.computation import Computation, Options
+from resumable.session.decide import Decision, decide, engine_for, make_plan
+from resumable.source import SourceRef
+
+SIZE = 10
+IDENTITY = "1" * 64
+
+
+def wanted(size=SIZE, *, ready=None):
+    """Return a computation of a source of so many positions."""
+    spec = RunFileSpec(IDENTITY, {}, "Mean", {}, {}, "", {"contents": None})
+    return Computation(
+        process=None,
+        source=SourceRef("", "", (0,), size),
+        inputs={},
+        outputs={"mean": Output()},
+        geometry=Geometry((size,), (4,), 32, (1,), 32, False, True),
+        footprint=Footprint(32, 8, lambda count: 0),
+        run_folder=RunFolder(Path("nowhere"), "scan-data-Mean", IDENTITY),
+        spec=spec,
+        open_reader=None,
+        seconds_per_position=None,
+        ready=ready,
+    )
+
+
+def there(
+    done=0, failed=0, *, finished=False, size=SIZE, left=None, ready=None, last_end=1.0
+):
+    """Return what a run file says; by default what is not settled is pending."""
+    header = Header(
+        identity=IDENTITY,
+        document={},
+        group="/data-Mean_000",
+        map_shape=(size,),
+        outputs={},
+        offsets={},
+        rows={},
+        file_bytes=0,
+        structure="",
+        user_block=4096,
+        source={} if ready is None else {"ready": ready.to_text()},
+    )
+    pending = np.arange(done + failed, size) if left is None else np.array(left, int)
+    chosen = PositionSet.of(max(size, SIZE), pending)
+    return Snapshot(header, done, failed, finished, last_end, chosen, b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "snapshot", "action", "pending"),
+    [
+        ({}, None, "compute", 10),
+        ({"positions": PositionSet.of(SIZE, np.arange(3))}, None, "compute", 3),
+        ({"override": True}, None, "compute", 10),
+        ({}, there(4), "continue", 6),
+        ({}, there(4, 2), "continue", 4),
+        ({}, there(10, finished=True), "return", 0),
+        ({}, there(8, 2, finished=True), "return", 0),
+        # All is computed, but finish() has not run.
+        ({}, there(10), "continue", 0),
+        # Only a part was asked for, and is there.
+        (
+            {"positions": PositionSet.of(SIZE, np.arange(3))},
+            there(4, left=[]),
+            "return",
+            0,
+        ),
+        (
+            {"retry_failed": True},
+            there(8, 2, finished=True, left=[8, 9]),
+            "continue",
+            2,
+        ),
+        ({"retry_failed": True}, there(10, finished=True, left=[]), "return", 0),
+        ({"retry_failed": True}, there(4, left=[]), "return", 0),
+    ],
+)
+def test_what_is_wanted_and_what_is_there_decide(options, snapshot, action, pending):
+    """Compute, continue or return: a function of three records."""
+    decision = decide(wanted(), Options(**options), snapshot)
+
+    assert (decision.action, decision.pending) == (action, pending)
+
+
+def test_the_reason_tells_an_override_from_a_run_that_is_missing():
+    """Both compute anew."""
+    assert decide(wanted(), Options(), None).reason == "no run matches"
+    assert "asked for" in decide(wanted(), Options(override=True), None).reason
+
+
+def test_a_source_that_has_grown_is_copied_and_continued():
+    """In a longer file, with the rows that are there."""
+    decision = decide(wanted(), Options(), there(6, size=6, left=range(6, 10)))
+
+    assert decision.action == "copy and continue"
+    assert decision.pending == 4
+    assert "4 new positions, 6 are copied" in decision.reason
+
+
+def test_a_run_of_fewer_ready_positions_is_copied_and_continued():
+    """The contents of a run are those of the positions that were ready."""
+    few, more = (PositionSet.of(SIZE, np.arange(n)) for n in (3, 7))
+    options = Options(positions=more)
+
+    grown = decide(wanted(ready=more), options, there(3, ready=few, left=range(3, 7)))
+    same = decide(wanted(ready=few), Options(positions=few), there(2, ready=few))
+
+    assert (grown.action, grown.pending) == ("copy and continue", 4)
+    assert same.action == "continue"
+
+
+@pytest.mark.parametrize(
+    ("last_end", "here"), [(None, True), (1.0, True), (0.0, False)]
+)
+def test_what_may_have_killed_a_session_is_not_computed_in_the_driver(last_end, here):
+    """A last session without an end was killed, perhaps by the computation."""
+    snapshot = None if last_end is None else there(4, last_end=last_end)
+
+    engine = engine_for(Options(workers=1), snapshot)
+
+    assert (engine.name == "serial") is here
+
+
+def test_a_plan_says_what_was_decided_for_the_engine_that_was_chosen():
+    """The engine is chosen once, and is not asked what is there."""
+    computation, options = wanted(), Options(engine="serial", memory="1 GB")
+    engine = base.choose("serial", None)
+
+    plan = make_plan(
+        computation, options, Decision("continue", "so", 6), Path("run.h5"), engine
+    )
+
+    assert (plan.action, plan.reason, plan.pending) == ("continue", "so", 6)
+    assert (plan.path, plan.engine, plan.workers) == ("run.h5", "serial", 1)
+    with pytest.raises(PlanError, match="one position needs"):
+        make_plan(
+            computation,
+            Options(engine="serial", memory="8 B"),
+            Decision("compute", "", SIZE),
+            Path("run.h5"),
+            engine,
+        )
