@@ -1,17 +1,26 @@
-"""What happens in a run, as small objects for whoever listens."""
+"""What happens in a session: events for a listener, the progress bar, the run's log."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resumable.runfile import LogLine
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
     from resumable.model import Batch
     from resumable.results import Results
     from resumable.runfile import Failure
+    from resumable.worker import Report
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -81,3 +90,140 @@ class Finished(NamedTuple):
 Event = Started | BatchDone | PositionFailed | Finished
 #: Takes the events of a run.
 Listener = Callable[[Event], None]
+
+
+class ProgressBar:
+    """How many positions are settled: a bar of tqdm; the first update shows it.
+
+    Parameters
+    ----------
+    show : bool or None
+        None shows it on a terminal and in a notebook.
+    total, initial : int
+        Positions in all, and settled before. Where these are all, there is no bar.
+    label : str
+        What to write before the bar.
+    """
+
+    def __init__(
+        self, *, show: bool | None, total: int, initial: int, label: str
+    ) -> None:
+        if show is None:
+            show = sys.stderr.isatty() or _in_notebook()
+        self._show = show and total > initial
+        self._total, self._initial, self._label = total, initial, label
+        self._bar: Any = None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, settled: int, failed: int) -> None:
+        """Show the numbers of settled and of failed positions of this session."""
+        if not self._show:
+            return
+        if self._bar is None:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(
+                total=self._total,
+                initial=self._initial,
+                desc=self._label,
+                unit="pos",
+                unit_scale=True,
+                dynamic_ncols=True,
+                smoothing=0.1,
+            )
+        if failed:
+            self._bar.set_postfix(failed=failed, refresh=False)
+        self._bar.update(self._initial + settled - self._bar.n)
+
+    def grow(self, total: int) -> None:
+        """Set the number of positions in all."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")
+
+
+@contextlib.contextmanager
+def log_written(write: Callable[[LogLine], None]) -> Iterator[None]:
+    """Pass on what is logged in a block: in this process, and what workers send to it.
+
+    Which lines that are is decided by the levels of the user's loggers.
+    """
+    handler = _LogHandler(write)
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
+
+
+class _LogHandler(logging.Handler):
+    """Passes on every record that reaches the root logger."""
+
+    def __init__(self, write: Callable[[LogLine], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on, its arguments put into the text."""
+        try:
+            line = LogLine(
+                record.created,
+                record.levelname,
+                record.name,
+                record.process or 0,
+                record.getMessage(),
+            )
+            self._write(line)
+        except Exception:
+            self.handleError(record)
+        # logging writes warnings to stderr itself where no handler is set up. This
+        # handler ends that, so it has to do the same.
+        last = logging.lastResort
+        if last and record.levelno >= last.level and not self._has_other(record.name):
+            last.handle(record)
+
+    def _has_other(self, name: str) -> bool:
+        """Return whether a logger has any handler besides this one."""
+        logger: logging.Logger | None = logging.getLogger(name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False
+
+
+class Times:
+    """Seconds that the workers have spent on each kind of work, all together."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._reading = self._computing = self._writing = 0.0
+
+    def add(self, report: Report) -> None:
+        """Add those of a batch."""
+        self._reading += report.read_seconds
+        self._writing += report.write_seconds
+        self._computing += report.seconds - report.read_seconds - report.write_seconds
+
+    def of(self, workers: int) -> dict[str, float]:
+        """Return the sums until now; the rest of the workers' time was waiting."""
+        busy = self._reading + self._computing + self._writing
+        available = workers * (time.perf_counter() - self._began)
+        return {
+            "reading": self._reading,
+            "computing": self._computing,
+            "writing": self._writing,
+            "waiting": max(0.0, available - busy),
+        }

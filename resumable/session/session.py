@@ -24,10 +24,16 @@ from resumable.runfile import (
     SessionTables,
     Snapshot,
 )
-from resumable.session.events import BatchDone, Counts, PositionFailed, Started
+from resumable.session.events import (
+    BatchDone,
+    Counts,
+    PositionFailed,
+    ProgressBar,
+    Started,
+    Times,
+    log_written,
+)
 from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
-from resumable.session.logbook import Times, written
-from resumable.session.progress import progress_bar
 from resumable.system import stopped
 from resumable.worker import Loss, Report, WarningCounts
 
@@ -98,7 +104,7 @@ class Session:
             self._untried = snapshot.pending.copy()
         self._schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
         self._wanted = self._schedule.remaining
-        self._bar = progress_bar(
+        self._bar = ProgressBar(
             show=assignment.options.progress,
             total=done + failed + self._schedule.remaining,
             initial=done + failed,
@@ -334,7 +340,7 @@ class Session:
         over = True
         try:
             self._begin()
-            with self._stop.watching(), self._bar, written(self._log):
+            with self._stop.watching(), self._bar, log_written(self._log):
                 self._tell(Started(self._results, self._counts()))
                 if more is None:
                     self._work(engine)

@@ -30,7 +30,7 @@ from resumable.model import (
 from resumable.results import inputs_of_run, source_of_run
 from resumable.runfile import RaggedRows, RunFile, busy
 from resumable.session.computation import begins_with
-from resumable.session.progress import progress_bar
+from resumable.session.events import ProgressBar
 from resumable.session.trial import opened
 from resumable.source import open_reader, refer
 from resumable.system import machine
@@ -340,7 +340,7 @@ def _rows(
         local=False,
     ).rows
     tally = _Tally()
-    bar = progress_bar(
+    bar = ProgressBar(
         show=None if isinstance(sample, str) else False,
         total=len(chosen),
         initial=0,

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 
-from resumable.session.progress import progress_bar
+from resumable.session.events import ProgressBar
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
@@ -151,7 +151,7 @@ def test_a_program_that_only_imports_ipykernel_sees_nothing(run):
 
 def test_a_bar_that_shows_nothing_takes_the_same_calls(capsys):
     """Callers need not know whether anything is shown."""
-    with progress_bar(show=False, total=9, initial=2, label="x") as bar:
+    with ProgressBar(show=False, total=9, initial=2, label="x") as bar:
         bar.update(3, 1)
     captured = capsys.readouterr()
 
