@@ -208,7 +208,7 @@ def _write(
             if name not in (methods or {})
         }
     header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
-    structure = structure_digest(fd, header, path)
+    structure = structure_digest(fd, header)
     return header._replace(structure=structure)
 
 

@@ -277,8 +277,7 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
         header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
-        header.check_extents(path)
-        return header._replace(structure=structure_digest(fd, header, path))
+        return header._replace(structure=structure_digest(fd, header))
 
 
 def create(

@@ -184,7 +184,7 @@ class RunFile:
                 f"{header.file_bytes:,}: {ADVICE}"
             )
             raise RunFileError(msg)
-        if structure_digest(fd, header, self.path) != header.structure:
+        if structure_digest(fd, header) != header.structure:
             msg = (
                 f"{self.path} is damaged or was changed by another program, its "
                 f"structure is not the one it was made with: {ADVICE}"

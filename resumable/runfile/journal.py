@@ -33,6 +33,7 @@ import numpy as np
 from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
 from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, superblock_of
+from resumable.runfile.header import update_digest
 from resumable.system import (
     read_at,
     replace,
@@ -289,12 +290,7 @@ def _unnamed(path: Path) -> Path:
 
 def _digest(fd: int, start: int, stop: int) -> str:
     result = hashlib.sha256()
-    while start < stop:
-        part = read_at(fd, min(1 << 20, stop - start), start)
-        if not part:
-            break
-        result.update(part)
-        start += len(part)
+    update_digest(result, fd, start, stop)
     return result.hexdigest()
 
 

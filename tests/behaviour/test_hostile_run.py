@@ -115,7 +115,7 @@ def test_an_object_dtype_is_refused_in_a_header(scan):
         path.write_bytes(before)
 
 
-# Headers that are absurd.
+# Headers that are none.
 
 
 def set_dtype(plain, dtype):
@@ -123,29 +123,10 @@ def set_dtype(plain, dtype):
     plain["document"]["outputs"]["mean"]["dtype"] = dtype
 
 
-def set_shape(plain, shape):
-    plain["outputs"]["mean"]["shape"] = shape
-    plain["document"]["outputs"]["mean"]["shape"] = shape
-
-
-def set_map(plain, shape):
-    plain["map_shape"] = shape
-    plain["document"]["source"]["shape"] = [*shape, 32]
-    plain["document"]["position_axes"] = list(range(len(shape)))
-
-
 def renamed(plain, name):
     for part in (plain["outputs"], plain["document"]["outputs"], plain["offsets"]):
         part[name] = part.pop("mean")
     plain["order"] = [name]
-
-
-def nested(levels):
-    """A dtype of compounds within each other."""
-    dtype = "<f8"
-    for _ in range(levels):
-        dtype = [["a", dtype]]
-    return dtype
 
 
 def deep(levels):
@@ -155,122 +136,16 @@ def deep(levels):
     return value
 
 
-def put(*keys):
-    """Return a function that sets an entry of a header, the value given last."""
-    *way, last, value = keys
-
-    def change(plain):
-        for key in way:
-            plain = plain[key]
-        plain[last] = value
-
-    return change
-
-
-HUGE = 10**18
-ABSURD = {
-    "positions": lambda p: set_map(p, [HUGE]),
-    "product of lengths": lambda p: set_map(p, [2**32, 2**32]),
-    "product that is 0 in 64 bits": lambda p: set_map(p, [2**40, 2**24]),
-    "many axes": lambda p: set_map(p, [1] * 40),
-    "axes without end": lambda p: set_map(p, [1] * 10**5),
-    "no axes": lambda p: set_map(p, []),
-    "no positions": lambda p: set_map(p, [0]),
-    "negative length": lambda p: set_map(p, [-60]),
-    "length true": lambda p: set_map(p, [True]),
-    "length 60.0": lambda p: set_map(p, [60.0]),
-    "length text": lambda p: set_map(p, ["60"]),
-    "map is a number": put("map_shape", 60),
-    "map is text": put("map_shape", "60"),
-    "map of another length": put("map_shape", [61]),
-    "shape of an output": lambda p: set_shape(p, [HUGE]),
-    "shape that overflows": lambda p: set_shape(p, [2**33, 2**33]),
-    "shape that wraps to a small one": lambda p: set_shape(p, [2**63, 2]),
-    "shape negative": lambda p: set_shape(p, [-1]),
-    "shape float": lambda p: set_shape(p, [1.0]),
-    "shape true": lambda p: set_shape(p, [True]),
-    "shape of many axes": lambda p: set_shape(p, [1] * 1000),
-    "outputs of another shape": put("outputs", "mean", "shape", [2]),
-    "large elements": lambda p: set_dtype(p, "|S2147483647"),
-    "too large elements": lambda p: set_dtype(p, "|S99999999999"),
-    "dtype of many digits": lambda p: set_dtype(p, "|S" + "9" * 10**6),
-    "repeated dtype": lambda p: set_dtype(p, "1000000000f8"),
-    "dtype list": lambda p: set_dtype(p, "f8,f8"),
-    "dtype nested": lambda p: set_dtype(p, nested(150)),
-    "dtype of a huge array": lambda p: set_dtype(p, [["a", ["<f8", [10**9, 10**9]]]]),
-    "dtype with odd offsets": lambda p: set_dtype(
-        p, {"fields": [["a", "<f8"]], "offsets": [-8], "itemsize": 8}
-    ),
-    "dtype with a huge itemsize": lambda p: set_dtype(
-        p, {"fields": [["a", "<f8"]], "offsets": [0], "itemsize": 2**31 - 1}
-    ),
-    "dtype with the same field twice": lambda p: set_dtype(
-        p, [["a", "<f4"], ["a", "<f4"]]
-    ),
-    "dtype null": lambda p: set_dtype(p, None),
-    "fill of another size": put("outputs", "mean", "fill", "00"),
-    "fill is no number": put("outputs", "mean", "fill", 0),
-    "labels": put("outputs", "mean", "labels", ["a"] * 10),
-    "units": put("outputs", "mean", "units", 5),
-    "per": put("outputs", "mean", "per", "never"),
-    "no outputs": put("outputs", {}),
-    "order of others": put("order", ["other"]),
-    "order twice": put("order", ["mean", "mean"]),
-    "a name with dots": lambda p: renamed(p, ".."),
-    "a name with slashes": lambda p: renamed(p, "/etc/passwd"),
-    "a name with half a character": lambda p: renamed(p, "\ud800"),
-    "a name that is taken": lambda p: renamed(p, "finished"),
-    "group above": put("group", "/.."),
-    "group of parts": put("group", "/data-Mean_000/../../x"),
-    "group here": put("group", "/."),
-    "group without a slash": put("group", "data-Mean_000"),
-    "group empty": put("group", ""),
-    "group with a zero": put("group", "/data\0"),
-    "group number": put("group", 7),
-    "offset huge": put("offsets", "mean", HUGE),
-    "offset of many digits": put("offsets", "mean", 10**4000),
-    "offset float": put("offsets", "mean", 4096.0),
-    "offset true": put("offsets", "finished", True),
-    "offset missing": lambda p: p["offsets"].pop("finished"),
-    "offset in the header": put("offsets", "mean", 0),
-    "the same offset": lambda p: put("offsets", "mean", p["offsets"]["sessions"])(p),
-    "failures without end": put("rows", "failures", HUGE),
-    "sessions without end": put("rows", "sessions", 10**9),
-    "no sessions": put("rows", "sessions", 0),
-    "negative failures": put("rows", "failures", -1),
-    "size of the file": put("file_bytes", HUGE),
-    "size of many digits": put("file_bytes", 10**4000),
-    "size 0": put("file_bytes", 0),
-    "user block 0": put("user_block", 0),
-    "user block of no power": put("user_block", 5000),
-    "user block within the text": put("user_block", 512),
-    "user block huge": put("user_block", 2**62),
-    "structure no digest": put("structure", "x" * 64),
-    "identity short": put("identity", "ab"),
-    "identity of another": put("identity", "0" * 64),
-    "document list": put("document", []),
-    "document empty": put("document", {}),
-    "document deep": put("document", "parameters", deep(300)),
-    "document number": put("document", 10**4000),
-    "process number": put("document", "process", 3),
-    "parameters list": put("document", "parameters", []),
-    "inputs list": put("document", "inputs", []),
-    "input text": put("document", "inputs", "a", "positions"),
-    "input without a dataset": put("document", "inputs", "a", {"axes": [0]}),
-    "input without axes": put("document", "inputs", "a", {"dataset": "/x"}),
-    "input axes text": put("document", "inputs", "a", {"dataset": "/x", "axes": ""}),
-    "input axes true": put(
-        "document", "inputs", "a", {"dataset": "/x", "axes": [True]}
-    ),
-    "dataset number": put("document", "source", "dataset", 3),
-    "source null": put("source", None),
-    "source number": put("source", "source", 3),
-    "source contents": put("source", "contents", [1]),
-    "source length": put("source", "length", -1),
-    "format 0.5": put("format", 0.5),
-    "format true": put("format", True),
-    "format text": put("format", "1"),
-    "format huge": put("format", HUGE),
+NAMES = {
+    "output above": lambda p: renamed(p, ".."),
+    "output elsewhere": lambda p: renamed(p, "/etc/passwd"),
+    "output behind a link": lambda p: renamed(p, "source/x"),
+    "group above": lambda p: p.update(group="/.."),
+    "group of parts": lambda p: p.update(group="/data-Mean_000/../../x"),
+    "group behind a link": lambda p: p.update(group="/data-Mean_000/source"),
+    "group here": lambda p: p.update(group="/."),
+    "group with a zero": lambda p: p.update(group="/data\0"),
+    "group number": lambda p: p.update(group=7),
 }
 
 BODIES = {
@@ -287,14 +162,6 @@ BODIES = {
     "only zeros": bytes(1 << 16),
     "16 MB of text": b'"' + b"a" * ((16 << 20) - 200) + b'"',
     "more than 16 MB": b'"' + b"a" * (17 << 20) + b'"',
-}
-
-TEXTS = {
-    "NaN": lambda text: text.replace('"file_bytes":', '"file_bytes":NaN,"was":'),
-    "infinity": lambda text: text.replace('"format":2', '"format":2e999'),
-    "a key twice": lambda text: text.replace('{"document"', '{"format":2,"document"'),
-    "spaces": lambda text: text.replace(":", ": "),
-    "minus zero": lambda text: text.replace('"format":2', '"format":-0'),
 }
 
 
@@ -320,10 +187,10 @@ def assert_refused(path):
     assert peak < 150 << 20
 
 
-@pytest.mark.parametrize("kind", ABSURD)
-def test_an_absurd_header_is_refused(run_path, kind):
-    """Its digests agree, and still nothing in it is taken for possible."""
-    rewritten(run_path, ABSURD[kind], identify=not kind.startswith("identity"))
+@pytest.mark.parametrize("kind", NAMES)
+def test_no_name_in_a_header_leads_elsewhere(run_path, kind):
+    """Neither through the file nor, by a link, out of it; though digests agree."""
+    rewritten(run_path, NAMES[kind])
 
     assert_refused(run_path)
 
@@ -336,35 +203,10 @@ def test_what_is_no_header_is_refused(run_path, kind):
     assert_refused(run_path)
 
 
-@pytest.mark.parametrize("kind", TEXTS)
-def test_a_header_can_be_written_in_one_way_only(run_path, kind):
-    """What one reader of JSON takes for something else than another is refused."""
-    text = json.dumps(plain_of(run_path), sort_keys=True, separators=(",", ":"))
-    changed = TEXTS[kind](text)
-    assert changed != text
-    write_body(run_path, changed.encode())
-
-    assert_refused(run_path)
-
-
-def test_a_sparse_file_of_terabytes_is_refused_at_once(run_path):
-    """Its header is right for its size, and nothing is read to find that out."""
-    size = 8 << 40
-
-    def change(plain):
-        plain["file_bytes"] = size
-
-    rewritten(run_path, change)
-    os.truncate(run_path, size)
-
-    with pytest.raises(rs.RunFileError, match="bytes that are no results"):
-        rs.open(run_path)
-
-
-def test_an_absurd_file_in_a_folder_hides_no_other(run_path, scan):
+def test_a_file_without_a_header_hides_no_other(run_path, scan):
     """list and status tell of the sound runs; explain says why the rest is not used."""
     other = compute(Mean(scan, width=0.5)).path
-    rewritten(run_path, ABSURD["positions"])
+    write_body(run_path, b"[]")
     listed = CliRunner().invoke(main, ["list", str(run_path.parent)])
     status = CliRunner().invoke(main, ["status", str(run_path.parent)])
 
@@ -469,7 +311,7 @@ def test_explain_and_errors_show_only_what_prints(poisoned, scan):
     text = str(Mean(scan).explain())
     assert_tame(text)
     assert "process: " in text
-    rewritten(path, put("group", "\x1b[31m"))
+    rewritten(path, lambda plain: plain.update(group="\x1b[31m"))
     with pytest.raises(rs.RunFileError) as info:
         rs.open(path.rename(path.with_name("\x1b[32m.h5")))
 

@@ -17,7 +17,6 @@ from helpers import data_of
 
 import resumable as rs
 from resumable.cli.commands import main
-from resumable.model.identity import document_digest
 from resumable.process.loading import find_class
 from resumable.runfile.file import RunFile
 from resumable.runfile.header import FAILURE_DTYPE, SESSION_DTYPE
@@ -478,50 +477,6 @@ def test_a_file_that_is_not_there_and_a_wrong_sample_are_errors(run, tmp_path):
     with pytest.raises(rs.RunFileError, match="no run of this"):
         Unit(run[0]._source.path + "::/data", gain=9).verify()
 
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"process": 3},
-        {"parameters": None},
-        {"position_axes": ["0"]},
-        {"source": {}},
-        {"source": {"dataset": 7}},
-        {"inputs": {"a": 1}},
-        {"inputs": {"a": {"dataset": "/data", "axes": None}}},
-        None,
-    ],
-    ids=str,
-)
-def test_a_header_that_is_signed_and_makes_no_sense_is_noticed(run, change):
-    """Digests prove that bytes stayed, not that they are ours."""
-    path = run[1]
-    header = RunFile(path).header
-    document = [] if change is None else {**header.document, **change}
-    forged = header._replace(document=document, identity=document_digest(document))
-    put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
-
-    for cls in (None, Unit):
-        found = rs.verify(path, cls)
-        assert "makes no sense" in check(found, "structure").words
-    with pytest.raises(rs.RunFileError, match="makes no sense"):
-        rs.load(path, Unit)
-
-
-def test_a_header_that_contradicts_its_document_is_noticed(run):
-    """Identity and map must be those of the document."""
-    path = run[1]
-    header = RunFile(path).header
-    start = path.read_bytes()[: header.user_block]
-    for changes, words in (
-        ({"identity": "0" * 64}, "the identity is not that of the document"),
-        ({"map_shape": (6, 10)}, "the map is not that of the document"),
-    ):
-        forged = header._replace(**changes)
-        put(path, 0, forged.to_bytes().ljust(header.user_block, b"\0"))
-        assert words in check(rs.verify(path), "structure").words
-    put(path, 0, start)
-    assert rs.verify(path).passed
 
 
 def test_a_run_that_is_being_computed_is_checked_as_it_is(run):

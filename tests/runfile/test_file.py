@@ -168,9 +168,9 @@ DAMAGES = {
         lambda p: flipped(p, RunFile(p).header.user_block),
         "its structure is not",
     ),
-    "overlap": (lambda p: rewritten(p, overlapping), "parts overlap or lie outside"),
-    "outside": (lambda p: rewritten(p, outside), "parts overlap or lie outside"),
-    "negative": (lambda p: rewritten(p, negative), "not a whole number from 0"),
+    "overlap": (lambda p: rewritten(p, overlapping), "its structure is not"),
+    "outside": (lambda p: rewritten(p, outside), "its structure is not"),
+    "negative": (lambda p: rewritten(p, negative), "its structure is not"),
     "nonsense": (
         lambda p: rewritten(p, lambda plain: plain.pop("rows")),
         "makes no sense",

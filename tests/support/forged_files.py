@@ -52,7 +52,7 @@ def restructured(path):
     """Give a file whose structure was changed the digest of what it is now."""
     header = Header.from_bytes(path.read_bytes()[: 1 << 20], path)
     with opened(path, os.O_RDWR) as fd:
-        digest = structure_digest(fd, header, path)
+        digest = structure_digest(fd, header)
         old, new = header.structure.encode(), digest.encode()
         block = os.pread(fd, header.user_block, 0)
         write_at(fd, block.replace(old, new), 0)
