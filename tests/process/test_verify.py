@@ -478,7 +478,6 @@ def test_a_file_that_is_not_there_and_a_wrong_sample_are_errors(run, tmp_path):
         Unit(run[0]._source.path + "::/data", gain=9).verify()
 
 
-
 def test_a_run_that_is_being_computed_is_checked_as_it_is(run):
     """Who computes it is said; nobody is disturbed."""
     process, path = run
