@@ -176,11 +176,10 @@ class MPIEngine:
             self._early = StopRequest()
         seats = self._seats(workers)
         plain = job._replace(process=None)
-        geometry = job.process._geometry
         room = Remainder.room(driver.schedule.pending, TRIALS)
         one_sided, count = self._one_sided, len(seats)
         for rank in range(1, team.size):
-            work = Work(plain, geometry, seats.get(rank), count, one_sided, room)
+            work = Work(plain, seats.get(rank), count, one_sided, room)
             team.tell(rank, WORK, work)
         counter = make_counter(team, 0, count, one_sided=one_sided, room=room)
         with team.progressing():

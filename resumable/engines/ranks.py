@@ -20,7 +20,7 @@ import cloudpickle
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.messages import Message, naps
 from resumable.errors import NotFinished, TargetError, WorkerDied
-from resumable.model import parse_seconds
+from resumable.model import class_read_from, parse_seconds
 from resumable.system import StopRequest
 from resumable.worker import Worker, portable
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from resumable.engines.base import Driver
     from resumable.engines.counter import Counter
     from resumable.engines.messages import RankMessages
-    from resumable.model import Batch, Geometry, Remainder, Schedule
+    from resumable.model import Batch, Remainder, Schedule
     from resumable.worker import Job, Report
 
 # What rank 0 tells the others.
@@ -46,8 +46,6 @@ class Work(NamedTuple):
 
     job: Job
     """What to do; without the process, which every rank has."""
-    geometry: Geometry
-    """As rank 0 found the source: it may have grown meanwhile."""
     seat: int | None
     """Which of the workers this rank is; None when the memory is for fewer."""
     workers: int
@@ -282,8 +280,7 @@ class OtherRank:
                 "hosts share, and start all ranks in the same folder"
             )
             raise TargetError(msg)
-        self._process._geometry = work.geometry
-        read_from = type(self._process)._read_from
+        read_from = class_read_from(type(self._process))
         job = work.job._replace(process=self._process, read_from=read_from)
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             try:

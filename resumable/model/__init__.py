@@ -34,9 +34,11 @@ from resumable.model.source_text import (
     at_margin,
     check_unchanged,
     class_file,
+    class_read_from,
     class_text,
     closed_over,
     normalised_source,
+    note_class_file,
     text_digest,
 )
 from resumable.model.spans import boxes, divided_where, spans_of
@@ -83,6 +85,7 @@ __all__ = [
     "canonical",
     "check_unchanged",
     "class_file",
+    "class_read_from",
     "class_text",
     "closed_over",
     "declared",
@@ -104,6 +107,7 @@ __all__ = [
     "load",
     "name_of_position",
     "normalised_source",
+    "note_class_file",
     "parse_bytes",
     "parse_seconds",
     "placer",

@@ -121,6 +121,21 @@ def class_file(cls: type) -> tuple[str, int] | None:
         return None
 
 
+def note_class_file(cls: type) -> None:
+    """Note which file a class is read from, and when that was written.
+
+    Not of classes of this library: they are the same in every installation of it.
+    """
+    ours = cls.__module__.startswith("resumable.")
+    cls._read_from = None if ours else class_file(cls)  # type: ignore[attr-defined]
+
+
+def class_read_from(cls: type) -> tuple[str, int] | None:
+    """Return what was noted of a class; None: it was read from no file."""
+    noted: tuple[str, int] | None = getattr(cls, "_read_from", None)
+    return noted
+
+
 def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
     """Check that a class here is the one that the driver has imported.
 
@@ -138,7 +153,7 @@ def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> 
     DeclarationError
         It is another one.
     """
-    here = getattr(cls, "_read_from", None)
+    here = class_read_from(cls)
     if read_from == here:
         return
     # On another host the same file can have another name and time. Its text counts,

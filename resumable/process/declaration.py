@@ -20,7 +20,7 @@ from resumable.model import Output, class_text, declared, encode
 from resumable.process.parameters import assign
 from resumable.source import aligned, look_at, refer, target_folder
 from resumable.system import launcher
-from resumable.worker import Cursor, new_progress_words, uncached
+from resumable.worker import Positioned, uncached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ARGUMENTS = ("source", "target", "inputs", "position_axes", "fingerprint")
 
 
-class Declaration(param.Parameterized):
+class Declaration(Positioned, param.Parameterized):
     """What is computed: all of a :class:`Process` that workers need.
 
     Construction checks it.
@@ -48,9 +48,6 @@ class Declaration(param.Parameterized):
     outputs: Any = None
     scratch: Any = 0
     rtol: ClassVar[float] = 1e-5
-    _cursor = Cursor(new_progress_words())
-    #: File the class was read from and when that was written, to notice an edit.
-    _read_from: ClassVar[tuple[str, int] | None] = None
 
     def __init__(
         self,
@@ -264,44 +261,9 @@ class Declaration(param.Parameterized):
     # What the user's methods may use.
 
     @property
-    def spectrum_shape(self) -> tuple[int, ...]:
-        """Shape of the data at one position."""
-        return self._geometry.spectrum_shape
-
-    @property
     def spectrum_dtype(self) -> np.dtype[Any]:
         """Dtype of the data."""
         return self._dtype
-
-    @property
-    def map_shape(self) -> tuple[int, ...]:
-        """Lengths of the position axes; outputs have it in front of their own."""
-        return self._geometry.map_shape
-
-    @property
-    def position(self) -> Any:
-        """Where the computation is: an int, or a tuple on a map.
-
-        In a block computation an array of them, or a tuple of arrays.
-        """
-        flat = self._cursor.flat
-        if len(self.map_shape) == 1:
-            return flat
-        index = np.unravel_index(flat, self.map_shape)
-        return tuple(map(int, index)) if np.ndim(flat) == 0 else index
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """Random generator of this position, the same in every run of it.
-
-        PCG64 seeded by ``SeedSequence(seed, spawn_key=(position,))`` [1]_, so that
-        the numbers do not depend on batches, workers or interruptions.
-
-        References
-        ----------
-        .. [1] numpy documentation, "Parallel random number generation".
-        """
-        return self._cursor.generator(self.seed)
 
     def _process_name(self) -> str:
         """Return the name by which runs of this are known."""

@@ -9,7 +9,7 @@ import param
 
 from resumable.engines import base
 from resumable.errors import DeclarationError, RunFileError
-from resumable.model import class_file, parse_seconds
+from resumable.model import note_class_file, parse_seconds
 from resumable.process.declaration import ARGUMENTS
 from resumable.process.inquiry import Inquiry
 from resumable.process.parameters import frozen
@@ -92,7 +92,7 @@ class Process(Inquiry):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls._read_from = class_file(cls)
+        note_class_file(cls)
         # A rank that fails from here on must not leave the others waiting in compute.
         launcher.end_all_on_error(launcher.ranks_without_mpi())
         if "param" in vars(cls):

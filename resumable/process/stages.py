@@ -13,6 +13,7 @@ from resumable.model import (
     block_rows,
     by_name,
     check_unchanged,
+    class_read_from,
     fitted,
     gathered,
     ragged_rows,
@@ -21,7 +22,13 @@ from resumable.model import (
 from resumable.process.process import Process
 from resumable.session import version_document
 from resumable.source import SourceRef
-from resumable.worker import WHOLE_BLOCK, StageCursor, rows_as_list, shallow_copy
+from resumable.worker import (
+    WHOLE_BLOCK,
+    StageCursor,
+    place,
+    rows_as_list,
+    shallow_copy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,7 +113,10 @@ class Link(Process):
         self._asked = _with_last_use(stages, kept)
         self.outputs = dict(kept)
         self._texts = [
-            (type(stage.process)._read_from, text_digest(stage.process._source_text()))
+            (
+                class_read_from(type(stage.process)),
+                text_digest(stage.process._source_text()),
+            )
             for stage in stages
         ]
 
@@ -144,15 +154,13 @@ class Link(Process):
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
             check_unchanged(type(stage.process), read_from, text)
             process = shallow_copy(stage.process)
+            cursor: Any = self._cursor
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()
-                key = int.from_bytes(digest[:4], "little")
-                object.__setattr__(process, "_cursor", StageCursor(self._cursor, key))
-            else:
-                object.__setattr__(process, "_cursor", self._cursor)
+                cursor = StageCursor(cursor, int.from_bytes(digest[:4], "little"))
             # The source may have grown since the chain was made.
-            own = process._geometry.spectrum_shape
-            process._geometry = self._geometry._replace(spectrum_shape=own)
+            own = process.spectrum_shape
+            place(process, cursor, self._geometry._replace(spectrum_shape=own))
             process.setup()
             self._live.append(process)
 
@@ -235,10 +243,6 @@ class BlockLink(Link):
             else np.array([one[name] for one in found], output.dtype)
             for name, output in stage.outputs.items()
         }
-
-
-# They are the library's own: what a worker has to compare are the classes of stages.
-UnitLink._read_from = BlockLink._read_from = None
 
 
 def _called(process: Any, kind: str, taken: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.model import PositionSet, class_file, parse_seconds
+from resumable.model import PositionSet, class_file, class_read_from, parse_seconds
 from resumable.runfile import WriteTarget, create
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
@@ -83,7 +83,7 @@ class Assignment(NamedTuple):
         computation, timeout = self.computation, self.options.position_timeout
         cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.
-        same = class_file(cls) == cls._read_from
+        same = class_file(cls) == class_read_from(cls)
         text = computation.spec.source["text"] if same else ""
         return Job(
             computation.process,
@@ -92,7 +92,8 @@ class Assignment(NamedTuple):
             computation.inputs,
             self.target(run) if self.plan.writer == "workers" else None,
             stop_on_error=self.options.on_error == "raise",
-            read_from=cls._read_from,
+            geometry=computation.geometry,
+            read_from=class_read_from(cls),
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
             filters=warning_filters(),
             text=text,

@@ -20,6 +20,7 @@ from resumable.model import (
     SCHEMA,
     Footprint,
     class_file,
+    class_read_from,
     closed_over,
     document_digest,
     encode,
@@ -220,9 +221,10 @@ def version_document(process: Declaration) -> Any:
     """
     if process.version is not None:
         return encode(process.version, "version")
-    if class_file(type(process)) != process._read_from:
+    read_from = class_read_from(type(process))
+    if class_file(type(process)) != read_from:
         msg = (
-            f"{process._read_from and process._read_from[0]} was edited after "
+            f"{read_from and read_from[0]} was edited after "
             f"{type(process).__name__} was imported from it: import it anew (restart "
             "the kernel), so that what is computed is what is written there"
         )

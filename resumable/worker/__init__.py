@@ -10,9 +10,11 @@ from resumable.worker.cursor import (
     IDLE,
     WHOLE_BLOCK,
     Cursor,
+    Positioned,
     StageCursor,
     generator_of,
     new_progress_words,
+    place,
 )
 from resumable.worker.job import Job, Loss, Report
 from resumable.worker.warnings import WarningCounts, warning_filters
@@ -45,6 +47,7 @@ __all__ = [
     "Job",
     "Loss",
     "ParentConnection",
+    "Positioned",
     "RemoteTraceback",
     "Report",
     "StageCursor",
@@ -59,6 +62,7 @@ __all__ = [
     "lowest_level",
     "new_progress_words",
     "packed",
+    "place",
     "plain_record",
     "portable",
     "rows_as_list",

@@ -12,13 +12,13 @@ from resumable.errors import NotFinished
 from resumable.model import block_rows, by_name, placer
 from resumable.source import open_reader
 from resumable.system import machine
-from resumable.worker.cursor import Cursor, new_progress_words
+from resumable.worker.cursor import Cursor, new_progress_words, place
 from resumable.worker.readahead import ReadAhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resumable.model import Output, Span
+    from resumable.model import Geometry, Output, Span
     from resumable.source import Reader, SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,6 +40,8 @@ class Computer:
         Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
     one_thread : callable
         Returns the context in which BLAS has one thread.
+    geometry : Geometry, optional
+        How the positions lie in the source; default as the Process has seen it.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Computer:
         inputs: Mapping[str, SourceRef],
         progress_words: memoryview | None = None,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
         # A copy, so that what setup() opens stays out of the user's own object,
         # which may have to travel to other processes later.
@@ -58,7 +61,7 @@ class Computer:
         self.cursor = Cursor(
             new_progress_words() if progress_words is None else progress_words
         )
-        object.__setattr__(process, "_cursor", self.cursor)
+        place(process, self.cursor, geometry)
         self._open = contextlib.ExitStack()
         self._ahead = ReadAhead()
         self.reader = self._opened(open_reader(source))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from resumable.model import Geometry
+
     Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Bytes of the shared memory: first position of the block, row at work.
@@ -78,6 +80,60 @@ class Cursor:
     def leave(self) -> None:
         """Say that nothing is computed now."""
         self.progress_words[1] = IDLE
+
+
+class Positioned:
+    """What methods of a Process may ask: the shapes, and which position is computed."""
+
+    seed: Any
+    _cursor: Any = Cursor(new_progress_words())
+    _geometry: Geometry
+
+    @property
+    def spectrum_shape(self) -> tuple[int, ...]:
+        """Shape of the data at one position."""
+        return self._geometry.spectrum_shape
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Lengths of the position axes; outputs have it in front of their own."""
+        return self._geometry.map_shape
+
+    @property
+    def position(self) -> Any:
+        """Where the computation is: an int, or a tuple on a map.
+
+        In a block computation an array of them, or a tuple of arrays.
+        """
+        flat = self._cursor.flat
+        if len(self.map_shape) == 1:
+            return flat
+        index = np.unravel_index(flat, self.map_shape)
+        return tuple(map(int, index)) if np.ndim(flat) == 0 else index
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random generator of this position, the same in every run of it.
+
+        PCG64 seeded by ``SeedSequence(seed, spawn_key=(position,))`` [1]_, so that
+        the numbers do not depend on batches, workers or interruptions.
+
+        References
+        ----------
+        .. [1] numpy documentation, "Parallel random number generation".
+        """
+        generator: np.random.Generator = self._cursor.generator(self.seed)
+        return generator
+
+
+def place(process: Any, cursor: Any, geometry: Geometry | None = None) -> None:
+    """Tell a Process which position is computed, and the geometry if it is another.
+
+    Not by an assignment, which a user's class may watch.
+    """
+    object.__setattr__(process, "_cursor", cursor)
+    if geometry is not None:
+        object.__setattr__(process, "_geometry", geometry)
 
 
 class StageCursor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resumable.model import Batch, Output, Schedule
+    from resumable.model import Batch, Geometry, Output, Schedule
     from resumable.runfile import ComputedRows, Failure, WriteTarget
     from resumable.source import SourceRef
     from resumable.worker.warnings import WarningCounts
@@ -33,6 +33,8 @@ class Job(NamedTuple):
     """Where results go; None: back to the driver, which writes them."""
     stop_on_error: bool
     """A failing position stops the session and is left pending."""
+    geometry: Geometry | None = None
+    """How the positions lie in the source; None: as the Process has seen it."""
     read_from: tuple[str, int] | None = None
     """File of the Process class and when it was written, as the driver knows it."""
     text: str = ""

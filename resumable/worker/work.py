@@ -96,6 +96,7 @@ class Worker:
                     job.inputs,
                     progress_words,
                     one_thread,
+                    job.geometry,
                 )
         except BaseException:
             self._writer.close()
