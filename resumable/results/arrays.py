@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import SourceError, shown
-from resumable.results.group import check_readable
+from resumable.results.group import check_own
 from resumable.runfile import RaggedRows
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
             The run is not finished: what depends on it would change.
         """
         place = _place_as_source(self._run, self.name)
-        check_readable(self._run, self.name)
+        check_own(self._run, self.name)
         return place
 
     def __repr__(self) -> str:

@@ -39,7 +39,7 @@ from resumable.runfile import (
     SafeFile,
     copied_rows,
     create,
-    open_group,
+    reading_group,
     remove_ragged_files,
     run_folder_of,
     structure_digest,
@@ -183,7 +183,7 @@ def _write(
         options = create.ALIGNMENT
     with (
         safe.checked(),
-        open_group(run) as old,
+        reading_group(run) as old,
         h5py.File(safe, "w", userblock_size=header.user_block, **options) as file,
     ):
         group = file.create_group(header.group)
@@ -302,7 +302,7 @@ def _compare(old: RunFile, new: RunFile, path: Path) -> None:
         They differ: the disk or the memory of this machine does not keep its word.
     """
     ragged = old.header.ragged
-    with open_group(old) as left, open_group(new) as right:
+    with reading_group(old) as left, reading_group(new) as right:
         for name in datasets(left):
             # Single values are the texts of the birth; both are in the digest.
             if name in ragged or not left[name].shape:

@@ -32,7 +32,7 @@ from resumable.runfile import (
     MAGIC,
     RaggedRows,
     locked,
-    open_group,
+    reading_group,
     superblock_of,
     transaction,
 )
@@ -91,7 +91,7 @@ def publish(
         with _told(path, run), transaction(real, fd) as safe:
             if compression is None:
                 _check_room(real, run)
-            with open_group(run) as old, h5py.File(safe, "r+") as file:
+            with reading_group(run) as old, h5py.File(safe, "r+") as file:
                 parent = _parent(file, path, names, overwrite=overwrite)
                 # All that is new comes first: what a deleted group leaves free lies
                 # in the middle of the file, where changes need memory.

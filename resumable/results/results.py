@@ -10,7 +10,7 @@ import numpy as np
 
 from resumable.errors import as_html, near_miss, shown
 from resumable.results.arrays import RaggedArray, ResultArray, shape_text
-from resumable.results.group import check_readable, open_group, source_text
+from resumable.results.group import check_own, open_group, source_text
 from resumable.runfile import (
     Failure,
     LogLine,
@@ -190,7 +190,7 @@ class Results(Mapping[str, Any]):
         Raises
         ------
         RunFileError
-            What is there is no text of an honest size.
+            There is a link in its place.
         """
         return source_text(self._run)
 
@@ -325,7 +325,7 @@ def reference_to(results: Results, name: str) -> SourceRef:
     run = results._run
     header, ragged = run.header, run.header.outputs[name].ragged
     if not ragged:
-        check_readable(run, name)
+        check_own(run, name)
     return SourceRef(
         str(run.path),
         f"{header.group}/{name}",

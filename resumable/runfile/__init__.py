@@ -18,7 +18,7 @@ from resumable.runfile.file import (
     Snapshot,
     find_runs,
 )
-from resumable.runfile.hdf5 import SafeFile, new_hdf5, superblock_of
+from resumable.runfile.hdf5 import SafeFile, find_own, new_hdf5, superblock_of
 from resumable.runfile.header import (
     ADVICE,
     CHUNKS,
@@ -32,7 +32,7 @@ from resumable.runfile.header import (
 )
 from resumable.runfile.journal import locked, mend, needs_mending, transaction
 from resumable.runfile.lock import RunFolder, RunLock, busy, run_folder_of
-from resumable.runfile.packed import open_group
+from resumable.runfile.packed import reading_group
 from resumable.runfile.ragged import (
     RaggedRows,
     copied_rows,
@@ -71,13 +71,14 @@ __all__ = [
     "busy",
     "copied_rows",
     "create",
+    "find_own",
     "find_runs",
     "locked",
     "mend",
     "needs_mending",
     "new_hdf5",
-    "open_group",
     "ragged_files_of",
+    "reading_group",
     "remove_ragged_files",
     "run_folder_of",
     "structure_digest",

@@ -211,6 +211,22 @@ class SafeFile:
             page[begin - first : end - first] = view[begin - start : end - start]
 
 
+def find_own(file: h5py.File, *names: str) -> h5py.Group | h5py.Dataset | None:
+    """Return an object that lies in this file, name by name; else None.
+
+    No link is followed, and the bytes of a dataset are not in another file.
+    """
+    found: h5py.Group | h5py.Dataset = file
+    for name in names:
+        link = isinstance(found, h5py.Group) and found.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            return None
+        found = found[name]
+    if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+        return None
+    return found
+
+
 class Superblock(NamedTuple):
     """What HDF5 writes at the begin of a file.
 

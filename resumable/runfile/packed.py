@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from resumable.errors import RunFileError
 from resumable.model import load, problem, read_like_array
+from resumable.runfile.hdf5 import find_own
 from resumable.runfile.header import ADVICE
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
-
-#: We make chunks of 256 kB, or of one row; a larger one is a mistake or a trap.
-_MOST_CHUNK_BYTES = 1 << 30
 
 
 class PackedRows:
@@ -87,16 +84,6 @@ class PackedRows:
     ) -> Array:
         return np.asarray(self[...], dtype)
 
-    def check(self) -> None:
-        """Check that HDF5 finds what the header says.
-
-        Raises
-        ------
-        RunFileError
-        """
-        with self._dataset():
-            pass
-
     @contextlib.contextmanager
     def _dataset(self) -> Iterator[h5py.Dataset]:
         with self._opened() as (fd, header):
@@ -106,23 +93,14 @@ class PackedRows:
                 raise RunFileError(msg)
             _load(self._path, header.packed[self._name.partition("/")[0]])
             with _hdf5(fd) as file:
-                yield self._checked(file, f"{header.group}/{self._name}")
-
-    def _checked(self, file: h5py.File, name: str) -> h5py.Dataset:
-        """Return the dataset, when it is what the header says and lies in the file."""
-        found = file.get(name)
-        if (
-            not isinstance(found, h5py.Dataset)
-            or not isinstance(file.get(name, getlink=True), h5py.HardLink)
-            or (found.shape, found.dtype) != (self.shape, self.dtype)
-            or found.chunks is None
-            or math.prod(found.chunks) * self.dtype.itemsize > _MOST_CHUNK_BYTES
-        ):
-            msg = (
-                f"{self._path} is damaged, its {name} is not what was packed: {ADVICE}"
-            )
-            raise RunFileError(msg)
-        return found
+                found = find_own(file, header.group, *self._name.split("/"))
+                if not isinstance(found, h5py.Dataset):
+                    msg = (
+                        f"{self._path} is damaged, its {self._name} is not what was "
+                        f"packed: {ADVICE}"
+                    )
+                    raise RunFileError(msg)
+                yield found
 
 
 def _load(path: Path, method: str | None) -> None:
@@ -141,7 +119,7 @@ def _hdf5(fd: int) -> Iterator[h5py.File]:
 
 
 @contextlib.contextmanager
-def open_group(run: RunFile) -> Iterator[h5py.Group]:
+def reading_group(run: RunFile) -> Iterator[h5py.Group]:
     """Open the results group of a run file that may be replaced meanwhile."""
     with run.opened() as (fd, header):
         for method in (header.packed or {}).values():

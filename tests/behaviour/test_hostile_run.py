@@ -565,6 +565,17 @@ def test_a_link_in_place_of_the_results_group_is_not_followed(run_path, decoy, l
         rs.open(run_path).group()
 
 
+def test_packed_rows_are_not_read_through_a_link(run_path, decoy):
+    """Neither one in place of the output nor one in place of its group."""
+    rs.open(run_path).pack()
+    packed = run_path.read_bytes()
+    for name, where in (("", "/group"), ("mean", "/group/mean")):
+        run_path.write_bytes(packed)
+        relinked(run_path, name, h5py.ExternalLink("decoy.h5", where))
+        with pytest.raises(rs.RunFileError, match="is damaged"):
+            rs.open(run_path)["mean"][...]
+
+
 def test_a_link_to_a_pipe_is_not_waited_for(run_path, tmp_path):
     """HDF5 would wait for ever."""
     os.mkfifo(tmp_path / "pipe")
