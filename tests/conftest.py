@@ -15,6 +15,9 @@ from helpers import ROOT
 
 from resumable.worker import server
 
+# Doctest would import each conftest of a folder under the one name that all have.
+collect_ignore_glob = ["*conftest.py"]
+
 # The same examples each time: what a random one finds belongs into a test of its own.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")

@@ -1,110 +1,33 @@
-"""Packed runs: smaller, checked, and in everything else what they were."""
+"""Packed runs: smaller, and in everything else what they were."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import fcntl
-import stat
-import sys
-import threading
-import time
 from typing import ClassVar
 
 import h5py
-import kill_pack
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from packed_runs import Large, Many, bits, compute, packed, same
 
 import resumable as rs
 from resumable.cli import commands
 from resumable.model.indexing import read_like_array
 from resumable.results.copy import TABLES
-from resumable.results.pack import pack_locked, unpack_locked
+from resumable.results.pack import unpack_locked
 from resumable.runfile.file import RunFile
 from resumable.runfile.header import (
     CHUNKS,
-    CHUNKS_DTYPE,
     table_rows,
 )
 from resumable.runfile.lock import RunLock, run_folder_of
-from resumable.system import disk
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions failed:resumable.ResumableWarning"
 )
 
+
 METHODS = ["gzip", "lzf", "zstd", "lz4", None]
-PAIR = np.dtype([("x", "<f4"), ("n", "<i8")], align=True)
-
-
-class Many(rs.Process):
-    """An output of every kind, and two positions that fail."""
-
-    version = 1
-    outputs: ClassVar = {
-        "level": rs.Output(units="V"),
-        "pair": rs.Output(dtype=PAIR),
-        "ends": rs.Output((2, 3), ">f4", labels=("a", "b", "c")),
-        "sound": rs.Output(dtype=bool, fill_value=True),
-        "wave": rs.Output(2, "c16"),
-        "text": rs.Output(dtype="S5"),
-        "total": rs.Output(3, per="run"),
-    }
-    sick = True
-
-    def unit_computation(self, spectrum):
-        if self.sick and self.position in ((1, 2), (3, 0)):
-            raise ValueError("no luck")
-        return {
-            "level": spectrum.mean(),
-            "pair": (spectrum[0], 7),
-            "ends": np.tile(spectrum[:3].astype("f4"), (2, 1)),
-            "sound": bool(spectrum[0] > 0),
-            "wave": np.exp(1j * spectrum[:2]),
-            "text": b"abc",
-        }
-
-    def finish(self, results):
-        return [results.status.done, 1, 2]
-
-
-class Large(rs.Process):
-    """Rows of 8 kB, to have many chunks."""
-
-    version = 1
-    outputs: ClassVar = {"row": rs.Output(1024, "i8", fill_value=-1)}
-
-    def unit_computation(self, index):
-        return index + np.arange(1024)
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
-@pytest.fixture
-def source(tmp_path):
-    """Return a map of spectra with a scale."""
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["map"] = np.random.default_rng(2).normal(size=(8, 5, 16))
-        file["height"] = np.linspace(0, 1, 8)
-        file["height"].attrs["units"] = "nm"
-        file["height"].make_scale("height")
-        file["map"].dims[0].attach_scale(file["height"])
-    return f"{tmp_path}/scan.h5::/map"
-
-
-@pytest.fixture
-def run(source):
-    """Return finished results on the map."""
-    return compute(Many(source, position_axes=(0, 1)))
-
-
-@pytest.fixture
-def large(tmp_path):
-    """Return finished results of 200 positions, 1.6 MB."""
-    return compute(Large(200, tmp_path))
 
 
 def plain(attribute, file):
@@ -149,17 +72,6 @@ def all_of(results, *, leave_out=(CHUNKS,)):
         )
     group.file.close()
     return found
-
-
-def bits(array):
-    """Return the bytes of an array without those that pad a compound."""
-    names = array.dtype.names
-    return [bits(array[n]) for n in names] if names else array.tobytes()
-
-
-def same(left, right):
-    """Compare arrays bit for bit."""
-    return left.dtype == right.dtype and bits(left) == bits(right)
 
 
 # The same run.
@@ -354,10 +266,6 @@ class Undeclared(Declared):
     outputs: ClassVar = {"row": rs.Output(1024, "i8"), "other": rs.Output()}
 
 
-def packed(results):
-    return rs.open(results.path)._run.header.packed
-
-
 def test_an_output_with_compression_packs_the_run(tmp_path):
     """When it is complete and not before, each output by its own method."""
     process = Declared(50, tmp_path)
@@ -545,237 +453,3 @@ def test_the_command_packs_shows_and_removes(run):
     assert "level: none" in invoke("show", path)
     invoke("remove", "--yes", path)
     assert not run.path.exists()
-
-
-# Whoever has it open.
-
-
-def test_whoever_has_the_run_open_is_not_disturbed(large):
-    """Results, arrays and HDF5 handles made before read the same after."""
-    mapped = large._run.array("row")
-    group = large.group()
-    wanted = large["row"][...]
-    array = large["row"]
-    large.pack("gzip")
-    while_packed = array[...]
-    large.pack("lzf")
-
-    assert same(np.array(mapped), wanted)
-    assert same(group["row"][...], wanted)
-    assert same(while_packed, wanted)
-    assert same(array[...], wanted)
-    assert large.status.done == 200
-    group.file.close()
-
-
-def test_a_run_can_be_read_while_it_is_packed_again_and_again(large):
-    """Reads in another thread are whole, whichever file they hit."""
-    wanted = large["row"][...]
-    results = rs.open(large.path)
-    over = threading.Event()
-
-    def read():
-        count = 0
-        while not over.is_set():
-            assert same(results["row"][...], wanted)
-            assert results.status.done == 200
-            count += 1
-        return count
-
-    with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        reads = threads.submit(read)
-        for method in ("gzip", "lzf", None, "gzip"):
-            large.pack(method)
-        time.sleep(0.05)
-        over.set()
-
-    assert reads.result() > 0
-
-
-def test_results_of_a_run_that_was_replaced_by_another_say_so(large, run):
-    """A file of the same name and another identity is not read as if it were this."""
-    run.path.replace(large.path)
-    with pytest.raises(rs.RunFileError, match="another run by now"):
-        large["row"][...]
-
-
-def test_permissions_stay(large):
-    """A file for the group alone is so afterwards."""
-    large.path.chmod(0o640)
-    large.pack("gzip")
-
-    assert stat.S_IMODE(large.path.stat().st_mode) == 0o640
-
-
-def test_a_name_that_is_a_link_leads_to_the_packed_file(large, tmp_path):
-    """The file that it leads to is replaced, and the link stays."""
-    link = tmp_path / "link.h5"
-    link.symlink_to(large.path.name)
-    rs.open(link).pack("gzip")
-
-    assert link.is_symlink()
-    assert packed(large) == {"row": "gzip"}
-
-
-# Refused.
-
-
-def test_an_unfinished_run_is_not_packed(tmp_path):
-    """There would be rows to write into it."""
-    results = compute(Large(20, tmp_path), positions=slice(0, 10))
-    before = results.path.read_bytes()
-    with pytest.raises(rs.RunFileError, match="not finished; compute it before"):
-        results.pack()
-
-    assert results.path.read_bytes() == before
-
-
-def test_a_method_that_is_not_there_is_named_with_the_nearest(large):
-    """At once, in the call and in the declaration."""
-    with pytest.raises(rs.ParameterError, match=r"'gzipp'; did you mean 'gzip'\?"):
-        large.pack("gzipp")
-    with pytest.raises(rs.DeclarationError, match=r"'zst'; did you mean 'zstd'\?"):
-        rs.Output(compression="zst")
-    with pytest.raises(rs.DeclarationError, match="no compression 5"):
-        rs.Output(compression=5)
-    with pytest.raises(rs.DeclarationError, match="only outputs per position"):
-        rs.Output(per="run", compression="gzip")
-
-
-def test_what_needs_a_package_says_which(large, monkeypatch):
-    """At construction; a file that needs it is refused with the same words."""
-    large.pack("zstd")
-    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
-    needs = r"needs the package hdf5plugin.*resumable-hdf5\[filters\]"
-    with pytest.raises(rs.DeclarationError, match=needs):
-        rs.Output(compression="zstd")
-    with pytest.raises(rs.RunFileError, match=needs):
-        large["row"][0]
-    rs.Output(compression="gzip")
-
-    assert large.status.done == 200
-    assert list(large.group().file)
-
-
-def test_a_run_at_work_is_not_packed(large):
-    """Neither one that is being computed nor a file that is open for writing."""
-    with (
-        RunLock(run_folder_of(large._run)).held(),
-        pytest.raises(rs.RunBusy, match="is being computed by process"),
-    ):
-        large.pack()
-    with large.path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(rs.RunBusy, match="open for writing in another program"):
-            large.pack()
-
-    assert packed(large) is None
-    assert len(list(large.path.parent.iterdir())) == 1
-
-
-# Damage.
-
-
-def test_damage_of_a_packed_file_is_noticed(run):
-    """A byte flipped anywhere: the file is refused, or the rows that it is part of."""
-    run.pack("gzip")
-    sound = run.path.read_bytes()
-    rows = {name: np.array(run[name][...]) for name in run}
-    header_end = sound.index(b"\n", sound.index(b"\n", 30) + 1)
-    padding = range(header_end + 1, run._run.header.user_block)
-    chance = np.random.default_rng(1)
-    outcomes = set()
-    for place in [5, 40, 200, *chance.integers(0, len(sound), 150).tolist()]:
-        damaged = bytearray(sound)
-        damaged[place] ^= 1 << int(chance.integers(8))
-        run.path.write_bytes(damaged)
-        try:
-            results = rs.open(run.path)
-        except rs.RunFileError:
-            outcomes.add("refused")
-            continue
-        if place in padding:
-            continue
-        with pytest.raises(rs.RunFileError, match="cannot be unpacked"):
-            [np.asarray(results[name]) for name in rows]
-        outcomes.add("not unpacked")
-
-    assert outcomes == {"refused", "not unpacked"}
-
-
-def test_a_table_of_chunks_that_lie_elsewhere_is_refused(large):
-    """Over the status, over each other, or outside of the file."""
-    large.pack("gzip")
-    header = RunFile(large.path).header
-    sound = large.path.read_bytes()
-    offset = header.offsets[CHUNKS]
-    (first, size), *_ = np.frombuffer(sound, CHUNKS_DTYPE, 1, offset).tolist()
-    status = header.offsets["completed_positions"]
-    for row in ((status, 8), (first, len(sound)), (-4096, 8192), (first, -size)):
-        forgery = bytearray(sound)
-        forgery[offset : offset + 16] = np.array([row], CHUNKS_DTYPE).tobytes()
-        large.path.write_bytes(forgery)
-        with pytest.raises(rs.RunFileError, match=r"structure is not|cannot be read"):
-            rs.open(large.path)
-
-
-def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch):
-    """A disk or memory that lies costs nothing but the copy."""
-    write_at = disk.write_at
-
-    def lying(fd, data, offset):
-        data = bytearray(memoryview(data).cast("B"))
-        if len(data) > 1000 and offset > 100_000:
-            data[500] ^= 1
-        write_at(fd, data, offset)
-
-    before = large.path.read_bytes()
-    monkeypatch.setattr("resumable.runfile.hdf5.write_at", lying)
-    with (
-        RunLock(run_folder_of(large._run)).held(),
-        pytest.raises((rs.RunFileError, rs.TargetError)),
-    ):
-        pack_locked(RunFile(large.path), {"row": None})
-
-    assert large.path.read_bytes() == before
-    assert [p.name for p in large.path.parent.iterdir()] == [large.path.name]
-
-
-# Kills.
-
-
-@pytest.mark.parametrize(
-    ("how", "what", "least"),
-    [
-        ("steps", "pack", 5),
-        ("steps", "unpack", 10),
-        pytest.param("every-step", "pack", 60, marks=pytest.mark.torture),
-        pytest.param("every-step", "unpack", 60, marks=pytest.mark.torture),
-    ],
-)
-def test_a_kill_before_any_step_leaves_one_whole_file(tmp_path, how, what, least):
-    """The old one or the new one; the next run or packing tidies up."""
-    tally = kill_pack.tally_of(how, what, tmp_path)
-
-    assert tally.faults == []
-    assert tally.kills >= least
-
-
-@pytest.mark.parametrize("what", ["pack", "unpack"])
-def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what):
-    """With real syncs, in the middle of whatever it was doing."""
-    tally = kill_pack.tally_of("random", what, tmp_path, 10)
-
-    assert tally.faults == []
-    assert tally.kills == 10
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
-@pytest.mark.parametrize("what", ["pack", "unpack"])
-def test_five_hundred_kills_leave_one_whole_file(tmp_path, what):
-    """The long form."""
-    tally = kill_pack.tally_of("random", what, tmp_path, 500)
-
-    assert tally.faults == []
-    assert tally.kills == 500

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -83,9 +84,15 @@ class Program:
         return self.returncode
 
     def communicate(self, timeout=None):
-        """Wait for its end, and return what it has written, which must be little."""
-        self.wait(timeout)
-        return self.stdout.read(), self.stderr.read()
+        """Wait for its end, and return what it has written."""
+        with ThreadPoolExecutor(2) as readers:
+            texts = [readers.submit(s.read) for s in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            return texts[0].result(), texts[1].result()
 
     def send_signal(self, number):
         """Send a signal."""

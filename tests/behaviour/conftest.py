@@ -1,0 +1,127 @@
+"""What several tests of behaviour need."""
+
+from __future__ import annotations
+
+import functools
+import os
+import textwrap
+
+import h5py
+import mpiexec
+import numpy as np
+import pytest
+from deadly import POSITIONS, Leaks
+from helpers import data_of
+from live_sources import WRITER
+from nursery import Nursery
+from strangers import Mean, compute
+
+
+class Writer:
+    """A program that writes, started and not yet writing."""
+
+    def __init__(
+        self, start, path, kind, *, count=40, pause=0.02, most=0, rest=-1, version=""
+    ):
+        version = version or ("latest" if kind == "swmr" else "")
+        self.path = path
+        self.source = f"{path}::/data"
+        arguments = map(str, (kind, path, count, pause, most, rest, version))
+        self.program = start(WRITER, *arguments, name="writer.py")
+        assert self.program.stdout.readline() == "there\n"
+
+    def tell(self, text="go on"):
+        self.program.stdin.write(f"{text}\n")
+        self.program.stdin.flush()
+
+    def kill(self):
+        self.program.kill()
+        self.program.wait()
+
+    def ended_well(self):
+        """Nobody stood in its way."""
+        self.tell()
+        return self.program.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """Have programs start at once."""
+    with Nursery(
+        "h5py", "resumable.session.following", "resumable.session.background"
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def script(nursery, tmp_path, monkeypatch):
+    """Return a function that starts a script in its folder."""
+    monkeypatch.chdir(tmp_path)
+    started = []
+
+    def start(text, *arguments, name="script.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        started.append(nursery.start(path, *arguments))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.close()
+
+
+@pytest.fixture
+def writer(script, tmp_path):
+    """Return a function that starts a writer of some kind."""
+    return functools.partial(Writer, script, tmp_path / "live.h5")
+
+
+@pytest.fixture(
+    params=["mpich", pytest.param("openmpi", marks=pytest.mark.openmpi)],
+)
+def mpi(request, tmp_path):
+    """Return an MPI that runs scripts in the test's folder."""
+    found = getattr(mpiexec, request.param)(tmp_path)
+    yield found
+    found.stop_all()
+
+
+@pytest.fixture
+def mpich(tmp_path):
+    """Return MPICH, for what is special to it."""
+    found = mpiexec.mpich(tmp_path)
+    yield found
+    found.stop_all()
+
+
+@pytest.fixture
+def data(scan):
+    """Return the rows of the source ``scan``."""
+    return data_of(scan)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Return the data of the source."""
+    return np.random.default_rng(3).normal(size=(POSITIONS, 16))
+
+
+@pytest.fixture
+def source(tmp_path, rows):
+    """Return a source of 200 spectra."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = rows
+    return f"{tmp_path}/scan.h5::/data"
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return the name of a file for notes; what leaked here is forgotten after it."""
+    yield str(tmp_path / "log")
+    Leaks.kept.pop(os.getpid(), None)
+
+
+@pytest.fixture
+def run_path(scan):
+    """A finished run file."""
+    return compute(Mean(scan)).path

@@ -1,0 +1,184 @@
+"""Faults of pyUSID's Process that must not come back."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from processes import Mean, Scaled, change, compute
+
+import resumable as rs
+
+# The numbers are those of a list of faults 1 to 20.
+
+
+def test_fault_8_names_are_not_matched_by_parts(make_file):
+    """'Fit' does not take results of 'SHO_Fit', nor 'Raw_Data' of 'Raw_Data_B'."""
+    path = make_file(Raw_Data=np.ones((5, 3)), Raw_Data_B=np.zeros((5, 3)))
+    sho = type("SHO_Fit", (Mean,), {"version": 1, "__module__": __name__})
+    fit = type("Fit", (Mean,), {"version": 1, "__module__": __name__})
+    compute(sho(f"{path}::/Raw_Data"))
+    compute(fit(f"{path}::/Raw_Data_B"))
+    wanted = fit(f"{path}::/Raw_Data")
+
+    assert wanted.duplicates == wanted.partials == []
+    np.testing.assert_array_equal(compute(wanted)["mean"], np.ones(5))
+
+
+def test_fault_9_a_name_that_begins_another_name_is_no_trouble(make_file):
+    """'Fit' beside 'Fit_Guess' and a dataset whose name ends like a process."""
+    path = make_file(**{"data": np.ones((5, 3)), "data-Fit": np.zeros((5, 3))})
+    fit = type("Fit", (Mean,), {"version": 1, "__module__": __name__})
+    guess = type("Fit_Guess", (Mean,), {"version": 1, "__module__": __name__})
+    for _ in range(2):
+        compute(guess(f"{path}::/data"))
+        compute(fit(f"{path}::/data"), override=True)
+        compute(fit(f"{path}::/data-Fit"))
+
+    assert len(fit(f"{path}::/data").duplicates) == 2
+    assert len(guess(f"{path}::/data").duplicates) == 1
+
+
+def test_fault_10_a_dash_in_names_finds_its_own_results(make_file):
+    """Datasets may have dashes (a class name cannot)."""
+    process = Mean(make_file(**{"raw-data-1": np.ones((5, 3))}) + "::/raw-data-1")
+    process.calls = []
+    compute(process)
+    compute(process)
+
+    assert len(process.calls) == 5
+
+
+def test_fault_11_small_numbers_are_not_all_equal(scan):
+    """Arrays compare exactly: nanometres and picoamperes do not collide."""
+    one = Scaled(scan, table=np.array([1e-9, 2e-9]))
+    two = Scaled(scan, table=np.array([5e-9, 9e-9]))
+
+    assert one.identity != two.identity
+
+
+def test_fault_12_scalars_and_arrays_compare_alike(scan):
+    """Both exactly: 0.1 + 0.2 is not 0.3, alone or in an array."""
+    summed, plain = 0.1 + 0.2, 0.3
+
+    assert Scaled(scan, factor=summed).identity != Scaled(scan, factor=plain).identity
+    assert (
+        Scaled(scan, table=np.array([summed])).identity
+        != Scaled(scan, table=np.array([plain])).identity
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"anything": float("nan")},
+        {"table": np.array([1.0, np.nan])},
+        {"anything": [float("nan"), {"a": -float("nan")}]},
+    ],
+    ids=["scalar", "array", "nested"],
+)
+def test_fault_13_nan_finds_its_own_results(scan, given):
+    """NaN equals NaN: computed once, then returned."""
+    first = compute(Scaled(scan, **given), positions=slice(0, 30))
+    second = compute(Scaled(scan, **given))
+
+    assert first == second
+    assert len(Scaled(scan, **given).duplicates) == 1
+
+
+def test_fault_14_none_and_empty_values_match_only_themselves(scan):
+    """None is no wildcard, [] no zero, and fewer keys no match."""
+    values = [None, 0, 0.0, -0.0, False, [], [0], {}, {"a": None}, {"a": 1}, "", ()]
+    identities = [Scaled(scan, anything=value).identity for value in values]
+
+    # An empty list and an empty tuple are the same, as documented.
+    assert identities[5] == identities[-1]
+    assert len(set(identities)) == len(values) - 1
+
+
+def test_fault_15_same_size_and_another_shape_is_another_run(scan):
+    """No error from construction, and no match."""
+    flat, square = np.arange(4.0), np.arange(4.0).reshape(2, 2)
+    compute(Scaled(scan, table=flat))
+
+    assert Scaled(scan, table=square).duplicates == []
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (np.zeros(20_000), np.append(np.zeros(19_999), 1)),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}),
+        ("x" * 100_000, "x" * 99_999 + "y"),
+    ],
+    ids=["160 kB", "nested", "long text"],
+)
+def test_fault_16_large_and_nested_parameters_count(scan, one, two):
+    """What does not fit into an attribute is part of the identity all the same."""
+    first = compute(Scaled(scan, anything=one), positions=slice(0, 30))
+
+    assert compute(Scaled(scan, anything=one)) == first
+    assert Scaled(scan, anything=two).duplicates == []
+
+
+def test_fault_17_another_source_of_the_same_name_does_not_match(make_file, tmp_path):
+    """An overwritten source and another file with the same dataset name: new runs."""
+    target = tmp_path / "target"
+    target.mkdir()
+    one = make_file(data=np.ones((5, 3)))
+    first = compute(Mean(f"{one}::/data", target))
+    other = tmp_path / "other"
+    other.mkdir()
+    with h5py.File(other / "scan.h5", "w") as file:
+        file["data"] = np.full((5, 3), 2.0)
+    second = compute(Mean(f"{other}/scan.h5::/data", target))
+    change(one, "data", ..., 3.0)
+    third = compute(Mean(f"{one}::/data", target))
+
+    assert len({first.path, second.path, third.path}) == 3
+    assert [r["mean"][0] for r in (first, second, third)] == [1, 2, 3]
+
+
+def test_fault_18_arguments_of_the_function_and_dtypes_count(scan):
+    """What changes numbers is a parameter, a version, an output or the source."""
+
+    def scaled(spectrum, scale=1.0):
+        return spectrum[0] * scale
+
+    one = rs.map(scaled, scan, options={"engine": "serial"}, scale=1.0)
+    hundred = rs.map(scaled, scan, options={"engine": "serial"}, scale=100.0)
+
+    assert one.identity != hundred.identity
+    np.testing.assert_allclose(hundred["result"], one["result"][...] * 100)
+
+
+def test_fault_19_override_on_the_same_object_computes(scan):
+    """Twice, and the finished ones are complete, not partial."""
+    process = Mean(scan)
+    process.calls = []
+    compute(process, override=True)
+    compute(process, override=True)
+
+    assert len(process.calls) == 120
+    assert process.partials == []
+    assert len(process.duplicates) == 2
+
+
+def test_fault_20_cores_do_not_leak_and_nothing_is_looked_up_too_early(scan):
+    """Workers are no parameter, and construction looks up no runs at all."""
+    document = compute(Mean(scan), workers=1).document
+    process = Scaled(scan, factor=3)
+    process.factor = 4
+
+    assert set(document["parameters"]) == {"seed"}
+    assert set(document) == {
+        "schema",
+        "process",
+        "version",
+        "parameters",
+        "outputs",
+        "position_axes",
+        "source",
+        "inputs",
+    }
+    assert process.identity == Scaled(scan, factor=4).identity

@@ -1,0 +1,141 @@
+"""Positions for which memory is short, and workers that cannot go on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deadly import MOST, POSITIONS, Leaks, check
+from engine_conformance import Logged, note, noted
+
+import resumable as rs
+
+pytestmark = [
+    pytest.mark.timeout(60, method="signal"),
+    pytest.mark.filterwarnings("ignore:.*positions failed:resumable.ResumableWarning"),
+]
+
+
+class LeakingUnit(Leaks):
+    """Position by position."""
+
+    def unit_computation(self, spectrum):
+        return self.compute_one(self.position, spectrum)
+
+
+class LeakingBlock(Leaks):
+    """Block by block."""
+
+    def block_computation(self, spectra):
+        positions = np.asarray(self.position).tolist()
+        return np.array(
+            [self.compute_one(*one) for one in zip(positions, spectra, strict=True)]
+        )
+
+
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [("limit", 1), ("limit", 2), ("raise_memory_error", 2), ("killed", 2)],
+)
+def test_memory_that_others_have_leaked_is_no_positions_failure(
+    source, rows, log, how, workers
+):
+    """Workers that have none left are replaced, and every position is computed."""
+    process = LeakingUnit(source, how=how, log=log)
+    results = process.compute(engine="local", workers=workers)
+
+    check(results, rows, [])
+    assert sum(session.computed for session in results.sessions) == POSITIONS
+    assert len(noted(log)) >= POSITIONS / MOST
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers"), [("local", 1), ("local", 2), ("auto", 2), ("serial", 1)]
+)
+@pytest.mark.parametrize("cls", [LeakingUnit, LeakingBlock])
+def test_a_position_without_memory_even_alone_has_failed(
+    source, rows, log, engine, workers, cls
+):
+    """Just that one, the first of all, too, whatever leaks before it."""
+    # A block that leaks has to be halved down to one position every time.
+    most = MOST if cls is LeakingUnit else POSITIONS
+    bad = [0, 77, 78, 199]
+    process = cls(source, how="raise_memory_error", log=log, bad=bad, most=most)
+    results = process.compute(engine=engine, workers=workers)
+
+    check(results, rows, [0, 77, 78, 199])
+    assert {failure.exception for failure in results.failures} == {
+        "numpy._core._exceptions._ArrayMemoryError"
+    }
+
+
+def test_a_retry_is_told_from_a_leak_as_well(source, rows, log):
+    """Positions that fail again are tried once each, in however many workers."""
+    process = LeakingUnit(source, how="raise_memory_error", log=log, bad=[3, 5])
+    process.compute(engine="local", workers=2)
+    results = process.compute(engine="local", workers=2, retry_failed=True)
+
+    check(results, rows, [3, 5])
+    assert (results.sessions[1].computed, results.sessions[1].failed) == (0, 2)
+
+
+def test_a_position_that_stops_the_run_is_tried_alone_first(source, log):
+    """With on_error="raise" a leak is no reason to stop either."""
+    process = LeakingUnit(source, how="raise_memory_error", log=log, bad=[77])
+    with pytest.raises(rs.UnitFailed, match=r"position 77 raised numpy\._core.*Memory"):
+        process.compute(engine="local", workers=2, on_error="raise")
+
+    assert process.results.status.failed == 0
+
+
+def test_a_computation_that_never_has_memory_is_told_from_bad_data(source, log):
+    """Twenty positions, each alone: an error, and nothing recorded."""
+    everywhere = list(range(POSITIONS))
+    process = LeakingUnit(source, how="raise_memory_error", log=log, bad=everywhere)
+    with pytest.raises(rs.UnitFailed, match=r"first 20 positions.*MemoryError"):
+        process.compute(engine="local", workers=2)
+    status = process.results.status
+
+    assert (status.done, status.failed) == (0, 0)
+
+
+def test_what_cannot_be_sent_to_a_worker_is_left_pending(source, log):
+    """In serial, where a fresh process was to try it: the error says why."""
+    process = LeakingUnit(source, log=log, bad=[77], most=POSITIONS)
+    process.mutex = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be sent to a worker") as caught:
+        process.compute(engine="serial")
+    status = process.results.status
+
+    assert "raised MemoryError in this process" in caught.value.__notes__[0]
+    assert (status.done, status.failed) == (77, 0)
+
+
+class DiesInSync(Logged):
+    """Ends its worker in the first sync after the last position, once."""
+
+    def unit_computation(self, spectrum):
+        if self.position == 199 and not Path(self.log + ".died").exists():
+
+            def die(fd):
+                note(self.log + ".died", os.getpid())
+                os._exit(5)
+
+            os.fdatasync = die
+        return super().unit_computation(spectrum)
+
+
+def test_rows_of_a_worker_that_dies_while_it_commits_are_computed_again(
+    source, rows, tmp_path
+):
+    """Reported, and never marked: not lost."""
+    log = str(tmp_path / "log")
+    process = DiesInSync(source, log=log, delay_s=0.001)
+    results = process.compute(engine="local", workers=2, checkpoint=100)
+
+    assert noted(log + ".died")
+    check(results, rows, [])
+    assert sum(session.computed for session in results.sessions) == POSITIONS

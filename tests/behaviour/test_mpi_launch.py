@@ -1,0 +1,201 @@
+"""Which launcher has started the ranks, and what one process does without any."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import mpiexec
+import pytest
+from engine_conformance import Logged
+from helpers import SUPPORT
+from mpi_jobs import HEAD, told, with_head
+
+import resumable as rs
+from resumable.system import launcher as world
+
+# A hung job is ended by its own helper, well before.
+pytestmark = pytest.mark.timeout(90, method="signal")
+
+
+# What started it.
+
+
+def test_tasks_of_mpi4py_futures_do_not_hang(mpi, scan, tmp_path):
+    """There rank 0 runs the script alone: it computes alone, and mpi is refused."""
+    script = mpi.write(
+        with_head("""
+        if __name__ == "__main__":
+            process = Logged("scan.h5::/data", log="log")
+            results = process.compute(workers=1)
+            tell(engine=results.sessions[-1].engine)
+            try:
+                process.compute(engine="mpi")
+            except rs.PlanError as error:
+                tell(text=str(error))
+        """)
+    )
+    job = mpi.end(mpi.start(3, "-m", "mpi4py.futures", script))
+    texts = {key: value for one in told(tmp_path) for key, value in one.items()}
+
+    assert job.code == 0, job.err
+    assert texts["engine"] == "auto"
+    assert "leave '-m mpi4py.futures' out" in texts["text"]
+
+
+def test_the_command_prints_once(mpi, scan, tmp_path):
+    """Results, errors and code 75 under mpiexec are those of a laptop."""
+    mpi.write(
+        """
+        import time
+        import resumable as rs
+
+        class Mean(rs.Process):
+            version = 1
+            outputs = rs.Output()
+
+            def unit_computation(self, spectrum):
+                time.sleep(0.01)
+                return spectrum.mean()
+        """.replace("outputs = rs.Output()", 'outputs = {"mean": rs.Output()}'),
+        "fit.py",
+    )
+    command = ["-m", "resumable", "run", "fit.py:Mean"]
+    stopped = mpi.end(mpi.start(2, *command, "scan.h5::/data", "--time-limit", "0.1"))
+    done = mpi.end(mpi.start(2, *command, "scan.h5::/data"))
+    wrong = mpi.end(
+        mpi.start(2, *command, "scan.h5::/data", "--positions", "99", "--override")
+    )
+
+    assert stopped.code == 75
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("60 of 60 positions done") == 1
+    assert wrong.code == 1
+    assert wrong.err.count("position 99 does not exist") == 1
+
+
+SINGLE = with_head(
+    """
+results = Logged("scan.h5::/data", log="log").compute(**OPTIONS)
+print(results.sessions[-1].engine, "mpi4py" in sys.modules)
+"""
+)
+
+
+def alone(folder, environment, options):
+    """Run the script as one plain process."""
+    (folder / "script.py").write_text(SINGLE)
+    return subprocess.run(
+        [sys.executable, "script.py", json.dumps(options)],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{mpiexec.ROOT}:{mpiexec.ROOT / 'tests' / 'support'}",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_processes_that_another_mpi_started_are_refused(scan, tmp_path):
+    """Two of two, and each thinks that it is alone: refused before any work."""
+    # As Open MPI's mpiexec would have it; the MPI here is MPICH.
+    started = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+    done = alone(tmp_path, started, {})
+
+    assert done.returncode == 1
+    assert "mpiexec started 2 processes" in done.stderr
+    assert "own mpiexec" in done.stderr
+    assert not list(tmp_path.glob("scan-*.h5"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_NTASKS": "8", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"},
+        {"PMI_SIZE": "1", "PMI_RANK": "0"},
+        {},
+    ],
+)
+def test_one_process_needs_no_mpi(scan, tmp_path, environment):
+    """Plain Python in a batch script, or a job of one: as on a laptop."""
+    done = alone(tmp_path, environment, {"workers": 1})
+
+    assert done.stderr == ""
+    assert done.stdout.split() == ["auto", "False"]
+
+
+def test_mpi_by_name_works_with_one_process(scan, tmp_path):
+    """Without mpiexec it is one rank."""
+    done = alone(tmp_path, {}, {"engine": "mpi"})
+
+    assert done.stderr == ""
+    assert done.stdout.split() == ["mpi", "True"]
+
+
+def test_an_import_under_mpiexec_starts_no_mpi(mpi):
+    """Nor does it watch for exceptions; a class that is derived from Process does."""
+    job = mpi.run(
+        2,
+        """
+        import sys
+        before = sys.excepthook
+        import resumable as rs
+        rs.MPIEngine
+        assert sys.excepthook is before
+
+        class Level(rs.Process):
+            outputs = {"level": rs.Output()}
+
+        assert sys.excepthook is not before
+        assert "mpi4py" not in sys.modules
+        """,
+    )
+
+    assert (job.code, job.err) == (0, "")
+
+
+def test_a_file_opened_with_mpio_is_refused(monkeypatch, scan):
+    """It would be read by every rank at once, and collectively."""
+    path, _, name = scan.partition("::")
+    with h5py.File(path, "r") as file:
+        # No wheel of h5py can open one.
+        monkeypatch.setattr(h5py.File, "driver", "mpio")
+        with pytest.raises(rs.SourceError, match="driver 'mpio': close it and give"):
+            Logged(file[name], log="log")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (1, 0, 1)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "3", "MPI_LOCALNRANKS": "2"}, (4, 3, 2)),
+        ({"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "5"}, (8, 5, 8)),
+        ({"PMIX_RANK": "2", "SLURM_STEP_NUM_TASKS": "16"}, (16, 2, 16)),
+        ({"SLURM_NTASKS": "16", "SLURM_PROCID": "0"}, (1, 0, 1)),
+    ],
+)
+def test_the_launcher_says_how_many_ranks_there_are(monkeypatch, environment, expected):
+    """As each of them writes it into the environment."""
+    for name in list(os.environ):
+        if name.startswith(("PMI", "OMPI", "SLURM", "MPI")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert (world.ranks(), world.rank(), world.ranks_on_host()) == expected
+
+
+def test_a_class_asks_no_mpi_for_the_number_of_ranks(script, monkeypatch):
+    """Where only MPI knows it: asking would start it."""
+    monkeypatch.setenv("PALS_RANKID", "0")
+    text = HEAD + "print('mpi4py.MPI' in sys.modules, world.ranks_without_mpi())\n"
+    tests = f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
+    out, _ = script(tests + text).communicate(timeout=30)
+
+    assert out.split() == ["False", "1"]

@@ -1,0 +1,39 @@
+"""What several tests of process need."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pytest
+from programs import MODULE
+from verified_runs import Unit
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Time trials for 2 ms instead of 100: times are the matter of test_trial."""
+    monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002, raising=False)
+
+
+@pytest.fixture
+def growing(make_file):
+    """A source whose position axis is resizable, 40 x 8."""
+    data = np.random.default_rng(1).random((40, 8))
+    made = {"data": data, "maxshape": (None, 8), "chunks": (16, 8)}
+    return make_file(data=made) + "::/data"
+
+
+@pytest.fixture
+def run(scan):
+    """Return a finished run with two failures and its path."""
+    process = Unit(scan, bad=[3, 40])
+    return process, process.compute(engine="serial").path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, scan):
+    """Go to the folder of the scan, which has a module of the user's."""
+    (tmp_path / "levels.py").write_text(textwrap.dedent(MODULE))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

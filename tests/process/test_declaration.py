@@ -1,0 +1,387 @@
+"""What a user declares: outputs, computations, setup, finish, scratch, parameters."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+
+import numpy as np
+import param
+import pytest
+from processes import MEAN, Mean, Scaled, compute, data_of, listing
+
+import resumable as rs
+from resumable.engines.local import LocalEngine
+
+# What a user writes.
+
+
+def test_outputs_may_be_a_class_attribute(scan):
+    """A dict in the class body declares what comes out."""
+    results = compute(Mean(scan))
+
+    np.testing.assert_array_equal(results["mean"], data_of(scan).mean(axis=1))
+
+
+def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
+    """Shapes and dtypes may follow from the spectrum, the map and parameters."""
+
+    class Histogram(rs.Process):
+        version = 1
+        bins = param.Integer(4)
+
+        def outputs(self):
+            return {
+                "counts": rs.Output(self.bins, "i8"),
+                "same": rs.Output(self.spectrum_shape, self.spectrum_dtype),
+                "where": rs.Output(len(self.map_shape), "i8"),
+            }
+
+        def unit_computation(self, spectrum):
+            counts, _ = np.histogram(spectrum, self.bins)
+            return {"counts": counts, "same": spectrum, "where": self.position}
+
+    cube = np.random.default_rng(3).random((3, 4, 9)).astype("f4")
+    process = Histogram(make_file(cube=cube) + "::/cube", position_axes=(0, 1), bins=7)
+    results = compute(process)
+
+    assert results["counts"].shape == (3, 4, 7)
+    assert results["same"].dtype == np.float32
+    np.testing.assert_array_equal(results["same"], cube)
+    assert results["where"][2, 3].tolist() == [2, 3]
+    assert (results["counts"][...].sum(axis=-1) == 9).all()
+
+
+def test_unit_and_block_computation_agree(scan):
+    """One position at a time or a whole batch: the same numbers."""
+
+    class Block(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"low": rs.Output(), "all": rs.Output(32)}
+
+        def block_computation(self, spectra):
+            return {"low": spectra.min(axis=1), "all": spectra * 2}
+
+    results = compute(Block(scan))
+
+    np.testing.assert_array_equal(results["low"], data_of(scan).min(axis=1))
+    np.testing.assert_array_equal(results["all"], data_of(scan) * 2)
+
+
+def test_setup_runs_once_before_the_first_position(scan):
+    """What setup prepares is there at every position; it is not called again."""
+    events = []
+
+    class Prepared(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def setup(self):
+            events.append("setup")
+            self.table = np.ones(32)
+
+        def unit_computation(self, spectrum):
+            events.append("unit")
+            return spectrum @ self.table
+
+    compute(Prepared(scan))
+
+    assert events == ["setup"] + ["unit"] * 60
+
+
+def test_setup_runs_once_in_every_worker(scan, tmp_path):
+    """Each of two local workers prepares itself once, before its first batch."""
+    log = tmp_path / "log"
+    log.mkdir()
+
+    class Prepared(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def setup(self):
+            number = len(list(log.glob(f"{os.getpid()}-*")))
+            (log / f"{os.getpid()}-{number}").touch()
+
+        def unit_computation(self, spectrum):
+            assert list(log.glob(f"{os.getpid()}-*"))
+            time.sleep(0.002)
+            return spectrum.mean()
+
+    Prepared(scan).compute(engine="local", workers=2, progress=False)
+    workers = [path.name.split("-") for path in log.iterdir()]
+
+    assert 1 <= len(workers) <= 2
+    assert len({pid for pid, _ in workers}) == len(workers)
+    assert str(os.getpid()) not in {pid for pid, _ in workers}
+
+
+def with_a_table():
+    """Return a class that is sent with all that it has, as one of a script is."""
+
+    class Table(rs.Process):
+        version = 1
+        gain = param.Number(1.0)
+        outputs = {"value": rs.Output()}  # noqa: RUF012
+
+        @functools.cached_property
+        def table(self):
+            return np.arange(60) * self.gain
+
+        @functools.cached_property
+        def lock(self):
+            return threading.Lock()
+
+        def unit_computation(self, spectrum):
+            with self.lock:
+                return self.table[self.position]
+
+    return Table
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "serial",
+        LocalEngine(2, "forkserver"),
+        LocalEngine(2, "spawn"),
+    ],
+    ids=["serial", "forkserver", "spawn"],
+)
+def test_a_cached_property_is_computed_in_every_worker(scan, engine):
+    """It can be sent, and what was computed of other parameters is not."""
+    process = with_a_table()(scan)
+    before = process.table[1]
+    assert not process.lock.locked()
+    process.gain = 3.0
+    results = process.compute(engine=engine)
+
+    assert before == 1.0
+    np.testing.assert_array_equal(results["value"], np.arange(60) * 3.0)
+    assert {"table", "lock"} <= set(vars(process))
+
+
+def test_what_cannot_be_sent_is_told_before_anything_is_computed(scan):
+    """With what to do about it."""
+    process = with_a_table()(scan)
+    process.held = threading.Lock()
+
+    with pytest.raises(TypeError, match=r"lock.*; make what cannot be sent.*setup\(\)"):
+        process.compute(engine="local", workers=2)
+
+
+def test_finish_summarises_once_after_the_last_position(scan):
+    """finish sees complete results, and what it returns is an output per run."""
+    seen = []
+
+    class Summed(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"mean": rs.Output(), "total": rs.Output(2, per="run")}
+
+        def unit_computation(self, spectrum):
+            return spectrum.mean()
+
+        def finish(self, results):
+            seen.append(results.status.done)
+            return {"total": [results["mean"][...].sum(), 60]}
+
+    part = compute(Summed(scan), positions=slice(0, 30))
+    nothing_yet = part["total"][...]
+    results = compute(Summed(scan))
+    compute(Summed(scan))
+
+    assert seen == [60]
+    assert np.isnan(nothing_yet).all()
+    np.testing.assert_allclose(
+        results["total"][...], [data_of(scan).mean(axis=1).sum(), 60]
+    )
+
+
+def test_finish_without_an_output_may_return_anything(scan):
+    """A finish that only writes elsewhere needs no per-run output."""
+    seen = []
+
+    class Told(Mean):
+        version = 1
+
+        def finish(self, results):
+            seen.append(results.status.done)
+            return "ignored"
+
+    assert compute(Told(scan)).status.finished
+    assert seen == [60]
+
+
+def test_a_failing_finish_is_run_again_without_computing_again(scan):
+    """Its exception comes through; mended, only finish runs."""
+    process = Mean(scan)
+    process.calls = []
+    process.finish = lambda results: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        compute(process)
+    unfinished = process.results.status.finished
+    process.finish = lambda results: None
+    results = compute(process)
+
+    assert not unfinished
+    assert results.status.finished
+    assert len(process.calls) == 60
+
+
+def test_a_wrong_value_from_finish_is_refused_and_nothing_is_finished(scan):
+    """A summary of another shape is an error that names both."""
+
+    class Summed(Mean):
+        version = 1
+
+        def outputs(self):
+            return {"mean": rs.Output(), "total": rs.Output(2, per="run")}
+
+        def unit_computation(self, spectrum):
+            return {"mean": spectrum.mean()}
+
+        def finish(self, results):
+            return {"total": [1.0, 2.0, 3.0]}
+
+    process = Summed(scan)
+    with pytest.raises(rs.OutputError, match=r"shape \(2,\), .* returned shape \(3,\)"):
+        compute(process)
+
+    assert not process.results.status.finished
+    assert process.results.status.done == 60
+
+
+def test_scratch_counts_in_the_budget(scan):
+    """Declared working memory makes blocks smaller, as a number or a method."""
+
+    class Hungry(Mean):
+        version = 1
+        scratch = 1_000_000
+
+    class Growing(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def scratch(self, count):
+            return 500_000 + 250_000 * count
+
+        def block_computation(self, spectra):
+            return spectra.mean(axis=1)
+
+    plain = Mean(scan).plan(engine="serial", memory="2 MB")
+    hungry = Hungry(scan).plan(engine="serial", memory="2 MB")
+    growing = Growing(scan).plan(engine="serial", memory="2 MB")
+
+    assert plain.block == 60
+    assert hungry.block_bytes >= 1_000_000
+    assert growing.block == 5
+    with pytest.raises(rs.PlanError, match="one position needs 1 MB"):
+        Hungry(scan).plan(engine="serial", memory="0.5 MB")
+
+
+# Parameters.
+
+
+def test_keywords_win_over_class_values_and_those_over_defaults(scan):
+    """Default, then a value set on the class, then the keyword."""
+
+    class Mine(Scaled):
+        version = 1
+
+    default = Mine(scan).factor
+    Mine.factor = 5
+    on_class = Mine(scan).factor
+    keyword = Mine(scan, factor=7).factor
+
+    assert (default, on_class, keyword) == (2.0, 5, 7)
+    assert Scaled(scan).factor == 2.0
+    assert Mine(scan).identity == Mine(scan, factor=5.0).identity
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"facter": 1}, r"no parameter 'facter'; did you mean 'factor'\?"),
+        ({"positon_axes": 1}, r"'positon_axes'; did you mean 'position_axes'\?"),
+        ({"zzz": 1}, r"no parameter 'zzz' \(there are .*factor"),
+        ({"name": "x"}, "no parameter 'name'"),
+        ({"factor": 11}, "(?s)factor.*11"),
+        ({"factor": -0.1}, "(?s)factor.*-0.1"),
+        ({"factor": "2"}, "(?s)factor.*numeric"),
+        ({"count": 2.5}, "(?s)count.*integer"),
+        ({"kind": "cubic"}, "(?s)kind.*cubic.*linear"),
+        ({"seed": -1}, "(?s)seed.*-1"),
+        ({"fingerprint": "none"}, "must be 'sample' or 'full'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_parameter_is_an_error_at_construction(scan, given, words):
+    """The near miss, the bounds or the choices are in the message."""
+    with pytest.raises(rs.ParameterError, match=words):
+        Scaled(scan, **given)
+
+
+@pytest.mark.parametrize("value", [print, object(), np.array([None]), {1: 2}])
+def test_a_parameter_that_cannot_be_identified_is_refused(scan, value):
+    """At construction, by name; never left out of the identity."""
+    with pytest.raises(rs.IdentityError, match="'anything'"):
+        Scaled(scan, anything=value)
+
+
+def test_setting_an_attribute_named_nearly_like_a_parameter_warns(scan):
+    """A slip of the pen is told at the line that made it."""
+    process = Scaled(scan)
+    with pytest.warns(rs.ResumableWarning, match=r"did you mean 'factor'\?") as caught:
+        process.facter = 3
+
+    assert caught[0].filename == __file__
+    assert process.facter == 3
+    process.unrelated = 1
+    process.factor = 3
+
+
+def test_param_cannot_be_imported_into_a_class():
+    """It would hide the parameters: refused when the class is made."""
+    with pytest.raises(rs.DeclarationError, match="import param outside of the class"):
+        type("Inside", (rs.Process,), {"param": param})
+
+
+@pytest.mark.parametrize("name", ["source", "target", "position", "outputs", "test"])
+def test_a_parameter_cannot_take_a_name_of_ours(name):
+    """It would hide a method or an argument: refused when the class is made."""
+    with pytest.raises(rs.DeclarationError, match=f"{name!r} is taken"):
+        type("Taken", (rs.Process,), {name: param.Number(1)})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"on_error": "ignore"}, "on_error must be 'record' or 'raise'"),
+        ({"workers": 0}, "workers must be a whole number from 1"),
+        ({"workers": 1.5}, "workers must be a whole number from 1"),
+        ({"workers": True}, "workers must be a whole number from 1"),
+        ({"checkpoint": 0}, "checkpoint must be a positive time"),
+        ({"time_limit": "soon"}, "'soon' is not a duration"),
+        ({"memory": "much"}, "'much' is not a size"),
+        ({"memory": 1}, r"give memory='[\d.]+ \w+' or more"),
+        ({"engine": "seriel"}, r"no engine 'seriel'; did you mean 'serial'\?"),
+        ({"engine": 7}, "engine must be one of"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_an_error_before_anything_is_made(
+    scan, tmp_path, options, words
+):
+    """compute and plan say the same, and no file is made."""
+    before = listing(tmp_path)
+    with pytest.raises(rs.PlanError, match=words):
+        Mean(scan).compute(**{"engine": "serial", **options})
+    with pytest.raises(rs.PlanError, match=words):
+        Mean(scan).plan(**{"engine": "serial", **options})
+
+    assert listing(tmp_path) == before

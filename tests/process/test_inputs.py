@@ -1,0 +1,307 @@
+"""Sources and inputs that a Process takes, and scratch copies of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from processes import MEAN, Mean, Scaled, Weighted, compute, data_of
+
+import resumable as rs
+
+# Sources and inputs.
+
+
+@pytest.mark.parametrize("form", ["text", "dataset", "path object"])
+def test_a_source_has_several_forms(scan, form):
+    """Text, an open dataset: the same computation, the same run."""
+    path, _, name = scan.partition("::")
+    with h5py.File(path, "r") as file:
+        source = {
+            "text": scan,
+            "dataset": file[name],
+            "path object": Path(scan),
+        }[form]
+        results = compute(Mean(source))
+
+    assert results.identity == Mean(scan).identity
+    np.testing.assert_array_equal(results["mean"], data_of(scan).mean(axis=1))
+
+
+def test_a_number_of_positions_is_a_source(tmp_path):
+    """Without data the unit computation gets the index, a Python int."""
+    kinds = set()
+
+    class Squares(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output(dtype="i8")}
+
+        def unit_computation(self, index):
+            kinds.add(type(index))
+            return index**2
+
+    results = compute(Squares(9, tmp_path))
+
+    np.testing.assert_array_equal(results["x"], np.arange(9) ** 2)
+    assert kinds == {int}
+    with pytest.raises(rs.TargetError, match="give target="):
+        Squares(9)
+
+
+def test_a_block_computation_without_data_gets_the_indices(tmp_path):
+    """A whole batch of indices as an array."""
+
+    class Squares(rs.Process):
+        version = 1
+
+        def outputs(self):
+            return {"x": rs.Output(dtype="i8")}
+
+        def block_computation(self, indices):
+            return indices**2
+
+    np.testing.assert_array_equal(compute(Squares(9, tmp_path))["x"], np.arange(9) ** 2)
+
+
+def test_inputs_are_aligned_position_by_position(make_file):
+    """From the same file, another file, on other axes, of other shapes."""
+    rng = np.random.default_rng(4)
+    cube, weight, stack = (
+        rng.random((3, 4, 6)),
+        rng.random((3, 4, 6)),
+        rng.random((5, 4, 3)),
+    )
+    path = make_file(cube=cube, weight=weight)
+    other = make_file("other.h5", stack=stack, flat=rng.random((3, 4)))
+    expected = (cube * weight).sum(axis=-1)
+    process = Weighted(
+        f"{path}::/cube",
+        position_axes=(0, 1),
+        inputs={"weight": "::/weight", "offset": (f"{other}::/stack", (2, 1))},
+    )
+    scalar = Weighted(
+        f"{path}::/cube",
+        position_axes=(0, 1),
+        inputs={"weight": "::/weight", "offset": f"{other}::/flat"},
+    )
+
+    np.testing.assert_allclose(compute(process)["mean"], expected + stack.sum(axis=0).T)
+    np.testing.assert_allclose(
+        compute(scalar)["mean"], expected + data_of(f"{other}::/flat")
+    )
+
+
+def test_an_input_on_leading_axes_fits_a_source_on_other_axes(make_file):
+    """An energy-first stack beside a map of guesses: the map is found."""
+    rng = np.random.default_rng(4)
+    stack, guess = rng.random((6, 3, 4)), rng.random((3, 4, 2))
+
+    class Guessed(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def unit_computation(self, spectrum, guess):
+            return spectrum.sum() + guess[1]
+
+    source = make_file(stack=stack, guess=guess) + "::/stack"
+    process = Guessed(source, position_axes=(1, 2), inputs={"guess": "::/guess"})
+
+    np.testing.assert_allclose(
+        compute(process)["mean"], stack.sum(axis=0) + guess[..., 1]
+    )
+
+
+def test_inputs_come_as_blocks_in_a_block_computation(make_file):
+    """Everything has the positions in front."""
+
+    class Block(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def block_computation(self, spectra, weight):
+            assert len(spectra) == len(weight)
+            return (spectra * weight[:, None]).sum(axis=1)
+
+    rng = np.random.default_rng(4)
+    data, weight = rng.random((50, 4)), rng.random(50)
+    source = make_file(data=data, weight=weight) + "::/data"
+
+    np.testing.assert_allclose(
+        compute(Block(source, inputs={"weight": "::/weight"}))["mean"],
+        (data * weight[:, None]).sum(axis=1),
+    )
+
+
+def test_an_input_of_another_number_of_positions_is_refused(make_file):
+    """The message has both shapes, at construction."""
+    path = make_file(data=np.ones((5, 2)), short=np.ones((4, 2)), w=np.ones((5, 2)))
+    with pytest.raises(rs.SourceError, match=r"'offset' .* \(4,\), .* \(5,\)"):
+        Weighted(f"{path}::/data", inputs={"weight": "::/w", "offset": "::/short"})
+
+
+def test_an_input_may_be_an_output_of_other_results(scan):
+    """A fit that starts from the guesses of another process."""
+
+    class Centred(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def unit_computation(self, spectrum, mean):
+            return (spectrum - mean).max()
+
+    means = compute(Mean(scan))
+    process = Centred(scan, inputs={"mean": means["mean"]})
+    data = data_of(scan)
+
+    np.testing.assert_allclose(
+        compute(process)["mean"], (data - data.mean(axis=1)[:, None]).max(axis=1)
+    )
+
+
+def test_results_are_the_source_of_another_process(make_file):
+    """A chain on a map: positions stay where they are."""
+    cube = np.random.default_rng(0).random((3, 4, 6))
+    source = make_file(cube=cube) + "::/cube"
+    scaled = compute(Scaled(source, position_axes=(0, 1)))
+    results = compute(Mean(scaled["scaled"], position_axes=(0, 1)))
+
+    np.testing.assert_allclose(results["mean"], cube.mean(axis=-1) * 2)
+
+
+def test_a_changed_parameter_upstream_is_another_run_downstream(scan):
+    """The identity of the results a process starts from is part of its own."""
+    one = Mean(compute(Scaled(scan, factor=1.0))["scaled"])
+    two = Mean(compute(Scaled(scan, factor=2.0))["scaled"])
+    same = Mean(compute(Scaled(scan, factor=1.0))["scaled"])
+    by_input = [
+        Weighted(scan, inputs={"weight": u["scaled"], "offset": "::/data"}).identity
+        for u in (compute(Scaled(scan, factor=f)) for f in (1.0, 2.0))
+    ]
+
+    assert one.identity != two.identity
+    assert one.identity == same.identity
+    assert by_input[0] != by_input[1]
+    np.testing.assert_allclose(compute(two)["mean"], 2 * compute(one)["mean"][...])
+
+
+LAYOUTS = {
+    "contiguous": {},
+    "chunks": {"chunks": (2, 3, 2, 2)},
+    "compressed": {"chunks": (3, 2, 2, 3), "compression": "gzip"},
+    "one chunk": {"chunks": (3, 4, 5, 4), "compression": "gzip"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_axes_in_any_order_give_results_in_the_maps_shape(make_file, layout):
+    """Every choice of position axes of a 4-D dataset against plain numpy."""
+    data = np.random.default_rng(7).random((3, 4, 5, 4))
+    source = make_file(data={"data": data, **LAYOUTS[layout]}) + "::/data"
+
+    class Weird(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def unit_computation(self, spectrum):
+            weights = np.arange(1, spectrum.size + 1).reshape(spectrum.shape)
+            return (spectrum * weights).sum()
+
+    choices = [
+        axes for count in (1, 2, 3) for axes in itertools.permutations(range(4), count)
+    ]
+    for axes in choices[:: 2 if layout == "compressed" else 7]:
+        rest = [axis for axis in range(4) if axis not in axes]
+        moved = data.transpose(*axes, *rest)
+        weights = np.arange(1, moved[(0,) * len(axes)].size + 1)
+        expected = (moved.reshape(*moved.shape[: len(axes)], -1) * weights).sum(axis=-1)
+        results = compute(Weird(source, position_axes=axes))
+        assert results["mean"].shape == expected.shape
+        np.testing.assert_allclose(results["mean"], expected)
+
+
+def test_negative_axes_count_from_the_end(make_file):
+    """-1 is the last axis, and the same run as its positive number."""
+    data = np.random.default_rng(7).random((3, 4, 5))
+    source = make_file(data=data) + "::/data"
+    results = compute(Mean(source, position_axes=-1))
+
+    np.testing.assert_allclose(results["mean"], data.mean(axis=(0, 1)))
+    assert Mean(source, position_axes=2).identity == results.identity
+
+
+def test_all_axes_may_count_positions(make_file):
+    """A spectrum is then a single number."""
+
+    class Same(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def unit_computation(self, value):
+            return value * 2
+
+    data = np.random.default_rng(7).random((3, 4))
+    process = Same(make_file(data=data) + "::/data", position_axes=(1, 0))
+
+    assert process.spectrum_shape == ()
+    np.testing.assert_allclose(compute(process)["mean"], data.T * 2)
+
+
+def test_a_rechunked_copy_gives_the_same_results_and_is_deleted(make_file, tmp_path):
+    """rechunk=True changes the way of reading, not the numbers or the source."""
+    data = np.random.default_rng(7).random((6, 20, 5))
+    made = {"data": data, "chunks": (1, 20, 5), "compression": "gzip"}
+    source = make_file(stack=made) + "::/stack"
+    results = compute(Mean(source, position_axes=(1, 2)), rechunk=True)
+
+    np.testing.assert_allclose(results["mean"], data.mean(axis=0))
+    assert results.identity == Mean(source, position_axes=(1, 2)).identity
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [results.path.name, "scan.h5"]
+    )
+
+
+def test_what_an_end_that_was_cut_short_has_left_is_removed(make_file, tmp_path):
+    """A copy in position order and a second name outlive no complete run."""
+    data = np.random.default_rng(7).random((6, 20))
+    process = Mean(make_file(stack=data) + "::/stack", position_axes=(1,))
+    compute(process, rechunk=True, positions=slice(0, 5))
+    (copy,) = tmp_path.glob("*.rechunked.h5")
+    kept = copy.read_bytes()
+    path = compute(process, rechunk=True).path
+    copy.write_bytes(kept)
+    os.link(path, path.with_name(f".{path.stem}.birth"))
+    compute(process)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "scan.h5"])
+
+
+def test_a_copy_that_is_still_needed_is_kept(make_file, tmp_path):
+    """What was asked for is there, the rest is not: its copy is used again."""
+    data = np.random.default_rng(7).random((6, 20))
+    process = Mean(make_file(stack=data) + "::/stack", position_axes=(1,))
+    compute(process, rechunk=True, positions=slice(0, 5))
+    compute(process, rechunk=True, positions=slice(0, 5))
+
+    assert len(list(tmp_path.glob("*.rechunked.h5"))) == 1
+
+
+def test_a_rechunked_copy_of_old_contents_is_not_used(make_file):
+    """The source changed while a rechunking run was stopped: no old rows come in."""
+    data = np.random.default_rng(7).random((6, 20, 5))
+    path = make_file(
+        stack={"data": data, "chunks": (1, 20, 5), "maxshape": (6, None, 5)}
+    )
+    process = Mean(f"{path}::/stack", position_axes=(1, 2))
+    compute(process, rechunk=True, positions=slice(0, 10))
+    with h5py.File(path, "r+") as file:
+        file["stack"][:, 10:, :] += 100
+        changed = file["stack"][...]
+    results = compute(Mean(f"{path}::/stack", position_axes=(1, 2)), rechunk=True)
+
+    np.testing.assert_allclose(results["mean"], changed.mean(axis=0))

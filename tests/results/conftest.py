@@ -1,0 +1,32 @@
+"""What several tests of results need."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from packed_runs import Large, Many, compute
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a map of spectra with a scale."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["map"] = np.random.default_rng(2).normal(size=(8, 5, 16))
+        file["height"] = np.linspace(0, 1, 8)
+        file["height"].attrs["units"] = "nm"
+        file["height"].make_scale("height")
+        file["map"].dims[0].attach_scale(file["height"])
+    return f"{tmp_path}/scan.h5::/map"
+
+
+@pytest.fixture
+def run(source):
+    """Return finished results on the map."""
+    return compute(Many(source, position_axes=(0, 1)))
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Return finished results of 200 positions, 1.6 MB."""
+    return compute(Large(200, tmp_path))

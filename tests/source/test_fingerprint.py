@@ -1,0 +1,249 @@
+"""Fingerprints: a changed source is told from an equal one."""
+
+from __future__ import annotations
+
+import ast
+import os
+from unittest import mock
+
+import h5py
+import numpy as np
+import pytest
+from sources import LAYOUTS, fingerprint
+
+import resumable.source.fingerprint
+from resumable.source.contiguous import Contiguous
+from resumable.source.reader import Reader
+from resumable.source.reference import refer
+
+# Fingerprints.
+
+
+@pytest.mark.parametrize(
+    ("layout", "position"),
+    [(layout, at) for layout in LAYOUTS for at in (0, 1, 59) if layout != "growable"]
+    # What lies behind the first position of a growable one may still be written.
+    + [("growable", 0)],
+)
+def test_one_changed_element_changes_the_fingerprint(tmp_path, layout, position):
+    """Anywhere in a source of up to 64 MB; of one that can grow, at the start."""
+    data = np.zeros((60, 3, 4))
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=data, **LAYOUTS[layout])
+    before = fingerprint(f"{path}::/data")
+
+    with h5py.File(path, "r+") as file:
+        file["data"][position, 2, 3] = 1e-300
+
+    assert fingerprint(f"{path}::/data") != before
+
+
+def test_a_change_of_content_that_a_growable_source_hides_changes_its_contents(
+    tmp_path,
+):
+    """What the fingerprint leaves out is compared when the run is found."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=np.zeros((6, 4)), maxshape=(None, 4))
+    with Reader(refer(f"{path}::/data")) as reader:
+        before = reader.contents()
+
+    with h5py.File(path, "r+") as file:
+        file["data"][5, 3] = 1
+
+    with Reader(refer(f"{path}::/data")) as reader:
+        assert reader.contents() != before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.zeros((5, 12)),
+        np.zeros((10, 6)),
+        np.zeros((60, 1)),
+        np.zeros(60),
+        np.zeros((6, 10), "f4"),
+        np.zeros((6, 10), "i8"),
+        np.zeros((6, 10), [("x", "f8")]),
+    ],
+    ids=["shape", "transposed", "length", "axes", "width", "kind", "compound"],
+)
+def test_shape_and_dtype_are_part_of_the_fingerprint(make_file, other):
+    """Even where all bytes are zero."""
+    first = make_file("first.h5", data=np.zeros((6, 10)))
+    second = make_file("second.h5", data=other)
+
+    assert fingerprint(f"{first}::/data") != fingerprint(f"{second}::/data")
+
+
+def test_the_name_inside_the_file_is_part_of_the_fingerprint(make_file):
+    """Raw_Data is not Raw_Data_B, whatever is in them."""
+    path = make_file(data=np.zeros(5), data_b=np.zeros(5))
+
+    assert fingerprint(f"{path}::/data") != fingerprint(f"{path}::/data_b")
+
+
+def test_what_cannot_change_results_is_not_in_the_fingerprint(make_file):
+    """A copy of the file, another attribute, chunks."""
+    data = np.arange(60.0).reshape(6, 10)
+    first = make_file("first.h5", data=data)
+    second = make_file("a copy.h5", data={"data": data, "chunks": (2, 3)})
+    with h5py.File(second, "a") as file:
+        file["data"].attrs["comment"] = "looks good"
+        file["more"] = 5
+
+    assert fingerprint(f"{first}::/data") == fingerprint(f"{second}::/data")
+
+
+def test_chunks_that_were_never_written_have_a_fingerprint(tmp_path):
+    """They read as the fill value, and writing one is a change."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", (6, 4), "f8", chunks=(2, 4), compression="gzip")
+    before = fingerprint(f"{path}::/data")
+
+    with h5py.File(path, "r+") as file:
+        file["data"][4] = 1
+
+    assert fingerprint(f"{path}::/data") != before
+
+
+def test_of_a_large_compressed_source_chunks_spread_over_it_are_digested(tmp_path):
+    """The first and the last of them among these, and all with ``full``."""
+    path = tmp_path / "scan.h5"
+    noise = np.random.default_rng(3).integers(0, 255, (1200, 64 << 10), np.uint8)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=noise, chunks=(1, 64 << 10), compression=1)
+    parts = []
+    real = resumable.source.fingerprint._sha256
+
+    def counted(part):
+        parts.append(part)
+        return real(part)
+
+    def corners():
+        """Return the first rows of the chunks that were digested, in order."""
+        places = [bytes(part) for part in parts if len(part) < 30]
+        return sorted(ast.literal_eval(place.decode())[0][0] for place in places)
+
+    with mock.patch("resumable.source.fingerprint._sha256", counted):
+        fingerprint(f"{path}::/data")
+        sampled, parts[:] = corners(), []
+        fingerprint(f"{path}::/data", full=True)
+
+    assert 8 << 20 < len(sampled) * (64 << 10) <= 17 << 20
+    assert (sampled[0], sampled[-1]) == (0, 1199)
+    assert max(np.diff(sampled)) < 6
+    assert corners() == list(range(1200))
+
+
+def test_a_source_that_only_grew_has_the_same_fingerprint(tmp_path):
+    """The length of a position axis that can grow is left out."""
+    path = tmp_path / "live.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=np.ones((6, 4)), maxshape=(None, 4))
+    before = fingerprint(f"{path}::/data")
+
+    with h5py.File(path, "r+") as file:
+        file["data"].resize(9, axis=0)
+        file["data"][6:] = 5
+
+    assert fingerprint(f"{path}::/data") == before
+
+
+def test_the_first_rows_of_a_source_that_grew_have_the_same_contents(tmp_path):
+    """So that rows of another measurement are never taken for them."""
+    path = tmp_path / "live.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=np.ones((6, 4)), maxshape=(None, 4))
+    with Reader(refer(f"{path}::/data")) as reader:
+        before = reader.contents()
+
+    with h5py.File(path, "r+") as file:
+        file["data"].resize(9, axis=0)
+
+    with Reader(refer(f"{path}::/data")) as reader:
+        assert reader.contents(6) == before
+        assert reader.contents() != before
+
+
+@pytest.mark.parametrize(
+    ("maxshape", "axes", "growable"),
+    [
+        ((None, 4), (0,), True),
+        ((9, 4), (0,), True),
+        ((6, 4), (0,), False),
+        ((6, None), (0,), False),
+        ((6, None), (1,), True),
+        ((None, 4), (1, 0), False),
+    ],
+)
+def test_a_source_can_grow_along_its_first_position_axis(
+    tmp_path, maxshape, axes, growable
+):
+    """Growing spectra, or growing within a row of the map, is another source."""
+    path = tmp_path / "live.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", (6, 4), "f8", maxshape=maxshape, chunks=(2, 2))
+
+    with Reader(refer(f"{path}::/data", axes)) as reader:
+        assert reader.growable is growable
+
+
+SIZE = 80 << 20
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Return the path of 80 MB of zeros that take no space, and its offset."""
+    path = tmp_path_factory.mktemp("large") / "large.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", (80, 1 << 20), "u1")
+        data[0, 0] = 1
+        offset = data.id.get_offset()
+    os.truncate(path, offset + SIZE)
+    return path, offset
+
+
+def change(large, at, value):
+    """Set one byte of the large source."""
+    path, offset = large
+    with path.open("r+b") as file:
+        file.seek(offset + at)
+        file.write(bytes([value]))
+
+
+def test_beyond_64_mb_the_fingerprint_covers_samples_unless_full(large):
+    """First and last bytes always count, every byte does with ``full``."""
+    source = f"{large[0]}::/data"
+    # The samples are 0.25 MB each and begin every 1.27 MB.
+    between = 700_000
+    before = fingerprint(source)
+    whole = fingerprint(source, full=True)
+
+    change(large, between, 1)
+    unseen, seen = fingerprint(source), fingerprint(source, full=True)
+    change(large, between, 0)
+    change(large, SIZE - 1, 1)
+    last = fingerprint(source)
+    change(large, SIZE - 1, 0)
+
+    assert unseen == before
+    assert seen != whole
+    assert last != before
+
+
+def test_the_fingerprint_of_a_large_source_reads_at_most_16_mb(large):
+    """The rest of a terabyte is left alone."""
+    read = []
+    real = Contiguous.read
+
+    def counted(contents, start, out):
+        read.append(out.nbytes)
+        real(contents, start, out)
+
+    with mock.patch.object(Contiguous, "read", counted):
+        fingerprint(f"{large[0]}::/data")
+
+    assert 8 << 20 < sum(read) <= 16 << 20

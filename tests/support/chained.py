@@ -1,0 +1,24 @@
+"""Stages of chains."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+import resumable as rs
+import resumable.process.chain
+import resumable.system.stop
+import resumable.worker.work
+
+POSITIONS = 40
+
+
+def compute(chain, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rs.ResumableWarning)
+        return chain.compute(**{"engine": "serial", "progress": False, **options})
+
+
+def bits(parts):
+    return [(np.asarray(part).dtype.str, np.asarray(part).tobytes()) for part in parts]

@@ -1,0 +1,71 @@
+"""Runs to be packed, and all that can be seen of one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+import resumable as rs
+
+PAIR = np.dtype([("x", "<f4"), ("n", "<i8")], align=True)
+
+
+class Many(rs.Process):
+    """An output of every kind, and two positions that fail."""
+
+    version = 1
+    outputs: ClassVar = {
+        "level": rs.Output(units="V"),
+        "pair": rs.Output(dtype=PAIR),
+        "ends": rs.Output((2, 3), ">f4", labels=("a", "b", "c")),
+        "sound": rs.Output(dtype=bool, fill_value=True),
+        "wave": rs.Output(2, "c16"),
+        "text": rs.Output(dtype="S5"),
+        "total": rs.Output(3, per="run"),
+    }
+    sick = True
+
+    def unit_computation(self, spectrum):
+        if self.sick and self.position in ((1, 2), (3, 0)):
+            raise ValueError("no luck")
+        return {
+            "level": spectrum.mean(),
+            "pair": (spectrum[0], 7),
+            "ends": np.tile(spectrum[:3].astype("f4"), (2, 1)),
+            "sound": bool(spectrum[0] > 0),
+            "wave": np.exp(1j * spectrum[:2]),
+            "text": b"abc",
+        }
+
+    def finish(self, results):
+        return [results.status.done, 1, 2]
+
+
+class Large(rs.Process):
+    """Rows of 8 kB, to have many chunks."""
+
+    version = 1
+    outputs: ClassVar = {"row": rs.Output(1024, "i8", fill_value=-1)}
+
+    def unit_computation(self, index):
+        return index + np.arange(1024)
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+def bits(array):
+    """Return the bytes of an array without those that pad a compound."""
+    names = array.dtype.names
+    return [bits(array[n]) for n in names] if names else array.tobytes()
+
+
+def same(left, right):
+    """Compare arrays bit for bit."""
+    return left.dtype == right.dtype and bits(left) == bits(right)
+
+
+def packed(results):
+    return rs.open(results.path)._run.header.packed

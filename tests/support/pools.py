@@ -1,0 +1,19 @@
+"""What tests of pools look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resumable.worker.parcel import PIPE_BYTES
+
+LARGE = PIPE_BYTES  # so many numbers do not fit into the pipe
+
+
+def batch(size, rng):
+    """Return random numbers."""
+    return rng.random(size)
+
+
+def descriptors():
+    """Return how many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -1,0 +1,93 @@
+"""Processes that several tests compute, and what they look at afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+
+import h5py
+import numpy as np
+import param
+
+import resumable as rs
+
+MEAN = {"mean": rs.Output()}
+
+
+class Mean(rs.Process):
+    """The mean of every spectrum; ``calls`` collects the positions computed."""
+
+    version = 1
+    outputs = MEAN
+    calls = None
+
+    def unit_computation(self, spectrum):
+        if self.calls is not None:
+            self.calls.append(self.position)
+        return spectrum.mean()
+
+
+class Scaled(rs.Process):
+    """A spectrum times a factor, and what is left over for parameters."""
+
+    version = 1
+    factor = param.Number(2.0, bounds=(0, 10), doc="what to multiply by")
+    count = param.Integer(3)
+    kind = param.Selector(objects=["linear", "square"])
+    table = param.Array(None)
+    anything = param.Parameter(None)
+
+    def outputs(self):
+        return {"scaled": rs.Output(self.spectrum_shape, self.spectrum_dtype)}
+
+    def unit_computation(self, spectrum):
+        return spectrum * self.factor
+
+
+class Failing(rs.Process):
+    """Raises what the function in ``raises`` returns for a position."""
+
+    version = 1
+    outputs = MEAN
+    raises = staticmethod(lambda position: None)
+
+    def unit_computation(self, spectrum):
+        error = self.raises(self.position)
+        if error is not None:
+            raise error
+        return np.mean(spectrum)
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+def data_of(source):
+    path, _, name = source.rpartition("::")
+    with h5py.File(path, "r") as file:
+        return file[name][...]
+
+
+def listing(folder):
+    """Name, contents and modification time of everything in a folder, and its own."""
+    found = {".": folder.stat().st_mtime_ns}
+    for path in sorted(folder.rglob("*")):
+        content = (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        )
+        found[str(path)] = (content, path.stat().st_mtime_ns, path.stat().st_size)
+    return found
+
+
+class Weighted(rs.Process):
+    """Spectrum and two inputs, side by side."""
+
+    version = 1
+    outputs = MEAN
+
+    def unit_computation(self, spectrum, weight, offset):
+        return (spectrum * weight).sum() + np.sum(offset)
+
+
+def change(path, name, key, value):
+    with h5py.File(path, "r+") as file:
+        file[name][key] = value

@@ -1,0 +1,28 @@
+"""Processes whose run files are looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import resumable as rs
+
+MEAN = {"mean": rs.Output(units="V")}
+
+
+class Mean(rs.Process):
+    """The mean of every spectrum."""
+
+    version = 1
+    outputs = MEAN
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean()
+
+
+def compute(process, **options):
+    return process.compute(engine="serial", progress=False, **options)
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,16 @@
+"""What several tests of worker need."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def means(tmp_path):
+    """Make ``scan.h5::/data`` beside the script and return the means of its rows."""
+    data = np.random.default_rng(2).normal(size=(40, 8))
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = data
+    return data.mean(axis=1)

@@ -1,0 +1,123 @@
+"""Warnings of computations: counted, shown once, filtered as the user says."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+import warnings
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import resumable as rs
+from resumable.engines.local import LocalEngine
+from resumable.worker.warnings import (
+    Warned,
+    WarningCounts,
+    count_warnings,
+    warning_filters,
+)
+
+pytestmark = [
+    pytest.mark.timeout(60, method="signal"),
+    pytest.mark.filterwarnings("ignore:.*positions failed:resumable.ResumableWarning"),
+]
+
+
+# Warnings.
+
+
+class OddWarning(UserWarning):
+    """Of the user's own."""
+
+
+class Loaded(rs.Process):
+    """Tells whether scipy is loaded where it computes."""
+
+    version = 1
+    outputs: ClassVar = {"scipy": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        return "scipy.special" in sys.modules
+
+
+class Warns(rs.Process):
+    """Warns at every position, in two ways."""
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        warnings.warn("an odd spectrum", RuntimeWarning, stacklevel=1)
+        np.log(np.array([-1.0]))
+        return spectrum.mean()
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_warnings_of_units_are_shown_once_with_a_count(source, engine):
+    """As they would be by the user's own filters, but once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        Warns(source).compute(engine=engine, workers=2)
+    told = [w for w in caught if "odd" in str(w.message)]
+    numpys = [w for w in caught if "invalid value" in str(w.message)]
+
+    assert len(told) == len(numpys) == 1
+    assert str(told[0].message) == "an odd spectrum (given 200 times)"
+    assert told[0].category is RuntimeWarning
+    assert Path(told[0].filename).name == Path(__file__).name
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_ignored_warnings_are_not_shown_and_errors_are_raised(source, engine):
+    """The user's filters hold in the workers, too."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        Warns(source).compute(engine=engine, workers=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="an odd")
+        with pytest.raises(rs.UnitFailed, match="RuntimeWarning: an odd spectrum"):
+            Warns(source).compute(engine=engine, workers=2, override=True)
+
+    assert caught == []
+
+
+def test_filters_by_name_know_derived_categories_and_load_nothing():
+    """What a filter names need not be there, and its subclasses are meant, too."""
+    derived = type("Derived", (OddWarning,), {})
+    counts = WarningCounts()
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore", OddWarning)
+        filters = pickle.loads(pickle.dumps(warning_filters()))
+    far = ("error", None, "far.away.Warning", None, 0)
+    with count_warnings((far, *filters), counts):
+        warnings.warn("ignored", derived, stacklevel=1)
+        warnings.warn("counted", UserWarning, stacklevel=1)
+
+    assert [warned.text for warned in counts.counts] == ["counted"]
+
+
+def test_filters_of_a_library_do_not_load_it_in_workers(source):
+    """scipy.special has filters of its own; a unit that does not need it has none."""
+    importlib.import_module("scipy.special")
+    # The other server would have loaded it for all, because it is loaded here.
+    results = Loaded(source).compute(engine=LocalEngine(2, "spawn"), workers=2)
+
+    assert set(results["scipy"][...]) == {0}
+
+
+def test_warnings_of_many_texts_are_counted_together():
+    """Texts that hold the position do not fill the memory."""
+    counts = WarningCounts()
+    for number in range(1000):
+        counts.add(Warned(UserWarning, f"at {number}", "a.py", 3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        counts.show()
+
+    assert len(caught) == 101
+    assert "900 further" in str(caught[-1].message)
