@@ -1,4 +1,4 @@
-"""What is computed at each position: the same functions for every candidate.
+"""The functions for one position, the same for every candidate.
 
 This module needs numpy only (and scipy for the fit), because every worker imports it.
 """
@@ -67,7 +67,7 @@ def fit_lorentzian(spectrum: Array) -> Array:
     numpy.ndarray
         Height, centre (V), half width (V) and offset, shape (4,), float64.
     """
-    # Imported here because workers of the other workloads need not wait for scipy.
+    # Imported here, so that workers of the other workloads do not import scipy.
     from scipy.optimize import least_squares
 
     voltage = voltages(len(spectrum))

@@ -1,7 +1,7 @@
 """Dask: `map_blocks` over the source, stored to HDF5 block by block.
 
-The same code serves the schedulers for threads and for processes; the workload says
-which of the two it runs with.
+The same code runs with the schedulers for threads and for processes; the workload says
+with which.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compute(workload: Workload, source: Path, folder: Path) -> Callable[[], Arra
     """Compute and store with the workload's scheduler."""
     path = folder / "dask.h5"
     with h5py.File(path, "w") as file:
-        # Space on disk now: blocks are then written without touching metadata.
+        # Allocate the space now, so that blocks are written without changing metadata.
         output.create(file, workload)
     lengths = tuple(stop - start for start, stop in workload.batches(BLOCKS))
     spectrum_axes = tuple(set(range(len(workload.shape))) - {*workload.position_axes})
@@ -66,7 +66,7 @@ def _work(part: Array, workload: Workload) -> Array:
 
 
 class _Stored:
-    """A dataset by name, which can be sent to another process, unlike h5py's.
+    """A dataset by name, which can be pickled, unlike that of h5py.
 
     Writers exclude each other with a lock on a file of its own.
     """

@@ -4,8 +4,8 @@
     python benchmarks/durability.py --rounds 9 --folder on-a-real-disk
 
 Both write the same rows in the same order; interleaved, each in a process of its own.
-Beside it stands the rate at which the disk takes data: workload (c) writes as much as
-it reads, so that where the disk is slower than the computation, it decides.
+The rate at which the disk writes is printed, too: workload (c) writes as much as it
+reads, so a disk that is slower than the computation decides its time.
 """
 
 from __future__ import annotations

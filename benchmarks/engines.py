@@ -3,13 +3,12 @@
     python benchmarks/engines.py
     python benchmarks/engines.py --scale 0.05 --rounds 1    # only to try it out
 
-Cost: 20,000 batches of one position that takes 1 ms, with two workers; shown is how
-much longer than that a worker is occupied with a batch, the commit of its row
-included where the engine has one for every batch. Speed-up: the fit of `speed.py`, two
-and a half times as many positions, one worker against two of the same engine (of ranks:
-`mpi_scaling.py`). The
-start of a cluster or an executor is not timed, nor is a first run that has them import
-what they need; that of local workers is. Rounds are interleaved.
+Cost: 20,000 batches of one position that takes 1 ms, with two workers. Printed is the
+time of a worker per batch beyond that 1 ms, with the commit of the row where the engine
+commits every batch. Speed-up: the fit of `speed.py` with two and a half times as many
+positions, one worker against two of the same engine (`mpi_scaling.py` has the ranks).
+The start of a cluster or an executor, and a first run in which its processes import
+modules, are not timed; the start of local workers is. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -71,13 +70,13 @@ def serial(workers: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def local(workers: int) -> Iterator[Any]:
-    """Offer worker processes of ours."""
+    """Offer the worker processes of the local engine."""
     yield "local"
 
 
 @contextlib.contextmanager
 def processes(workers: int) -> Iterator[Any]:
-    """Offer those of the standard library."""
+    """Offer the executor of the standard library."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context) as executor:
         yield executor
@@ -85,7 +84,7 @@ def processes(workers: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def loky(workers: int) -> Iterator[Any]:
-    """Offer those of loky."""
+    """Offer the executor of loky."""
     from loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(workers) as executor:
@@ -136,7 +135,7 @@ def one_by_one(
     """Return the seconds of a run whose batches are one position each."""
     timed(Busy(20, folder), engine, workers)
     as_it_is = Schedule.next_rows
-    # A run would never do that.
+    # No ordinary run has such batches.
     Schedule.next_rows = lambda self, seconds=None: 1  # type: ignore[method-assign]
     try:
         return timed(
@@ -147,7 +146,7 @@ def one_by_one(
 
 
 def under_mpi(ranks: int, batches: int, writer: str, folder: str) -> float:
-    """Return the seconds of such a run on ranks, as the slowest of them sees it."""
+    """Return the seconds of such a run on ranks, on the slowest of them."""
     script = (
         "import engines, sys\n"
         "took = engines.one_by_one('mpi', None, int(sys.argv[1]), *sys.argv[2:])\n"

@@ -1,4 +1,4 @@
-"""Environments of candidates that cannot live with what the others need."""
+"""Environments of candidates whose requirements conflict with those of the others."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def _python(name: str, requirements: tuple[str, ...], cache: Path) -> Path:
     Parameters
     ----------
     name : str
-        Of the environment.
+        Name of the environment.
     requirements : tuple of str
-        What is installed there.
+        Packages to install.
     cache : pathlib.Path
         Folder that keeps the environment between runs.
 
     Raises
     ------
     subprocess.CalledProcessError
-        If pip cannot install the packages, for example without a network. What pip
-        says goes to stderr.
+        If pip cannot install the packages, for example without a network. The output of
+        pip goes to stderr.
 
     Notes
     -----
-    An environment that was not finished is made anew.
+    An unfinished environment is made again.
     """
     version = "{}.{}".format(*sys.version_info)
     folder = cache.absolute() / f"{name}-python{version}"

@@ -1,7 +1,8 @@
-"""The floor: what the machine can do when nobody keeps any books.
+"""The floor: the time without a status and without syncs.
 
 Forked processes take contiguous blocks of positions and put the results into shared
-memory; one write at the end. A killed run is lost, a failing position ends it.
+memory; one write at the end. A kill loses the whole run; an exception at one position
+ends it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The floor with one fdatasync at its end: as durable as ours once it is done."""
+"""The floor with one fdatasync at its end: as durable as ours when it has ended."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What ``import resumable`` takes against what it cannot do without.
+"""Compare ``import resumable`` with the import of its requirements.
 
 Fresh interpreters, in turn: nothing, h5py and param, and resumable. The time of
-starting Python is taken off. Usage: ``python benchmarks/import_time.py [rounds]``.
+the start of Python is subtracted. Usage: ``python benchmarks/import_time.py [rounds]``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A loop that a scientist writes with joblib: batches to workers, results to HDF5."""
+"""A loop with joblib: batches are sent to workers, results written to HDF5."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Measure one candidate once, in a process of its own, and print it as JSON.
 
 `rounds.py` starts this script; a candidate is a module beside it with a function
-``compute(workload, source, folder)`` that does everything a user would wait for and
-returns a function that reads the result. Importing the module imports what the
-candidate needs, which is not timed; workers, files and all else are. A candidate that
-reads the source in a format of its own also has ``prepare(workload, source)``, which
-is not timed either and returns the path of its copy.
+``compute(workload, source, folder)`` that does everything a user waits for and returns
+a function that reads the result. The import of the module, and with it of everything
+the candidate needs, is not timed; the start of workers and the making of files are. A
+candidate that reads the source in another format also has ``prepare(workload,
+source)``, which is not timed and returns the path of its copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from workloads import DATASET, TRIVIAL, WORKLOADS, Workload
 
 
 class Candidate(Protocol):
-    """What a candidate's module has."""
+    """The function of a candidate's module."""
 
     def compute(
         self, workload: Workload, source: Path, folder: Path
@@ -67,9 +67,9 @@ def main() -> None:
 def warm(workload: Workload, source: Path) -> None:
     """Bring the source into the page cache, compute one position, sync all disks.
 
-    The second imports what the computation itself needs, scipy for example. Without
-    the last, whoever syncs would pay for what the candidate before has left unsynced
-    and for the removal of its files.
+    Computing one position imports what the computation needs, scipy for example.
+    Without the sync of the disks, the first sync of a candidate would also write what
+    the candidate before has left unsynced.
     """
     with source.open("rb") as file:
         while file.read(2**24):
@@ -80,7 +80,7 @@ def warm(workload: Workload, source: Path) -> None:
 
 
 def compare(results: Array, expected: Array) -> str | None:
-    """Return in words how results differ from what numpy found, or None.
+    """Return how results differ from those of numpy as text, or None.
 
     Float32 sums in another order differ in the last digits, and a fit under another
     version of numpy in a few more.

@@ -1,13 +1,13 @@
-"""What it costs a rank to take the next numbers while all ranks compute.
+"""Measure how long a rank waits for the next numbers while all ranks compute.
 
-Each rank takes one number after another and is busy for so long in between, holding
-the interpreter's lock. Printed for each rank: how many it took, how long it waited in
-all, and the slowest of its waits. Usage::
+Each rank takes one number after another, and computes between them, holding the
+interpreter's lock. Printed for each rank: how many numbers it took, how long it waited
+in all, and its longest wait. Usage::
 
     mpiexec -n 2 python benchmarks/mpi_counter.py [seconds of a unit] [thread]
 
 ``thread`` lets rank 0 call MPI every 5 ms meanwhile. With ``MPIR_CVAR_NOLOCAL=1``
-MPICH takes the network between ranks of one host.
+MPICH uses the network between ranks of one host.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How much faster two ranks are than one: the fit, under a real ``mpiexec``.
 
 Rounds of one job each with one rank and with two, in turn, into a fresh folder each
-time. What counts is the session, from its start to its end as the run file has it:
-starting Python is not the engine's. Usage::
+time. The time is that of the session, from its start to its end in the run file,
+without the start of Python. Usage::
 
     python benchmarks/mpi_scaling.py [--scale 1] [--rounds 5] [--ranks 2]
 

@@ -1,11 +1,11 @@
-"""Compare operators that live in workers with those of regpy, and with a loop.
+"""Compare operators in workers with those of regpy, and with a loop.
 
     python benchmarks/operators.py
 
 Two operators multiply a vector of 8 MB, and one of 100 numbers, by a number each, in
 two worker processes: ``resumable.Operators``, regpy's ``ParallelVectorOfOperators``,
-and a loop in one process. Each lives in a process of its own and they are asked in
-turns, so that whatever else the machine does disturbs all alike. Values are checked.
+and a loop in one process. Each runs in a process of its own, in turns, so that other
+work of the machine disturbs all alike. Values are checked.
 regpy is installed into an environment of its own on first use.
 """
 
@@ -100,7 +100,7 @@ def report(size: int, taken: dict[str, list[float]]) -> None:
 def started(
     name: str, python: Path
 ) -> Iterator[Callable[[int, int], tuple[float, bool]]]:
-    """Have a candidate wait in a process; give a function that asks it to measure."""
+    """Start a candidate in a process; return a function that has it measure."""
     root = Path(__file__).resolve().parents[1]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     process = subprocess.Popen(
@@ -127,7 +127,7 @@ def started(
 
 
 def serve(name: str) -> None:
-    """Measure what is asked for on standard input, until its end."""
+    """Measure for every line of standard input, until its end."""
     with CANDIDATES[name]() as operators:
         for line in sys.stdin:
             size, times = json.loads(line)

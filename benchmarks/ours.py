@@ -1,4 +1,4 @@
-"""Resumable: the candidate that keeps books, and whose results survive a kill."""
+"""Resumable: the candidate with a status, whose results survive a kill."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Resumable without its syncs, and one at the end: what durability costs.
 
-Never compute like this: a power cut would leave a status that claims rows which are
-not on the disk.
+Never compute like this: after a power cut positions could be marked as done whose rows
+are not on the disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def compute(workload: Workload, source: Path, folder: Path) -> Callable[[], Arra
     """Compute as ours does, with one fdatasync of the run file at the end."""
     _sync_nothing()
     process = ours.PROCESSES[workload.key]
-    # setup() runs in every worker, after its writer is there.
+    # setup() runs in every worker after its writer was made.
     process.setup = lambda self: _sync_nothing()  # type: ignore[method-assign]
     read = ours.compute(workload, source, folder)
     for path in folder.glob("*.h5"):

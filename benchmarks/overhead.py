@@ -1,11 +1,11 @@
-"""Measure what resumable costs per position, over a bare Python loop.
+"""Measure the time that resumable adds per position to a Python loop.
 
     python benchmarks/overhead.py
 
-The computation is next to nothing (the first number of 8), on a million positions, in
-one process (the serial engine). The loop reads the source, calls the function for every
-row and writes the results with h5py. What ours costs once, however few the positions
-(the birth of the run file, syncs), is measured with 1,000 positions and shown apart.
+The computation returns the first number of 8, on a million positions, in one process
+(the serial engine). The loop reads the source, calls the function for every row and
+writes the results with h5py. The fixed time of a run (creation of the run file, syncs)
+is measured with 1,000 positions and printed separately.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read everything, compute it in this process, write once: no workers, no books.
+"""Read everything, compute in this process, write once: no workers, no status.
 
 For a block computation that is one numpy call, for the others a bare Python loop.
 """

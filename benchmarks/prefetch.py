@@ -1,10 +1,10 @@
-"""Measure what calls ahead in workers cost, over calling the function in a loop.
+"""Compare `prefetch` in workers with calling the function in a loop.
 
     python benchmarks/prefetch.py
     python benchmarks/prefetch.py --sizes
 
 Random numbers are generated 1,000 times, 4 MB each and 4 kB each, by a loop and by
-``Pool(2).prefetch``, in turns; the pool is there already. The ratio is that of the
+``Pool(2).prefetch``, in turns; the pool exists before. The ratio is that of the
 medians; less than 1 means that the pool was faster. Afterwards descriptors, processes
 and shared memory must be as before. ``--sizes`` shows from which size on shared memory
 is faster than the pipe, where
@@ -118,7 +118,7 @@ def check(pool: rs.Pool) -> bool:
 
 
 def state() -> tuple[int, list[int], list[str]]:
-    """Return what could be left behind: descriptors, processes, named memory."""
+    """Return the open descriptors, the processes and the named shared memory."""
     maps = Path("/proc/self/maps")
     named = [line for line in maps.read_text().splitlines() if "/dev/shm" in line]
     children = psutil.Process().children(recursive=True)

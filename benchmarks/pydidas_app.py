@@ -49,11 +49,11 @@ class Sums(BaseApp):  # type: ignore[misc]
         return self.spectra[position].sum()
 
     def multiprocessing_store_results(self, position: int, *results: Any) -> None:
-        """Store nothing: whoever runs the app gets the results."""
+        """Store nothing: the caller of the app gets the results."""
 
 
 def compute(source: Path, folder: Path) -> tuple[Callable[[], Array], float]:
-    """Compute with two workers; return what reads the result, and when it was there.
+    """Compute with two workers; return the reader of the result, and the time.
 
     The results stay in memory, which costs nothing, and are not durable. The call
     returns when all workers have ended.
@@ -70,9 +70,9 @@ def compute(source: Path, folder: Path) -> tuple[Callable[[], Array], float]:
     read : callable
         Returns the sums.
     there : float
-        `time.perf_counter()` when the last of them had come.
+        `time.perf_counter()` when the last sum had arrived.
     """
-    # Importing pydidas has made it. Results arrive while its event loop runs.
+    # The import of pydidas has made the application. Results arrive in its event loop.
     application = QCoreApplication.instance()
     app = Sums()
     app.set_param_value("source", str(source))

@@ -2,15 +2,15 @@
 
     python benchmarks/pyusid_mpi.py --python ENV/bin/python --mpiexec /usr/bin/mpiexec
 
-Both compute the same fits of the same source, in turns, so that whatever else the
-machine does disturbs both alike. Timed is the call on the slowest rank: opening and
+Both compute the same fits of the same source, in turns, so that other work of the
+machine disturbs both alike. Timed is the call on the slowest rank: opening and
 making files, computing, writing and closing; ours is synced then, pyUSID's is not. Not
 timed are the start of Python and MPI, imports, and one read of the source. Results are
 compared with a plain loop's.
 
 pyUSID needs parallel HDF5 and an older numpy, so it has an environment of its own, and
-ours runs with this Python and the ``mpiexec`` beside it. What a fit takes in either,
-computed in a loop on every rank just before, is shown besides. On Debian 12, as root::
+ours runs with this Python and the ``mpiexec`` beside it. The time of a fit in a
+loop, measured on every rank just before, is printed, too. On Debian 12, as root::
 
     apt-get install libhdf5-openmpi-dev openmpi-bin
     python3 -m venv ENV
@@ -61,7 +61,7 @@ Compute = Callable[[Workload, Path, Path], Callable[[], Array]]
 
 @dataclass(frozen=True)
 class Job(Measurement):
-    """What one job did."""
+    """Times and results of one job."""
 
     fit_s: float = float("nan")
     """What a fit took in a loop, in seconds."""
@@ -128,7 +128,7 @@ def run(name: str, ranks: int, mpiexec: str, python: str, material: Material) ->
                 **os.environ,
                 **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
                 "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
-                # mpiexec ends a job that hangs by itself, and leaves no rank behind.
+                # mpiexec ends all ranks of a job that hangs.
                 "MPIEXEC_TIMEOUT": f"{rounds.TIMEOUT_S:.0f}",
             },
             text=True,
@@ -175,7 +175,7 @@ def compute_as_rank(name: str, workload: Workload, source: Path, folder: Path) -
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    # What libraries print is for nobody unless the job fails.
+    # The output of libraries is shown only when the job fails.
     with contextlib.redirect_stdout(sys.stderr):
         compute, source = CANDIDATES[name](workload, source)
         warm(workload, source)
@@ -196,14 +196,14 @@ def compute_as_rank(name: str, workload: Workload, source: Path, folder: Path) -
 
 
 def ours(workload: Workload, source: Path) -> tuple[Compute, Path]:
-    """Ours, with all else at its default."""
+    """Compute with resumable, with other options at their defaults."""
     import ours as candidate
 
     return functools.partial(candidate.compute, engine="mpi"), source
 
 
 def pyusid(workload: Workload, source: Path) -> tuple[Compute, Path]:
-    """PyUSID's Process, of which every rank is one core; it reads a copy of its own."""
+    """Compute with pyUSID's Process, one core per rank; it reads a copy of its own."""
     import output
     import pyusid_process
     from mpi4py import MPI
@@ -220,8 +220,8 @@ def pyusid(workload: Workload, source: Path) -> tuple[Compute, Path]:
             # A single rank would start workers, as if there were no MPI.
             process._cores = 1
             group = process.compute()
-            # Rank 0 alone has changed this attribute at the end. Parallel HDF5 wants
-            # all ranks to change metadata alike; a file may else never close.
+            # At the end only rank 0 has changed this attribute. Parallel HDF5 requires
+            # that all ranks change metadata alike; otherwise the file may never close.
             if world.rank:
                 group.attrs["last_pixel"] = workload.rows
         return output.reader(path, workload)

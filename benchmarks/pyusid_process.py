@@ -1,9 +1,9 @@
 """PyUSID's Process. It runs in an environment of its own: see `environment.py`.
 
-The source it gets is a copy of everybody's source with what makes it a USID main
-dataset; the copy is made beforehand and is not timed. The exception is the stack of
+Its source is a copy of the common source, as a USID main dataset; the copy is made
+before and is not timed. The exception is the stack of
 images: pyUSID can count positions along the first axis only, so its user has to write
-a position-first copy first, and waits for that too.
+a position-first copy first, which is timed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import pyUSID  # type: ignore[import-not-found]
 from computations import Array
 from workloads import DATASET, WORKERS, Workload
 
-_PIECE_ROWS = 64  # of the stack's images: read at a time for the position-first copy
+_PIECE_ROWS = (
+    64  # Images of the stack that are read at once for the position-first copy.
+)
 
 
 def prepare(workload: Workload, source: Path) -> Path:
@@ -43,7 +45,7 @@ def prepare(workload: Workload, source: Path) -> Path:
 
 
 def compute(workload: Workload, source: Path, folder: Path) -> Callable[[], Array]:
-    """Compute with as many cores as everybody and pyUSID's own batches."""
+    """Compute with the same number of cores as the others, and pyUSID's own batches."""
     path = folder / "pyusid.h5"
     with h5py.File(path, "w") as target:
         if workload.position_axes[0]:
@@ -85,7 +87,7 @@ class WorkloadProcess(pyUSID.Process):  # type: ignore[misc]
         self._h5_target_group[output.NAME] = self._results_dataset
 
     def _get_existing_datasets(self) -> None:
-        """Find the output of a run to go on with."""
+        """Find the output of a run to continue."""
         self._results_dataset = self.h5_results_grp[output.NAME]
 
     def _unit_computation(self, *args: Any, **kwargs: Any) -> None:

@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Material:
-    """What the candidates of one workload share."""
+    """Files and options that the candidates of one workload share."""
 
     workload: Workload
     """The workload, scaled."""
@@ -55,7 +55,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one candidate did in one round."""
+    """Time and problem of one candidate in one round."""
 
     seconds: float
     """How long its call took; NaN if it failed."""
@@ -87,8 +87,8 @@ def run(
 ) -> dict[str, list[Measurement]]:
     """Measure every candidate once in every round.
 
-    The order is another one in every round, so that no candidate always follows the
-    same one: what one leaves behind (dirty pages, a warm processor) the next one gets.
+    The order changes in every round, so that no candidate always follows the same one:
+    a candidate leaves dirty pages and a warm processor to the next one.
 
     Returns
     -------
@@ -148,10 +148,10 @@ def _measure(candidate: Candidate, material: Material) -> Measurement:
 def _variables() -> dict[str, str]:
     """Return the environment variables of a candidate.
 
-    One BLAS thread in every process, as ours has anyway, so that nobody is slowed
-    down by threads in each other's way; and workers find these modules, and the
-    package where it is checked out but not installed. Its modules are compiled once,
-    as those of what is installed are.
+    One BLAS thread in every process, as resumable has anyway, so that no candidate is
+    slowed down by too many threads. Workers find these modules, and the package where
+    it is checked out but not installed. Its modules are compiled once, like those of
+    installed packages.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     path = os.pathsep.join([str(_HERE), str(_HERE.parent)])

@@ -6,16 +6,16 @@ The sum of each of 20,000 rows of 32 float32, start-up included, three ways in t
 each time in a fresh process:
 
 ``ours``
-    ``compute(workers=2)``, which finds that it is done before workers have started.
+    ``compute(workers=2)``, which ends before its workers have started.
 ``ours+workers``
-    ``compute(workers=2, engine="local")``, which waits for both.
+    ``compute(workers=2, engine="local")``, which waits for both workers.
 ``pydidas``
     An app in pydidas's ``AppRunner(app, n_workers=2)``.
 
-Timed is all from the making of the process or app until its results are there: ours on
-the disk and synced, pydidas's in memory. How long pydidas takes until its workers have
-ended, and tells so, is shown besides. Not timed are imports in the process that asks
-and one read of the source. Values are compared with numpy's.
+The time is that from the making of the process or app to its results: those of
+resumable are synced to disk, those of pydidas are in memory. The time until the workers
+of pydidas have ended is printed, too. Imports in the calling process, and one read of
+the source, are not timed. Values are compared with numpy's.
 
 pydidas is installed into an environment of its own on first use, 2 GB. Its Qt needs
 libraries of the system that servers do not have; on Debian::
@@ -125,7 +125,7 @@ def run(name: str, python: Path, source: Path) -> tuple[tuple[float, float], Arr
     Returns
     -------
     times : tuple of float
-        Seconds until the results were there, and until all had ended.
+        Seconds until the results were available, and until all processes had ended.
     sums : numpy.ndarray
         The results.
     """
@@ -184,7 +184,7 @@ Compute = Callable[[Path, Path], tuple[Callable[[], Array], float]]
 
 
 def ours(engine: str = "auto") -> Compute:
-    """Ours, with all else at its default."""
+    """Compute with resumable, with other options at their defaults."""
     import resumable as rs
 
     class Sums(rs.Process):
@@ -205,7 +205,7 @@ def ours(engine: str = "auto") -> Compute:
 
 
 def pydidas() -> Compute:
-    """Pydidas's runner, whose workers import the app."""
+    """Compute with pydidas's runner, whose workers import the app."""
     import pydidas_app
 
     return pydidas_app.compute

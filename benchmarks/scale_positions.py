@@ -1,16 +1,17 @@
-"""What very many positions cost before the first is computed, as JSON.
+"""Measure the cost of very many positions before the first is computed, as JSON.
 
     python benchmarks/scale_positions.py fresh 1000000 folder
     python benchmarks/scale_positions.py scattered 1000000 folder
     python benchmarks/scale_positions.py follow 1000000 folder
 
-`scale.py` starts each in a process of its own, in this order: rank 0 of a fresh run;
-rank 0 of one in which every second position is done, here and there; another rank
-of that one. An output of 8 bytes; nothing is computed.
+`scale.py` starts each in a process of its own, in this order: rank 0 of a new run;
+rank 0 of a run in which a random half of the positions is done; another rank of that
+run. The output has 8 bytes per position; nothing is computed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ import numpy as np
 import resumable as rs
 from resumable.engines.base import Driver
 from resumable.engines.ranks import Rest
+from resumable.errors import RunFileError
 from resumable.model.positions import windows
 from resumable.model.remainder import Remainder
 from resumable.model.schedule import TRIALS
@@ -33,10 +35,10 @@ from resumable.system.disk import opened, write_at
 from resumable.worker.job import Job
 
 RANKS = 10_000
-"""How many ranks share the work."""
+"""Ranks that compute."""
 
 PORTIONS = 200
-"""How many of them another rank looks up."""
+"""Portions that another rank looks up."""
 
 
 class Level(rs.Process):
@@ -51,7 +53,7 @@ class Level(rs.Process):
 
 
 class Telling:
-    """An engine that says what is left, and ends."""
+    """An engine that sends the pending positions, and ends."""
 
     name = "telling"
     own_processes = can_replace = False
@@ -62,7 +64,7 @@ class Telling:
         self.message = self.lent = b""
 
     def available_memory(self) -> int:
-        """Say what ranks on so many hosts would have."""
+        """Return what ranks on that many hosts would have."""
         return 1 << 40
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
@@ -72,26 +74,26 @@ class Telling:
         rest = Rest(driver.schedule.hand_over(), driver.schedule)
         self.lent = rest.remainder.lend() if room else b""
         self.message = pickle.dumps(rest)
-        self.found["told"] = time.perf_counter()
+        self.found["sent"] = time.perf_counter()
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has had."""
+    """Return the peak memory of this process."""
     status = Path("/proc/self/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 def driven(count: int, folder: Path) -> dict[str, float]:
-    """Be rank 0: plan, make or open the run file, say what is left."""
+    """Be rank 0: plan, create or open the run file, send the pending positions."""
     process = Level(count, folder)
-    engine, births = Telling(), []
+    engine, created = Telling(), []
     create_run_file = create.create_run_file
 
     def timed(*arguments: Any, **options: Any) -> RunFile:
         began = time.perf_counter()
         made = create_run_file(*arguments, **options)
-        births.append(time.perf_counter() - began)
+        created.append(time.perf_counter() - began)
         return made
 
     create.create_run_file = timed
@@ -99,17 +101,20 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     process.plan(engine=engine)
     planned = time.perf_counter()
-    results = process.compute(engine=engine, progress=False)
+    # The engine computes nothing: the run ends with this error.
+    with contextlib.suppress(RunFileError):
+        process.compute(engine=engine, progress=False)
     ended = time.perf_counter()
     (folder / "message").write_bytes(engine.message)
     (folder / "lent").write_bytes(engine.lent)
-    file = results.path.stat()
+    (run,) = process.partials
+    file = run.path.stat()
     return {
         "plan": planned - began,
-        "birth": sum(births),
-        "start": engine.found["ready"] - planned - sum(births),
-        "tell": engine.found["told"] - engine.found["ready"],
-        "end": ended - engine.found["told"],
+        "create": sum(created),
+        "start": engine.found["ready"] - planned - sum(created),
+        "send": engine.found["sent"] - engine.found["ready"],
+        "end": ended - engine.found["sent"],
         "message": len(engine.message),
         "lent": len(engine.lent),
         "memory": peak_bytes() - before,
@@ -119,14 +124,14 @@ def driven(count: int, folder: Path) -> dict[str, float]:
 
 
 def scatter(folder: Path) -> None:
-    """Mark every second position of a run as done, here and there."""
+    """Mark a random half of the positions of a run as done."""
     (path,) = folder.glob("*.h5")
     header, rng = RunFile(path).header, np.random.default_rng(0)
     with opened(path, os.O_RDWR) as fd:
         for start, stop in windows(header.size):
             status = rng.integers(0, 2, stop - start, np.uint8)
             write_at(fd, status, header.offsets["completed_positions"] + start)
-        # Not to be waited for by the session that follows.
+        # Sync now: the timed session does not wait for these writes.
         os.fsync(fd)
 
 
@@ -138,7 +143,7 @@ def followed(folder: Path) -> dict[str, float]:
     read = time.perf_counter()
     remainder, lent = rest.remainder, (folder / "lent").open("rb")
     remainder.read = lambda offset, size: os.pread(lent.fileno(), size, offset)
-    # One portion of many, as it comes to one of very many ranks.
+    # One portion out of many, as each of very many ranks gets it.
     size = min(5000, max(1, remainder.total // (4 * PORTIONS)))
     step = remainder.total // PORTIONS
     for first in range(0, step * PORTIONS, step):

@@ -1,9 +1,9 @@
-"""What ranks ask of rank 0, as JSON; `scale.py` starts it under mpiexec.
+"""Measure the requests of ranks to rank 0, as JSON; `scale.py` starts it under mpiexec.
 
     mpiexec -n 2 python benchmarks/scale_ranks.py 0.5 20000 16000000
 
 The arguments: seconds for which all ranks take from the counter, how many reports are
-sent to rank 0, and bytes of a message that is told to all.
+sent to rank 0, and bytes of a message to all ranks.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from resumable.model.positions import Batch
 from resumable.worker.job import Report
 from resumable.worker.warnings import WarningCounts
 
-TOLD, DONE = "told", "done"
-#: Claims that a rank has open at once, as if it were so many ranks.
+SENT, DONE = "sent", "done"
+#: Additions that a rank requests at once, in place of that many ranks.
 AT_ONCE = 256
 
 
-def claims(team: RankMessages, seconds: float, at_once: int) -> tuple[float, int]:
+def additions(team: RankMessages, seconds: float, at_once: int) -> tuple[float, int]:
     """Take from the counter without a pause, while rank 0 is busy with a position.
 
     Returns
     -------
     median : float
-        Seconds until so many claims, asked for at once, are all answered.
+        Seconds until `at_once` additions, requested at once, are all answered.
     count : int
-        Claims of this rank.
+        Additions of this rank.
     """
     counter, took = SharedCounter(team), []
     team.comm.Barrier()
@@ -54,7 +54,7 @@ def claims(team: RankMessages, seconds: float, at_once: int) -> tuple[float, int
 
 
 def reports(team: RankMessages, count: int) -> float:
-    """Send reports of the usual size to rank 0; return the s that it takes for one."""
+    """Send reports of the usual size to rank 0; return the seconds per report."""
     batch = Batch(0, 1000, None, 1000, 100)
     report = Report(batch, 1000, 0, [], 0.5, 0.01, 0.01, 1 << 27, 1, WarningCounts())
     each = count // (team.size - 1)
@@ -75,14 +75,14 @@ def reports(team: RankMessages, count: int) -> float:
     return took / (each * (team.size - 1))
 
 
-def told(team: RankMessages, size: int) -> float:
-    """Tell all ranks so many bytes; return the s until the last has them."""
+def sent(team: RankMessages, size: int) -> float:
+    """Send `size` bytes to all ranks; return the seconds until the last has them."""
     content = bytes(size) if team.rank == 0 else None
     team.comm.Barrier()
     began = time.perf_counter()
     pause = naps()
     if team.rank == 0:
-        team.tell_all(TOLD, content)
+        team.tell_all(SENT, content)
         waiting = team.size - 1
         while waiting:
             team.look()
@@ -95,7 +95,7 @@ def told(team: RankMessages, size: int) -> float:
         team.inbox.clear()
         team.tell(0, DONE)
     took = time.perf_counter() - began
-    # Until every rank has got rid of what it has sent.
+    # Wait until every rank has sent its messages.
     team.comm.Barrier()
     return took
 
@@ -105,16 +105,16 @@ def main() -> None:
     team = RankMessages.of(MPI.COMM_WORLD)
     team.begin()
     seconds = float(sys.argv[1])
-    alone = team.comm.gather(claims(team, seconds, 1)[0])
-    many = team.comm.gather(claims(team, seconds, AT_ONCE)[1])
+    alone = team.comm.gather(additions(team, seconds, 1)[0])
+    many = team.comm.gather(additions(team, seconds, AT_ONCE)[1])
     report = reports(team, int(sys.argv[2]))
-    message = told(team, int(sys.argv[3]))
+    message = sent(team, int(sys.argv[3]))
     if team.rank == 0:
         found = {
-            "claim": statistics.median(alone[1:]),
-            "claims_per_s": sum(many) / seconds,
+            "addition": statistics.median(alone[1:]),
+            "additions_per_s": sum(many) / seconds,
             "report": report,
-            "told": message,
+            "sent": message,
         }
         print(json.dumps(found), flush=True)
 

@@ -1,20 +1,20 @@
-"""What the schedule does on 10 to 10,000 ranks, simulated event by event.
+"""Simulate the schedule on 10 to 10,000 ranks, event by event.
 
     python benchmarks/schedule_simulation.py
     python benchmarks/schedule_simulation.py --ranks 10 100 --per-rank 200
 
 Every rank runs the package's own `batches_taken` with a `Schedule` and a `Remainder`
-of its own, on a clock that is simulated; only MPI and the computation are not there.
-The same seed gives the same table. What is compared:
+of its own; a simulated clock replaces MPI and the computation.
+The same seed gives the same table. The rules compared are
 
-``taken``       portions from the shared counter: what the MPI engine does
-``dealt``       portions dealt out in turn: what it does without one-sided operations
-``contiguous``  every rank the same number of positions, one after the other
-``interleaved`` every rank each P-th position
-``one by one``  a rank that is free takes the next position, at no cost: no rule that
-                keeps the order of positions and knows nothing of them does better
+``taken``       portions from the shared counter: the rule of the MPI engine
+``dealt``       portions dealt out in turn: its rule without one-sided operations
+``contiguous``  every rank gets the same number of positions, one after the other
+``interleaved`` every rank gets each P-th position
+``one by one``  the first free rank takes the next position, at no cost: no rule that
+                keeps the order of positions and does not know their times is better
 
-Times are relative to the ideal: all of the work divided by the ranks, or the longest
+Times are relative to the ideal: all work divided by the number of ranks, or the longest
 position where that is more.
 """
 
@@ -47,12 +47,12 @@ TICK_S = 0.01
 
 @dataclass(frozen=True)
 class Costs:
-    """What is paid besides computing, in s; measured by `scale.py`, rounded up."""
+    """Times besides those of positions, in s; measured by `scale.py`, rounded up."""
 
-    claim_s: float = 20e-6
+    addition_s: float = 20e-6
     """From asking for a portion to having it."""
     service_s: float = 2e-6
-    """Time for which one claim occupies the counter."""
+    """Time for which one addition occupies the counter."""
     batch_s: float = 0.4e-3
     """Opening a batch, writing and reporting it."""
 
@@ -90,7 +90,7 @@ UNITS: dict[str, Callable[[np.random.Generator, int], Array]] = {
 
 @dataclass
 class Outcome:
-    """What became of a run."""
+    """Times and counts of a simulated run."""
 
     finish_s: float
     """When the last rank was ready."""
@@ -98,7 +98,7 @@ class Outcome:
     """When it would have been ideally."""
     idle: float
     """Share of the ranks' time in which they computed no position."""
-    claims: int = 0
+    additions: int = 0
     """How often a rank asked for a portion."""
     peak: float = 0.0
     """Claims in the busiest second."""
@@ -112,15 +112,15 @@ class Outcome:
 
 
 class _Clock:
-    """The time of the rank that is looked at."""
+    """The time of the present rank."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.claims: Counter[int] = Counter()
+        self.additions: Counter[int] = Counter()
 
 
 class _Portion:
-    """A portion on its way; whoever waits for it waits on the clock."""
+    """A requested portion; waiting for it moves the clock."""
 
     def __init__(self, clock: _Clock, first: int, last: int, at: float) -> None:
         self.first, self.last = first, last
@@ -141,7 +141,7 @@ class SimulatedCounter:
         self._served: Counter[int] = Counter()
 
     def lend(self, remainder: Remainder) -> None:
-        """Keep nothing: it is told."""
+        """Keep nothing: every simulated rank has all pending positions."""
 
     def begin(self, remainder: Remainder) -> None:
         """Nothing to prepare."""
@@ -149,14 +149,14 @@ class SimulatedCounter:
     def take(self, count: int) -> _Portion:
         """Hand out the next numbers."""
         clock, costs = self._clock, self._costs
-        clock.claims[math.floor(clock.now)] += 1
-        # The clock of a rank that has just waited is ahead of that of others, who
-        # come later and are served before.
+        clock.additions[math.floor(clock.now)] += 1
+        # The clock of a rank that has just waited is ahead of those of other ranks,
+        # which are simulated later and served earlier.
         tick = math.floor(clock.now / TICK_S)
         while self._served[tick] >= self._most:
             tick += 1
         self._served[tick] += 1
-        at = max(clock.now, tick * TICK_S) + costs.service_s + costs.claim_s
+        at = max(clock.now, tick * TICK_S) + costs.service_s + costs.addition_s
         first, self._next = self._next, self._next + count
         return _Portion(clock, first, self._next, at)
 
@@ -186,7 +186,7 @@ def plan_for(count: int, ranks: int, checkpoint_s: float) -> Plan:
 
 
 def ideal(units: Array, ranks: int) -> float:
-    """Return the time below which nothing can come."""
+    """Return the least possible time."""
     return max(float(units.sum()) / ranks, float(units.max()))
 
 
@@ -208,7 +208,7 @@ def simulate(
         How many compute.
     costs : Costs, optional
     dealt : bool
-        Deal portions out in turn, instead of a counter.
+        Deal portions out in turn, without a counter.
     checkpoint_s : float
         As for compute.
     """
@@ -261,14 +261,14 @@ def simulate(
         finish,
         ideal(units, ranks),
         1 - float(units.sum()) / (ranks * finish),
-        clock.claims.total(),
-        max(clock.claims.values(), default=0),
+        clock.additions.total(),
+        max(clock.additions.values(), default=0),
         handed_out,
     )
 
 
 def static(units: Array, ranks: int, *, interleaved: bool) -> Outcome:
-    """Give every rank its positions beforehand; nothing is paid for that."""
+    """Give every rank its positions before the start, at no cost."""
     if interleaved:
         padded = np.zeros(-(-len(units) // ranks) * ranks)
         padded[: len(units)] = units
@@ -280,7 +280,7 @@ def static(units: Array, ranks: int, *, interleaved: bool) -> Outcome:
 
 
 def one_by_one(units: Array, ranks: int) -> Outcome:
-    """Give the next position to whoever is free."""
+    """Give the next position to the first free rank."""
     ready = [0.0] * ranks
     for unit in units.tolist():
         heapq.heapreplace(ready, ready[0] + unit)
@@ -303,7 +303,7 @@ WAYS: dict[str, Callable[[Array, int, Costs], Outcome]] = {
 
 
 def compared(units: Array, ranks: int, costs: Costs) -> dict[str, Outcome]:
-    """Return what becomes of it in every way."""
+    """Return the outcome of every rule."""
     return {name: way(units, ranks, costs) for name, way in WAYS.items()}
 
 
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--per-rank", type=int, default=1000, help="positions")
     parser.add_argument("--mean", type=float, default=0.1, help="s of a position")
-    parser.add_argument("--claim-us", type=float, default=Costs.claim_s * 1e6)
+    parser.add_argument("--addition-us", type=float, default=Costs.addition_s * 1e6)
     parser.add_argument("--service-us", type=float, default=Costs.service_s * 1e6)
     parser.add_argument("--portion", type=float, default=counter.PORTION_S, help="s")
     parser.add_argument("--seed", type=int, default=0)
@@ -323,12 +323,12 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     given = parser.parse_args()
     counter.PORTION_S = given.portion
-    costs = Costs(given.claim_us * 1e-6, given.service_us * 1e-6)
+    costs = Costs(given.addition_us * 1e-6, given.service_us * 1e-6)
     print(
         f"{given.per_rank:,} positions per rank of {given.mean} s on average; "
-        f"a claim takes {given.claim_us:g} us, of the "
+        f"an addition takes {given.addition_us:g} us, of the "
         f"counter {given.service_us:g} us\n"
-        "time over the ideal (idle share in %); claims in all, and in one second"
+        "time over the ideal (idle share in %); additions in all, and in one second"
     )
     print(f"{'units':13} {'ranks':>6} " + " ".join(f"{way:>12}" for way in given.ways))
     for name in given.units:
@@ -339,9 +339,9 @@ def main() -> None:
             columns = " ".join(
                 f"{o.relative:6.2f} ({100 * o.idle:3.0f})" for o in found
             )
-            claims, peak = max((o.claims, o.peak) for o in found)
+            additions, peak = max((o.additions, o.peak) for o in found)
             print(
-                f"{name:13} {ranks:6,} {columns}  {claims:10,} {peak:9,.0f}/s",
+                f"{name:13} {ranks:6,} {columns}  {additions:10,} {peak:9,.0f}/s",
                 flush=True,
             )
 

@@ -1,14 +1,14 @@
-"""Compare the speed of resumable with what else a scientist could use.
+"""Compare the speed of resumable with other ways to compute the same.
 
     python benchmarks/speed.py
     python benchmarks/speed.py --workloads a b --rounds 3 --without pyusid
 
 Every candidate runs the same function on the same source, with two workers, in a
-process of its own; rounds are interleaved, so that whatever else the machine does
-disturbs all of them alike. Timed is the call: workers' start-up, files' birth and all.
-Not timed are Python's start, imports, and one read of the source, which leaves it in
-the page cache. Every result is checked against numpy. Use a folder on a real disk: on
-a memory file system a sync costs nothing.
+process of its own; rounds are interleaved, so that other work of the machine disturbs
+all of them alike. The time is that of the call, with the start of workers and the
+making of files. The start of Python, imports, and one read of the source, which brings
+it into the page cache, are not timed. Every result is checked against numpy. Use a
+folder on a real disk: on a memory file system a sync costs nothing.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def _table(workload: Workload, measured: dict[str, list[Measurement]]) -> str:
 def _verdict(workload: Workload, what: str, seconds: dict[str, float]) -> list[str]:
     """Say whether ours was fast enough, in one line or none.
 
-    Minima are judged too: where a shared machine slows down the reference more than
-    ours, the medians flatter.
+    Minima are compared, too: on a shared machine the medians are too good where the
+    reference was disturbed more than ours.
     """
     limit = _limit(workload, seconds)
     if limit is None:
@@ -169,7 +169,7 @@ def _verdict(workload: Workload, what: str, seconds: dict[str, float]) -> list[s
 
 
 def _limit(workload: Workload, seconds: dict[str, float]) -> float | None:
-    """Return how long ours may take in seconds, or None where nothing was promised."""
+    """Return how long ours may take in seconds, or None where there is no limit."""
     if workload.block is not None:
         numpy = seconds.get("numpy")
         return None if numpy is None else ALLOWED_BLOCK_RATIO * numpy
@@ -179,7 +179,7 @@ def _limit(workload: Workload, seconds: dict[str, float]) -> float | None:
 
 
 def _machine() -> str:
-    """Return what the numbers depend on: cores, load and versions, but no names."""
+    """Return cores, load and versions, on which the numbers depend, but no names."""
     versions = [f"Python {platform.python_version()}"]
     for package in ("numpy", "h5py", "scipy", "joblib", "dask"):
         try:

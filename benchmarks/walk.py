@@ -97,7 +97,7 @@ class Walk:
         plain, opens = self._plain[0], self.h5py_opens
 
         def __init__(file: Any, name: Any, *args: Any, **keywords: Any) -> None:  # noqa: N807
-            # What h5py makes of an open file's number opens nothing.
+            # h5py.File made from the id of an open file opens nothing.
             if not isinstance(name, h5py.h5f.FileID):
                 opens.append(str(name))
             plain(file, name, *args, **keywords)

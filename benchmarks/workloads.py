@@ -1,6 +1,6 @@
-"""The workloads: a computation, a source to run it on, and what must come out.
+"""The workloads: a computation, its source, and the expected results.
 
-Every candidate gets the same source file, so that a table compares machinery and
+Every candidate gets the same source file, so that a table compares the candidates and
 nothing else. This module is imported in every worker, and in pyUSID's environment.
 """
 
@@ -163,7 +163,7 @@ class Workload:
     def create(self, path: Path) -> None:
         """Write the source file, always with the same contents.
 
-        The file gets its name only when it is whole and on disk.
+        The file gets its name only when it is complete and on disk.
         """
         rng = np.random.default_rng(1)
         step = max(1, self.shape[0] // 32)
@@ -185,7 +185,7 @@ class Workload:
         partial.rename(path)
 
     def expected(self, path: Path) -> Array:
-        """Compute what every candidate must find, as plainly as numpy allows.
+        """Compute the results that every candidate must have, with numpy.
 
         Means and filters are single numpy calls over everything, independent of
         the loops they check; the fit has no such form and is a loop here too.
