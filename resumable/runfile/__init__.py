@@ -10,14 +10,7 @@ from resumable.runfile.create import (
     RunFileSpec,
     target_error,
 )
-from resumable.runfile.file import (
-    Failure,
-    LogLine,
-    RunFile,
-    Session,
-    Snapshot,
-    find_runs,
-)
+from resumable.runfile.file import RunFile, Snapshot, find_runs
 from resumable.runfile.hdf5 import SafeFile, find_own, new_hdf5, superblock_of
 from resumable.runfile.header import (
     ADVICE,
@@ -39,7 +32,7 @@ from resumable.runfile.ragged import (
     ragged_files_of,
     remove_ragged_files,
 )
-from resumable.runfile.tables import SessionTables
+from resumable.runfile.tables import Failure, LogLine, Session, SessionTables
 from resumable.runfile.writer import ComputedRows, RowBuffer, RowWriter, WriteTarget
 
 __all__ = [

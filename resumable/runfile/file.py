@@ -1,10 +1,9 @@
-"""The run file: what is in it, and reading it without trusting it.
+"""An existing run file: opened, checked and read.
 
-A run file is an HDF5 file whose structure never changes after its birth
-(:mod:`resumable.runfile.create` makes it). Its user block holds a
-:class:`Header` with the offsets of everything that does change;
-after birth those bytes are read and written at their offsets, never through HDF5.
-``docs/format.rst`` describes the format.
+A run file is an HDF5 file whose structure never changes once it is made
+(:mod:`resumable.runfile.create`). Its user block holds a :class:`Header` with the
+offsets of everything that does change: those bytes are read and written at their
+offsets, not through HDF5. ``docs/format.rst`` describes the format.
 """
 
 from __future__ import annotations
@@ -27,6 +26,15 @@ from resumable.runfile.header import (
 )
 from resumable.runfile.packed import PackedRows
 from resumable.runfile.rows import UnpackedRows, gone
+from resumable.runfile.tables import (
+    Failure,
+    LogLine,
+    Session,
+    failures_of,
+    is_time,
+    log_of,
+    sessions_of,
+)
 from resumable.system import disk, opened, read_at, read_into
 
 if TYPE_CHECKING:
@@ -35,67 +43,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 
-#: Times are before the year 6325: later ones, and those that are not finite, come
-#: from damage.
-_LATEST = float(1 << 37)
 _BYTE = np.dtype(np.uint8)
-
-
-class Failure(NamedTuple):
-    """A position whose computation raised."""
-
-    position: int
-    """Flat position."""
-    exception: str
-    """Type of the exception, or what ended the worker."""
-    message: str
-    """Its message, cut at 500 bytes."""
-    traceback: str
-    """Its traceback, the last 3,000 bytes."""
-
-
-class Session(NamedTuple):
-    """One call of compute that worked on this run."""
-
-    start: float
-    """Seconds since 1970."""
-    end: float
-    """Seconds since 1970; 0 while it works, or when it was killed."""
-    host: str
-    """Where."""
-    pid: int
-    """Process number of the driver."""
-    engine: str
-    """Which engine."""
-    workers: int
-    """How many at once."""
-    computed: int
-    """Positions done by it."""
-    failed: int
-    """Positions that failed in it."""
-    reading: float = 0.0
-    """Seconds that its workers were reading, all together."""
-    computing: float = 0.0
-    """Seconds that they were computing."""
-    writing: float = 0.0
-    """Seconds that they were handing rows to the system."""
-    waiting: float = 0.0
-    """Seconds that they were there and did nothing of this."""
-
-
-class LogLine(NamedTuple):
-    """What was logged while a session worked."""
-
-    time: float
-    """Seconds since 1970."""
-    level: str
-    """Name of its level."""
-    logger: str
-    """Name of the logger."""
-    pid: int
-    """Process that has logged it: the driver or a worker."""
-    message: str
-    """Its text, cut at 400 bytes."""
 
 
 class Snapshot(NamedTuple):
@@ -138,7 +86,7 @@ class Snapshot(NamedTuple):
 
 
 class RunFile:
-    """An existing run file, checked; reads need no lock and disturb nobody.
+    """An existing run file, checked. Reading takes no lock.
 
     Parameters
     ----------
@@ -174,8 +122,7 @@ class RunFile:
         start = read_at(fd, 4096, 0)
         block = start
         if start.startswith(MAGIC) and b"\n" not in start[len(MAGIC) + 65 :]:
-            # A long header: read on to its end, up to a limit that no honest
-            # header reaches.
+            # A header longer than a page.
             block = read_at(fd, min(size, HEADER_LIMIT), 0)
         header = Header.from_bytes(block, self.path)
         if size < header.file_bytes:
@@ -194,7 +141,7 @@ class RunFile:
 
     @staticmethod
     def _begin_of(fd: int) -> bytes:
-        """Read the magic and the digest of the header, which tell files apart."""
+        """Read the first line and the digest of the header, which tell files apart."""
         return read_at(fd, len(MAGIC) + 64, 0)
 
     def _close(self) -> None:
@@ -248,16 +195,19 @@ class RunFile:
     def array(self, name: str) -> Any:
         """Return a dataset of the file, in the map's shape, indexed like an array.
 
-        It is read then, and unpacked where it is packed. Of a ragged output
-        that is not packed these are its entries.
+        Indexing reads, and unpacks where the file is packed. Of a ragged output that
+        is not packed the entries are returned.
         """
         with self._reading() as (fd, header):
             return self._array(fd, header, name)
 
     def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
-        """Return which positions are done, in the map's shape and with further axes.
+        """Return which positions are done, in the map's shape, indexed as an output.
 
-        Along these it is repeated, so that it can be indexed like an output.
+        Parameters
+        ----------
+        further : tuple of int
+            Lengths of further axes, along which the marks are repeated.
         """
         with self._reading() as (fd, header):
             place = header.offsets["completed_positions"]
@@ -265,7 +215,7 @@ class RunFile:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[tuple[int, Header]]:
-        """Open the file; that it is gone is an error of ours."""
+        """Open the file as :meth:`opened`; one that is gone is a RunFileError."""
         try:
             with self.opened() as found:
                 yield found
@@ -306,7 +256,7 @@ class RunFile:
 
     @property
     def marked_finished(self) -> bool:
-        """The byte says so; what it says counts where no position is pending."""
+        """The byte ``finished`` is set; it counts only where no position is pending."""
         with self.opened() as (fd, header):
             return read_at(fd, 1, header.offsets["finished"]) == b"\1"
 
@@ -431,57 +381,15 @@ class RunFile:
 
     def failures(self) -> list[Failure]:
         """Return what is recorded of the positions that are failed now."""
-        table = np.array(self.array("failures"))
-        there = (table["position"] >= 0) & (table["position"] < self.size)
-        rows = table[(table["used"] == 1) & there]
-        failed = self.array("failed_positions")[rows["position"]] == 1
-        done = self.array("completed_positions")[rows["position"]] == 1
-        latest: dict[int, Failure] = {}
-        for row in rows[failed & ~done]:
-            position = int(row["position"])
-            texts = (
-                row[name].decode(errors="replace")
-                for name in ("exception", "message", "traceback")
-            )
-            latest[position] = Failure(position, *texts)
-        return [latest[position] for position in sorted(latest)]
+        return failures_of(self)
 
     def sessions(self) -> list[Session]:
         """Return the sessions that worked on this run, the oldest first."""
-        table = np.array(self.array("sessions"))
-        used = is_time(table["start"])
-        return [_session(row) for row in table[used]]
+        return sessions_of(self)
 
     def log(self) -> list[LogLine]:
         """Return the log lines of all sessions, the oldest first."""
-        if "log_lines" not in self.header.tables:
-            return []
-        table = np.array(self.array("log_lines"))
-        rows = table[is_time(table["time"])]
-        return [_log_line(row) for row in rows[np.argsort(rows["time"], kind="stable")]]
-
-
-def is_time(seconds: Any) -> Any:
-    """Return where times are such that a calendar can show."""
-    return (seconds > 0) & (seconds < _LATEST)
-
-
-def _session(row: Any) -> Session:
-    """Make a session of a row; one of an older format has fewer fields."""
-    plain = {name: row[name].item() for name in row.dtype.names}
-    for name in ("host", "engine"):
-        plain[name] = plain[name].decode(errors="replace")
-    if not is_time(plain["end"]):
-        plain["end"] = 0.0
-    return Session(**plain)
-
-
-def _log_line(row: Any) -> LogLine:
-    texts = (
-        row[name].decode(errors="replace") for name in ("level", "logger", "message")
-    )
-    level, logger, message = texts
-    return LogLine(float(row["time"]), level, logger, int(row["pid"]), message)
+        return log_of(self)
 
 
 def try_open(

@@ -1,4 +1,4 @@
-"""The user block of a run file: what it says, and why it can be trusted."""
+"""The user block of a run file: its fields, as text with a digest."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _TABLES = {
 
 
 def table_rows(size: int) -> dict[str, int]:
-    """Return how many rows the tables of a run of `size` positions have at birth."""
+    """Return how many rows the tables of a run of `size` positions start with."""
     failures = min(size, FAILURE_ROWS)
     return {"failures": failures, "sessions": SESSION_ROWS, "log_lines": LOG_ROWS}
 
@@ -108,17 +108,17 @@ class Header(NamedTuple):
     outputs: dict[str, Output]
     """What is computed."""
     offsets: dict[str, int]
-    """Byte offset in the file of every dataset that is written after birth."""
+    """Byte offset in the file of every dataset that is written while it is computed."""
     rows: dict[str, int]
     """Rows of each of the :attr:`tables`."""
     file_bytes: int
-    """Size of the file at birth; a smaller one has been truncated."""
+    """Size of the file when it was made; a smaller one has been truncated."""
     structure: str
     """sha256 of all bytes behind the user block that never change."""
     user_block: int
     """Bytes before the HDF5 file proper: a power of two, 512 or more."""
     source: dict[str, Any]
-    """Where the source was, its length and contents at birth, for people."""
+    """Where the source was, its length and contents then, for people."""
     packed: dict[str, str | None] | None = None
     """Of a packed file: how the rows of each output are compressed. Else None."""
     format: int = FORMAT
@@ -151,8 +151,9 @@ class Header(NamedTuple):
     def extents(self) -> dict[str, tuple[int, int]]:
         """Offset and length in bytes of everything that has a fixed place.
 
-        In a plain file that is what changes after birth. In a packed one nothing
-        changes; rows are in chunks, and the table ``packed-chunks`` says where.
+        In a file that is not packed these are the bytes that change while it is
+        computed. In a packed one nothing changes; rows are in chunks, and the table
+        ``packed-chunks`` says where.
         """
         lengths = {
             "completed_positions": self.size,
@@ -170,24 +171,15 @@ class Header(NamedTuple):
         return {name: (self.offsets[name], length) for name, length in lengths.items()}
 
     def to_bytes(self) -> bytes:
-        """Text of the user block, without padding."""
-        plain = {
-            "format": self.format,
-            "identity": self.identity,
-            "document": self.document,
-            "group": self.group,
+        """Return the bytes of the user block, without padding."""
+        plain = self._asdict() | {
             "map_shape": list(self.map_shape),
             "outputs": {n: _output_to_json(o) for n, o in self.outputs.items()},
             # A list, because the order of outputs is the user's.
             "order": list(self.outputs),
-            "offsets": self.offsets,
-            "rows": self.rows,
-            "file_bytes": self.file_bytes,
-            "structure": self.structure,
-            "user_block": self.user_block,
-            "source": self.source,
-            **({} if self.packed is None else {"packed": self.packed}),
         }
+        if self.packed is None:
+            del plain["packed"]
         body = canonical(plain).encode()
         return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
 
@@ -209,10 +201,10 @@ class Header(NamedTuple):
             msg = f"{path} is not a run file; it is left as it is"
             raise RunFileError(msg)
         rest = block[len(MAGIC) :]
-        claimed, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]
+        told, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]
         body = body[: body.find(b"\n")]
         whole = rest[_DIGEST_LENGTH : _DIGEST_LENGTH + 1] == b"\n"
-        if not whole or hashlib.sha256(body).hexdigest().encode() != claimed:
+        if not whole or hashlib.sha256(body).hexdigest().encode() != told:
             msg = f"{path} is damaged, its header does not match its checksum: {ADVICE}"
             raise RunFileError(msg)
         try:
@@ -235,22 +227,10 @@ def _from_json(plain: dict[str, Any]) -> Header:
     if not re.fullmatch("/(?!\\.{1,2}$)[^/\0]+", plain["group"]):
         msg = "the group has no plain name"
         raise ValueError(msg)
-    outputs = {n: _output_from_json(plain["outputs"][n]) for n in plain["order"]}
-    return Header(
-        identity=plain["identity"],
-        document=plain["document"],
-        group=plain["group"],
-        map_shape=tuple(plain["map_shape"]),
-        outputs=declared(outputs, "the header"),
-        offsets=plain["offsets"],
-        rows=plain["rows"],
-        file_bytes=plain["file_bytes"],
-        structure=plain["structure"],
-        user_block=plain["user_block"],
-        source=plain["source"],
-        packed=plain.get("packed") if plain["format"] > 1 else None,
-        format=plain["format"],
-    )
+    outputs = {n: _output_from_json(plain["outputs"][n]) for n in plain.pop("order")}
+    plain["outputs"] = declared(outputs, "the header")
+    plain["map_shape"] = tuple(plain["map_shape"])
+    return Header(**plain)
 
 
 def _output_to_json(output: Output) -> dict[str, Any]:

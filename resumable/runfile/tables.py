@@ -1,4 +1,7 @@
-"""What only the driver writes into a run file: sessions, failures, completion."""
+"""The tables of a run file: sessions, failures and log lines.
+
+Everybody reads them. Only the driver writes them, and the byte ``finished``.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,136 @@ import functools
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.runfile.file import is_time
 from resumable.runfile.header import FAILURE_DTYPE
 from resumable.system import FULL, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resumable.runfile.file import Failure, LogLine, RunFile
+    from resumable.runfile.file import RunFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
 logger = logging.getLogger("resumable")
+
+#: Times are before the year 6325: later ones, and those that are not finite, come
+#: from damage.
+_LATEST = float(1 << 37)
+
+
+class Failure(NamedTuple):
+    """A position whose computation raised."""
+
+    position: int
+    """Flat position."""
+    exception: str
+    """Type of the exception, or what ended the worker."""
+    message: str
+    """Its message, cut at 500 bytes."""
+    traceback: str
+    """Its traceback, the last 3,000 bytes."""
+
+
+class Session(NamedTuple):
+    """One call of compute that worked on this run."""
+
+    start: float
+    """Seconds since 1970."""
+    end: float
+    """Seconds since 1970; 0 while it works, or when it was killed."""
+    host: str
+    """Where."""
+    pid: int
+    """Process number of the driver."""
+    engine: str
+    """Which engine."""
+    workers: int
+    """How many at once."""
+    computed: int
+    """Positions done by it."""
+    failed: int
+    """Positions that failed in it."""
+    reading: float = 0.0
+    """Seconds that its workers were reading, all together."""
+    computing: float = 0.0
+    """Seconds that they were computing."""
+    writing: float = 0.0
+    """Seconds that they were handing rows to the system."""
+    waiting: float = 0.0
+    """Seconds that they were there and did nothing of this."""
+
+
+class LogLine(NamedTuple):
+    """What was logged while a session worked."""
+
+    time: float
+    """Seconds since 1970."""
+    level: str
+    """Name of its level."""
+    logger: str
+    """Name of the logger."""
+    pid: int
+    """Process that has logged it: the driver or a worker."""
+    message: str
+    """Its text, cut at 400 bytes."""
+
+
+def is_time(seconds: Any) -> Any:
+    """Return where times are such that a calendar can show; others are damage."""
+    return (seconds > 0) & (seconds < _LATEST)
+
+
+def failures_of(run: RunFile) -> list[Failure]:
+    """Read what is recorded of the positions that are failed now, by position."""
+    table = np.array(run.array("failures"))
+    known = (table["position"] >= 0) & (table["position"] < run.size)
+    rows = table[(table["used"] == 1) & known]
+    failed = run.array("failed_positions")[rows["position"]] == 1
+    done = run.array("completed_positions")[rows["position"]] == 1
+    latest = {
+        int(row["position"]): Failure(
+            int(row["position"]), *_texts(row, "exception", "message", "traceback")
+        )
+        for row in rows[failed & ~done]
+    }
+    return [latest[position] for position in sorted(latest)]
+
+
+def sessions_of(run: RunFile) -> list[Session]:
+    """Read the sessions that worked on a run, the oldest first."""
+    table = np.array(run.array("sessions"))
+    return [_session(row) for row in table[is_time(table["start"])]]
+
+
+def _session(row: Any) -> Session:
+    # A row of an older format has fewer fields.
+    values = {name: row[name].item() for name in row.dtype.names}
+    values["host"], values["engine"] = _texts(row, "host", "engine")
+    if not is_time(values["end"]):
+        values["end"] = 0.0
+    return Session(**values)
+
+
+def log_of(run: RunFile) -> list[LogLine]:
+    """Read the log lines of all sessions, the oldest first."""
+    if "log_lines" not in run.header.tables:
+        return []
+    table = np.array(run.array("log_lines"))
+    rows = table[is_time(table["time"])]
+    found = []
+    for row in rows[np.argsort(rows["time"], kind="stable")]:
+        level, name, message = _texts(row, "level", "logger", "message")
+        line = LogLine(float(row["time"]), level, name, int(row["pid"]), message)
+        found.append(line)
+    return found
+
+
+def _texts(row: Any, *names: str) -> list[str]:
+    return [row[name].decode(errors="replace") for name in names]
 
 
 def _encoded(text: str) -> bytes:
