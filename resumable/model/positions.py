@@ -8,7 +8,9 @@ bitmap, N / 8 bytes whatever its pattern, so that 10^8 scattered positions cost
 from __future__ import annotations
 
 import base64
+import bisect
 import dataclasses
+import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from resumable.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -330,6 +332,85 @@ def runs(members: Array) -> Array:
         )
     edges = np.diff(members.view(np.int8), prepend=0, append=0)
     return np.flatnonzero(edges).reshape(-1, 2)
+
+
+class RequestedPositions:
+    """Requested positions of a source whose length is not known yet.
+
+    Parameters
+    ----------
+    chosen : slice, mask, index or indices, optional
+        As the user gives it; default all.
+    map_shape : tuple of int
+        As it is now; only the first length will change.
+
+    Attributes
+    ----------
+    end : int or None
+        One past the last requested position, where that is known.
+
+    Raises
+    ------
+    PlanError
+        Positions count from an end that is not there yet.
+    """
+
+    def __init__(self, chosen: Any, map_shape: tuple[int, ...]) -> None:
+        self.chosen = chosen
+        self.end: int | None = None
+        if chosen is None:
+            return
+        numbers: list[int] = []
+        if isinstance(chosen, slice):
+            given = (chosen.start, chosen.stop, chosen.step)
+            numbers = [n for n in given if n is not None]
+            self.end = chosen.stop
+        elif isinstance(chosen, np.ndarray) and chosen.dtype.kind == "b":
+            if chosen.shape[1:] != map_shape[1:]:
+                msg = f"a mask of shape {chosen.shape} for a map of shape {map_shape}"
+                raise PlanError(msg)
+            self._flat = np.flatnonzero(chosen)
+        else:
+            numbers = np.ravel(chosen).tolist()
+            longest = MOST_POSITIONS // math.prod(map_shape[1:])
+            self._flat = flat_positions(chosen, (longest, *map_shape[1:]))
+        if any(number < 0 for number in numbers):
+            msg = (
+                "positions that count from the end cannot be followed: the end is not "
+                f"there yet (positions={chosen})"
+            )
+            raise PlanError(msg)
+        if not isinstance(chosen, slice):
+            self.end = int(self._flat[-1]) + 1 if len(self._flat) else 0
+
+    def among(
+        self, map_shape: tuple[int, ...], *, growable: bool
+    ) -> PositionSet | None:
+        """Return those that exist; None: all that exist.
+
+        Raises
+        ------
+        PlanError
+            Some do not exist, and never will.
+        """
+        if self.chosen is None:
+            return None
+        if isinstance(self.chosen, slice) or not growable:
+            return PositionSet.chosen(self.chosen, map_shape)
+        size = math.prod(map_shape)
+        return PositionSet.of(size, self._flat[self._flat < size])
+
+    def first_from(self, size: int) -> int | None:
+        """Return the first requested position from `size` on, where that is known."""
+        if self.end is None or self.end <= size:
+            return None
+        asked: Sequence[int] | Array
+        if isinstance(self.chosen, slice):
+            asked = range(*self.chosen.indices(self.end))
+        else:
+            asked = self._flat
+        place = bisect.bisect_left(asked, size)
+        return int(asked[place]) if place < len(asked) else None
 
 
 def name_of_position(flat: int, map_shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Self
 
 import param
@@ -13,7 +14,7 @@ from resumable.model import note_class_file, parse_seconds
 from resumable.process.declaration import ARGUMENTS
 from resumable.process.inquiry import Inquiry
 from resumable.process.parameters import frozen
-from resumable.session import driver, least_calls, request
+from resumable.session import driver, least_calls, request, resolve
 from resumable.system import StopRequest, launcher
 
 if TYPE_CHECKING:
@@ -301,10 +302,17 @@ class Process(Inquiry):
             base.warm_up(wanted.engine, wanted.workers, calls)
             computation = self._computation()
             return lambda hear: driver.compute(computation, wanted, stop, hear)
-        from resumable.session import follow
+        from resumable.session import Followed, follow_source
 
+        followed = Followed(
+            self._source,
+            list(self._inputs.values()),
+            self.map_shape,
+            self.ready if self._asks_ready else None,
+            functools.partial(resolve, self),
+        )
         wanted = self._options(None, options)
-        return lambda hear: follow(self, wanted, positions, stop, hear)
+        return lambda hear: follow_source(followed, wanted, positions, stop, hear)
 
     def verify(
         self, sample: int | str = 20, *, seed: int | None = None

@@ -21,7 +21,7 @@ from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.session.background import Run, check_alone
-    from resumable.session.following import follow
+    from resumable.session.follow import Followed, follow_source
     from resumable.session.trial import Trial, draw_default, try_positions
     from resumable.session.verify import VerifyReport, verify_run
 
@@ -31,6 +31,7 @@ __all__ = [
     "Event",
     "Explanation",
     "Finished",
+    "Followed",
     "Listener",
     "Options",
     "PositionFailed",
@@ -43,7 +44,7 @@ __all__ = [
     "driver",
     "explain",
     "find",
-    "follow",
+    "follow_source",
     "least_calls",
     "prospect",
     "request",
@@ -56,12 +57,13 @@ __all__ = [
 # Imported when they are used: most runs do without.
 __getattr__ = lazily(
     __name__,
+    Followed="follow",
     Run="background",
     Trial="trial",
     VerifyReport="verify",
     check_alone="background",
     draw_default="trial",
-    follow="following",
+    follow_source="follow",
     try_positions="trial",
     verify_run="verify",
 )

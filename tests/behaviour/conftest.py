@@ -48,7 +48,7 @@ class Writer:
 def nursery():
     """Have programs start at once."""
     with Nursery(
-        "h5py", "resumable.session.following", "resumable.session.background"
+        "h5py", "resumable.session.follow", "resumable.session.background"
     ) as made:
         yield made
 

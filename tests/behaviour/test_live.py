@@ -18,7 +18,7 @@ from resumable.results.pack import unpack_locked
 from resumable.runfile.file import RunFile
 from resumable.runfile.lock import RunLock, run_folder_of
 from resumable.runfile.ragged import ragged_files_of
-from resumable.session import following
+from resumable.session import follow as following
 from resumable.source import live
 
 pytestmark = pytest.mark.timeout(100, method="signal")

@@ -15,8 +15,7 @@ from live_sources import Mean, done_in, serial
 
 import resumable as rs
 from resumable.errors import PlanError, SourceError
-from resumable.model.positions import PositionSet
-from resumable.session.wanted import RequestedPositions
+from resumable.model.positions import PositionSet, RequestedPositions
 from resumable.source import live
 from resumable.source.live import file_state
 from resumable.source.reader import Reader

@@ -17,7 +17,7 @@ from live_sources import MEAN, Mean, run_files, serial
 import resumable as rs
 from resumable.errors import SourceError
 from resumable.runfile.file import RunFile
-from resumable.session import following
+from resumable.session import follow as following
 
 pytestmark = pytest.mark.timeout(100, method="signal")
 
