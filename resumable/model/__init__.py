@@ -42,7 +42,7 @@ from resumable.model.source_text import (
     note_class_file,
     text_digest,
 )
-from resumable.model.spans import boxes, divided_where, spans_of
+from resumable.model.spans import boxes, chunk_shape, divided_where, spans_of
 from resumable.model.units import (
     format_bytes,
     format_seconds,
@@ -86,6 +86,7 @@ __all__ = [
     "by_name",
     "canonical",
     "check_unchanged",
+    "chunk_shape",
     "class_file",
     "class_read_from",
     "class_text",

@@ -24,6 +24,48 @@ class Geometry(NamedTuple):
     position_first: bool
     """Rows lie in the dataset as they are handed to the computation."""
 
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        axes: tuple[int, ...],
+        itemsize: int,
+        chunks: tuple[int, ...] | None = None,
+        *,
+        indivisible: bool = False,
+    ) -> Geometry:
+        """Measure a dataset.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the part of the dataset that counts.
+        axes : tuple of int
+            The axes that count positions, in the user's order.
+        itemsize : int
+            Bytes of one element; 0 where positions are only counted.
+        chunks : tuple of int, optional
+            Shape of a chunk; None for a contiguous dataset.
+        indivisible : bool
+            Chunks are compressed.
+        """
+        others = [axis for axis in range(len(shape)) if axis not in axes]
+        spectrum_shape = tuple(shape[axis] for axis in others)
+        chunk_map = tuple(min(chunks[a], shape[a]) if chunks else 1 for a in axes)
+        column = math.prod(
+            math.ceil(shape[a] / chunks[a]) * chunks[a] if chunks else shape[a]
+            for a in others
+        )
+        return cls(
+            map_shape=tuple(shape[axis] for axis in axes),
+            spectrum_shape=spectrum_shape,
+            row_bytes=math.prod(spectrum_shape) * itemsize,
+            chunk_map=chunk_map,
+            chunk_bytes=column * math.prod(chunk_map) * itemsize,
+            indivisible=indivisible,
+            position_first=axes == tuple(range(len(axes))),
+        )
+
     @property
     def size(self) -> int:
         """Number of positions."""
@@ -48,3 +90,17 @@ class Geometry(NamedTuple):
             covered = min(length, max(1, rows // inner))
             touched *= math.ceil(covered / chunk)
         return max(1.0, touched * self.chunk_bytes / (rows * self.row_bytes))
+
+    def in_position_order(self) -> Geometry:
+        """Return the geometry of a copy in position order."""
+        return self._replace(
+            chunk_map=(1,) * len(self.map_shape),
+            chunk_bytes=self.row_bytes,
+            indivisible=False,
+            position_first=True,
+        )
+
+    def gains_by_copy(self, rows: int) -> bool:
+        """Return whether blocks of `rows` positions are read faster from a copy."""
+        across = not self.position_first
+        return self.row_bytes > 0 and (across or self.amplification(rows) > 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,3 +78,23 @@ def boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[tuple[Any, 
         for n, s in zip(shape, step, strict=True)
     ]
     return itertools.product(*spans)
+
+
+def chunk_shape(
+    shape: tuple[int, ...], itemsize: int, most_bytes: int
+) -> tuple[int, ...]:
+    """Return a shape of chunks of at most so many bytes, of whole rows if they fit.
+
+    Examples
+    --------
+    >>> chunk_shape((512, 512, 4), 8, 1 << 18)
+    (16, 512, 4)
+    """
+    left = max(1, most_bytes // itemsize)
+    lengths: list[int] = []
+    for n in reversed(shape):
+        # Chunks of equal length where possible: the last one is stored whole, too.
+        length = math.ceil(n / math.ceil(n / min(n, left))) if n else 1
+        lengths.append(length)
+        left = left // length if length == n else 1
+    return tuple(reversed(lengths))

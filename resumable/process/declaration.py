@@ -18,7 +18,8 @@ from resumable.errors import (
 )
 from resumable.model import Output, class_text, declared, encode
 from resumable.process.parameters import assign
-from resumable.source import aligned, look_at, refer, target_folder
+from resumable.runfile import target_folder
+from resumable.source import aligned, look_at, refer
 from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
@@ -84,7 +85,7 @@ class Declaration(Positioned, param.Parameterized):
             name: aligned(name, value, self._source, map_shape)
             for name, value in (inputs or {}).items()
         }
-        self._folder = target_folder(target, self._source)
+        self._folder = target_folder(target, self._source.path)
         self._seconds_per_position: float | None = None
         self._check_methods()
         self._outputs()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from resumable.model import FILTERS, Output, boxes, load
+from resumable.model import FILTERS, Output, boxes, chunk_shape, load
 from resumable.runfile import CHUNKS
 
 if TYPE_CHECKING:
@@ -72,7 +71,9 @@ def copy_group(
 def copy_rows(old: h5py.Dataset, new: h5py.Dataset, check: Callable[[], None]) -> None:
     """Copy the rows that both datasets have, each chunk in one go."""
     shape = (*map(min, zip(old.shape, new.shape, strict=True)),)
-    chunk = new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize)
+    chunk = (
+        new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize, CHUNK_BYTES)
+    )
     for box in boxes(shape, chunk):
         new[box] = old[box]
         check()
@@ -81,7 +82,9 @@ def copy_rows(old: h5py.Dataset, new: h5py.Dataset, check: Callable[[], None]) -
 def same_rows(old: h5py.Dataset, new: h5py.Dataset) -> bool:
     """Return whether all rows that both datasets have are the same, bit for bit."""
     shape = (*map(min, zip(old.shape, new.shape, strict=True)),)
-    chunk = new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize)
+    chunk = (
+        new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize, CHUNK_BYTES)
+    )
     return all(same_values(old[box], new[box]) for box in boxes(shape, chunk))
 
 
@@ -101,24 +104,6 @@ def used_rows(name: str, table: Array) -> int:
     return int(np.flatnonzero(table[TABLES[name]]).max(initial=0)) + 1
 
 
-def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return the shape of chunks that hold whole rows, and many where rows are small.
-
-    Examples
-    --------
-    >>> chunk_shape((512, 512, 4), 8)
-    (16, 512, 4)
-    """
-    left = max(1, CHUNK_BYTES // itemsize)
-    lengths: list[int] = []
-    for n in reversed(shape):
-        # As equal as they can be: a last chunk that is hardly used is stored whole.
-        length = math.ceil(n / math.ceil(n / min(n, left))) if n else 1
-        lengths.append(length)
-        left = left // length if length == n else 1
-    return tuple(reversed(lengths))
-
-
 def create_chunked(
     group: h5py.Group,
     name: str,
@@ -135,7 +120,7 @@ def create_chunked(
     load(method)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
-    properties.set_chunk(chunk_shape(shape, dtype.itemsize))
+    properties.set_chunk(chunk_shape(shape, dtype.itemsize, CHUNK_BYTES))
     if dtype.kind not in "SV":
         properties.set_fill_value(np.asarray(fill, dtype))
     if method is not None:

@@ -24,7 +24,13 @@ from resumable.runfile.header import (
     table_rows,
 )
 from resumable.runfile.journal import locked, mend, needs_mending, transaction
-from resumable.runfile.lock import RunFolder, RunLock, busy, run_folder_of
+from resumable.runfile.lock import (
+    RunFolder,
+    RunLock,
+    busy,
+    run_folder_of,
+    target_folder,
+)
 from resumable.runfile.packed import reading_group
 from resumable.runfile.ragged import (
     RaggedRows,
@@ -78,5 +84,6 @@ __all__ = [
     "superblock_of",
     "table_rows",
     "target_error",
+    "target_folder",
     "transaction",
 ]

@@ -13,17 +13,19 @@ import json
 import os
 import platform
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import RunBusy, RunFileError, shown
+from resumable.errors import RunBusy, RunFileError, TargetError, shown
 from resumable.runfile.create import target_error
 from resumable.runfile.file import RunFile, find_runs, try_open
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+#: Names the folder for run files where ``target=`` is not given.
+_TARGET_VARIABLE = "RESUMABLE_TARGET"
 #: What follows the stem in the name of a run file, and the prefix.
 _AFTER_STEM = re.compile(r"(?:_(\d{3,}))?\.h5")
 _AFTER_PREFIX = re.compile(r"-[0-9a-f]{8}(_\d{3,})?\.h5")
@@ -233,3 +235,34 @@ def busy(run: RunFile) -> dict[str, Any]:
         if disk.try_lock(fd, exclusive=False):
             return {}
     return RunLock.holder(lock_file)
+
+
+def target_folder(target: str | Path | None, source_path: str) -> Path:
+    """Return the folder for run files.
+
+    Parameters
+    ----------
+    target : str or Path, optional
+        What the user gave; default the environment, else the folder of the source.
+    source_path : str
+        File of the source; empty for a source without data.
+
+    Raises
+    ------
+    TargetError
+        There is no such folder.
+    """
+    chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
+    if chosen is None:
+        if not source_path:
+            msg = (
+                "a source without data has no folder; give target= one for the results"
+            )
+            raise TargetError(msg)
+        return Path(source_path).parent
+    folder = Path(chosen)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        msg = f"the target folder {folder} {what}; make it first"
+        raise TargetError(msg)
+    return folder

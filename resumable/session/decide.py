@@ -16,7 +16,6 @@ from resumable.model import (
     parse_bytes,
 )
 from resumable.runfile import ADVICE
-from resumable.source import in_position_order, is_worth_it
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -252,9 +251,9 @@ def make_plan(
         )
 
     blocks = blocks_of(geometry)
-    rechunk = options.rechunk and is_worth_it(geometry, blocks.rows)
+    rechunk = options.rechunk and geometry.gains_by_copy(blocks.rows)
     if rechunk:
-        geometry = in_position_order(geometry)
+        geometry = geometry.in_position_order()
         blocks = blocks_of(geometry)
     amplification = geometry.amplification(blocks.rows)
     notes = []

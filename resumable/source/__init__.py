@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from resumable.source.coordinates import coordinates_of
-from resumable.source.inputs import aligned, look_at, target_folder
+from resumable.source.inputs import aligned, look_at
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
 from resumable.source.reader import Reader, open_reader
-from resumable.source.rechunk import in_position_order, is_worth_it, rechunked
+from resumable.source.rechunk import rechunked
 from resumable.source.reference import SourceRef, refer
 
 __all__ = [
@@ -17,12 +17,9 @@ __all__ = [
     "aligned",
     "coordinates_of",
     "file_state",
-    "in_position_order",
-    "is_worth_it",
     "look_at",
     "open_reader",
     "read_unchanged",
     "rechunked",
     "refer",
-    "target_folder",
 ]

@@ -1,10 +1,11 @@
-"""Whether a dataset can be read position by position; told before anything is read."""
+"""Whether a dataset can be read position by position; checked before it is read."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import itertools
+import math
 import operator
 import os
 import re
@@ -15,6 +16,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import SourceError
+from resumable.model import MOST_POSITIONS, format_bytes
 from resumable.source.opening import (
     MOST_STEPS,
     check_links,
@@ -24,26 +26,33 @@ from resumable.source.opening import (
     open_file,
     readable,
 )
+from resumable.system import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from resumable.model import Geometry
+    from resumable.source.reference import SourceRef
+
 #: Compounds within each other, and bytes of one element, that a source may have.
 _DEEPEST_TYPE = 32
 _LARGEST_ELEMENT = 16 << 20
+#: So many positions, and bytes of a chunk, fit into the memory of any machine.
+_ALWAYS_FITS = 1 << 24
 
 
 def check_usable(dataset: h5py.Dataset, path: str) -> None:
-    """Refuse what cannot be read position by position, before anything is read.
+    """Check that a dataset can be read position by position, before it is read.
 
     Raises
     ------
     SourceError
-        What it is, or what is missing.
+        The dataset has no axis or no positions, elements of variable or of too large
+        a size, or a filter, a file or a part that is missing.
     """
     where = f"{path}::{dataset.name}"
     with readable(where):
-        # First: to tell the shape of a virtual dataset, HDF5 may open its parts.
+        # First: HDF5 may open the parts of a virtual dataset to find its shape.
         check_storage(dataset, path, where)
         _check_shape_and_type(dataset, where)
         _load_filters(dataset, where)
@@ -95,16 +104,16 @@ def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:
 def check_storage(
     dataset: h5py.Dataset, path: str, where: str, way: tuple[Any, ...] = ()
 ) -> None:
-    """Check that the other files that hold a dataset's data are there, and files.
+    """Check that the other files that hold a dataset's data exist and are files.
 
-    HDF5 shows fill values where a part of a virtual dataset is missing: wrong, and
-    silently. It waits for ever for a pipe, and a virtual dataset that contains
-    itself ends the whole process.
+    Where a part of a virtual dataset is missing, HDF5 reads fill values, without an
+    error. It waits for ever for a pipe, and a virtual dataset that contains itself
+    crashes the process.
 
     Raises
     ------
     SourceError
-        What is missing, or no file, or goes round in a circle.
+        A part is missing or no regular file, or the dataset contains itself.
     """
     folder = Path(path).parent
     for name, _, _ in dataset.external or ():
@@ -135,7 +144,7 @@ def _files_of_part(name: str, path: str, where: str) -> list[Path]:
         return [Path(path)]
     folder = Path(path).parent
     if "%" in name:
-        # A pattern of numbers: it stands for files that may come later as well.
+        # A pattern with numbers in it; more such files may be written later.
         pattern = _numbered(str(folder / name))
         places = (folder / name).parent
         near = sorted(places.iterdir()) if places.is_dir() else []
@@ -148,14 +157,14 @@ def _files_of_part(name: str, path: str, where: str) -> list[Path]:
 
 
 def _numbered(pattern: str) -> re.Pattern[str]:
-    """Return what matches the names that a pattern of HDF5 stands for."""
+    """Return the regular expression of a name with HDF5's ``%b`` for numbers."""
     return re.compile(re.escape(pattern).replace("%b", r"\d+").replace("%%", "%"))
 
 
 def _datasets_of_part(
     file: h5py.File, names: list[str], path: str, where: str
 ) -> Iterator[str]:
-    """Go through the datasets that parts of a virtual dataset name in a file."""
+    """Yield the names of datasets in a file that parts of a virtual dataset name."""
     for name in names:
         if "%" in name:
             pattern = _numbered(f"/{name.strip('/')}")
@@ -173,7 +182,7 @@ def _type_name(dataset: h5py.Dataset) -> str:
 
 
 def _load_filters(dataset: h5py.Dataset, where: str) -> None:
-    """Make the dataset's compression readable, with hdf5plugin where needed."""
+    """Load hdf5plugin where the dataset's compression needs it."""
     properties = dataset.id.get_create_plist()
     codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
     missing = [code for code in codes if not h5py.h5z.filter_avail(code)]
@@ -185,5 +194,53 @@ def _load_filters(dataset: h5py.Dataset, where: str) -> None:
         msg = (
             f"{where} is compressed with HDF5 filter {missing[0]}, which is not "
             "installed; pip install hdf5plugin (or resumable-hdf5[filters])"
+        )
+        raise SourceError(msg)
+
+
+def check_size(
+    geometry: Geometry, ref: SourceRef, dataset: h5py.Dataset | None
+) -> None:
+    """Check that there are positions, and that memory can hold what they need.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    ref : SourceRef
+        The source that was measured.
+    dataset : h5py.Dataset or None
+        None where positions are only counted.
+
+    Raises
+    ------
+    SourceError
+        There are no positions, more than can be kept track of, or compressed chunks
+        larger than the memory.
+    """
+    size = geometry.size
+    empty = 0 in geometry.spectrum_shape or 0 in geometry.map_shape[1:]
+    if empty or not (size or ref.live):
+        shape = geometry.map_shape if dataset is None else dataset.shape
+        msg = f"{ref} has the shape {shape}: there is nothing to compute"
+        raise SourceError(msg)
+    chunk_bytes = 0
+    if dataset is not None and geometry.indivisible:
+        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if max(size, chunk_bytes) < _ALWAYS_FITS:
+        return
+    available = machine.available_memory()
+    # Of all positions there are a few bitmaps, each of size / 8 bytes.
+    most = min(MOST_POSITIONS, 2 * available)
+    if size > most:
+        msg = (
+            f"{ref} has {size:,} positions; this machine can keep track of "
+            f"{most:,}. Choose other position_axes, or compute a part of it"
+        )
+        raise SourceError(msg)
+    if 2 * chunk_bytes > available:
+        msg = (
+            f"{ref} has compressed chunks of {format_bytes(chunk_bytes)}, which HDF5 "
+            f"unpacks whole; {format_bytes(available)} of memory are available, twice "
+            "that of a chunk is needed: store it in smaller chunks"
         )
         raise SourceError(msg)

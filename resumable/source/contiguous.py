@@ -1,7 +1,8 @@
-"""A contiguous dataset, read as the bytes it is.
+"""Contiguous datasets, read without HDF5.
 
-HDF5 keeps such a dataset in one piece. Where it is laid out as in memory, a block is
-read faster without HDF5, and no lock is held: threads can read at the same time.
+HDF5 stores such a dataset in one piece. Where its elements are stored as they are in
+memory, reading them from the file directly is faster and takes no lock: threads can
+read at the same time.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ class Contiguous:
             raise OSError(msg)
 
     def close(self) -> None:
-        """Close the file; once."""
+        """Close the descriptor."""
         fd, self._fd = self._fd, -1
         disk.close_if_same(fd, self._place)
 
 
 def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
-    """Return the bytes of a dataset, None where HDF5 alone can read them.
+    """Return the bytes of a dataset, None where only HDF5 can read them.
 
-    That is where they are in chunks or in other files, not all written, or of a type
-    that is another one in memory. And where this process has the file open for writing,
-    too: what HDF5 has not written to it yet is in its own buffers.
+    Only HDF5 can read data that lie in chunks or in other files, are not all written,
+    or have another type in memory; and those of a file that this process has open for
+    writing, because HDF5 may still hold changes in its buffers.
     """
     properties = dataset.id.get_create_plist()
     plain = (
@@ -70,12 +71,12 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
         and dataset.file.driver == "sec2"
         and not dataset.dtype.hasobject
         and dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype, logical=True)
-        # Of what was never written it is 0.
+        # It is 0 where nothing was written.
         and dataset.id.get_storage_size() == dataset.nbytes
     )
     if not plain:
         return None
-    # The file that HDF5 has open, whatever its name stands for by now.
+    # The file that HDF5 has open: its name may be that of another file by now.
     fd = dataset.file.id.get_vfd_handle()
     if not disk.is_read_only(fd):
         return None

@@ -1,4 +1,4 @@
-"""Coordinates of the positions of a source, where it has them."""
+"""Coordinates of the positions, from the dimension scales of a source."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST_UNIT = 1000
 
 
 def coordinates_of(reader: Reader) -> Coordinates:
-    """Return what a new run file says of the positions of an open source."""
+    """Return the coordinates of an open source, to be copied into a new run file."""
     ref = reader.ref
     return Coordinates(
         map_shape=reader.geometry.map_shape,
@@ -107,7 +107,7 @@ def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
             found[name] = source.file[source.attrs[name]]
         positions = {name: found[name] for name in USID_ANCILLARIES}
         for name, ancillary in positions.items():
-            # They are copied whole, so they must be what the names say.
+            # They are copied whole, so their shape, type and size are checked.
             if (
                 not isinstance(ancillary, h5py.Dataset)
                 or ancillary.ndim != 2

@@ -1,4 +1,4 @@
-"""Telling a dataset from a changed one, by a digest of its contents."""
+"""Digests of contents, by which a changed dataset is noticed."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _R = TypeVar("_R")
 
 #: Contents are digested whole up to this size, and in samples beyond.
 DIGEST_BYTES = 64 << 20
-#: Bytes of the samples altogether, and how many there are. What is certain to be
-#: noticed, a change that reaches from one sample to the next, depends on their number
-#: alone; larger ones cost time at every start.
+#: Bytes of all samples together, and how many samples there are. A change that reaches
+#: from one sample to the next is noticed in any case; that depends on the number of
+#: samples alone, and larger ones cost time at every start.
 SAMPLED_BYTES = 16 << 20
 _SAMPLES = 64
-#: Read, and digested, at once.
+#: Bytes that are read, and digested, at once.
 PART_BYTES = 1 << 20
 #: Parts that wait for their digest: bounds the memory.
 _DIGESTS_AT_ONCE = 8
 #: Parts of a contiguous dataset that two threads share: bounds how long Ctrl-C waits.
 _SHARED_PARTS = 64
-#: Chunks that are looked up one by one; of more, only those are that were written.
+#: Most chunks that are looked up one by one; of more, only those that were written.
 _MOST_CHUNKS = 1 << 20
 
 
@@ -70,7 +70,7 @@ def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
             yield (slice(last, last + 1), *rest)
 
 
-def digest(
+def contents_digest(
     dataset: h5py.Dataset,
     contents: Contiguous | None,
     box: tuple[int, ...],
@@ -85,21 +85,21 @@ def digest(
     dataset : h5py.Dataset
         Open for reading.
     contents : Contiguous or None
-        Its bytes, where they can be read without HDF5. They are where the box is cut
-        along the first axis at most: else its parts are not in one piece.
+        Its bytes, where they can be read without HDF5. Usable only if the box spans
+        every axis but the first; otherwise its bytes are not contiguous.
     box : tuple of int
-        Its shape, or a part of it that begins at the origin.
+        Shape of what is digested: the dataset, or a part from the origin on.
     stored : bool
         Digest a compressed dataset as it is stored, chunk by chunk, which is
-        faster than to decompress it; a file that was packed anew counts as
-        changed then. Needs the whole shape as `box`.
+        faster than to decompress it; compressed anew it counts as changed. Needs
+        the whole shape as `box`.
     full : bool
         Digest all of it.
 
     Notes
     -----
-    A tree: the digest of the parts' digests, because parts can be digested at the
-    same time. Reading with HDF5 holds h5py's lock, digesting holds none, so that two
+    The result is the digest of the digests of parts, so that parts can be digested at
+    the same time. Reading with HDF5 holds h5py's lock, digesting holds none: two
     threads are enough.
     """
     result = hashlib.sha256()
@@ -117,7 +117,7 @@ def digest(
 def _digests_at(
     contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
 ) -> Iterator[bytes]:
-    """Digest parts that can be read at the same time, too: a half of them each."""
+    """Digest parts of a contiguous dataset: two threads read and digest half each."""
 
     def digests(some: list[Piece]) -> list[bytes]:
         found = []
@@ -130,7 +130,7 @@ def _digests_at(
     with ThreadPoolExecutor(1) as thread:
         while shared := list(itertools.islice(pieces, _SHARED_PARTS)):
             middle = len(shared) // 2
-            others = _begun(thread, digests, shared[middle:])
+            others = _submitted(thread, digests, shared[middle:])
             yield from digests(shared[:middle])
             yield from others.result()
 
@@ -140,20 +140,20 @@ def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
     with ThreadPoolExecutor(2) as threads:
         waiting: collections.deque[Future[bytes]] = collections.deque()
         for part in parts:
-            waiting.append(_begun(threads, _sha256, part))
+            waiting.append(_submitted(threads, _sha256, part))
             if len(waiting) > _DIGESTS_AT_ONCE:
                 yield waiting.popleft().result()
         for future in waiting:
             yield future.result()
 
 
-def _begun(
+def _submitted(
     threads: ThreadPoolExecutor, function: Callable[[_T], _R], argument: _T
 ) -> Future[_R]:
-    """Have a thread do something; or do it, where none can be had any more.
+    """Call a function in a thread, or here where no thread can be started any more.
 
-    A run in the background goes on when the interpreter has come to the end of the
-    script, and gives executors nothing more to do.
+    A run in the background goes on after the end of the script, when the interpreter
+    lets executors start no threads.
     """
     try:
         return threads.submit(function, argument)
@@ -166,7 +166,7 @@ def _begun(
 def _plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
 ) -> Iterator[Array]:
-    """Read values, as HDF5 understands them."""
+    """Yield the values of pieces, read by HDF5."""
     for _, slab in _pieces(dataset, box, full):
         part = np.empty(_shape(slab), dataset.dtype)
         dataset.read_direct(part, slab)
@@ -174,18 +174,18 @@ def _plain_parts(
 
 
 def _pieces(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator[Piece]:
-    """Values in C order, in pieces of 1 MB: all of them, or samples."""
+    """Yield pieces of 1 MB in C order: all of them, or samples."""
     total, itemsize = math.prod(box), dataset.dtype.itemsize
     if full or total * itemsize <= DIGEST_BYTES:
         step = max(1, PART_BYTES // itemsize)
         starts = range(0, total, step)
     else:
         step = max(1, SAMPLED_BYTES // _SAMPLES // itemsize)
-        # From the start of a row on, where rows are small: one read, not three.
+        # Where rows are small, a sample begins with a row: one box, not three.
         row = math.prod(box[1:])
         row = row if row < step else 1
         spread = np.linspace(0, float(total - step), _SAMPLES)
-        # A float can lie beyond the end where there are more than 2^53 elements.
+        # Beyond 2^53 elements a float may be rounded to a number past the end.
         last = total - step
         starts = [min(int(s), last) // row * row for s in spread]  # type: ignore[assignment]
     for start in starts:
@@ -200,7 +200,7 @@ def _shape(slab: tuple[slice, ...]) -> list[int]:
 
 
 def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
-    """Chunks as they are stored, with their place: all of them, or samples."""
+    """Yield chunks as they are stored, each after its place: all, or samples."""
     yield _storage(dataset)
     chunks = dataset.chunks
     grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
@@ -219,10 +219,10 @@ def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
 def _corners(
     dataset: h5py.Dataset, grid: tuple[int, ...], total: int, count: int
 ) -> Iterator[tuple[int, ...]]:
-    """First element of chunks, in C order: `count` of all, spread evenly."""
+    """Yield the first element of `count` chunks, spread evenly, in C order."""
     if count > _MOST_CHUNKS and dataset.id.get_num_chunks() < total // 8:
-        # Hardly any have been written, and the others count for nothing: not each
-        # place of a shape that may be absurd is looked up.
+        # Few chunks were written, and only those count: looking up every place of a
+        # huge shape would take for ever.
         written: list[tuple[int, ...]] = []
         dataset.id.chunk_iter(lambda chunk: written.append(chunk.chunk_offset))
         written.sort()
@@ -237,7 +237,7 @@ def _corners(
 
 
 def _storage(dataset: h5py.Dataset) -> bytes:
-    """Tell how stored bytes become values: chunks, filters, fill value."""
+    """Return what turns stored bytes into values: chunks, filters, fill value."""
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
     fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()

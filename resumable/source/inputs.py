@@ -1,13 +1,11 @@
-"""Where the source, the inputs and the results of a Process are."""
+"""Inputs: further sources that have the positions of the source."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import SourceError, TargetError
+from resumable.errors import SourceError
 from resumable.source.live import read_structure
 from resumable.source.reader import open_reader
 from resumable.source.reference import SourceRef, refer
@@ -17,20 +15,14 @@ if TYPE_CHECKING:
 
     from resumable.model import Geometry
 
-_TARGET_VARIABLE = "RESUMABLE_TARGET"
-
 
 def look_at(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
-    """Open a source, which may be written meanwhile, and see what it is like.
-
-    Parameters
-    ----------
-    ref : SourceRef
+    """Return the geometry and dtype of a source, which may be written meanwhile.
 
     Raises
     ------
     SourceError
-        It cannot be used.
+        The source cannot be used.
     """
 
     def look() -> tuple[Geometry, np.dtype[Any]]:
@@ -97,36 +89,6 @@ def aligned(
 def _have_grown(
     source: SourceRef, before: tuple[int, ...], found: tuple[int, ...]
 ) -> bool:
-    """Return whether the source was written to while the input was looked at."""
+    """Return whether both have grown, the source after it was measured."""
     now = look_at(source)[0].map_shape
     return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
-
-
-def target_folder(target: str | Path | None, source: SourceRef) -> Path:
-    """Return the folder for run files.
-
-    Parameters
-    ----------
-    target : str or Path, optional
-        What the user gave; default the environment, else the folder of the source.
-    source : SourceRef
-
-    Raises
-    ------
-    TargetError
-        It is not there.
-    """
-    chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
-    if chosen is None:
-        if not source.path:
-            msg = (
-                "a source without data has no folder; give target= one for the results"
-            )
-            raise TargetError(msg)
-        return Path(source.path).parent
-    folder = Path(chosen)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        msg = f"the target folder {folder} {what}; make it first"
-        raise TargetError(msg)
-    return folder

@@ -1,4 +1,4 @@
-"""HDF5 files of others, opened with care: read only, and never waiting for a pipe."""
+"""HDF5 files of others, opened for reading only, and never waiting for a pipe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
     Raises
     ------
     SourceError
-        It is missing, is not HDF5, or somebody has it open for writing.
+        It is missing, is not HDF5, or another program has it open for writing.
     """
     where = Path(path)
     if not where.exists():
@@ -46,7 +46,7 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
         msg = f"there is no file {path}" + near_miss(where.name, near)
         raise SourceError(msg)
     if not where.is_file():
-        # A pipe would make us wait for ever, a device has no end.
+        # To open a pipe waits for ever, and a device has no end.
         kind = "is a folder" if where.is_dir() else "is not a regular file"
         msg = f"{path} {kind}; a source is an HDF5 file"
         raise SourceError(msg)
@@ -64,7 +64,8 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
         except OSError as error:
             if "locking flag" not in str(error):
                 raise
-            # The user has it open in this process: with her lock, or with none.
+            # It is open in this process already, with a lock or without: HDF5 takes
+            # no other choice.
             if options.pop("locking", None) is None:
                 options["locking"] = False
             return h5py.File(path, "r", **options)
@@ -127,14 +128,19 @@ def names_of(path: str) -> list[str]:
 
 
 def listed(names: list[str]) -> str:
-    """Name a few, none of them at a length that hides the rest."""
+    """Name the first five, each shortened."""
     return ", ".join(shortened(name, 80) for name in names[:5])
 
 
 def check_links(file: h5py.File, path: str, name: str, steps: int = MOST_STEPS) -> None:
-    """Refuse a way to a dataset that HDF5 would not come back from.
+    """Check that HDF5 can follow the links to a dataset.
 
-    HDF5 opens whatever an external link names: of a pipe it waits for ever.
+    HDF5 opens whatever an external link names, and waits for ever for a pipe.
+
+    Raises
+    ------
+    SourceError
+        A link leads to what is no HDF5 file, or there are too many links.
     """
     if not steps:
         msg = f"{path} has no dataset {name}: it leads over too many links"
@@ -147,7 +153,7 @@ def check_links(file: h5py.File, path: str, name: str, steps: int = MOST_STEPS) 
             return
         rest = "/".join(parts[number + 1 :])
         if isinstance(link, h5py.SoftLink):
-            # Relative to the group that the link lies in.
+            # Its path is relative to the group that holds the link.
             here = "" if link.path.startswith("/") else "/".join(parts[:number])
             check_links(file, path, f"{here}/{link.path}/{rest}", steps - 1)
             return
@@ -161,7 +167,7 @@ def check_links(file: h5py.File, path: str, name: str, steps: int = MOST_STEPS) 
 
 
 def lying_at(name: str, folder: Path) -> list[Path]:
-    """Return what is where HDF5 looks for a file that another one names."""
+    """Return what exists where HDF5 looks for a file that another file names."""
     places = [
         folder / name,
         Path(name),
@@ -172,10 +178,10 @@ def lying_at(name: str, folder: Path) -> list[Path]:
 
 
 def _mend(path: str) -> None:
-    """Finish or undo a publishing into this file that was killed.
+    """Repair a file if results were being published into it when that was killed.
 
-    A file with a journal can be torn: it is mended, which is what the user had asked
-    for when it was killed, or it is not opened.
+    A file with a journal may be written in part only, and is not opened then. To finish
+    or undo what the journal says is what the user had asked for.
     """
     if needs_mending(path):
         try:

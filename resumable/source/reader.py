@@ -1,4 +1,4 @@
-"""An open source: its geometry, and its rows by position."""
+"""An open source: its geometry, its fingerprint, and its rows by position."""
 
 from __future__ import annotations
 
@@ -10,40 +10,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import PlanError, RunFileError, SourceError
-from resumable.model import Geometry, PositionSet, encode_dtype, gathered, runs
+from resumable.errors import (
+    HDF5_ERRORS,
+    PlanError,
+    RunFileError,
+    SourceError,
+    hdf5_error,
+)
+from resumable.model import Geometry, PositionSet, encode_dtype, gathered, spans_of
 from resumable.runfile import RaggedRows, RunFile
+from resumable.source.checks import check_size
 from resumable.source.contiguous import contiguous
 from resumable.source.fingerprint import (
     DIGEST_BYTES,
     PART_BYTES,
     SAMPLED_BYTES,
-    digest,
+    contents_digest,
+    is_filtered,
     slabs,
 )
-from resumable.source.geometry import check_geometry, geometry_of
 from resumable.source.live import FileState, file_state, read_unchanged
 from resumable.source.opening import readable
 from resumable.source.reference import open_dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from resumable.source.reference import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Pending rows closer than this are read in one go, with what lies between.
 _GAP_BYTES = 64 << 10
-#: Most that is read in one go only to pick rows from it.
-_SEGMENT_BYTES = 4 << 20
-#: A worker tries again for so long to read what is being written; then the driver
-#: waits, which can be stopped.
+#: Most bytes that are read in one go to use a part of them.
+_SPAN_BYTES = 4 << 20
+#: For so long a worker tries to read a file that is being written; after that the
+#: driver waits, which can be stopped.
 _PATIENCE_S = 2.0
 
 
 class Reader:
-    """An open source: its geometry, its fingerprint, its rows.
+    """An open source.
 
     Parameters
     ----------
@@ -51,38 +56,52 @@ class Reader:
         What to open. A context manager; close it when done.
     """
 
+    #: The open dataset; None where positions are only counted.
+    dataset: Any
+    #: Of one element.
+    dtype: np.dtype[Any]
+
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
-        self._begin()
+        self._open()
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         ref = self.ref
-        self._open = contextlib.ExitStack()
-        self._sign = file_state(ref.path) if ref.live else FileState()
+        state = file_state(ref.path) if ref.live else FileState()
+        self._resources = contextlib.ExitStack()
         self._contiguous = None
-        if ref.path:
-            with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            if not ref.path:
+                self.dataset, self.dtype = None, np.dtype(np.int64)
+            else:
                 self.dataset = stack.enter_context(
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
-                if not ref.live:
-                    with readable(str(ref)):
-                        self._contiguous = contiguous(self.dataset)
+                self.dtype = self.dataset.dtype
+            if ref.path and not ref.live:
+                with readable(str(ref)):
+                    self._contiguous = contiguous(self.dataset)
                 if self._contiguous is not None:
                     stack.callback(self._contiguous.close)
-                self._open = stack.pop_all()
-            self.dtype: np.dtype[Any] = self.dataset.dtype
-        else:
-            self.dataset = None
-            self.dtype = np.dtype(np.int64)
-        try:
-            self.geometry = geometry_of(self.dataset, self.shape, ref.position_axes)
-            check_geometry(self.geometry, ref, self.dataset)
-        except SourceError:
-            self.close()
-            raise
-        # Positions one behind the other, each in one piece.
-        self._in_order = self._contiguous if self.geometry.position_first else None
+            geometry = self._measured()
+            check_size(geometry, ref, self.dataset)
+            self._resources = stack.pop_all()
+        # Known only now: where opening fails, the next read has to open it again.
+        self._state, self.geometry = state, geometry
+        # Rows lie one behind the other, each in one piece.
+        self._in_order = self._contiguous if geometry.position_first else None
+
+    def _measured(self) -> Geometry:
+        axes = self.ref.position_axes
+        if self.dataset is None:
+            return Geometry.of(self.shape, axes, 0)
+        return Geometry.of(
+            self.shape,
+            axes,
+            self.dtype.itemsize,
+            self.dataset.chunks,
+            indivisible=is_filtered(self.dataset),
+        )
 
     def __enter__(self) -> Reader:
         return self
@@ -92,7 +111,7 @@ class Reader:
 
     def close(self) -> None:
         """Close the file."""
-        self._open.close()
+        self._resources.close()
 
     @property
     def has_data(self) -> bool:
@@ -101,25 +120,26 @@ class Reader:
 
     @property
     def reads_ahead(self) -> bool:
-        """Rows are read without HDF5: a thread may do it while others compute."""
+        """Rows are read without HDF5: a thread may read while others compute."""
         return self._in_order is not None
 
     @property
     def held_bytes(self) -> int:
-        """Memory that one position of a block takes: twice that where it is gathered.
+        """Bytes of memory that reading takes per position of a block.
 
-        It lies across the dataset then, and is put in order in a copy.
+        Twice the data where they lie across the dataset: they are put in order in a
+        copy.
         """
         return self.geometry.row_bytes * (1 if self.geometry.position_first else 2)
 
     @property
     def was_closed(self) -> bool:
-        """Somebody else has closed the file."""
+        """The file was closed by code that closes all HDF5 files of the process."""
         return self.dataset is not None and not self.dataset
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the dataset, or the part of it that counts."""
+        """Shape of the dataset, or of the part of it that counts."""
         if self.dataset is None:
             return (self.ref.count,)
         whole: tuple[int, ...] = self.dataset.shape
@@ -155,73 +175,58 @@ class Reader:
         if self.ref.live:
             read_unchanged(
                 self.ref.path,
-                lambda sign: self._read_now(sign, start, members, out),
+                lambda state: self._read_now(state, start, members, out),
                 _PATIENCE_S,
             )
         else:
             self._read(start, members, out)
 
     def _read_now(
-        self, sign: FileState, start: int, members: Array, out: Array
+        self, state: FileState, start: int, members: Array, out: Array
     ) -> None:
-        """Read from the file as it is now, opened anew if it has changed."""
-        if not self._sign.holds(sign):
+        """Read from the file as it is now; open it again if it has changed."""
+        if not self._state.holds(state):
             self.close()
             geometry = self.geometry
-            self._begin()
+            self._open()
             if self.geometry != geometry:
+                # The next read has to open it again, and to compare again.
+                self._state, self.geometry = FileState(), geometry
                 msg = f"{self.ref} has another shape or storage than it had before"
                 raise SourceError(msg)
         self._read(start, members, out)
 
     def _read(self, start: int, members: Array, out: Array) -> None:
         stop = start + len(members)
-        with readable(f"{self.ref}, somewhere in positions {start} to {stop - 1},"):
+        try:
             if len(out) == len(members):
                 self.read_span(start, stop, out)
             else:
-                self._gather(start, members, out)
+                self._read_scattered(start + np.flatnonzero(members), out)
+        except SourceError:
+            raise
+        except HDF5_ERRORS as error:
+            where = f"{self.ref}, somewhere in positions {start} to {stop - 1},"
+            raise hdf5_error(SourceError, f"{where} cannot be read", error) from error
 
-    def _gather(self, start: int, members: Array, out: Array) -> None:
-        filled = 0
-        for first, last in self._segments(members):
-            inside = members[first:last]
-            count = int(np.count_nonzero(inside))
-            if count == last - first:
-                self.read_span(
-                    start + first, start + last, out[filled : filled + count]
-                )
-            else:
-                part = out[filled : filled + count]
-                try:
-                    rows = self.empty(last - first)
-                    self.read_span(start + first, start + last, rows)
-                    part[...] = rows[inside]
-                except OSError:
-                    # What lies between may be what cannot be read.
-                    self._pick(start + first, inside, part)
-            filled += count
-
-    def _pick(self, start: int, members: Array, out: Array) -> None:
-        """Read the members and nothing between them."""
-        filled = 0
-        for first, last in runs(members).tolist():
-            rows = out[filled : filled + last - first]
-            self.read_span(start + first, start + last, rows)
-            filled += last - first
-
-    def _segments(self, members: Array) -> Iterator[tuple[int, int]]:
-        """Join runs of members that lie close, so that each is one read."""
+    def _read_scattered(self, positions: Array, out: Array) -> None:
+        """Read positions, ascending; those that lie close in one go."""
         row_bytes = max(1, self.geometry.row_bytes)
-        gap = max(_GAP_BYTES // row_bytes, self.geometry.quantum, 1)
-        longest = max(_SEGMENT_BYTES // row_bytes, self.geometry.quantum, 1)
-        bounds = runs(members)
-        apart = np.flatnonzero(bounds[1:, 0] - bounds[:-1, 1] > gap) + 1
-        firsts = bounds[np.r_[0, apart], 0]
-        lasts = bounds[np.r_[apart - 1, len(bounds) - 1], 1]
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            for begin in range(first, last, longest):
-                yield begin, min(begin + longest, last)
+        gap = max(_GAP_BYTES // row_bytes, self.geometry.quantum)
+        step = max(_SPAN_BYTES // row_bytes, self.geometry.quantum, 1)
+        for first, last, start, stop in spans_of(positions, gap=gap, step=step):
+            part, wanted = out[first:last], positions[first:last]
+            if stop - start == last - first:
+                self.read_span(start, stop, part)
+                continue
+            try:
+                rows = self.empty(stop - start)
+                self.read_span(start, stop, rows)
+                part[...] = rows[wanted - start]
+            except OSError:
+                # What lies between may be what cannot be read.
+                for i, j, begin, end in spans_of(wanted, gap=0):
+                    self.read_span(begin, end, part[i:j])
 
     def read_span(self, start: int, stop: int, out: Array) -> None:
         """Read the data of the positions `start` to `stop` into `out`."""
@@ -259,9 +264,9 @@ class Reader:
         full : bool
             Digest all contents, not samples of what is beyond 64 MB.
         kind : {"fixed", "growing", "awaited"}, optional
-            ``"growing"``: without the length, as long as it can grow; ``"awaited"``:
-            without contents either, where ``ready`` says which of them are there.
-            Default by whether it can grow.
+            ``"growing"``: without the length; ``"awaited"``: without contents either,
+            where ``ready`` says which of them are there. Default: ``"growing"`` where
+            the source can grow, else ``"fixed"``.
 
         Notes
         -----
@@ -292,11 +297,11 @@ class Reader:
         return {**document, "first": self.contents(1)}
 
     def check_alone(self) -> None:
-        """Refuse a dataset whose data lie in other files than the one that is watched.
+        """Check that the data lie in the file that is watched, not in other files.
 
         Raises
         ------
-        SourceError
+        PlanError
         """
         dataset = self.dataset
         if dataset is None:
@@ -320,7 +325,7 @@ class Reader:
 
     @property
     def may_have_grown(self) -> bool:
-        """It has a length that it may have grown to, and cannot grow any more."""
+        """It cannot grow any more, and may have grown to its length."""
         if self.dataset is None or self.ref.upstream or self.growable:
             return False
         return self.dataset.chunks is not None
@@ -335,15 +340,14 @@ class Reader:
             ranks = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
         result = hashlib.sha256()
         step = max(1, PART_BYTES // row_bytes)
-        for begin in range(0, len(ranks), step):
-            flat = np.array(positions.members_at(ranks[begin : begin + step]), np.int64)
-            first, last = int(flat[0]), int(flat[-1]) + 1
-            members = np.zeros(last - first, bool)
-            members[flat - first] = True
-            rows = self.empty(len(flat))
-            self._read(first, members, rows)
-            result.update(flat.astype("<i8").tobytes())
-            result.update(rows.tobytes())
+        with readable(str(self.ref)):
+            for begin in range(0, len(ranks), step):
+                some = positions.members_at(ranks[begin : begin + step])
+                flat = np.array(some, np.int64)
+                rows = self.empty(len(flat))
+                self._read_scattered(flat, rows)
+                result.update(flat.astype("<i8").tobytes())
+                result.update(rows.tobytes())
         return result.hexdigest()
 
     def contents(self, length: int | None = None, *, full: bool = False) -> str:
@@ -353,7 +357,7 @@ class Reader:
             box[self.ref.position_axes[0]] = length
         prefix_counts = length is not None or self.growable or bool(self.ref.length)
         with readable(str(self.ref)):
-            return digest(
+            return contents_digest(
                 self.dataset,
                 self._contiguous,
                 tuple(box),
@@ -370,7 +374,7 @@ class RaggedReader(Reader):
 
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
-        self._open = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
         self.dataset = self._contiguous = self._in_order = None
         try:
             run = RunFile(Path(ref.path))
@@ -396,11 +400,11 @@ class RaggedReader(Reader):
         return True
 
     def empty(self, rows: int) -> Array:
-        """Return an array for the data of `rows` positions, not initialised."""
+        """Return an array for the rows of so many positions, an array for each."""
         return np.empty(rows, object)
 
     def read(self, start: int, members: Array, out: Array) -> None:
-        """Read the data of the members of a span of positions.
+        """Read the rows of the members of a span of positions.
 
         Raises
         ------

@@ -1,8 +1,4 @@
-"""Where the data of the positions come from, read only.
-
-A :class:`SourceRef` says where, and can be pickled; `Reader` reads.
-Source files are opened with mode ``"r"``, always.
-"""
+"""What users give as a source, as a reference that can be pickled."""
 
 from __future__ import annotations
 

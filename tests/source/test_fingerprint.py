@@ -12,6 +12,8 @@ import pytest
 from sources import LAYOUTS, fingerprint
 
 import resumable.source.fingerprint
+import resumable.source.reader
+from resumable.model.positions import PositionSet
 from resumable.source.contiguous import Contiguous
 from resumable.source.reader import Reader
 from resumable.source.reference import refer
@@ -247,3 +249,65 @@ def test_the_fingerprint_of_a_large_source_reads_at_most_16_mb(large):
         fingerprint(f"{large[0]}::/data")
 
     assert 8 << 20 < sum(read) <= 16 << 20
+
+
+# Digests that identities hold.
+
+VALUES = (np.arange(60_000) ** 2 % 1009).astype("<f4").reshape(200, 300)
+# How a dataset is stored, and whether all of it is digested or samples of it.
+KINDS = {
+    "contiguous": ({}, False),
+    "contiguous, sampled": ({}, True),
+    "chunked": ({"chunks": (7, 300)}, False),
+    "chunked, sampled": ({"chunks": (7, 300)}, True),
+    "compressed": ({"chunks": (7, 64), "compression": "gzip"}, False),
+    "compressed, sampled": ({"chunks": (7, 64), "compression": "gzip"}, True),
+    "growable": ({"chunks": (7, 300), "maxshape": (None, 300)}, False),
+}
+# An identity holds these: a digest that changes makes every old run unknown.
+GOLDEN = {
+    "contiguous": ["931ebc67f5ea1c7d", "3664bb8a86832689", "682b47de7e8f426e"],
+    "contiguous, sampled": ["8f917812eb221e42", "3664bb8a86832689", "5d0b22946caebf9f"],
+    "chunked": ["931ebc67f5ea1c7d", "3664bb8a86832689", "682b47de7e8f426e"],
+    "chunked, sampled": ["8f917812eb221e42", "3664bb8a86832689", "5d0b22946caebf9f"],
+    "compressed": ["ad02fc6069319a49", "3664bb8a86832689", "682b47de7e8f426e"],
+    "compressed, sampled": ["e621f888e8e7df7b", "3664bb8a86832689", "5d0b22946caebf9f"],
+    "growable": ["d91941f2022f398d", "3664bb8a86832689", "682b47de7e8f426e"],
+    "other axes": ["931ebc67f5ea1c7d", "117aa80a3d5e981e"],
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_digest_of_contents_never_changes(tmp_path, monkeypatch, name):
+    """All of it, of the first rows, and of some positions."""
+    stored, sampled = KINDS[name]
+    if sampled:
+        for module in (resumable.source.fingerprint, resumable.source.reader):
+            monkeypatch.setattr(module, "DIGEST_BYTES", 50_000)
+            monkeypatch.setattr(module, "SAMPLED_BYTES", 20_000)
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=VALUES, **stored)
+    some = PositionSet.of(200, np.r_[0:50:3, 100:190])
+
+    with Reader(refer(f"{path}::/data")) as source:
+        document = source.fingerprint()
+        found = (
+            document.get("contents") or document["first"],
+            source.contents(30),
+            source.contents_at(some),
+        )
+
+    assert [digest[:16] for digest in found] == GOLDEN[name]
+
+
+def test_the_digest_of_other_axes_never_changes(tmp_path):
+    """Positions on the second axis lie across the dataset."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=VALUES)
+
+    with Reader(refer(f"{path}::/data", 1)) as source:
+        found = [source.contents(), source.contents(30)]
+
+    assert [digest[:16] for digest in found] == GOLDEN["other axes"]

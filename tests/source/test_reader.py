@@ -195,7 +195,7 @@ def test_scattered_positions_on_any_axes_are_read_in_order(
     members[data.draw(st.integers(0, span - 1))] = True
     with (
         mock.patch.object(reading, "_GAP_BYTES", gap),
-        mock.patch.object(reading, "_SEGMENT_BYTES", 2 * gap),
+        mock.patch.object(reading, "_SPAN_BYTES", 2 * gap),
         Reader(refer(f"{path}::/{layout}", axes)) as reader,
     ):
         rows = reader.empty(sum(members))
