@@ -180,35 +180,14 @@ class Session:
         if report.error is not None:
             geometry = self._assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
-        if report.out_of_memory:
-            self._set_aside(report)
         if report.batch.trial:
-            # One that has run out of memory is still to be tried.
-            if not report.out_of_memory:
-                self._judge_trial(report.failures, report.done)
+            self._judge_trial(report.failures, report.done)
         else:
             self._failed += report.failed
             self._record(report.failures)
         batch, done, failed = report.batch, report.done, report.failed
         self._tell(BatchDone(self._results, batch, done, failed, self._counts()))
         self._bar.update(self._computed + self._failed, self._failed)
-
-    def _set_aside(self, report: Report) -> None:
-        """Have the position that ran out of memory tried alone, in a fresh worker.
-
-        Positions before it may have used the memory up.
-        """
-        rest = report.rest
-        if rest is None:
-            return
-        position = int(rest.positions()[0])
-        logger.warning(
-            "position %s raised MemoryError, which positions before it may have "
-            "caused; it is tried alone in a fresh worker process",
-            self._name(position),
-        )
-        for part in rest.parts(position):
-            self._schedule.give_back(part)
 
     def _counts(self) -> Counts:
         done, failed = self._before
@@ -277,8 +256,10 @@ class Session:
         if batch is None:
             return
         known = loss.timed_out and loss.position is not None
-        for part in [batch] if batch.alone else batch.parts(loss.position):
-            if part.suspect and (batch.alone or known):
+        # What is left of a batch may be one position that was not alone in its worker.
+        alone = loss.batch.alone
+        for part in [batch] if alone else batch.parts(loss.position):
+            if part.suspect and (alone or known):
                 self._give_up(part, loss)
             else:
                 self._schedule.give_back(part)

@@ -186,8 +186,6 @@ class UnitLoop:
         Which rows failed.
     exceptions : list of (int, Exception)
         Row and exception of the failures.
-    out_of_memory : bool
-        It has ended at a row that raised MemoryError, and is none of the failures.
     """
 
     def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
@@ -201,7 +199,6 @@ class UnitLoop:
         }
         self.failed = np.zeros(len(rows), bool)
         self.exceptions: list[tuple[int, BaseException]] = []
-        self.out_of_memory = False
 
     def run(
         self,
@@ -209,9 +206,12 @@ class UnitLoop:
         last: int,
         *,
         stop_on_error: bool,
-        leave_memory_error: bool = False,
+        not_recorded: tuple[type[BaseException], ...] = (),
     ) -> int:
-        """Compute the rows `first` to `last`; return one past the last one done."""
+        """Compute the rows `first` to `last`; return one past the last one done.
+
+        Exceptions of the types `not_recorded` are raised.
+        """
         loop = (
             self._plain if len(self._outputs) == 1 and not self._inputs else self._named
         )
@@ -219,9 +219,8 @@ class UnitLoop:
             reached, error = loop(first, last)
             if error is None:
                 return last
-            if leave_memory_error and isinstance(error, MemoryError):
-                self.out_of_memory = True
-                return reached
+            if isinstance(error, not_recorded):
+                raise error
             self.exceptions.append((reached, error))
             self.failed[reached] = True
             for name, output in self._outputs.items():

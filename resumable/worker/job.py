@@ -45,8 +45,6 @@ class Job(NamedTuple):
     """A position at work for longer is given up; needs processes to end."""
     filters: tuple[Any, ...] = ()
     """Which warnings the user wants to see."""
-    leaves_memory_errors: bool = False
-    """What raises MemoryError is left to a fresh worker: the engine has them."""
 
 
 class Report(NamedTuple):
@@ -76,8 +74,6 @@ class Report(NamedTuple):
     """Why the session must stop."""
     rows: tuple[ComputedRows, ...] = ()
     """Rows that the driver has to write."""
-    out_of_memory: bool = False
-    """The first position of the rest raised MemoryError, and may not be the cause."""
 
     def update(self, schedule: Schedule) -> None:
         """Tell a schedule what a position of this batch took."""

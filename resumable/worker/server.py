@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 START_METHODS = ("forkserver", "spawn")
 
 #: What every worker needs, imported once by the server they are forked from.
-_PRELOADED = ("resumable.engines.crew", "resumable.pool.operators", "threadpoolctl")
+_PRELOADED = ("resumable.engines.local", "resumable.pool.operators", "threadpoolctl")
 #: Of this package the server imports what the driver has: its import takes as long as
 #: all the rest, opens nothing and starts nothing.
 _LARGE = "scipy"

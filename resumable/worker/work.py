@@ -56,6 +56,9 @@ class Worker:
         job has no target.
     one_thread : callable, optional
         As a :class:`~resumable.worker.compute.Computer` takes it.
+    raises_memory_errors : bool
+        A position's MemoryError ends the batch, unless the batch is this position
+        alone: positions before it may have used up the memory of the process.
 
     Raises
     ------
@@ -75,10 +78,10 @@ class Worker:
         progress_words: memoryview | None = None,
         writer: RowBuffer | None = None,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
+        raises_memory_errors: bool = False,
     ) -> None:
         self._job = job
-        # Nothing that was computed before holds memory here.
-        self._fresh = own_process
+        self._raises_memory_errors = raises_memory_errors
         self._pid = os.getpid()
         check_unchanged(type(job.process), job.read_from, job.text)
         self._warned = WarningCounts()
@@ -132,17 +135,23 @@ class Worker:
         ------
         OSError
             The source cannot be read or the results not written.
+        MemoryError
+            See `raises_memory_errors`; what was computed before is committed.
         """
         if batch.suspect:
             # What is done already must not be lost if this one ends the process.
             self._writer.flush()
         self._peak.start()
         began = time.perf_counter()
-        alone = self._fresh and batch.count == 1
-        tally = _Tally(self._job.leaves_memory_errors and not alone)
-        self._fresh = False
+        raises = self._raises_memory_errors and not batch.alone
+        tally = _Tally((MemoryError,) if raises else ())
         with count_warnings(self._job.filters, self._warned):
-            self._do_blocks(batch, tally, stop)
+            try:
+                self._do_blocks(batch, tally, stop)
+            except MemoryError:
+                self._end_if_forked()
+                self._writer.flush()
+                raise
         self._written.append(self._writer.written)
         while self._written and self._written[0] <= self._writer.marked:
             self._written.popleft()
@@ -160,7 +169,6 @@ class Worker:
             warned,
             tally.error,
             self._writer.collect() if isinstance(self._writer, RowBuffer) else (),
-            tally.out_of_memory,
         )
 
     def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:
@@ -170,14 +178,8 @@ class Worker:
             block, following = following, next(blocks, None)
             # Where one position is a block, there may be no memory for two.
             ahead = following if batch.block > 1 else None
-            try:
-                self._do_block(batch, block, ahead, tally, stop)
-            except MemoryError:
-                # Reading needs memory, too.
-                if not tally.leave_memory_error:
-                    raise
-                tally.out_of_memory = True
-            if tally.ended or stop():
+            self._do_block(batch, block, ahead, tally, stop)
+            if tally.error is not None or stop():
                 break
 
     def _do_block(
@@ -197,7 +199,6 @@ class Worker:
         loop = self._computer.units(rows, inputs, positions)
         reached = self._run_units(loop, len(positions), stop, tally)
         self._computed()
-        tally.out_of_memory = loop.out_of_memory
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
@@ -237,11 +238,13 @@ class Worker:
 
     def _computed(self) -> None:
         """Leave the user's code."""
-        if os.getpid() != self._pid:
-            # A copy of this process that a computation made by os.fork and let run
-            # on: the original writes.
-            os._exit(1)
+        self._end_if_forked()
         self._computer.cursor.leave()
+
+    def _end_if_forked(self) -> None:
+        """End a child process that a computation made by os.fork: the parent writes."""
+        if os.getpid() != self._pid:
+            os._exit(1)
 
     def _run_units(
         self, loop: UnitLoop, count: int, stop: Callable[[], bool], tally: _Tally
@@ -255,7 +258,7 @@ class Worker:
                 reached,
                 goal,
                 stop_on_error=self._job.stop_on_error,
-                leave_memory_error=tally.leave_memory_error,
+                not_recorded=tally.not_recorded,
             )
             if reached_now < goal:
                 return reached_now
@@ -291,13 +294,12 @@ class Worker:
                 del rows, inputs
                 middle = int(positions[len(positions) // 2]) - start
                 self._halve((start, members[:middle]), None, batch, tally)
-                if not tally.ended:
+                if tally.error is None:
                     rest = start + middle, members[middle:]
                     self._halve(rest, None, batch, tally)
                 return
-            if tally.leave_memory_error and isinstance(error, MemoryError):
-                tally.out_of_memory = True
-                return
+            if isinstance(error, tally.not_recorded):
+                raise
             self._judge(batch, positions, [(0, error)], tally)
             tally.failed += 1
             if not (batch.trial or self._job.stop_on_error):
@@ -330,19 +332,13 @@ class Worker:
 class _Tally:
     """Running sums of a batch."""
 
-    leave_memory_error: bool
+    not_recorded: tuple[type[BaseException], ...]
     done: int = 0
     failed: int = 0
     read_seconds: float = 0.0
     write_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     error: Exception | None = None
-    out_of_memory: bool = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more of the batch is to be computed here."""
-        return self.error is not None or self.out_of_memory
 
 
 def describe(position: int, error: BaseException) -> Failure:

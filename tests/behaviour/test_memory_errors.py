@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +61,8 @@ def test_a_position_without_memory_even_alone_has_failed(
     """Just that one, the first of all, too, whatever leaks before it."""
     # A block that leaks has to be halved down to one position every time.
     most = MOST if cls is LeakingUnit else POSITIONS
+    if engine == "serial":
+        most = 100 * POSITIONS  # in one process nothing that leaks is given back
     bad = [0, 77, 78, 199]
     process = cls(source, how="raise_memory_error", log=log, bad=bad, most=most)
     results = process.compute(engine=engine, workers=workers)
@@ -100,18 +101,6 @@ def test_a_computation_that_never_has_memory_is_told_from_bad_data(source, log):
     status = process.results.status
 
     assert (status.done, status.failed) == (0, 0)
-
-
-def test_what_cannot_be_sent_to_a_worker_is_left_pending(source, log):
-    """In serial, where a fresh process was to try it: the error says why."""
-    process = LeakingUnit(source, log=log, bad=[77], most=POSITIONS)
-    process.mutex = threading.Lock()
-    with pytest.raises(TypeError, match="cannot be sent to a worker") as caught:
-        process.compute(engine="serial")
-    status = process.results.status
-
-    assert "raised MemoryError in this process" in caught.value.__notes__[0]
-    assert (status.done, status.failed) == (77, 0)
 
 
 class DiesInSync(Logged):

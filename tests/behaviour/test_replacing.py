@@ -17,7 +17,7 @@ from engine_conformance import note, noted
 from helpers import SUPPORT, until
 
 import resumable as rs
-from resumable.engines import crew
+from resumable.engines import local
 from resumable.model.positions import Batch
 from resumable.model.schedule import TRIALS
 from resumable.worker.job import Loss
@@ -297,10 +297,10 @@ def test_slow_positions_within_their_time_are_left_alone(source, rows):
 def test_time_in_which_the_driver_is_held_up_is_no_positions(monkeypatch):
     """As while the machine sleeps: a position has its time while it is looked at."""
     times = iter([0, 0, 1, 5.5, 6, 7])
-    monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: next(times)))
     pool = SimpleNamespace(progress_words=lambda worker: (7, 3))
     batch = Batch(0, 50, None, 50)
-    clock = crew._Clock(4.0)
+    clock = local._PositionClock(4.0)
     clock.begin(0, batch)
 
     assert [clock.overdue({0: batch}, pool) for _ in range(5)] == [[], [], [], [], [0]]
