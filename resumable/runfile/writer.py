@@ -1,9 +1,37 @@
-"""What a worker writes: rows, then a sync, then the status. Nothing else.
+"""What a worker writes: rows, then a sync, then their status. Nothing else.
 
-Rows go to the page cache at once. A thread makes them durable and marks them, at
-the checkpoint interval or after so many bytes, while the worker computes on. So
-the status never runs ahead of the rows on the disk, and waiting for the disk
-costs next to nothing.
+::
+
+    thread of the worker                    thread of the commits
+    --------------------                    ---------------------
+    write(start, done, failed, values)      waits until a commit is due
+      | 1  pwrite rows (and entries)          | 3  fdatasync ragged file and run file
+      v                                       v
+    page cache                              rows are on the disk
+      | 2  list the span as unmarked          | 4  pwrite status bytes of the spans
+      v                                       v
+    return: the worker computes on          marks are in the page cache
+                                              | 5  fdatasync, where flush() waits for it
+                                              v
+                                            marks are on the disk
+
+What is left when the worker is killed, or the power is cut, between two steps:
+
+====== ==================================================================
+before what is left
+====== ==================================================================
+1      The span is pending and is computed again.
+2 to 4 Rows may be in the file, unmarked: they are computed again and
+       written over.
+in 4   Some positions are marked; the rows of all of them are on the disk.
+5      All are marked. A kill keeps the marks; a power cut may lose marks,
+       and those positions are computed again.
+====== ==================================================================
+
+So the status never says that a row is there which is not on the disk. A commit is due
+at the checkpoint, after `COMMIT_BYTES`, and when no further rows come for a while; the
+worker computes on meanwhile, so waiting for the disk costs next to nothing. Where the
+driver writes all rows (``writer="driver"``), workers send them in a `RowBuffer`.
 """
 
 from __future__ import annotations
@@ -28,26 +56,26 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Rows are committed after this many bytes even before the checkpoint, so that
-#: the disk works while the worker computes and the last commit is short.
+#: Rows are committed after this many bytes even before the checkpoint, so that the
+#: disk works while the worker computes and the last commit is short.
 COMMIT_BYTES = 32 << 20
-#: And after so long without a further one: a worker at a long position can then
-#: be ended without losing what came before. Each such commit is a sync, so with many
-#: workers it is later: no more than so many of them together in a second.
+#: Rows are committed after so many seconds without a further one: a worker at a long
+#: position can then be ended without losing what came before. Each such commit is a
+#: sync, so many workers wait longer: together they make no more than so many a second.
 QUIET_S, QUIET_COMMITS_PER_S = 1.0, 100
-#: Rows are written in pieces of this many bytes where they do not lie together.
+#: Rows that do not lie together are written in pieces of this many bytes.
 _PIECE_BYTES = 1 << 20
-#: More runs than this in a piece are written together, with what lies between.
+#: A piece with more runs of rows than this is read, changed and written whole.
 _SCATTERED = 16
 
 
 class WriteTarget(NamedTuple):
-    """Where to write; can be sent to a worker."""
+    """Where a worker writes; sent to the worker with its job."""
 
     path: Path
     """The run file."""
     header: Header
-    """Its offsets."""
+    """The header of the run file, with all offsets."""
     lock: Path
     """File whose text names the session that may write."""
     writers: Path
@@ -67,7 +95,7 @@ class WriteTarget(NamedTuple):
 
 
 class ComputedRows(NamedTuple):
-    """Computed rows on their way to whoever writes them: arguments of a writer."""
+    """Computed rows that are sent to the driver: arguments of `RowWriter.write`."""
 
     start: int
     """First position of the span."""
@@ -76,16 +104,16 @@ class ComputedRows(NamedTuple):
     failed: Array
     """Which failed."""
     values: Mapping[str, Array]
-    """Output name -> rows of both, in order."""
+    """Output name -> rows of the done and failed positions, in order."""
 
 
 class RowBuffer:
     """Keeps rows, to be sent to the driver with the report of their batch.
 
-    Has what a worker needs of a :class:`RowWriter`; writes nothing.
+    A worker uses it in place of a :class:`RowWriter`; it writes nothing.
     """
 
-    #: Nothing that is kept here is waiting to be marked.
+    #: No row that is kept here waits to be marked.
     written = marked = 0
 
     def __init__(self) -> None:
@@ -100,7 +128,7 @@ class RowBuffer:
         self._rows.append(ComputedRows(start, done.copy(), failed.copy(), kept))
 
     def collect(self) -> tuple[ComputedRows, ...]:
-        """Return what was kept, and forget it."""
+        """Return the rows that were kept, and drop them."""
         rows, self._rows = self._rows, []
         return tuple(rows)
 
@@ -120,7 +148,7 @@ class _Marks(NamedTuple):
 
 
 class RowWriter:
-    """Writes rows and status of one worker; one per process and run.
+    """Writes the rows and the status of one worker. A process has one per run.
 
     Parameters
     ----------
@@ -137,8 +165,8 @@ class RowWriter:
         self._target = target
         self._header = target.header
         self._lock_file = disk.LockFile(target.writers)
-        # A new session takes this lock exclusively before it reads the status, so
-        # from here on until we die it waits for us.
+        # A new session takes this lock exclusively before it reads the status. So it
+        # waits until this process has closed its writer or has ended.
         if not self._lock_file.acquire(exclusive=False, patience=10):
             self._refuse()
         if target.token not in disk.LockFile(target.lock).read_text():
@@ -172,7 +200,7 @@ class RowWriter:
     def write(
         self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
     ) -> None:
-        """Write the rows of a span of positions; they are marked later.
+        """Write the rows of a span of positions; the commit thread marks them later.
 
         Parameters
         ----------
@@ -188,14 +216,14 @@ class RowWriter:
         Raises
         ------
         OSError
-            As the disk says; from an earlier commit, too.
+            As the disk says; also where an earlier commit failed.
         """
         self._raise_error()
         touched = done | failed
         if not touched.any():
             return
-        # Only what is reached of the span: what lies between is written back as it
-        # is, and what lies behind may be another worker's by now.
+        # The span is cut to what was touched: rows between are written back as they
+        # are, and rows behind may belong to another worker by now.
         first = int(touched.argmax())
         reached = slice(first, len(touched) - int(touched[::-1].argmax()))
         start, touched = start + first, touched[reached]
@@ -229,34 +257,33 @@ class RowWriter:
         return self._ragged.add(parts, output)
 
     def _write_rows(self, name: str, start: int, touched: Array, rows: Array) -> None:
-        """Write the rows of the touched positions of a span."""
+        """Write the rows of the touched positions of a span, piece by piece."""
         size = self._header.outputs[name].stored.row_bytes
-        plain = rows.view(np.uint8).reshape(len(rows), size)
+        data = rows.view(np.uint8).reshape(len(rows), size)
         offset = self._header.offsets[name] + start * size
         step = max(1, _PIECE_BYTES // size)
         taken = 0
         for first in range(0, len(touched), step):
             where = touched[first : first + step]
-            bounds = runs(where)
             count = int(np.count_nonzero(where))
-            part = plain[taken : taken + count]
+            self._write_piece(data[taken : taken + count], where, offset + first * size)
             taken += count
-            place = offset + first * size
-            if len(bounds) > _SCATTERED:
-                # One write for many. The rows between are written as they are on
-                # the disk, so that even torn they are what they were.
-                old = np.frombuffer(
-                    self._file.read_at(len(where) * size, place), np.uint8
-                )
-                merged = old.reshape(len(where), size).copy()
-                merged[where] = part
-                self._file.write_at(merged, place)
-                continue
-            done = 0
-            for begin, end in bounds.tolist():
-                piece = part[done : done + end - begin]
-                self._file.write_at(piece, place + begin * size)
-                done += end - begin
+
+    def _write_piece(self, rows: Array, where: Array, offset: int) -> None:
+        bounds, size = runs(where), rows.shape[1]
+        if len(bounds) > _SCATTERED:
+            # Read the piece, merge our rows, write once. Rows between are rewritten
+            # unchanged, so a torn write cannot alter them.
+            old = self._file.read_at(len(where) * size, offset)
+            merged = np.frombuffer(old, np.uint8).reshape(len(where), size).copy()
+            merged[where] = rows
+            self._file.write_at(merged, offset)
+            return
+        taken = 0
+        for begin, end in bounds.tolist():
+            part = rows[taken : taken + end - begin]
+            self._file.write_at(part, offset + begin * size)
+            taken += end - begin
 
     def flush(self) -> None:
         """Return when everything written is durable and marked durably."""
@@ -275,7 +302,7 @@ class RowWriter:
         Raises
         ------
         OSError
-            The last commit failed; what it held is left pending.
+            The last commit failed; its rows are left pending.
         """
         try:
             if self._error is None:
@@ -307,8 +334,8 @@ class RowWriter:
             try:
                 self._commit(marks, durable=asked)
             except Exception as error:
-                # Never tried again: after a failed sync the system forgets which
-                # pages it lost. What was not marked is computed again.
+                # Never tried again: after a failed sync the system does not know which
+                # pages were lost. Rows that were not marked are computed again.
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
@@ -344,10 +371,10 @@ class RowWriter:
             self._file.sync()
 
     def _mark(self, mark: _Marks) -> None:
-        """Set the status of a span, done before failed is cleared: done wins.
+        """Set the status of a span: first what is done, then what has failed.
 
-        The bytes between are written back as they are: within a session a span
-        belongs to one worker, and between sessions nobody writes.
+        Where both are set between the two writes, done counts. Bytes of other positions
+        are written back as they are: in a session a span belongs to one worker.
         """
         changes = (
             ("completed_positions", mark.done, mark.done),
