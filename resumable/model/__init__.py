@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from resumable.model.compression import FILTERS, load, problem
 from resumable.model.encoding import (
     canonical,
     decode,
@@ -12,10 +11,30 @@ from resumable.model.encoding import (
 )
 from resumable.model.geometry import Geometry
 from resumable.model.identity import SCHEMA, brief, differences, document_digest
-from resumable.model.indexing import divided_key, read_like_array
-from resumable.model.memory import Blocks, Footprint, fit_memory
-from resumable.model.output import ENTRY_DTYPE, Output, declared
-from resumable.model.plan import SHIPPED_BYTES, WORTH_STARTING_S, Plan
+from resumable.model.indexing import (
+    boxes,
+    chunk_shape,
+    divided_key,
+    divided_where,
+    read_like_array,
+    spans_of,
+)
+from resumable.model.output import (
+    ENTRY_DTYPE,
+    FILTERS,
+    Output,
+    declared,
+    filter_problem,
+    load_filter,
+)
+from resumable.model.plan import (
+    SHIPPED_BYTES,
+    WORTH_STARTING_S,
+    Blocks,
+    Footprint,
+    Plan,
+    fit_memory,
+)
 from resumable.model.positions import (
     MOST_POSITIONS,
     WINDOW,
@@ -42,7 +61,6 @@ from resumable.model.source_text import (
     note_class_file,
     text_digest,
 )
-from resumable.model.spans import boxes, chunk_shape, divided_where, spans_of
 from resumable.model.units import (
     format_bytes,
     format_seconds,
@@ -101,13 +119,14 @@ __all__ = [
     "document_digest",
     "encode",
     "encode_dtype",
+    "filter_problem",
     "fit_memory",
     "fitted",
     "flat_positions",
     "format_bytes",
     "format_seconds",
     "gathered",
-    "load",
+    "load_filter",
     "name_of_position",
     "normalised_source",
     "note_class_file",
@@ -115,7 +134,6 @@ __all__ = [
     "parse_seconds",
     "placer",
     "positions_in_order",
-    "problem",
     "ragged_rows",
     "read_like_array",
     "runs",

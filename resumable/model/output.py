@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import importlib.util
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import DeclarationError, OutputError
-from resumable.model.compression import problem
+from resumable.errors import DeclarationError, OutputError, near_miss
 from resumable.model.encoding import encode_dtype, leaves
 from resumable.model.values import fitted, gathered
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 #: first byte in it, how many. It is what a run file holds of a ragged output.
 ENTRY_DTYPE = np.dtype([("heap", "<u8"), ("offset", "<i8"), ("count", "<i8")])
 
+#: Method -> HDF5's number of the filter, and its options.
+FILTERS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "gzip": (1, (4,)),
+    "lz4": (32004, (0,)),
+    "lzf": (32000, ()),
+    "zstd": (32015, (3,)),
+}
+#: HDF5 or h5py bring these along, hdf5plugin the others.
+_BUILT_IN = frozenset({"gzip", "lzf"})
 #: Datasets every results group has; an output cannot take their names.
 RESERVED_NAMES = frozenset(
     {
@@ -128,7 +138,7 @@ class Output:
         if compression is not None and per == "run":
             msg = "only outputs per position are compressed; leave compression out"
             raise DeclarationError(msg)
-        wrong = problem(compression)
+        wrong = filter_problem(compression)
         if wrong:
             raise DeclarationError(wrong)
         put("compression", compression)
@@ -299,3 +309,37 @@ def declared(value: Any, where: str) -> dict[str, Output]:
         msg = f"{where} declares no output per position; declare at least one"
         raise DeclarationError(msg)
     return outputs
+
+
+def filter_problem(method: Any) -> str:
+    """Say why a method of compression cannot be used here; empty when it can.
+
+    Examples
+    --------
+    >>> filter_problem("gzip")
+    ''
+    >>> filter_problem("gzp")
+    "there is no compression 'gzp'; did you mean 'gzip'? (there are gzip, lz4, lzf, \
+zstd)"
+    """
+    if method is None:
+        return ""
+    if not isinstance(method, str) or method not in FILTERS:
+        there = ", ".join(FILTERS)
+        return (
+            f"there is no compression {method!r}{near_miss(str(method), FILTERS)} "
+            f"(there are {there})"
+        )
+    if method not in _BUILT_IN and importlib.util.find_spec("hdf5plugin") is None:
+        return (
+            f"the compression {method!r} needs the package hdf5plugin, which is not "
+            "installed; pip install hdf5plugin (or resumable-hdf5[filters]), or use "
+            "'gzip'"
+        )
+    return ""
+
+
+def load_filter(method: str | None) -> None:
+    """Make a method, which has no :func:`filter_problem`, known to HDF5."""
+    if method is not None and method not in _BUILT_IN:
+        importlib.import_module("hdf5plugin")

@@ -1,18 +1,116 @@
-"""What a run will do, before anything runs."""
+"""What a run will do, and how it divides its memory budget into workers and rows."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
+from resumable.errors import PlanError
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import Schedule
 from resumable.model.units import format_bytes, format_seconds
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resumable.model.geometry import Geometry
+
+#: Bytes of rows in memory at once, unless whole chunks of the source need more: of a
+#: block with its results, and of the next one where it is read meanwhile. Measured
+#: (benchmarks/speed.py): less makes calls of block computations cost more, more costs
+#: cache misses.
+BLOCK_BYTES = 8 << 20
+#: Memory of a worker before its first position: interpreter, numpy, h5py.
+WORKER_BYTES = 48 << 20
+#: Memory of the server that worker processes are forked from.
+SERVER_BYTES = 40 << 20
 #: Bytes of rows that travel with a batch or its report.
 SHIPPED_BYTES = 16 << 20
 #: Workers are started for at least this much work, in seconds of one worker.
 WORTH_STARTING_S = 0.1
 _WRITERS = {"workers": "every worker its own rows", "driver": "the driver"}
+
+
+class Footprint(NamedTuple):
+    """Bytes of memory that a number of positions takes in a worker."""
+
+    input_bytes: int
+    """Per position: source and inputs, twice where rows must be gathered."""
+    output_bytes: int
+    """Per position."""
+    scratch: Callable[[int], int]
+    """Declared working memory of the computation for a number of positions."""
+    ahead_bytes: int = 0
+    """Per position: sources of which the next block is read meanwhile."""
+
+    def __call__(self, rows: int) -> int:
+        """Bytes for `rows` positions; where one is a block, the next one waits."""
+        ahead = self.ahead_bytes if rows > 1 else 0
+        each = self.input_bytes + self.output_bytes + ahead
+        return rows * each + self.scratch(rows)
+
+    def rows_within(self, budget: float) -> int:
+        """Return the most positions that fit; 0 when not even one does."""
+        if self(1) > budget:
+            return 0
+        low, high = 1, 2
+        while self(high) <= budget and high < 1 << 40:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self(middle) <= budget else (low, middle)
+        return low
+
+
+class Blocks(NamedTuple):
+    """How many workers, and how many positions each holds in memory at once."""
+
+    workers: int
+    share_bytes: int
+    rows: int
+
+
+def fit_memory(
+    footprint: Footprint,
+    geometry: Geometry,
+    *,
+    memory: int,
+    workers: int,
+    local: bool,
+) -> Blocks:
+    """Divide a memory budget among workers, fewer of them when it is small.
+
+    Raises
+    ------
+    PlanError
+        Not even one worker with one position fits; the least that works is named.
+    """
+    base = WORKER_BYTES if local else 0
+    server = SERVER_BYTES if local else 0
+    while workers > 1 and (memory - server) / workers - base < footprint(1):
+        workers -= 1
+    share = (memory - server) // workers - base
+    rows = footprint.rows_within(share)
+    if rows == 0:
+        least = footprint(1) + base + server
+        msg = (
+            f"one position needs {format_bytes(footprint(1))} and a worker itself "
+            f"{format_bytes(base + server)}, more than the budget of "
+            f"{format_bytes(memory)}; give memory='{least} bytes' or more"
+        )
+        raise PlanError(msg)
+    whole = footprint.rows_within(max(BLOCK_BYTES, footprint(1)))
+    # All positions of a band of chunks, but not all positions to one worker.
+    band = min(geometry.quantum, math.ceil(geometry.size / workers))
+    if geometry.indivisible or geometry.quantum <= rows:
+        # Where the band does not fit, every block reads chunks it uses a part of:
+        # the fewer and larger the blocks, the less is read twice.
+        whole = max(whole, band)
+    rows = min(rows, whole)
+    if rows > geometry.quantum:
+        rows = rows // geometry.quantum * geometry.quantum
+    return Blocks(workers, share, min(rows, geometry.size))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -61,6 +159,11 @@ class Plan:
     """Advice, for example to rechunk."""
     seconds_per_position: float | None = None
     """Measured by ``test``; None before."""
+
+    @property
+    def worker_bytes(self) -> int:
+        """Memory budget of one worker: itself, and its rows."""
+        return self.share_bytes + WORKER_BYTES
 
     @property
     def seconds(self) -> float | None:

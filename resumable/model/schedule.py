@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resumable.model.memory import WORKER_BYTES, MemoryModel
 from resumable.model.positions import WINDOW, Batch, PositionSet
 from resumable.model.remainder import Remainder
 
@@ -61,7 +60,7 @@ class Schedule:
         self._trials = [] if proven else pending.spread(TRIALS)[::-1]
         self._tried: list[int] = []
         self._trying = 0
-        self._memory = MemoryModel(plan.block_bytes / max(1, plan.block))
+        self._memory = _MemoryModel(plan.block_bytes / max(1, plan.block))
 
     def next(self, seconds: float | None = None) -> Batch | None:
         """Hand out the next batch, of at most `seconds`.
@@ -149,10 +148,8 @@ class Schedule:
 
     def note_memory(self, peak_bytes: int, rows: int) -> None:
         """Learn from a worker's peak how many positions it can hold."""
-        budget = self._plan.share_bytes + WORKER_BYTES
-        self.block = max(
-            1, min(self.block, self._memory.rows(peak_bytes, rows, budget))
-        )
+        fits = self._memory.rows(peak_bytes, rows, self._plan.worker_bytes)
+        self.block = max(1, min(self.block, fits))
 
     @property
     def seconds_left(self) -> float | None:
@@ -189,3 +186,22 @@ class Schedule:
         quantum = self._plan.quantum
         down = stop // quantum * quantum
         return down if down > start else stop
+
+
+class _MemoryModel:
+    """Peak memory as a fixed part plus so much per position."""
+
+    def __init__(self, declared: float) -> None:
+        self._slope = max(declared, 1.0)
+        self._fixed = 0.0
+        self._first: tuple[int, int] | None = None
+
+    def rows(self, peak: int, rows: int, budget: int) -> int:
+        """Add an observation; return the positions that fit into `budget`."""
+        if self._first is None:
+            self._first = (peak, rows)
+        first_peak, first_rows = self._first
+        if rows > 2 * first_rows:
+            self._slope = max(self._slope, (peak - first_peak) / (rows - first_rows))
+        self._fixed = max(self._fixed, peak - self._slope * rows)
+        return int((0.9 * budget - self._fixed) / self._slope)

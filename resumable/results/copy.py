@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.model import FILTERS, Output, boxes, chunk_shape, load
+from resumable.model import FILTERS, Output, boxes, chunk_shape, load_filter
 from resumable.runfile import CHUNKS
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def create_chunked(
     The checksum, HDF5's own, is of the bytes as they are stored: it is compared
     before they are unpacked, by every program that reads them.
     """
-    load(method)
+    load_filter(method)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
     properties.set_chunk(chunk_shape(shape, dtype.itemsize, CHUNK_BYTES))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import h5py
 
 from resumable.errors import RunFileError, hdf5_errors_as
-from resumable.model import load, problem
+from resumable.model import filter_problem, load_filter
 from resumable.runfile import ADVICE, find_own
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def open_group(run: RunFile) -> h5py.Group:
     """Open the results group; a link in its place is not followed."""
     for method in (run.header.packed or {}).values():
         # Without it the group can be looked at, if not all of it read.
-        if not problem(method):
-            load(method)
+        if not filter_problem(method):
+            load_filter(method)
     with contextlib.ExitStack() as stack, _readable(run):
         file = stack.enter_context(h5py.File(run.path, "r"))
         found = find_own(file, run.header.group)

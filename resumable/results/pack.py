@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import ParameterError, RunFileError
-from resumable.model import ENTRY_DTYPE, problem
+from resumable.model import ENTRY_DTYPE, filter_problem
 from resumable.results.copy import (
     attach_scales,
     copy_group,
@@ -76,7 +76,7 @@ def pack(run: RunFile, compression: str | None = "gzip") -> None:
     TargetError
         The folder cannot be written, or has no room; the file is as it was.
     """
-    wrong = problem(compression)
+    wrong = filter_problem(compression)
     if wrong:
         raise ParameterError(wrong)
     with RunLock(run_folder_of(run)).held():

@@ -20,7 +20,7 @@ from resumable.errors import (
     RunFileError,
     TargetError,
 )
-from resumable.model import format_bytes, problem
+from resumable.model import filter_problem, format_bytes
 from resumable.results.copy import (
     TABLES,
     copy_group,
@@ -68,7 +68,7 @@ def publish(
     ParameterError, RunFileError, RunBusy, TargetError
         As :meth:`resumable.Results.publish`. The file has not changed then.
     """
-    wrong = problem(compression)
+    wrong = filter_problem(compression)
     if wrong:
         raise ParameterError(wrong)
     path, names = _place(where)

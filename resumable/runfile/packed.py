@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import load, problem, read_like_array
+from resumable.model import filter_problem, load_filter, read_like_array
 from resumable.runfile.hdf5 import find_own
 from resumable.runfile.header import ADVICE
 
@@ -104,11 +104,11 @@ class PackedRows:
 
 
 def _load(path: Path, method: str | None) -> None:
-    wrong = problem(method)
+    wrong = filter_problem(method)
     if wrong:
         msg = f"{path} cannot be read: {wrong}"
         raise RunFileError(msg)
-    load(method)
+    load_filter(method)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,24 @@
-"""What a plan says."""
+"""What a plan says, and how a memory budget is divided into workers and rows."""
 
 from __future__ import annotations
 
-import pytest
-from plans import make_plan, walk
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plans import MB, footprint, make_geometry, make_plan, walk
+
+from resumable.errors import PlanError
+from resumable.model.plan import (
+    BLOCK_BYTES,
+    SERVER_BYTES,
+    WORKER_BYTES,
+    fit_memory,
+)
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import Schedule
+from resumable.model.units import parse_bytes
 
 
 def test_a_printed_plan_says_what_will_be_done_and_why():
@@ -50,3 +62,143 @@ def test_a_plan_that_was_not_timed_promises_no_time():
     plan = make_plan()
 
     assert (plan.seconds, plan.batches) == (None, None)
+
+
+# Memory.
+
+
+@given(
+    per_row=st.integers(1, 200_000),
+    scratch=st.integers(0, 200_000),
+    memory=st.integers(1, 8 * MB) | st.integers(1, 2000 * MB),
+    workers=st.integers(1, 16),
+    local=st.booleans(),
+    chunk=st.integers(1, 5000),
+    indivisible=st.booleans(),
+)
+def test_what_is_planned_fits_the_budget_in_whole_chunks(
+    per_row, scratch, memory, workers, local, chunk, indivisible
+):
+    """All workers and the server together stay below it, or it is refused."""
+    needs = footprint(per_row, lambda rows: scratch * rows)
+    geometry = make_geometry(
+        20_000,
+        row_bytes=per_row,
+        chunk_map=(chunk,),
+        chunk_bytes=chunk * per_row,
+        indivisible=indivisible,
+    )
+    base, server = (WORKER_BYTES, SERVER_BYTES) if local else (0, 0)
+    try:
+        blocks = fit_memory(
+            needs, geometry, memory=memory, workers=workers, local=local
+        )
+    except PlanError:
+        assert needs(1) + base + server > memory
+        return
+
+    assert 1 <= blocks.workers <= workers
+    assert 1 <= blocks.rows <= geometry.size
+    assert blocks.workers * (needs(blocks.rows) + base) + server <= memory
+    assert needs(blocks.rows) <= blocks.share_bytes
+    if needs(chunk) <= blocks.share_bytes and blocks.rows < geometry.size:
+        assert blocks.rows % chunk == 0
+
+
+def test_a_generous_budget_keeps_all_workers_and_small_blocks():
+    """Blocks beyond a few MB only cost cache misses."""
+    blocks = fit_memory(
+        footprint(), make_geometry(), memory=10_000 * MB, workers=8, local=True
+    )
+
+    assert blocks.workers == 8
+    assert blocks.rows * 1000 <= BLOCK_BYTES
+
+
+def test_a_small_budget_takes_fewer_workers():
+    """Rather than fail, as many work as fit."""
+    memory = SERVER_BYTES + 3 * (WORKER_BYTES + 5000) + 100
+
+    blocks = fit_memory(
+        footprint(5000), make_geometry(), memory=memory, workers=8, local=True
+    )
+
+    assert blocks.workers == 3
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("per_row", [700, 1001, 123_456, 7_654_321, 1_234_567_890])
+def test_a_budget_too_small_names_the_least_and_the_least_works(local, per_row):
+    """Pasting the named budget into the call is all a user has to do."""
+    needs, geometry = footprint(per_row), make_geometry()
+    limit = {"workers": 4, "local": local}
+    with pytest.raises(PlanError, match="more than the budget of") as caught:
+        fit_memory(needs, geometry, memory=per_row // 2, **limit)
+    named = re.search(r"memory='?([^'(]+)", str(caught.value)).group(1)
+
+    blocks = fit_memory(needs, geometry, memory=parse_bytes(named), **limit)
+
+    assert (blocks.workers, blocks.rows >= 1) == (1, True)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_one_byte_below_the_least_is_refused(local):
+    """The least is the least: what is named is not more than is needed."""
+    base = WORKER_BYTES + SERVER_BYTES if local else 0
+    limit = {"workers": 1, "local": local}
+    least = base + 1000
+
+    blocks = fit_memory(footprint(), make_geometry(), memory=least, **limit)
+
+    assert blocks.rows == 1
+    with pytest.raises(PlanError):
+        fit_memory(footprint(), make_geometry(), memory=least - 1, **limit)
+
+
+def test_scratch_counts_for_the_budget():
+    """A computation that says what it needs gets blocks that leave room for it."""
+    with_scratch = footprint(1000, lambda rows: 99_000 * rows)
+
+    blocks = fit_memory(
+        with_scratch, make_geometry(), memory=1 * MB, workers=1, local=False
+    )
+
+    assert blocks.rows == 10
+
+
+def test_blocks_are_whole_chunks_under_a_small_budget_too():
+    """A block of nine chunks and a part of the tenth reads that one twice."""
+    geometry = make_geometry(chunk_map=(100,), indivisible=True)
+
+    blocks = fit_memory(footprint(), geometry, memory=976_000, workers=1, local=False)
+
+    assert blocks.rows == 900
+
+
+def test_a_block_holds_at_least_one_chunk_where_it_fits():
+    """Chunks above the usual size of a block are still read once."""
+    geometry = make_geometry(chunk_map=(9000,), indivisible=True)
+
+    blocks = fit_memory(footprint(), geometry, memory=100 * MB, workers=1, local=False)
+
+    assert blocks.rows == 9000
+
+
+def test_blocks_are_as_large_as_possible_where_a_chunk_does_not_fit():
+    """The fewer and larger the blocks, the less of a chunk is read again."""
+    geometry = make_geometry(chunk_map=(9000,), indivisible=True)
+
+    blocks = fit_memory(footprint(), geometry, memory=8 * MB, workers=1, local=False)
+
+    assert blocks.rows == 8000
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10_000), st.integers(0, 10**8))
+def test_rows_within_a_budget_fit_and_one_more_does_not(per_row, fixed, budget):
+    """Found by bisection, because scratch may be any growing function."""
+    needs = footprint(per_row, lambda rows: fixed + rows * rows)
+
+    rows = needs.rows_within(budget)
+
+    assert rows == 0 or needs(rows) <= budget
+    assert needs(rows + 1) > budget

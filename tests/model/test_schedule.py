@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plans import MB, make_plan, walk
 
 from resumable.model import schedule as module
-from resumable.model.memory import WORKER_BYTES
+from resumable.model.plan import WORKER_BYTES
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import TRIALS, Schedule
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from resumable.model.geometry import Geometry
-from resumable.model.memory import Footprint
-from resumable.model.plan import Plan
+from resumable.model.plan import Footprint, Plan
 
 MB = 1_000_000
 

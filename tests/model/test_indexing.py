@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.model.spans import boxes, spans_of
+from resumable.model.indexing import boxes, spans_of
 
 
 @given(
