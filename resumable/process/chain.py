@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from resumable.model import Output
     from resumable.process.process import Process
     from resumable.results import Results
-    from resumable.session import Trial
+    from resumable.session import Request, Trial
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -79,16 +79,17 @@ class Chain:
 
     def _wire(self) -> None:
         """Find out who gets what of whom, with the parameters as they are now."""
-        self._head = head = self._processes[0]
-        self._source_name, arguments = _arguments_of_head(head)
+        first = self._processes[0]
+        self._head = first._request()
+        self._source_name, arguments = _arguments_of_head(self._head)
         self._stages: list[Stage] = []
         self._makers: dict[str, int] = {}
-        self._add(Stage(_copied(head), arguments, _per_position(head), first=True))
+        self._add(Stage(_copied(first)._request(), arguments, first=True))
         for process in self._processes[1:]:
             self._add(self._bound(process))
         self._kept = self._chosen(self._keep)
         for stage in self._stages:
-            if stage.process._asks_ready:
+            if stage.request.asks_ready:
                 msg = (
                     f"{stage.name} has a method ready(), which a chain does not ask; "
                     "compute the chain when all is there, or that stage by itself"
@@ -108,22 +109,18 @@ class Chain:
         if not arguments:
             msg = f"the stage {name} takes nothing of the stages before it"
             raise DeclarationError(msg)
-        bound = _copied(process)
-        head, made_by = self._head, self._makers.get(arguments[0])
-        shape: tuple[Any, ...] = head._geometry.spectrum_shape
-        dtype = head._dtype
+        bound, made_by = _copied(process), self._makers.get(arguments[0])
+        shape: tuple[Any, ...] = self._head.geometry.spectrum_shape
+        dtype = self._head.process.spectrum_dtype
         if made_by is not None:
             output = self._stages[made_by].outputs[arguments[0]]
             shape = (None, *output.shape) if output.ragged else output.shape
             dtype = output.dtype
-        bound._geometry = head._geometry._replace(spectrum_shape=shape)
-        bound._dtype, bound._full, bound._folder = dtype, head._full, head._folder
-        bound._source, bound._inputs = head._source, {}
-        bound._seconds_per_position = None
-        return Stage(bound, arguments, _per_position(bound), first=False)
+        bound._join(self._head, shape, dtype)
+        return Stage(bound._request(), arguments, first=False)
 
     def _arguments(self, process: Process) -> tuple[str, ...]:
-        known = [*self._makers, *self._head._inputs, self._source_name]
+        known = [*self._makers, *self._head.inputs, self._source_name]
         found = []
         for argument in _signature(process):
             if argument.name in known:
@@ -139,7 +136,7 @@ class Chain:
         return tuple(found)
 
     def _add(self, stage: Stage) -> None:
-        taken = {*self._head._inputs, self._source_name, *self._makers}
+        taken = {*self._head.inputs, self._source_name, *self._makers}
         for name in stage.outputs:
             if name in taken:
                 msg = (
@@ -166,14 +163,14 @@ class Chain:
                     f"{near_miss(str(name), known)} (there are {', '.join(known)})"
                 )
                 raise DeclarationError(msg)
-            declared = self._stages[number].process._outputs()
+            declared = self._stages[number].request.outputs
             wanted = declared if name in numbers else {name: declared[name]}
             chosen.setdefault(number, {}).update(wanted)
         # In the order of the declaration, whatever the order of keep.
         return {
             number: {
                 name: output
-                for name, output in self._stages[number].process._outputs().items()
+                for name, output in self._stages[number].request.outputs.items()
                 if name in chosen[number]
             }
             for number in sorted(chosen)
@@ -187,8 +184,8 @@ class Chain:
         lacking: list[Array] = []
         stages = self._needed(number, above, inputs, lacking)
         kept = self._kept[number]
-        if stages == [0] and list(kept) == list(self._head._outputs()):
-            return self._head
+        if stages == [0] and list(kept) == list(self._head.outputs):
+            return self._processes[0]
         chosen = [self._stages[index] for index in stages]
         kind = BlockLink if any(stage.in_blocks for stage in chosen) else UnitLink
         failed = np.unique(np.concatenate([np.empty(0, np.int64), *lacking]))
@@ -207,8 +204,8 @@ class Chain:
             for name in self._stages[waiting.pop()].arguments:
                 maker = self._makers.get(name)
                 if maker is None:
-                    if name in self._head._inputs:
-                        inputs[name] = self._head._inputs[name]
+                    if name in self._head.inputs:
+                        inputs[name] = self._head.inputs[name]
                 elif maker in above and name in self._kept[maker]:
                     inputs[name] = reference_to(above[maker], name)
                     lacking.append(np.flatnonzero(above[maker].failed_mask))
@@ -263,7 +260,7 @@ class Chain:
         kind = BlockLink if any(s.in_blocks for s in self._stages) else UnitLink
         none = np.empty(0, np.int64)
         head = self._head
-        link = kind(head, self._source_name, self._stages, head._inputs, every, none)
+        link = kind(head, self._source_name, self._stages, head.inputs, every, none)
         with self._frozen():
             trial = link.test(position)
             # Nobody keeps the outputs of all stages in one run.
@@ -335,7 +332,7 @@ class Chain:
     def __repr__(self) -> str:
         kept = ", ".join(name for outputs in self._kept.values() for name in outputs)
         stages = ", ".join(stage.name for stage in self._stages)
-        return f"<Chain of {stages} on {self._head._source}, keeps {kept}>"
+        return f"<Chain of {stages} on {self._head.source}, keeps {kept}>"
 
 
 class ChainResults(Mapping[str, Any]):
@@ -392,17 +389,13 @@ def _signature(process: Process) -> list[inspect.Parameter]:
     return [argument for argument in found if argument.kind in _NAMED]
 
 
-def _arguments_of_head(head: Process) -> tuple[str, tuple[str, ...]]:
+def _arguments_of_head(head: Request) -> tuple[str, tuple[str, ...]]:
     """Return what the first stage calls the source, and all of its arguments."""
-    signature = [argument.name for argument in _signature(head)]
+    signature = [argument.name for argument in _signature(head.process)]
     if not signature:
-        name = type(head).__name__
-        msg = f"{name} must name its first argument, for later stages to ask for it"
+        msg = (
+            f"{head.name} must name its first argument, for later stages to ask for it"
+        )
         raise DeclarationError(msg)
-    named = [name for name in signature[1:] if name in head._inputs]
+    named = [name for name in signature[1:] if name in head.inputs]
     return signature[0], (signature[0], *named)
-
-
-def _per_position(process: Process) -> dict[str, Output]:
-    outputs = process._outputs()
-    return {name: o for name, o in outputs.items() if o.per == "position"}

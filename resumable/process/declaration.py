@@ -16,9 +16,19 @@ from resumable.errors import (
     SourceError,
     near_miss,
 )
-from resumable.model import Output, class_text, declared, encode
+from resumable.model import (
+    Output,
+    class_file,
+    class_read_from,
+    class_text,
+    closed_over,
+    declared,
+    encode,
+    text_digest,
+)
 from resumable.process.parameters import assign
 from resumable.runfile import target_folder
+from resumable.session import Request
 from resumable.source import aligned, look_at, refer
 from resumable.system import launcher
 from resumable.worker import Positioned, uncached
@@ -273,6 +283,89 @@ class Declaration(Positioned, param.Parameterized):
     def _source_text(self) -> str:
         """Return the source of the computation, empty when it cannot be found."""
         return class_text(type(self)) or ""
+
+    def _check_source(self) -> None:
+        if "_source" not in self.__dict__:
+            msg = (
+                f"{type(self).__name__} was made without a source, as a stage of a "
+                "Chain; give it one, or compute the chain"
+            )
+            raise SourceError(msg)
+
+    def _request(self) -> Request:
+        """Return what is asked for; reads no data.
+
+        Raises
+        ------
+        SourceError
+            A stage of a chain has no source.
+        DeclarationError
+            The outputs are wrong, or neither version nor source text is known.
+        """
+        self._check_source()
+        return Request(
+            process=self,
+            name=self._process_name(),
+            version=self._version_document(),
+            parameters=self._parameter_document(),
+            outputs=self._outputs(),
+            source=self._source,
+            inputs=self._inputs,
+            geometry=self._geometry,
+            folder=self._folder,
+            full=self._full,
+            asks_ready=self._asks_ready,
+            source_text=self._source_text(),
+            seconds_per_position=self._seconds_per_position,
+        )
+
+    def _join(
+        self, head: Request, shape: tuple[Any, ...], dtype: np.dtype[Any]
+    ) -> None:
+        """Compute at the positions of the first stage of a chain.
+
+        Parameters
+        ----------
+        head : Request
+            Of the first stage.
+        shape, dtype
+            Of the data at one position.
+        """
+        self._source, self._inputs = head.source, {}
+        self._folder, self._full = head.folder, head.full
+        self._geometry = head.geometry._replace(spectrum_shape=shape)
+        self._dtype, self._seconds_per_position = dtype, None
+
+    def _version_document(self) -> Any:
+        """Return the version, or the digest of the source text, as plain JSON.
+
+        Raises
+        ------
+        DeclarationError
+            There is neither.
+        """
+        if self.version is not None:
+            return encode(self.version, "version")
+        cls, read_from = type(self), class_read_from(type(self))
+        if class_file(cls) != read_from:
+            msg = (
+                f"{read_from and read_from[0]} was edited after {cls.__name__} was "
+                "imported from it: import it anew (restart the kernel), so that what "
+                "is computed is what is written there"
+            )
+            raise DeclarationError(msg)
+        text = self._source_text()
+        if not text:
+            msg = (
+                f"the source text of {cls.__name__} cannot be found, so a changed "
+                "algorithm would not be noticed; declare version = 1 in it"
+            )
+            raise DeclarationError(msg)
+        document: dict[str, Any] = {"source_text": text_digest(text)}
+        closed = closed_over(cls, param.Parameterized)
+        if closed:
+            document["closed_over"] = closed
+        return document
 
     def _parameter_document(self) -> dict[str, Any]:
         document = {}

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import param
 
 from resumable.engines import base
 from resumable.errors import DeclarationError, RunFileError
-from resumable.model import note_class_file, parse_seconds
-from resumable.process.declaration import ARGUMENTS
-from resumable.process.inquiry import Inquiry
+from resumable.model import note_class_file, parse_seconds, positions_in_order
+from resumable.process.declaration import ARGUMENTS, Declaration
 from resumable.process.parameters import frozen
-from resumable.session import driver, least_calls, request, resolve
+from resumable.results import Results
+from resumable.session import (
+    Explanation,
+    Options,
+    driver,
+    explain,
+    find,
+    least_calls,
+    prospect,
+    resolve,
+)
+from resumable.source import open_sources
 from resumable.system import StopRequest, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.results import Results
-    from resumable.session import Event, Listener, Run, VerifyReport
+    from resumable.model import Plan, PositionSet
+    from resumable.session import Computation, Event, Listener, Run, Trial, VerifyReport
 
 
-class Process(Inquiry):
+class Process(Declaration):
     """A computation per position, resumable and known by what it computes.
 
     Subclass it, declare `outputs`, and write one of two methods:
@@ -108,25 +118,7 @@ class Process(Inquiry):
                 msg = f"{cls.__name__}: the parameter name {name!r} is taken by Process"
                 raise DeclarationError(msg)
 
-    def compute(
-        self,
-        *,
-        engine: Any = "auto",
-        workers: int | None = None,
-        memory: float | str | None = None,
-        positions: Any = None,
-        override: bool = False,
-        on_error: str = "record",
-        retry_failed: bool = False,
-        position_timeout: float | str | None = None,
-        time_limit: float | str | None = None,
-        checkpoint: float = 10,
-        writer: str = "auto",
-        follow: float | str | None = None,
-        rechunk: bool = False,
-        progress: bool | None = None,
-        listener: Listener | None = None,
-    ) -> Results:
+    def compute(self, *, listener: Listener | None = None, **options: Any) -> Results:
         """Compute all positions, or go on, or return what is there.
 
         Parameters
@@ -211,44 +203,30 @@ class Process(Inquiry):
         Writes one run file into the target folder, and two small lock files for
         the time of the run. Never changes the source.
         """
-        options = {
-            "engine": engine,
-            "workers": workers,
-            "memory": memory,
-            "override": override,
-            "on_error": on_error,
-            "retry_failed": retry_failed,
-            "position_timeout": position_timeout,
-            "time_limit": time_limit,
-            "checkpoint": checkpoint,
-            "writer": writer,
-            "follow": follow,
-            "rechunk": rechunk,
-            "progress": progress,
-        }
-
         self._check_source()
+        time_limit = options.get("time_limit")
 
         def computed() -> Results:
             stop = _stop_request(time_limit)
-            return self._drive(positions, options, stop)(listener or _ignore)
+            return self._drive(options, stop)(listener or _ignore)
 
         with frozen(self):
-            together = base.collective(engine)
+            together = base.collective(options.get("engine", "auto"))
             if together is None:
                 return computed()
             options["engine"] = together
             return together.together(
                 self,
-                lambda: request(self, self._options(positions, options)),
+                lambda: self._request().document(self._options(options)),
                 computed,
                 time_limit,
             )
 
+    compute.__signature__ = Options.signature(compute)  # type: ignore[attr-defined]
+
     def start(
         self,
         *,
-        positions: Any = None,
         listener: Listener | None = None,
         progress: bool = False,
         **options: Any,
@@ -257,7 +235,7 @@ class Process(Inquiry):
 
         Parameters
         ----------
-        positions, listener, progress, **options
+        listener, progress, **options
             As those of :meth:`compute`; no progress bar by default.
 
         Returns
@@ -286,33 +264,153 @@ class Process(Inquiry):
         hold = contextlib.ExitStack()
         hold.enter_context(frozen(self))
         try:
-            drive = self._drive(positions, {**options, "progress": progress}, stop)
+            drive = self._drive({**options, "progress": progress}, stop)
             return Run(drive, stop, listener, hold)
         except BaseException:
             hold.close()
             raise
 
     def _drive(
-        self, positions: Any, options: dict[str, Any], stop: StopRequest
+        self, options: dict[str, Any], stop: StopRequest
     ) -> Callable[[Listener], Results]:
         """Check the options; return what computes with a listener."""
-        if options.get("follow") is None and not self._asks_ready:
-            wanted = self._options(positions, options)
-            calls = least_calls(self, wanted)
-            base.warm_up(wanted.engine, wanted.workers, calls)
+        asked = self._request()
+        if options.get("follow") is None and not asked.asks_ready:
+            how = self._options(options)
+            base.warm_up(how.engine, how.workers, least_calls(asked, how))
             computation = self._computation()
-            return lambda hear: driver.compute(computation, wanted, stop, hear)
+            return lambda hear: driver.compute(computation, how, stop, hear)
         from resumable.session import Followed, follow_source
 
         followed = Followed(
-            self._source,
-            list(self._inputs.values()),
+            asked.source,
+            list(asked.inputs.values()),
             self.map_shape,
-            self.ready if self._asks_ready else None,
-            functools.partial(resolve, self),
+            self.ready if asked.asks_ready else None,
+            self._computation,
         )
-        wanted = self._options(None, options)
-        return lambda hear: follow_source(followed, wanted, positions, stop, hear)
+        # They need not be there yet.
+        positions = options.pop("positions", None)
+        how = self._options(options)
+        return lambda hear: follow_source(followed, how, positions, stop, hear)
+
+    def _computation(
+        self, *, live: bool = False, length: int = 0, ready: PositionSet | None = None
+    ) -> Computation:
+        """Open the source and the inputs, and work out what makes this run.
+
+        The arguments are those of `open_sources` and `resolve`.
+        """
+        asked = self._request()
+        with open_sources(asked.source, asked.inputs, live=live, length=length) as (
+            reader,
+            inputs,
+        ):
+            if reader.geometry != self._geometry:
+                # It has grown since it was seen, and outputs may depend on it.
+                self._geometry = reader.geometry
+                asked = self._request()
+            return resolve(asked, reader, inputs, ready)
+
+    def _options(self, given: dict[str, Any]) -> Options:
+        return Options.of(given, self.map_shape)
+
+    @property
+    def identity(self) -> str:
+        """sha256 of what makes a run of this computation this run.
+
+        Reads up to 64 MB of the source.
+        """
+        return self._computation().run_folder.identity
+
+    @property
+    def duplicates(self) -> list[Results]:
+        """Complete runs of exactly this computation, the oldest first."""
+        return self._matching(complete=True)
+
+    @property
+    def partials(self) -> list[Results]:
+        """Unfinished runs of exactly this computation, the oldest first."""
+        return self._matching(complete=False)
+
+    def _matching(self, *, complete: bool) -> list[Results]:
+        computation = self._computation()
+        return [
+            Results(run)
+            for run in computation.runs()
+            if (run.finished and computation.full_length(run.header)) is complete
+        ]
+
+    @property
+    def results(self) -> Results | None:
+        """Results that are there, finished or not, else None; computes nothing."""
+        run = find(self._computation(), Options()).run
+        return Results(run) if run else None
+
+    def explain(self) -> Explanation:
+        """Say which runs exist and why each does or does not match; print it.
+
+        Returns
+        -------
+        Explanation
+            One entry per run of this process on this dataset, with the first
+            differences in words. Nothing is written.
+        """
+        return explain(self._computation())
+
+    def plan(self, positions: Any = None, **options: Any) -> Plan:
+        """Say what :meth:`compute` would do with the same arguments; print it.
+
+        Returns
+        -------
+        Plan
+            Nothing is written.
+
+        Raises
+        ------
+        PlanError
+            Positions that do not exist, a memory budget that is too small.
+        """
+        computation = self._computation()
+        how = self._options({**options, "positions": positions})
+        return prospect(computation, how).plan
+
+    def test(self, position: Any = 0) -> Trial:
+        """Compute one or a few positions and say what all of them would take.
+
+        Parameters
+        ----------
+        position : int, tuple, slice, list, or mask
+            An index, a tuple on a map, several of them, or a boolean mask.
+
+        Returns
+        -------
+        Trial
+            Outputs (of several positions in the order asked for), the time per
+            position, the plan for the whole, and a picture.
+
+        Raises
+        ------
+        PlanError
+            The position does not exist.
+        OutputError
+            The outputs are not what was declared.
+        Exception
+            What the computation raises.
+
+        Notes
+        -----
+        Writes nothing. Runs in this process, so a debugger works.
+        """
+        from resumable.session import try_positions
+
+        computation = self._computation()
+        flat = positions_in_order(position, self.map_shape)
+        single = isinstance(position, (int, np.integer, tuple))
+        with frozen(self):
+            trial = try_positions(computation, flat, single=single)
+        self._seconds_per_position = trial.seconds_per_position
+        return trial
 
     def verify(
         self, sample: int | str = 20, *, seed: int | None = None

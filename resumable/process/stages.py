@@ -20,7 +20,6 @@ from resumable.model import (
     text_digest,
 )
 from resumable.process.process import Process
-from resumable.session import version_document
 from resumable.source import SourceRef
 from resumable.worker import (
     WHOLE_BLOCK,
@@ -33,9 +32,9 @@ from resumable.worker import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from resumable.model import Output
+    from resumable.model import Output, PositionSet
     from resumable.results import Results
-    from resumable.session import Computation
+    from resumable.session import Computation, Request
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,19 +42,28 @@ if TYPE_CHECKING:
 class Stage(NamedTuple):
     """A stage of a chain, and where its arguments come from."""
 
-    process: Process
-    """The user's, bound to the positions of the chain."""
+    request: Request
+    """What its Process asks for, at the positions of the chain."""
     arguments: tuple[str, ...]
     """Names of the source, of inputs, and of outputs of earlier stages."""
-    outputs: Mapping[str, Output]
-    """Its outputs per position."""
     first: bool
     """It is the stage that reads the source first."""
 
     @property
     def name(self) -> str:
-        """Name of the class."""
-        return type(self.process).__name__
+        """Name of the Process."""
+        return self.request.name
+
+    @property
+    def process(self) -> Any:
+        """The user's object, a copy of it."""
+        return self.request.process
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Its outputs per position."""
+        outputs = self.request.outputs
+        return {name: o for name, o in outputs.items() if o.per == "position"}
 
     @property
     def in_blocks(self) -> bool:
@@ -66,8 +74,8 @@ class Stage(NamedTuple):
         """Everything of it that can change results, as plain JSON."""
         return {
             "process": self.name,
-            "version": version_document(self.process),
-            "parameters": self.process._parameter_document(),
+            "version": self.request.version,
+            "parameters": self.request.parameters,
             "outputs": {n: o.identity() for n, o in self.outputs.items()},
             "arguments": list(self.arguments),
             "first": self.first,
@@ -79,8 +87,8 @@ class Link(Process):
 
     Parameters
     ----------
-    head : Process
-        First stage of the chain: its source, folder and fingerprint are used.
+    head : Request
+        Of the first stage of the chain: its source, folder and geometry are used.
     source_name : str
         Name by which stages ask for the source.
     stages : sequence of Stage
@@ -96,7 +104,7 @@ class Link(Process):
 
     def __init__(
         self,
-        head: Process,
+        head: Request,
         source_name: str,
         stages: Sequence[Stage],
         inputs: Mapping[str, SourceRef],
@@ -104,39 +112,43 @@ class Link(Process):
         lacking: Array,
     ) -> None:
         param.Parameterized.__init__(self)  # type: ignore[no-untyped-call]
-        # Of the head, but for what belongs to its parameters.
-        for name in ("_full", "_source", "_geometry", "_dtype", "_folder"):
-            setattr(self, name, getattr(head, name))
-        self._seconds_per_position = None
-        self._inputs = dict(inputs)
+        shape, dtype = head.geometry.spectrum_shape, head.process.spectrum_dtype
+        self._join(head, shape, dtype)
+        self._head, self._inputs = head._replace(process=None), dict(inputs)
         self._source_name, self._stages, self._lacking = source_name, stages, lacking
         self._asked = _with_last_use(stages, kept)
         self.outputs = dict(kept)
         self._texts = [
             (
                 class_read_from(type(stage.process)),
-                text_digest(stage.process._source_text()),
+                text_digest(stage.request.source_text),
             )
             for stage in stages
         ]
 
-    def _process_name(self) -> str:
-        return self._stages[-1].name
+    def _request(self) -> Request:
+        return self._head._replace(
+            process=self,
+            name=self._stages[-1].name,
+            version=self.version,
+            parameters={"stages": [stage.document() for stage in self._stages]},
+            outputs=self.outputs,
+            inputs=self._inputs,
+            geometry=self._geometry,
+            asks_ready=False,
+            source_text="\n\n".join(s.request.source_text for s in self._stages),
+            seconds_per_position=self._seconds_per_position,
+        )
 
-    def _computation(self) -> Computation:
-        computation = super()._computation()
+    def _computation(
+        self, *, live: bool = False, length: int = 0, ready: PositionSet | None = None
+    ) -> Computation:
+        computation = super()._computation(live=live, length=length, ready=ready)
         if any(self._source_name in stage.arguments for stage in self._stages):
             return computation
         # Nobody asks for the source: positions are all that is read of it.
-        return computation._replace(
-            source=SourceRef("", "", (0,), computation.geometry.size)
-        )
-
-    def _source_text(self) -> str:
-        return "\n\n".join(stage.process._source_text() for stage in self._stages)
-
-    def _parameter_document(self) -> dict[str, Any]:
-        return {"stages": [stage.document() for stage in self._stages]}
+        positions = SourceRef("", "", (0,), computation.geometry.size)
+        return computation._replace(source=positions)
 
     def scratch(self, count: int) -> int:
         """Bytes of working memory of the stages, and of what goes between them."""

@@ -11,7 +11,13 @@ from resumable.runfile.create import (
     target_error,
 )
 from resumable.runfile.file import RunFile, Snapshot, find_runs
-from resumable.runfile.hdf5 import SafeFile, find_own, new_hdf5, superblock_of
+from resumable.runfile.hdf5 import (
+    SafeFile,
+    find_own,
+    hdf5_versions,
+    new_hdf5,
+    superblock_of,
+)
 from resumable.runfile.header import (
     ADVICE,
     CHUNKS,
@@ -72,6 +78,7 @@ __all__ = [
     "create",
     "find_own",
     "find_runs",
+    "hdf5_versions",
     "locked",
     "mend",
     "needs_mending",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.session import driver
-from resumable.session.computation import Computation, Options
+from resumable.session.computation import Computation, Options, Request
 from resumable.session.decide import find, prospect
 from resumable.session.events import (
     BatchDone,
@@ -16,7 +16,7 @@ from resumable.session.events import (
     Started,
 )
 from resumable.session.explain import Explanation, explain
-from resumable.session.resolve import least_calls, request, resolve, version_document
+from resumable.session.resolve import least_calls, resolve
 from resumable.system import lazily
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "Listener",
     "Options",
     "PositionFailed",
+    "Request",
     "Run",
     "Started",
     "Trial",
@@ -47,11 +48,9 @@ __all__ = [
     "follow_source",
     "least_calls",
     "prospect",
-    "request",
     "resolve",
     "try_positions",
     "verify_run",
-    "version_document",
 ]
 
 # Imported when they are used: most runs do without.

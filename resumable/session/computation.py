@@ -3,27 +3,89 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.errors import PlanError
-from resumable.model import PositionSet, parse_bytes, parse_seconds
+from resumable.errors import PlanError, near_miss
+from resumable.model import (
+    PositionSet,
+    encode,
+    parse_bytes,
+    parse_seconds,
+    text_digest,
+)
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from resumable.model import Footprint, Geometry, Output
     from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder
     from resumable.source import Reader, SourceRef
 
 
+class Request(NamedTuple):
+    """What a Process asks to be computed; no data have been read for it."""
+
+    process: Any
+    """The user's object, of which methods are called and nothing else is read."""
+    name: str
+    """Name by which its runs are known."""
+    version: Any
+    """Its version, or what is told of its source text instead, as plain JSON."""
+    parameters: dict[str, Any]
+    """Their values, as plain JSON."""
+    outputs: Mapping[str, Output]
+    """All outputs."""
+    source: SourceRef
+    """Where the data are."""
+    inputs: Mapping[str, SourceRef]
+    """Further sources by argument name."""
+    geometry: Geometry
+    """How the positions lie in the source, as it was seen last."""
+    folder: Path
+    """Where run files go."""
+    full: bool
+    """All contents are digested, not samples of them."""
+    asks_ready: bool
+    """Its method ``ready`` says which positions may be read."""
+    source_text: str
+    """Source text of the computation, empty where it cannot be found."""
+    seconds_per_position: float | None
+    """As ``test`` measured it, or None."""
+
+    def document(self, options: Options) -> dict[str, Any]:
+        """Say what is asked for and how, as plain JSON: all ranks must ask the same.
+
+        It is short enough to be sent by each of thousands of ranks.
+        """
+        names = {field.name for field in dataclasses.fields(options)}
+        how = {name: getattr(options, name) for name in names - {"engine", "progress"}}
+        if options.positions is not None:
+            how["positions"] = options.positions.bits
+        return {
+            "process": self.name,
+            "version": self.version,
+            "source_text": text_digest(self.source_text),
+            "parameters": self.parameters,
+            "outputs": {name: o.identity() for name, o in self.outputs.items()},
+            "source": str(self.source),
+            "position_axes": list(self.source.position_axes),
+            "inputs": {name: str(ref) for name, ref in self.inputs.items()},
+            "fingerprint": self.full,
+            "target": str(self.folder),
+            "options": encode(how, "the options"),
+        }
+
+
 class Computation(NamedTuple):
     """A computation with everything resolved: what is wanted, not how."""
 
     process: Any
-    """The user's Process."""
+    """The user's object, of which methods are called and nothing else is read."""
     source: SourceRef
     """Where the data are."""
     inputs: Mapping[str, SourceRef]
@@ -133,6 +195,42 @@ class Options:
     follow: float | str | None = None
     rechunk: bool = False
     progress: bool | None = None
+
+    @classmethod
+    def of(cls, given: dict[str, Any], map_shape: tuple[int, ...]) -> Options:
+        """Check what a user gives by name.
+
+        Raises
+        ------
+        PlanError
+            There is no such option, a value makes no sense, or a position does not
+            exist.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in known:
+                msg = f"there is no option {name!r}{near_miss(name, known)}"
+                raise PlanError(msg)
+        positions = given.get("positions")
+        if positions is not None:
+            positions = PositionSet.chosen(positions, map_shape)
+        return cls(**{**given, "positions": positions})
+
+    @classmethod
+    def signature(cls, function: Callable[..., Any]) -> inspect.Signature:
+        """Return the signature of a function that takes the options by keyword."""
+        found = inspect.signature(function)
+        given = list(found.parameters.values())
+        options = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=field.type,
+            )
+            for field in dataclasses.fields(cls)
+        ]
+        return found.replace(parameters=[given[0], *options, *given[1:-1]])
 
     def __post_init__(self) -> None:
         if self.on_error not in ("record", "raise"):

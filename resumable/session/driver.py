@@ -191,7 +191,7 @@ def tell_of_left_runs(computation: Computation) -> None:
             logger.warning(
                 "%s was edited since %s was computed, so a new run begins; declare "
                 "a version to decide yourself which edits change results",
-                computation.process._process_name(),
+                computation.spec.process,
                 name,
             )
 
@@ -204,7 +204,7 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
     if not snapshot.done + snapshot.failed:
         return  # no row of the older text is there
     warnings.warn(
-        f"{computation.process._process_name()} was edited since {run.path.name} was "
+        f"{computation.spec.process} was edited since {run.path.name} was "
         f"made, but version is still {computation.process.version!r}: its rows stay "
         "and further ones join them; raise it if results change:\n"
         + "\n".join(changed_lines(run, computation)),

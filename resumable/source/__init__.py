@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resumable.source.coordinates import coordinates_of
-from resumable.source.inputs import aligned, look_at
+from resumable.source.inputs import aligned, look_at, open_sources
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import rechunked
@@ -19,6 +19,7 @@ __all__ = [
     "file_state",
     "look_at",
     "open_reader",
+    "open_sources",
     "read_unchanged",
     "rechunked",
     "refer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ from resumable.source.reader import open_reader
 from resumable.source.reference import SourceRef, refer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import numpy as np
 
     from resumable.model import Geometry
+    from resumable.source.reader import Reader
 
 
 def look_at(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
@@ -92,3 +96,56 @@ def _have_grown(
     """Return whether both have grown, the source after it was measured."""
     now = look_at(source)[0].map_shape
     return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
+
+
+@contextlib.contextmanager
+def open_sources(
+    source: SourceRef,
+    inputs: Mapping[str, SourceRef],
+    *,
+    live: bool = False,
+    length: int = 0,
+) -> Iterator[tuple[Reader, dict[str, Reader]]]:
+    """Open a source and the inputs, as they are now.
+
+    Parameters
+    ----------
+    source : SourceRef
+    inputs : dict of SourceRef
+        By argument name.
+    live : bool
+        They may be written meanwhile: they are read without locks, and whoever calls
+        this sees to it that what was read can be trusted.
+    length : int
+        Of the first position axis, as far as it counts; 0: all there is.
+
+    Raises
+    ------
+    SourceError
+        One of them cannot be read, or an input is shorter than the source.
+    """
+    if source.path:
+        source = dataclasses.replace(source, live=live, length=length)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(open_reader(source))
+        if live:
+            map_shape = reader.geometry.map_shape
+            inputs = {name: _cut(name, ref, map_shape) for name, ref in inputs.items()}
+        opened = {
+            name: stack.enter_context(open_reader(ref)) for name, ref in inputs.items()
+        }
+        yield reader, opened
+
+
+def _cut(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef:
+    """Refer to an input that is written meanwhile, cut to the length of the source."""
+    ref = dataclasses.replace(ref, live=True)
+    with open_reader(ref) as reader:
+        there = reader.geometry.map_shape
+    if there[0] < map_shape[0] or there[1:] != map_shape[1:]:
+        msg = (
+            f"the input {name!r} has positions of shape {there}, the source of shape "
+            f"{map_shape}"
+        )
+        raise SourceError(msg)
+    return dataclasses.replace(ref, length=map_shape[0])
