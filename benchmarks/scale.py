@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 from scale_positions import RANKS, Level
 
-from resumable.engines.base import Driver
+from resumable.engines import Driver
 from resumable.errors import RunFileError
 from resumable.model.units import format_bytes, format_seconds
 from resumable.runfile.writer import RowWriter, WriteTarget

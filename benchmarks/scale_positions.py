@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import resumable as rs
-from resumable.engines.base import Driver
+from resumable.engines import Driver
 from resumable.engines.ranks import Rest
 from resumable.errors import RunFileError
 from resumable.model.positions import windows

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resumable.engines import base
-from resumable.engines.base import Engine
+from resumable.engines.base import CollectiveEngine, Driver, Engine
+from resumable.engines.choice import (
+    available_memory,
+    choose,
+    collective,
+    on_one_host,
+    warm_up,
+    workers_by_host,
+)
 from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.engines.mpi import MPIEngine
 
 __all__ = [
+    "CollectiveEngine",
+    "Driver",
     "Engine",
     "MPIEngine",
-    "base",
+    "available_memory",
+    "choose",
+    "collective",
+    "on_one_host",
+    "warm_up",
+    "workers_by_host",
 ]
 
 # Imported when they are used: most runs do without.

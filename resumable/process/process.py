@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import param
 
-from resumable.engines import base
+from resumable.engines import collective, warm_up
 from resumable.errors import DeclarationError, RunFileError
 from resumable.model import note_class_file, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
@@ -211,7 +211,7 @@ class Process(Declaration):
             return self._drive(options, stop)(listener or _ignore)
 
         with frozen(self):
-            together = base.collective(options.get("engine", "auto"))
+            together = collective(options.get("engine", "auto"))
             if together is None:
                 return computed()
             options["engine"] = together
@@ -277,7 +277,7 @@ class Process(Declaration):
         asked = self._request()
         if options.get("follow") is None and not asked.asks_ready:
             how = self._options(options)
-            base.warm_up(how.engine, how.workers, least_calls(asked, how))
+            warm_up(how.engine, how.workers, least_calls(asked, how))
             computation = self._computation()
             return lambda hear: driver.compute(computation, how, stop, hear)
         from resumable.session import Followed, follow_source

@@ -9,7 +9,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-from resumable.engines import base
+from resumable.engines import collective
 from resumable.errors import NotFinished, PlanError
 from resumable.session.events import BatchDone, Counts, Started
 
@@ -31,7 +31,7 @@ def check_alone(engine: Any) -> None:
     PlanError
         All ranks of a job have to come to it, each with its main thread.
     """
-    if base.collective(engine) is not None:
+    if collective(engine) is not None:
         msg = (
             "start() computes in the background of one process, and under mpiexec, or "
             "with engine='mpi', all ranks compute together: call compute() on all of "

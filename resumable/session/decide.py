@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.engines import base
+from resumable.engines import available_memory, choose, on_one_host, workers_by_host
 from resumable.errors import PlanError, RunFileError
 from resumable.model import (
     SHIPPED_BYTES,
@@ -238,8 +238,8 @@ def make_plan(
         The memory budget is too small.
     """
     geometry = computation.geometry
-    memory = _budget(options.memory, base.available_memory(engine))
-    hosts = base.workers_by_host(engine)
+    memory = _budget(options.memory, available_memory(engine))
+    hosts = workers_by_host(engine)
 
     def blocks_of(geometry: Geometry) -> Blocks:
         return fit_memory(
@@ -318,7 +318,7 @@ def engine_for(options: Options, snapshot: Snapshot | None) -> Engine:
     # hang, it must not happen in the driver.
     was_killed = snapshot is not None and snapshot.last_end == 0
     timed = options.position_timeout is not None
-    engine = base.choose(
+    engine = choose(
         options.engine,
         options.workers,
         may_grow=options.workers is None and options.memory is None,
@@ -339,7 +339,7 @@ def _writer(
     """Return who writes, and why where it is not what everybody expects."""
     if options.writer != "auto":
         return options.writer, ""
-    if base.on_one_host(engine):
+    if on_one_host(engine):
         return "workers", ""
     kind = disk.file_system(computation.run_folder.folder)
     if kind.startswith(_INCOHERENT):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resumable.engines import base
+from resumable.engines import choose
 from resumable.errors import PlanError
 from resumable.model import Footprint, Geometry, Output, PositionSet
 from resumable.runfile import Header, RunFileSpec, RunFolder, Snapshot
@@ -135,7 +135,7 @@ def test_what_may_have_killed_a_session_is_not_computed_in_the_driver(last_end, 
 def test_a_plan_says_what_was_decided_for_the_engine_that_was_chosen():
     """The engine is chosen once, and is not asked what is there."""
     computation, options = wanted(), Options(engine="serial", memory="1 GB")
-    engine = base.choose("serial", None)
+    engine = choose("serial", None)
 
     plan = make_plan(
         computation, options, Decision("continue", "so", 6), Path("run.h5"), engine

@@ -1,0 +1,152 @@
+"""Which engine computes: the one that a user names or gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resumable.engines.local import LocalEngine
+from resumable.engines.serial import SerialEngine
+from resumable.errors import PlanError, near_miss
+from resumable.model import WORTH_STARTING_S
+from resumable.system import launcher, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resumable.engines.base import CollectiveEngine, Engine
+
+#: A position hardly takes less where its function calls numpy once.
+_CALL_S = 2e-6
+#: Engines by the name a user gives.
+NAMES = ("auto", "serial", "local", "mpi", "dask")
+
+
+def workers_by_host(engine: Engine) -> tuple[int, ...]:
+    """Return the number of workers on each host; each host has a budget of its own."""
+    return getattr(engine, "hosts", None) or (engine.workers,)
+
+
+def on_one_host(engine: Engine) -> bool:
+    """Return whether all workers are on one host, as far as is known."""
+    hosts = getattr(engine, "hosts", (engine.workers,))
+    return hosts is not None and len(hosts) == 1
+
+
+def available_memory(engine: Engine) -> int:
+    """Return the bytes that can still be used on every host."""
+    asked: Callable[[], int] = getattr(
+        engine, "available_memory", machine.available_memory
+    )
+    return asked()
+
+
+def collective(engine: Any) -> CollectiveEngine | None:
+    """Return the engine where all its workers have called ``compute``, else None.
+
+    Raises
+    ------
+    PlanError
+        There is no MPI to be had, or not the one that started this process.
+    """
+    if hasattr(engine, "together"):
+        chosen: CollectiveEngine = engine
+        return chosen
+    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+        from resumable.engines.mpi import of_world
+
+        return of_world()
+    # Each rank for itself, so one that fails is no reason for the others to end.
+    launcher.end_alone()
+    return None
+
+
+def _is_one_of_several() -> bool:
+    # Under mpi4py.futures the others wait for work that rank 0 may give them.
+    return launcher.ranks() > 1 and not launcher.is_mpi_pool()
+
+
+def warm_up(engine: Any, workers: int | None, calls: int) -> None:
+    """Begin to start what workers are forked from, where they are likely to pay.
+
+    Parameters
+    ----------
+    engine, workers
+        As :func:`choose` takes them.
+    calls : int
+        Calls of the user's function that are to be made; 0 where nobody knows.
+    """
+    alone = (workers or machine.usable_cores()) == 1
+    pays = calls * _CALL_S > WORTH_STARTING_S and not alone
+    if (engine == "local" and calls) or (engine == "auto" and pays):
+        from resumable.worker import start_server
+
+        start_server("forkserver")
+
+
+def choose(
+    engine: Any,
+    workers: int | None,
+    *,
+    may_grow: bool = False,
+    in_driver: bool = True,
+) -> Engine:
+    """Return the engine a user asks for.
+
+    Parameters
+    ----------
+    engine : str, Engine, concurrent.futures.Executor or distributed.Client
+    workers : int, optional
+        How many at once; default all there are: cores, or workers of an executor.
+    may_grow : bool
+        Where their number changes during a run, follow it.
+    in_driver : bool
+        ``"auto"`` may compute in this process: nothing that would end or block it
+        is to be expected of the computation.
+
+    Raises
+    ------
+    PlanError
+        There is none of that name.
+    """
+    if not isinstance(engine, str):
+        return _given(engine, workers, may_grow)
+    if engine not in NAMES:
+        hint = near_miss(engine, NAMES)
+        msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
+        raise PlanError(msg)
+    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+        from resumable.engines.mpi import of_world
+
+        return of_world()
+    if engine == "dask":
+        from resumable.engines.dask import DaskEngine
+
+        return DaskEngine(None, workers, may_grow=may_grow)
+    workers = int(workers or machine.usable_cores())
+    begin_here = engine == "auto" and in_driver
+    if engine == "serial" or (begin_here and workers == 1):
+        return SerialEngine()
+    return LocalEngine(workers, begin_here=begin_here)
+
+
+def _given(engine: Any, workers: int | None, may_grow: bool) -> Engine:
+    """Return the engine for an object a user gives."""
+    from concurrent.futures import Executor
+
+    if isinstance(engine, Executor):
+        from resumable.engines.executor import ExecutorEngine
+
+        return ExecutorEngine(engine, workers)
+    # By name: distributed is not imported unless somebody has done so.
+    if type(engine).__module__.partition(".")[0] == "distributed":
+        from resumable.engines.dask import DaskEngine
+
+        return DaskEngine(engine, workers, may_grow=may_grow)
+    if all(hasattr(engine, name) for name in ("name", "workers", "run")):
+        chosen: Engine = engine
+        return chosen
+    msg = (
+        f"engine must be one of {', '.join(NAMES)}, an Executor or "
+        f"a client of dask, not {engine!r}"
+    )
+    raise PlanError(msg)
