@@ -1,26 +1,26 @@
-"""Changing an HDF5 file in one transaction, and mending it after a kill.
+"""Changing an HDF5 file of the user in one transaction, and mending it after a kill.
 
-HDF5 cannot do it: a kill while it writes metadata can leave a file that nobody can
-read. So HDF5 writes to an `SafeFile`, and we write what it
-wrote, in this order:
+A kill while HDF5 writes metadata can leave a file that cannot be read. So HDF5 writes
+to a `SafeFile`, and what it wrote reaches the file in this order:
 
-1. a journal that says how long the file is, beside it, and durable;
-2. what lies beyond the old end of the file, to which nothing leads yet; durable;
-3. a journal with the old and new bytes of all that changes before the old end, put in
-   the place of the first one; durable. This is the moment at which it is decided;
+1. a journal beside the file, with the length of the file; durable;
+2. all bytes beyond the old end of the file, which nothing refers to yet; durable;
+3. a second journal in the place of the first, with the old and new bytes of all that
+   changes before the old end; durable. From here on the change is decided;
 4. these changes; durable. Then the journal is removed.
 
-Killed before 3, the file is cut to its old length, and is what it was, byte for byte.
-Killed later, the changes are made once more, which does no harm.
+After a kill before 3 the file is cut to its old length and is what it was, byte for
+byte. After a later kill the changes are written once more, which gives the same file.
 
-A journal is believed only as far as it must be: it can change the file beside it, as
-the name in it says, where every byte is the old or the new one, and nothing else.
+A journal is applied only to the file whose name it holds, and only where every sector
+of that file is the old or the new one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -53,35 +53,35 @@ logger = logging.getLogger("resumable")
 _SUFFIX = ".resumable-journal"
 _MAGIC = b"resumable journal\n"
 _FORMAT = 1
-#: Old and new bytes, and the text that lists them.
+#: A journal is not larger: old and new bytes, and the text that lists them.
 _MOST_BYTES = 2 * MOST_CHANGED_BYTES + (64 << 20)
-#: A disk writes no less than this whole.
+#: A disk writes at least this many bytes whole.
 _SECTOR = 512
-#: How long another publishing, or mending, is waited for, in seconds.
+#: Seconds to wait for another program that has the file open.
 PATIENCE_S = 2.0
 
 
 def journal_of(path: str | Path) -> Path:
-    """Return where the journal of a file lies, when there is one."""
+    """Return the path of the journal of a file, whether there is one or not."""
     real = Path(os.path.realpath(path))
     return real.with_name(real.name + _SUFFIX)
 
 
 class _Journal(NamedTuple):
-    """What is about to happen to a file, or was when we were killed."""
+    """What is about to happen to a file."""
 
     name: str
-    """Of the file."""
+    """Name of the file."""
     decided: bool
     """The changes are to be made; else what was written is to be undone."""
     old_bytes: int
-    """Size of the file before."""
+    """Size of the file before the change."""
     new_bytes: int
-    """Size of the file after; before it is decided, the old one."""
+    """Size of the file after the change; the old size until it is decided."""
     beyond: str
-    """sha256 of what lies beyond the old end."""
+    """sha256 of the bytes beyond the old end."""
     changes: tuple[tuple[int, bytes, bytes], ...] = ()
-    """Offset, old and new bytes of what changes before it."""
+    """Offset, old and new bytes of every change before the old end."""
 
     def to_bytes(self) -> bytes:
         plain = self._asdict()
@@ -93,12 +93,12 @@ class _Journal(NamedTuple):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> _Journal | None:
-        """Read a journal; None when it is not whole, or none of ours.
+        """Read a journal; None where its digest is not right.
 
         Raises
         ------
         ValueError, TypeError, KeyError
-            It is whole, and makes no sense.
+            It is of another version.
         """
         start = len(_MAGIC) + 65
         body = data[start:]
@@ -110,31 +110,10 @@ class _Journal(NamedTuple):
         if plain.pop("format") != _FORMAT:
             msg = "it is of another version of resumable-hdf5"
             raise ValueError(msg)
-        changes, place = [], 0
+        stream, changes = io.BytesIO(payload), []
         for offset, length in plain.pop("changes"):
-            old, new = (
-                payload[begin : begin + length] for begin in (place, place + length)
-            )
-            changes.append((offset, old, new))
-            place += 2 * length
-        journal = cls(**plain, changes=tuple(changes))
-        journal._check(len(payload) - place)
-        return journal
-
-    def _check(self, rest: int) -> None:
-        """Refuse sizes and places that cannot be."""
-        kept = min(self.old_bytes, self.new_bytes)
-        previous = 0
-        for offset, old, new in self.changes:
-            end = offset + len(old)
-            if not (previous <= offset < end <= kept and len(new) == len(old)):
-                msg = "its changes overlap, or lie outside of the file"
-                raise ValueError(msg)
-            previous = end
-        sizes = type(self.old_bytes), type(self.new_bytes)
-        if rest or sizes != (int, int) or type(self.decided) is not bool:
-            msg = "its sizes do not agree"
-            raise ValueError(msg)
+            changes.append((offset, stream.read(length), stream.read(length)))
+        return cls(**plain, changes=tuple(changes))
 
 
 # Making a change.
@@ -153,7 +132,7 @@ def locked(path: str | Path, *, new: bool = False) -> Iterator[tuple[Path, int]]
     Yields
     ------
     path : Path
-        Of the file itself, where the name is a link.
+        The file itself, where the name is a link.
     fd : int
         Open for reading and writing.
 
@@ -198,7 +177,7 @@ def _has_name(fd: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
-    """Let HDF5 change a file, and make all of its changes or none.
+    """Let HDF5 change a file; all of its changes are made, or none.
 
     Parameters
     ----------
@@ -208,7 +187,7 @@ def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     Raises
     ------
     OSError
-        Whatever happens inside, or ENOSPC: the file is what it was then.
+        ENOSPC, for example. On any error the file is what it was.
     """
     old_bytes = os.fstat(fd).st_size
     begun = _Journal(path.name, False, old_bytes, old_bytes, "")
@@ -218,19 +197,24 @@ def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
         with safe.checked():
             yield safe
         sync(fd)
+        end = safe.size
         decided = begun._replace(
             decided=True,
-            new_bytes=safe.size,
-            beyond=_digest(fd, old_bytes, safe.size),
-            changes=tuple(safe.changes()),
+            new_bytes=end,
+            beyond=_digest(fd, old_bytes, end),
+            # Where the file gets shorter, changes behind its end are left out.
+            changes=tuple(
+                (offset, old[: end - offset], new[: end - offset])
+                for offset, old, new in safe.changes()
+                if offset < end
+            ),
         )
-        decided = _cut(decided)
         for offset, old, _ in decided.changes:
-            # Where the file has holes, or shares blocks with a copy.
+            # The file may have holes there, or share blocks with a copy.
             reserve(fd, offset, len(old))
         _write(path, decided)
     except BaseException:
-        # The second journal may have its name already.
+        # The second journal may be in place already.
         with contextlib.suppress(OSError):
             _write(path, begun)
         _undo(path, fd, begun)
@@ -238,18 +222,8 @@ def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     _apply(path, fd, decided)
 
 
-def _cut(journal: _Journal) -> _Journal:
-    """Leave out changes behind the new end, where the file gets shorter."""
-    changes = []
-    for offset, old, new in journal.changes:
-        length = min(len(old), journal.new_bytes - offset)
-        if length > 0:
-            changes.append((offset, old[:length], new[:length]))
-    return journal._replace(changes=tuple(changes))
-
-
 def _write(path: Path, journal: _Journal) -> None:
-    """Write a journal, whole or not at all, in the place of an earlier one."""
+    """Write a journal in the place of an earlier one, whole or not at all."""
     new = _unnamed(path)
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -284,7 +258,7 @@ def _remove(path: Path) -> None:
 
 
 def _unnamed(path: Path) -> Path:
-    """Return where a journal is written before it gets its name."""
+    """Return the path at which a journal is written before it is put in place."""
     return journal_of(path).with_suffix(f"{_SUFFIX}-new")
 
 
@@ -298,18 +272,18 @@ def _digest(fd: int, start: int, stop: int) -> str:
 
 
 def needs_mending(path: str | Path) -> bool:
-    """Return whether a journal lies beside a file; looks at nothing else."""
+    """Return whether a journal lies beside a file; the file is not looked at."""
     real = Path(os.path.realpath(path))
     return any(map(os.path.lexists, (journal_of(real), _unnamed(real))))
 
 
 def mend(path: str | Path) -> str:
-    """Finish or undo the change of a file that was killed.
+    """Finish or undo a change of a file that was interrupted by a kill.
 
     Returns
     -------
     str
-        What was done, in words.
+        "mended" or "nothing to mend".
 
     Raises
     ------
@@ -324,18 +298,18 @@ def mend(path: str | Path) -> str:
 
 
 def _mend(path: Path, fd: int) -> None:
-    """Do what the journal beside a locked file says, when there is one."""
+    """Finish or undo what the journal beside a locked file describes."""
     if not needs_mending(path):
         return
     where = journal_of(path)
     if not os.path.lexists(where):
-        # Killed before there was one, when nothing had been done.
+        # Killed before the first journal was in place: nothing has changed.
         _remove(path)
         return
     try:
         journal = _Journal.from_bytes(_read(where))
         if journal is None:
-            # Never by a kill of ours: it has its name only when it is whole.
+            # No kill leaves this: a journal is put in place when it is whole.
             logger.warning("%s is not whole, it was removed; nothing else was", where)
             _remove(path)
             return
@@ -355,7 +329,7 @@ def _mend(path: Path, fd: int) -> None:
         _undo(path, fd, journal)
         logger.warning("what had been begun on %s was undone", path)
     else:
-        # Another program has written since, and used that space or cut it off.
+        # Another program has written since, and the bytes beyond the old end are its.
         _remove(path)
 
 
@@ -373,7 +347,7 @@ def _read(where: Path) -> bytes:
 
 
 def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
-    """Refuse a journal of another file, or of one that has been changed since.
+    """Refuse a journal of another file, or of a file that was changed since.
 
     Raises
     ------
@@ -400,7 +374,7 @@ def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
 
 
 def _mixed(found: bytes, old: bytes, new: bytes) -> bool:
-    """Return whether every sector is the old or the new one."""
+    """Return whether every sector of `found` is the old or the new one."""
     arrays = [np.frombuffer(part, np.uint8) for part in (found, old, new)]
     if len({array.size for array in arrays}) > 1:
         return False
