@@ -12,19 +12,18 @@ from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.process.chain import Chain
-    from resumable.process.loading import find_class, load
     from resumable.process.program import (
         EPILOG,
         compute_options,
         errors_shown,
+        main,
         make_process,
         parameter_options,
         run_process,
         show_warning,
         source_options,
     )
-    from resumable.process.script import main
-    from resumable.process.verifying import verify
+    from resumable.process.restore import find_class, load, verify
 
 __all__ = [
     "EPILOG",
@@ -53,13 +52,13 @@ __getattr__ = lazily(
     EPILOG="program",
     compute_options="program",
     errors_shown="program",
-    find_class="loading",
-    load="loading",
-    main="script",
+    find_class="restore",
+    load="restore",
+    main="program",
     make_process="program",
     parameter_options="program",
     run_process="program",
     show_warning="program",
     source_options="program",
-    verify="verifying",
+    verify="restore",
 )

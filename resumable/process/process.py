@@ -463,7 +463,7 @@ class Process(Declaration):
             A parameter that could not be read back, such as an array that is not the
             default: of these only a digest is written.
         """
-        from resumable.process.state import state_of
+        from resumable.process.restore import state_of
 
         return state_of(self)
 

@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from resumable.errors import NotFinished, ResumableError, shown
 from resumable.process.arguments import NOTHING, shown_value, type_of
+from resumable.session import Options
 from resumable.system import launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from resumable.process.process import Process
 
 EPILOG = (
     "Exit codes: 0 done (failed positions are counted in a warning) or sound, 1 an "
@@ -27,6 +31,25 @@ EPILOG = (
     "go on."
 )
 _PREFIX = "parameter_"
+#: Help for the fields of `Options`, each of which is an option of the command line.
+_HELP = {
+    "engine": "auto, serial, local, mpi or dask.",
+    "workers": "How many; default the usable cores.",
+    "memory": "For all processes together, e.g. '2 GB'.",
+    "positions": "Only these now: 5 or 5,7,9 or 0:1000 or ::10.",
+    "override": "Compute anew, into another file.",
+    "on_error": "Record a failing position and go on, or stop.",
+    "retry_failed": "Just the positions that failed.",
+    "position_timeout": "Give up a position after it, e.g. 2m.",
+    "time_limit": "Stop cleanly after this time, e.g. 3h50m.",
+    "checkpoint": "Seconds that a kill may lose.",
+    "writer": "Who writes: auto, workers, driver.",
+    "follow": "Follow what is written until, e.g., 2m pass without a new position.",
+    "rechunk": "First copy into position order.",
+    "progress": "Default: on a terminal.",
+}
+_TYPES = {"int | None": click.INT, "float": click.FLOAT}
+_CHOICES = {"on_error": ["record", "raise"]}
 
 
 # What is shown.
@@ -71,55 +94,21 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
 
 def compute_options() -> list[click.Parameter]:
     """Make the options that say how it is computed: arguments of ``compute``."""
-    return [
-        click.Option(
-            ["--engine"], default="auto", help="auto, serial, local, mpi or dask."
-        ),
-        click.Option(
-            ["--workers"], type=int, help="How many; default the usable cores."
-        ),
-        click.Option(["--memory"], help="For all processes together, e.g. '2 GB'."),
-        click.Option(
-            ["--positions"], help="Only these now: 5 or 5,7,9 or 0:1000 or ::10."
-        ),
-        click.Option(
-            ["--override"], is_flag=True, help="Compute anew, into another file."
-        ),
-        click.Option(
-            ["--retry-failed"], is_flag=True, help="Just the positions that failed."
-        ),
-        click.Option(
-            ["--on-error"],
-            type=click.Choice(["record", "raise"]),
-            default="record",
-            help="Record a failing position and go on, or stop.",
-        ),
-        click.Option(
-            ["--position-timeout"], help="Give up a position after it, e.g. 2m."
-        ),
-        click.Option(
-            ["--time-limit"], help="Stop cleanly after this time, e.g. 3h50m."
-        ),
-        click.Option(
-            ["--checkpoint"],
-            type=float,
-            default=10,
-            help="Seconds that a kill may lose.",
-        ),
-        click.Option(
-            ["--writer"], default="auto", help="Who writes: auto, workers, driver."
-        ),
-        click.Option(
-            ["--follow"],
-            help="Follow what is written until, e.g., 2m pass without a new position.",
-        ),
-        click.Option(
-            ["--rechunk"], is_flag=True, help="First copy into position order."
-        ),
-        click.Option(
-            ["--progress/--no-progress"], default=None, help="Default: on a terminal."
-        ),
-    ]
+    return [_compute_option(field) for field in dataclasses.fields(Options)]
+
+
+def _compute_option(field: dataclasses.Field[Any]) -> click.Option:
+    name, annotation = field.name, str(field.type)
+    flag, kind = "--" + name.replace("_", "-"), _TYPES.get(annotation)
+    if annotation == "bool | None":
+        flag = f"{flag}/--no-{flag[2:]}"
+    return click.Option(
+        [flag],
+        type=click.Choice(_CHOICES[name]) if name in _CHOICES else kind,
+        is_flag=annotation.startswith("bool"),
+        default=field.default,
+        help=_HELP[name],
+    )
 
 
 def parameter_options(
@@ -271,26 +260,55 @@ def process_of_argv(
     return _run_command(cls, source_options, keywords, make, argv)
 
 
-def main_of(
-    cls: type[Any], argv: Sequence[str] | None, keywords: Mapping[str, Any]
-) -> None:
-    """Compute what the command line of a script asks for."""
+def main(
+    process_class: type[Process], argv: Sequence[str] | None = None, **keywords: Any
+) -> NoReturn:
+    """Run a Process class as a program, and exit.
+
+    Parameters
+    ----------
+    process_class : type
+        A subclass of :class:`Process`. Its parameters are options of the program,
+        their ``doc`` is the help, and the options of ``resumable run`` are there too.
+    argv : sequence of str, optional
+        Default the arguments of this program.
+    **keywords
+        Arguments of the constructor, parameters too, and of :meth:`Process.compute`,
+        where the command line says nothing.
+
+    Raises
+    ------
+    SystemExit
+        With code 0 when every position is done or recorded as failed, 1 after an
+        error, which is told in one message, 2 after wrong usage, 75 when it was
+        stopped early: run it again to go on.
+
+    Notes
+    -----
+    The last lines of ``fit.py``::
+
+        if __name__ == "__main__":
+            rs.main(LorentzFit)
+
+    The same run as ``resumable run fit.py:LorentzFit`` computes.
+    """
     how = {option.name for option in compute_options()}
     arguments = {key: value for key, value in keywords.items() if key not in how}
 
-    def everything(*, required: bool) -> list[click.Parameter]:
+    def options(*, required: bool) -> list[click.Parameter]:
         return [*source_options(required=required), *compute_options()]
 
-    def run(**options: Any) -> None:
+    def run(**given: Any) -> None:
         ctx = click.get_current_context()
         for key in how & keywords.keys():
             if ctx.get_parameter_source(str(key)) is ParameterSource.DEFAULT:
-                options[str(key)] = keywords[str(key)]
-        run_process(cls, options, arguments)
+                given[str(key)] = keywords[str(key)]
+        run_process(process_class, given, arguments)
 
     with warnings.catch_warnings():
         warnings.showwarning = show_warning  # type: ignore[assignment]
-        _run_command(cls, everything, arguments, run, argv)
+        _run_command(process_class, options, arguments, run, argv)
+    raise SystemExit(0)
 
 
 def _run_command(

@@ -245,12 +245,9 @@ class Options:
         if not self.checkpoint > 0:
             msg = f"checkpoint must be a positive time in s, not {self.checkpoint}"
             raise PlanError(msg)
-        if self.time_limit is not None:
-            parse_seconds(self.time_limit)
-        if self.follow is not None:
-            parse_seconds(self.follow)
-        if self.position_timeout is not None:
-            parse_seconds(self.position_timeout)
+        for seconds in (self.time_limit, self.follow, self.position_timeout):
+            if seconds is not None:
+                parse_seconds(seconds)
         if self.memory is not None:
             parse_bytes(self.memory)
 

@@ -17,7 +17,7 @@ from verified_runs import LOW, Block, Unit, check, flip, offset, put, whole
 
 import resumable as rs
 from resumable.cli.commands import main
-from resumable.process.loading import find_class
+from resumable.process.restore import find_class
 from resumable.runfile.header import SESSION_DTYPE
 
 pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")

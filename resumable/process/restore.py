@@ -1,0 +1,380 @@
+"""A Process from what was written down, and back: its state, or its run file.
+
+No class is imported because a run file names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import param
+
+from resumable.errors import DeclarationError, ParameterError, near_miss
+from resumable.model import decode, encode
+from resumable.process.function import process_of_run
+from resumable.process.parameters import frozen
+from resumable.process.process import Process
+from resumable.results import Results, inputs_of_run, source_of_run
+from resumable.runfile import MAGIC, RunFile
+
+if TYPE_CHECKING:
+    from resumable.session import Computation, VerifyReport
+    from resumable.source import SourceRef
+
+#: Raised when a state is written differently. Part of it.
+STATE = 1
+_KEYS = ("class", "parameters", "source", "axes", "inputs", "target", "fingerprint")
+
+
+def load(
+    state: Mapping[str, Any] | str | Path | Results,
+    cls: type[Process] | str | None = None,
+) -> Process:
+    """Make a Process again, from what :meth:`Process.state` returned or a run file.
+
+    Parameters
+    ----------
+    state : dict, str, Path or Results
+        What ``state()`` returned; the name of a JSON file of it, or of a run file; or
+        the results of a run.
+    cls : type or str, optional
+        Its class, or where it is: ``"FILE.py:Class"`` or ``"package.module:Class"``.
+        Needed for a run file. Default for a state: the class it names, which is
+        imported by the name of its module as an import statement would.
+
+    Returns
+    -------
+    Process
+        It finds its own run: ``results``, ``compute``.
+
+    Raises
+    ------
+    DeclarationError
+        It is not a state; the class is not given, cannot be imported, or is another.
+    ParameterError, IdentityError
+        A parameter is unknown, or cannot be read back.
+    SourceError, TargetError
+        The source, an input or the target is not where it was.
+
+    Notes
+    -----
+    To import a module is to run it. A run file may come from anybody, so what it names
+    is never imported. A state is trusted as a script is; give `cls` for one that you
+    do not trust, and nothing it names is imported. Neither can name a file to run.
+    """
+    if isinstance(state, Results):
+        return _load_run(state.path, cls)
+    if not isinstance(state, Mapping):
+        path = Path(state)
+        if _is_run(path):
+            return _load_run(path, cls)
+        state = _parsed(path)
+    if cls is None:
+        name = str(state.get("class", ""))
+        module, _, qualified = name.partition(":")
+        parts = [*module.split("."), *qualified.split(".")]
+        # A name of a file would be imported, too.
+        if module.endswith(".py") or not all(map(str.isidentifier, parts)):
+            msg = (
+                f"the state names the class {name!r}, which cannot be imported as "
+                "'module:Class'; give it: rs.load(state, cls)"
+            )
+            raise DeclarationError(msg)
+        cls = name
+    return _from_state(_class(cls), state)
+
+
+def _load_run(path: Path, cls: type[Process] | str | None) -> Process:
+    run = RunFile(path)
+    if cls is None:
+        name = run.header.document["process"]
+        msg = (
+            f"{path} is a run of the class {name!r}, which the file does not contain; "
+            f"import it and give it: rs.load(path, {name})"
+        )
+        raise DeclarationError(msg)
+    return _from_run(_class(cls), run)
+
+
+def _class(cls: type[Process] | str) -> type[Process]:
+    return find_class(cls, Process) if isinstance(cls, str) else cls
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise DeclarationError(msg) from error
+
+
+def _parsed(path: Path) -> Mapping[str, Any]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is neither a run file nor a state in JSON ({error})"
+        raise DeclarationError(msg) from error
+    if not isinstance(plain, dict):
+        msg = f"{path} holds a {type(plain).__name__}, and a state is a dict"
+        raise DeclarationError(msg)
+    return plain
+
+
+def verify(
+    path_or_results: str | Path | Results,
+    process: Any = None,
+    *,
+    source: Any = None,
+    sample: int | str = 20,
+    seed: int | None = None,
+) -> VerifyReport:
+    """Check a run file from end to end, and compute some of its rows again.
+
+    Parameters
+    ----------
+    path_or_results : str, Path or Results
+        The run file.
+    process : Process or subclass of it or function, optional
+        What computed it; a class gets its parameters from the run file, and so does
+        a function that was given to :func:`map`. Default: no row is computed again.
+        The class that the file names is never imported, nor its text executed.
+    source : str, h5py.Dataset or output of Results, optional
+        Where the source is now; default where the run file says it was. A Process
+        that is given knows its own.
+    sample : int or "all"
+        How many positions to compute again, chosen at random among those that are
+        done or failed.
+    seed : int, optional
+        Chooses the sample; default another one each time.
+
+    Returns
+    -------
+    VerifyReport
+        Print it. ``passed`` says that nothing is wrong with what could be checked;
+        ``checks`` are the parts, each with ``name``, ``passed`` (None where it could
+        not be checked) and ``words``.
+
+    Raises
+    ------
+    RunFileError
+        There is no such file. One that is damaged is told in the result.
+    PlanError
+        The sample is neither a number from 0 nor "all".
+
+    Notes
+    -----
+    Writes nothing. Rows of a unit computation must be the same bit for bit, those of
+    a block computation within ``rtol`` of the class. Positions that failed must fail
+    again; that one succeeds now is reported, and is no damage. ``finish`` is not run
+    again. Computes in this process, block by block.
+    """
+    from resumable.session import verify_run
+
+    def restore(run: RunFile) -> Computation:
+        if isinstance(process, Process):
+            return process._computation()
+        if isinstance(process, type) and issubclass(process, Process):
+            return _from_run(process, run, source)._computation()
+        return process_of_run(process, run, source)._computation()
+
+    results = path_or_results
+    known = isinstance(process, Process)
+    with frozen(process) if known else contextlib.nullcontext():
+        return verify_run(
+            results.path if isinstance(results, Results) else Path(results),
+            None if process is None else restore,
+            source=source,
+            sample=sample,
+            seed=seed,
+        )
+
+
+# Classes.
+
+
+def find_class(text: str, base: type[Any]) -> type[Any]:
+    """Import ``FILE.py:Class`` or ``package.module:Class``.
+
+    Parameters
+    ----------
+    text : str
+        What the user typed. Importing runs the file or the module.
+    base : type
+        What the class must derive from.
+
+    Raises
+    ------
+    DeclarationError
+        There is no such file, module or class, or it cannot be imported.
+    """
+    where, separator, name = text.rpartition(":")
+    if not separator:
+        msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
+        raise DeclarationError(msg)
+    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    found = functools.reduce(
+        lambda inside, part: getattr(inside, part, None), name.split("."), module
+    )
+    if not (isinstance(found, type) and issubclass(found, base)):
+        names = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, base) and value is not base
+        ]
+        there = ", ".join(names) or "none"
+        msg = (
+            f"{where} has no {base.__name__} {name!r}{near_miss(name, names)} "
+            f"(it has {there})"
+        )
+        raise DeclarationError(msg)
+    return found
+
+
+def _load_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, ValueError, TypeError) as error:
+        msg = f"{name!r} cannot be imported: {error}"
+        raise DeclarationError(msg) from error
+
+
+def _load_file(path: Path) -> Any:
+    if not path.exists():
+        near = (
+            [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        )
+        msg = f"there is no file {path}{near_miss(path.name, near)}"
+        raise DeclarationError(msg)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        msg = f"{path} cannot be imported"
+        raise DeclarationError(msg)
+    # Modules beside the file are found, as when Python runs it.
+    sys.path.insert(0, str(path.parent.resolve()))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise DeclarationError(msg) from error
+    # Workers get the class itself: by name they might find another module.
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+# States.
+
+
+def state_of(process: Process) -> dict[str, Any]:
+    """Write a Process down as plain JSON.
+
+    Raises
+    ------
+    IdentityError
+        A parameter that could not be read back.
+    """
+    cls = type(process)
+    parameters = {
+        name: encode(getattr(process, name), f"the parameter {name!r}")
+        for name in cls.param
+        if name != "name"
+    }
+    _parameters_of(cls, parameters)
+    return {
+        "resumable": STATE,
+        "class": f"{cls.__module__}:{cls.__qualname__}",
+        "parameters": parameters,
+        "source": _written(process._source),
+        "axes": list(process._source.position_axes),
+        "inputs": {
+            name: [_written(ref), list(ref.position_axes)]
+            for name, ref in process._inputs.items()
+        },
+        "target": str(process._folder),
+        "fingerprint": "full" if process._full else "sample",
+    }
+
+
+def _written(ref: SourceRef) -> Any:
+    if ref.upstream:
+        return {"run": ref.path, "output": ref.name}
+    return str(ref) if ref.path else ref.count
+
+
+def _read(source: Any) -> Any:
+    """Return what a constructor takes as a source."""
+    if isinstance(source, dict):
+        return Results(source["run"])[source["output"]]
+    return source
+
+
+def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
+    missing = [key for key in _KEYS if key not in state]
+    if missing or state.get("resumable") != STATE:
+        what = f"it lacks {missing[0]!r}" if missing else "its version is another"
+        msg = f"this is not a state that process.state() of this version gave: {what}"
+        raise DeclarationError(msg)
+    _check_name(cls, str(state["class"]).rpartition(":")[2].rpartition(".")[2])
+    return cls(
+        _read(state["source"]),
+        state["target"],
+        inputs={
+            name: (_read(source), tuple(axes))
+            for name, (source, axes) in state["inputs"].items()
+        },
+        position_axes=tuple(state["axes"]),
+        fingerprint=state["fingerprint"],
+        **_parameters_of(cls, state["parameters"]),
+    )
+
+
+def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
+    """Make the Process whose run this is; `source` is where its source is now."""
+    document = run.header.document
+    _check_name(cls, str(document["process"]))
+    found, axes = source_of_run(run, source)
+    return cls(
+        found,
+        run.path.parent,
+        inputs=inputs_of_run(run, found),
+        position_axes=axes,
+        fingerprint="full" if run.header.source.get("full") else "sample",
+        **_parameters_of(cls, document["parameters"]),
+    )
+
+
+def _check_name(cls: type[Process], name: str) -> None:
+    """Refuse a class of another name: it is part of the identity."""
+    if cls.__name__ != name:
+        msg = f"this is of the class {name!r}, and {cls.__name__!r} was given"
+        raise DeclarationError(msg)
+
+
+def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode the parameters of a class."""
+    values = {}
+    for name, encoded in document.items():
+        if name == "name" or name not in cls.param:
+            msg = f"{cls.__name__} has no parameter {name!r}, and it was given a value"
+            raise ParameterError(msg)
+        declared = cls.param[name]
+        known = [declared.default]
+        if isinstance(declared, param.Selector):
+            known += declared.objects
+        value = decode(encoded, f"the parameter {name!r}", known)
+        if isinstance(declared, param.Tuple) and isinstance(value, list):
+            value = tuple(value)
+        values[name] = value
+    return values
