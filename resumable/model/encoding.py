@@ -22,7 +22,7 @@ import numpy as np
 from resumable.errors import IdentityError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 def canonical(document: Any) -> str:
@@ -58,62 +58,39 @@ def encode(value: Any, where: str = "value") -> Any:
     raise IdentityError(msg)
 
 
-@encode.register
-def _(value: None, where: str = "value") -> Any:
-    return value
-
-
-@encode.register
-def _(value: bool, where: str = "value") -> Any:
-    return value
-
-
-@encode.register
-def _(value: str, where: str = "value") -> Any:
-    return str(value)
-
-
-@encode.register
-def _(value: int, where: str = "value") -> Any:
-    return int(value)
-
-
-@encode.register
-def _(value: float, where: str = "value") -> Any:
+def _encode_float(value: float) -> Any:
     value = float(value)
     return value if math.isfinite(value) else {"float": str(value).lstrip("+")}
 
 
-@encode.register
-def _(value: complex, where: str = "value") -> Any:
-    return {"complex": [encode(value.real), encode(value.imag)]}
+def _encode_time(value: dt.date | dt.time) -> Any:
+    return {type(value).__name__: value.isoformat()}
 
 
-@encode.register
-def _(value: bytes, where: str = "value") -> Any:
-    return {"bytes": value.hex()}
+#: How values without other values in them are written.
+_WRITTEN: dict[type, Callable[[Any], Any]] = {
+    type(None): lambda value: value,
+    bool: bool,
+    str: str,
+    int: int,
+    float: _encode_float,
+    complex: lambda v: {"complex": [_encode_float(v.real), _encode_float(v.imag)]},
+    bytes: lambda value: {"bytes": value.hex()},
+    PurePath: lambda value: {"path": value.as_posix()},
+    dt.date: _encode_time,
+    dt.time: _encode_time,
+    dt.timedelta: lambda v: {"timedelta": [v.days, v.seconds, v.microseconds]},
+    range: lambda value: {"range": [value.start, value.stop, value.step]},
+    np.dtype: lambda value: {"dtype": encode_dtype(value)},
+}
+for _kind, _write in _WRITTEN.items():
+    encode.register(_kind, lambda value, where="value", write=_write: write(value))
 
 
 @encode.register
 def _(value: enum.Enum, where: str = "value") -> Any:
     name = f"{type(value).__qualname__}.{value.name}"
     return {"enum": [name, encode(value.value, where)]}
-
-
-@encode.register
-def _(value: PurePath, where: str = "value") -> Any:
-    return {"path": value.as_posix()}
-
-
-@encode.register(dt.date)
-@encode.register(dt.time)
-def _(value: Any, where: str = "value") -> Any:
-    return {type(value).__name__: value.isoformat()}
-
-
-@encode.register
-def _(value: dt.timedelta, where: str = "value") -> Any:
-    return {"timedelta": [value.days, value.seconds, value.microseconds]}
 
 
 @encode.register
@@ -125,13 +102,8 @@ def _(value: np.generic, where: str = "value") -> Any:
 
 
 @encode.register
-def _(value: np.dtype, where: str = "value") -> Any:
-    return {"dtype": encode_dtype(value)}
-
-
-@encode.register
 def _(value: np.ndarray, where: str = "value") -> Any:
-    # Without axes it is a number like any other.
+    # An array without axes is written as the number that it holds.
     if value.ndim == 0 and not value.dtype.hasobject:
         return encode(value[()], where)
     return _encode_array(value, where)
@@ -141,11 +113,6 @@ def _(value: np.ndarray, where: str = "value") -> Any:
 @encode.register(tuple)
 def _(value: Any, where: str = "value") -> Any:
     return [encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
-
-
-@encode.register
-def _(value: range, where: str = "value") -> Any:
-    return {"range": [value.start, value.stop, value.step]}
 
 
 @encode.register
@@ -165,7 +132,7 @@ def _(value: dict[Any, Any], where: str = "value") -> Any:
         if not isinstance(key, str):
             msg = f"{where} has the key {key!r}; keys must be text to be identified"
             raise IdentityError(msg)
-    # Wrapped, so that a user's {"float": "nan"} is not taken for NaN.
+    # Under a key of its own, so that a user's {"float": "nan"} is not taken for NaN.
     return {"dict": {str(k): encode(v, f"{where}[{k!r}]") for k, v in value.items()}}
 
 
@@ -184,15 +151,15 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def decode_dtype(document: Any) -> np.dtype[Any]:
-    """Read what :func:`encode_dtype` wrote, and nothing else that numpy would take.
+    """Read what :func:`encode_dtype` wrote, and nothing else.
 
     Raises
     ------
     TypeError, ValueError, KeyError
-        It is no dtype, or one of Python objects.
+        It is no dtype, or a dtype of Python objects.
     """
     if isinstance(document, str):
-        # numpy would also read "O", a list with commas, or a repetition.
+        # numpy would also take "O", a list with commas, or a repetition.
         if not re.fullmatch(r"[<>|][a-zA-NP-Z][0-9]{1,10}(\[\w{1,20}\])?", document):
             msg = f"{document!r} is not a dtype of fixed size"
             raise ValueError(msg)
@@ -221,7 +188,7 @@ def _encode_array(value: np.ndarray[Any, Any], where: str) -> Any:
             f"{where} is a long double, which is another on other machines; use float64"
         )
         raise IdentityError(msg)
-    plain = np.ascontiguousarray(value.astype(_packed(value.dtype)))
+    plain = np.ascontiguousarray(value.astype(_without_padding(value.dtype)))
     return {
         "array": {
             "dtype": encode_dtype(plain.dtype),
@@ -238,12 +205,12 @@ def leaves(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
     return [leaf for name in dtype.names for leaf in leaves(dtype[name].base)]
 
 
-def _packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype little-endian, and without padding: it can hold anything."""
+def _without_padding(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype little-endian and without padding, which may hold any bytes."""
     if dtype.subdtype is not None:
-        return np.dtype((_packed(dtype.base), dtype.shape))
+        return np.dtype((_without_padding(dtype.base), dtype.shape))
     if dtype.names is not None:
-        return np.dtype([(name, _packed(dtype[name])) for name in dtype.names])
+        return np.dtype([(name, _without_padding(dtype[name])) for name in dtype.names])
     return dtype.newbyteorder("<")
 
 
@@ -255,7 +222,7 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             array[name] = _one_nan(array[name])
         return array
     if array.dtype.kind == "c":
-        # Of a field the parts do not lie together, so the array is copied.
+        # A field of a compound is no contiguous array.
         array = np.ascontiguousarray(array)
         return _one_nan(array.view(array.real.dtype)).view(array.dtype)
     if array.dtype.kind == "f":
@@ -273,19 +240,19 @@ def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> An
     where : str
         How to name the value in an error.
     known : iterable
-        Values it may be: one that is encoded like this is returned itself. So an
-        array or an enum that is a default, or one of the choices, comes back.
+        Values of which one is returned if it is encoded like this: an array or an
+        enum can be read back only so.
 
     Raises
     ------
     IdentityError
-        Only a digest or a name was written (of an array, an enum), or it makes no
-        sense.
+        Only a digest or a name was written (of an array, an enum), or the document
+        makes no sense.
 
     Notes
     -----
-    What the encoding does not tell apart comes back as one of both: a tuple as a
-    list, a numpy number as one of Python, a frozenset as a set.
+    Values that are encoded alike are decoded alike: a tuple as a list, a numpy number
+    as a number of Python, a frozenset as a set.
     """
     text = canonical(document)
     for value in known:
@@ -320,13 +287,13 @@ def _decoded(document: Any, where: str) -> Any:
     return _COMPOSED[kind](parts)
 
 
-#: What is written as less than it is, and how it comes back all the same.
+#: What is not written in full, and how it can be read back all the same.
 _NOT_READ_BACK = {
     "array": "an array, and only a digest of it is written down; make it the default",
     "enum": "an enum, and only its name is written down; declare the parameter as "
     "param.Selector(objects=list(THE_ENUM))",
 }
-#: From what stands in the document.
+#: Kind -> value, from what stands in the document.
 _SCALARS: dict[str, Any] = {
     "float": float,
     "bytes": bytes.fromhex,
@@ -336,7 +303,7 @@ _SCALARS: dict[str, Any] = {
     "datetime": dt.datetime.fromisoformat,
     "dtype": decode_dtype,
 }
-#: From a list of parts that are decoded already.
+#: Kind -> value, from a list of decoded parts.
 _COMPOSED: dict[str, Any] = {
     "complex": lambda parts: complex(*parts),
     "timedelta": lambda parts: dt.timedelta(*parts),

@@ -15,10 +15,10 @@ from resumable.model.encoding import canonical
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Raised when the same value would be encoded differently. Part of the document.
+#: Part of the document: a higher number where equal values are encoded differently.
 SCHEMA = 1
-#: Lists and dicts of a document may lie in each other this deep: whoever compares
-#: two of them recurses as deep.
+#: Most levels of lists and dicts within each other: comparing documents recurses as
+#: deep.
 DEEPEST = 200
 
 
@@ -35,7 +35,7 @@ def document_digest(document: dict[str, Any]) -> str:
 
 
 def check_depth(document: Any) -> None:
-    """Refuse plain JSON that is nested deeper than what compares it can recurse.
+    """Check that plain JSON is not nested too deep to be compared.
 
     Raises
     ------
@@ -74,17 +74,12 @@ def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _walk(before, after, f"{path}[{i}]")
-    elif canonical_or_missing(old) != canonical_or_missing(new):
+    elif _MISSING in (old, new) or canonical(old) != canonical(new):
         yield path, old, new
 
 
-def canonical_or_missing(value: Any) -> str:
-    """Canonical text of a part of a document, or of its absence."""
-    return "missing" if value is _MISSING else canonical(value)
-
-
 def brief(value: Any) -> str:
-    """Write a part of a document for people, cut where it is long."""
+    """Return a part of a document as a short text for people."""
     if value is _MISSING:
         return "missing"
     text = canonical(value)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Where the rows of a position of a ragged output lie: number of the ragged file,
-#: first byte in it, how many. It is what a run file holds of a ragged output.
+#: What a run file stores per position of a ragged output: number of the ragged file
+#: that holds the rows, offset of the first byte in it, number of rows.
 ENTRY_DTYPE = np.dtype([("heap", "<u8"), ("offset", "<i8"), ("count", "<i8")])
 
 #: Method -> HDF5's number of the filter, and its options.
@@ -33,9 +33,9 @@ FILTERS: dict[str, tuple[int, tuple[int, ...]]] = {
     "lzf": (32000, ()),
     "zstd": (32015, (3,)),
 }
-#: HDF5 or h5py bring these along, hdf5plugin the others.
+#: These come with HDF5 or h5py, the others with hdf5plugin.
 _BUILT_IN = frozenset({"gzip", "lzf"})
-#: Datasets every results group has; an output cannot take their names.
+#: Datasets of every results group; an output cannot have their names.
 RESERVED_NAMES = frozenset(
     {
         "completed_positions",
@@ -153,10 +153,7 @@ class Output:
 
     @property
     def stored(self) -> Output:
-        """What a run file has a place for at every position: the value, or its entry.
-
-        Rows of a ragged output lie in ragged files; an entry says where.
-        """
+        """What a run file stores per position: values, or entries of ragged rows."""
         return _entry() if self.ragged else self
 
     @property
@@ -165,7 +162,7 @@ class Output:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def identity(self) -> dict[str, Any]:
-        """Return the part of it that makes a run another run, as plain JSON."""
+        """Return what of it is part of the identity of a run, as plain JSON."""
         plain = {
             "dtype": encode_dtype(self.dtype),
             "per": self.per,
@@ -183,10 +180,10 @@ class Output:
         return np.empty((rows, *self.shape), self.dtype)
 
     def joined(self, parts: Sequence[Array] | Array) -> Array:
-        """Return rows of this output, an array each, one after the other."""
+        """Join arrays of rows of this output into one array."""
         rows = np.empty((sum(map(len, parts)), *self.shape), self.dtype)
-        # Into an array of the very dtype: numpy's own choice would have the machine's
-        # byte order, and no padding.
+        # Into an array of this dtype: numpy would choose the machine's byte order, and
+        # no padding.
         return np.concatenate(parts, out=rows) if len(parts) else rows
 
     def filled(self, rows: int) -> Array:
@@ -312,7 +309,7 @@ def declared(value: Any, where: str) -> dict[str, Output]:
 
 
 def filter_problem(method: Any) -> str:
-    """Say why a method of compression cannot be used here; empty when it can.
+    """Return why a method of compression cannot be used here; empty when it can.
 
     Examples
     --------
@@ -340,6 +337,6 @@ zstd)"
 
 
 def load_filter(method: str | None) -> None:
-    """Make a method, which has no :func:`filter_problem`, known to HDF5."""
+    """Make a method known to HDF5; :func:`filter_problem` must have found none."""
     if method is not None and method not in _BUILT_IN:
         importlib.import_module("hdf5plugin")

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: First position of a span, and which positions of it are meant.
+#: First position of a span, and which positions of the span are members.
 Span = tuple[int, Array]
 
 _GOLDEN = (5**0.5 - 1) / 2
-#: Positions looked at in one go; a multiple of 8. Bounds the memory of a scan.
+#: Positions scanned in one go; a multiple of 8. Bounds the memory of a scan.
 WINDOW = 1 << 20
 #: Most positions of a source or a run: a bitmap of them is 2 GB.
 MOST_POSITIONS = 1 << 34
@@ -74,10 +74,10 @@ class PositionSet:
 
     @classmethod
     def chosen(cls, chosen: Any, map_shape: tuple[int, ...]) -> PositionSet:
-        """Return the set of what a user calls positions.
+        """Return the set of positions that a user names: see :func:`flat_positions`.
 
-        The same as :func:`flat_positions`, without a number for every position of
-        a slice or a mask: those can name all of 10^8.
+        A slice or a mask, which can name all of 10^8 positions, is not turned into
+        indices.
         """
         size = int(np.prod(map_shape, dtype=np.int64))
         if isinstance(chosen, slice):
@@ -87,7 +87,7 @@ class PositionSet:
                 numbers = numbers[::-1]
             result = cls(size)
             for start, stop in result.windows():
-                # The first number of the slice that lies in the window.
+                # So many numbers of the slice come before the window.
                 ahead = max(0, -(-(start - numbers.start) // numbers.step))
                 inside = numbers[ahead : ahead + stop - start]
                 members = np.zeros(stop - start, bool)
@@ -133,25 +133,25 @@ class PositionSet:
         return PositionSet(self.size, self.bits & other.bits)
 
     def is_within(self, other: PositionSet) -> bool:
-        """Return whether the other one has all members of this one."""
+        """Return whether the other set has all members of this one."""
         return not np.any(self.bits & ~other.bits)
 
     def to_text(self) -> str:
-        """Return it as text, short where its members lie together."""
+        """Return the set as text, short where its members lie together."""
         return base64.b64encode(zlib.compress(self.bits.tobytes(), 9)).decode()
 
     @classmethod
     def from_text(cls, size: int, text: str) -> PositionSet:
-        """Return the set that :meth:`to_text` has written.
+        """Return the set that :meth:`to_text` wrote.
 
         Raises
         ------
         ValueError
-            It is not the text of a set of this size.
+            The text is not that of a set of this size.
         """
         length = -(-size // 8)
         try:
-            # No more than it should be: whoever wrote the text may not be honest.
+            # Not more: a forged text could expand to any size.
             packed = base64.b64decode(text, validate=True)
             bits = zlib.decompressobj().decompress(packed, length + 1)
         except zlib.error as error:
@@ -179,18 +179,18 @@ class PositionSet:
     def spread(self, count: int) -> list[int]:
         """Return up to `count` members, spread over all, the first one included.
 
-        Not at equal distances, which could fall into the same columns of a map:
-        by multiples of the golden ratio, which spread evenly and fit no period.
+        Their distances are multiples of the golden ratio: equal distances could fall
+        into the same columns of a map.
         """
         total = len(self)
         count = min(count, total)
-        # Neighbouring multiples can fall together where there are few members.
+        # Where there are few members, two multiples can be the same member.
         order = np.arange(10 * count) * _GOLDEN % 1 * total
         distinct = list(dict.fromkeys(order.astype(np.int64).tolist()))[:count]
         return self.members_at(np.array(sorted(distinct), np.int64))
 
     def members_at(self, ranks: Array) -> list[int]:
-        """Return the members of these ranks, both ascending; the first has rank 0."""
+        """Return the members of these ranks, ascending; the first member has rank 0."""
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():
@@ -205,7 +205,7 @@ class PositionSet:
 
 
 def _bits_of(batch: Batch) -> tuple[slice, Array]:
-    """Return which bytes of a bitmap hold the span of a batch, and its bits there."""
+    """Return where the span of a batch lies in a bitmap, and its bits there."""
     first, before = divmod(batch.start, 8)
     bits = np.packbits(np.concatenate([np.zeros(before, bool), batch.members()]))
     return slice(first, first + len(bits)), bits
@@ -238,7 +238,7 @@ class Batch:
 
     @property
     def alone(self) -> bool:
-        """It is a single position, to be tried in a worker of its own."""
+        """It is one position, to be computed by a worker that has nothing else."""
         return self.suspect and self.count == 1
 
     def members(self) -> Array:
@@ -250,7 +250,7 @@ class Batch:
         return np.unpackbits(packed, count=size).view(bool)
 
     def blocks(self) -> Iterator[Span]:
-        """Cut it into what is computed in one go."""
+        """Divide the batch into spans that are computed in one go."""
         members = self.members()
         inside = np.flatnonzero(members)
         for begin in range(0, self.count, self.block):
@@ -279,12 +279,12 @@ class Batch:
         return positions[np.searchsorted(positions, start) :]
 
     def parts(self, position: int | None) -> list[Batch]:
-        """Cut a batch that has ended its worker, to find the position that did it.
+        """Divide a batch that a worker died of, to find the position that causes it.
 
         Parameters
         ----------
         position : int, optional
-            The one that was computed, to be tried alone; else halves are tried.
+            The position at work, which gets a part of its own; without it, halves.
         """
         members = self.members()
         inside = np.flatnonzero(members)
@@ -386,12 +386,12 @@ class RequestedPositions:
     def among(
         self, map_shape: tuple[int, ...], *, growable: bool
     ) -> PositionSet | None:
-        """Return those that exist; None: all that exist.
+        """Return the requested positions that exist; None: all that exist.
 
         Raises
         ------
         PlanError
-            Some do not exist, and never will.
+            Some do not exist, and the source cannot grow any more.
         """
         if self.chosen is None:
             return None
@@ -414,7 +414,7 @@ class RequestedPositions:
 
 
 def name_of_position(flat: int, map_shape: tuple[int, ...]) -> str:
-    """Name a position as the user does: a number, or a tuple on a map.
+    """Return the name of a position for users: a number, or a tuple on a map.
 
     >>> name_of_position(7, (4, 5))
     '(1, 2)'

@@ -1,4 +1,7 @@
-"""The text of classes and functions, as their author wrote it."""
+"""Source text of classes and functions, and whether a class is still the same.
+
+The only module of this room that looks at files: Python keeps source text there.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDict
 
 
 def class_text(cls: type) -> str | None:
-    """Source of a class as its author wrote it, with the bases of her own.
+    """Return the source text of a class and of those bases that its author wrote.
 
     None when Python cannot find it (a class typed into a bare prompt). Looked up
     once per class: it takes time in a long file, and the file may change later.
@@ -51,8 +54,8 @@ def _find_source_text(cls: type) -> str | None:
 
 
 def _text_of_class(cls: type) -> str:
-    # A class is found by one of its methods, which know where they come from: by its
-    # name there may be two, and none in a notebook, where ``__main__`` has no file.
+    # Found by the file and line of one of its methods: a file may have two classes of
+    # its name, and in a notebook ``__main__`` has no file.
     module = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
     for value in vars(cls).values():
         code = getattr(inspect.unwrap(value), "__code__", None)
@@ -80,14 +83,14 @@ def at_margin(text: str) -> str:
     try:
         _parsed(dedented)
     except IndentationError:
-        # A text inside reaches the margin already: write the code anew instead.
+        # A text in it has a line that begins at the margin: write the code anew.
         block = _parsed(f"if True:\n{text}").body[0]
         return ast.unparse(ast.Module(block.body, []))  # type: ignore[attr-defined]
     return dedented
 
 
 def normalised_source(text: str) -> str:
-    """Drop from source text what cannot change a result: comments, layout, docs."""
+    """Return source text without comments, layout and docstrings."""
     tree = _parsed(at_margin(text))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -108,12 +111,12 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def text_digest(text: str) -> str:
-    """sha256 of what can change a result in source text; empty where there is none."""
+    """Return the sha256 of normalised source text; empty where there is none."""
     return hashlib.sha256(normalised_source(text).encode()).hexdigest() if text else ""
 
 
 def class_file(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and when it was last written, in ns since 1970."""
+    """Return the file of a class and the time of its last change, in ns since 1970."""
     name = getattr(sys.modules.get(cls.__module__), "__file__", None)
     try:
         return (name, Path(name).stat().st_mtime_ns) if name else None
@@ -122,9 +125,9 @@ def class_file(cls: type) -> tuple[str, int] | None:
 
 
 def note_class_file(cls: type) -> None:
-    """Note which file a class is read from, and when that was written.
+    """Note which file a class is read from, and the time of its last change.
 
-    Not of classes of this library: they are the same in every installation of it.
+    Classes of this library get no note: they are the same in every installation.
     """
     ours = cls.__module__.startswith("resumable.")
     cls._read_from = None if ours else class_file(cls)  # type: ignore[attr-defined]
@@ -151,13 +154,13 @@ def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> 
     Raises
     ------
     DeclarationError
-        It is another one.
+        The class here is another one.
     """
     here = class_read_from(cls)
     if read_from == here:
         return
-    # On another host the same file can have another name and time. Its text counts,
-    # if it is still what was imported.
+    # On another host the same file can have another name and time: compare the text,
+    # if the file has not changed since the import.
     found = class_text(cls) if text and here == class_file(cls) else None
     if found is None or text_digest(found) != text:
         msg = (
@@ -170,28 +173,33 @@ def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> 
 
 
 def closed_over(cls: type, stop: type) -> dict[str, Any]:
-    """Return what the methods of a class use from the function it was defined in.
+    """Return the variables of enclosing functions that the methods of a class use.
 
     Parameters
     ----------
     cls, stop : type
         The class, and the base whose methods do not count any more.
 
+    Returns
+    -------
+    dict
+        Name -> encoded value.
+
     Raises
     ------
     IdentityError
-        Something that cannot be part of an identity.
+        A value that cannot be part of an identity.
     """
     found: dict[str, Any] = {}
     for part in cls.__mro__[: cls.__mro__.index(stop)]:
         for attribute, value in vars(part).items():
             for name, cell in _cells(value):
-                # The first is what super() needs; another is not filled yet.
+                # A variable that is not set yet raises ValueError.
                 with contextlib.suppress(ValueError):
-                    if name != "__class__":
+                    if name != "__class__":  # used by super()
                         where = f"{name!r}, used by {cls.__name__} from outside,"
                         encoded = encode(cell.cell_contents, where)
-                        # Two methods may mean different things by one name.
+                        # Two methods may use different variables of one name.
                         before = found.setdefault(name, encoded)
                         if canonical(before) != canonical(encoded):
                             found[f"{part.__name__}.{attribute}.{name}"] = encoded
@@ -199,7 +207,7 @@ def closed_over(cls: type, stop: type) -> dict[str, Any]:
 
 
 def _cells(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what an attribute of a class takes from around it, by name."""
+    """Yield name and cell of the enclosing variables that an attribute uses."""
     methods: list[Any]
     if isinstance(value, property):
         methods = [value.fget, value.fset, value.fdel]

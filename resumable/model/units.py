@@ -37,7 +37,7 @@ def parse_bytes(size: float | str) -> int:
 def parse_seconds(duration: float | str) -> float:
     """Turn ``"3h50m"``, ``"3:50:00"`` or a number of seconds into seconds.
 
-    Times of schedulers, too: ``"1-12:00:00"`` is a day and a half.
+    Also takes times as batch schedulers write them: ``"1-12:00:00"`` is 1.5 days.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What computations return, checked against what was declared, and put into rows."""
+"""Values that computations return: checked against the outputs, put into rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
-    """Return what a computation returned as a mapping of exactly the outputs.
+    """Return what a computation returned as a mapping with the names of the outputs.
 
     Raises
     ------
     OutputError
-        Names that were not declared, or declared ones that are missing.
+        A name was not declared, or a declared name is missing.
     """
     if not isinstance(value, dict):
         if len(outputs) == 1:
@@ -45,9 +45,9 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
 
 
 def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
-    """Return `value` as an array of this shape that dtype can hold.
+    """Return a value as an array of this shape that the dtype can hold.
 
-    A length in `shape` may be None: any.
+    A length of None in `shape` is any length.
 
     Raises
     ------
@@ -86,12 +86,12 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
 
 
 def ragged_rows(name: str, value: Any, output: Output) -> Array:
-    """Return the rows of one position as an array of their own, ``(n, *shape)``.
+    """Return the rows of one position as a new array of shape ``(n, *shape)``.
 
     Raises
     ------
     OutputError
-        It is no array or list of rows, or the rows are not what was declared.
+        The value is no array or list of rows, or its rows are not as declared.
     """
     if value is None or np.isscalar(value):
         shape = ", ".join(map(str, ("n", *output.shape)))
@@ -110,12 +110,12 @@ def ragged_rows(name: str, value: Any, output: Output) -> Array:
 
 
 def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
-    """Return what a block computation gave for `count` positions, checked.
+    """Return the rows that a block computation returned for `count` positions.
 
     Raises
     ------
     OutputError
-        It is not what was declared.
+        They are not as declared.
     """
     if not output.ragged:
         rows = fitted(name, value, output.dtype, (count, *output.shape))
@@ -137,7 +137,7 @@ def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
 
 
 def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
-    """Make an array of a value, of `dtype` where Python's own types have no width."""
+    """Return a value as an array; integers and tuples of Python with this dtype."""
     if isinstance(value, np.ndarray) and hasattr(value, "mask"):
         msg = "it has a mask: fill it, for example with value.filled(np.nan)"
         raise TypeError(msg)
@@ -150,7 +150,7 @@ def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
     if given or not array.size:
         return array
     if array.dtype.kind in "iu" and dtype.kind in "iu":
-        # Python's own integers have no width; they fit when their values do.
+        # Integers of Python have no width: they fit if their values do.
         info = np.iinfo(dtype)
         if not (info.min <= array.min() and array.max() <= info.max):
             msg = f"out of the range {info.min} to {info.max} of {dtype}"
@@ -160,7 +160,7 @@ def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def _as_compound(value: Any, dtype: np.dtype[Any]) -> Array:
-    """Make compounds of tuples, each field checked as an output of its own."""
+    """Return tuples as compounds, each field checked as an output of its own."""
     if isinstance(value, list):
         return np.array([_as_compound(item, dtype) for item in value], dtype)
     names = dtype.names or ()
@@ -180,8 +180,8 @@ def _as_compound(value: Any, dtype: np.dtype[Any]) -> Array:
 def _same_kind(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     """Return whether nothing but precision is lost, as numpy's ``same_kind``.
 
-    Stricter where numpy is lax: text is never cut, numbers are not made text, and
-    fields go by their names.
+    Stricter than numpy: text is never cut, numbers do not become text, and fields must
+    have the same names.
     """
     if given == wanted:
         return True
@@ -197,11 +197,11 @@ def _same_kind(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
 
 
 def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]:
-    """Return the function that puts one checked value into its row.
+    """Return the function that checks one value and puts it into its row.
 
-    It runs once per position, so the two common answers, a scalar of a type seen
-    before and an array of exactly the declared shape and dtype, are let through
-    without building anything.
+    The function runs once per position. The common values, a scalar of a type seen
+    before or an array of exactly the declared shape and dtype, are stored without
+    making another array.
     """
     shape, dtype = output.shape, output.dtype
     if output.ragged:
@@ -224,8 +224,7 @@ def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]
 
         return place_array
 
-    # Not Python's integers, which carry no width, nor text, which can be longer
-    # than the one before.
+    # Integers of Python and text are checked each time: the next may not fit.
     passing: set[type] = set()
     cacheable = (np.bool_, np.number, float, bool)
 
@@ -241,13 +240,13 @@ def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]
 
 
 def divided(rows: Array, counts: Array) -> list[Array]:
-    """Divide rows into those of each position; much faster than numpy.split."""
+    """Divide rows into an array for each position; much faster than numpy.split."""
     ends = np.cumsum(counts).tolist()
     return [rows[start:stop] for start, stop in itertools.pairwise([0, *ends])]
 
 
 def gathered(parts: Sequence[Array]) -> Array:
-    """Return the rows of positions, an array each, as an array of objects."""
+    """Return arrays, the rows of a position each, as an array of objects."""
     found = np.empty(len(parts), object)
     for index, part in enumerate(parts):
         found[index] = part
