@@ -8,7 +8,7 @@ Random numbers are generated 1,000 times, 4 MB each and 4 kB each, by a loop and
 medians; less than 1 means that the pool was faster. Afterwards descriptors, processes
 and shared memory must be as before. ``--sizes`` shows from which size on shared memory
 is faster than the pipe, where
-``resumable.worker.parcel.PIPE_BYTES`` comes from.
+``resumable.worker.transport.PIPE_BYTES`` comes from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 
 import resumable as rs
-from resumable.worker import parcel
+from resumable.worker import transport
 
 ALLOWED_RATIO = 1.4
 """The pool may take this many times the loop, for 4 MB."""
@@ -128,21 +128,21 @@ def state() -> tuple[int, list[int], list[str]]:
 def compare_transports() -> None:
     """Print how long an item takes to a worker and back, by pipe and by memory."""
     print(f"{'bytes':>12}{'pipe us':>10}{'memory us':>10}")
-    usual = parcel.PIPE_BYTES
+    usual = transport.PIPE_BYTES
     for exponent in range(12, 24):
         size = 1 << exponent
         taken = []
         for limit in (1 << 40, 0):
             # Workers are forked from a server that has imported the usual limit, so
             # that this holds on the way to the worker only.
-            parcel.PIPE_BYTES = limit
+            transport.PIPE_BYTES = limit
             with rs.Pool(1) as pool:
                 items = [np.ones(size, "u1")] * 50
                 there = functools.partial(pool.imap, len, items, look_ahead=1)
                 list(there())
                 each = [seconds(functools.partial(list, there())) for _ in range(9)]
             taken.append(statistics.median(each) / len(items) * 1e6)
-        parcel.PIPE_BYTES = usual
+        transport.PIPE_BYTES = usual
         print(f"{size:12,}{taken[0]:10.0f}{taken[1]:10.0f}")
 
 

@@ -228,7 +228,7 @@ class LocalDispatcher:
             self._place(worker)
 
     def _place(self, worker: int) -> None:
-        self._processes.place(worker, "worker", LocalWorker, self._job)
+        self._processes.create(worker, "worker", LocalWorker, self._job)
 
     def _in(self, *states: _State) -> list[int]:
         """Return the workers that are in one of these states."""

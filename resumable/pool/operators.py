@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
 import traceback
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from resumable.errors import StaleLinearization, WorkerDied
-from resumable.pool.stream import guarded, new_key
-from resumable.system import machine
+from resumable.pool.stream import blas_threads, guarded, new_key
 from resumable.worker import RemoteTraceback, portable
 
 if TYPE_CHECKING:
@@ -48,11 +46,10 @@ class _Failure(NamedTuple):
     """An operator has raised."""
 
     number: int
-    """Which one."""
+    """Of the operator."""
     error: Exception
-    """What."""
     text: str
-    """Text of the traceback."""
+    """Of the traceback."""
 
 
 class _Arguments(NamedTuple):
@@ -73,19 +70,22 @@ class _Arguments(NamedTuple):
         return [self.value[part] for part in row]
 
 
-class _Shelf:
-    """The operators of one worker, or of this process."""
+class _OperatorHost:
+    """The operators of one worker, or of this process.
 
-    def __init__(self, line: Any) -> None:
-        self._in_worker = line is not None
+    Parameters
+    ----------
+    parent : ParentConnection or None
+        Of the worker, or None in the process of the pool.
+    """
+
+    def __init__(self, parent: Any) -> None:
+        self._in_worker = parent is not None
         self._operators: dict[int, Any] = {}
-        # A worker's environment has it for good.
-        self._threads: contextlib.AbstractContextManager[Any] = (
-            contextlib.nullcontext() if self._in_worker else machine.OneThread()
-        )
+        self._threads = blas_threads(in_worker=self._in_worker)
 
     def add(self, number: int, one: Any) -> None:
-        """Keep an operator."""
+        """Keep an operator under its number."""
         self._operators[number] = one
 
     def do(self, method: str, *arguments: Any) -> list[Any] | _Failure:
@@ -177,29 +177,33 @@ class Operators:
         }
         self._key = new_key()
         self._workers = range(min(pool.workers, self._count))
-        self._here = None if self._workers else _Shelf(None)
-        self._tokens = [pool.staff(worker) for worker in self._workers]
-        weakref.finalize(self, pool.forget, self._key).atexit = False
-        self._ship(operators)
+        self._host = None if self._workers else _OperatorHost(None)
+        self._tokens = [pool.process_token(worker) for worker in self._workers]
+        weakref.finalize(self, pool.drop, self._key).atexit = False
+        self._send(operators)
 
     def __len__(self) -> int:
         return self._count
 
-    def _ship(self, operators: Sequence[Any]) -> None:
-        if self._here is not None:
+    def _send(self, operators: Sequence[Any]) -> None:
+        if self._host is not None:
             for number, one in enumerate(operators):
-                self._here.add(number, one)
+                self._host.add(number, one)
             return
         pool = self._pool
-        calls = pool.ask(self._workers, ("place", self._key, _Shelf, ()), "to start")
+        calls = pool.start_calls(
+            self._workers, ("create", self._key, _OperatorHost, ()), "to start"
+        )
         for number, one in enumerate(operators):
             worker = number % len(self._workers)
-            # One at a time: a large one is there several times while it travels.
+            # One at a time: several copies of a large one exist while it is sent.
             self._finish([calls[worker]], None)
             message = ("call", self._key, "add", (number, one))
-            (calls[worker],) = pool.ask([worker], message, f"for operator {number}")
+            (calls[worker],) = pool.start_calls(
+                [worker], message, f"for operator {number}"
+            )
         self._finish(calls, None)
-        pool.trim()
+        pool.free_memory()
 
     @property
     def evaluate(self) -> _Forward:
@@ -242,8 +246,8 @@ class Operators:
     ) -> list[Any]:
         """Call a method of every operator with the same message."""
         self._prepare(method)
-        if self._here is not None:
-            values = self._here.do(method, *_read_only(arguments))
+        if self._host is not None:
+            values = self._host.do(method, *_read_only(arguments))
             return self._done(method, [values])
         calls = self._ask(self._workers, method, arguments)
         self._finish(calls, timeout)
@@ -255,7 +259,7 @@ class Operators:
         """Call a method of every operator with an argument of its own."""
         self._check_one_each(method, values)
         numbers = range(self._count)
-        if self._here is not None:
+        if self._host is not None:
             own = _Arguments(list(values), {i: i for i in numbers})
             return self._call(method, own, timeout)
         self._prepare(method)
@@ -295,12 +299,12 @@ class Operators:
             raise StaleLinearization(msg)
 
     def _check_workers(self) -> None:
-        """Raise where a worker has died, also while nobody was looking."""
-        if self._here is not None:
+        """Raise WorkerDied where a worker has died since the operators were sent."""
+        if self._host is not None:
             return
         self._pool.wait(0)
         for worker, token in zip(self._workers, self._tokens, strict=True):
-            if not self._pool.holds(worker, token):
+            if not self._pool.still_has(worker, token):
                 numbers = range(worker, self._count, len(self._workers))
                 msg = (
                     f"the worker process of operators {_some(numbers)} has ended, and "
@@ -311,7 +315,7 @@ class Operators:
     def _ask(
         self, workers: Sequence[int], method: str, arguments: _Arguments
     ) -> list[Call]:
-        return self._pool.ask(
+        return self._pool.start_calls(
             workers,
             ("call", self._key, "do", (method, *arguments)),
             f"in {method}",
@@ -322,17 +326,17 @@ class Operators:
     def _finish(self, calls: Sequence[Call], timeout: float | None) -> None:
         timeout = self._timeout if timeout is None else timeout
         try:
-            self._pool.finish(calls, timeout)
+            self._pool.wait_for(calls, timeout)
         except TimeoutError:
-            # Nobody else can end what they are at, and their state is unknown.
+            # Their calls cannot be ended otherwise, and their state is unknown.
             for worker, call in zip(self._workers, calls, strict=False):
                 if not call.done:
                     self._pool.kill(worker)
-            self._pool.finish(calls)
+            self._pool.wait_for(calls)
             raise
 
     def _done(self, method: str, answers: list[list[Any] | _Failure]) -> list[Any]:
-        """Put what workers have answered in the order of the operators."""
+        """Return the answers in the order of the operators; raise the first failure."""
         failures = [answer for answer in answers if isinstance(answer, _Failure)]
         if failures:
             first = min(failures, key=lambda failure: failure.number)
@@ -345,12 +349,20 @@ class Operators:
         return values
 
 
-class _Forward:
+class _Method:
     """A method of :class:`Operators` that can be called in several ways."""
 
     def __init__(self, operators: Operators, method: str) -> None:
         self._operators = operators
         self._method = method
+
+    def each(self, values: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
+        """Call each with an argument of its own."""
+        return self._operators._call_each(self._method, values, timeout)
+
+
+class _Forward(_Method):
+    """A method that gives all operators the same argument, or parts of it."""
 
     def __call__(
         self, x: Any, *, select: Any = None, timeout: float | None = None
@@ -362,17 +374,9 @@ class _Forward:
             arguments = _Arguments(list(x), dict(enumerate(rows)))
         return self._operators._call(self._method, arguments, timeout)
 
-    def each(self, values: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
-        """Call each with an argument of its own."""
-        return self._operators._call_each(self._method, values, timeout)
 
-
-class _Adjoint:
-    """The adjoint, that can be called in several ways."""
-
-    def __init__(self, operators: Operators, method: str) -> None:
-        self._operators = operators
-        self._method = method
+class _Adjoint(_Method):
+    """The adjoint, which gives each operator its own argument and sums."""
 
     def __call__(
         self, ys: Sequence[Any], *, select: Any = None, timeout: float | None = None
@@ -393,10 +397,6 @@ class _Adjoint:
             for part, value in zip(row, values, strict=True):
                 parts[part].append(value)
         return [functools.reduce(operator.add, part) if part else 0.0 for part in parts]
-
-    def each(self, values: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
-        """Call each with an argument of its own."""
-        return self._operators._call_each(self._method, values, timeout)
 
 
 def _rows(select: Any, operators: int, parts: int | None) -> list[list[int]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
-from resumable.pool.stream import Again, Each, Stream
+from resumable.pool.stream import ItemFunction, RepeatedFunction, start_stream
 from resumable.worker import WorkerProcesses
 
 if TYPE_CHECKING:
@@ -96,15 +97,9 @@ class Pool(WorkerProcesses):
         [6 6 3 2 0]
         """
         self._check_open()
-        task = Again(function, args, seed)
-        return Stream.start(
-            self,
-            task,
-            Again.numbers(times),
-            in_turn=True,
-            look_ahead=None,
-            results="own",
-        )
+        numbers = itertools.count() if times is None else iter(range(times))
+        repeated = RepeatedFunction(function, args, seed)
+        return start_stream(self, repeated, numbers, in_turn=True, results="own")
 
     def imap(
         self,
@@ -149,9 +144,9 @@ class Pool(WorkerProcesses):
             `look_ahead` is less than 1.
         """
         self._check_open()
-        return Stream.start(
+        return start_stream(
             self,
-            Each(function),
+            ItemFunction(function),
             iter(items),
             ordered=ordered,
             look_ahead=look_ahead,

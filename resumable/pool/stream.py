@@ -1,4 +1,12 @@
-"""Calls of one function, done ahead of whoever takes the results."""
+"""Calls of one function, done ahead of whoever takes the results.
+
+::
+
+    items -> sent, up to look_ahead -> workers -> results, in order or as they are ready
+
+An item is sent when a worker has fewer than two unanswered calls: the next result is
+computed while the present one is used.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +16,20 @@ import inspect
 import itertools
 import secrets
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.system import Uninterrupted, machine
-from resumable.worker import Arrays, generator_of
+from resumable.worker import generator_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from resumable.worker import Arrays, Call, WorkerProcesses
 
 #: Unanswered calls of a worker: one at work, and one so that it need not wait.
 _CALLS_EACH = 2
 _names = itertools.count()
-
-
-class Call(Protocol):
-    """A call under way."""
-
-    done: bool
-    """It has been answered."""
-
-    def end(self, value: Any, error: Exception | None) -> None:
-        """Take the answer."""
-
-    def result(self) -> Any:
-        """Return the answer, or raise it."""
-
-
-class Workers(Protocol):
-    """What is needed of a pool, see :class:`~resumable.pool.pool.Pool`."""
-
-    @property
-    def workers(self) -> int:
-        """How many processes."""
-
-    def ask(
-        self,
-        workers: Sequence[int],
-        message: tuple[Any, ...],
-        doing: str,
-        *,
-        arguments: Arrays = "copies",
-        results: Arrays = "copies",
-    ) -> Sequence[Call]:
-        """Send a message to workers."""
-
-    def failed(self, error: Exception) -> Call:
-        """Return a call that could not be sent."""
-
-    def forget(self, key: str) -> None:
-        """Have an object dropped."""
-
-    def load(self, worker: int) -> int:
-        """Return how many calls are unanswered."""
-
-    def staff(self, worker: int) -> object:
-        """Return a token of a worker's process."""
-
-    def wait(self, timeout: float | None = None) -> Any:
-        """Wait until something has come."""
 
 
 def new_key() -> str:
@@ -71,7 +37,7 @@ def new_key() -> str:
     return f"{next(_names)}"
 
 
-class Each:
+class ItemFunction:
     """Calls a function with every item."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
@@ -82,7 +48,7 @@ class Each:
         return self._function(item)
 
 
-class Again:
+class RepeatedFunction:
     """Calls a function with the same arguments, and with a generator if it takes one.
 
     Parameters
@@ -91,6 +57,11 @@ class Again:
     args : sequence
     seed : int or None
         None for one that differs from run to run.
+
+    Raises
+    ------
+    TypeError
+        There is a seed, and the function takes no generator.
     """
 
     def __init__(
@@ -110,13 +81,8 @@ class Again:
         if takes_rng:
             self._seed = secrets.randbits(128) if seed is None else seed
 
-    @staticmethod
-    def numbers(times: int | None) -> Iterator[int]:
-        """Return the numbers of the calls."""
-        return itertools.count() if times is None else iter(range(times))
-
     def do(self, number: int) -> Any:
-        """Do one call."""
+        """Do call number `number`."""
         if self._seed is None:
             return self._function(*self._args)
         return self._function(*self._args, rng=generator_of(self._seed, number))
@@ -130,28 +96,30 @@ def _takes_rng(function: Callable[..., Any]) -> bool:
         return False
 
 
-class Guarded:
-    """What an error of a user's function must not do: end a loop, or the worker.
+class GuardedFunction:
+    """Calls a function; an error of it ends neither a loop nor the worker.
 
     Parameters
     ----------
-    line : ParentConnection or None
+    parent : ParentConnection or None
         Of the worker, or None in the process of the pool.
-    task : Each or Again
+    function : ItemFunction or RepeatedFunction
     """
 
-    def __init__(self, line: Any, task: Each | Again) -> None:
-        self._in_worker = line is not None
-        self._task = task
-        # A worker's environment has it for good.
-        self._threads: contextlib.AbstractContextManager[Any] = (
-            contextlib.nullcontext() if self._in_worker else machine.OneThread()
-        )
+    def __init__(self, parent: Any, function: ItemFunction | RepeatedFunction) -> None:
+        self._in_worker = parent is not None
+        self._function = function
+        self._threads = blas_threads(in_worker=self._in_worker)
 
     def do(self, item: Any) -> Any:
         """Do one call."""
         with self._threads:
-            return guarded(self._task.do, item, in_worker=self._in_worker)
+            return guarded(self._function.do, item, in_worker=self._in_worker)
+
+
+def blas_threads(*, in_worker: bool) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which BLAS has one thread; a worker has one anyway."""
+    return contextlib.nullcontext() if in_worker else machine.OneThread()
 
 
 def guarded(function: Callable[[Any], Any], argument: Any, *, in_worker: bool) -> Any:
@@ -159,7 +127,7 @@ def guarded(function: Callable[[Any], Any], argument: Any, *, in_worker: bool) -
     try:
         return function(argument)
     except StopIteration as error:
-        # An iterator that lets it pass has ended.
+        # It would end the iterator over the results.
         msg = "the function raised StopIteration"
         raise RuntimeError(msg) from error
     except Exception:
@@ -171,86 +139,91 @@ def guarded(function: Callable[[Any], Any], argument: Any, *, in_worker: bool) -
         raise RuntimeError(msg) from error
 
 
-class _Waiting(NamedTuple):
+def start_stream(
+    pool: WorkerProcesses,
+    function: ItemFunction | RepeatedFunction,
+    items: Iterator[Any],
+    *,
+    look_ahead: int | None = None,
+    ordered: bool = True,
+    in_turn: bool = False,
+    arguments: Arrays = "copies",
+    results: Arrays = "copies",
+) -> Iterator[Any]:
+    """Begin to call a function; without workers, return an iterator that calls it here.
+
+    Parameters
+    ----------
+    pool : WorkerProcesses
+    function : ItemFunction or RepeatedFunction
+        Sent to every worker once.
+    items : iterator
+        What it is called with.
+    look_ahead : int, optional
+        Items under way at once, at most; default two per worker.
+    ordered : bool
+        Results come in the order of the items.
+    in_turn : bool
+        Item number k goes to worker k modulo their number, or else to the one with the
+        fewest unanswered calls.
+    arguments, results : Arrays
+        What is made of arrays in items and in results.
+
+    Raises
+    ------
+    ValueError
+        `look_ahead` is less than 1.
+    """
+    if look_ahead is None:
+        look_ahead = _CALLS_EACH * max(1, pool.workers)
+    if look_ahead < 1:
+        msg = f"look_ahead must be 1 or more items, not {look_ahead}"
+        raise ValueError(msg)
+    if not pool.workers:
+        return map(GuardedFunction(None, function).do, items)
+    # A worker that has died meanwhile is replaced before it gets an item.
+    pool.wait(0)
+    stream = Stream(pool, function, items, look_ahead, arguments, results)
+    stream.ordered, stream.in_turn = ordered, in_turn
+    stream.fill()
+    return stream
+
+
+class _Pending(NamedTuple):
     """An item whose result has not been taken."""
 
-    placed: Call | None
+    created: Call | None
     """The call that has brought the function to the worker."""
     call: Call
     """The call for the item."""
 
 
 class Stream(Iterator[Any]):
-    """Results of calls that workers do ahead.
-
-    Parameters
-    ----------
-    pool : Pool
-    task : Each or Again
-        Sent to every worker once.
-    items : iterator
-        What it is called with.
-    ordered : bool
-        Results come in the order of the items.
-    in_turn : bool
-        Item number k goes to worker k modulo their number, or else to whichever has
-        the least to do.
-    arguments, results : Arrays
-        What is to become of arrays in items and in results.
-    look_ahead : int
-        Items under way at once, at most.
-    """
-
-    @classmethod
-    def start(
-        cls,
-        pool: Workers,
-        task: Each | Again,
-        items: Iterator[Any],
-        *,
-        look_ahead: int | None,
-        ordered: bool = True,
-        in_turn: bool = False,
-        arguments: Arrays = "copies",
-        results: Arrays = "copies",
-    ) -> Iterator[Any]:
-        """Begin to work; without workers, return an iterator that works here."""
-        if look_ahead is None:
-            look_ahead = _CALLS_EACH * max(1, pool.workers)
-        if look_ahead < 1:
-            msg = f"look_ahead must be 1 or more items, not {look_ahead}"
-            raise ValueError(msg)
-        if not pool.workers:
-            return map(Guarded(None, task).do, items)
-        # A worker that has died meanwhile is replaced before it gets an item.
-        pool.wait(0)
-        stream = cls(pool, task, items, look_ahead)
-        stream._ordered, stream._in_turn = ordered, in_turn
-        stream._arguments, stream._results = arguments, results
-        stream._fill()
-        return stream
+    """Results of calls that workers do ahead, see :func:`start_stream`."""
 
     def __init__(
         self,
-        pool: Workers,
-        task: Each | Again,
+        pool: WorkerProcesses,
+        function: ItemFunction | RepeatedFunction,
         items: Iterator[Any],
         look_ahead: int,
+        arguments: Arrays,
+        results: Arrays,
     ) -> None:
         self._pool = pool
-        self._task = task
+        self._function = function
         self._items = items
-        self._ordered, self._in_turn = True, False
-        self._arguments: Arrays = "copies"
-        self._results: Arrays = "copies"
         self._look_ahead = look_ahead
+        self._arguments, self._results = arguments, results
+        self.ordered, self.in_turn = True, False
         self._number = 0
+        # An item that was taken and not sent yet, because of an interrupt.
         self._next: list[Any] = []
         self._ended = False
-        self._waiting: collections.deque[_Waiting] = collections.deque()
-        self._placed: dict[int, tuple[object, Call]] = {}
+        self._pending: collections.deque[_Pending] = collections.deque()
+        self._created: dict[int, tuple[object, Call]] = {}
         self._key = new_key()
-        weakref.finalize(self, pool.forget, self._key).atexit = False
+        weakref.finalize(self, pool.drop, self._key).atexit = False
 
     def __next__(self) -> Any:
         """Return the next result.
@@ -258,43 +231,40 @@ class Stream(Iterator[Any]):
         When it is interrupted it can be called again.
         """
         while True:
-            self._fill()
+            self.fill()
             ready = self._ready()
             if ready is not None:
                 # The next item is under way before this one's result is used.
-                self._fill(1)
+                self.fill(1)
                 break
-            if not self._waiting and self._ended:
+            if not self._pending and self._ended:
                 raise StopIteration
             self._pool.wait()
-        self._waiting.remove(ready)
-        if ready.placed is not None and ready.placed.done:
-            ready.placed.result()
+        self._pending.remove(ready)
+        if ready.created is not None and ready.created.done:
+            ready.created.result()
         return ready.call.result()
 
-    def _ready(self) -> _Waiting | None:
-        candidates = [self._waiting[0]] if self._waiting else []
-        if not self._ordered:
-            candidates = list(self._waiting)
+    def _ready(self) -> _Pending | None:
+        candidates = itertools.islice(self._pending, 1 if self.ordered else None)
         return next((one for one in candidates if one.call.done), None)
 
-    def _fill(self, more: int = 0) -> None:
+    def fill(self, more: int = 0) -> None:
         """Send items to workers, as many as may be under way."""
-        while len(self._waiting) < self._look_ahead + more:
-            worker = self._worker()
+        while len(self._pending) < self._look_ahead + more:
+            worker = self._free_worker()
             if worker is None or not self._take():
                 return
             with Uninterrupted():
-                self._waiting.append(self._send(worker, self._next.pop()))
+                self._pending.append(self._send(worker, self._next.pop()))
                 self._number += 1
 
-    def _worker(self) -> int | None:
-        """Return the worker for the next item, None while it has enough to do."""
-        if self._in_turn:
+    def _free_worker(self) -> int | None:
+        if self.in_turn:
             chosen = self._number % self._pool.workers
         else:
-            chosen = min(range(self._pool.workers), key=self._pool.load)
-        return chosen if self._pool.load(chosen) < _CALLS_EACH else None
+            chosen = min(range(self._pool.workers), key=self._pool.unanswered)
+        return chosen if self._pool.unanswered(chosen) < _CALLS_EACH else None
 
     def _take(self) -> bool:
         """Take an item; return whether there is one."""
@@ -306,27 +276,28 @@ class Stream(Iterator[Any]):
             except Exception as error:
                 # Raised in its place, after the results before it.
                 self._ended = True
-                self._waiting.append(_Waiting(None, self._pool.failed(error)))
+                self._pending.append(_Pending(None, self._pool.failed_call(error)))
         return bool(self._next)
 
-    def _send(self, worker: int, item: Any) -> _Waiting:
-        doing = f"at item {self._number}"
-        placed = None
+    def _send(self, worker: int, item: Any) -> _Pending:
         try:
-            token = self._pool.staff(worker)
-            if self._placed.get(worker, (None,))[0] is not token:
-                place = ("place", self._key, Guarded, (self._task,))
-                (placed,) = self._pool.ask([worker], place, "to start")
-                self._placed[worker] = token, placed
-            placed = self._placed[worker][1]
-            message = ("call", self._key, "do", (item,))
-            (call,) = self._pool.ask(
+            created = self._create(worker)
+            (call,) = self._pool.start_calls(
                 [worker],
-                message,
-                doing,
+                ("call", self._key, "do", (item,)),
+                f"at item {self._number}",
                 arguments=self._arguments,
                 results=self._results,
             )
         except TypeError as error:
-            return _Waiting(None, self._pool.failed(error))
-        return _Waiting(placed, call)
+            return _Pending(None, self._pool.failed_call(error))
+        return _Pending(created, call)
+
+    def _create(self, worker: int) -> Call:
+        """Send a worker the function, unless its process has it."""
+        token = self._pool.process_token(worker)
+        if self._created.get(worker, (None,))[0] is not token:
+            content = ("create", self._key, GuardedFunction, (self._function,))
+            (call,) = self._pool.start_calls([worker], content, "to start")
+            self._created[worker] = token, call
+        return self._created[worker][1]

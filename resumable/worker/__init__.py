@@ -21,19 +21,22 @@ from resumable.worker.warnings import WarningCounts, warning_filters
 from resumable.worker.work import Worker, describe
 
 if TYPE_CHECKING:
-    from resumable.worker.call import Answer, Call, Death, cause_of_death, death_error
-    from resumable.worker.parcel import Arrays
-    from resumable.worker.pickling import packed
-    from resumable.worker.processes import WorkerProcesses
-    from resumable.worker.remote import (
+    from resumable.worker.call import (
+        Answer,
+        Call,
+        Death,
         RemoteTraceback,
+        cause_of_death,
+        death_error,
         log_here,
         lowest_level,
         plain_record,
         portable,
     )
+    from resumable.worker.processes import WorkerProcesses
     from resumable.worker.server import start_server
     from resumable.worker.serving import ParentConnection
+    from resumable.worker.transport import Arrays, packed
 
 __all__ = [
     "IDLE",
@@ -76,18 +79,18 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     Answer="call",
-    Arrays="parcel",
+    Arrays="transport",
     Call="call",
     Death="call",
     ParentConnection="serving",
-    RemoteTraceback="remote",
+    RemoteTraceback="call",
     WorkerProcesses="processes",
     cause_of_death="call",
     death_error="call",
-    log_here="remote",
-    lowest_level="remote",
-    packed="pickling",
-    plain_record="remote",
-    portable="remote",
+    log_here="call",
+    lowest_level="call",
+    packed="transport",
+    plain_record="call",
+    portable="call",
     start_server="server",
 )

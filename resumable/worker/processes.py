@@ -1,13 +1,20 @@
 """Worker processes, each holding objects that are called by name.
 
-One mechanism for everything that needs processes: a worker keeps a dict of
-objects, the parent sends it calls of their methods, which it takes up one at a time,
-and takes the answers as they come. There are no queues, no locks and no threads in
-the parent: it blocks in one place, :meth:`WorkerProcesses.wait`, on the pipes and on
-the processes. An answer goes to the :class:`Call` it belongs to, or is an event.
+::
 
-``__main__`` is never imported again: objects travel by cloudpickle, so that scripts
-without a guard and classes typed into a notebook work.
+    parent                                    worker (serving.serve)
+    create(worker, key, factory)  -------->   objects[key] = factory(...)
+    send(worker, key, method, args) ------>   objects[key].method(*args)
+    wait() --> Answer  <-------------------   what it returned or raised, log records
+           `-> Death   <-------------------   its end of the pipe is closed
+
+A worker does one call at a time. The parent has no queues, no locks and no threads: it
+waits in one place, :meth:`WorkerProcesses.wait`, for all pipes at once. Answers to
+:meth:`~WorkerProcesses.send` and :meth:`~WorkerProcesses.create` are events; those to
+:meth:`~WorkerProcesses.start_calls` go to their :class:`Call`.
+
+Objects are pickled by cloudpickle and ``__main__`` is not imported in a worker, so that
+scripts without a guard and classes typed into a notebook work.
 """
 
 from __future__ import annotations
@@ -27,11 +34,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from resumable.errors import PlanError
 from resumable.system import Uninterrupted, forks, usable_cores
-from resumable.worker.call import Answer, Call, Death, death_error
-from resumable.worker.parcel import Arrays, Endpoint, Outbox, Received, readable
-from resumable.worker.pickling import Unsendable, not_sent
-from resumable.worker.remote import RemoteTraceback, log_here, lowest_level
+from resumable.worker.call import (
+    Answer,
+    Call,
+    Death,
+    RemoteTraceback,
+    death_error,
+    log_here,
+    lowest_level,
+)
 from resumable.worker.server import Child, start_child, start_server
+from resumable.worker.transport import (
+    Arrays,
+    Channel,
+    Received,
+    SendBuffer,
+    Unsendable,
+    computation_not_sent,
+    readable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,25 +62,23 @@ if TYPE_CHECKING:
 _MESSAGES_AT_ONCE = 100
 
 
-class _Seat:
-    """A worker process as the pool holds it."""
+class _Process:
+    """A worker process, the channel to it and its unanswered calls."""
 
-    def __init__(self, child: Child, outbox: Outbox) -> None:
+    def __init__(self, child: Child, buffer: SendBuffer) -> None:
         self.child = child
-        self.endpoint = Endpoint(child.connection, outbox)
-        self.expected: collections.deque[Call | None] = collections.deque()
+        self.channel = Channel(child.connection, buffer)
+        self.unanswered: collections.deque[Call | None] = collections.deque()
 
     @property
     def alive(self) -> bool:
-        """Whether its death has not shown yet."""
+        """Whether its death has not been noticed."""
         return not self.child.connection.closed
 
     def end_calls(self, error: Exception) -> None:
-        """Have the calls that were not answered raise an error."""
-        while self.expected:
-            call = self.expected.popleft()
-            if call is not None:
-                call.end(None, error)
+        for call in filter(None, self.unanswered):
+            call.end(None, error)
+        self.unanswered.clear()
 
 
 class WorkerProcesses:
@@ -94,40 +113,40 @@ class WorkerProcesses:
             msg = f"workers must be a number of processes, 0 or more, not {workers!r}"
             raise PlanError(msg)
         self._start_method = start_method
-        self._outbox = Outbox()
-        self._forgotten: list[str] = []
+        self._buffer = SendBuffer()
+        self._dropped: list[str] = []
         self._closed = False
         self._setting = b""
-        self._seats: list[_Seat] = []
-        self._end = weakref.finalize(self, _abandon, self._seats)
+        self._processes: list[_Process] = []
+        self._end = weakref.finalize(self, _kill_all, self._processes)
         if count:
             start_server(start_method)
-            # The server may have been started long ago, in another folder.
+            # The server may have been started in another folder, with other variables.
             setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
             self._setting = pickle.dumps(setting)
         forks.close_in_children(self)
         for _ in range(count):
-            self._seats.append(self._start())
+            self._processes.append(self._start())
 
-    def _start(self) -> _Seat:
+    def _start(self) -> _Process:
         child = start_child(self._start_method)
-        # One that has died shows in wait().
+        # Its death is noticed in wait().
         with contextlib.suppress(OSError):
             child.connection.send_bytes(self._setting)
-        return _Seat(child, self._outbox)
+        return _Process(child, self._buffer)
 
     def replace(self, worker: int) -> None:
         """Start a new process in the place of one that has died."""
-        self._seats[worker] = self._start()
+        self._processes[worker] = self._start()
 
     def close_in_child(self) -> None:
-        """Close the pipes in a copy of this process."""
-        for seat in self._seats:
-            seat.child.connection.close()
+        """Close the pipes in a child process made by os.fork."""
+        for process in self._processes:
+            process.child.connection.close()
 
     def progress_words(self, worker: int) -> tuple[int, int]:
-        """Return the two numbers a worker has written last, also after its end."""
-        first, second = self._seats[worker].child.progress_words
+        """Return first position of the block and row at work, also after its end."""
+        first, second = self._processes[worker].child.progress_words
         return first, second
 
     def __enter__(self) -> Self:
@@ -139,7 +158,7 @@ class WorkerProcesses:
     @property
     def pids(self) -> list[int]:
         """Process numbers of the workers."""
-        return [seat.child.pid for seat in self._seats]
+        return [process.child.pid for process in self._processes]
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.workers} workers"
@@ -148,7 +167,7 @@ class WorkerProcesses:
     @property
     def workers(self) -> int:
         """How many worker processes there are."""
-        return len(self._seats)
+        return len(self._processes)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -158,36 +177,36 @@ class WorkerProcesses:
     def send(self, worker: int, key: str, method: str, *args: Any) -> None:
         """Have a worker call ``objects[key].method(*args)``; does not wait.
 
-        A worker that has an unanswered call learns that something has come (see
-        `ParentConnection`), and takes it up when that call has ended.
+        The call at work there can find out that something has come (see
+        :meth:`ParentConnection.pending`); this one begins after it.
         """
-        self._transmit(worker, ("call", key, method, args))
+        self._send_one(worker, ("call", key, method, args))
 
-    def place(
+    def create(
         self, worker: int, key: str, factory: Callable[..., Any], *args: Any
     ) -> None:
-        """Have a worker keep ``factory(line, *args)`` as an object; does not wait.
+        """Have a worker keep ``factory(parent, *args)`` as an object; does not wait.
 
         Parameters
         ----------
         worker : int
         key : str
         factory : callable
-            Takes the `ParentConnection` to the parent, then `args`.
+            Takes the :class:`ParentConnection`, then `args`.
         """
-        self._transmit(worker, ("place", key, factory, args))
+        self._send_one(worker, ("create", key, factory, args))
 
     def ask_to_stop(self, worker: int) -> None:
-        """Ask a worker to end its present call early."""
-        self._transmit(worker, ("ask_to_stop",))
+        """Ask a worker to end its present call early; there is no answer."""
+        self._send_one(worker, ("stop",))
 
-    def _transmit(self, worker: int, message: tuple[Any, ...]) -> None:
+    def _send_one(self, worker: int, message: tuple[Any, ...]) -> None:
         try:
-            self._ask([worker], message, [None])
+            self._send([worker], message, [None])
         except Unsendable as error:
-            raise not_sent(error) from error
+            raise computation_not_sent(error) from error
 
-    def ask(
+    def start_calls(
         self,
         workers: Sequence[int],
         message: tuple[Any, ...],
@@ -202,11 +221,11 @@ class WorkerProcesses:
         ----------
         workers : sequence of int
         message : tuple
-            ``("call", key, method, args)`` or ``("place", key, factory, args)``.
+            ``("call", key, method, args)`` or ``("create", key, factory, args)``.
         doing : str
-            See :class:`Call`.
+            As a :class:`Call` takes it.
         arguments, results : Arrays
-            What is to become of arrays there, and of those in the answers here.
+            What is made of arrays there, and here of those in the answers.
 
         Raises
         ------
@@ -218,7 +237,7 @@ class WorkerProcesses:
         self._check_open()
         calls = [Call(doing, results) for _ in workers]
         try:
-            self._ask(workers, message, calls, arguments)
+            self._send(workers, message, calls, arguments)
         except Unsendable as error:
             msg = (
                 f"what a worker process needs {doing} cannot be sent to it ({error}); "
@@ -227,66 +246,68 @@ class WorkerProcesses:
             raise TypeError(msg) from error
         return calls
 
-    def failed(self, error: Exception) -> Call:
-        """Return a call that could not be sent, as if it had been answered."""
+    def failed_call(self, error: Exception) -> Call:
+        """Return an answered call that raises an error."""
         call = Call("")
         call.end(None, error)
         return call
 
-    def _ask(
+    def _send(
         self,
         workers: Sequence[int],
-        message: tuple[Any, ...],
+        content: tuple[Any, ...],
         calls: Sequence[Call | None],
         arguments: Arrays = "copies",
     ) -> None:
         with Uninterrupted():
-            seats = [self._seats[worker] for worker in workers]
-            readers = {seat.endpoint for seat in seats}
-            letter = self._outbox.pack(message, readers)
-            self._forget()
-            for seat, call in zip(seats, calls, strict=True):
-                if message[0] != "ask_to_stop":
-                    seat.expected.append(call)
-                # One that has died shows in wait().
+            processes = [self._processes[worker] for worker in workers]
+            message = self._buffer.pack(
+                content, {process.channel for process in processes}
+            )
+            self._send_dropped()
+            for process, call in zip(processes, calls, strict=True):
+                if content[0] != "stop":
+                    process.unanswered.append(call)
+                # A death is noticed in wait().
                 with contextlib.suppress(OSError):
-                    seat.endpoint.send(letter, arguments)
+                    process.channel.send(message, arguments)
 
-    def forget(self, key: str) -> None:
-        """Have the workers drop an object, with the next message; from anywhere."""
-        self._forgotten.append(key)
+    def drop(self, key: str) -> None:
+        """Have the workers drop an object, before the next message; from any thread."""
+        self._dropped.append(key)
 
-    def _forget(self) -> None:
+    def _send_dropped(self) -> None:
         keys = []
-        while self._forgotten:
-            keys.append(self._forgotten.pop())
+        while self._dropped:
+            keys.append(self._dropped.pop())
         if keys:
-            seats = [seat for seat in self._seats if seat.alive]
-            readers = {seat.endpoint for seat in seats}
-            letter = self._outbox.pack(("drop", keys), readers)
-            for seat in seats:
+            processes = [process for process in self._processes if process.alive]
+            message = self._buffer.pack(
+                ("drop", keys), {process.channel for process in processes}
+            )
+            for process in processes:
                 with contextlib.suppress(OSError):
-                    seat.endpoint.send(letter)
+                    process.channel.send(message)
 
-    def trim(self) -> None:
-        """Give back shared memory that is not in use."""
-        self._outbox.trim()
+    def free_memory(self) -> None:
+        """Free shared memory that is not in use."""
+        self._buffer.free_unused()
 
-    def load(self, worker: int) -> int:
+    def unanswered(self, worker: int) -> int:
         """Return how many calls of a worker are unanswered."""
-        return len(self._seats[worker].expected)
+        return len(self._processes[worker].unanswered)
 
-    def staff(self, worker: int) -> object:
-        """Return a token of a worker's process, which is replaced if it has died."""
-        if not self._seats[worker].alive:
+    def process_token(self, worker: int) -> object:
+        """Return an object that stands for a worker's process; replace a dead one."""
+        if not self._processes[worker].alive:
             self.replace(worker)
-        return self._seats[worker]
+        return self._processes[worker]
 
-    def holds(self, worker: int, token: object) -> bool:
-        """Return whether a worker is still the process of a token."""
-        return self._seats[worker] is token and self._seats[worker].alive
+    def still_has(self, worker: int, token: object) -> bool:
+        """Return whether a worker is still the process of a token, and alive."""
+        return self._processes[worker] is token and self._processes[worker].alive
 
-    def finish(self, calls: Sequence[Call], timeout: float | None = None) -> None:
+    def wait_for(self, calls: Sequence[Call], timeout: float | None = None) -> None:
         """Wait until calls have been answered.
 
         Raises
@@ -305,7 +326,9 @@ class WorkerProcesses:
     def wait(self, timeout: float | None = None) -> list[Answer | Death]:
         """Wait for answers; an empty list when no event came in `timeout` seconds."""
         pipes = {
-            seat.child.connection: i for i, seat in enumerate(self._seats) if seat.alive
+            process.child.connection: i
+            for i, process in enumerate(self._processes)
+            if process.alive
         }
         events: list[Answer | Death] = []
         ready = readable(list(pipes), timeout)
@@ -316,41 +339,42 @@ class WorkerProcesses:
         return events
 
     def _take(self, worker: int) -> list[Answer | Death]:
-        """Take what a worker has sent; the end of its pipe is its death."""
+        """Take what a worker has sent; a closed pipe is its death."""
         events: list[Answer | Death] = []
-        seat = self._seats[worker]
+        process = self._processes[worker]
         try:
             for _ in range(_MESSAGES_AT_ONCE):
-                if not readable([seat.child.connection], 0):
+                if not readable([process.child.connection], 0):
                     break
-                answer = self._read(worker, seat.endpoint.receive())
+                first = process.unanswered[0] if process.unanswered else None
+                arrays: Arrays = "copies" if first is None else first.arrays
+                answer = self._read(worker, process.channel.receive(arrays))
                 if answer is not None:
                     events.append(answer)
         except (EOFError, OSError):
-            seat.child.connection.close()
-            self._outbox.lose(seat.endpoint)
-            death = Death(worker, seat.child.exitcode())
+            process.child.connection.close()
+            self._buffer.released(process.channel, None)
+            death = Death(worker, process.child.exitcode())
             events.append(death)
-            doing = next((call.doing for call in seat.expected if call), "")
-            seat.end_calls(death_error(death, doing, "use fewer workers"))
+            doing = next((call.doing for call in process.unanswered if call), "")
+            process.end_calls(death_error(death, doing, "use fewer workers"))
         return events
 
     def _read(self, worker: int, received: Received) -> Answer | None:
-        """Give an answer to its call; return it where there is none."""
-        seat = self._seats[worker]
-        first = seat.expected[0] if seat.expected else None
+        """Give an answer to its call, or return it; handle log records."""
+        process = self._processes[worker]
+        first = process.unanswered[0] if process.unanswered else None
         value, error = None, None
         try:
-            arrays = "copies" if first is None else first.arrays
-            kind, *content = seat.endpoint.open(received, arrays)
+            kind, *content = received.content()
         except Exception as reason:
-            # Whatever a user's class raises when it is made again.
+            # Unpickling a user's object may raise anything.
             msg = f"an answer of a worker cannot be read: {reason!r}"
             error = RuntimeError(msg)
         else:
             if kind == "log":
                 plain: dict[str, Any] | None = None
-                # What somebody has attached to a record may not be made again here.
+                # Unpickling what user code attached to a record may raise.
                 with contextlib.suppress(Exception):
                     plain = pickle.loads(content[0])
                 if plain is not None:
@@ -361,7 +385,7 @@ class WorkerProcesses:
             else:
                 error, text = content
                 error.__cause__ = RemoteTraceback(text)
-        seat.expected.popleft()
+        process.unanswered.popleft()
         if first is None:
             return Answer(worker, value, error)
         first.end(value, error)
@@ -370,46 +394,46 @@ class WorkerProcesses:
     def kill(self, worker: int) -> None:
         """End a worker at once; its death shows in :meth:`wait`."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._seats[worker].child.pid, signal.SIGKILL)
+            os.kill(self._processes[worker].child.pid, signal.SIGKILL)
 
     def close(self, patience: float = 2.0) -> None:
-        """End the workers: by hanging up, then by force.
+        """End the workers: close their pipes, later kill them.
 
         Parameters
         ----------
         patience : float
-            So many seconds they have for what they are at.
+            Seconds they have to end their calls.
         """
         self._closed = True
-        left = [seat for seat in self._seats if seat.alive]
+        left = [process for process in self._processes if process.alive]
         deadline = time.monotonic() + patience
-        for seat in left:
-            connection = seat.child.connection
-            # Our half only, so that the worker's end still shows.
+        for process in left:
+            connection = process.child.connection
+            # Only our direction: the pipe must still show when the worker ends.
             with socket.socket(fileno=os.dup(connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_WR)
-        for seat in left:
+        for process in left:
             with contextlib.suppress(EOFError, OSError):
                 while readable(
-                    [seat.child.connection], max(0.0, deadline - time.monotonic())
+                    [process.child.connection], max(0.0, deadline - time.monotonic())
                 ):
-                    seat.endpoint.receive()
+                    process.channel.receive()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(seat.child.pid, signal.SIGKILL)
-            seat.child.connection.close()
-            seat.child.exitcode()
-        for seat in self._seats:
-            seat.end_calls(
+                os.kill(process.child.pid, signal.SIGKILL)
+            process.child.connection.close()
+            process.child.exitcode()
+        for process in self._processes:
+            process.end_calls(
                 RuntimeError("the pool was closed before there was a result")
             )
         self._end.detach()
 
 
-def _abandon(seats: list[_Seat]) -> None:
-    """End the workers of a pool that nobody has closed, without waiting."""
-    for seat in seats:
-        if seat.alive:
-            seat.child.connection.close()
+def _kill_all(processes: list[_Process]) -> None:
+    """End the workers of a pool that was dropped without closing; does not wait."""
+    for process in processes:
+        if process.alive:
+            process.child.connection.close()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(seat.child.pid, signal.SIGKILL)
-            seat.child.leave()
+                os.kill(process.child.pid, signal.SIGKILL)
+            process.child.leave()

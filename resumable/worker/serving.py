@@ -13,11 +13,15 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-
 from resumable.system import WORKER_VARIABLES, forks
-from resumable.worker.parcel import Endpoint, Letter, Outbox, Received
-from resumable.worker.remote import plain_record, portable
+from resumable.worker.call import plain_record, portable
+from resumable.worker.transport import (
+    Channel,
+    Message,
+    Received,
+    SendBuffer,
+    pickled,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -36,20 +40,20 @@ class ParentConnection:
     """
 
     def __init__(self, connection: Connection, progress_words: memoryview) -> None:
-        self._outbox = Outbox()
-        self._endpoint = Endpoint(connection, self._outbox)
+        self._buffer = SendBuffer()
+        self._channel = Channel(connection, self._buffer)
         self.progress_words = progress_words
         forks.close_in_children(self)
 
     def close_in_child(self) -> None:
         """Close the pipe in a copy of this process."""
         with contextlib.suppress(OSError):
-            self._endpoint.connection.close()
+            self._channel.connection.close()
 
     def pending(self) -> bool:
         """Return whether the parent has sent something during the present call."""
         try:
-            return self._endpoint.connection.poll(0)
+            return self._channel.connection.poll(0)
         except (OSError, EOFError):
             return True
 
@@ -61,25 +65,20 @@ class ParentConnection:
         EOFError, OSError
             The parent has closed the pipe, or is gone.
         """
-        return self._endpoint.receive()
+        return self._channel.receive()
 
-    def open(self, received: Received) -> tuple[Any, ...]:
-        """Make the message again."""
-        message: tuple[Any, ...] = self._endpoint.open(received)
-        return message
-
-    def send(self, *message: Any) -> None:
+    def send(self, *content: Any) -> None:
         """Send an answer; from the thread that took the message."""
-        letter = self._outbox.pack(message, {self._endpoint})
+        message = self._buffer.pack(content, {self._channel})
         with contextlib.suppress(OSError):
-            self._endpoint.send(letter)
+            self._channel.send(message)
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Send a log record; from any thread."""
-        # In the pipe, whatever its size: the memory belongs to one thread.
-        data = cloudpickle.dumps(("log", cloudpickle.dumps(record)))
+    def log(self, record: logging.LogRecord) -> None:
+        """Send a log record; from any thread, also while an answer is pickled."""
+        # Through the pipe, whatever its size: the buffer belongs to one thread.
+        data = pickled(("log", pickled(plain_record(record))))
         with contextlib.suppress(OSError):
-            self._endpoint.send(Letter([data], []))
+            self._channel.send(Message([data], [], None))
 
 
 class _LineHandler(logging.Handler):
@@ -92,7 +91,7 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record."""
         try:
-            self._parent.log(plain_record(record))
+            self._parent.log(record)
         except Exception:
             # As every handler: a line that cannot be formatted fails nothing.
             self.handleError(record)
@@ -137,9 +136,9 @@ def _answer(
     Nothing of it is left on return, so that its memory can be written to again.
     """
     try:
-        kind, *content = parent.open(received)
-        if kind in ("call", "place"):
-            parent.send("value", _obey(kind, content, objects, parent))
+        kind, *content = received.content()
+        if kind in ("call", "create"):
+            parent.send("value", _call(kind, content, objects, parent))
     except Exception as error:
         parent.send("error", portable(error), traceback.format_exc())
     else:
@@ -148,10 +147,10 @@ def _answer(
                 objects.pop(key, None)
 
 
-def _obey(
+def _call(
     kind: str, content: list[Any], objects: dict[str, Any], parent: ParentConnection
 ) -> Any:
-    if kind == "place":
+    if kind == "create":
         key, factory, args = content
         objects[key] = factory(parent, *args)
         return key

@@ -36,13 +36,11 @@ def snapshot(folder):
 
 #: They speak to processes that we have started ourselves.
 TALKS_TO_OUR_OWN = {
-    f"worker/{name}.py"
-    for name in ("parcel", "pickling", "processes", "remote", "serving")
+    f"worker/{name}.py" for name in ("call", "processes", "serving", "transport")
 }
 TALKS_TO_OUR_OWN |= {
     f"engines/{name}.py" for name in ("futures", "guest", "messages", "ranks")
 }
-TALKS_TO_OUR_OWN.add("pool/stream.py")
 LOADERS = {"dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
 RUNNERS = {"compile", "eval", "exec", "__import__"}
 

@@ -16,7 +16,7 @@ import pytest
 from kill_matrix import alive, wait_until
 
 import resumable as rs
-from resumable.worker.parcel import PIPE_BYTES
+from resumable.worker.transport import PIPE_BYTES
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
@@ -446,7 +446,7 @@ def test_a_call_that_takes_too_long_ends_its_worker(monkeypatch):
         began = time.monotonic()
         # It stands while the other worker has not answered.
         clock = SimpleNamespace(
-            monotonic=lambda: began if pool.load(0) else time.monotonic()
+            monotonic=lambda: began if pool.unanswered(0) else time.monotonic()
         )
         monkeypatch.setattr("resumable.worker.processes.time", clock)
         with pytest.raises(TimeoutError, match=r"in evaluate after 0\.5 s"):

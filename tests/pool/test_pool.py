@@ -146,7 +146,7 @@ def ready(workers, method="forkserver"):
     """Return a pool whose workers hold a Gadget."""
     pool = Pool(workers, start_method=method)
     for worker in range(workers):
-        pool.place(worker, "it", gadget())
+        pool.create(worker, "it", gadget())
     collect(pool, workers)
     return pool
 
@@ -180,10 +180,10 @@ def test_objects_keep_their_state_between_calls(pool):
 
 def test_a_worker_holds_objects_by_name(fast):
     """Several objects live side by side; a new one replaces its namesake."""
-    fast.place(0, "other", gadget(), 100)
+    fast.create(0, "other", gadget(), 100)
     fast.send(0, "other", "add", 1)
     fast.send(0, "it", "add", 1)
-    fast.place(0, "it", gadget(), 50)
+    fast.create(0, "it", gadget(), 50)
     fast.send(0, "it", "add", 1)
     values = [event.value for event in collect(fast, 5)]
 
@@ -288,7 +288,7 @@ def test_a_missing_object_or_method_is_an_error(fast):
 
 def test_a_factory_that_raises_is_an_error(fast):
     """An object that cannot be made is reported like a failed call."""
-    fast.place(0, "bad", gadget(), 1, 2, 3)
+    fast.create(0, "bad", gadget(), 1, 2, 3)
     (event,) = collect(fast, 1)
 
     assert isinstance(event.error, TypeError)
@@ -356,7 +356,7 @@ def test_a_flood_of_log_records_keeps_nobody_waiting(fast):
     time.sleep(0.2)
     fast.send(1, "it", "add", 1)
     (event,) = collect(fast, 1)
-    loads = [fast.load(0), fast.load(1)]
+    loads = [fast.unanswered(0), fast.unanswered(1)]
     fast.ask_to_stop(0)
     (end,) = collect(fast, 1)
 
@@ -426,7 +426,7 @@ def test_closing_lets_objects_close(tmp_path):
     path = tmp_path / "closed"
     with Pool(2) as pool:
         for worker in range(2):
-            pool.place(worker, "it", gadget(), str(path))
+            pool.create(worker, "it", gadget(), str(path))
         collect(pool, 2)
     pids = pool.pids
     pool.close()
@@ -485,7 +485,7 @@ def test_pools_leak_neither_descriptors_nor_processes(method, pools):
 
     def use(number):
         with Pool(2, start_method=method) as pool:
-            pool.place(0, "it", gadget())
+            pool.create(0, "it", gadget())
             collect(pool, 1)
             if number % 2:
                 ask(pool, 0, "end", "exit")
@@ -518,7 +518,7 @@ def test_a_worker_starts_in_the_folder_and_with_the_path_of_now(tmp_path, monkey
             return str(Path.cwd()), made_just_now.VALUE
 
     with Pool(1) as pool:
-        pool.place(0, "it", Looks)
+        pool.create(0, "it", Looks)
         pool.send(0, "it", "look")
         events = collect(pool, 2)
 

@@ -14,8 +14,8 @@ from helpers import until
 from pools import LARGE, batch
 
 import resumable as rs
-from resumable.worker.parcel import PIPE_BYTES, readable
 from resumable.worker.server import START_METHODS
+from resumable.worker.transport import PIPE_BYTES, readable
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
@@ -84,11 +84,11 @@ def test_prefetch_without_end_gives_as_many_as_are_wanted(pool):
     calls = pool.prefetch(os.getpid)
     for _ in range(20):
         next(calls)
-    before = [pool.load(worker) for worker in range(2)]
+    before = [pool.unanswered(worker) for worker in range(2)]
     calls._pool.wait(0.2)
 
     assert before <= [2, 2]
-    assert len(calls._waiting) == 4
+    assert len(calls._pending) == 4
 
 
 def test_work_is_done_while_the_results_are_used(pool, tmp_path):
@@ -324,7 +324,7 @@ def test_a_worker_that_died_meanwhile_is_replaced():
     with rs.Pool(2) as pool:
         list(pool.imap(abs, range(4)))
         os.kill(pool.pids[0], signal.SIGKILL)
-        shows = readable([pool._seats[0].child.connection], 5)
+        shows = readable([pool._processes[0].child.connection], 5)
         got = list(pool.imap(abs, range(20)))
 
     assert shows

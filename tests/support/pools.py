@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resumable.worker.parcel import PIPE_BYTES
+from resumable.worker.transport import PIPE_BYTES
 
 LARGE = PIPE_BYTES  # so many numbers do not fit into the pipe
 

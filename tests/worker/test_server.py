@@ -135,7 +135,7 @@ def test_a_server_that_was_killed_is_replaced():
     """The next pool starts a new server, without an error."""
     for _ in range(2):
         with Pool(1) as pool:
-            pool.place(0, "it", lambda parent: None)
+            pool.create(0, "it", lambda parent: None)
             (answer,) = pool.wait(20)
         server = launch._Server.get("forkserver")
         os.kill(server._process.pid, signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
         for _ in range(3):
             with Pool(2) as pool:
                 for worker in range(2):
-                    pool.place(worker, "it", lambda parent: os)
+                    pool.create(worker, "it", lambda parent: os)
                     pool.send(worker, "it", "getpid")
                 answers = []
                 while len(answers) < 4:

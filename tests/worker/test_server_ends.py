@@ -46,7 +46,7 @@ ORPHANS = """
     def main():
         pool = Pool(3, start_method=sys.argv[1])
         for i, how in enumerate([*sys.argv[2:4], "idle"]):
-            pool.place(i, "it", stuck(how))
+            pool.create(i, "it", stuck(how))
         ready = 0
         while ready < 3:
             ready += len(pool.wait())
@@ -109,7 +109,7 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
     others = {child.pid for child in psutil.Process().children(recursive=True)}
     with Pool(2, start_method=method) as pool:
         for worker in range(2):
-            pool.place(worker, "it", lambda parent: None)
+            pool.create(worker, "it", lambda parent: None)
         ready = 0
         while ready < 2:
             ready += len(pool.wait(10))
@@ -120,7 +120,7 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
                 os.kill(pid, number)
         time.sleep(0.1)
         for worker in range(2):
-            pool.place(worker, "it", lambda parent: None)
+            pool.create(worker, "it", lambda parent: None)
         answers = []
         while len(answers) < 2:
             answers += pool.wait(10)
