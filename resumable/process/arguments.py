@@ -5,31 +5,50 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import enum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 import param
 
-from resumable.errors import shortened
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    Reader = Callable[[str], Any]
 
 #: ``None`` on the command line; click's own None is an option that was not given.
 NOTHING = object()
 #: What a Python literal can be.
 _PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
-#: Of these no text can tell the value; or there is none to tell.
+#: Their values cannot be written as text.
 _NO_TEXT = (param.Callable, param.Composite, param.Event, param.HookList)
+_LONGEST = 60
 
 
-class _Text(click.ParamType):  # type: ignore[type-arg]
-    """What a function makes of the text; the function's ValueError is wrong usage."""
+class _Value(click.ParamType):  # type: ignore[type-arg]
+    """The value of a parameter; a ValueError of its reader is wrong usage."""
 
-    def __init__(self, read: Callable[[str], Any], name: str = "value") -> None:
-        self._read, self.name = read, name
+    name = "value"
+
+    def __init__(self, parameter: Any, cls: str) -> None:
+        self._parameter, self._cls = parameter, cls
+        found = None if parameter.readonly else _reader_of(parameter)
+        self.can_be_written = found is not None
+        self._metavar, self._read = found or ("(only in Python)", self._refuse)
+
+    def _refuse(self, text: str) -> Any:
+        kind, name = type(self._parameter).__name__, self._parameter.name
+        msg = (
+            f"a param.{kind} cannot be given on the command line; set it in a script: "
+            f"rs.main({self._cls}, {name}=...)"
+        )
+        raise ValueError(msg)
+
+    def get_metavar(self, *where: Any, **more: Any) -> str:
+        return self._metavar
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if self._parameter.allow_None and value == "None":
+            return NOTHING
         try:
             found = self._read(value)
         except ValueError as error:
@@ -37,115 +56,61 @@ class _Text(click.ParamType):  # type: ignore[type-arg]
         return NOTHING if found is None else found
 
 
-class _Choice(click.Choice):  # type: ignore[type-arg]
-    """One of several objects, by its name."""
-
-    def __init__(self, objects: Mapping[str, Any]) -> None:
-        super().__init__(list(objects))
-        self._objects = objects
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        found = self._objects[super().convert(value, param, ctx)]
-        return NOTHING if found is None else found
-
-
-class _Several(click.ParamType):  # type: ignore[type-arg]
-    """Several of what another type takes, with commas between them."""
-
-    name = "list"
-
-    def __init__(self, one: Any) -> None:
-        self._one = one
-
-    def get_metavar(self, *where: Any, **more: Any) -> str:
-        return f"{self._one.get_metavar(*where, **more) or 'VALUE'},..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        plain = _literal(value)
-        parts = plain if isinstance(plain, (list, tuple)) else value.split(",")
-        found = [self._one.convert(str(part), param, ctx) for part in parts]
-        return [None if item is NOTHING else item for item in found]
-
-
-class _OrNone(click.ParamType):  # type: ignore[type-arg]
-    """A value of another type, or ``None``."""
-
-    def __init__(self, other: Any) -> None:
-        self._other = other
-        self.name = other.name
-
-    def get_metavar(self, *where: Any, **more: Any) -> Any:
-        return self._other.get_metavar(*where, **more)
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        return NOTHING if value == "None" else self._other.convert(value, param, ctx)
-
-
-class _OnlyInPython(click.ParamType):  # type: ignore[type-arg]
-    """A value that no text can tell: that is said in the help, and when it is given."""
-
-    name = "value"
-
-    def __init__(self, kind: str, example: str) -> None:
-        self._kind, self._example = kind, example
-
-    def get_metavar(self, *where: Any, **more: Any) -> str:
-        return "(only in Python)"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> NoReturn:
-        self.fail(
-            f"a param.{self._kind} cannot be given on the command line; set it in a "
-            f"script: {self._example}",
-            param,
-            ctx,
-        )
-
-
 def type_of(parameter: Any, cls: str) -> Any:
-    """Return the type of the option for a parameter.
+    """Return the click type of the option for a parameter of the class named `cls`."""
+    value = _Value(parameter, cls)
+    if isinstance(parameter, param.Boolean) and value.can_be_written:
+        return click.BOOL  # a flag has no text
+    return value
 
-    Parameters
-    ----------
-    parameter : param.Parameter
-    cls : str
-        Name of its class.
+
+def _reader_of(parameter: Any) -> tuple[str, Reader] | None:
+    """Return what a value is called in the help, and what reads it from text.
+
+    None where it cannot be written as text.
     """
-    kind = _type_of(parameter)
-    if kind is None or parameter.readonly:
-        example = f"rs.main({cls}, {parameter.name}=...)"
-        return _OnlyInPython(type(parameter).__name__, example)
-    # Of a flag the name is all there is.
-    none = parameter.allow_None and kind is not click.BOOL
-    return _OrNone(kind) if none else kind
-
-
-def _type_of(parameter: Any) -> Any:
-    """Return the type but for ``None``; none where the value cannot be written."""
     if isinstance(parameter, _NO_TEXT):
         return None
-    for declared, kind in _TYPES:
-        if isinstance(parameter, declared):
-            return kind
     if isinstance(parameter, param.Selector):
-        return _selected(parameter)
-    kind = _Text(_literal)
+        return _reader_of_choice(parameter)
+    for kinds, metavar, read in _READERS:
+        if isinstance(parameter, kinds):
+            return metavar, read
     wanted: Any = object
     if isinstance(parameter, param.List):
-        kind, wanted = _Text(_as(list), "list"), parameter.item_type or object
+        wanted = parameter.item_type or object
     elif isinstance(parameter, param.ClassSelector):
         wanted = parameter.class_ if parameter.is_instance else ()
     # An instance of any other class has no literal.
-    return kind if any(issubclass(plain, wanted) for plain in _PLAIN) else None
+    if not any(issubclass(plain, wanted) for plain in _PLAIN):
+        return None
+    if isinstance(parameter, param.List):
+        return "LIST", lambda text: _as(list, _literal(text))
+    return "VALUE", _literal
 
 
-def _selected(parameter: Any) -> Any:
+def _reader_of_choice(parameter: Any) -> tuple[str, Reader] | None:
     objects = _named(parameter)
     if len(objects) < len(list(parameter.objects)):
         return None  # two of them have the same name
-    one: Any = _Choice(objects)
-    if not parameter.check_on_set:
-        one = _Text(lambda text: objects.get(text, _literal(text)))
-    return _Several(one) if isinstance(parameter, param.ListSelector) else one
+
+    def read(text: str) -> Any:
+        if text in objects:
+            return objects[text]
+        if parameter.check_on_set:
+            msg = f"{text!r} is not one of {', '.join(map(repr, objects))}"
+            raise ValueError(msg)
+        return _literal(text)
+
+    def read_several(text: str) -> Any:
+        plain = _literal(text)
+        parts = plain if isinstance(plain, (list, tuple)) else text.split(",")
+        return [read(str(part)) for part in parts]
+
+    metavar = f"[{'|'.join(objects)}]"
+    if isinstance(parameter, param.ListSelector):
+        return f"{metavar},...", read_several
+    return metavar, read
 
 
 def _named(parameter: Any) -> dict[str, Any]:
@@ -166,7 +131,11 @@ def shown_value(parameter: Any, value: Any) -> str:
         text = ",".join(names.get(id(item), str(item)) for item in values)
     else:
         text = str(value)
-    return shortened(" ".join(text.split()))
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+# What reads a text.
 
 
 def _literal(text: str) -> Any:
@@ -177,14 +146,9 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _as(kind: type[Any]) -> Callable[[str], Any]:
-    """Return what reads a literal, and takes a list for a tuple and the reverse."""
-
-    def read(text: str) -> Any:
-        plain = _literal(text)
-        return kind(plain) if isinstance(plain, (list, tuple)) else plain
-
-    return read
+def _as(kind: type[Any], plain: Any) -> Any:
+    """Take a list for a tuple and the reverse."""
+    return kind(plain) if isinstance(plain, (list, tuple)) else plain
 
 
 def _bytes(text: str) -> bytes:
@@ -192,24 +156,29 @@ def _bytes(text: str) -> bytes:
     return plain if isinstance(plain, bytes) else text.encode()
 
 
-def _two(read: Callable[[str], Any]) -> Callable[[str], Any]:
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"{text!r} is not a valid integer"
+        raise ValueError(msg) from None
+
+
+def _two(read: Reader) -> Reader:
     """Return what reads two values with a comma between them."""
     return lambda text: tuple(map(read, text.split(",")))
 
 
 _date, _datetime = dt.date.fromisoformat, dt.datetime.fromisoformat
-#: The first that a parameter is counts.
-_TYPES: tuple[tuple[type[Any], Any], ...] = (
-    (param.Boolean, click.BOOL),
-    (param.CalendarDate, _Text(_date, "date")),
-    (param.Date, _Text(_datetime, "datetime")),
-    (param.Integer, click.INT),
-    (param.Number, click.FLOAT),
-    (param.CalendarDateRange, _Text(_two(_date), "date,date")),
-    (param.DateRange, _Text(_two(_datetime), "datetime,datetime")),
-    (param.Tuple, _Text(_as(tuple), "tuple")),
-    (param.Bytes, _Text(_bytes, "bytes")),
-    (param.String, click.STRING),
-    (param.Color, click.STRING),
-    (param.Path, click.STRING),
+#: The first that a parameter is counts; what is in no row is read as a literal.
+_READERS: tuple[tuple[Any, str, Reader], ...] = (
+    (param.CalendarDate, "DATE", _date),
+    (param.Date, "DATETIME", _datetime),
+    (param.Integer, "INTEGER", _integer),
+    (param.Number, "FLOAT", float),
+    (param.CalendarDateRange, "DATE,DATE", _two(_date)),
+    (param.DateRange, "DATETIME,DATETIME", _two(_datetime)),
+    (param.Tuple, "TUPLE", lambda text: _as(tuple, _literal(text))),
+    (param.Bytes, "BYTES", _bytes),
+    ((param.String, param.Color, param.Path), "TEXT", str),
 )
