@@ -16,6 +16,7 @@ from resumable.model.indexing import (
     chunk_shape,
     divided_key,
     divided_where,
+    picked,
     read_like_array,
     spans_of,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "note_class_file",
     "parse_bytes",
     "parse_seconds",
+    "picked",
     "placer",
     "positions_in_order",
     "ragged_rows",

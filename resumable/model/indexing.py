@@ -1,4 +1,4 @@
-"""Indexing as numpy does, of what can only be read in parts."""
+"""Which indices a key needs, and in which spans or boxes they are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,33 +23,31 @@ def read_like_array(dataset: Any, key: Any) -> Any:
         At least one axis.
     key : anything numpy takes but names of fields
         Of the first axis only the rows that are needed are read, of the others what
-        lies between the first and the last that is needed.
+        lies between the first and the last index that is needed.
 
     Raises
     ------
     IndexError
         As numpy would.
     """
-    shape = dataset.shape
-    rules = [needed, *[_of_box] * (len(shape) - 1)]
-    (rows, *boxes), inner = _selected(_parts(key, shape), shape, rules)
-    lengths = [box.stop - box.start for box in boxes]
-    block = np.empty((len(rows), *lengths), dataset.dtype)
+    (rows, *others), inner, _ = divided_key(key, dataset.shape, 1)
+    block = np.empty([len(rows), *map(len, others)], dataset.dtype)
     if block.size:
+        box = [slice(int(need[0]), int(need[-1]) + 1) for need in others]
         whole = rows[-1] - rows[0] == len(rows) - 1
-        step = None if whole else dataset.chunks[0]
-        for first, last, start, stop in spans_of(rows, step=step):
-            part = dataset[(slice(start, stop), *boxes)]
-            if last - first < stop - start:
-                part = part[np.asarray(rows[first:last]) - start]
-            block[first:last] = part
+        for first, last, start, stop in spans_of(
+            rows, step=None if whole else dataset.chunks[0]
+        ):
+            part = dataset[(slice(start, stop), *box)]
+            begins = [start, *(span.start for span in box)]
+            block[first:last] = picked(part, [rows[first:last], *others], begins)
     return block[inner]
 
 
 def divided_key(
     key: Any, shape: tuple[int, ...], most: int
 ) -> tuple[list[Any], tuple[Any, ...], int]:
-    """Say which indices of every axis a key needs, and where they then are.
+    """Divide a key into the indices that it needs of every axis, and a key for those.
 
     Parameters
     ----------
@@ -57,7 +55,7 @@ def divided_key(
     shape : tuple of int
         What is indexed; at least one axis.
     most : int
-        Leading axes that may be taken together.
+        So many leading axes may be merged.
 
     Returns
     -------
@@ -66,8 +64,8 @@ def divided_key(
     inner : tuple
         Indexes the array of what is needed as `key` would the whole.
     together : int
-        So many leading axes are one in `needs` and `inner`. Pairs of indices would
-        need whole rows and columns otherwise.
+        So many leading axes are merged into one in `needs` and `inner`. Taken apart,
+        pairs of indices would need whole rows and columns.
 
     Raises
     ------
@@ -90,27 +88,37 @@ def divided_key(
         ]
         parts[:count] = [np.asarray(np.ravel_multi_index(indices, lengths))]
         shape = (math.prod(lengths), *shape[count:])
-    needs, inner = _selected(parts, shape, [needed] * len(shape))
+    needs, inner = _needs_of(parts, shape)
     return needs, inner, max(1, count)
 
 
-def _selected(
-    parts: list[Any],
-    shape: tuple[int, ...],
-    rules: Sequence[Callable[[Any, int], tuple[Any, Any]]],
+def picked(block: Array, needs: Sequence[Any], begins: Sequence[int]) -> Array:
+    """Return the needed indices of every axis of a block that begins at `begins`."""
+    for axis, (need, begin) in enumerate(zip(needs, begins, strict=True)):
+        part = (
+            slice(need.start - begin, need.stop - begin, need.step)
+            if isinstance(need, range)
+            else need - begin
+        )
+        block = block[(*[slice(None)] * axis, part)]
+    return block
+
+
+def _needs_of(
+    parts: list[Any], shape: tuple[int, ...]
 ) -> tuple[list[Any], tuple[Any, ...]]:
-    """Return what is needed of every axis by its rule, and the key within that."""
-    needs = [rule(slice(None), n)[0] for rule, n in zip(rules, shape, strict=True)]
+    """Return the indices needed of every axis, and the key within them."""
+    needs: list[Any] = [range(length) for length in shape]
     inner: list[Any] = []
     axis = 0
-    # Those of an axis; the others make a new one, or stand for all that is left.
-    own = [not (p is None or p is Ellipsis or isinstance(p, np.bool_)) for p in parts]
-    for part, of_axis in zip(parts, own, strict=True):
+    # The others make a new axis, or stand for all axes that the key does not name.
+    named = [not (p is None or p is Ellipsis or isinstance(p, np.bool_)) for p in parts]
+    for part, of_axis in zip(parts, named, strict=True):
         if not of_axis:
             inner.append(part)
-            axis += len(shape) - sum(own) if part is Ellipsis else 0
+            axis += len(shape) - sum(named) if part is Ellipsis else 0
             continue
-        needs[axis], local = rules[axis](part, shape[axis])
+        needs[axis], local = _needed(part, shape[axis])
         inner.append(local)
         axis += 1
     return needs, tuple(inner)
@@ -124,7 +132,7 @@ def _parts(key: Any, shape: tuple[int, ...]) -> list[Any]:
     IndexError
         As numpy would.
     """
-    # numpy says what is wrong with a key, in its own words.
+    # Raises what numpy raises for a wrong key.
     np.broadcast_to(np.uint8(0), shape)[key]
     parts: list[Any] = []
     for part in key if isinstance(key, tuple) else (key,):
@@ -135,14 +143,14 @@ def _parts(key: Any, shape: tuple[int, ...]) -> list[Any]:
         if array.size == 0 and not isinstance(part, np.ndarray):
             array = array.astype(np.intp)
         if array.dtype == bool:
-            # A mask of several axes is as good as its indices along each.
+            # A mask stands for as many arrays of indices as it has axes.
             parts += array.nonzero() if array.ndim else [array[()]]
         else:
             parts.append(array)
     return parts
 
 
-def needed(part: Any, length: int) -> tuple[Any, Any]:
+def _needed(part: Any, length: int) -> tuple[Any, Any]:
     """Return the indices needed, ascending, and the part of the key within them."""
     if isinstance(part, slice):
         wanted = range(*part.indices(length))
@@ -151,26 +159,10 @@ def needed(part: Any, length: int) -> tuple[Any, Any]:
         return wanted, slice(None)
     indices = np.where(part < 0, part + length, part)
     if indices.ndim == 1 and (indices[1:] > indices[:-1]).all():
-        # As of a mask, and of most positions that are asked for.
+        # In order already, as the indices of a mask are.
         return indices, np.arange(len(indices))
     rows = np.unique(indices)
     return rows, np.searchsorted(rows, indices)[()]
-
-
-def _of_box(part: Any, length: int) -> tuple[slice, Any]:
-    """Return the span needed, and the part of the key within it."""
-    if isinstance(part, slice):
-        wanted = range(*part.indices(length))
-        if not wanted:
-            return slice(0, 0), slice(None)
-        first, last = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-        # The span ends with the first and the last that is needed, either way.
-        return slice(first, last + 1), slice(None, None, wanted.step)
-    if not part.size:
-        return slice(0, 0), part
-    indices = np.where(part < 0, part + length, part)
-    first = int(indices.min())
-    return slice(first, int(indices.max()) + 1), (indices - first)[()]
 
 
 def divided_where(apart: Array) -> Iterator[tuple[int, int]]:

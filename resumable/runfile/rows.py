@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import divided_key, spans_of
+from resumable.model import divided_key, picked, spans_of
 from resumable.system import read_into
 
 if TYPE_CHECKING:
@@ -138,11 +138,8 @@ class UnpackedRows:
                 continue
             rows = np.empty((stop - start, *shape[1:]), self.dtype)
             self._take(_bytes_of(rows), there)
-            if last - first < stop - start:
-                rows = rows[np.asarray(need[first:last]) - start]
-            for axis, other in enumerate(others, 1):
-                rows = rows[(*[slice(None)] * axis, _chosen(other))]
-            block[first:last] = rows
+            begins = [start, *[0] * len(others)]
+            block[first:last] = picked(rows, [need[first:last], *others], begins)
 
     def _take(self, view: memoryview, place: int) -> None:
         """Read bytes.
@@ -169,10 +166,3 @@ def _bytes_of(array: Array) -> memoryview:
 def gone(path: Path, reason: Any) -> str:
     """Say that a run file is not any more what it was."""
     return f"{path} was moved or cut since it was opened ({reason})"
-
-
-def _chosen(need: Any) -> Any:
-    """Return the index of what is needed of an axis."""
-    if isinstance(need, range):
-        return slice(need.start, need.stop, need.step)
-    return need
