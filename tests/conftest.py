@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-import sys
 import textwrap
 
 import h5py
 import hypothesis
 import numpy as np
 import pytest
-from helpers import ROOT
+from nursery import Nursery
 
 from resumable.worker import server
 
@@ -61,29 +61,36 @@ def scan(make_file):
     return make_file(data=data) + "::/data"
 
 
-@pytest.fixture
-def script(tmp_path):
-    """Return a function that starts a script as a user would, in its folder."""
-    started = []
+@pytest.fixture(scope="session")
+def nursery():
+    """Return what starts programs that have imported the package already."""
+    with Nursery.of_package() as made:
+        yield made
 
-    def start(text, *arguments, name="script.py"):
+
+@pytest.fixture
+def start(nursery, tmp_path):
+    """Return a function that starts a program, with ``tmp_path`` as its folder."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*command, **paths):
+            program = nursery.start(*command, folder=tmp_path, environment=paths)
+            stack.callback(program.close)
+            return program
+
+        yield start
+
+
+@pytest.fixture
+def script(start, tmp_path):
+    """Return a function that starts a script of a user in its folder."""
+
+    def start_script(text, *arguments, name="script.py"):
         path = tmp_path / name
         path.write_text(textwrap.dedent(text))
-        process = subprocess.Popen(
-            [sys.executable, str(path), *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        return start(path, *arguments)
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start_script
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
-import textwrap
 
 import h5py
 import mpiexec
@@ -13,7 +13,6 @@ import pytest
 from deadly import POSITIONS, Leaks
 from helpers import data_of
 from live_sources import WRITER
-from nursery import Nursery
 from strangers import Mean, compute
 
 
@@ -44,42 +43,24 @@ class Writer:
         return self.program.wait(20) == 0
 
 
-@pytest.fixture(scope="module")
-def nursery():
-    """Have programs start at once."""
-    with Nursery(
-        "h5py", "resumable.session.follow", "resumable.session.background"
-    ) as made:
-        yield made
-
-
-@pytest.fixture
-def script(nursery, tmp_path, monkeypatch):
-    """Return a function that starts a script in its folder."""
-    monkeypatch.chdir(tmp_path)
-    started = []
-
-    def start(text, *arguments, name="script.py"):
-        path = tmp_path / name
-        path.write_text(textwrap.dedent(text))
-        started.append(nursery.start(path, *arguments))
-        return started[-1]
-
-    yield start
-    for program in started:
-        program.close()
-
-
 @pytest.fixture
 def writer(script, tmp_path):
     """Return a function that starts a writer of some kind."""
     return functools.partial(Writer, script, tmp_path / "live.h5")
 
 
+@pytest.fixture
+def one_job(tmp_path_factory):
+    """Hold a lock: waiting ranks spin, and two jobs at once would starve each other."""
+    with (tmp_path_factory.getbasetemp().parent / "mpi.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(
     params=["mpich", pytest.param("openmpi", marks=pytest.mark.openmpi)],
 )
-def mpi(request, tmp_path):
+def mpi(request, tmp_path, one_job):
     """Return an MPI that runs scripts in the test's folder."""
     found = getattr(mpiexec, request.param)(tmp_path)
     yield found
@@ -87,7 +68,7 @@ def mpi(request, tmp_path):
 
 
 @pytest.fixture
-def mpich(tmp_path):
+def mpich(tmp_path, one_job):
     """Return MPICH, for what is special to it."""
     found = mpiexec.mpich(tmp_path)
     yield found

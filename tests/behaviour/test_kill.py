@@ -6,8 +6,6 @@ import concurrent.futures
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -98,7 +96,7 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def stopped(tmp_path, source):
+def stopped(start, tmp_path, source):
     """Return a function that starts a script and signals it once it computes."""
     started = []
 
@@ -106,15 +104,7 @@ def stopped(tmp_path, source):
         path = tmp_path / "script.py"
         path.write_text(textwrap.dedent(STOPPED).format(engine=engine))
         before = len(noted(tmp_path / "log"))
-        process = subprocess.Popen(
-            [sys.executable, str(path)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{SUPPORT}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = start(path, PYTHONPATH=f"{ROOT}:{SUPPORT}")
         started.append(process)
         assert wait_until(lambda: len(noted(tmp_path / "log")) >= before + 20, 20)
         (os.killpg if group else os.kill)(process.pid, number)
@@ -184,7 +174,6 @@ NESTED = """
             products = inner.compute(engine="serial")["product"][...]
             return super().unit_computation(products)
 
-    os.setsid()
     os.makedirs("inner", exist_ok=True)
     Outer("scan.h5::/data", log="log").compute(engine="local", workers=2)
 """
@@ -238,7 +227,6 @@ def test_ctrl_c_while_workers_start_is_a_clean_stop(
     process = script(
         f"""
         import os, signal, sys, threading, time
-        os.setsid()
         sys.path.insert(0, {str(SUPPORT)!r})
         from engine_conformance import Logged
         from resumable.engines.local import LocalEngine

@@ -77,16 +77,9 @@ def nursery():
 
 
 @pytest.fixture
-def start_cells(nursery):
+def start_cells(start):
     """Return a function that starts to compute, with an engine."""
-    with contextlib.ExitStack() as stack:
-
-        def start(engine, delay="0.01"):
-            program = nursery.start(cells.__file__, engine, delay)
-            stack.callback(program.close)
-            return program
-
-        yield start
+    return lambda engine, delay="0.01": start(cells.__file__, engine, delay)
 
 
 def run_of(stage):

@@ -156,7 +156,6 @@ INTERRUPTED = """
             time.sleep(0.015)
             os.killpg(0, signal.SIGINT)
 
-    os.setpgrp()
     with rs.Pool(2) as pool:
         results = pool.imap(slow, range(100))
         got, interrupts = [next(results)], 0

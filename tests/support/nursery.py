@@ -11,14 +11,21 @@ import contextlib
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import resumable
+
+ROOT = str(Path(__file__).parents[2])
 
 
 class Nursery:
@@ -31,13 +38,20 @@ class Nursery:
     """
 
     def __init__(self, *modules):
-        self._modules = modules
+        self._modules, self._lock = modules, threading.Lock()
+
+    @classmethod
+    def of_package(cls):
+        """Return one that has imported the package; not what only an example needs."""
+        found = pkgutil.walk_packages(resumable.__path__, "resumable.")
+        names = [one.name for one in found]
+        return cls(*(n for n in names if not n.endswith(("__main__", "lorentz"))))
 
     def __enter__(self):
         self._socket, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno()), *self._modules],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": ROOT},
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
@@ -47,17 +61,24 @@ class Nursery:
         self._socket.close()
         self._process.wait()
 
-    def start(self, path, *arguments):
-        """Start a script in this folder; return the :class:`Program`."""
+    def start(self, path, *arguments, folder=".", environment=None):
+        """Start a script; return the :class:`Program`.
+
+        It starts in a folder, with the environment of this process and what is given.
+        """
         pipes = [os.pipe() for _ in range(4)]
         # It reads from the first one, and writes to the others.
         theirs = [pipes[0][0], *(write for _, write in pipes[1:])]
         ours = [pipes[0][1], *(read for read, _ in pipes[1:])]
-        request = json.dumps([str(Path.cwd()), str(path), *arguments]).encode()
-        socket.send_fds(self._socket, [request], theirs)
+        whole = {**os.environ, "PYTHONPATH": ROOT, **(environment or {})}
+        what = [str(Path(folder).absolute()), whole, str(path), *arguments]
+        request = json.dumps(what).encode()
+        with self._lock:
+            socket.send_fds(self._socket, [request], theirs)
+            pid = int(self._socket.recv(100))
         for fd in theirs:
             os.close(fd)
-        return Program(int(self._socket.recv(100)), ours)
+        return Program(pid, ours)
 
 
 class Program:
@@ -99,6 +120,10 @@ class Program:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self):
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self):
         """End it at once."""
         self.send_signal(signal.SIGKILL)
@@ -127,7 +152,7 @@ def _serve(requests):
 
     signal.signal(signal.SIGCHLD, reap)
     while True:
-        request, fds, _, _ = socket.recv_fds(requests, 1 << 16, 4)
+        request, fds, _, _ = socket.recv_fds(requests, 1 << 17, 4)
         if not request:
             sys.exit()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
@@ -154,9 +179,14 @@ def main():
     number, *modules = sys.argv[1:]
     for name in modules:
         importlib.import_module(name)
-    folder, path, *arguments = _serve(socket.socket(fileno=int(number)))
-    sys.argv = [path, *arguments]
-    sys.path[0] = str(Path(path).parent)
+    folder, environment, path, *arguments = _serve(socket.socket(fileno=int(number)))
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    paths = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv, sys.path[:1] = [path, *arguments], [str(Path(path).parent), *paths]
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1)
     os.chdir(folder)
     runpy.run_path(path, run_name="__main__")
 

@@ -144,20 +144,13 @@ def temporary_folder(source):
     return Path(source.partition("::")[0]).parent / "temporary"
 
 
-def start(source, engine, name="Transform"):
+def start(nursery, source, engine, name="Transform"):
     """Start a computing process in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, __file__, "run", source, engine, name],
-        cwd=Path(source.partition("::")[0]).parent,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "TMPDIR": str(temporary_folder(source)),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    return nursery.start(
+        __file__,
+        *("run", source, engine, name),
+        folder=Path(source.partition("::")[0]).parent,
+        environment={"TMPDIR": str(temporary_folder(source))},
     )
 
 
@@ -274,35 +267,40 @@ def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
     wanted = expected(POSITIONS, name)
     tally = Tally()
     acknowledged = np.zeros(POSITIONS, bool)
-    # All kills may have come before there was a run.
-    while tally.kills < kills or run_files(source) or not tally.completed:
-        process = start(source, engine, name)
-        tally.sessions += 1
-        process.stdout.readline()
-        if tally.kills < kills:
-            # The short ones hit the birth.
-            delay = chance.uniform(0, chance.choice([0.03, 0.3, 0.6]))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(delay)
-        if tally.kills < kills and process.poll() is None:
-            done = read_status(source)
-            if done is not None:
-                acknowledged |= done
-            _kill(process, victim, chance)
-            tally.kills += 1
-        _, errors = process.communicate(timeout=30)
-        if not wait_until(functools.partial(_none_of, process.pid), GONE_S):
-            tally.faults.append(f"orphans: {members(process.pid)}")
-        if hashlib.sha256(path.read_bytes()).digest() != digest:
-            tally.faults.append("the source has changed")
-        check(source, wanted, tally, acknowledged)
-        if process.returncode == 0:
-            check_complete(source, wanted, tally)
-            acknowledged[:] = False
-        elif process.returncode > 0 and "WorkerDied" not in errors:
-            tally.faults.append(f"exit code {process.returncode}: {errors[-300:]}")
-            if tally.kills >= kills:
-                break
+    # A script of its own does not have this on its path.
+    from nursery import Nursery
+
+    with Nursery.of_package() as nursery:
+        # All kills may have come before there was a run.
+        while tally.kills < kills or run_files(source) or not tally.completed:
+            process = start(nursery, source, engine, name)
+            tally.sessions += 1
+            process.stdout.readline()
+            if tally.kills < kills:
+                # The short ones hit the birth.
+                delay = chance.uniform(0, chance.choice([0.03, 0.3, 0.6]))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(delay)
+            if tally.kills < kills and process.poll() is None:
+                done = read_status(source)
+                if done is not None:
+                    acknowledged |= done
+                _kill(process, victim, chance)
+                tally.kills += 1
+            _, errors = process.communicate(timeout=30)
+            process.close()
+            if not wait_until(functools.partial(_none_of, process.pid), GONE_S):
+                tally.faults.append(f"orphans: {members(process.pid)}")
+            if hashlib.sha256(path.read_bytes()).digest() != digest:
+                tally.faults.append("the source has changed")
+            check(source, wanted, tally, acknowledged)
+            if process.returncode == 0:
+                check_complete(source, wanted, tally)
+                acknowledged[:] = False
+            elif process.returncode > 0 and "WorkerDied" not in errors:
+                tally.faults.append(f"exit code {process.returncode}: {errors[-300:]}")
+                if tally.kills >= kills:
+                    break
     return tally
 
 
