@@ -29,7 +29,7 @@ from resumable.model import (
 from resumable.process.parameters import assign
 from resumable.runfile import target_folder
 from resumable.session import Request
-from resumable.source import aligned, look_at, refer
+from resumable.source import aligned, look_at
 from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
@@ -88,8 +88,7 @@ class Declaration(Positioned, param.Parameterized):
             # A later stage of a chain, which brings the rest.
             return
         # Without a lock, so that a measurement that is under way is not disturbed.
-        self._source = refer(source, position_axes, live=True)
-        self._geometry, self._dtype = look_at(self._source)
+        self._source, self._geometry, self._dtype = look_at(source, position_axes)
         map_shape = self._geometry.map_shape
         self._inputs = {
             name: aligned(name, value, self._source, map_shape)

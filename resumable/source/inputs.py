@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import SourceError
 from resumable.source.live import read_structure
 from resumable.source.reader import open_reader
-from resumable.source.reference import SourceRef, refer
+from resumable.source.reference import SourceRef, named_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,23 +17,43 @@ if TYPE_CHECKING:
     import numpy as np
 
     from resumable.model import Geometry
+    from resumable.source.live import FileState
     from resumable.source.reader import Reader
 
 
-def look_at(ref: SourceRef) -> tuple[Geometry, np.dtype[Any]]:
-    """Return the geometry and dtype of a source, which may be written meanwhile.
+class Seen(NamedTuple):
+    """What a source is like."""
+
+    ref: SourceRef
+    """Where it is."""
+    geometry: Geometry
+    """How the positions lie in it."""
+    dtype: np.dtype[Any]
+    """Of one element."""
+
+
+def look_at(
+    source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
+) -> Seen:
+    """Return what a source is like, which may be written meanwhile; takes no lock.
+
+    The arguments are those of :func:`named_source`.
 
     Raises
     ------
     SourceError
         The source cannot be used.
     """
+    named = named_source(source, position_axes, same_file=same_file)
 
-    def look() -> tuple[Geometry, np.dtype[Any]]:
-        with open_reader(dataclasses.replace(ref, live=True)) as reader:
-            return reader.geometry, reader.dtype
+    def look() -> tuple[Seen, FileState]:
+        with open_reader(dataclasses.replace(named, live=True)) as reader:
+            ref = dataclasses.replace(reader.ref, live=False)
+            return Seen(ref, reader.geometry, reader.dtype), reader.state_now()
 
-    return read_structure(ref.path, look)
+    if not named.path or named.ragged:
+        return look()[0]
+    return read_structure(named.path, look)
 
 
 def aligned(
@@ -68,7 +88,7 @@ def aligned(
     shapes = []
     for candidate in candidates:
         try:
-            ref = refer(value, candidate, same_file=source.path, live=True)
+            seen = look_at(value, candidate, same_file=source.path)
         except SourceError as error:
             if candidate == candidates[-1]:
                 msg = (
@@ -78,9 +98,9 @@ def aligned(
                 )
                 raise SourceError(msg) from error
             continue
-        found = look_at(ref)[0].map_shape
+        found = seen.geometry.map_shape
         if found == map_shape or _have_grown(source, map_shape, found):
-            return ref
+            return seen.ref
         shapes.append(found)
     msg = (
         f"the input {name!r} has positions of shape {shapes[0]}, the source of "
@@ -94,7 +114,7 @@ def _have_grown(
     source: SourceRef, before: tuple[int, ...], found: tuple[int, ...]
 ) -> bool:
     """Return whether both have grown, the source after it was measured."""
-    now = look_at(source)[0].map_shape
+    now = look_at(str(source), source.position_axes).geometry.map_shape
     return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
 
 

@@ -19,6 +19,8 @@ from resumable.system import disk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import h5py
+
     Result = TypeVar("Result")
 
 #: A change within this time of the one before may leave the file's time as it was: the
@@ -82,6 +84,31 @@ def file_state(path: str) -> FileState:
     return FileState(stamp, block.open_for_writing, block.swmr)
 
 
+def stamp_of(path: str) -> tuple[int, ...]:
+    """Return the stamp of a file, empty where there is none; opens nothing."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return ()
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def state_of_open(file: h5py.File, path: str, stamp: tuple[int, ...]) -> FileState:
+    """Return the state of a file that HDF5 has open, with a stamp; opens nothing."""
+    try:
+        fd = file.id.get_vfd_handle()
+        if disk.file_id(fd) != stamp[:2]:
+            # A link leads to another file, or the file was replaced.
+            return file_state(path)._replace(stamp=stamp)
+        block = superblock_of(fd)
+    except (RuntimeError, ValueError, OSError):
+        # Another driver of HDF5, which has no descriptor.
+        return file_state(path)._replace(stamp=stamp)
+    if block is None:
+        return FileState(stamp)
+    return FileState(stamp, block.open_for_writing, block.swmr)
+
+
 def read_unchanged(
     path: str, read: Callable[[FileState], Result], patience_s: float
 ) -> Result:
@@ -117,7 +144,7 @@ def read_unchanged(
         time.sleep(_LOOK_AGAIN_S)
 
 
-def read_structure(path: str, read: Callable[[], Result]) -> Result:
+def read_structure(path: str, read: Callable[[], tuple[Result, FileState]]) -> Result:
     """Read what does not change while a file is written, such as dtypes.
 
     Parameters
@@ -125,8 +152,9 @@ def read_structure(path: str, read: Callable[[], Result]) -> Result:
     path : str
         The file.
     read : callable
-        Reads without a lock. Where a program writes, it is tried again for a second:
-        what is written in part may make no sense.
+        Reads without a lock, and returns also the state of the file that it has read,
+        with the stamp from before. Where a program writes, it is tried again for a
+        second: what is written in part may make no sense.
 
     Raises
     ------
@@ -135,15 +163,18 @@ def read_structure(path: str, read: Callable[[], Result]) -> Result:
     """
     deadline = time.monotonic() + _STRUCTURE_S
     while True:
-        before = file_state(path)
+        before = stamp_of(path)
         try:
-            result = read()
+            result, state = read()
         except SourceError:
-            quiet = file_state(path) == before and not before.open
+            now = file_state(path)
+            quiet = now.stamp == before and not now.open
             if quiet or time.monotonic() >= deadline:
                 raise
         else:
-            unchanged = before.swmr or file_state(path) == before
+            # HDF5 itself opens no file that is marked, but by SWMR.
+            same = state.stamp == before == stamp_of(path)
+            unchanged = state.swmr or (same and not state.open)
             if unchanged or time.monotonic() >= deadline:
                 return result
         time.sleep(_LOOK_AGAIN_S)

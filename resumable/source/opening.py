@@ -54,19 +54,19 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
     # No chunk cache: blocks are read once, and an uncompressed chunk that is not
     # cached is read only as far as it is needed.
     options: dict[str, Any] = {"rdcc_nbytes": 0}
-    if file_state(path).swmr:
-        options.update(swmr=True, libver="latest", locking=False)
-    elif live:
+    if live:
         options["locking"] = False
     try:
         try:
             return h5py.File(path, "r", **options)
         except OSError as error:
-            if "locking flag" not in str(error):
+            if file_state(path).swmr:
+                options.update(swmr=True, libver="latest", locking=False)
+            elif "locking flag" not in str(error):
                 raise
             # It is open in this process already, with a lock or without: HDF5 takes
             # no other choice.
-            if options.pop("locking", None) is None:
+            elif options.pop("locking", None) is None:
                 options["locking"] = False
             return h5py.File(path, "r", **options)
     except BlockingIOError as error:

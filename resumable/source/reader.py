@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 from pathlib import Path
@@ -29,9 +30,14 @@ from resumable.source.fingerprint import (
     is_filtered,
     slabs,
 )
-from resumable.source.live import FileState, file_state, read_unchanged
+from resumable.source.live import (
+    FileState,
+    read_unchanged,
+    stamp_of,
+    state_of_open,
+)
 from resumable.source.opening import readable
-from resumable.source.reference import open_dataset
+from resumable.source.reference import normal_axes, open_dataset
 
 if TYPE_CHECKING:
     from resumable.source.reference import SourceRef
@@ -67,7 +73,7 @@ class Reader:
 
     def _open(self) -> None:
         ref = self.ref
-        state = file_state(ref.path) if ref.live else FileState()
+        state, stamp = FileState(), stamp_of(ref.path) if ref.live else ()
         self._resources = contextlib.ExitStack()
         self._contiguous = None
         with contextlib.ExitStack() as stack:
@@ -78,6 +84,11 @@ class Reader:
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
                 self.dtype = self.dataset.dtype
+                axes = normal_axes(ref.position_axes, self.dataset.shape, str(ref))
+                if axes != ref.position_axes:
+                    self.ref = ref = dataclasses.replace(ref, position_axes=axes)
+                if ref.live:
+                    state = state_of_open(self.dataset.file, ref.path, stamp)
             if ref.path and not ref.live:
                 with readable(str(ref)):
                     self._contiguous = contiguous(self.dataset)
@@ -112,6 +123,12 @@ class Reader:
     def close(self) -> None:
         """Close the file."""
         self._resources.close()
+
+    def state_now(self) -> FileState:
+        """Return the state of the file, with its stamp from before it was opened."""
+        if self.dataset is None:
+            return FileState()
+        return state_of_open(self.dataset.file, self.ref.path, self._state.stamp)
 
     @property
     def has_data(self) -> bool:

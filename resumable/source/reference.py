@@ -13,7 +13,6 @@ import numpy as np
 
 from resumable.errors import SourceError
 from resumable.source.checks import check_usable
-from resumable.source.live import read_structure
 from resumable.source.opening import find_dataset, listed, names_of, open_file
 
 if TYPE_CHECKING:
@@ -57,13 +56,30 @@ class SourceRef:
 
 
 def refer(
-    source: Any,
-    position_axes: int | tuple[int, ...] = 0,
-    *,
-    same_file: str = "",
-    live: bool = False,
+    source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
 ) -> SourceRef:
     """Turn what a user calls a source into a reference, checking that it is there.
+
+    The arguments are those of :func:`named_source`.
+
+    Raises
+    ------
+    SourceError
+        It does not exist, is not HDF5, is open for writing, has no positions, or
+        its dtype has no fixed size.
+    """
+    ref = named_source(source, position_axes, same_file=same_file)
+    if not ref.path or ref.ragged:
+        return ref
+    with open_dataset(ref.path, ref.dataset) as found:
+        axes = normal_axes(ref.position_axes, found.shape, str(ref))
+    return dataclasses.replace(ref, position_axes=axes)
+
+
+def named_source(
+    source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
+) -> SourceRef:
+    """Turn what a user calls a source into a reference, as it is given.
 
     Parameters
     ----------
@@ -74,14 +90,11 @@ def refer(
         Axes that count positions.
     same_file : str, optional
         The file ``"::/dataset"`` means.
-    live : bool
-        Look without a lock, and also while it is written.
 
     Raises
     ------
     SourceError
-        It does not exist, is not HDF5, is open for writing, has no positions, or
-        its dtype has no fixed size.
+        It names no dataset, or is of another type.
     """
     axes = (
         (position_axes,)
@@ -113,14 +126,8 @@ def refer(
             f"Results, or a number of positions, not a {type(source).__name__}"
         )
         raise SourceError(msg)
-
-    def normal_axes() -> tuple[int, ...]:
-        with open_dataset(path, dataset, live=live) as found:
-            return _normal_axes(axes, found.shape, f"{path}::{dataset}")
-
-    normal = read_structure(path, normal_axes) if live else normal_axes()
     # The name as typed: behind a link to another file it would be a name there.
-    return SourceRef(path, dataset, normal, upstream=upstream)
+    return SourceRef(path, dataset, axes, upstream=upstream)
 
 
 def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
@@ -196,7 +203,14 @@ def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.D
         yield found
 
 
-def _normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+def normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+    """Check position axes, and return them counted from the first axis on.
+
+    Raises
+    ------
+    SourceError
+        They are no axes of a dataset of this shape.
+    """
     try:
         plain = tuple(operator.index(axis) for axis in axes)
     except (TypeError, ValueError) as error:
