@@ -97,8 +97,8 @@ class Walk:
         plain, opens = self._plain[0], self.h5py_opens
 
         def __init__(file: Any, name: Any, *args: Any, **keywords: Any) -> None:  # noqa: N807
-            # h5py.File made from the id of an open file opens nothing.
-            if not isinstance(name, h5py.h5f.FileID):
+            # h5py.File made from an object in an open file opens nothing.
+            if isinstance(name, (str, bytes, os.PathLike)):
                 opens.append(str(name))
             plain(file, name, *args, **keywords)
 

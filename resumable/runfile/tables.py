@@ -202,6 +202,10 @@ class SessionTables:
     def _places(self) -> FailureRows:
         return FailureRows(self._run)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the run file, open for writing."""
+        return self._file.fileno()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.model import PositionSet, class_file, class_read_from, parse_seconds
-from resumable.runfile import WriteTarget, create
+from resumable.runfile import SessionTables, WriteTarget, create
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, warning_filters
@@ -36,7 +35,7 @@ class Assignment(NamedTuple):
     """Held by the caller."""
 
     def run_file(self, run: RunFile | None, *, succeeds: bool = False) -> RunFile:
-        """Return a run file that has room for what is computed, on the disk.
+        """Return the run file; a new one has room for what is computed, on the disk.
 
         Parameters
         ----------
@@ -51,32 +50,57 @@ class Assignment(NamedTuple):
         TargetError
             There is no room, or the folder cannot be written.
         """
-        computation = self.computation
-        wanted = self.options.positions
-        if wanted is None:
-            wanted = PositionSet.full(computation.geometry.size)
-        folder = computation.run_folder
-        if run is None or not computation.full_length(run.header):
-            in_place = succeeds and run and run.header.identity == folder.identity
-            path = run.path if run and in_place else folder.new_path()
-            with computation.open_reader() as reader:
-                return create.create_run_file(
-                    path,
-                    computation.spec,
-                    coordinates_of(reader),
-                    wanted,
-                    run,
-                    succeeds=succeeds,
-                )
+        computation, folder = self.computation, self.computation.run_folder
+        if run is not None and computation.full_length(run.header):
+            return run
+        in_place = succeeds and run and run.header.identity == folder.identity
+        path = run.path if run and in_place else folder.new_path()
+        with computation.open_reader() as reader:
+            return create.create_run_file(
+                path,
+                computation.spec,
+                coordinates_of(reader),
+                self._requested,
+                run,
+                succeeds=succeeds,
+            )
+
+    def tables(self, run: RunFile, *, ended: bool) -> SessionTables:
+        """Open the tables of a run that was there, and reserve room for its rows.
+
+        Parameters
+        ----------
+        run : RunFile
+        ended : bool
+            The session before has come to its end.
+
+        Raises
+        ------
+        RunBusy
+            Another program has the file open for writing.
+        TargetError
+            There is no room, or the folder cannot be written.
+        """
         try:
-            # Whoever made it may have been killed before its name was durable.
-            disk.sync_folder(run.path.parent)
-            with disk.opened(run.path, os.O_RDWR) as fd:
-                create.reserve(fd, run.header, wanted)
+            if not ended:
+                # It may have been killed before the name of the file was durable.
+                disk.sync_folder(run.path.parent)
+            tables = SessionTables(run)
+            try:
+                create.reserve(tables.fileno(), run.header, self._requested)
+            except BaseException:
+                tables.close()
+                raise
         except OSError as error:
-            needed = computation.row_bytes * self.plan.pending
+            needed = self.computation.row_bytes * self.plan.pending
             raise create.target_error(run.path.parent, error, needed) from error
-        return run
+        return tables
+
+    @property
+    def _requested(self) -> PositionSet:
+        if self.options.positions is not None:
+            return self.options.positions
+        return PositionSet.full(self.computation.geometry.size)
 
     def job(self, run: RunFile) -> Job:
         """Return what workers are told; makes the copy in position order."""

@@ -83,7 +83,11 @@ class Session:
         self.worked_s = 0.0
         #: Why the source could not be read the last time.
         self.trouble: SourceError | None = None
-        self._tables = SessionTables(self._run)
+        if self._made:
+            self._tables = SessionTables(self._run)
+        else:
+            ended = snapshot is not None and bool(snapshot.last_end)
+            self._tables = assignment.tables(self._run, ended=ended)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
         self._blame = FailurePolicy()

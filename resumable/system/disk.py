@@ -409,6 +409,17 @@ class OpenFile:
         """Read `size` bytes at `offset`; shorter only at the end of the file."""
         return read_at(self._fd, size, offset)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the file, if it is still its own.
+
+        Raises
+        ------
+        OSError
+            The computation has closed it.
+        """
+        self._check()
+        return self._fd
+
     def size(self) -> int:
         """Bytes of the file."""
         return os.fstat(self._fd).st_size
