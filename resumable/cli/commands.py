@@ -33,7 +33,7 @@ from resumable.version import __version__
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-@click.option("-v", "--verbose", is_flag=True, help="Say what is decided and why.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is decided and why.")
 def main(*, verbose: bool) -> None:
     """Resumable computation over the positions of an HDF5 file."""
     warnings.showwarning = show_warning  # type: ignore[assignment]
@@ -92,7 +92,7 @@ def _class_argument() -> click.Argument:
     params=[_class_argument(), *source_options(), *compute_options()],
 )
 def run(class_: str, **given: Any) -> None:
-    """Compute all positions of SOURCE, or go on, or say that it is done.
+    """Compute the positions of SOURCE that are not done.
 
     FILE.py:CLASS names a Process; its parameters are options, shown by
     'resumable run FILE.py:CLASS --help'. SOURCE is 'file.h5::/dataset'.
@@ -102,7 +102,7 @@ def run(class_: str, **given: Any) -> None:
 
 @main.command(cls=_ClassCommand, params=[_class_argument(), *source_options()])
 def explain(class_: str, **given: Any) -> None:
-    """Say which runs exist and why each matches or does not."""
+    """Compare the runs that exist with a computation."""
     with errors_shown():
         process = make_process(_chosen_class(class_), given, {})
         click.echo(str(process.explain()))
@@ -118,7 +118,7 @@ def list_command(folder: str) -> None:
 @main.command()
 @click.argument("runs", nargs=-1, type=click.Path(exists=True))
 def status(runs: tuple[str, ...]) -> None:
-    """Say how far runs are, also while they are computed.
+    """Show how many positions of runs are done.
 
     RUNS are run files or folders of them; default this folder.
     """
@@ -131,7 +131,7 @@ def status(runs: tuple[str, ...]) -> None:
         try:
             click.echo(report.status_text(RunFile(path)))
         except ResumableError as error:
-            # The others are told all the same.
+            # The status of the other runs is still shown.
             click.echo(f"{error}", err=True)
 
 
@@ -146,20 +146,20 @@ def _run_files(folder: Path) -> list[Path]:
 @main.command()
 @click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 def show(run_file: str) -> None:
-    """Show all about a run: identity, outputs, sessions, failures."""
+    """Show a run: identity, outputs, sessions, failures."""
     with errors_shown():
         click.echo(report.show_text(RunFile(Path(run_file))))
 
 
 @main.command()
 @click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--class", "class_", metavar="FILE.py:CLASS", help="What computed it.")
+@click.option("--class", "class_", metavar="FILE.py:CLASS", help="Class of the run.")
 @click.option(
     "--sample", default="20", help="Positions to compute again, or all; default 20."
 )
-@click.option("--source", help="Where the source is now, if it has moved.")
+@click.option("--source", help="New place of a source that was moved.")
 def verify(run_file: str, class_: str | None, sample: str, source: str | None) -> None:
-    """Check a run file, and compute some rows of it again.
+    """Check a run file, and compute some rows again.
 
     Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
     """
@@ -176,12 +176,15 @@ def verify(run_file: str, class_: str | None, sample: str, source: str | None) -
 @click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(run_file: str, *, yes: bool) -> None:
-    """Delete a run file, after asking."""
+    """Ask, then delete a run file."""
     with errors_shown():
         found = RunFile(Path(run_file))
         holder = busy(found)
         if holder:
-            msg = f"it is being computed by process {holder['pid']} on {holder['host']}"
+            msg = (
+                f"{shown(found.path)} is being computed by process {holder['pid']} on "
+                f"{holder['host']}; stop that process first"
+            )
             raise click.ClickException(msg)
         click.echo(report.status_text(found))
         if not yes:
@@ -196,7 +199,7 @@ def remove(run_file: str, *, yes: bool) -> None:
 @click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--compression", default="gzip", help="gzip, lzf, zstd, lz4 or none.")
 def pack(run_file: str, compression: str) -> None:
-    """Compress a finished run file; nothing else about it changes."""
+    """Compress the rows of a finished run file."""
     path = Path(run_file)
     with errors_shown():
         before = path.stat().st_size
@@ -220,7 +223,7 @@ def publish(run_file: str, where: str, **given: Any) -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def repair(file: str) -> None:
-    """Mend a file that results were published into when that was killed."""
+    """Finish or undo a publish that was killed."""
     with errors_shown():
         done = mend(file)
     click.echo(f"{shown(file)}: {done}")
@@ -229,7 +232,7 @@ def repair(file: str) -> None:
 @main.command()
 @click.argument("folder", default="resumable-demo")
 def demo(folder: str) -> None:
-    """Fit 2,304 spectra, be killed half way, go on, and check the result."""
+    """Fit a map of spectra, kill the fit, and continue it."""
     from resumable.cli.demo import run_demo
 
     with errors_shown():

@@ -33,20 +33,21 @@ EPILOG = (
 _PREFIX = "parameter_"
 #: Help for the fields of `Options`, each of which is an option of the command line.
 _HELP = {
-    "engine": "auto, serial, local, mpi or dask.",
-    "workers": "How many; default the usable cores.",
-    "memory": "For all processes together, e.g. '2 GB'.",
-    "positions": "Only these now: 5 or 5,7,9 or 0:1000 or ::10.",
-    "override": "Compute anew, into another file.",
-    "on_error": "Record a failing position and go on, or stop.",
-    "retry_failed": "Just the positions that failed.",
-    "position_timeout": "Give up a position after it, e.g. 2m.",
+    "engine": "auto, serial, local, mpi or dask; default auto.",
+    "workers": "Number of workers; default the usable cores.",
+    "memory": "Budget of all processes together, e.g. '2 GB'.",
+    "positions": "Compute only these: 5 or 5,7,9 or 0:1000 or ::10.",
+    "override": "Compute again, into a new run file.",
+    "on_error": "Record a failing position and continue, or stop.",
+    "retry_failed": "Compute only the failed positions again.",
+    "position_timeout": "Fail a position after this time, e.g. 2m.",
     "time_limit": "Stop cleanly after this time, e.g. 3h50m.",
-    "checkpoint": "Seconds that a kill may lose.",
-    "writer": "Who writes: auto, workers, driver.",
-    "follow": "Follow what is written until, e.g., 2m pass without a new position.",
-    "rechunk": "First copy into position order.",
-    "progress": "Default: on a terminal.",
+    "checkpoint": "Seconds between syncs: the most that a kill loses.",
+    "writer": "Processes that write: auto, workers or driver.",
+    "follow": "Follow a source that is being written, until no position has come for "
+    "this time, e.g. 2m.",
+    "rechunk": "First copy the source in the order of positions.",
+    "progress": "Show a progress bar; default: on a terminal.",
 }
 _TYPES = {"int | None": click.INT, "float": click.FLOAT}
 _CHOICES = {"on_error": ["record", "raise"]}
@@ -81,12 +82,14 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
     """Make the argument and the options that say what is computed."""
     return [
         click.Argument(["source"], required=required),
-        click.Option(["--target"], help="Folder for run files; default the source's."),
+        click.Option(
+            ["--target"], help="Folder of the run file; default that of the source."
+        ),
         click.Option(
             ["--input", "inputs"],
             multiple=True,
             metavar="NAME=SOURCE",
-            help="A further source, aligned position by position; repeatable.",
+            help="A further source with the same positions; repeatable.",
         ),
         click.Option(["--axes"], help="Axes that count positions, e.g. 0,1."),
     ]
