@@ -31,7 +31,7 @@ import numpy as np
 
 from resumable.errors import SourceError, TargetError
 from resumable.runfile import RowBuffer, RowWriter, WriteTarget
-from resumable.system import deferred_termination, disk, machine
+from resumable.system import LockFile, deferred_termination, disk, machine
 from resumable.worker import Job, Report, Worker, plain_record, portable
 
 if TYPE_CHECKING:
@@ -437,7 +437,7 @@ class TaskWriter(RowBuffer):
     @staticmethod
     def _sees(target: WriteTarget) -> bool:
         """Return whether the file of that name here is the session's."""
-        return target.token in disk.LockFile(target.lock).read_text()
+        return target.token in LockFile(target.lock).read_text()
 
     def done_already(self, batch: Batch) -> Array:
         """Return which positions of a batch's span are marked done."""

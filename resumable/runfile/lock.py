@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resumable.errors import RunBusy, RunFileError, TargetError, shown
 from resumable.runfile.create import target_error
 from resumable.runfile.file import RunFile, find_runs, try_open
-from resumable.system import disk
+from resumable.system import LockFile, disk, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,8 +128,8 @@ class RunLock:
     def __init__(self, run_folder: RunFolder) -> None:
         self.token = os.urandom(16).hex()
         self._run_folder = run_folder
-        self._lock = disk.LockFile(run_folder.folder / f"{run_folder.stem}.claim")
-        self._writers = disk.LockFile(run_folder.folder / f"{run_folder.stem}.writers")
+        self._lock = LockFile(run_folder.folder / f"{run_folder.stem}.claim")
+        self._writers = LockFile(run_folder.folder / f"{run_folder.stem}.writers")
 
     @property
     def lock_path(self) -> Path:
@@ -194,7 +194,7 @@ class RunLock:
 
     def _busy_message(self) -> str:
         # Who has taken it this moment is still writing down who it is.
-        disk.wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
+        wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
         holder = self.holder(self._lock)
         who = (
             f"process {holder['pid']} on {holder['host']} since {holder['since']}"
@@ -207,7 +207,7 @@ class RunLock:
         )
 
     @staticmethod
-    def holder(lock_file: disk.LockFile) -> dict[str, Any]:
+    def holder(lock_file: LockFile) -> dict[str, Any]:
         """Return what the holder of a lock has written about itself; else empty."""
         with contextlib.suppress(ValueError, RecursionError):
             plain = json.loads(lock_file.read_text())
@@ -227,7 +227,7 @@ def run_folder_of(run: RunFile) -> RunFolder:
 
 def busy(run: RunFile) -> dict[str, Any]:
     """Who computes a run at this moment: ``host``, ``pid``, ``since``; or empty."""
-    lock_file = disk.LockFile(RunLock(run_folder_of(run)).lock_path)
+    lock_file = LockFile(RunLock(run_folder_of(run)).lock_path)
     if not lock_file.path.exists():
         return {}
     # Opened for reading only: looking must not make or change a file.

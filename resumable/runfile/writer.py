@@ -45,7 +45,7 @@ import numpy as np
 from resumable.errors import RunBusy
 from resumable.model import runs
 from resumable.runfile.ragged import RaggedFile, entries_without_rows
-from resumable.system import disk
+from resumable.system import LockFile, disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,12 +164,12 @@ class RowWriter:
     def __init__(self, target: WriteTarget) -> None:
         self._target = target
         self._header = target.header
-        self._lock_file = disk.LockFile(target.writers)
+        self._lock_file = LockFile(target.writers)
         # A new session takes this lock exclusively before it reads the status. So it
         # waits until this process has closed its writer or has ended.
         if not self._lock_file.acquire(exclusive=False, patience=10):
             self._refuse()
-        if target.token not in disk.LockFile(target.lock).read_text():
+        if target.token not in LockFile(target.lock).read_text():
             self._lock_file.release()
             self._refuse()
         try:

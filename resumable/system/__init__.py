@@ -16,15 +16,14 @@ from resumable.system.disk import (
     sync,
     sync_folder,
     try_lock,
-    wait_until,
     write_at,
 )
+from resumable.system.locks import LockFile, wait_until
 from resumable.system.machine import WORKER_VARIABLES, usable_cores
-from resumable.system.signals import deferred_termination, mark_as_worker
+from resumable.system.signals import Uninterrupted, deferred_termination, mark_as_worker
 from resumable.system.stop import StopRequest, stopped
 
 if TYPE_CHECKING:
-    from resumable.system.interrupts import Uninterrupted
     from resumable.system.shared_memory import (
         Memory,
         find_shared,
@@ -37,6 +36,7 @@ from resumable.system.lazy import lazily
 __all__ = [
     "FULL",
     "WORKER_VARIABLES",
+    "LockFile",
     "Memory",
     "OpenFile",
     "StopRequest",
@@ -70,7 +70,6 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     Memory="shared_memory",
-    Uninterrupted="interrupts",
     map_memory="shared_memory",
     unnamed_file="shared_memory",
     shared_array="shared_memory",

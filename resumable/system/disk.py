@@ -1,8 +1,7 @@
-"""Positioned writes, locks and syncs: the platforms' differences in one place.
+"""Reading, writing and syncing files: the platforms' differences in one place.
 
-Nothing here knows HDF5. Everything that changes a byte of a run file after its
-birth goes through :func:`write_at`, everything that makes bytes durable through
-:func:`sync` and :func:`sync_folder`.
+Nothing here knows HDF5. All bytes of a run file that change after it was created are
+written by :func:`write_at`; :func:`sync` and :func:`sync_folder` make bytes durable.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import errno
 import os
 import re
 import stat
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ from resumable.errors import RunBusy, TargetError
 from resumable.system import forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 fcntl: Any
 try:
@@ -33,8 +31,6 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 # Windows has none of these.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-#: Most that is read of the text of a lock file.
-_TEXT_BYTES = 4096
 
 
 def write_at(fd: int, data: Any, offset: int) -> None:
@@ -53,7 +49,7 @@ def write_at(fd: int, data: Any, offset: int) -> None:
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Read `size` bytes at `offset`; shorter only at the end of the file."""
+    """Read `size` bytes at `offset`; fewer only at the end of the file."""
     parts = []
     while size > 0:
         part = os.pread(fd, size, offset)
@@ -81,7 +77,7 @@ def read_into(fd: int, view: memoryview, offset: int) -> bool:
     return True
 
 
-#: A disk, or somebody's share of it, is full.
+#: Numbers of the errors for a full disk and for a full quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -99,8 +95,8 @@ def sync(fd: int) -> None:
 def files_in(folder: Path, start: str, *ends: str) -> list[Path]:
     """Return the files of a folder whose names begin so, and end in one of these ways.
 
-    Of a folder that is not there or cannot be listed: none. The compilation of the
-    pattern of a `Path.glob` would cost more than the looking.
+    Of a folder that is missing or cannot be listed: none. Compiling the pattern of
+    `Path.glob` would take longer than listing the folder.
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names, no paths
@@ -130,8 +126,8 @@ def reserve(fd: int, offset: int, size: int) -> None:
         return
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, offset, size)
-    # macOS has no call that reserves a range inside a file; a disk that fills
-    # up shows as an error at the write, and the run goes on once there is room.
+    # macOS has no call that reserves a range inside a file: there a full disk is an
+    # error of a later write, and the run can be continued when there is room.
 
 
 def free_bytes(folder: Path) -> int:
@@ -165,14 +161,14 @@ def link_new(temporary: Path, path: Path) -> bool:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Put a finished temporary file, which is durable, in the place of another."""
-    # Through pathlib this could not be told from a plain rename by a test of kills.
+    """Rename a finished and synced temporary file over another file."""
+    # Not by pathlib: the tests of kills tell it from a plain rename by its name.
     os.replace(temporary, path)  # noqa: PTH105
     sync_folder(path.parent)
 
 
 def try_lock(fd: int, *, exclusive: bool) -> bool:
-    """Take a lock on an open file at once, or say that somebody holds it.
+    """Lock an open file with flock; False where another process holds a lock.
 
     Raises
     ------
@@ -219,109 +215,10 @@ def type_of_mount(table: str, path: Path) -> str:
     return found
 
 
-def wait_until(condition: Callable[[], bool], patience: float) -> bool:
-    """Ask again and again, for `patience` seconds; return whether it became true."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-class LockFile:
-    """A small file that exists to be locked, gone when nobody needs it.
-
-    The lock is what counts (a dead process holds none); the text inside is only
-    for the message that names the holder.
-
-    Parameters
-    ----------
-    path : Path
-        Where it lies; made when missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd: int | None = None
-
-    def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
-        """Take the lock; False when it stays taken for `patience` seconds."""
-
-        def take() -> bool:
-            with forks.lock:
-                return self._try(exclusive)
-
-        return wait_until(take, patience)
-
-    def _try(self, exclusive: bool) -> bool:
-        if self._fd is not None:
-            return try_lock(self._fd, exclusive=exclusive)
-        while True:
-            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
-            try:
-                if os.fstat(fd).st_nlink > 1:
-                    # Ours have one name; what lies under another one is not ours.
-                    msg = f"{self.path.name} is another name of some file; remove it"
-                    raise OSError(errno.EMLINK, msg)
-                if not try_lock(fd, exclusive=exclusive):
-                    return False
-                if self._is_current(fd):
-                    self._fd, fd = fd, -1
-                    forks.close_in_children(self)
-                    return True
-                # The last holder removed the name between our open and lock.
-            finally:
-                if fd >= 0:
-                    os.close(fd)
-
-    def _is_current(self, fd: int) -> bool:
-        try:
-            named = self.path.stat()
-        except FileNotFoundError:
-            return False
-        return (named.st_dev, named.st_ino) == file_id(fd)
-
-    def write_text(self, text: str) -> None:
-        """Say in the file who holds it."""
-        if self._fd is None:
-            msg = "the lock is not held"
-            raise RuntimeError(msg)
-        os.ftruncate(self._fd, 0)
-        write_at(self._fd, text.encode(), 0)
-
-    def read_text(self) -> str:
-        """Return what the holder wrote, or nothing."""
-        try:
-            with opened(self.path, os.O_RDONLY) as fd:
-                return read_at(fd, _TEXT_BYTES, 0).decode(errors="replace")
-        except OSError:
-            return ""
-
-    def close_in_child(self) -> None:
-        """Close the file in a copy of this process; the lock stays the original's."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-            self._fd = None
-
-    def release(self, *, remove: bool = False) -> None:
-        """Give the lock back; `remove` the file, which needs it held exclusively."""
-        if self._fd is None:
-            return
-        if remove:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-        with forks.lock:
-            os.close(self._fd)
-            self._fd = None
-
-
 def open_regular(path: Path, flags: int) -> int:
-    """Open a regular file, and nothing else: a pipe would make us wait for ever.
+    """Open a regular file, and nothing else: opening a pipe could wait for ever.
 
-    For writing no symbolic link is followed: a planted one would lead us out of the
-    folder that we were told to write to.
+    For writing no symbolic link is followed: it could lead out of the target folder.
 
     Raises
     ------
@@ -331,7 +228,7 @@ def open_regular(path: Path, flags: int) -> int:
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= _NO_LINK
     try:
-        # A pipe opens at once, to be refused.
+        # With O_NONBLOCK a pipe opens at once, and is refused below.
         fd = os.open(path, flags | _NO_WAIT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink():
@@ -365,16 +262,18 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 class OpenFile:
-    """A file open for positioned writes, which go to this file and no other.
+    """A file open for positioned writes.
 
-    Other HDF5 readers get in beside its shared lock, HDF5 writers do not.
+    It holds a shared lock, beside which HDF5 readers can open the file and HDF5 writers
+    cannot. A computation may have closed the descriptor, whose number another file may
+    have by now: before every write the device and inode of the descriptor are checked.
 
     Parameters
     ----------
     path : Path
         Of an existing file.
     exclusive : bool
-        Nobody else of ours writes to it.
+        No other process of ours can open it for writing.
 
     Raises
     ------
@@ -386,7 +285,7 @@ class OpenFile:
         self._path = path
         with forks.lock:
             self._fd = open_regular(path, os.O_RDWR)
-            self._place = file_id(self._fd)
+            self._identity = file_id(self._fd)
             forks.close_in_children(self)
         if not try_lock(self._fd, exclusive=exclusive):
             self.close()
@@ -406,7 +305,7 @@ class OpenFile:
             write_at(self._fd, data, offset)
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """Read `size` bytes at `offset`; shorter only at the end of the file."""
+        """Read `size` bytes at `offset`; fewer only at the end of the file."""
         return read_at(self._fd, size, offset)
 
     def fileno(self) -> int:
@@ -448,8 +347,8 @@ class OpenFile:
             raise OSError(error.errno, msg) from error
 
     def _check(self) -> None:
-        """Refuse to write into another file that has come to our descriptor."""
-        if not is_same_file(self._fd, self._place):
+        """Raise OSError where the descriptor is of another file by now."""
+        if not is_same_file(self._fd, self._identity):
             msg = f"{DESCRIPTOR_CLOSED}; nothing more is written to {self._path}"
             raise OSError(errno.EBADF, msg)
 
@@ -459,38 +358,38 @@ class OpenFile:
             self.close_in_child()
 
     def close_in_child(self) -> None:
-        """Close the file in a copy of this process; the lock stays the original's."""
+        """Close the file in a child process; the parent keeps the lock."""
         fd, self._fd = self._fd, -1
-        close_if_same(fd, self._place)
+        close_if_same(fd, self._identity)
 
 
-#: What has happened where a descriptor is not what it was.
+#: Message for a descriptor that is of another file than before.
 DESCRIPTOR_CLOSED = "the computation has closed file descriptors that are not its own"
 
 
 def file_id(fd: int) -> tuple[int, int]:
-    """Tell which file a descriptor is of."""
+    """Return device and inode of the file of a descriptor."""
     file = os.fstat(fd)
     return file.st_dev, file.st_ino
 
 
-def is_same_file(fd: int, place: tuple[int, int]) -> bool:
-    """Return whether a descriptor is of the file that it was of."""
+def is_same_file(fd: int, identity: tuple[int, int]) -> bool:
+    """Return whether a descriptor is of the file with this device and inode."""
     with contextlib.suppress(OSError):
-        return file_id(fd) == place
+        return file_id(fd) == identity
     return False
 
 
 def is_read_only(fd: int) -> bool:
-    """Return whether nothing can be written by a descriptor, as far as is known."""
+    """Return whether a descriptor is open for reading only; False on Windows."""
     if fcntl is None:  # pragma: no cover - Windows
         return False
     flags: int = fcntl.fcntl(fd, fcntl.F_GETFL)
     return flags & os.O_ACCMODE == os.O_RDONLY
 
 
-def close_if_same(fd: int, place: tuple[int, int]) -> None:
+def close_if_same(fd: int, identity: tuple[int, int]) -> None:
     """Close a descriptor, unless it is of another file by now."""
-    if is_same_file(fd, place):
+    if is_same_file(fd, identity):
         with contextlib.suppress(OSError):
             os.close(fd)

@@ -1,7 +1,7 @@
-"""Copies of this process, made by a computation with os.fork, hold nothing of ours.
+"""Descriptors that are closed in child processes which a computation forks.
 
-A copy that lives on would keep locks that its parent's end should free, and pipes
-whose end should tell of a death.
+A child that outlives its parent would else keep the parent's locks, and the pipes by
+whose end other processes notice that the parent has died.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Protocol
 
 
 class Holder(Protocol):
-    """Something with file descriptors."""
+    """An object with file descriptors."""
 
     def close_in_child(self) -> None:
-        """Close them and do nothing else, in a copy of the process."""
+        """Close them and do nothing else, in the child process."""
 
 
-#: Held from when something is opened until it is known to be let go of in copies, and
-#: while it is closed: no other thread makes a copy meanwhile.
+#: Held while descriptors open or close, so that no other thread forks between `open`
+#: and registering the descriptor for closing in the child.
 lock = threading.RLock()
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 
 
 def close_in_children(holder: Holder) -> None:
-    """Have ``holder.close_in_child()`` called in every copy of this process."""
+    """Have ``holder.close_in_child()`` called in every forked child of this process."""
     _holders.add(holder)
 
 
-def _abandon_all() -> None:
+def _close_all() -> None:
     for holder in list(_holders):
         holder.close_in_child()
     _holders.clear()
@@ -42,5 +42,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=lock.acquire,
         after_in_parent=lock.release,
-        after_in_child=_abandon_all,
+        after_in_child=_close_all,
     )

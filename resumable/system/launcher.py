@@ -1,7 +1,7 @@
-"""What an MPI launcher says about this process, asked without MPI.
+"""What an MPI launcher tells this process, read from the environment without MPI.
 
-And what becomes of the other ranks when one of them fails alone: they would wait
-for it until the job's time is up.
+And the end of all ranks when one of them fails alone, for which the others would wait
+until the job's time is up.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ _ON_HOST = (
     "PMI_LOCAL_SIZE",
     "MV2_COMM_WORLD_LOCAL_SIZE",
 )
-#: Said by srun inside a step; a batch script has only SLURM_NTASKS, which tells
-#: what was asked for and not that this process is one of so many.
+#: Set by srun in the processes of a step. SLURM_NTASKS is not looked at: a batch script
+#: has it, too, which is one process.
 _STEP_SIZE = ("SLURM_STEP_NUM_TASKS",)
-#: A rank that fails before MPI is in use ends by a signal after so many seconds,
-#: which some launchers notice when they do not notice an exit code.
+#: A rank that fails before MPI is in use ends by SIGALRM after so many seconds: some
+#: launchers notice the signal and not an exit code.
 _BEFORE_MPI_S = 10
 
+#: Attribute of an exception that all ranks raise: whether this rank prints it.
 _ALL = "_resumable_of_all_ranks"
-_before: Any = None
-#: This rank ends all of them when it ends.
+_hook_before: Any = None
+#: This rank ends all ranks at its exit.
 aborting = False
 
 
@@ -57,15 +58,16 @@ def rank() -> int:
 
 def ranks() -> int:
     """Return how many ranks a launcher started, 1 where none did."""
-    return _told() or (1 if _number(_RANKS) is None else _asked_of_mpi())
+    known = _ranks_in_environment()
+    return known or (1 if _number(_RANKS) is None else _ranks_of_mpi())
 
 
 def ranks_without_mpi() -> int:
-    """Return the same without asking MPI, so 1 where only MPI knows it."""
-    return _told() or 1
+    """Return how many ranks a launcher started, 1 where only MPI itself knows."""
+    return _ranks_in_environment() or 1
 
 
-def _told() -> int | None:
+def _ranks_in_environment() -> int | None:
     if _number(_RANKS) is None:
         return None
     return _number(_SIZES) or _number(_STEP_SIZE)
@@ -76,7 +78,7 @@ def ranks_on_host() -> int:
     return max(1, _number(_ON_HOST) or ranks())
 
 
-def _asked_of_mpi() -> int:
+def _ranks_of_mpi() -> int:
     """Return the number of ranks where only MPI itself knows it."""
     try:
         from mpi4py import MPI
@@ -86,31 +88,31 @@ def _asked_of_mpi() -> int:
 
 
 def is_mpi_pool() -> bool:
-    """Return whether this is ``python -m mpi4py.futures``: others serve rank 0."""
+    """Return whether this is ``python -m mpi4py.futures``, whose ranks serve rank 0."""
     return sys.orig_argv[1:3] == ["-m", "mpi4py.futures"]
 
 
 def end_all_on_error(count: int | None = None) -> None:
-    """From now on an exception that nobody catches here ends all ranks.
+    """Have an exception that is not caught in this rank end all ranks.
 
     Parameters
     ----------
     count : int, optional
         How many ranks there are, where MPI has said it.
     """
-    global _before
+    global _hook_before
     if sys.excepthook is not _end_all and (count or ranks()) > 1 and not is_mpi_pool():
-        _before, sys.excepthook = sys.excepthook, _end_all
+        _hook_before, sys.excepthook = sys.excepthook, _end_all
 
 
 def end_alone() -> None:
-    """Leave the other ranks alone: each computes for itself."""
+    """Undo :func:`end_all_on_error`: each rank computes for itself."""
     if sys.excepthook is _end_all:
-        sys.excepthook = _before
+        sys.excepthook = _hook_before
 
 
 def raised_by_all(error: BaseException, *, shown: bool) -> BaseException:
-    """Mark an exception that every rank raises; only where it is `shown` it prints."""
+    """Mark an exception that every rank raises; it is printed only where `shown`."""
     setattr(error, _ALL, shown)
     return error
 
@@ -128,10 +130,10 @@ def abort_at_exit(error: BaseException) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if not _uses_mpi():
-        # MPI starts when all ranks come to it. Should they not, this is the end.
+        # Importing MPI waits for all ranks. If one never does, SIGALRM ends this.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_BEFORE_MPI_S)
-    from mpi4py import MPI  # noqa: F401 - it has to be there for the next line
+    from mpi4py import MPI  # noqa: F401 - set_abort_status needs it
     from mpi4py.run import set_abort_status
 
     signal.alarm(0)
@@ -148,5 +150,5 @@ def _end_all(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     if not is_shown_elsewhere(error):
-        _before(kind, error, trace)
+        _hook_before(kind, error, trace)
         abort_at_exit(error)

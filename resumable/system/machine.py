@@ -13,14 +13,14 @@ _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
 _UNLIMITED = 1 << 60
-#: What libraries that bring their own threads look at when they are loaded.
+#: Read by BLAS and OpenMP libraries when they are loaded.
 BLAS_VARIABLES = tuple(
     f"{name}_NUM_THREADS"
     for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
 )
 #: Environment of worker processes: one thread each, and an allocator (glibc's) that
-#: keeps what a block has freed for the next one. By default it gives megabytes back
-#: every time, and the page faults for them can cost as much as the computation.
+#: keeps the memory of a block for the next one. By default it returns megabytes every
+#: time, and the page faults for new ones can take as long as the computation.
 WORKER_VARIABLES = {
     **dict.fromkeys(BLAS_VARIABLES, "1"),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -80,9 +80,9 @@ def proportional_memory() -> int:
 class OneThread:
     """A context in which BLAS and OpenMP use one thread.
 
-    So that processes times threads do not exceed the cores, and numbers do not depend
-    on how many there are. One thread enters and leaves. It reaches the libraries that
-    are loaded when it is made; worker processes have :data:`WORKER_VARIABLES`, too.
+    So processes times threads do not exceed the cores, and results do not depend on the
+    number of threads. The same thread must enter and leave. Only libraries that are
+    loaded when it is made are limited; worker processes have :data:`WORKER_VARIABLES`.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,8 @@ class OneThread:
 
     def __enter__(self) -> None:
         self._limit: Any = self._libraries.limit(limits=1)
-        # Entered and left as a context, for after that alone another thread may set it.
+        # In threadpoolctl 3.8 the first thread that sets a limit for OpenBLAS controls
+        # it, and only leaving the context lets another thread set one.
         self._limit.__enter__()
 
     def __exit__(self, *exc: object) -> None:
@@ -100,9 +101,8 @@ class OneThread:
 class PeakMemory:
     """Resident memory of this process at its peak, from a moment on.
 
-    ``ru_maxrss`` is of no use for it: it never falls, and a child inherits its
-    parent's. Linux can reset its own high-water mark; elsewhere the resident size
-    at the end stands for the peak.
+    Not ``ru_maxrss``: it never falls, and a child process inherits its parent's. Linux
+    can reset the high-water mark; elsewhere the resident size at the end is returned.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Memory without a name that processes share, and arrays that lie in it."""
+"""Memory without a name that processes share, and arrays in it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _numbers = itertools.count()
 
 
 def unnamed_file() -> IO[bytes]:
-    """Open a file without a name: nothing is left over, whoever is killed."""
+    """Open a file without a name, in memory where possible: a kill leaves nothing."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("resumable"), "r+b")
     return tempfile.TemporaryFile()
 
 
 class Memory(mmap.mmap):
-    """Memory of this process that others may read.
+    """Memory of this process that other processes may map.
 
-    It takes no space before it is written to, and goes when nobody refers to it, an
-    array that lies in it included.
+    Pages take no space before they are written to. It is freed with the last object
+    that refers to it, such as an array in it, here and in other processes.
 
     Parameters
     ----------
@@ -37,16 +37,16 @@ class Memory(mmap.mmap):
     Attributes
     ----------
     number : int
-        No other memory of this process has it.
+        Unique in this process.
     """
 
     number: int
     _fd: int
 
     def __new__(cls, size: int) -> Memory:
-        """Make it."""
+        """Create and map a file without a name."""
         with unnamed_file() as file:
-            # Nothing can be mapped where there is nothing.
+            # An empty file cannot be mapped.
             file.truncate(max(size, mmap.PAGESIZE))
             memory = super().__new__(cls, file.fileno(), 0)
             memory._fd = os.dup(file.fileno())
@@ -65,12 +65,12 @@ def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
     return mmap.mmap(fd, size, prot=prot)
 
 
-#: Where shared arrays lie, by the address.
+#: The memory of shared arrays, by its address.
 _shared: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
 
 
 def find_shared(buffer: memoryview) -> tuple[Memory, int] | None:
-    """Return in which shared memory a buffer lies and at which offset, if in any."""
+    """Return the shared memory that a buffer lies in, and its offset there."""
     if not _shared or not len(buffer):
         return None
     address = _address_of(buffer)
@@ -107,8 +107,8 @@ def shared_array(array: Any) -> Array:
     Notes
     -----
     For :class:`Pool`, :class:`Operators`, and a :class:`Process` in the local
-    engine. The memory has no name and goes with the last array that refers to it,
-    or with the last process. Pickled by anybody else it is an ordinary array.
+    engine. The memory has no name and is freed with the last array that refers to it,
+    or with the last process. Pickled by other code it is an ordinary array.
 
     Examples
     --------

@@ -1,4 +1,8 @@
-"""Signals that come to all processes of a job: who obeys them, and when."""
+"""Which process obeys the signals that are sent to all processes of a job, and when.
+
+A terminal sends Ctrl-C, and a scheduler SIGTERM or SIGUSR1, to every process. The
+driver alone obeys: it stops handing out batches and has its workers commit.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
 _in_worker = False
 
 
 def mark_as_worker() -> None:
-    """Have no session in this process catch signals: it is a worker.
+    """Have no session in this process catch signals: its driver obeys them.
 
-    Its computation may compute something itself; the driver of the worker alone obeys.
+    A computation in a worker may itself run a session.
     """
     global _in_worker
     _in_worker = True
 
 
-#: Sessions and tasks that catch signals now: one may be at work in another.
-_watching = 0
+#: How many sessions and tasks catch signals now: a computation may run a session.
+_catching = 0
 
 
 @contextlib.contextmanager
 def handling(handlers: Mapping[str, Any]) -> Iterator[None]:
     """Handle signals for the time of a block, in the main thread only.
 
-    In worker processes none: there they are left to the driver, and stay so.
+    In worker processes it does nothing: the driver obeys.
 
     Parameters
     ----------
@@ -42,78 +47,117 @@ def handling(handlers: Mapping[str, Any]) -> Iterator[None]:
     if _in_worker or not in_main_thread:
         yield
         return
-    global _watching
+    global _catching
     with contextlib.ExitStack() as stack:
-        # In the opposite order at the end: Ctrl-C may interrupt this then.
+        # Put back in the opposite order. Once SIGINT is back, Ctrl-C may interrupt
+        # what is left to do here.
         for name, handler in handlers.items():
             number = getattr(signal, name, None)
-            # One that another language has set could not be put back.
+            # None: not set by Python, which could not put it back.
             if number is not None and signal.getsignal(number) is not None:
                 stack.callback(signal.signal, number, signal.signal(number, handler))
-        _watching += 1
+        _catching += 1
         try:
             yield
         finally:
-            _watching -= 1
+            _catching -= 1
 
 
 @contextlib.contextmanager
 def deferred_termination() -> Iterator[Callable[[], bool]]:
-    """Let this process, somebody's who computes with it, end after a block only.
+    """Have SIGTERM end this process only after a block, in a process of an executor.
 
-    Yields what says whether it was told to end. An executor that has lost one process
-    ends the others by SIGTERM, and so does a scheduler. The other signals that are sent
-    to every process of a job are ignored for the time of the block: the driver obeys.
+    Yields a function that says whether SIGTERM has come: from an executor that has lost
+    another of its processes, or from a scheduler. SIGINT and SIGUSR1 are ignored until
+    then.
     """
-    told: list[int] = []
+    came: list[int] = []
 
     def note(number: int, frame: Any) -> None:
-        told.append(number)
+        came.append(number)
 
     ignored = dict.fromkeys(("SIGINT", "SIGUSR1"), signal.SIG_IGN)
     try:
         with handling({**ignored, "SIGTERM": note}):
-            yield lambda: bool(told)
+            yield lambda: bool(came)
     finally:
-        if told:
+        if came:
             signal.raise_signal(signal.SIGTERM)
 
 
-#: Signals that the thread which makes a copy of this process had blocked before.
+class Uninterrupted:
+    """A context in which Ctrl-C waits until its end.
+
+    For sending or receiving a message, which must not be left half done. In the main
+    thread only, since only that one is interrupted. One inside of another does nothing.
+    """
+
+    __slots__ = ("_came", "_handler")
+    _within = False
+
+    def __init__(self) -> None:
+        self._handler: Any = None
+        self._came: tuple[int, FrameType | None] | None = None
+
+    def __enter__(self) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not in_main_thread or Uninterrupted._within:
+            return
+        if signal.getsignal(signal.SIGINT) is None:
+            return  # not set by Python, which could not put it back
+        handler = signal.signal(signal.SIGINT, self._note)
+        Uninterrupted._within = True
+        self._handler = handler
+
+    def __exit__(self, *exc: object) -> None:
+        handler, self._handler = self._handler, None
+        if handler is None:
+            return
+        Uninterrupted._within = False
+        signal.signal(signal.SIGINT, handler)
+        # SIG_IGN and SIG_DFL cannot be called.
+        if self._came is not None and callable(handler):
+            handler(*self._came)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came = number, frame
+
+
+#: Signals that the forking thread had blocked before.
 _blocked = threading.local()
 
 
-def _before_copies() -> None:
-    """Have SIGTERM wait for a copy that cannot obey yet: it would be lost."""
-    if _in_worker or _watching:
+def _before_fork() -> None:
+    """Block SIGTERM, which the child would lose before it has its own handler."""
+    if _in_worker or _catching:
         _blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
-def _after_copies() -> None:
-    """Take the signals that have waited."""
+def _after_fork() -> None:
+    """Unblock SIGTERM, which may have come meanwhile."""
     before = vars(_blocked).pop("before", None)
     if before is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _obey_in_copies() -> None:
-    """Have a copy of this process, made by a computation, end when it is told to.
+def _obey_in_child() -> None:
+    """Have a child process that a computation forks end by SIGTERM.
 
-    Pools of processes end theirs by SIGTERM, perhaps as soon as they are made, which
-    sessions and tasks catch and a worker ignores. What a terminal or a scheduler sends
-    reaches the original, too, which finishes what is at work, perhaps with the help of
-    the copy.
+    The computation's process pool ends its children by SIGTERM, perhaps as soon as they
+    are forked; sessions and tasks catch that signal, and a worker ignores it. The child
+    ignores SIGINT and SIGUSR1: the parent gets them, too, and may need the child to
+    finish the position at work.
     """
     if hasattr(_blocked, "before"):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-    _after_copies()
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_copies,
-        after_in_parent=_after_copies,
-        after_in_child=_obey_in_copies,
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_obey_in_child,
     )

@@ -1,4 +1,4 @@
-"""Stopping well: signals and the time limit, as something to ask."""
+"""Whether a session should stop: because of a signal, the time limit, or a call."""
 
 from __future__ import annotations
 

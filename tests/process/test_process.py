@@ -11,7 +11,7 @@ import pytest
 from processes import Failing, Mean, Scaled, compute, data_of, listing
 
 import resumable as rs
-from resumable.system.interrupts import Uninterrupted
+from resumable.system.signals import Uninterrupted
 from resumable.system.stop import StopRequest
 
 # Positions.

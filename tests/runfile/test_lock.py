@@ -19,7 +19,7 @@ import pytest
 import resumable as rs
 from resumable.runfile.file import RunFile
 from resumable.runfile.lock import busy
-from resumable.system import disk
+from resumable.system import LockFile
 
 MEAN = {"mean": rs.Output()}
 
@@ -206,7 +206,7 @@ def test_an_interrupt_while_the_claim_waits_leaves_it_free(scan, monkeypatch):
     """Ctrl-C may come while workers of a dead session are waited for."""
     process = Watched(scan)
     process.watch = lambda: None
-    acquire = disk.LockFile.acquire
+    acquire = LockFile.acquire
 
     def interrupted(lock, **options):
         taken = acquire(lock, **options)
@@ -215,7 +215,7 @@ def test_an_interrupt_while_the_claim_waits_leaves_it_free(scan, monkeypatch):
         return taken
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk.LockFile, "acquire", interrupted)
+        patch.setattr(LockFile, "acquire", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compute(process)
 

@@ -1,0 +1,116 @@
+"""Lock files: which process may do something, until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from typing import TYPE_CHECKING
+
+from resumable.system import disk, forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+#: Most that is read of the text of a lock file.
+_TEXT_BYTES = 4096
+
+
+def wait_until(condition: Callable[[], bool], patience: float) -> bool:
+    """Ask every 20 ms, for `patience` seconds; return whether it became true."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class LockFile:
+    """A small file that exists to be locked.
+
+    Only the lock counts, which ends with the process that holds it. The text in the
+    file is for the message that names the holder.
+
+    Parameters
+    ----------
+    path : Path
+        Created when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
+        """Take the lock; False when it stays taken for `patience` seconds."""
+
+        def take() -> bool:
+            with forks.lock:
+                return self._try(exclusive)
+
+        return wait_until(take, patience)
+
+    def _try(self, exclusive: bool) -> bool:
+        if self._fd is not None:
+            return disk.try_lock(self._fd, exclusive=exclusive)
+        while True:
+            fd = disk.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            try:
+                if os.fstat(fd).st_nlink > 1:
+                    # Our lock files have one name: this is another file.
+                    msg = f"{self.path.name} is another name of some file; remove it"
+                    raise OSError(errno.EMLINK, msg)
+                if not disk.try_lock(fd, exclusive=exclusive):
+                    return False
+                if self._is_current(fd):
+                    self._fd, fd = fd, -1
+                    forks.close_in_children(self)
+                    return True
+                # Its holder removed the file between our open and lock: open again.
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            named = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (named.st_dev, named.st_ino) == disk.file_id(fd)
+
+    def write_text(self, text: str) -> None:
+        """Write into the file who holds it, which needs the lock."""
+        if self._fd is None:
+            msg = "the lock is not held"
+            raise RuntimeError(msg)
+        os.ftruncate(self._fd, 0)
+        disk.write_at(self._fd, text.encode(), 0)
+
+    def read_text(self) -> str:
+        """Return what the holder wrote; empty where the file is missing."""
+        try:
+            with disk.opened(self.path, os.O_RDONLY) as fd:
+                return disk.read_at(fd, _TEXT_BYTES, 0).decode(errors="replace")
+        except OSError:
+            return ""
+
+    def close_in_child(self) -> None:
+        """Close the file in a child process; the parent keeps the lock."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
+
+    def release(self, *, remove: bool = False) -> None:
+        """Release the lock; `remove` the file, which needs an exclusive lock."""
+        if self._fd is None:
+            return
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        with forks.lock:
+            os.close(self._fd)
+            self._fd = None

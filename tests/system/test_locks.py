@@ -1,0 +1,247 @@
+"""Lock files: who is let in, and what a killed process or a child holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from resumable.system import LockFile, disk
+
+# Without our library, so that the locks are seen as any other program sees them.
+_HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX if sys.argv[2] == "exclusive" else fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
+_ASKER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+try:
+    fcntl.flock(fd, fcntl.LOCK_NB | (
+        fcntl.LOCK_EX if sys.argv[2] == "exclusive" else fcntl.LOCK_SH))
+    print("taken")
+except BlockingIOError:
+    print("refused")
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Return a function that starts a process which holds a lock on a file."""
+    started = []
+
+    def hold(path, kind):
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _HOLDER, str(path), kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ask(path, kind):
+    """Try to lock a file in another process: ``"taken"`` or ``"refused"``."""
+    command = [sys.executable, "-I", "-S", "-c", _ASKER, str(path), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "answer"),
+    [
+        ("exclusive", "exclusive", "refused"),
+        ("exclusive", "shared", "refused"),
+        ("shared", "exclusive", "refused"),
+        ("shared", "shared", "taken"),
+    ],
+)
+def test_a_held_lock_lets_in_only_what_it_may(tmp_path, ours, theirs, answer):
+    """Shared locks go together; an exclusive one goes with none."""
+    lock = LockFile(tmp_path / "lock")
+    lock.acquire(exclusive=ours == "exclusive")
+
+    answered = ask(lock.path, theirs)
+
+    assert answered == answer
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "taken"),
+    [
+        ("exclusive", "exclusive", False),
+        ("exclusive", "shared", False),
+        ("shared", "exclusive", False),
+        ("shared", "shared", True),
+    ],
+)
+def test_a_lock_of_another_process_is_respected(tmp_path, holder, theirs, ours, taken):
+    """What another process holds is not taken, whoever wrote its program."""
+    lock = LockFile(tmp_path / "lock")
+    holder(lock.path, theirs)
+
+    answer = lock.acquire(exclusive=ours == "exclusive")
+
+    assert answer is taken
+    lock.release()
+
+
+def test_a_killed_process_holds_no_lock(tmp_path, holder):
+    """The claim of a dead driver never has to be cleaned up by hand."""
+    lock = LockFile(tmp_path / "lock")
+    process = holder(lock.path, "exclusive")
+    assert not lock.acquire(exclusive=True)
+
+    process.kill()
+    process.wait()
+
+    assert lock.acquire(exclusive=True)
+    lock.release()
+
+
+def test_a_released_lock_can_be_taken_by_another_process(tmp_path):
+    """Giving back without removing leaves the file, and the lock free."""
+    lock = LockFile(tmp_path / "lock")
+    lock.acquire(exclusive=True)
+
+    lock.release()
+
+    assert ask(lock.path, "exclusive") == "taken"
+
+
+def test_a_removed_lock_file_is_gone(tmp_path):
+    """A run that ends leaves no small file behind."""
+    lock = LockFile(tmp_path / "lock")
+    lock.acquire(exclusive=True)
+
+    lock.release(remove=True)
+
+    assert not lock.path.exists()
+
+
+def test_a_lock_on_a_removed_name_does_not_count(tmp_path, monkeypatch):
+    """Between our open and our lock the holder before us may remove the name."""
+    lock = LockFile(tmp_path / "lock")
+    real, calls = disk.try_lock, []
+
+    def removed_meanwhile(fd, *, exclusive):
+        if not calls:
+            lock.path.unlink()
+        calls.append(fd)
+        return real(fd, exclusive=exclusive)
+
+    monkeypatch.setattr(disk, "try_lock", removed_meanwhile)
+
+    assert lock.acquire(exclusive=True)
+    assert len(calls) == 2
+    assert ask(lock.path, "exclusive") == "refused"
+    lock.release()
+
+
+def test_a_patient_lock_is_taken_when_the_holder_removes_its_file(tmp_path):
+    """Waiting ends with a lock on the file that has the name now."""
+    first, second = (LockFile(tmp_path / "lock") for _ in range(2))
+    first.acquire(exclusive=True)
+    answers = []
+    waiter = threading.Thread(
+        target=lambda: answers.append(second.acquire(exclusive=True, patience=60))
+    )
+    waiter.start()
+
+    first.release(remove=True)
+    waiter.join()
+
+    assert answers == [True]
+    assert ask(second.path, "shared") == "refused"
+    second.release()
+
+
+def test_a_lock_can_be_taken_again_after_it_was_given_back(tmp_path):
+    """The same object serves for more than one session."""
+    lock = LockFile(tmp_path / "lock")
+    lock.acquire(exclusive=True)
+    lock.release(remove=True)
+
+    again = lock.acquire(exclusive=True)
+
+    assert again
+    assert ask(lock.path, "shared") == "refused"
+    lock.release()
+
+
+def test_the_text_of_the_holder_replaces_the_one_before(tmp_path):
+    """A shorter text leaves no tail of a longer one."""
+    lock = LockFile(tmp_path / "lock")
+    lock.acquire(exclusive=True)
+    lock.write_text("a rather long text of an earlier session")
+
+    lock.write_text("pid 7")
+
+    assert LockFile(lock.path).read_text() == "pid 7"
+    lock.release()
+
+
+def test_a_text_is_only_written_under_the_lock(tmp_path):
+    """Nobody signs for a lock that she does not hold."""
+    lock = LockFile(tmp_path / "lock")
+
+    with pytest.raises(RuntimeError, match="not held"):
+        lock.write_text("me")
+
+
+def test_a_lock_file_that_is_not_there_reads_as_nothing(tmp_path):
+    """Looking who holds it makes no file."""
+    lock = LockFile(tmp_path / "lock")
+
+    text = lock.read_text()
+
+    assert text == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["file_id", "try_lock", "close_if_same"])
+def test_a_copy_made_by_another_thread_holds_nothing(tmp_path, monkeypatch, moment):
+    """Not even where a file is just being opened or closed: its locks would stay."""
+    path, within = tmp_path / "run.h5", threading.Event()
+    path.touch()
+    step = getattr(disk, moment)
+
+    def slow(*args, **kwargs):
+        within.set()
+        time.sleep(0.2)
+        return step(*args, **kwargs)
+
+    def open_and_close():
+        lock = LockFile(tmp_path / "writers")
+        lock.acquire(exclusive=False)
+        disk.OpenFile(path).close()
+        lock.release()
+
+    monkeypatch.setattr(disk, moment, slow)
+    thread = threading.Thread(target=open_and_close)
+    thread.start()
+    within.wait(10)
+    copy = os.fork()
+    if copy == 0:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        held = [link for link in links if link.readlink().is_relative_to(tmp_path)]
+        os._exit(len(held))
+    _, status = os.waitpid(copy, 0)
+    thread.join()
+
+    assert os.waitstatus_to_exitcode(status) == 0
