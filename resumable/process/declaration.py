@@ -29,7 +29,7 @@ from resumable.model import (
 from resumable.process.parameters import assign
 from resumable.runfile import target_folder
 from resumable.session import Request
-from resumable.source import aligned, look_at
+from resumable.source import align_input, measure_source
 from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
@@ -88,10 +88,11 @@ class Declaration(Positioned, param.Parameterized):
             # A later stage of a chain, which brings the rest.
             return
         # Without a lock, so that a measurement that is under way is not disturbed.
-        self._source, self._geometry, self._dtype = look_at(source, position_axes)
+        measured = measure_source(source, position_axes)
+        self._source, self._geometry, self._dtype = measured
         map_shape = self._geometry.map_shape
         self._inputs = {
-            name: aligned(name, value, self._source, map_shape)
+            name: align_input(name, value, self._source, map_shape)
             for name, value in (inputs or {}).items()
         }
         self._folder = target_folder(target, self._source.path)

@@ -1,9 +1,9 @@
-"""HDF5 files of others, read by position."""
+"""HDF5 files of others, opened for reading only and read by position."""
 
 from __future__ import annotations
 
 from resumable.source.coordinates import coordinates_of
-from resumable.source.inputs import aligned, look_at, open_sources
+from resumable.source.inputs import align_input, measure_source, open_sources
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import rechunked
@@ -14,10 +14,10 @@ __all__ = [
     "Reader",
     "SourceRef",
     "SourceWriter",
-    "aligned",
+    "align_input",
     "coordinates_of",
     "file_state",
-    "look_at",
+    "measure_source",
     "open_reader",
     "open_sources",
     "read_unchanged",

@@ -168,7 +168,7 @@ def _datasets_of_part(
     for name in names:
         if "%" in name:
             pattern = _numbered(f"/{name.strip('/')}")
-            yield from filter(pattern.fullmatch, names_of(path))
+            yield from filter(pattern.fullmatch, names_of(file))
         else:
             check_links(file, path, name)
             if name not in file:

@@ -1,4 +1,4 @@
-"""Inputs: further sources that have the positions of the source."""
+"""Inputs: further sources with the positions of the source, opened with it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from resumable.source.reader import Reader
 
 
-class Seen(NamedTuple):
-    """What a source is like."""
+class MeasuredSource(NamedTuple):
+    """A source, and what was found when it was opened."""
 
     ref: SourceRef
-    """Where it is."""
+    """The source, with its axes counted from the front."""
     geometry: Geometry
     """How the positions lie in it."""
     dtype: np.dtype[Any]
     """Of one element."""
 
 
-def look_at(
+def measure_source(
     source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
-) -> Seen:
-    """Return what a source is like, which may be written meanwhile; takes no lock.
+) -> MeasuredSource:
+    """Open a source that may be written meanwhile, without a lock, and measure it.
 
     The arguments are those of :func:`named_source`.
 
@@ -46,27 +46,28 @@ def look_at(
     """
     named = named_source(source, position_axes, same_file=same_file)
 
-    def look() -> tuple[Seen, FileState]:
+    def look() -> tuple[MeasuredSource, FileState]:
         with open_reader(dataclasses.replace(named, live=True)) as reader:
             ref = dataclasses.replace(reader.ref, live=False)
-            return Seen(ref, reader.geometry, reader.dtype), reader.state_now()
+            found = MeasuredSource(ref, reader.geometry, reader.dtype)
+            return found, reader.state_now()
 
     if not named.path or named.ragged:
         return look()[0]
     return read_structure(named.path, look)
 
 
-def aligned(
+def align_input(
     name: str, value: Any, source: SourceRef, map_shape: tuple[int, ...]
 ) -> SourceRef:
-    """Refer to an input and check that it has the source's positions.
+    """Return a reference to an input, checked to have the positions of the source.
 
     Parameters
     ----------
     name : str
-        Of the argument.
+        Name of the argument.
     value : object
-        What the user gave, or a pair of it and its position axes.
+        What the user gave as the input, or a pair of that and its position axes.
     source : SourceRef
     map_shape : tuple of int
         Lengths of the position axes of the source.
@@ -74,7 +75,7 @@ def aligned(
     Raises
     ------
     SourceError
-        It cannot be used, or has other positions.
+        The input cannot be used, or has other positions.
     """
     axes = source.position_axes
     leading = tuple(range(len(axes)))
@@ -88,7 +89,7 @@ def aligned(
     shapes = []
     for candidate in candidates:
         try:
-            seen = look_at(value, candidate, same_file=source.path)
+            seen = measure_source(value, candidate, same_file=source.path)
         except SourceError as error:
             if candidate == candidates[-1]:
                 msg = (
@@ -114,7 +115,7 @@ def _have_grown(
     source: SourceRef, before: tuple[int, ...], found: tuple[int, ...]
 ) -> bool:
     """Return whether both have grown, the source after it was measured."""
-    now = look_at(str(source), source.position_axes).geometry.map_shape
+    now = measure_source(str(source), source.position_axes).geometry.map_shape
     return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
 
 
@@ -134,10 +135,10 @@ def open_sources(
     inputs : dict of SourceRef
         By argument name.
     live : bool
-        They may be written meanwhile: they are read without locks, and whoever calls
-        this sees to it that what was read can be trusted.
+        They may be written meanwhile: they are read without locks, and the caller
+        checks that nobody has written.
     length : int
-        Of the first position axis, as far as it counts; 0: all there is.
+        Positions that count of the first position axis; 0: all there are.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def open_sources(
 
 
 def _cut(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef:
-    """Refer to an input that is written meanwhile, cut to the length of the source."""
+    """Return a reference to as much of an input as there is of the source."""
     ref = dataclasses.replace(ref, live=True)
     with open_reader(ref) as reader:
         there = reader.geometry.map_shape

@@ -99,22 +99,22 @@ def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     try:
         found = file[name]
     except (KeyError, ValueError, RuntimeError) as error:
-        names = names_of(path)
+        names = names_of(file)
         hint = near_miss(name, names) or (
             f"; it has {listed(names)}" if names else "; it has no datasets"
         )
         msg = f"{path} has no dataset {name}{hint}"
         raise SourceError(msg) from error
     if not isinstance(found, h5py.Dataset):
-        inside = [n for n in names_of(path) if n.startswith(name.rstrip("/") + "/")]
+        inside = [n for n in names_of(file) if n.startswith(name.rstrip("/") + "/")]
         hint = f"; inside it are {listed(inside)}" if inside else ""
         msg = f"{path}::{name} is a {type(found).__name__.lower()}, not a dataset{hint}"
         raise SourceError(msg)
     return found
 
 
-def names_of(path: str) -> list[str]:
-    """Names of the datasets in a file, at most the first thousand."""
+def names_of(file: h5py.File) -> list[str]:
+    """Return the names of the datasets in a file, at most the first thousand."""
     names: list[str] = []
 
     def visit(name: str, item: Any) -> bool | None:
@@ -122,8 +122,7 @@ def names_of(path: str) -> list[str]:
             names.append(f"/{name}")
         return True if len(names) >= 1000 else None
 
-    with open_file(path) as file:
-        file.visititems(visit)
+    file.visititems(visit)
     return names
 
 

@@ -36,13 +36,13 @@ class SourceRef:
     upstream: str = ""
     """Identity of the run this is an output of, or empty."""
     live: bool = False
-    """It may be written while it is read: no locks, and nothing is taken on trust."""
+    """It may be written while it is read: without locks, and checked at each read."""
     length: int = 0
     """Positions that count of the first position axis; 0: all there are."""
     ragged: bool = False
-    """It is a ragged output of that run."""
+    """The source is a ragged output of that run."""
     grows: bool = False
-    """That run is of a source that can grow, and can get longer with it."""
+    """The source of that run can grow, and the run can grow with it."""
 
     @property
     def name(self) -> str:
@@ -58,15 +58,15 @@ class SourceRef:
 def refer(
     source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
 ) -> SourceRef:
-    """Turn what a user calls a source into a reference, checking that it is there.
+    """Return a reference to what a user gives as a source, checked to exist.
 
     The arguments are those of :func:`named_source`.
 
     Raises
     ------
     SourceError
-        It does not exist, is not HDF5, is open for writing, has no positions, or
-        its dtype has no fixed size.
+        The source does not exist, is not HDF5, is open for writing, has no positions,
+        or a dtype of no fixed size.
     """
     ref = named_source(source, position_axes, same_file=same_file)
     if not ref.path or ref.ragged:
@@ -79,7 +79,7 @@ def refer(
 def named_source(
     source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
 ) -> SourceRef:
-    """Turn what a user calls a source into a reference, as it is given.
+    """Return a reference to what a user gives as a source; no file is opened.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def named_source(
     Raises
     ------
     SourceError
-        It names no dataset, or is of another type.
+        `source` names no dataset, or is of another type.
     """
     axes = (
         (position_axes,)
@@ -111,26 +111,31 @@ def named_source(
         return SourceRef("", "", (0,), count=int(source))
     upstream = ""
     if isinstance(source, h5py.Dataset):
-        path, dataset = _of_open_dataset(source)
+        path, dataset = _place_of(source)
     elif hasattr(source, "as_source"):
         path, dataset, upstream = source.as_source()
         own = getattr(source, "position_axes", ())
+        if own and tuple(axes) != own:
+            msg = (
+                f"{path}::{dataset} is ragged: its positions are on axes {own}, not on "
+                f"position_axes={tuple(axes)}"
+            )
+            raise SourceError(msg)
         if own:
-            ref = SourceRef(path, dataset, own, 0, upstream, ragged=True)
-            return _of_ragged(ref, axes)
+            return SourceRef(path, dataset, own, upstream=upstream, ragged=True)
     elif isinstance(source, (str, Path)):
-        path, dataset = _of_text(str(source), same_file)
+        path, dataset = _parse(str(source), same_file)
     else:
         msg = (
             f"a source is 'file.h5::/dataset', an open h5py.Dataset, an output of "
             f"Results, or a number of positions, not a {type(source).__name__}"
         )
         raise SourceError(msg)
-    # The name as typed: behind a link to another file it would be a name there.
+    # The name as typed: of a link to another file, HDF5 gives the name in that file.
     return SourceRef(path, dataset, axes, upstream=upstream)
 
 
-def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
+def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:
     if not dataset:
         msg = "the dataset's file is closed; give 'file.h5::/dataset' instead"
         raise SourceError(msg)
@@ -153,17 +158,7 @@ def _of_open_dataset(dataset: h5py.Dataset) -> tuple[str, str]:
     return dataset.file.filename, dataset.name
 
 
-def _of_ragged(ref: SourceRef, axes: Any) -> SourceRef:
-    if tuple(axes) != ref.position_axes:
-        msg = (
-            f"{ref} is ragged: its positions are on axes {ref.position_axes}, not on "
-            f"position_axes={tuple(axes)}"
-        )
-        raise SourceError(msg)
-    return ref
-
-
-def _of_text(text: str, same_file: str) -> tuple[str, str]:
+def _parse(text: str, same_file: str) -> tuple[str, str]:
     path, separator, dataset = text.rpartition("::")
     if not separator:
         path, dataset = text, ""
@@ -172,8 +167,11 @@ def _of_text(text: str, same_file: str) -> tuple[str, str]:
         msg = f"{text!r} names no file; write 'file.h5::/dataset'"
         raise SourceError(msg)
     if not dataset.strip("/"):
-        names = listed(names_of(path)) if Path(path).exists() else ""
-        # One colon for two is the commonest slip.
+        names = ""
+        if Path(path).exists():
+            with open_file(path) as opened:
+                names = listed(names_of(opened))
+        # A common mistake is one colon instead of two.
         file, colon, inside = path.rpartition(":")
         meant = f"{file}::{inside}" if colon and Path(file).exists() else ""
         msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
@@ -183,7 +181,7 @@ def _of_text(text: str, same_file: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
-    """Open a dataset that can be read position by position; close its file after.
+    """Open a dataset that can be read position by position, and close its file after.
 
     Parameters
     ----------
