@@ -27,11 +27,24 @@ from resumable.process import (
 )
 from resumable.process import verify as verify_run
 from resumable.results import Results
-from resumable.runfile import RunFile, busy, mend, remove_ragged_files
+from resumable.runfile import RunFile, busy, find_runs, mend, remove_ragged_files
 from resumable.version import __version__
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands that show the library's errors as one message."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with errors_shown():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=_Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Log what is decided and why.")
 def main(*, verbose: bool) -> None:
@@ -49,8 +62,7 @@ class _ClassCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         name = next((arg for arg in args if _names_class(arg)), None)
         if name is not None:
-            with errors_shown():
-                ctx.meta["class"] = _class_named(name)
+            ctx.meta["class"] = _class_named(name)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -86,6 +98,9 @@ def _class_argument() -> click.Argument:
     return click.Argument(["class_"], metavar="FILE.py:CLASS")
 
 
+_run_file = click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+
+
 @main.command(
     cls=_ClassCommand,
     epilog=EPILOG,
@@ -103,9 +118,8 @@ def run(class_: str, **given: Any) -> None:
 @main.command(cls=_ClassCommand, params=[_class_argument(), *source_options()])
 def explain(class_: str, **given: Any) -> None:
     """Compare the runs that exist with a computation."""
-    with errors_shown():
-        process = make_process(_chosen_class(class_), given, {})
-        click.echo(str(process.explain()))
+    process = make_process(_chosen_class(class_), given, {})
+    click.echo(str(process.explain()))
 
 
 @main.command("list")
@@ -136,23 +150,19 @@ def status(runs: tuple[str, ...]) -> None:
 
 
 def _run_files(folder: Path) -> list[Path]:
-    from resumable.runfile import find_runs
-
-    return [
-        run.path for run in find_runs(folder.glob("*.h5")) if isinstance(run, RunFile)
-    ]
+    found = find_runs(folder.glob("*.h5"))
+    return [run.path for run in found if isinstance(run, RunFile)]
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@_run_file
 def show(run_file: str) -> None:
     """Show a run: identity, outputs, sessions, failures."""
-    with errors_shown():
-        click.echo(report.show_text(RunFile(Path(run_file))))
+    click.echo(report.show_text(RunFile(Path(run_file))))
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@_run_file
 @click.option("--class", "class_", metavar="FILE.py:CLASS", help="Class of the run.")
 @click.option(
     "--sample", default="20", help="Positions to compute again, or all; default 20."
@@ -163,60 +173,56 @@ def verify(run_file: str, class_: str | None, sample: str, source: str | None) -
 
     Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
     """
-    with errors_shown():
-        cls = _class_named(class_) if class_ else None
-        count = int(sample) if sample.isdigit() else sample
-        found = verify_run(run_file, cls, source=source, sample=count)
+    cls = _class_named(class_) if class_ else None
+    count = int(sample) if sample.isdigit() else sample
+    found = verify_run(run_file, cls, source=source, sample=count)
     click.echo(str(found))
     if not found.passed:
         sys.exit(1)
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@_run_file
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(run_file: str, *, yes: bool) -> None:
     """Ask, then delete a run file."""
-    with errors_shown():
-        found = RunFile(Path(run_file))
-        holder = busy(found)
-        if holder:
-            msg = (
-                f"{shown(found.path)} is being computed by process {holder['pid']} on "
-                f"{holder['host']}; stop that process first"
-            )
-            raise click.ClickException(msg)
-        click.echo(report.status_text(found))
-        if not yes:
-            question = f"Delete {shown(found.path)} and all results in it?"
-            click.confirm(question, abort=True)
-        found.path.unlink()
-        remove_ragged_files(found.path)
+    found = RunFile(Path(run_file))
+    holder = busy(found)
+    if holder:
+        msg = (
+            f"{shown(found.path)} is being computed by process {holder['pid']} on "
+            f"{holder['host']}; stop that process first"
+        )
+        raise click.ClickException(msg)
+    click.echo(report.status_text(found))
+    if not yes:
+        question = f"Delete {shown(found.path)} and all results in it?"
+        click.confirm(question, abort=True)
+    found.path.unlink()
+    remove_ragged_files(found.path)
     click.echo(f"deleted {shown(found.path)}")
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@_run_file
 @click.option("--compression", default="gzip", help="gzip, lzf, zstd, lz4 or none.")
 def pack(run_file: str, compression: str) -> None:
     """Compress the rows of a finished run file."""
     path = Path(run_file)
-    with errors_shown():
-        before = path.stat().st_size
-        Results(path).pack(None if compression == "none" else compression)
+    before = path.stat().st_size
+    Results(path).pack(None if compression == "none" else compression)
     sizes = [format_bytes(size) for size in (before, path.stat().st_size)]
     click.echo(f"{shown(path)}: {sizes[0]} before, {sizes[1]} now")
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
+@_run_file
 @click.argument("where", metavar="FILE::GROUP")
 @click.option("--overwrite", is_flag=True, help="Replace what was published before.")
 @click.option("--compression", help="gzip, lzf, zstd or lz4; default none.")
 def publish(run_file: str, where: str, **given: Any) -> None:
     """Copy finished results into an HDF5 file."""
-    with errors_shown():
-        Results(run_file).publish(where, **given)
+    Results(run_file).publish(where, **given)
     click.echo(f"{shown(run_file)}: published as {shown(where)}")
 
 
@@ -224,9 +230,7 @@ def publish(run_file: str, where: str, **given: Any) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def repair(file: str) -> None:
     """Finish or undo a publish that was killed."""
-    with errors_shown():
-        done = mend(file)
-    click.echo(f"{shown(file)}: {done}")
+    click.echo(f"{shown(file)}: {mend(file)}")
 
 
 @main.command()
@@ -235,5 +239,4 @@ def demo(folder: str) -> None:
     """Fit a map of spectra, kill the fit, and continue it."""
     from resumable.cli.demo import run_demo
 
-    with errors_shown():
-        run_demo(Path(folder), click.echo)
+    run_demo(Path(folder), click.echo)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from resumable.errors import ResumableError
@@ -23,34 +22,40 @@ if TYPE_CHECKING:
 _SIDE = 48
 _CHANNELS = 256
 _DATASET = "/Measurement_000/Channel_000/Raw_Data"
+#: Written into the folder and run there, as the user's own script would be.
+_MAKE_SCAN = f'''"""Write a map of spectra: a resonance that drifts, with noise."""
+
+import sys
+
+import h5py
+import numpy as np
+
+rng = np.random.default_rng(0)
+y, x = np.mgrid[0 : 1 : {_SIDE}j, 0 : 1 : {_SIDE}j]
+centre = 0.4 * np.sin(3 * x) * np.cos(2 * y)
+half_width = 0.08 + 0.06 * x * y
+height = 1 + 0.5 * np.cos(5 * (x - y))
+bias = np.linspace(-1, 1, {_CHANNELS})
+distance = (bias - centre[..., None]) / half_width[..., None]
+spectra = height[..., None] / (1 + distance**2)
+spectra += 0.3 + 0.03 * rng.standard_normal(spectra.shape)
+
+name = "{_DATASET}"
+with h5py.File(sys.argv[1], "w") as file:
+    data = file.create_dataset(
+        name,
+        data=spectra.reshape(-1, {_CHANNELS}),
+        chunks=(64, {_CHANNELS}),
+        compression="gzip",
+    )
+    data.attrs["quantity"], data.attrs["units"] = "Amplitude", "nm"
+    file[f"{{name}}_bias"] = bias
+    file[f"{{name}}_bias"].make_scale("bias")
+    file[f"{{name}}_bias"].attrs["units"] = "V"
+    data.dims[1].attach_scale(file[f"{{name}}_bias"])
+'''
 #: Longest the demo waits for the fit to be half way, in seconds.
 _PATIENCE_S = 120.0
-
-
-def make_scan(path: Path) -> None:
-    """Write a map of 48 x 48 spectra: a resonance that drifts, with noise."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0 : 1 : _SIDE * 1j, 0 : 1 : _SIDE * 1j]
-    centre = 0.4 * np.sin(3 * x) * np.cos(2 * y)
-    half_width = 0.08 + 0.06 * x * y
-    height = 1 + 0.5 * np.cos(5 * (x - y))
-    bias = np.linspace(-1, 1, _CHANNELS)
-    spectra = height[..., None] / (
-        1 + ((bias - centre[..., None]) / half_width[..., None]) ** 2
-    )
-    spectra += 0.3 + 0.03 * rng.standard_normal(spectra.shape)
-    with h5py.File(path, "w") as file:
-        data = file.create_dataset(
-            _DATASET,
-            data=spectra.reshape(-1, _CHANNELS),
-            chunks=(64, _CHANNELS),
-            compression="gzip",
-        )
-        data.attrs["quantity"], data.attrs["units"] = "Amplitude", "nm"
-        file[f"{_DATASET}_bias"] = bias
-        file[f"{_DATASET}_bias"].make_scale("bias")
-        file[f"{_DATASET}_bias"].attrs["units"] = "V"
-        data.dims[1].attach_scale(file[f"{_DATASET}_bias"])
 
 
 def run_demo(folder: Path, say: Callable[[str], object]) -> None:
@@ -75,11 +80,13 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
 
     folder = _unused(folder)
     scan, script = folder / "scan.h5", folder / "fit.py"
+    make_scan = folder / "make_scan.py"
     source = f"{scan}::{_DATASET}"
     whole = folder / "uninterrupted"
     whole.mkdir(parents=True, exist_ok=True)
-    make_scan(scan)
+    make_scan.write_text(_MAKE_SCAN)
     script.write_text(inspect.getsource(lorentz))
+    subprocess.run([sys.executable, str(make_scan), str(scan)], check=True)
     say(f"1. {scan}: {_SIDE * _SIDE:,} spectra of {_CHANNELS} values")
 
     say("\n2. Fit a Lorentzian to every spectrum, and kill the fit half way")

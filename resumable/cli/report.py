@@ -36,31 +36,26 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         import rich.table
         import rich.text
     except ImportError:
-        return _plain_table(titles, rows)
-    made = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        lines = [titles, *rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines
+        )
+    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for number, title in enumerate(titles):
         # Names of runs are copied from here: whole, whatever the width.
-        made.add_column(title, overflow="fold", no_wrap=number == 0)
+        drawn.add_column(title, overflow="fold", no_wrap=number == 0)
     for row in rows:
         # Text, not str: names from a file must not be taken for markup.
-        made.add_row(*(rich.text.Text(cell) for cell in row))
+        drawn.add_row(*map(rich.text.Text, row))
     console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
-        console.print(made)
+        console.print(drawn)
     return capture.get().rstrip("\n")
 
 
-def _plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 def list_runs(folder: Path) -> str:
-    """Tell which runs lie in a folder, a line each."""
+    """List the runs in a folder, a line each."""
     found = find_runs(folder.glob("*.h5"))
     if not found:
         return f"no runs in {shown(folder)}"
@@ -86,22 +81,22 @@ def list_runs(folder: Path) -> str:
 
 
 def _different(runs: list[RunFile]) -> dict[Path, str]:
-    """Tell of each run the parameters in which runs of its process differ."""
+    """Return for each run the parameters in which runs of its process differ."""
     values: dict[Any, set[str]] = collections.defaultdict(set)
-    asked = {}
+    parameters = {}
     for run in runs:
         document = run.header.document
         own = {(document["process"], n): v for n, v in document["parameters"].items()}
         for name, value in own.items():
             values[name].add(canonical(value))
-        asked[run.path] = own
+        parameters[run.path] = own
     return {
         path: ", ".join(
             f"{name[1]}={brief(value)}"
             for name, value in own.items()
             if len(values[name]) > 1
         )
-        for path, own in asked.items()
+        for path, own in parameters.items()
     }
 
 
@@ -116,7 +111,7 @@ def _when(seconds: float) -> str:
 
 
 def status_text(run: RunFile) -> str:
-    """Tell how far a run is; also while it is computed."""
+    """Say how far a run is; also while it is computed."""
     state = Status.now(run)
     lines = [f"{shown(run.path.name)}: {_state(run)}, {state}"]
     holder = busy(run)
@@ -129,12 +124,14 @@ def status_text(run: RunFile) -> str:
         if sessions:
             lines.append(f"  {_expected(state, sessions[-1].start, sessions[:-1])}")
     elif not state.finished:
-        lines.append("  nobody computes it now; run the same command again to go on")
+        lines.append(
+            "  no process computes it now; run the same command again to go on"
+        )
     return "\n".join(lines)
 
 
 def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
-    """Tell how long the session at work will take, from what it has done so far."""
+    """Estimate how long the present session will take, from what it has done."""
     before = sum(session.computed + session.failed for session in earlier)
     settled = state.done + state.failed - before
     took = dt.datetime.now().timestamp() - began
@@ -148,7 +145,7 @@ def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
 
 
 def show_text(run: RunFile) -> str:
-    """Tell all about a run: identity, outputs, sessions, failures."""
+    """Describe a run: identity, outputs, sessions, failures, log."""
     header = run.header
     document = header.document
     parts = [

@@ -231,7 +231,7 @@ def test_demo_kills_itself_goes_on_and_verifies(tmp_path, monkeypatch):
     assert "agree bit for bit" in out
     assert len(list(Path("here").glob("scan-Raw_Data-LorentzFit-*.h5"))) == 1
     others = {path.name for path in Path("here").iterdir() if path.suffix != ".h5"}
-    assert others - {"__pycache__"} == {"fit.py", "uninterrupted"}
+    assert others - {"__pycache__"} == {"fit.py", "make_scan.py", "uninterrupted"}
 
 
 def test_demo_overwrites_nothing(tmp_path, monkeypatch):
