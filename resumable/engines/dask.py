@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from resumable.engines import guest
+from resumable.engines import remote_worker
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
 
@@ -73,21 +73,24 @@ class DaskEngine(FuturesEngine):
         grows = self._grows and workers >= self.workers
         return max(1, self.slots()) if grows else workers
 
-    def submit(self, order: guest.Task, name: str) -> Any:
+    def submit(self, task: remote_worker.Task, name: str) -> Any:
         """Submit a task; the dashboard shows the first part of its name."""
         self.check()
-        return self._client.submit(guest.do, order, key=name, pure=False)
+        return self._client.submit(remote_worker.do, task, key=name, pure=False)
 
     def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
-        """Cancel what no worker has begun: dask would forget the others at work.
+        """Cancel what no worker has begun, as the workers themselves say.
 
-        The workers themselves say so, and begin none of the others any more.
+        They begin none of the others from now on. dask alone would also forget tasks
+        that are at work.
         """
         self.check()
         waiting = [number for number, future in futures.items() if not future.done()]
         if not waiting:
             return set()
-        begun = self._client.run(guest.revoke, token, waiting, on_error="ignore")
+        begun = self._client.run(
+            remote_worker.revoke, token, waiting, on_error="ignore"
+        )
         gone = set(waiting).difference(*begun.values())
         self._client.cancel([futures[number] for number in gone])
         return gone
@@ -116,10 +119,10 @@ class DaskEngine(FuturesEngine):
         )
 
     def release(self, token: str) -> None:
-        """Let go in all workers."""
+        """Close the workers of a session in all processes."""
         with contextlib.suppress(Exception):
             self.check()
-            self._client.run(guest.release, token, on_error="ignore")
+            self._client.run(remote_worker.release, token, on_error="ignore")
 
 
 def _present_client() -> Any:

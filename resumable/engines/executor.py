@@ -6,7 +6,7 @@ import concurrent.futures
 import logging
 from typing import TYPE_CHECKING, Any
 
-from resumable.engines import guest
+from resumable.engines import remote_worker
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import WorkerDied
 from resumable.system import machine
@@ -53,10 +53,10 @@ class ExecutorEngine(FuturesEngine):
                 return count
         return None
 
-    def submit(self, order: guest.Task, name: str) -> Any:
+    def submit(self, task: remote_worker.Task, name: str) -> Any:
         """Submit a task; executors have no use for its name."""
         try:
-            return self._executor.submit(guest.do, order)
+            return self._executor.submit(remote_worker.do, task)
         except RuntimeError as error:
             msg = (
                 f"the {self.name} takes no tasks any more ({error}); what was "
@@ -89,22 +89,22 @@ class ExecutorEngine(FuturesEngine):
         )
 
     def release(self, token: str) -> None:
-        """Let go here, where workers were threads; and in processes, in one round.
+        """Close the workers of a session: threads here, processes in one round.
 
-        Nothing says which process does a task, so one may be left out. It lets go
-        by itself after :data:`guest.IDLE_S`.
+        Nothing says which process gets a task, so one may be left out. Its worker is
+        closed after :data:`remote_worker.IDLE_S`.
         """
-        guest.release(token)
+        remote_worker.release(token)
         if not self.own_processes:
             return
         try:
             round_ = [
-                self._executor.submit(guest.release, token, 0.005)
+                self._executor.submit(remote_worker.release, token, 0.005)
                 for _ in range(self.workers)
             ]
         except concurrent.futures.BrokenExecutor:
-            # Its other processes may commit as long as the session lasts. The executor
-            # itself is of no more use to anybody.
+            # Its other processes still commit what they are at; the shutdown waits for
+            # them, since a session that is over refuses what comes later.
             logger.warning(
                 "the %s has lost a process; its others commit what they are at",
                 self.name,

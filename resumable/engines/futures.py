@@ -16,7 +16,13 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.engines import guest
+from resumable.engines.remote_worker import (
+    JobPackage,
+    Task,
+    TaskResult,
+    file_numbers,
+    this_process,
+)
 from resumable.errors import WorkerDied
 from resumable.worker import RemoteTraceback, log_here, lowest_level, packed
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("resumable")
 
-#: Expected length of a batch, and when a task ends whatever it expected. An executor
+#: Expected length of a batch, and when a task ends whatever was expected. An executor
 #: may have begun one task and already taken the next one out of our reach, so that a
 #: stop waits for two of them, or for the position at work where that is slower.
 BATCH_S = 1.0
@@ -76,16 +82,16 @@ class FuturesEngine:
         """Return how many batches may be at work now; `workers` as run() got it."""
         return workers
 
-    def submit(self, order: guest.Task, name: str) -> Any:
-        """Return the future of a task that calls :func:`guest.do` with an order."""
+    def submit(self, task: Task, name: str) -> Any:
+        """Return the future of a call of :func:`remote_worker.do` with a task."""
         raise NotImplementedError
 
     def cancel(self, token: str, futures: dict[int, Any]) -> set[int]:
-        """Cancel orders of a session that nobody has begun; return their numbers."""
+        """Cancel tasks of a session that nobody has begun; return their numbers."""
         return {number for number, future in futures.items() if future.cancel()}
 
     def check(self) -> None:
-        """Raise where the executor is gone."""
+        """Raise where the executor is closed."""
 
     def explain(self, error: BaseException, batch: Batch) -> BaseException:
         """Return the error for a task that was lost."""
@@ -100,11 +106,11 @@ class FuturesEngine:
         return False
 
     def release(self, token: str) -> None:
-        """Have the processes of the executor let go of what the session held."""
+        """Have the processes of the executor close what the session held."""
 
 
 class FutureDispatcher:
-    """One session's tasks: a few in flight, their answers taken as they come."""
+    """Hands out batches as tasks, a few in flight, and takes their results."""
 
     def __init__(
         self, engine: FuturesEngine, job: Job, driver: Driver, workers: int
@@ -112,15 +118,16 @@ class FutureDispatcher:
         self.token = uuid.uuid4().hex
         self._engine, self._driver, self._workers = engine, driver, workers
         job = _absolute(job)
-        self._errand = packed(guest.JobPackage(job, _marks(job)))
+        refs = (job.source, *job.inputs.values())
+        sources = {ref.path: file_numbers(ref.path) for ref in refs if ref.path}
+        self._package = packed(JobPackage(job, sources))
         self._name = type(job.process).__name__
-        self._stop_on_error = job.stop_on_error
         self._level = lowest_level()
-        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._flight: dict[int, tuple[Any, Batch]] = {}
+        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._in_flight: dict[int, tuple[Any, Batch]] = {}
         self._sent = 0
-        self._quick = False
-        self._introduced = 0
+        self._sent_with_job = 0
+        self._is_quick = False
 
     def work(self) -> None:
         """Hand out batches until none is left."""
@@ -128,14 +135,14 @@ class FutureDispatcher:
             while True:
                 if not self._driver.stopping:
                     self._hand_out()
-                if self._driver.stopping or not self._flight:
+                if self._driver.stopping or not self._in_flight:
                     break
                 self._wait()
         finally:
             self._wind_down()
 
     def _hand_out(self) -> None:
-        while len(self._flight) < self._room():
+        while len(self._in_flight) < self._room():
             batch = self._driver.next(BATCH_S)
             if batch is None:
                 return
@@ -149,100 +156,95 @@ class FutureDispatcher:
         long, nor where the executor would begin more than it should.
         """
         at_once = self._engine.at_once(self._workers)
-        ahead = self._quick and at_once == self._engine.slots()
+        ahead = self._is_quick and at_once == self._engine.slots()
         return 2 * at_once if ahead else at_once
 
-    def _send(self, batch: Batch, *, introduce: bool = False) -> None:
+    def _send(self, batch: Batch, *, with_job: bool = False) -> None:
         """Submit a batch, with the job where the process may not have it."""
-        introduce = introduce or self._introduced < 2 * self._workers
-        self._introduced += introduce
+        with_job = with_job or self._sent_with_job < 2 * self._workers
+        self._sent_with_job += with_job
         number = self._sent = self._sent + 1
-        order = guest.Task(
+        task = Task(
             self.token,
             number,
             batch,
             LONGEST_S,
-            guest.here(),
+            this_process(),
             self._level,
-            self._errand if introduce else None,
+            self._package if with_job else None,
         )
         name = f"{self._name}-{batch.start}-{batch.stop}-{self.token[:8]}-{number}"
         try:
-            future = self._engine.submit(order, name)
+            future = self._engine.submit(task, name)
         except BaseException:
             self._driver.give_back(batch)
             raise
-        self._flight[number] = future, batch
-        future.add_done_callback(lambda _: self._done.put(number))
+        self._in_flight[number] = future, batch
+        future.add_done_callback(lambda _: self._ended.put(number))
 
     def _wait(self) -> None:
-        """Take the answers that come within some time."""
+        """Take the result that comes next, within some time."""
         try:
-            number = self._done.get(timeout=_PATIENCE_S)
+            number = self._ended.get(timeout=_PATIENCE_S)
         except queue.Empty:
             self._engine.check()
             return
-        self._take(number)
+        if number in self._in_flight:
+            self._take(*self._in_flight.pop(number))
 
-    def _take(self, number: int) -> None:
-        future, batch = self._flight.pop(number, (None, None))
-        if future is None or batch is None:
-            return
+    def _take(self, future: Any, batch: Batch) -> None:
         try:
-            outcome: guest.TaskResult = pickle.loads(future.result())
-        except CancelledError as error:
-            self._driver.give_back(batch)
-            self._engine.check()
-            if not self._driver.stopping:
-                raise self._engine.explain(error, batch) from error
-            return
+            result: TaskResult = pickle.loads(future.result())
         except Exception as error:
-            if not self._engine.is_loss(error):
+            # The executor was shut down, or has lost the task.
+            is_cancelled = isinstance(error, CancelledError)
+            if not (is_cancelled or self._engine.is_loss(error)):
                 raise
             self._driver.give_back(batch)
+            if is_cancelled:
+                self._engine.check()
             if not self._driver.stopping:
                 raise self._engine.explain(error, batch) from error
-            # A signal to all processes of a job ends those of the executor, too.
-            logger.warning("%s", self._engine.explain(error, batch))
+            if not is_cancelled:
+                # A signal to all processes of a job ends the executor's, too.
+                logger.warning("%s", self._engine.explain(error, batch))
             return
-        for record in outcome.records:
+        for record in result.records:
             log_here(record)
-        if outcome.error is not None:
-            raise outcome.error from RemoteTraceback(outcome.trace)
-        if outcome.report is not None:
-            self._enter(outcome.report)
+        if result.error is not None:
+            raise result.error from RemoteTraceback(result.trace)
+        if result.report is not None:
+            self._take_report(result.report)
         elif self._driver.stopping:
             self._driver.give_back(batch)
         else:
-            self._send(batch, introduce=True)
+            self._send(batch, with_job=True)
 
-    def _enter(self, report: Report) -> None:
-        self._quick = report.seconds < BATCH_S
-        if report.error is None:
-            rest = report.rest
-            if rest is not None:
-                self._driver.give_back(rest)
+    def _take_report(self, report: Report) -> None:
+        self._is_quick = report.seconds < BATCH_S
+        if report.error is None and report.rest is not None:
+            self._driver.give_back(report.rest)
         self._driver.take(report)
 
     def _wind_down(self) -> None:
-        """Call back what has not begun, and wait for the others."""
+        """Cancel the tasks that have not begun, and wait for the others."""
         error: BaseException | None = None
-        while self._flight:
+        while self._in_flight:
             try:
-                self._call_back()
-                if self._flight:
+                self._cancel()
+                if self._in_flight:
                     self._wait()
             except Exception as later:
                 error = error or later
                 if not self._is_there():
-                    self._flight.clear()
+                    self._in_flight.clear()
         if error is not None:
             raise error
 
-    def _call_back(self) -> None:
-        futures = {number: future for number, (future, _) in self._flight.items()}
+    def _cancel(self) -> None:
+        futures = {number: future for number, (future, _) in self._in_flight.items()}
         for number in self._engine.cancel(self.token, futures):
-            _, batch = self._flight.pop(number)
+            _, batch = self._in_flight.pop(number)
             self._driver.give_back(batch)
 
     def _is_there(self) -> bool:
@@ -251,12 +253,6 @@ class FutureDispatcher:
         except Exception:
             return False
         return True
-
-
-def _marks(job: Job) -> dict[str, tuple[int, ...]]:
-    """Return how a worker tells the file of a source from others of its name."""
-    refs = (job.source, *job.inputs.values())
-    return {ref.path: guest.mark(ref.path) for ref in refs if ref.path}
 
 
 def _absolute(job: Job) -> Job:

@@ -153,16 +153,11 @@ class LocalWorker:
 
     def do(self, batch: Batch) -> Report:
         """Do a batch; anything the driver sends meanwhile means: stop."""
-        from resumable.worker import portable
-
         try:
-            report = self._worker.do(batch, self._parent.pending)
+            return self._worker.do(batch, self._parent.pending).sendable()
         except MemoryError:
             # Without the user's class, which might be one that cannot be sent.
             raise MemoryError from None
-        if report.error is not None:
-            report = report._replace(error=portable(report.error))
-        return report
 
     def close(self) -> None:
         """Commit everything."""

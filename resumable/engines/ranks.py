@@ -307,9 +307,7 @@ class OtherRank:
                 return
 
     def _do(self, worker: Worker, batch: Batch) -> Report:
-        report = worker.do(batch, self._stopping)
-        if report.error is not None:
-            report = report._replace(error=portable(report.error))
+        report = worker.do(batch, self._stopping).sendable()
         self._reports.append(report)
         pause = max(_REPORT_S, _REPORT_PER_RANK_S * self._team.size)
         if report.error is not None or time.monotonic() - self._reported > pause:

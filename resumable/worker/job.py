@@ -82,6 +82,12 @@ class Report(NamedTuple):
         rows = min(self.batch.count, self.batch.block)
         schedule.note_memory(self.peak_bytes, rows)
 
+    def sendable(self) -> Report:
+        """Return the report for another process: its error can be pickled."""
+        from resumable.worker.call import portable
+
+        return self._replace(error=self.error and portable(self.error))
+
     @property
     def reached(self) -> Batch | None:
         """What the worker came to: what is done and what has failed."""

@@ -18,7 +18,7 @@ import pytest
 from engine_conformance import EngineConformance, Logged, noted
 
 import resumable as rs
-from resumable.engines import guest
+from resumable.engines import remote_worker
 from resumable.engines.dask import DaskEngine
 from resumable.model.positions import Batch
 
@@ -141,9 +141,9 @@ def test_rows_committed_by_a_worker_that_could_not_answer_stay(client, scan, log
         """Ends its process after it has committed, before the answer."""
 
         def setup(self):
-            from resumable.engines import guest
+            from resumable.engines import remote_worker
 
-            whole = guest._Stay.do
+            whole = remote_worker._SessionWorkers.do
 
             def do(*args):
                 report = whole(*args)
@@ -152,7 +152,7 @@ def test_rows_committed_by_a_worker_that_could_not_answer_stay(client, scan, log
                     os.kill(os.getpid(), signal.SIGKILL)
                 return report
 
-            guest._Stay.do = do
+            remote_worker._SessionWorkers.do = do
 
     results = AnswersOnce(scan, log=log, delay_s=0.005).compute(engine=client)
     client.wait_for_workers(2)
@@ -191,14 +191,13 @@ class Deadly(Logged):
         return super().unit_computation(spectrum)
 
 
-@pytest.mark.parametrize("writer", ["workers", "driver"])
 @pytest.mark.usefixtures("_gives_up_at_once")
-def test_a_position_that_ends_its_workers_is_an_error(client, scan, log, writer):
+def test_a_position_that_ends_its_workers_is_an_error(client, scan, log):
     """It names the batch; what was committed stays, and engine="local" goes on."""
     process = Deadly(scan, log=log)
     process.compute(engine=client, positions=[0])
     with pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*engine='local'"):
-        process.compute(engine=client, writer=writer)
+        process.compute(engine=client)
     done = process.results.completed_mask
     with pytest.warns(rs.ResumableWarning, match="1 of 60 positions failed"):
         results = process.compute(engine="local", workers=2)
@@ -215,20 +214,20 @@ def test_a_task_is_either_called_back_or_waited_for(client):
 
     def order(number):
         batch = Batch(number, number + 1, None, 1)
-        return guest.Task("token", number, batch, 1.5, ("elsewhere", 1), 30)
+        return remote_worker.Task("token", number, batch, 1.5, ("elsewhere", 1), 30)
 
     def done(number):
-        future = client.submit(guest.do, order(number), pure=False)
+        future = client.submit(remote_worker.do, order(number), pure=False)
         return pickle.loads(future.result())
 
     begun = done(7)
-    told = client.run(guest.revoke, "token", [7, 8])
+    told = client.run(remote_worker.revoke, "token", [7, 8])
     revoked = done(8)
-    client.run(guest.release, "token")
+    client.run(remote_worker.release, "token")
 
     assert begun.needs_job
     assert sorted(map(list, told.values())) == [[], [7]]
-    assert revoked == guest.TaskResult()
+    assert revoked == remote_worker.TaskResult()
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])

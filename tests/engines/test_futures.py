@@ -23,7 +23,7 @@ from engine_conformance import EngineConformance, Logged, Pools, note, noted
 from helpers import ROOT, SUPPORT, data_of, until
 
 import resumable as rs
-from resumable.engines import futures, guest
+from resumable.engines import futures, remote_worker
 from resumable.engines.executor import ExecutorEngine
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -184,7 +184,7 @@ def test_threads_let_go_of_blas_after_a_run(executors, scan):
 
 def test_a_worker_that_nobody_ends_lets_go_by_itself(scan, log, tmp_path, monkeypatch):
     """Where no end of the session is heard of, idling is enough."""
-    monkeypatch.setattr(guest, "IDLE_S", 0.1)
+    monkeypatch.setattr(remote_worker, "IDLE_S", 0.1)
     monkeypatch.setattr(ExecutorEngine, "release", lambda self, token: None)
     with cf.ThreadPoolExecutor(2) as executor:
         Logged(scan, log=log).compute(engine=executor)

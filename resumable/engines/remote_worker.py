@@ -1,13 +1,13 @@
-"""A worker that lives as a guest in a process of somebody's executor.
+"""Workers in the processes of an executor, which belong to somebody else.
 
 An executor calls one function at a time, in whatever process it likes, and says
 neither when a session begins nor when it ends. So the worker of a session stays in
-the process from task to task: made by the first one, let go of when the session says
-so or when it was not asked for anything for a while.
+the process from task to task: the first task makes it, and it is closed when the
+session says so or when no task has come for a while.
 
-Nothing is held between tasks that somebody else could wait for: a task opens the run
-file, and has everything committed and closes it before it answers. An answer is a
-promise that its rows are on the disk; a process can vanish after it without loss.
+Between tasks a worker holds nothing that others could wait for: a task opens the run
+file, commits everything and closes the file before it returns its report. So the rows
+of a report are on the disk, and the process can vanish after it without loss.
 """
 
 from __future__ import annotations
@@ -41,44 +41,44 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: A worker that has nothing to do for this time lets go of its source and its memory.
+#: A worker without tasks for this time closes its source and gives its memory back.
 IDLE_S = 5.0
-#: Orders that a process remembers to have begun: many more than are in flight to it.
+#: Tasks that a process remembers to have begun: many more than are in flight to it.
 _REMEMBERED = 1000
 #: Log records of a task that are sent to the driver.
 _MOST_RECORDS = 10_000
 
 
 class Task(NamedTuple):
-    """What a task is to do. Small, since it travels with every one."""
+    """What one call in a process of the executor has to do. Sent each time: small."""
 
     token: str
     """Name of the session."""
     number: int
-    """Which of its orders this is."""
+    """Which of the session's tasks this is."""
     batch: Batch
     """What to compute."""
     seconds: float
     """End after this time, with the position that is at work then."""
     driver: tuple[str, int]
-    """Host and process of the driver."""
+    """Host and process number of the driver."""
     level: int
-    """Lowest level of log records that it wants."""
+    """Lowest level of log records that the driver wants."""
     job: bytes | None = None
-    """The packed :class:`JobPackage`, where the process may not have it yet."""
+    """The pickled :class:`JobPackage`, where the process may not have it yet."""
 
 
 class JobPackage(NamedTuple):
-    """What a session does, with what a worker needs to check it elsewhere."""
+    """The job of a session, with what a worker on another host checks."""
 
     job: Job
     """With absolute paths."""
-    marks: Mapping[str, tuple[int, ...]]
-    """The :func:`mark` of the file of every source, by absolute path."""
+    sources: Mapping[str, tuple[int, ...]]
+    """The :func:`file_numbers` of every source, by absolute path."""
 
 
 class TaskResult(NamedTuple):
-    """What became of an order."""
+    """What became of a task; all fields are empty where it was revoked."""
 
     report: Report | None = None
     """What was done."""
@@ -87,18 +87,82 @@ class TaskResult(NamedTuple):
     error: Exception | None = None
     """What was raised outside of the computation of a position."""
     trace: str = ""
-    """Its traceback."""
+    """The traceback of `error`."""
     records: tuple[dict[str, Any], ...] = ()
     """Log records."""
 
 
-def here() -> tuple[str, int]:
-    """Host and number of this process."""
+class _NoJobError(Exception):
+    """The process does not have the job of the session yet."""
+
+
+# What the executor calls.
+
+
+def do(task: Task) -> bytes:
+    """Do the batch of a task; return the pickled :class:`TaskResult`.
+
+    Pickled here, because the executor's own way cannot send what is defined in a
+    script or a notebook.
+    """
+    if not _cache().begin(task):
+        return cloudpickle.dumps(TaskResult())  # type: ignore[no-any-return]
+    with contextlib.ExitStack() as stack:
+        collector = _RecordCollector()
+        told_to_end = _never
+        if task.driver != this_process():
+            told_to_end = stack.enter_context(deferred_termination())
+            logging.root.addHandler(collector)
+            stack.callback(logging.root.removeHandler, collector)
+        try:
+            with _cache().workers_of(task) as workers:
+                result = TaskResult(report=workers.do(task, told_to_end))
+        except _NoJobError:
+            result = TaskResult(needs_job=True)
+        except BaseException as error:
+            # Executors differ in what they make of one that is no Exception.
+            text = traceback.format_exc()
+            plain = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            result = TaskResult(error=portable(plain), trace=text)
+    data: bytes
+    try:
+        data = cloudpickle.dumps(result._replace(records=tuple(collector.records)))
+    except (pickle.PicklingError, TypeError):
+        data = cloudpickle.dumps(result)  # a record holds what cannot be sent
+    return data
+
+
+def _never() -> bool:
+    return False
+
+
+def revoke(token: str, numbers: list[int]) -> set[int]:
+    """Begin none of these tasks from now on; return those that were begun here."""
+    return _cache().revoke(token, numbers)
+
+
+def release(token: str, seconds: float = 0.0) -> None:
+    """Close what a session holds in this process.
+
+    Parameters
+    ----------
+    token : str
+        Name of the session.
+    seconds : float
+        Wait so long after it, so that the executor gives the same call to its other
+        processes.
+    """
+    _cache().release(token)
+    time.sleep(seconds)
+
+
+def this_process() -> tuple[str, int]:
+    """Return host and number of this process."""
     return platform.node(), os.getpid()
 
 
-def mark(path: str) -> tuple[int, ...]:
-    """Tell a file from another one that has the same name on another host."""
+def file_numbers(path: str) -> tuple[int, ...]:
+    """Return inode, size and time of a file, which differ on hosts without it."""
     stat = Path(path).stat()
     return stat.st_ino, stat.st_size, int(stat.st_mtime)
 
@@ -106,9 +170,9 @@ def mark(path: str) -> tuple[int, ...]:
 def _check_source(path: str, expected: tuple[int, ...]) -> None:
     """Raise SourceError where the file of that name here is not the driver's."""
     with contextlib.suppress(OSError):
-        found = mark(path)
-        # The number of a file differs where it was copied, or the file system makes
-        # numbers up; size and time change while it is written to.
+        found = file_numbers(path)
+        # The inode differs where the file was copied or the file system makes inodes
+        # up; size and time change while the file is written to.
         if found[0] == expected[0] or found[1:] == expected[1:]:
             return
     msg = (
@@ -119,107 +183,45 @@ def _check_source(path: str, expected: tuple[int, ...]) -> None:
     raise SourceError(msg)
 
 
-def do(order: Task) -> bytes:
-    """Do a batch, as a task of an executor; return the packed :class:`TaskResult`.
+class _SessionWorkers:
+    """The workers of one session in this process, one for each thread with tasks."""
 
-    Packed here, because the executor's own way cannot send what is defined in a
-    script or a notebook.
-    """
-    if not begin(order):
-        return packed(TaskResult())
-    lodger = order.driver != here()
-    with contextlib.ExitStack() as stack:
-        collector = _Collector()
-        told_to_end = _never
-        if lodger:
-            told_to_end = stack.enter_context(deferred_termination())
-            logging.root.addHandler(collector)
-            stack.callback(logging.root.removeHandler, collector)
+    def __init__(self, task: Task, blas_limit: BlasLimit) -> None:
+        if task.job is None:
+            raise _NoJobError
         try:
-            with _guests().stay(order, lodger=lodger) as stay:
-                outcome = TaskResult(report=stay.do(order, told_to_end))
-        except _NoJobError:
-            outcome = TaskResult(needs_job=True)
-        except BaseException as error:
-            # Executors differ in what they make of one that is no Exception.
-            text = traceback.format_exc()
-            plain = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            outcome = TaskResult(error=portable(plain), trace=text)
-    with contextlib.suppress(pickle.PicklingError, TypeError):
-        # Unless a record holds what cannot be sent.
-        return packed(outcome._replace(records=tuple(collector.records)))
-    return packed(outcome)
-
-
-def packed(outcome: TaskResult) -> bytes:
-    """Make an outcome ready to travel."""
-    data: bytes = cloudpickle.dumps(outcome, protocol=pickle.HIGHEST_PROTOCOL)
-    return data
-
-
-def begin(order: Task) -> bool:
-    """Note that this process begins an order; False where it was revoked."""
-    return _guests().begin(order)
-
-
-def revoke(token: str, numbers: list[int]) -> set[int]:
-    """Have this process begin none of these orders; return those it has begun."""
-    return _guests().revoke(token, numbers)
-
-
-def release(token: str, seconds: float = 0.0) -> None:
-    """Let go of what a session holds in this process; then wait, for others' turns."""
-    _guests().release(token)
-    time.sleep(seconds)
-
-
-def _never() -> bool:
-    return False
-
-
-class _NoJobError(Exception):
-    """The process does not have the job of the session yet."""
-
-
-class _Stay:
-    """The workers of one session in this process, one for each thread that asks."""
-
-    def __init__(
-        self, packed: bytes, level: int, keeper: _Keeper, *, lodger: bool
-    ) -> None:
-        try:
-            errand: JobPackage = pickle.loads(packed)
+            package: JobPackage = pickle.loads(task.job)
         except (ImportError, AttributeError) as error:
             msg = (
                 f"a worker on {platform.node()} cannot load the computation "
                 f"({error}): install what it imports there, too"
             )
             raise RuntimeError(msg) from error
-        for path, expected in errand.marks.items():
+        for path, expected in package.sources.items():
             _check_source(path, expected)
-        self._job = errand.job
+        self._job = package.job
         self._workers: dict[int, tuple[Worker, TaskWriter]] = {}
-        self._keeper = keeper
+        self._blas_limit = blas_limit
         self._level: int | None = None
-        self.busy = 0
-        self.last = 0.0
-        if lodger:
+        #: Tasks at work, and when the last one ended.
+        self.busy, self.last = 0, 0.0
+        if task.driver != this_process():
             self._level = logging.root.level
-            logging.root.setLevel(level)
+            logging.root.setLevel(task.level)
             for name in machine.BLAS_VARIABLES:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
-    def do(self, order: Task, told_to_end: Callable[[], bool]) -> Report:
+    def do(self, task: Task, told_to_end: Callable[[], bool]) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
         worker, writer = self._worker()
-        left = order.batch
+        left = task.batch
         done = writer.done_already(left)
         if done.any():
             # The process that did this batch before has died before it could answer.
             empty = dataclasses.replace(left, bits=bytes(-(-len(done) // 8)), count=0)
             left = left.without(done) or empty
-        deadline = time.monotonic() + order.seconds
+        deadline = time.monotonic() + task.seconds
 
         def stop() -> bool:
             return time.monotonic() > deadline or told_to_end()
@@ -228,10 +230,9 @@ class _Stay:
             report = worker.do(left, stop)
         finally:
             writer.flush()
-        return report._replace(
-            batch=order.batch,
-            done=report.done + order.batch.count - left.count,
-            error=report.error and portable(report.error),
+        done_before = task.batch.count - left.count
+        return report.sendable()._replace(
+            batch=task.batch, done=report.done + done_before
         )
 
     def _worker(self) -> tuple[Worker, TaskWriter]:
@@ -244,13 +245,13 @@ class _Stay:
                 # The process was there before: its memory is not the session's.
                 own_process=False,
                 writer=writer,
-                one_thread=self._keeper.one_thread,
+                one_thread=self._blas_limit.one_thread,
             )
             self._workers[key] = worker, writer
         return self._workers[key]
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the workers, and give the logger its level back."""
         while self._workers:
             _, (worker, _) = self._workers.popitem()
             worker.close()
@@ -258,8 +259,90 @@ class _Stay:
             logging.root.setLevel(self._level)
 
 
-class _Keeper:
-    """Holds BLAS to one thread for all workers of this process, from one thread.
+class WorkerCache:
+    """The workers that a process of an executor keeps from task to task."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._sessions: dict[str, _SessionWorkers] = {}
+        # By session: the numbers of the last tasks that were begun, and of those that
+        # must not be.
+        self._begun: dict[str, collections.deque[int]] = {}
+        self._revoked: dict[str, set[int]] = {}
+        self._watches_idle = False
+        self._blas_limit = BlasLimit()
+
+    def begin(self, task: Task) -> bool:
+        """Note that a task is begun; False where it was revoked."""
+        with self._lock:
+            if task.number in self._revoked.get(task.token, ()):
+                return False
+            begun = self._begun.setdefault(
+                task.token, collections.deque(maxlen=_REMEMBERED)
+            )
+            begun.append(task.number)
+            return True
+
+    def revoke(self, token: str, numbers: list[int]) -> set[int]:
+        """Begin none of these tasks any more; return those that were begun."""
+        with self._lock:
+            begun = set(numbers).intersection(self._begun.get(token, ()))
+            self._revoked.setdefault(token, set()).update(set(numbers) - begun)
+            return begun
+
+    @contextlib.contextmanager
+    def workers_of(self, task: Task) -> Iterator[_SessionWorkers]:
+        """Return the workers of a task's session, busy for the time of a block."""
+        with self._lock:
+            workers = self._sessions.get(task.token)
+            if workers is None:
+                workers = _SessionWorkers(task, self._blas_limit)
+                self._sessions[task.token] = workers
+            workers.busy += 1
+            if not self._watches_idle:
+                self._watches_idle = True
+                threading.Thread(
+                    target=self._close_idle, name="resumable-idle", daemon=True
+                ).start()
+        try:
+            yield workers
+        finally:
+            with self._lock:
+                workers.busy -= 1
+                workers.last = time.monotonic()
+
+    def release(self, token: str) -> None:
+        """Close the workers of a session, where none of its tasks is at work."""
+        with self._lock:
+            self._close(token)
+
+    def _close(self, token: str) -> None:
+        workers = self._sessions.get(token)
+        if workers is not None and workers.busy:
+            return
+        self._begun.pop(token, None)
+        self._revoked.pop(token, None)
+        if workers is not None:
+            del self._sessions[token]
+            workers.close()
+
+    def _close_idle(self) -> None:
+        """Close the workers of sessions that are idle, until none is left."""
+        while True:
+            time.sleep(IDLE_S / 4)
+            with self._lock:
+                earliest = time.monotonic() - IDLE_S
+                for token, workers in list(self._sessions.items()):
+                    if workers.last < earliest:
+                        self._close(token)
+                if not self._sessions:
+                    self._watches_idle = False
+                    return
+
+
+class BlasLimit:
+    """Limits BLAS to one thread for all workers of this process, from one thread.
 
     Which thread sets the limit matters: another one can neither lift it nor set its
     own, and a worker is closed from another thread than the one that computes.
@@ -267,122 +350,29 @@ class _Keeper:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held = 0
+        self._users = 0
         self._thread: ThreadPoolExecutor | None = None
         self._limits = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def one_thread(self) -> Iterator[None]:
-        """Hold it for the time of a block; also of libraries loaded since."""
+        """Limit it for the time of a block; also of libraries loaded since."""
         with self._lock:
-            self._held += 1
+            self._users += 1
             self._thread = self._thread or ThreadPoolExecutor(1, "resumable-blas")
             self._thread.submit(self._limit).result()
         try:
             yield
         finally:
             with self._lock:
-                self._held -= 1
-                if not self._held:
+                self._users -= 1
+                if not self._users:
                     self._thread.submit(self._limits.close).result()
                     self._thread.shutdown()
                     self._thread = None
 
     def _limit(self) -> None:
         self._limits.enter_context(machine.OneThread())
-
-
-class _Guests:
-    """Whoever stays in this process."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self._lock = threading.Lock()
-        self._stays: dict[str, _Stay] = {}
-        # By session: orders that were begun, the last ones, and that must not be.
-        self._begun: dict[str, collections.deque[int]] = {}
-        self._revoked: dict[str, set[int]] = {}
-        self._reaping = False
-        self._keeper = _Keeper()
-
-    def begin(self, order: Task) -> bool:
-        """Note that an order is begun; False where it was revoked."""
-        with self._lock:
-            if order.number in self._revoked.get(order.token, ()):
-                return False
-            begun = self._begun.setdefault(
-                order.token, collections.deque(maxlen=_REMEMBERED)
-            )
-            begun.append(order.number)
-            return True
-
-    def revoke(self, token: str, numbers: list[int]) -> set[int]:
-        """Begin none of these orders any more; return those that were begun."""
-        with self._lock:
-            begun = set(numbers).intersection(self._begun.get(token, ()))
-            self._revoked.setdefault(token, set()).update(set(numbers) - begun)
-            return begun
-
-    @contextlib.contextmanager
-    def stay(self, order: Task, *, lodger: bool) -> Iterator[_Stay]:
-        """Find or begin the stay of a session, at work for the time of a block."""
-        with self._lock:
-            stay = self._stays.get(order.token)
-            if stay is None:
-                if order.job is None:
-                    raise _NoJobError
-                stay = _Stay(order.job, order.level, self._keeper, lodger=lodger)
-                self._stays[order.token] = stay
-            stay.busy += 1
-            if not self._reaping:
-                self._reaping = True
-                threading.Thread(
-                    target=self._reap, name="resumable-idle", daemon=True
-                ).start()
-        try:
-            yield stay
-        finally:
-            with self._lock:
-                stay.busy -= 1
-                stay.last = time.monotonic()
-
-    def release(self, token: str) -> None:
-        """End a stay where nothing of it is at work."""
-        with self._lock:
-            self._end([token])
-
-    def _end(self, tokens: list[str]) -> None:
-        for token in tokens:
-            stay = self._stays.get(token)
-            if stay is not None and stay.busy:
-                continue
-            self._begun.pop(token, None)
-            self._revoked.pop(token, None)
-            if stay is not None:
-                del self._stays[token]
-                stay.close()
-
-    def _reap(self) -> None:
-        """End the stays that are idle, until none is left."""
-        while True:
-            time.sleep(IDLE_S / 4)
-            with self._lock:
-                now = time.monotonic()
-                self._end([t for t, s in self._stays.items() if now - s.last > IDLE_S])
-                if not self._stays:
-                    self._reaping = False
-                    return
-
-
-_present = _Guests()
-
-
-def _guests() -> _Guests:
-    """Return the guests of this process; a forked one has none yet."""
-    global _present
-    if _present.pid != os.getpid():
-        _present = _Guests()
-    return _present
 
 
 class TaskWriter(RowBuffer):
@@ -452,7 +442,7 @@ class TaskWriter(RowBuffer):
         return done
 
     def flush(self) -> None:
-        """Have everything committed, and let go of the run file and its locks."""
+        """Commit everything, and close the run file and its locks."""
         writer, self._writer = self._writer, None
         self._ships = self._target is None
         if writer is not None:
@@ -461,7 +451,7 @@ class TaskWriter(RowBuffer):
     close = flush
 
 
-class _Collector(logging.Handler):
+class _RecordCollector(logging.Handler):
     """Keeps the log records of one task."""
 
     def __init__(self) -> None:
@@ -476,3 +466,14 @@ class _Collector(logging.Handler):
                 self.records.append(plain_record(record))
             except Exception:
                 self.handleError(record)
+
+
+_the_cache = WorkerCache()
+
+
+def _cache() -> WorkerCache:
+    """Return the cache of this process; a forked one has a new one."""
+    global _the_cache
+    if _the_cache.pid != os.getpid():
+        _the_cache = WorkerCache()
+    return _the_cache
