@@ -198,9 +198,9 @@ class MPIEngine:
             MPI = start_mpi_when_every_rank_has_come()  # noqa: N806 - its name
         except (ImportError, RuntimeError) as error:
             msg = (
-                f"this is one of {world.ranks()} ranks, and mpi4py cannot be imported "
-                f"({error}); pip install resumable-hdf5[mpi], or give engine='local' "
-                "and start one process"
+                f"MPI needs mpi4py, which cannot be imported ({error}) by one of "
+                f"{world.ranks()} ranks; pip install 'resumable-hdf5[mpi]', or give "
+                "engine='local' and start one process"
             )
             raise PlanError(msg) from error
         started = world.ranks()

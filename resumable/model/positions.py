@@ -494,7 +494,8 @@ def _check_mask(mask: Array, map_shape: tuple[int, ...]) -> None:
     size = int(np.prod(map_shape, dtype=np.int64))
     if mask.shape not in (map_shape, (size,)):
         msg = (
-            f"the mask has shape {mask.shape}, but the positions have shape {map_shape}"
+            f"the mask has shape {mask.shape}, but the positions have shape "
+            f"{map_shape}; give one bool per position"
         )
         raise PlanError(msg)
 
@@ -502,8 +503,11 @@ def _check_mask(mask: Array, map_shape: tuple[int, ...]) -> None:
 def _on_map(array: Array, chosen: Any, map_shape: tuple[int, ...]) -> Array:
     if array.dtype.kind not in "iu" or array.shape[1:] != (len(map_shape),):
         axes = len(map_shape)
-        hint = " (a list names several positions)" if axes == 1 else ""
-        msg = f"{chosen!r} does not name a position on {axes} axes {map_shape}{hint}"
+        hint = "; give a list for several positions" if axes == 1 else ""
+        msg = (
+            f"{chosen!r} does not name a position on {axes} "
+            f"{'axis' if axes == 1 else 'axes'} of shape {map_shape}{hint}"
+        )
         raise PlanError(msg)
     columns = [
         _within(array[:, i], n, f"positions on axis {i}")

@@ -36,7 +36,8 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
     for name in value:
         if name not in outputs:
             msg = f"the computation returned {name!r}, which is not declared"
-            raise OutputError(msg + near_miss(str(name), outputs))
+            there = f" (declared: {', '.join(outputs)})"
+            raise OutputError(msg + near_miss(str(name), outputs) + there)
     for name in outputs:
         if name not in value:
             msg = f"the computation did not return the declared output {name!r}"
@@ -78,8 +79,8 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     if not _same_kind(array.dtype, dtype):
         msg = (
             f"output {name!r} is declared with dtype {dtype}, but the computation "
-            f"returned {array.dtype}, which would lose something; convert it in the "
-            "computation or declare another dtype"
+            f"returned {array.dtype}, which does not fit without a loss; "
+            "convert it in the computation or declare another dtype"
         )
         raise OutputError(msg)
     return array

@@ -358,7 +358,7 @@ def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
 def _check_name(cls: type[Process], name: str) -> None:
     """Refuse a class of another name: it is part of the identity."""
     if cls.__name__ != name:
-        msg = f"this is of the class {name!r}, and {cls.__name__!r} was given"
+        msg = f"the run is of the class {name!r}, and {cls.__name__!r} was given"
         raise DeclarationError(msg)
 
 

@@ -173,12 +173,12 @@ def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
             msg = (
                 f"no room for the results in {folder}: they need "
                 f"{format_bytes(needed)}, {free} are free ({error.strerror}); make "
-                "room or give target= another folder"
+                "room or give another folder as target="
             )
             return TargetError(msg)
     msg = (
         f"the folder {folder} cannot be written ({error.strerror or error}); give "
-        "target= a folder of yours"
+        "another folder as target="
     )
     return TargetError(msg)
 

@@ -256,13 +256,16 @@ def target_folder(target: str | Path | None, source_path: str) -> Path:
     if chosen is None:
         if not source_path:
             msg = (
-                "a source without data has no folder; give target= one for the results"
+                "a source without data has no folder; give target=, a folder for the "
+                "results"
             )
             raise TargetError(msg)
         return Path(source_path).parent
     folder = Path(chosen)
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        msg = f"the target folder {folder} {what}; make it first"
+        if folder.exists():
+            msg = f"the target folder {folder} is not a folder; give another target="
+        else:
+            msg = f"the target folder {folder} does not exist; make it first"
         raise TargetError(msg)
     return folder

@@ -56,10 +56,10 @@ _AT_ONCE = 1 << 22
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """One check of a run file."""
 
     name: str
-    """What: ``structure``, ``status``, ``source``, ``computation``, ``rows``."""
+    """Name: ``structure``, ``status``, ``source``, ``computation``, ``rows``."""
     passed: bool | None
     """Whether it is sound; None where it could not be checked."""
     words: str
@@ -160,7 +160,7 @@ def _structure(run: RunFile) -> Check:
         return Check("structure", False, words)
     for name in header.ragged:
         RaggedRows(run, name).check()
-    return Check("structure", True, f"{format_bytes(size)}, digests as they were")
+    return Check("structure", True, f"{format_bytes(size)}, the digests agree")
 
 
 def _status(run: RunFile) -> Check:
@@ -187,7 +187,7 @@ def _status(run: RunFile) -> Check:
             wrong.append(text)
     holder = busy(run)
     if holder:
-        remarks.append(f"being computed by process {holder['pid']}: checked as it was")
+        remarks.append(f"being computed by process {holder['pid']}")
     return Check("status", not wrong, _first(wrong, "more") or "; ".join(remarks))
 
 
@@ -231,7 +231,7 @@ def _computed(
     if restore is None:
         yield _source(run, source)
         words = (
-            f"not computed again, that takes the class: --class FILE.py:{name}, or "
+            f"not computed again; give the class: --class FILE.py:{name}, or "
             f"rs.verify(path, {name})"
         )
         yield Check("rows", None, words)
@@ -240,22 +240,24 @@ def _computed(
         computation = restore(run)
     except SourceError as error:
         yield Check("source", False, f"{error}: {_ELSEWHERE}")
-        yield Check("rows", False, "not computed again: there is no source")
+        yield Check("rows", False, "not computed again: the source is missing")
         return
     except ResumableError as error:
         yield _source(run, source)
         yield Check("computation", False, str(error))
-        yield Check("rows", None, "not computed again: it is another computation")
+        yield Check("rows", None, "not computed again: the computation differs")
         return
     unlike = differences(run.header.document, computation.spec.document)
     of_source = [text for text in unlike if text.startswith(("source", "inputs"))]
     of_class = [text for text in unlike if text not in of_source]
     source_check = _of_source(run, of_source, computation.source)
     yield source_check
-    words = _first(of_class, "differences") or f"{name}, with these parameters"
+    words = _first(of_class, "differences") or f"{name}, with the same parameters"
     yield Check("computation", not of_class, words)
     if unlike or not source_check.passed:
-        yield Check("rows", None, "not computed again: other rows would come out")
+        yield Check(
+            "rows", None, "not computed again: the source or the computation differs"
+        )
     else:
         yield _rows(run, computation, sample, seed)
 
@@ -296,9 +298,9 @@ def _of_source(run: RunFile, unlike: list[str], ref: SourceRef) -> Check:
         text = "not what the run was made of\n" + _first(unlike, "differences")
         return Check("source", False, text)
     inputs = len(run.header.document["inputs"])
-    digest = "all contents" if run.header.source.get("full") else "fingerprint"
-    also = f", and of {inputs} inputs" if inputs else ""
-    return Check("source", True, f"the {digest} of the source{also} as it was")
+    what = "contents" if run.header.source.get("full") else "fingerprint"
+    also = f" and of {inputs} inputs" if inputs else ""
+    return Check("source", True, f"same {what} of the source{also}")
 
 
 # Rows, computed again and compared with what is on the disk.

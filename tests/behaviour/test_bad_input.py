@@ -374,7 +374,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(locked):
     process = Mean(f"{locked}/scan.h5::/data")
     action = process.plan(engine="serial").action
     with pytest.raises(
-        rs.TargetError, match=r"cannot be written .*give target= a fold"
+        rs.TargetError, match=r"cannot be written .*give another folder as target="
     ):
         compute(process)
 

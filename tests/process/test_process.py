@@ -74,7 +74,7 @@ def test_positions_done_before_are_not_computed_again(scan):
         ([1, -61], "position -61 does not exist"),
         (np.ones(59, bool), r"the mask has shape \(59,\), .* \(60,\)"),
         ([0.5], "is not a position"),
-        ((1, 2), r"does not name a position on 1 axes \(60,\)"),
+        ((1, 2), r"does not name a position on 1 axis of shape \(60,\)"),
         (np.ones((2, 2), int), "must be a list of indices"),
         (slice("a", "b"), "is not a slice of positions"),
         ("all", "is not a position"),

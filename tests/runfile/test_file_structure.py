@@ -273,7 +273,7 @@ def test_a_file_size_limit_at_birth_is_an_error_with_numbers(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "they need 4.19 MB" in done.stdout
-    assert "give target= another folder" in done.stdout
+    assert "give another folder as target=" in done.stdout
     assert list(target.iterdir()) == []
 
 

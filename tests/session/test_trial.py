@@ -135,7 +135,7 @@ def test_a_mask_and_a_slice_of_a_map(mapped):
         (60, "position 60 does not exist"),
         ([], "no position to test"),
         (np.zeros(60, bool), "no position to test"),
-        ((1, 1), "does not name a position on 1 axes"),
+        ((1, 1), "does not name a position on 1 axis"),
         ("first", "is not a position"),
     ],
     ids=["beyond", "none", "empty mask", "tuple", "text"],
