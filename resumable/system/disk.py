@@ -305,7 +305,14 @@ class OpenFile:
             write_at(self._fd, data, offset)
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """Read `size` bytes at `offset`; fewer only at the end of the file."""
+        """Read `size` bytes at `offset`; fewer only at the end of the file.
+
+        Raises
+        ------
+        OSError
+            The computation has closed it.
+        """
+        self._check()
         return read_at(self._fd, size, offset)
 
     def fileno(self) -> int:
