@@ -67,7 +67,7 @@ def start_child(start_method: str) -> Child:
     if start_method not in START_METHODS:
         msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
         raise PlanError(msg)
-    return Child(_Server.get(start_method))
+    return Child(WorkerServer.get(start_method))
 
 
 def start_server(start_method: str) -> bool:
@@ -81,7 +81,7 @@ def start_server(start_method: str) -> bool:
     bool
         Workers can be started at once now.
     """
-    return _Server.get(start_method).ready()
+    return WorkerServer.get(start_method).ready()
 
 
 class Child:
@@ -97,7 +97,7 @@ class Child:
         Memory it shares with its parent, readable also after its end.
     """
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: WorkerServer) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, unnamed_file() as shared:
             shared.truncate(mmap.PAGESIZE)
@@ -115,7 +115,7 @@ class Child:
         self._server.leave(self.pid)
 
 
-class _Server:
+class WorkerServer:
     """The process that starts workers: one for each way, kept for the next run.
 
     Parameters
@@ -124,18 +124,18 @@ class _Server:
         Whether workers are forked from it or started by it.
     """
 
-    _running: ClassVar[dict[str, _Server]] = {}
+    running: ClassVar[dict[str, WorkerServer]] = {}
     _lock = threading.Lock()
 
     @classmethod
-    def get(cls, start_method: str) -> _Server:
+    def get(cls, start_method: str) -> WorkerServer:
         """Return the running server of this process, started when there is none."""
         with cls._lock:
-            server = cls._running.get(start_method)
+            server = cls.running.get(start_method)
             if server is None or not server.serves(os.getpid()):
-                if server is not None and server._process.poll() is not None:
-                    server._socket.close()
-                server = cls._running[start_method] = cls(start_method)
+                if server is not None and server.process.poll() is not None:
+                    server.socket.close()
+                server = cls.running[start_method] = cls(start_method)
             return server
 
     def __init__(self, start_method: str) -> None:
@@ -143,15 +143,15 @@ class _Server:
         self._ready = False
         self._in_step = True
         # One question and its answer at a time, whichever thread asks.
-        self._talk = threading.Lock()
+        self.talk = threading.Lock()
         self._left: collections.deque[int] = collections.deque()
-        self._socket, theirs = socket.socketpair()
+        self.socket, theirs = socket.socketpair()
         in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
             owner = self._owner if in_main_thread else None
             given = (theirs.fileno(), start_method, owner, _large_ones())
             with _held_back():
-                self._process = subprocess.Popen(
+                self.process = subprocess.Popen(
                     _interpreter(f"_run_server(*{given!r})"),
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
@@ -161,43 +161,44 @@ class _Server:
 
     def close_in_child(self) -> None:
         """Close the pipe in a copy of this process: it must not talk to the server."""
-        self._socket.close()
+        self.socket.close()
 
     def ready(self) -> bool:
         """Return whether it has imported all it needs; does not wait."""
-        with self._talk:
+        with self.talk:
             if not self._ready and self._has_answered(0):
-                self._await_ready()
+                self.await_ready()
             return self._ready
 
-    def _await_ready(self) -> None:
+    def await_ready(self) -> None:
+        """Wait until it has imported all it needs; `talk` is held."""
         if not self._ready:
             # Ctrl-C may come here.
             self._has_answered(None)
             with self._undivided():
-                self._receive()
+                self.receive()
                 self._ready = True
 
     def _has_answered(self, milliseconds: int | None) -> bool:
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(milliseconds))
 
     def serves(self, pid: int) -> bool:
         """Return whether it belongs to this process, and answers."""
-        return self._owner == pid and self._in_step and self._process.poll() is None
+        return self._owner == pid and self._in_step and self.process.poll() is None
 
     def start(self, *fds: int) -> int:
         """Have a worker started that serves `fds`; return its process number."""
-        with self._talk:
-            self._await_ready()
+        with self.talk:
+            self.await_ready()
             self._reap()
             return self._ask(_START, fds)
 
     def exitcode(self, pid: int) -> int | None:
         """Wait for a worker's end; None when the server is gone, too."""
         try:
-            with self._talk:
+            with self.talk:
                 return self._ask(_end_of(pid))
         except WorkerDied:
             return None
@@ -208,11 +209,11 @@ class _Server:
         The garbage collector may call this in the middle of a question.
         """
         self._left.append(pid)
-        if self._talk.acquire(blocking=False):
+        if self.talk.acquire(blocking=False):
             try:
                 self._reap()
             finally:
-                self._talk.release()
+                self.talk.release()
 
     def _reap(self) -> None:
         with contextlib.suppress(WorkerDied):
@@ -223,8 +224,8 @@ class _Server:
         with self._undivided():
             # When it has ended, the answer will show it.
             with contextlib.suppress(OSError):
-                socket.send_fds(self._socket, [question], fds)
-            return self._receive()
+                socket.send_fds(self.socket, [question], fds)
+            return self.receive()
 
     @contextlib.contextmanager
     def _undivided(self) -> Iterator[None]:
@@ -244,16 +245,17 @@ class _Server:
                 self._in_step = False
                 raise
 
-    def _receive(self) -> int:
+    def receive(self) -> int:
+        """Return the number that answers a question; `talk` is held."""
         data = b""
         while len(data) < _NUMBER_BYTES:
             part = b""
             # Reset where it was killed before it had read the question.
             with contextlib.suppress(ConnectionResetError):
-                part = self._socket.recv(_NUMBER_BYTES - len(data))
+                part = self.socket.recv(_NUMBER_BYTES - len(data))
             if not part:
                 msg = "the server that starts workers has ended; run again to go on"
-                raise WorkerDied(msg, self._process.poll())
+                raise WorkerDied(msg, self.process.poll())
             data += part
         return int.from_bytes(data, "big", signed=True)
 

@@ -77,8 +77,8 @@ def test_a_pool_may_be_dropped_while_the_server_is_asked():
     """As the garbage collector does: nothing waits for itself."""
     pool = rs.Pool(1)
     (pid,) = pool.pids
-    server = launch._Server.get("forkserver")
-    with server._talk:
+    server = launch.WorkerServer.get("forkserver")
+    with server.talk:
         del pool
     with rs.Pool(1):
         left = {child.pid for child in psutil.Process().children(recursive=True)}

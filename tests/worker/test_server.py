@@ -119,15 +119,15 @@ def test_a_process_that_cannot_be_sent_says_what_to_do(means, script, method):
 
 def test_a_server_that_is_killed_before_it_has_read_the_question_has_ended():
     """It is an error that says what to do, as where it was killed after that."""
-    server = launch._Server("forkserver")
-    with server._talk:
-        server._await_ready()
-    server._process.send_signal(signal.SIGSTOP)
-    server._socket.sendall(b"?")
-    server._process.kill()
-    server._process.wait()
+    server = launch.WorkerServer("forkserver")
+    with server.talk:
+        server.await_ready()
+    server.process.send_signal(signal.SIGSTOP)
+    server.socket.sendall(b"?")
+    server.process.kill()
+    server.process.wait()
 
-    with server._socket, pytest.raises(rs.WorkerDied, match="run again to go on"):
+    with server.socket, pytest.raises(rs.WorkerDied, match="run again to go on"):
         server.start()
 
 
@@ -137,9 +137,9 @@ def test_a_server_that_was_killed_is_replaced():
         with Pool(1) as pool:
             pool.create(0, "it", lambda parent: None)
             (answer,) = pool.wait(20)
-        server = launch._Server.get("forkserver")
-        os.kill(server._process.pid, signal.SIGKILL)
-        server._process.wait()
+        server = launch.WorkerServer.get("forkserver")
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
 
         assert isinstance(answer, Answer)
     with Pool(1):
@@ -157,7 +157,7 @@ def test_an_unknown_start_method_is_named():
 
 def test_two_threads_may_start_pools_at_once(monkeypatch):
     """Workers asked for by two threads are not mixed up."""
-    receive = launch._Server._receive
+    receive = launch.WorkerServer.receive
     delays = itertools.cycle([0.05, 0.0])
 
     def slow(self):
@@ -165,8 +165,8 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
         return receive(self)
 
     # A server of its own: one that is mixed up must not harm other tests.
-    monkeypatch.setattr(launch._Server, "_running", {})
-    monkeypatch.setattr(launch._Server, "_receive", slow)
+    monkeypatch.setattr(launch.WorkerServer, "running", {})
+    monkeypatch.setattr(launch.WorkerServer, "receive", slow)
     with Pool(1):
         pass
     wrong = []
@@ -190,10 +190,10 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
     for thread in threads:
         thread.join(8)
 
-    ours = launch._Server._running["forkserver"]
-    ours._process.kill()
-    ours._process.wait()
-    ours._socket.close()
+    ours = launch.WorkerServer.running["forkserver"]
+    ours.process.kill()
+    ours.process.wait()
+    ours.socket.close()
 
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []

@@ -133,15 +133,15 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
 @both_methods
 def test_signals_that_come_at_once_leave_the_server_to_its_driver(method):
     """It ignores them from its first moment, before it has imported anything."""
-    server = launch._Server(method)
+    server = launch.WorkerServer(method)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        server._process.send_signal(number)
-    with server._talk:
-        server._await_ready()
+        server.process.send_signal(number)
+    with server.talk:
+        server.await_ready()
     serves = server.serves(os.getpid())
-    server._process.kill()
-    server._process.wait()
-    server._socket.close()
+    server.process.kill()
+    server.process.wait()
+    server.socket.close()
 
     assert serves
 
@@ -149,7 +149,7 @@ def test_signals_that_come_at_once_leave_the_server_to_its_driver(method):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGUSR2"])
 def test_a_signal_in_the_middle_of_a_question_shifts_no_answer(monkeypatch, name):
     """What is taken for the number of a worker, and killed, is its own."""
-    number, receive = signal.Signals[name], launch._Server._receive
+    number, receive = signal.Signals[name], launch.WorkerServer.receive
     raised = []
 
     def raises(*_):
@@ -162,9 +162,9 @@ def test_a_signal_in_the_middle_of_a_question_shifts_no_answer(monkeypatch, name
         return receive(server)
 
     with Pool(1):
-        server = launch._Server.get("forkserver")
+        server = launch.WorkerServer.get("forkserver")
     before = signal.signal(number, raises)
-    monkeypatch.setattr(launch._Server, "_receive", interrupted)
+    monkeypatch.setattr(launch.WorkerServer, "receive", interrupted)
     try:
         with pytest.raises(InterruptedError):
             Pool(1)
@@ -176,8 +176,8 @@ def test_a_signal_in_the_middle_of_a_question_shifts_no_answer(monkeypatch, name
         assert pids <= set(pool.pids)
     if not server.serves(os.getpid()):
         # Another one has taken its place.
-        server._socket.close()
-        server._process.wait()
+        server.socket.close()
+        server.process.wait()
 
 
 @both_methods
