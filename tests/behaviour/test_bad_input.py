@@ -241,7 +241,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_class_that_is_wrongly_declared_is_refused_at_construction(scan, kind):
-    """Not on worker 37."""
+    """Before any worker starts."""
     body, words = CLASSES[kind]
     with pytest.raises(rs.DeclarationError, match=words):
         declared(**body)(scan)
@@ -383,7 +383,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(locked):
 
 
 def test_results_of_a_folder_that_cannot_be_written_go_to_target(locked):
-    """What the message advises works."""
+    """The advice of the message works."""
     with tempfile.TemporaryDirectory() as mine:
         results = compute(Mean(f"{locked}/scan.h5::/data", mine))
         done = results.status.done
@@ -460,7 +460,7 @@ def test_a_virtual_dataset_within_one_file_works(tmp_path):
 
 
 def test_a_changed_part_of_a_virtual_dataset_is_noticed(tmp_path):
-    """Contents count where they lie."""
+    """The digest covers the data of all parts."""
     source, _ = part_files(tmp_path, "relative")
     before = Mean(source).identity
     with h5py.File(tmp_path / "part1.h5", "r+") as file:
@@ -470,7 +470,7 @@ def test_a_changed_part_of_a_virtual_dataset_is_noticed(tmp_path):
 
 
 def test_a_source_with_a_user_block_works(tmp_path):
-    """Bytes before the HDF5 file proper disturb nobody."""
+    """Bytes before the HDF5 superblock do no harm."""
     with h5py.File(tmp_path / "u.h5", "w", userblock_size=1024) as file:
         file["data"] = np.arange(8.0).reshape(2, 4)
     with (tmp_path / "u.h5").open("r+b") as file:
@@ -521,7 +521,7 @@ def test_sources_of_odd_dtypes_work(make_file, kind, chunked):
 
 
 def test_nan_and_infinity_pass_through(make_file):
-    """They are data, no failures."""
+    """They are data, not failures."""
     data = np.array([[np.nan, 1], [np.inf, 2], [-np.inf, 3], [0.0, -0.0]])
 
     class First(rs.Process):

@@ -5,11 +5,11 @@ what changed                            answer, and where it is tested when not 
 ======================================  ================================================
 source: bytes of the contents           starts anew, names the run it left
 source beyond 64 MB, between samples    noticed with ``fingerprint="full"`` only
-                                        (``test_source``)
+                                        (``source/test_fingerprint``)
 source: another file, shape or dtype    starts anew
 source: truncated                       refused; what was computed can be read
 source: bytes appended to the file      the same run
-source: grown along a resizable axis    goes on (``test_process``)
+source: grown along a resizable axis    goes on (``process/test_same_run``)
 source: a longer dataset                starts anew
 source: touched, moved with its runs,   the same run
 copied, stored otherwise uncompressed
@@ -17,14 +17,14 @@ source: packed anew (compressed)        starts anew
 source: renamed                         starts anew: runs are named after it
 class: edited, no version               starts anew, names the run it left
 class: edited, same version             the same run, a warning shows the lines
-                                        (``test_process``)
+                                        (``process/test_same_run``)
 class: version, parameter, dtype        starts anew
 class: labels, units                    the same run; it keeps the labels it has
 run file: copied in its folder          the original answers
 run file: renamed                       starts anew; it opens by its path
-                                        (``test_catalogue``)
+                                        (``runfile/test_lock``)
 run file: moved to another folder       goes on there, with ``target``
-run file: truncated, header or          refused, with what to do (``test_runfile``,
+run file: truncated, header or          refused, with what to do (``runfile``,
 structure changed                       ``test_fuzz``)
 run file: bytes appended                the same run
 status: done to pending                 the position is computed again
@@ -204,7 +204,7 @@ def test_a_source_that_is_gone_is_refused_and_its_results_stay(scan):
 
 @pytest.mark.parametrize("how", [shutil.move, shutil.copy])
 def test_a_source_moved_or_copied_with_its_run_goes_on(scan, tmp_path, how):
-    """On another path, or another mount: neither counts."""
+    """Path and mount are not part of the identity."""
     first, _ = compute(scan, positions=slice(0, 20))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -229,7 +229,7 @@ def test_a_moved_source_goes_on_in_the_old_target(scan, tmp_path):
 
 
 def test_a_renamed_source_starts_anew_under_its_new_name(scan, tmp_path):
-    """Runs are looked up by the name of the source; the old one opens by its path."""
+    """Runs are looked up by the name of the source; the old run opens by its path."""
     first, _ = compute(scan)
     Path(scan.partition("::")[0]).rename(tmp_path / "other.h5")
     results, calls = compute(f"{tmp_path}/other.h5::/data")
@@ -325,7 +325,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_changed_declaration_has_its_answer(scan, kind):
-    """What changes numbers starts anew; units and the fill value are kept as born."""
+    """A change of numbers starts anew; units and fill value stay as they were."""
     first, _ = compute(scan)
     cls, same = CLASSES[kind]
     process = cls(scan)
@@ -337,7 +337,7 @@ def test_a_changed_declaration_has_its_answer(scan, kind):
 
 
 def test_other_labels_are_the_same_run(scan):
-    """They are for people: the run keeps those it was born with."""
+    """They do not change numbers: the run keeps those it was created with."""
 
     def labelled(*labels):
         outputs = {"ends": rs.Output(2, labels=labels)}
@@ -373,7 +373,7 @@ def test_a_copy_of_a_run_beside_it_is_not_in_the_way(scan):
 
 @pytest.mark.parametrize("how", [shutil.move, shutil.copy])
 def test_a_run_moved_to_another_folder_goes_on_there(scan, tmp_path, how):
-    """With that folder as target; of a copy the original knows nothing."""
+    """With that folder as target; the original run is not changed."""
     first, _ = compute(scan, positions=slice(0, 20))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -395,7 +395,7 @@ def put(results, name, index, new):
 
 
 def test_bytes_behind_a_run_file_do_not_count(scan):
-    """A transfer that pads is no damage."""
+    """Padding by a transfer program is no damage."""
     first, _ = compute(scan, positions=slice(0, 20))
     appended(first.path)
     results, calls = compute(scan)
@@ -418,7 +418,7 @@ def test_a_done_position_that_is_not_marked_is_computed_again(scan, value):
 
 
 @pytest.mark.parametrize("what", ["status", "row"])
-def test_a_wrong_claim_is_noticed_only_by_computing_again(scan, what):
+def test_a_wrong_status_is_noticed_only_by_computing_again(scan, what):
     """Status and rows carry no digest: another run says which positions differ."""
     results, _ = compute(scan, positions=slice(0, 20))
     if what == "status":
@@ -436,8 +436,8 @@ def test_a_wrong_claim_is_noticed_only_by_computing_again(scan, what):
     ]
 
 
-def test_a_run_that_only_says_that_it_is_finished_is_not(scan):
-    """What is pending is computed."""
+def test_a_run_marked_finished_with_pending_positions_goes_on(scan):
+    """The pending positions are computed."""
     results, _ = compute(scan, positions=slice(0, 20))
     put(results, "finished", 0, b"\1")
     process = Mean(scan)
@@ -451,7 +451,7 @@ def test_a_run_that_only_says_that_it_is_finished_is_not(scan):
     assert again.status.finished
 
 
-def test_a_run_that_forgot_that_it_is_finished_finishes_again(scan):
+def test_a_run_without_its_finished_mark_finishes_again(scan):
     """No position is computed; ``finish`` is called."""
     results, _ = compute(scan)
     put(results, "finished", 0, b"\0")
@@ -465,7 +465,7 @@ def test_a_run_that_forgot_that_it_is_finished_finishes_again(scan):
 
 @pytest.mark.parametrize("name", ["failures", "sessions"])
 def test_damaged_tables_lose_their_text_and_no_status(scan, name):
-    """They are for people; status and rows are elsewhere."""
+    """Status and rows lie elsewhere in the file."""
     results, _ = compute(scan, positions=slice(0, 20))
     _, length = RunFile(results.path).header.extents()[name]
     put(results, name, 0, np.random.default_rng(0).bytes(length))

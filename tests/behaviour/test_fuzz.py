@@ -1,4 +1,4 @@
-"""Run files with any bytes changed: refused, or taken for what they still say.
+"""Run files with any bytes changed: refused, or read as their bytes say.
 
 The digests find a changed byte, unless it is one of those that are written while the
 run is computed: a status byte that became 1 says that its row is done, and a row that
@@ -26,8 +26,8 @@ SIZE = 60
 SUITE, LONG = 120, 5_000
 
 
-class Moody(rs.Process):
-    """The mean of every spectrum; of three there is none."""
+class Failing(rs.Process):
+    """The mean of every spectrum; three positions fail."""
 
     version = 1
     outputs = {"mean": rs.Output()}  # noqa: RUF012 - as users write it
@@ -91,11 +91,11 @@ def base():
 def quietly_computed(source, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rs.ResumableWarning)
-        return Moody(source).compute(engine="serial", progress=False, **options)
+        return Failing(source).compute(engine="serial", progress=False, **options)
 
 
 def looked_at(path):
-    """All that looking at a run file does; returns what it claims."""
+    """Look at all parts of a run file; return its status and rows."""
     run = RunFile(path)
     results = rs.open(path)
     shown = [repr(results), results._repr_html_(), report.list_runs(path.parent)]
@@ -134,7 +134,7 @@ accidents = st.lists(st.one_of(change_of_bytes, change_of_size), min_size=1, max
 
 
 def damaged(base, changes):
-    """Return the bytes of the run file after these accidents."""
+    """Return the bytes of the run file with these changes."""
     data = bytearray(base.bytes)
     for kind, number, new in changes:
         if kind == "cut":
@@ -175,10 +175,10 @@ def assert_accident_is_survived(base, changes):
 
     results = quietly_computed(base.source)
     settled = done | failed
-    honest = np.where(np.arange(SIZE) % 20 == 7, np.nan, base.means)
+    sound = np.where(np.arange(SIZE) % 20 == 7, np.nan, base.means)
     assert results.path == base.path
     assert results.status.pending == 0
-    np.testing.assert_array_equal(results["mean"], np.where(settled, expected, honest))
+    np.testing.assert_array_equal(results["mean"], np.where(settled, expected, sound))
 
 
 def explored(count, given):
@@ -195,7 +195,7 @@ def explored(count, given):
 
 @explored(SUITE, accidents)
 def test_accidents_are_noticed_or_change_only_what_they_hit(base, changes):
-    """No crash, no hang, no claim that the bytes of the status do not make."""
+    """No crash, no hang, and no position is done that its status byte calls pending."""
     assert_accident_is_survived(base, changes)
 
 

@@ -1,4 +1,4 @@
-"""Source files from strangers: right results or an error, in bounded memory."""
+"""Damaged and malicious source files: right results or an error, in bounded memory."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def pattern(file, name, other, dataset):
 
 @pytest.fixture
 def hostile(tmp_path):
-    """A folder with files whose datasets are all traps."""
+    """A folder with files whose datasets hang, crash or fill the memory of HDF5."""
     os.mkfifo(tmp_path / "pipe")
     os.mkfifo(tmp_path / "pipe0")
     (tmp_path / "part0.h5").symlink_to("traps.h5")
     (tmp_path / "text").write_text("no HDF5")
-    with h5py.File(tmp_path / "honest.h5", "w") as file:
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
         file["data"] = np.ones((4, 3))
         file["pipe"] = h5py.ExternalLink("pipe", "/data")
     for here, there in (("one.h5", "two.h5"), ("two.h5", "one.h5")):
@@ -96,7 +96,7 @@ def hostile(tmp_path):
         file["pool"] = h5py.SoftLink("/loop")
         file["self"] = h5py.ExternalLink("traps.h5", "/self")
         file["pipe"] = h5py.ExternalLink("pipe", "/data")
-        file["through"] = h5py.ExternalLink("honest.h5", "/pipe")
+        file["through"] = h5py.ExternalLink("plain.h5", "/pipe")
         file["group/soft"] = h5py.SoftLink("../group/hard")
         file["group/relative"] = h5py.SoftLink("inner")
         file["group/inner"] = h5py.SoftLink("/pipe")
@@ -175,8 +175,8 @@ TRAPS = {
 
 
 @pytest.mark.parametrize("name", TRAPS, ids=ascii)
-def test_a_trap_is_refused_at_construction(hostile, name):
-    """Each hangs, crashes or fills the memory where HDF5 or numpy is let at it."""
+def test_a_harmful_dataset_is_refused_at_construction(hostile, name):
+    """HDF5 or numpy would hang, crash or fill the memory."""
     with pytest.raises(rs.SourceError, match=TRAPS[name]) as info:
         Mean(f"{hostile}/traps.h5::/{name}")
 
@@ -185,7 +185,7 @@ def test_a_trap_is_refused_at_construction(hostile, name):
 
 
 def test_files_that_are_parts_of_each_other_are_refused(hostile):
-    """HDF5 ends the whole process."""
+    """HDF5 crashes the process."""
     for name in ("data", "way"):
         with pytest.raises(rs.SourceError, match=r"part of itself|too many links"):
             Mean(f"{hostile}/one.h5::/{name}")
@@ -229,7 +229,7 @@ def test_the_limit_of_positions_is_named(tmp_path, monkeypatch):
 
 
 def test_a_chunk_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
-    """HDF5 unpacks it whole, whatever little is asked for; its size is named."""
+    """HDF5 decompresses it whole for any part of it; its size is named."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset(
             "data", (4000, 1000), "f8", chunks=(4000, 1000), compression="gzip"
@@ -302,7 +302,7 @@ def test_absurd_shapes_take_no_memory(tmp_path):
 
 
 def test_names_of_any_characters_work(tmp_path):
-    """The dataset is found, computed and told of without them."""
+    """The dataset is found and computed; messages show them escaped."""
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
         file[f"group/{EVIL}"] = np.arange(12.0).reshape(4, 3)
@@ -315,7 +315,7 @@ def test_names_of_any_characters_work(tmp_path):
 
 
 def test_opaque_elements_work(tmp_path):
-    """Bytes without a meaning are bytes."""
+    """They are handed out as bytes."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["data"] = np.array([b"abcd", b"efgh"], "V4")
 
@@ -385,7 +385,7 @@ def test_odd_units_of_a_scale_do_no_harm(make_file, units):
 
 
 def test_scales_that_lead_elsewhere_are_left_out(make_file, tmp_path):
-    """A scale whose numbers lie in a pipe is not waited for."""
+    """Reading a scale whose data lie in a pipe would wait for ever."""
     os.mkfifo(tmp_path / "pipe")
     path = make_file(data=np.ones((4, 3)))
     outside = [("pipe", 0, h5py.h5f.UNLIMITED)]
@@ -397,7 +397,7 @@ def test_scales_that_lead_elsewhere_are_left_out(make_file, tmp_path):
 
 
 def test_a_scale_that_is_gone_does_no_harm(make_file):
-    """Its reference leads nowhere."""
+    """Its reference points to nothing."""
     path = make_file(data=np.ones((4, 3)))
     attached(path, {"data": np.arange(4.0)})
     with h5py.File(path, "r+") as file:
@@ -456,7 +456,7 @@ def test_references_that_are_not_those_of_usid_do_no_harm(make_file, tmp_path, k
 
 
 def test_a_long_list_of_long_names_is_cut(tmp_path):
-    """What is not there is told in a few words."""
+    """The message stays short."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for number in range(20):
             file["n" * 30_000 + str(number)] = 1

@@ -196,7 +196,7 @@ def test_the_file_that_is_open_is_read_whatever_its_name_stands_for(make_file):
 
 
 def test_a_file_cut_short_while_it_is_read_is_an_error(make_file):
-    """No row is made up."""
+    """Nothing is returned for rows that are missing."""
     path = make_file(data=NUMBERS)
     with Reader(refer(f"{path}::/data")) as reader:
         os.truncate(path, Path(path).stat().st_size - NUMBERS.nbytes // 2)
@@ -240,8 +240,8 @@ def test_a_computation_that_closes_all_files_uses_up_no_descriptors(make_file):
     assert set(results["count"][...]) == {1}
 
 
-def test_no_row_is_read_from_a_file_that_took_our_descriptor(make_file, tmp_path):
-    """It would be taken for a spectrum."""
+def test_no_row_is_read_from_a_file_that_got_our_descriptor(make_file, tmp_path):
+    """After user code closed it, its number may be that of another file."""
     path = make_file(data=NUMBERS)
     (tmp_path / "other").write_bytes(bytes(1 << 16))
     with h5py.File(path, "r") as file:

@@ -237,7 +237,7 @@ def test_beyond_64_mb_the_fingerprint_covers_samples_unless_full(large):
 
 
 def test_the_fingerprint_of_a_large_source_reads_at_most_16_mb(large):
-    """The rest of a terabyte is left alone."""
+    """Also of a terabyte."""
     read = []
     real = Contiguous.read
 

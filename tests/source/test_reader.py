@@ -61,7 +61,7 @@ def test_a_virtual_dataset_is_read_from_its_parts(make_file):
 
 @pytest.mark.parametrize("missing", [("gone.h5", "data"), ("a.h5", "gone")])
 def test_a_virtual_dataset_with_a_missing_part_is_refused(make_file, missing):
-    """HDF5 would show fill values there: wrong, without a word."""
+    """HDF5 would read fill values there, without an error."""
     make_file("a.h5", data=np.arange(5.0))
     source = make_virtual(make_file, [("a.h5", "data"), missing])
 

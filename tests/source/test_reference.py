@@ -1,4 +1,4 @@
-"""What may be a source, and what a user is told of everything else."""
+"""What may be a source, and the messages about everything else."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_folder_is_not_taken_for_a_file(tmp_path):
 
 @pytest.mark.parametrize("mode", ["r+", "a"])
 def test_a_dataset_of_a_file_open_for_writing_is_refused(scan, mode):
-    """Nothing of ours may come near a file that somebody can change."""
+    """Its contents could change while they are computed."""
     with (
         h5py.File(scan.removesuffix("::/data"), mode) as file,
         pytest.raises(SourceError, match="reopen it with mode 'r'"),
