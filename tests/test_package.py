@@ -214,3 +214,39 @@ def test_every_extra_that_a_message_names_exists():
 
     assert named
     assert named <= set(metadata["options.extras_require"])
+
+
+#: Names with an underscore that Python and IPython give to everybody.
+EVERYBODYS = {"_asdict", "_exit", "_fields", "_getframe", "_replace", "_repr_html_"}
+
+
+#: Functions that are given a name as a text.
+BY_TEXT = ("setattr", "delattr", "patch")
+
+
+def private_names(path):
+    """Return the private names of others that a test module reaches for."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    own = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    own |= {n.id for n in nodes if isinstance(n, ast.Name)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own |= {node.attr} if ast.unparse(node.value) == "self" else set()
+    found = [n.attr for n in nodes if isinstance(n, ast.Attribute)]
+    found = [name for name in found if name not in own]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(BY_TEXT):
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            found += [t.rpartition(".")[2] for t in texts if isinstance(t, str)]
+    found = [name for name in found if name not in EVERYBODYS]
+    return [n for n in found if n.startswith("_") and not n.startswith("__")]
+
+
+def test_tests_use_few_private_names():
+    """What tests reach for cannot be changed without them."""
+    modules = sorted((ROOT / "tests").rglob("*.py"))
+    found = {path.name: private_names(path) for path in modules}
+
+    assert sum(map(len, found.values())) <= 60, found

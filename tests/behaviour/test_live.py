@@ -170,7 +170,7 @@ def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
 def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
     """By one that follows, and finds nothing to compute."""
     results = Above(scan).compute(follow=60)
-    with RunLock(run_folder_of(results._run)).held():
+    with RunLock(run_folder_of(RunFile(results.path))).held():
         unpack_locked(RunFile(results.path))
     heaps = ragged_files_of(results.path)
     again = Above(scan).compute(follow=60)

@@ -292,7 +292,7 @@ def test_a_run_that_was_killed_before_it_was_packed_is_packed_by_the_next(tmp_pa
     """It was complete, and only not packed: nothing is computed again."""
     process = Declared(20, tmp_path)
     results = compute(process)
-    with RunLock(run_folder_of(results._run)).held():
+    with RunLock(run_folder_of(RunFile(results.path))).held():
         unpack_locked(RunFile(results.path))
     assert packed(results) is None
     again = compute(process)
@@ -358,7 +358,7 @@ def test_failed_positions_are_tried_again_after_unpacking(run, source):
     assert (results["level"][...][kept] == level[kept]).all()
     assert not np.isnan(results["level"][...]).any()
     # As a new one: it can be gone on with, and packed, as often as one likes.
-    assert results._run.header.rows == table_rows(40)
+    assert RunFile(results.path).header.rows == table_rows(40)
 
 
 def test_it_is_packed_again_where_an_output_asks_for_it(tmp_path):

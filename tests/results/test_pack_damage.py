@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 def test_whoever_has_the_run_open_is_not_disturbed(large):
     """Results, arrays and HDF5 handles made before read the same after."""
-    mapped = large._run.array("row")
+    mapped = RunFile(large.path).array("row")
     group = large.group()
     wanted = large["row"][...]
     array = large["row"]
@@ -142,7 +142,7 @@ def test_what_needs_a_package_says_which(large, monkeypatch):
 def test_a_run_at_work_is_not_packed(large):
     """Neither one that is being computed nor a file that is open for writing."""
     with (
-        RunLock(run_folder_of(large._run)).held(),
+        RunLock(run_folder_of(RunFile(large.path))).held(),
         pytest.raises(rs.RunBusy, match="is being computed by process"),
     ):
         large.pack()
@@ -164,7 +164,7 @@ def test_damage_of_a_packed_file_is_noticed(run):
     sound = run.path.read_bytes()
     rows = {name: np.array(run[name][...]) for name in run}
     header_end = sound.index(b"\n", sound.index(b"\n", 30) + 1)
-    padding = range(header_end + 1, run._run.header.user_block)
+    padding = range(header_end + 1, RunFile(run.path).header.user_block)
     chance = np.random.default_rng(1)
     outcomes = set()
     for place in [5, 40, 200, *chance.integers(0, len(sound), 150).tolist()]:
@@ -214,7 +214,7 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
     before = large.path.read_bytes()
     monkeypatch.setattr("resumable.runfile.hdf5.write_at", lying)
     with (
-        RunLock(run_folder_of(large._run)).held(),
+        RunLock(run_folder_of(RunFile(large.path))).held(),
         pytest.raises((rs.RunFileError, rs.TargetError)),
     ):
         pack_locked(RunFile(large.path), {"row": None})

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 import resumable as rs
+from resumable.runfile.file import RunFile
 
 PAIR = np.dtype([("x", "<f4"), ("n", "<i8")], align=True)
 
@@ -68,4 +69,4 @@ def same(left, right):
 
 
 def packed(results):
-    return rs.open(results.path)._run.header.packed
+    return RunFile(results.path).header.packed

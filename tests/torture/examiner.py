@@ -16,6 +16,7 @@ import scenarios
 from scenarios import FAILING, POSITIONS
 
 import resumable as rs
+from resumable.runfile.file import RunFile
 from resumable.runfile.header import Header
 
 
@@ -190,7 +191,7 @@ class Examiner:
                     faults.append(f"over-claim: done, but other rows: {position}")
         if not self._case.mended:
             # Tried again, a failed position may have its row already.
-            raw = np.array(results._run.array("wide"))[failed]
+            raw = np.array(RunFile(results.path).array("wide"))[failed]
             if not np.isnan(raw).all():
                 faults.append("failed, but its row is not the fill value")
         finished = results.status.finished
