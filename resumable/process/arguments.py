@@ -65,10 +65,7 @@ def type_of(parameter: Any, cls: str) -> Any:
 
 
 def _reader_of(parameter: Any) -> tuple[str, Reader] | None:
-    """Return what a value is called in the help, and what reads it from text.
-
-    None where it cannot be written as text.
-    """
+    """Return the metavar of a parameter and what reads its value; None: no text can."""
     if isinstance(parameter, _NO_TEXT):
         return None
     if isinstance(parameter, param.Selector):

@@ -1,4 +1,4 @@
-"""Parameters that several Processes have in common, and that stay while they compute.
+"""Assign to parameters: not while a Process computes, and to all that share them.
 
 Every assignment to a parameter of a Process goes through :func:`assign`.
 """
@@ -17,27 +17,28 @@ from resumable.errors import ParameterError, near_miss
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Sessions of one Process can end in other threads than they began in.
+# Sessions of one Process may begin and end in several threads.
 _counting = threading.Lock()
 
 
 class Link:
-    """The Processes that have one parameter in common; it keeps none of them alive."""
+    """Weak references to the Processes that share one parameter."""
 
-    def __init__(self) -> None:
-        self.members: list[weakref.ref[Any]] = []
+    def __init__(self, *members: Any) -> None:
+        self._refs = [weakref.ref(member) for member in members]
 
-    def alive(self) -> list[Any]:
-        """Return the members that somebody still has."""
-        return [process for ref in self.members if (process := ref()) is not None]
+    @property
+    def members(self) -> list[Any]:
+        """Those that still exist."""
+        return [process for ref in self._refs if (process := ref()) is not None]
 
     def __reduce__(self) -> tuple[type[Link], tuple[()]]:
-        # A copy, in a worker too, has the value and is on its own.
+        # A copy, as in a worker, has the value and shares it with none.
         return Link, ()
 
 
 def share_parameter(*processes_and_name: Any) -> None:
-    """Bind one parameter of several Processes: a change of either is seen by all.
+    """Share one parameter among Processes: what is assigned to one is assigned to all.
 
     Parameters
     ----------
@@ -52,11 +53,11 @@ def share_parameter(*processes_and_name: Any) -> None:
 
     Notes
     -----
-    They begin with the value of the last one that was given it, by keyword, on the
-    command line or by assignment; a default never wins. A later assignment to any of
-    them is checked against the bounds of all, and made in all or in none. What is
-    bound to one of them already stays bound. A Process that nobody holds any more is
-    forgotten; a copy, in a worker for example, has the value and is not bound.
+    The first value is that of the last of them whose parameter was set, by keyword, on
+    the command line or by assignment, else the default of the first. A later assignment
+    is checked against the bounds of all, and made in all or in none. Processes that
+    share the parameter with one of them already are included. The references are weak;
+    a copy of a Process, in a worker for example, has the value and does not share it.
 
     Examples
     --------
@@ -73,10 +74,9 @@ def share_parameter(*processes_and_name: Any) -> None:
         _check_parameter(process, name)
     given = [process for process in processes if name in _given(process)]
     value = getattr((given or processes[:1])[-1], name)
-    members = list({id(m): m for p in processes for m in _bound(p, name)}.values())
+    members = list({id(m): m for p in processes for m in _sharing(p, name)}.values())
     _set_all(members, name, value)
-    link = Link()
-    link.members = [weakref.ref(member) for member in members]
+    link = Link(*members)
     for member in members:
         _links(member)[name] = link
         if given:
@@ -84,7 +84,7 @@ def share_parameter(*processes_and_name: Any) -> None:
 
 
 def assign(process: Any, name: str, value: Any) -> None:
-    """Set a parameter of a Process and of those that share it, of all or of none.
+    """Assign to a parameter of a Process and of those that share it: to all or none.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def assign(process: Any, name: str, value: Any) -> None:
     ValueError, TypeError
         One of them refuses the value, as param says.
     """
-    members = _bound(process, name)
+    members = _sharing(process, name)
     _set_all(members, name, value)
     for member in members:
         _given(member).add(name)
@@ -101,7 +101,7 @@ def assign(process: Any, name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def frozen(process: Any) -> Iterator[None]:
-    """Refuse assignments to the parameters for the time of a block."""
+    """Refuse assignments to the parameters within a block."""
     _count(process, 1)
     try:
         yield
@@ -131,10 +131,10 @@ def _set_all(members: Sequence[Any], name: str, value: Any) -> None:
 
 
 def _try_all(members: Sequence[Any], name: str, value: Any) -> None:
-    """Let every member check a value, and leave all as they are."""
+    """Let the parameter of every member check a value, and leave all as they are."""
     for member in members:
         before = getattr(member, name)
-        # Watchers see a value only when all have taken it.
+        # Watchers must not see a value that another member refuses.
         with param.parameterized.discard_events(member):
             object.__setattr__(member, name, value)
             object.__setattr__(member, name, before)
@@ -152,7 +152,7 @@ def _check_parameter(process: Any, name: str) -> None:
 
 
 def _given(process: Any) -> set[str]:
-    """Names of the parameters that somebody gave a value."""
+    """Names of the parameters that were set."""
     found: set[str] = process.__dict__.setdefault("_given", set())
     return found
 
@@ -162,8 +162,8 @@ def _links(process: Any) -> dict[str, Link]:
     return found
 
 
-def _bound(process: Any, name: str) -> list[Any]:
-    """Return who has a parameter in common, the Process itself included."""
+def _sharing(process: Any, name: str) -> list[Any]:
+    """Return the Processes that share a parameter, the Process itself first."""
     link = _links(process).get(name)
-    members = link.alive() if link else []
+    members = link.members if link else []
     return [process, *(member for member in members if member is not process)]

@@ -1,6 +1,6 @@
-"""A Process class as a program: its parameters, source and ways to compute as options.
+"""A Process class as a program: parameters, source and compute arguments as options.
 
-``resumable run`` and scripts are made of the same options; this is where they are.
+``resumable run`` and scripts have the same options.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def errors_shown() -> Iterator[None]:
     except ResumableError as error:
         if launcher.is_shown_elsewhere(error):
             sys.exit(1)
-        told = click.ClickException(str(error))
-        told.show()
+        message = click.ClickException(str(error))
+        message.show()
         launcher.abort_at_exit(error)
-        sys.exit(told.exit_code)
+        sys.exit(message.exit_code)
 
 
 def show_warning(message: Warning | str, *where: Any) -> None:
-    """Show a warning without the line of our source that gave it."""
+    """Show a warning without the line of source text that raised it."""
     click.echo(f"warning: {shown(message, lines=True)}", err=True)
 
 
@@ -124,9 +124,9 @@ def parameter_options(
     cls : type
         The user's class.
     taken : sequence of click.Parameter
-        What else there is: a parameter cannot have the name of one of them.
+        The other options: a parameter cannot have the name of one of them.
     given : mapping
-        Values that count where the command line says nothing, for the help.
+        Values of the parameters that are not on the command line, for the help.
     """
     names = {"--help"}
     names.update(o for option in taken for o in option.opts + option.secondary_opts)
@@ -167,9 +167,9 @@ def make_process(
     cls : type
         The user's class.
     options : dict
-        By name; those that are used here are taken out of it.
+        Name -> value; those that are used here are removed.
     keywords : mapping
-        Arguments of the constructor where the command line says nothing.
+        Arguments of the constructor that are not on the command line.
     """
     arguments = dict(keywords)
     for key in list(options):
@@ -228,7 +228,7 @@ def _positions(text: Any) -> Any:
 def run_process(
     cls: type[Any], options: dict[str, Any], keywords: Mapping[str, Any]
 ) -> None:
-    """Make a Process, compute it, and say where the results are.
+    """Make a Process, compute it, and print where the results are.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def run_process(
         try:
             results = process.compute(positions=positions, **options)
         except NotFinished as stopped:
-            # Its message has been logged.
+            # The session has logged the message.
             sys.exit(stopped.code)
     if launcher.rank() == 0:
         click.echo(f"{shown(results.path)}: {results.status}")
@@ -276,15 +276,15 @@ def main(
     argv : sequence of str, optional
         Default the arguments of this program.
     **keywords
-        Arguments of the constructor, parameters too, and of :meth:`Process.compute`,
-        where the command line says nothing.
+        Arguments of the constructor, parameters too, and of :meth:`Process.compute`
+        that are not on the command line.
 
     Raises
     ------
     SystemExit
         With code 0 when every position is done or recorded as failed, 1 after an
-        error, which is told in one message, 2 after wrong usage, 75 when it was
-        stopped early: run it again to go on.
+        error, shown as one message, 2 after wrong usage, 75 when it was stopped early:
+        run it again to continue.
 
     Notes
     -----
@@ -321,19 +321,19 @@ def _run_command(
     callback: Callable[..., Any],
     argv: Sequence[str] | None,
 ) -> Any:
-    """Parse a command line; end the program after help and wrong usage."""
+    """Parse a command line and call back; exit after help and wrong usage."""
     try:
         fixed = options(required="source" not in keywords)
         command = click.Command(
             cls.__name__,
             params=[*fixed, *parameter_options(cls, fixed, keywords)],
             callback=callback,
-            # Its own: that of a base class tells how to write one.
+            # Not inherited: the docstring of Process is about writing one.
             help=inspect.cleandoc(cls.__doc__ or cls.__name__),
             epilog=EPILOG,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        # Its exit codes are ours, so that the caller gets what the callback returns.
+        # Not command.main(), which exits: the caller gets what the callback returns.
         with command.make_context(
             _program_name(), list(sys.argv[1:] if argv is None else argv)
         ) as ctx:

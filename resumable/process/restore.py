@@ -166,7 +166,7 @@ def verify(
     Raises
     ------
     RunFileError
-        There is no such file. One that is damaged is told in the result.
+        There is no such file. Damage is part of the report.
     PlanError
         The sample is neither a number from 0 nor "all".
 
@@ -341,7 +341,7 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
 
 
 def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
-    """Make the Process whose run this is; `source` is where its source is now."""
+    """Make the Process of a run; `source` is where its source is now."""
     document = run.header.document
     _check_name(cls, str(document["process"]))
     found, axes = source_of_run(run, source)

@@ -1,4 +1,4 @@
-"""A run in the background: asked for its state, waited for, cancelled."""
+"""A run in a thread of its own: its state, its batches, waiting and cancelling."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ logger = logging.getLogger("resumable")
 
 
 def check_alone(engine: Any) -> None:
-    """Check that an engine computes for one caller, who can leave it to a thread.
+    """Check that an engine computes for one caller, which may be a thread.
 
     Raises
     ------
     PlanError
-        All ranks of a job have to come to it, each with its main thread.
+        All ranks of a job have to call it, each in its main thread.
     """
     if collective(engine) is not None:
         msg = (
@@ -64,9 +64,8 @@ class Run:
     """A computation in the background; :meth:`Process.start` returns it.
 
     A context manager: leaving it cancels what is not finished. Iterating over it gives
-    the finished batches, `BatchDone`, in the order in which
-    they end, from the first one on; it ends with the run, with its error if there is
-    one.
+    a `BatchDone` for each batch, in the order in which they end, until the end of the
+    run, and raises the run's error if there is one.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ class Run:
     listener : callable, optional
         Called with every event, in the thread of the run. What it raises stops the run.
     hold : context manager
-        What is held until the end; entered already.
+        Entered already; left at the end of the run.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Run:
         self._counts = Counts(0, 0, 0)
         self._results: Results | None = None
         self._error: BaseException | None = None
-        # Not a daemon: a script that comes to its end waits for what it has started.
+        # Not a daemon: at its end, a script waits for the run.
         self._thread = threading.Thread(target=self._work, name="resumable-run")
         self._thread.start()
 
@@ -103,18 +102,18 @@ class Run:
         results, error = None, None
         try:
             with self._hold:
-                results = self._drive(self._hear)
+                results = self._drive(self._listen)
         except BaseException as raised:
             error = raised
         failed = error is not None and not isinstance(error, NotFinished)
         if failed and not threading.main_thread().is_alive():
-            # The script has come to its end, and asks for it no more.
+            # The script is at its end, and nothing will call wait().
             logger.error("the run in the background has failed", exc_info=error)
         with self._changed:
             self._results, self._error, self._ended = results, error, True
             self._changed.notify_all()
 
-    def _hear(self, event: Event) -> None:
+    def _listen(self, event: Event) -> None:
         with self._changed:
             if isinstance(event, Started):
                 self._computing = True
@@ -133,14 +132,12 @@ class Run:
         """Say how far it is, without waiting."""
         with self._changed:
             if self._ended:
-                state = "finished"
-                if self._error is not None:
-                    stopped = isinstance(self._error, NotFinished)
-                    state = "stopped" if stopped else "failed"
+                state = "finished" if self._error is None else "failed"
+                if isinstance(self._error, NotFinished):
+                    state = "stopped"
             else:
                 state = "computing" if self._computing else "starting"
-            counts = self._counts
-            return RunStatus(state, counts.done, counts.failed, counts.pending)
+            return RunStatus(state, *self._counts)
 
     def cancel(self) -> None:
         """Stop as at Ctrl-C: what is computed is kept, the rest can follow later."""

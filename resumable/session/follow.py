@@ -1,4 +1,4 @@
-"""Follow a source while it is written: compute what is there, wait for more, end.
+"""Follow a source while it is written: compute what it has, wait for more, end.
 
 A `Follower` polls the state of the files, which takes no lock and reads a few bytes.
 When something may be new, its `SourceWatcher` looks: it reads the length, asks which
@@ -83,9 +83,9 @@ def follow_source(
     options: Options,
     positions: Any,
     stop: StopRequest,
-    tell: Listener,
+    listener: Listener,
 ) -> Results:
-    """Compute what is there of a source, wait for more, and end with its writer.
+    """Compute what a source has, wait for more, and end when its writer does.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def follow_source(
         What is requested; it need not exist yet.
     stop : StopRequest
         Its time has begun.
-    tell : callable
+    listener : callable
         Takes the events.
 
     Raises
@@ -113,12 +113,12 @@ def follow_source(
             follower = Follower(followed, options, positions, stop)
             try:
                 with follower:
-                    results = follower.run(tell)
+                    results = follower.run(listener)
             except SourceChanged:
                 logger.warning("the source has changed, so a new run begins")
             else:
                 break
-    tell(Finished(results))
+    listener(Finished(results))
     warn_of_failures(results, results.status, followed.map_shape)
     return results
 
@@ -369,7 +369,7 @@ class Follower:
     def __exit__(self, *exc: object) -> None:
         self._held.close()
 
-    def run(self, tell: Listener) -> Results:
+    def run(self, listener: Listener) -> Results:
         """Follow the source to its end."""
         while True:
             found = self._await()
@@ -380,7 +380,7 @@ class Follower:
                 # A session that was killed at its very end may not have packed it.
                 return packed_where_asked(latest.computation, results)
             try:
-                session = self._session(found, tell)
+                session = self._session(found, listener)
             except SourceError as error:
                 # Another program has opened it since the look.
                 self._judge(error, self._news_at)
@@ -388,7 +388,7 @@ class Follower:
                 results, _ = session.run_to_end(self._more)
                 return packed_where_asked(found.computation, results)
 
-    def _session(self, found: Look, tell: Listener) -> Session:
+    def _session(self, found: Look, listener: Listener) -> Session:
         computation, ahead = found.computation, found.ahead
         run = ahead.run
         if run is None or ahead.snapshot is None:
@@ -397,7 +397,7 @@ class Follower:
             warn_of_edit(computation, run, ahead.snapshot)
             if computation.full_length(run.header):
                 run = writable(run)
-        return Session(self._assignment(found), run, self._stop, tell)
+        return Session(self._assignment(found), run, self._stop, listener)
 
     def _assignment(self, found: Look) -> Assignment:
         ahead, lock = found.ahead, self._take_lock(found.computation)

@@ -1,4 +1,4 @@
-"""Trying a computation on a few positions, writing nothing."""
+"""Try a computation on a few positions; nothing is written."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: The computation is repeated on the tested positions until this much time is
-#: measured, so that the first call's imports and compilation do not count.
+#: The computation is repeated on the tested positions until so many seconds are
+#: measured.
 _MEASURED_S = 0.1
 
 
@@ -131,16 +131,10 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
         spectra, rows, seconds = _compute(computer, flat)
     values = {name: of_output[order] for name, of_output in rows.items()}
     plan = prospect(computation, Options()).plan
-    shape = computation.geometry.map_shape
-    names = (
-        asked.tolist()
-        if len(shape) == 1
-        else list(
-            zip(*(i.tolist() for i in np.unravel_index(asked, shape)), strict=True)
-        )
-    )
+    indices = np.unravel_index(asked, computation.geometry.map_shape)
+    positions = list(zip(*(i.tolist() for i in indices), strict=True))
     return Trial(
-        positions=names,
+        positions=positions if len(indices) > 1 else asked.tolist(),
         spectra=spectra[order],
         outputs={n: v[0] for n, v in values.items()} if single else values,
         rows=values,
@@ -152,7 +146,7 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
 
 @contextlib.contextmanager
 def opened(computation: Computation) -> Iterator[Computer]:
-    """Open what computes positions in this process; the caller freezes parameters."""
+    """Compute positions in this process; the caller has frozen the parameters."""
     computer = Computer(
         computation.process,
         computation.position_outputs,
@@ -164,26 +158,25 @@ def opened(computation: Computation) -> Iterator[Computer]:
 
 
 def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
-    """Read and compute the positions; time the second and further rounds."""
-    seconds = 0.0
-    rounds = 0
+    """Read and compute the positions; return rows, values and seconds per position."""
     rows, inputs = _read(computer, flat)
-    first: dict[str, Array] = {}
-    while True:
+
+    def timed() -> tuple[dict[str, Array], float]:
         # Copies, because the computation may change its rows in place.
-        again = {name: copy.deepcopy(values) for name, values in inputs.items()}
+        copies = copy.deepcopy((rows, inputs))
         began = time.perf_counter()
-        values = _once(computer, copy.deepcopy(rows), again, flat)
-        took = time.perf_counter() - began
-        if rounds == 0:
-            first, first_took = values, took
-        else:
-            seconds += took
-        rounds += 1
-        if first_took > _MEASURED_S or seconds + took > _MEASURED_S:
-            break
-    measured = seconds / (rounds - 1) if rounds > 1 else first_took
-    return rows, first, measured / len(flat)
+        values = _once(computer, *copies, flat)
+        return values, time.perf_counter() - began
+
+    values, took = timed()
+    seconds, rounds = took, 1
+    if took <= _MEASURED_S:
+        # The first round does not count: it imports and compiles.
+        seconds, rounds = 0.0, 0
+        while seconds + took <= _MEASURED_S:
+            took = timed()[1]
+            seconds, rounds = seconds + took, rounds + 1
+    return rows, values, seconds / rounds / len(flat)
 
 
 def _read(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array]]:
@@ -214,7 +207,7 @@ def _once(
 def draw_default(
     axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
 ) -> None:
-    """Draw the data as a line or an image, and so the first output."""
+    """Draw the data and the first output, each as a line, an image or text."""
     left, right = axes
     _draw_array(left, np.asarray(spectrum))
     left.set_title(f"position {position}", fontsize="medium")
