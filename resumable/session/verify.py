@@ -392,32 +392,21 @@ class _Recomputed(NamedTuple):
 def _recompute(computer: Computer, flat: Array) -> _Recomputed:
     """Compute one block of positions: flat ones, ascending, at least one.
 
-    A block computation that raises is called again with halves, as in a run, until
-    the positions are found that raise alone.
+    A block computation that raises is called again with halves, as in a run.
     """
     first = int(flat[0])
     members = np.zeros(int(flat[-1]) + 1 - first, bool)
     members[flat - first] = True
-    rows, inputs = computer.read((first, members))
-    none = np.zeros(len(flat), bool)
     if not hasattr(computer.process, "block_computation"):
-        loop = computer.units(rows, inputs, flat)
+        loop = computer.units(*computer.read((first, members)), flat)
         loop.run(0, len(flat), stop_on_error=False)
         return _Recomputed(loop.values, loop.failed, loop.exceptions)
-    try:
-        return _Recomputed(computer.block(rows, inputs, flat), none, [])
-    except (Exception, SystemExit) as error:
-        if len(flat) == 1:
-            fills = {name: o.filled(1) for name, o in computer.outputs.items()}
-            return _Recomputed(fills, ~none, [(0, error)])
-    del rows, inputs
-    middle = len(flat) // 2
-    left = _recompute(computer, flat[:middle])
-    right = _recompute(computer, flat[middle:])
+    parts = list(computer.parts(computer.read, (first, members)))
+    errors = [part.error for part in parts for _ in part.positions]
     return _Recomputed(
-        {n: np.concatenate([left.values[n], right.values[n]]) for n in left.values},
-        np.concatenate([left.failed, right.failed]),
-        left.exceptions + [(middle + row, error) for row, error in right.exceptions],
+        {n: np.concatenate([p.values[n] for p in parts]) for n in computer.outputs},
+        np.array([error is not None for error in errors]),
+        [(row, error) for row, error in enumerate(errors) if error is not None],
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from resumable.worker.cursor import Cursor, new_progress_words, place
 from resumable.worker.readahead import ReadAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from resumable.model import Geometry, Output, Span
     from resumable.source import Reader, SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
+    Reading = Callable[[Span, Span | None], tuple[Any, dict[str, Any]]]
 
 
 class Computer:
@@ -62,6 +64,7 @@ class Computer:
             new_progress_words() if progress_words is None else progress_words
         )
         place(process, self.cursor, geometry)
+        self._pid = os.getpid()
         self._open = contextlib.ExitStack()
         self._ahead = ReadAhead()
         self.reader = self._opened(open_reader(source))
@@ -142,6 +145,75 @@ class Computer:
             name: block_rows(name, named[name], output, len(rows))
             for name, output in self.outputs.items()
         }
+
+    def leave(self) -> None:
+        """Note that the user's code is left."""
+        self.end_if_forked()
+        self.cursor.leave()
+
+    def end_if_forked(self) -> None:
+        """End a child process that a computation forked: the parent goes on."""
+        if os.getpid() != self._pid:
+            os._exit(1)
+
+    def parts(
+        self, read: Reading, block: Span, following: Span | None = None
+    ) -> Iterator[Part]:
+        """Compute a block by ``block_computation``: in one call, or in halves.
+
+        Where a call raises, it is repeated with the first and with the second half of
+        the positions, until those are found that raise alone. The rows are read again
+        for each: the computation may have changed them in place.
+
+        Parameters
+        ----------
+        read : callable
+            Takes what :meth:`read` takes, and returns what it returns.
+        block, following : Span
+            As :meth:`read` takes them.
+
+        Yields
+        ------
+        Part
+            In the order of the positions.
+        """
+        start, members = block
+        positions = start + np.flatnonzero(members)
+        if not len(positions):
+            return
+        rows, inputs = read(block, following)
+        try:
+            try:
+                values = self.block(rows, inputs, positions)
+            finally:
+                self.leave()
+        except BaseException as raised:
+            reraise_stop(raised)
+            error = raised
+        else:
+            yield Part(block, positions, values, None)
+            return
+        if len(positions) == 1:
+            fills = {name: output.filled(1) for name, output in self.outputs.items()}
+            yield Part(block, positions, fills, error)
+            return
+        del rows, inputs
+        middle = int(positions[len(positions) // 2]) - start
+        yield from self.parts(read, (start, members[:middle]))
+        yield from self.parts(read, (start + middle, members[middle:]))
+
+
+class Part(NamedTuple):
+    """Positions computed in one call, or a single one that raises."""
+
+    block: Span
+    """Which positions, as the reader takes them."""
+    positions: Array
+    """Their flat numbers."""
+    values: dict[str, Array]
+    """Output name -> rows; the fill value where it has raised."""
+    error: BaseException | None
+    """What it has raised."""
 
 
 def rows_as_list(rows: Any) -> Any:

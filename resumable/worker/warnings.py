@@ -73,10 +73,10 @@ class WarningCounts:
 
 
 def warning_filters() -> tuple[Any, ...]:
-    """Return the warning filters of this process; they can be sent to workers.
+    """Return the warning filters of this process, to be sent to workers.
 
-    Categories go by name. A library that was imported here may have filters of its
-    own, and workers that do not need it must not have to import it for them.
+    Categories are sent as names: a library that is imported here may have added filters
+    of its own, and a worker must not have to import it for them.
     """
     return tuple(
         (action, message, _name(category), module, lineno)
@@ -88,46 +88,49 @@ def _name(category: Any) -> str:
     return f"{category.__module__}.{category.__qualname__}"
 
 
-class _ByName(type):
-    """Class of a stand-in for the warnings of a name, loaded or not."""
-
-    def __subclasscheck__(cls, category: type) -> bool:
-        """Return whether a category is the named one, or derived from it."""
-        return any(_name(base) == cls.__name__ for base in category.__mro__)
+def _loaded_categories() -> dict[str, type[Warning]]:
+    """Return the classes of warnings in this process, by name."""
+    found: dict[str, type[Warning]] = {}
+    left: list[type[Warning]] = [Warning]
+    while left:
+        category = left.pop()
+        found[_name(category)] = category
+        left += category.__subclasses__()
+    return found
 
 
 @contextlib.contextmanager
 def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
-    """Count the warnings given in a block, by this thread, instead of showing them.
+    """Count the warnings that this thread gives in a block, instead of showing them.
 
     Parameters
     ----------
     filters : tuple
-        What :func:`warning_filters` has returned in the driver: what it ignores is
-        not counted, what it turns into an error is raised.
+        What :func:`warning_filters` has returned in the driver. Ignored warnings are
+        not counted, and those that are errors are raised.
     counts : WarningCounts
     """
-    _hook.enter(filters)
-    outer, _own.counts = getattr(_own, "counts", None), counts
+    _hook.install(filters)
+    outer, _thread.counts = getattr(_thread, "counts", None), counts
     try:
         yield
     finally:
-        _own.counts = outer
-        _hook.leave()
+        _thread.counts = outer
+        _hook.remove()
 
 
-_own = threading.local()
+_thread = threading.local()
 
 
 class _Hook:
-    """Our place in the warnings module, which all threads of a process share."""
+    """Filters and ``showwarning`` of the warnings module, which all threads share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
 
-    def enter(self, filters: tuple[Any, ...]) -> None:
-        """Take over, if no other thread has done so."""
+    def install(self, filters: tuple[Any, ...]) -> None:
+        """Set them, unless another thread has."""
         with self._lock:
             self._inside += 1
             if self._inside > 1:
@@ -135,21 +138,23 @@ class _Hook:
             self._context = warnings.catch_warnings()
             self._context.__enter__()
             self._show = warnings.showwarning
-            # Those that are shown once only would be counted once only.
+            # Other actions than "always" would have only the first warning counted.
             warnings.simplefilter("always")
+            loaded = _loaded_categories()
             for action, message, category, module, lineno in reversed(filters):
-                named: Any = _ByName(category, (Warning,), {})
+                if category not in loaded:
+                    continue  # nothing here can have given such a warning
                 warnings.filterwarnings(
                     action if action in ("error", "ignore") else "always",
                     _pattern(message),
-                    named,
+                    loaded[category],
                     _pattern(module),
                     lineno,
                 )
             warnings.showwarning = self._note  # type: ignore[assignment]
 
-    def leave(self) -> None:
-        """Give back, if no other thread is inside."""
+    def remove(self) -> None:
+        """Restore them, unless another thread still needs them."""
         with self._lock:
             self._inside -= 1
             if not self._inside:
@@ -163,7 +168,7 @@ class _Hook:
         lineno: int,
         *more: Any,
     ) -> None:
-        counts = getattr(_own, "counts", None)
+        counts = getattr(_thread, "counts", None)
         if counts is None:
             self._show(message, category, filename, lineno, *more)
         else:

@@ -1,7 +1,18 @@
-"""Doing one batch: read, compute, write, mark. The same in every engine.
+"""One batch, the same in every engine: read, compute, write, mark.
 
-A :class:`Worker` does what a `Job` says, in whatever process it
-is made.
+::
+
+    Worker.do(batch, stop)
+      for each block of the batch
+        read     Computer.read, of the source and of the inputs
+        compute  UnitLoop.run, position by position, or Computer.parts, in one call
+        write    RowWriter.write (runfile/writer.py), the rows and which have failed;
+                 RowBuffer.write where the driver writes them
+        until stop() says so, or an error has to stop the session
+      returns a Report: positions done and failed, failures, time, memory
+
+    mark         RowWriter sets the status of rows once they are on the disk, at its
+                 checkpoints, in Worker.flush and in Worker.close
 """
 
 from __future__ import annotations
@@ -9,7 +20,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import os
+import functools
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -21,7 +32,7 @@ from resumable.model import check_unchanged
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
-from resumable.worker.compute import Computer, UnitLoop, reraise_stop
+from resumable.worker.compute import Computer, Part, UnitLoop
 from resumable.worker.job import Job, Report
 from resumable.worker.warnings import WarningCounts, count_warnings
 
@@ -32,11 +43,11 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Between units, the worker looks up for a request to stop about this often.
-_LOOK_UP_S = 0.02
-#: Failures of one batch that are described; the others are only marked.
+#: Between positions, the worker asks about this often whether to stop.
+_ASK_S = 0.02
+#: Failures of a batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
-#: Files of the loop around the user's code, which no traceback of a failure shows.
+#: Files whose frames are left out of the traceback of a failure.
 _LOOP = (__file__, computer.__file__)
 
 
@@ -48,9 +59,9 @@ class Worker:
     job : Job
         What to do.
     own_process : bool
-        It has a process to itself; else it shares the driver's.
+        It has a process to itself, or else that of the driver.
     progress_words : memoryview of two int64, optional
-        Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
+        See :class:`~resumable.worker.cursor.Cursor`.
     writer : RowBuffer, optional
         Takes the rows; default writes them, or keeps them for the report where the
         job has no target.
@@ -82,7 +93,6 @@ class Worker:
     ) -> None:
         self._job = job
         self._raises_memory_errors = raises_memory_errors
-        self._pid = os.getpid()
         check_unchanged(type(job.process), job.read_from, job.text)
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
@@ -104,13 +114,13 @@ class Worker:
         except BaseException:
             self._writer.close()
             raise
-        # Pages shared with other processes are not this worker's; the driver had
-        # its memory before.
+        # Pages shared with other processes are not this worker's. In the driver's
+        # process the memory it had before is not.
         resident = machine.resident_memory()
         self._not_ours = (
             resident - machine.proportional_memory() if own_process else before
         )
-        self._looks_after = 1
+        self._ask_after = 1
         self._written: collections.deque[int] = collections.deque()
         self._closed = False
 
@@ -139,7 +149,7 @@ class Worker:
             See `raises_memory_errors`; what was computed before is committed.
         """
         if batch.suspect:
-            # What is done already must not be lost if this one ends the process.
+            # It may end the process: commit what was done before.
             self._writer.flush()
         self._peak.start()
         began = time.perf_counter()
@@ -149,7 +159,7 @@ class Worker:
             try:
                 self._do_blocks(batch, tally, stop)
             except MemoryError:
-                self._end_if_forked()
+                self._computer.end_if_forked()
                 self._writer.flush()
                 raise
         self._written.append(self._writer.written)
@@ -176,7 +186,7 @@ class Worker:
         following = next(blocks, None)
         while following is not None:
             block, following = following, next(blocks, None)
-            # Where one position is a block, there may be no memory for two.
+            # A block of one position: there may be no memory for two.
             ahead = following if batch.block > 1 else None
             self._do_block(batch, block, ahead, tally, stop)
             if tally.error is not None or stop():
@@ -191,14 +201,18 @@ class Worker:
         stop: Callable[[], bool],
     ) -> None:
         if hasattr(self._job.process, "block_computation"):
-            self._halve(block, following, batch, tally)
+            read = functools.partial(self._read, tally)
+            for part in self._computer.parts(read, block, following):
+                self._take_part(batch, part, tally)
+                if tally.error is not None:
+                    break
             return
         start, members = block
         positions = start + np.flatnonzero(members)
-        rows, inputs = self._read(block, following, tally)
+        rows, inputs = self._read(tally, block, following)
         loop = self._computer.units(rows, inputs, positions)
         reached = self._run_units(loop, len(positions), stop, tally)
-        self._computed()
+        self._computer.leave()
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
@@ -217,7 +231,7 @@ class Worker:
         tally.failed += int(np.count_nonzero(failed))
 
     def _read(
-        self, block: Span, following: Span | None, tally: _Tally
+        self, tally: _Tally, block: Span, following: Span | None
     ) -> tuple[Any, dict[str, Any]]:
         began = time.perf_counter()
         read = self._computer.read(block, following)
@@ -236,24 +250,14 @@ class Worker:
         self._writer.write(start, done, failed, values)
         tally.write_seconds += time.perf_counter() - began
 
-    def _computed(self) -> None:
-        """Leave the user's code."""
-        self._end_if_forked()
-        self._computer.cursor.leave()
-
-    def _end_if_forked(self) -> None:
-        """End a child process that a computation made by os.fork: the parent writes."""
-        if os.getpid() != self._pid:
-            os._exit(1)
-
     def _run_units(
         self, loop: UnitLoop, count: int, stop: Callable[[], bool], tally: _Tally
     ) -> int:
-        """Run the loop, looking up in between; return how many rows it reached."""
+        """Run the loop until `stop` says so; return how many rows it reached."""
         reached = 0
         while reached < count:
             began = time.perf_counter()
-            goal = min(count, reached + self._looks_after)
+            goal = min(count, reached + self._ask_after)
             reached_now = loop.run(
                 reached,
                 goal,
@@ -263,51 +267,27 @@ class Worker:
             if reached_now < goal:
                 return reached_now
             took = max(time.perf_counter() - began, 1e-7)
-            ideal = int((goal - reached) * _LOOK_UP_S / took)
-            self._looks_after = max(1, min(ideal, 8 * self._looks_after))
+            ideal = int((goal - reached) * _ASK_S / took)
+            self._ask_after = max(1, min(ideal, 8 * self._ask_after))
             reached = goal
             if stop():
                 break
         return reached
 
-    def _halve(
-        self, block: Span, following: Span | None, batch: Batch, tally: _Tally
-    ) -> None:
-        """Compute a block in one call; where it raises, find the position by halves.
-
-        The rows are read again for every half: the computation may have changed
-        the first ones in place.
-        """
-        start, members = block
-        positions = start + np.flatnonzero(members)
-        if not len(positions):
+    def _take_part(self, batch: Batch, part: Part, tally: _Tally) -> None:
+        """Write and count what was computed in one call, or a position that raises."""
+        start, members = part.block
+        none = np.zeros_like(members)
+        if part.error is None:
+            self._write(start, members, none, part.values, tally)
+            tally.done += len(part.positions)
             return
-        rows, inputs = self._read(block, following, tally)
-        try:
-            try:
-                values = self._computer.block(rows, inputs, positions)
-            finally:
-                self._computed()
-        except BaseException as error:
-            reraise_stop(error)
-            if len(positions) > 1:
-                del rows, inputs
-                middle = int(positions[len(positions) // 2]) - start
-                self._halve((start, members[:middle]), None, batch, tally)
-                if tally.error is None:
-                    rest = start + middle, members[middle:]
-                    self._halve(rest, None, batch, tally)
-                return
-            if isinstance(error, tally.not_recorded):
-                raise
-            self._judge(batch, positions, [(0, error)], tally)
-            tally.failed += 1
-            if not (batch.trial or self._job.stop_on_error):
-                fill = {n: o.filled(1) for n, o in self._job.outputs.items()}
-                self._write(start, np.zeros_like(members), members, fill, tally)
-            return
-        self._write(start, members, np.zeros_like(members), values, tally)
-        tally.done += len(positions)
+        if isinstance(part.error, tally.not_recorded):
+            raise part.error
+        self._judge(batch, part.positions, [(0, part.error)], tally)
+        tally.failed += 1
+        if not (batch.trial or self._job.stop_on_error):
+            self._write(start, none, members, part.values, tally)
 
     def _judge(
         self,
@@ -316,7 +296,7 @@ class Worker:
         exceptions: list[tuple[int, BaseException]],
         tally: _Tally,
     ) -> None:
-        """Describe failures; decide whether one must stop the session."""
+        """Describe failures; set ``tally.error`` where one must stop the session."""
         for index, error in exceptions:
             if len(tally.failures) < _DESCRIBED:
                 tally.failures.append(describe(int(positions[index]), error))

@@ -14,3 +14,11 @@ def means(tmp_path):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["data"] = data
     return data.mean(axis=1)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a source of 200 spectra."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.random.default_rng(3).random((200, 4))
+    return f"{tmp_path / 'scan.h5'}::/data"
