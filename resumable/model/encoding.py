@@ -233,15 +233,8 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> Any:
     """Turn what :func:`encode` wrote back into a value.
 
-    Parameters
-    ----------
-    document : plain JSON
-        The encoded value.
-    where : str
-        How to name the value in an error.
-    known : iterable
-        Values of which one is returned if it is encoded like this: an array or an
-        enum can be read back only so.
+    Errors name the value as `where`. If one of the values in `known` is encoded like
+    this, it is returned: an array or an enum can be read back only so.
 
     Raises
     ------

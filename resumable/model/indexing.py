@@ -15,15 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_like_array(dataset: Any, key: Any) -> Any:
-    """Index a chunked dataset as numpy would an array, and read no more than chunks.
+    """Index a chunked dataset as numpy would an array; not by names of fields.
 
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        At least one axis.
-    key : anything numpy takes but names of fields
-        Of the first axis only the rows that are needed are read, of the others what
-        lies between the first and the last index that is needed.
+    Of the first axis only the rows that are needed are read, of the other axes all
+    from the first index that is needed to the last.
 
     Raises
     ------

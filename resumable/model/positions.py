@@ -337,17 +337,9 @@ def runs(members: Array) -> Array:
 class RequestedPositions:
     """Requested positions of a source whose length is not known yet.
 
-    Parameters
-    ----------
-    chosen : slice, mask, index or indices, optional
-        As the user gives it; default all.
-    map_shape : tuple of int
-        As it is now; only the first length will change.
-
-    Attributes
-    ----------
-    end : int or None
-        One past the last requested position, where that is known.
+    `chosen` is what the user gives as positions, None for all; of `map_shape` only the
+    first length will change. `end` is one past the last requested position, None where
+    that is not known.
 
     Raises
     ------

@@ -142,14 +142,7 @@ def class_read_from(cls: type) -> tuple[str, int] | None:
 def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
     """Check that a class here is the one that the driver has imported.
 
-    Parameters
-    ----------
-    cls : type
-        The class here.
-    read_from : (str, int), optional
-        Its file and when that was written, as the driver knows it.
-    text : str
-        Digest of its source text there, empty when there is none.
+    `read_from` and `text` are :func:`class_read_from` and :func:`text_digest` there.
 
     Raises
     ------
@@ -175,15 +168,7 @@ def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> 
 def closed_over(cls: type, stop: type) -> dict[str, Any]:
     """Return the variables of enclosing functions that the methods of a class use.
 
-    Parameters
-    ----------
-    cls, stop : type
-        The class, and the base whose methods do not count any more.
-
-    Returns
-    -------
-    dict
-        Name -> encoded value.
+    Encoded, by name. Methods of the base class `stop` and of its bases do not count.
 
     Raises
     ------

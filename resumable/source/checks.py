@@ -203,13 +203,7 @@ def check_size(
 ) -> None:
     """Check that there are positions, and that memory can hold what they need.
 
-    Parameters
-    ----------
-    geometry : Geometry
-    ref : SourceRef
-        The source that was measured.
-    dataset : h5py.Dataset or None
-        None where positions are only counted.
+    `dataset` is None where positions are only counted.
 
     Raises
     ------

@@ -42,19 +42,10 @@ def coordinates_of(reader: Reader) -> Coordinates:
 
 
 def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
-    """Coordinates of the position axes, where the source has them.
+    """Return name, values and units by number of the position axis.
 
-    Parameters
-    ----------
-    reader : Reader
-        The open source.
-
-    Returns
-    -------
-    dict
-        Number of the position axis -> (name, values, units), from the dataset's
-        dimension scales. Those that cannot be read, or are larger than 64 MB, are
-        left out: results do not depend on them.
+    From dimension scales. Those that cannot be read, or are larger than 64 MB, are left
+    out: results do not depend on them.
     """
     found: dict[int, tuple[str, Array, str]] = {}
     if reader.dataset is None:

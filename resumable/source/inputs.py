@@ -62,15 +62,8 @@ def align_input(
 ) -> SourceRef:
     """Return a reference to an input, checked to have the positions of the source.
 
-    Parameters
-    ----------
-    name : str
-        Name of the argument.
-    value : object
-        What the user gave as the input, or a pair of that and its position axes.
-    source : SourceRef
-    map_shape : tuple of int
-        Lengths of the position axes of the source.
+    `value` is what the user gave as the input called `name`, or a pair of that and its
+    position axes; `map_shape` holds the lengths of the position axes of the source.
 
     Raises
     ------
@@ -129,16 +122,9 @@ def open_sources(
 ) -> Iterator[tuple[Reader, dict[str, Reader]]]:
     """Open a source and the inputs, as they are now.
 
-    Parameters
-    ----------
-    source : SourceRef
-    inputs : dict of SourceRef
-        By argument name.
-    live : bool
-        They may be written meanwhile: they are read without locks, and the caller
-        checks that nobody has written.
-    length : int
-        Positions that count of the first position axis; 0: all there are.
+    Where they may be written meanwhile (`live`), they are read without locks, and the
+    caller checks that nobody has written. `length` positions of the first position axis
+    count; 0: all there are.
 
     Raises
     ------

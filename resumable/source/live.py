@@ -114,14 +114,8 @@ def read_unchanged(
 ) -> Result:
     """Read from a file that may be written, again until nobody has written meanwhile.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    read : callable
-        Takes the state of the file; reads, without a lock.
-    patience_s : float
-        How many seconds to try; it is tried at least once.
+    `read` takes the state of the file and reads without a lock. It is called at least
+    once, and again for `patience_s` seconds.
 
     Raises
     ------
@@ -147,14 +141,9 @@ def read_unchanged(
 def read_structure(path: str, read: Callable[[], tuple[Result, FileState]]) -> Result:
     """Read what does not change while a file is written, such as dtypes.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    read : callable
-        Reads without a lock, and returns also the state of the file that it has read,
-        with the stamp from before. Where a program writes, it is tried again for a
-        second: what is written in part may make no sense.
+    `read` reads without a lock, and returns also the state of the file that it has
+    read, with the stamp from before. Where a program writes, it is called again for a
+    second: what is written in part may make no sense.
 
     Raises
     ------

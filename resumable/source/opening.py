@@ -27,13 +27,7 @@ MOST_STEPS = 16
 
 
 def open_file(path: str, *, live: bool = False) -> h5py.File:
-    """Open an HDF5 file for reading.
-
-    Parameters
-    ----------
-    path : str
-    live : bool
-        Take no lock, which would stand in the way of a program that writes to it.
+    """Open an HDF5 file for reading; `live` without a lock, which would stop a writer.
 
     Raises
     ------

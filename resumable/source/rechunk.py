@@ -36,15 +36,8 @@ _CHUNK_BYTES = 1 << 20
 def rechunked(reader: Reader, path: Path, memory: int) -> SourceRef:
     """Return a reference to the copy, made if it is not there.
 
-    Parameters
-    ----------
-    reader : Reader
-        The open source.
-    path : Path
-        Where the copy goes; the caller holds the lock on its name. It is built
-        under another name, so a file of this name is whole.
-    memory : int
-        Bytes of memory to use.
+    The caller holds the lock on the name of the copy. The copy is made under another
+    name, with `memory` bytes, so a file called `path` is complete.
 
     Raises
     ------

@@ -183,17 +183,10 @@ def _parse(text: str, same_file: str) -> tuple[str, str]:
 def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
     """Open a dataset that can be read position by position, and close its file after.
 
-    Parameters
-    ----------
-    path, name : str
-        File and dataset.
-    live : bool
-        Take no lock.
-
     Raises
     ------
     SourceError
-        What is wrong with the file or the dataset.
+        The file or the dataset cannot be used.
     """
     with open_file(path, live=live) as file:
         found = find_dataset(file, path, name)

@@ -17,7 +17,7 @@ source: packed anew (compressed)        starts anew
 source: renamed                         starts anew: runs are named after it
 class: edited, no version               starts anew, names the run it left
 class: edited, same version             the same run, a warning shows the lines
-                                        (``process/test_same_run``)
+                                        (``session/test_explain``)
 class: version, parameter, dtype        starts anew
 class: labels, units                    the same run; it keeps the labels it has
 run file: copied in its folder          the original answers
