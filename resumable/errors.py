@@ -11,7 +11,7 @@
     │   └── OutputError                 a computed value is not what was declared
     ├── PlanError (ValueError)          positions, memory or workers cannot be met
     ├── RunFileError (OSError)          a run file is damaged, newer or not ours
-    ├── RunBusy (RuntimeError)          somebody else computes this run
+    ├── RunBusy (RuntimeError)          another process computes this run
     ├── UnitFailed (RuntimeError)       the computation raised, the run was stopped
     ├── WorkerDied (RuntimeError)       a worker process ended without an answer
     └── StaleLinearization (RuntimeError)  operators were not linearised, or not last

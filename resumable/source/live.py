@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from resumable.errors import SourceError
 from resumable.runfile import superblock_of
@@ -75,22 +75,17 @@ def file_state(path: str) -> FileState:
     try:
         with disk.opened(Path(path), os.O_RDONLY) as fd:
             block = superblock_of(fd)
-            stat = os.fstat(fd)
+            return _state(block, _stamp(os.fstat(fd)))
     except OSError:
         return FileState()
-    stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    if block is None:
-        return FileState(stamp)
-    return FileState(stamp, block.open_for_writing, block.swmr)
 
 
 def stamp_of(path: str) -> tuple[int, ...]:
     """Return the stamp of a file, empty where there is none; opens nothing."""
     try:
-        stat = Path(path).stat()
+        return _stamp(Path(path).stat())
     except OSError:
         return ()
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def state_of_open(file: h5py.File, path: str, stamp: tuple[int, ...]) -> FileState:
@@ -100,10 +95,17 @@ def state_of_open(file: h5py.File, path: str, stamp: tuple[int, ...]) -> FileSta
         if disk.file_id(fd) != stamp[:2]:
             # A link leads to another file, or the file was replaced.
             return file_state(path)._replace(stamp=stamp)
-        block = superblock_of(fd)
+        return _state(superblock_of(fd), stamp)
     except (RuntimeError, ValueError, OSError):
         # Another driver of HDF5, which has no descriptor.
         return file_state(path)._replace(stamp=stamp)
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, ...]:
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _state(block: Any, stamp: tuple[int, ...]) -> FileState:
     if block is None:
         return FileState(stamp)
     return FileState(stamp, block.open_for_writing, block.swmr)
