@@ -205,7 +205,7 @@ class Declaration(Positioned, param.Parameterized):
     # What a user may override.
 
     def ready(self, positions: Array) -> Any:
-        """Say which positions of a source that is being written may be read yet.
+        """Say which positions of a source that is being written may be read now.
 
         Override it for a dataset that has its full size from the beginning and is
         filled in; where a dataset grows, a position may be read once it is there.
@@ -213,18 +213,18 @@ class Declaration(Positioned, param.Parameterized):
         Parameters
         ----------
         positions : ndarray of int64
-            Flat positions, ascending; only such that were not ready before.
+            Flat positions, ascending, that were not ready before.
 
         Returns
         -------
         bool or ndarray of bool
-            For all of them, or for each.
+            One for all positions, or one for each.
 
         Notes
         -----
-        It is asked by the process that called :meth:`compute`, never by a worker, again
-        and again while that waits. What it opens it must open without a lock and close
-        again, for example ``h5py.File(path, "r", locking=False)``.
+        The process that called :meth:`compute` calls it again and again while it waits;
+        workers never call it. Open files without a lock and close them, for example
+        ``h5py.File(path, "r", locking=False)``.
         """
         return True
 
@@ -233,7 +233,7 @@ class Declaration(Positioned, param.Parameterized):
         return type(self).ready is not Declaration.ready
 
     def setup(self) -> None:
-        """Prepare a worker: tables, plans, models. Called once in each of them."""
+        """Prepare a worker: load tables and models. Called once in each worker."""
 
     def finish(self, results: Results) -> Any:
         """Summarise a complete run; called once, after the last position.
@@ -252,7 +252,7 @@ class Declaration(Positioned, param.Parameterized):
     def draw(
         self, axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
     ) -> None:
-        """Draw one tested position; override it to draw what matters to you.
+        """Draw one tested position; override it for another picture.
 
         Parameters
         ----------

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Process(Declaration):
-    """A computation per position, resumable and known by what it computes.
+    """A computation at every position of a source, which continues after a kill.
 
     Subclass it, declare `outputs`, and write one of two methods:
 
@@ -44,8 +44,8 @@ class Process(Declaration):
         (the index where the source is a number of positions). Returns one value,
         or a dict of them by output name.
     ``block_computation(self, spectra, **inputs)``
-        Computes many positions at once: everything has one axis more, the
-        positions, in front.
+        Computes many positions at once: arguments and results have one more axis,
+        the positions, in front.
 
     Parameters that change results are declared as class attributes with `param
     <https://param.holoviz.org>`_.
@@ -57,15 +57,16 @@ class Process(Declaration):
         finished results; or a number of positions without data. Left out for a later
         stage of a :class:`Chain`.
     target : str or Path, optional
-        Folder for run files. Default: the environment variable
+        Folder of the run files. Default: the environment variable
         ``RESUMABLE_TARGET``, else the folder of the source.
     inputs : dict, optional
-        Argument name -> further source aligned position by position
-        (``"::/dataset"`` is the same file), or a pair of it and its position axes.
+        Argument name -> further source with the same positions (``"::/dataset"`` is a
+        dataset of the same file), or a pair of a source and its position axes.
     position_axes : int or tuple of int, default 0
         Axes of the source that count positions; results have their shape.
     fingerprint : {"sample", "full"}
-        Digest up to 64 MB of the source to tell a changed one, or all of it.
+        What is digested to notice a change of the source: samples of a source larger
+        than 64 MB, or all contents.
     **parameters
         Values of the declared parameters.
 
@@ -73,17 +74,17 @@ class Process(Declaration):
     ----------
     version : int or str or None
         Raise it when the algorithm changes. None (default): the source text of the
-        class and of its bases is part of the identity instead, and what their methods
-        use from the function they were defined in. Functions and constants of a
-        module that they use are not: when these change, it is `version` that tells.
+        class and of its bases is part of the identity instead, and the variables of the
+        function that defines them. Functions and constants of a module are not: raise
+        `version` when they change.
     scratch : int or method of the number of positions
-        Bytes of working memory of the computation per position, for the budget.
+        Bytes that the computation needs per position besides its arguments and
+        results, for the budget.
     rtol : float
-        How much rows of a block computation may differ when they are computed again,
-        of the largest number in the row. Default 1e-5, a hundred roundings of
-        float32: sums of another batch are added in another order. Where all is done
-        in float64, 1e-12 notices more. Only :meth:`verify` uses it, and it is not
-        part of the identity.
+        How much rows of a block computation may differ when :meth:`verify` computes
+        them again, relative to the largest number in the row. Default 1e-5, a hundred
+        roundings of float32, since sums depend on the block size. Give 1e-12 where
+        everything is float64. It is not part of the identity.
 
     Raises
     ------
@@ -119,55 +120,56 @@ class Process(Declaration):
                 raise DeclarationError(msg)
 
     def compute(self, *, listener: Listener | None = None, **options: Any) -> Results:
-        """Compute all positions, or go on, or return what is there.
+        """Compute all positions that are not done, and return the results.
 
         Parameters
         ----------
         engine : {"auto", "serial", "local", "mpi", "dask"}, Executor, Client or Engine
-            ``"local"``: worker processes. ``"mpi"``: the ranks that ``mpiexec`` has
-            started; all of them must call compute. ``"auto"``: ``"mpi"`` where there
-            is more than one rank, else worker processes when they pay, else
-            ``"serial"``, this process alone. ``"dask"``: the workers of the client
-            of dask that this process has. Or the client itself, or any
-            ``concurrent.futures.Executor``, which stay open.
+            ``"serial"``: this process alone. ``"local"``: worker processes. ``"mpi"``:
+            the ranks that ``mpiexec`` has started; all of them must call compute.
+            ``"auto"``: ``"mpi"`` where there is more than one rank; else this process,
+            and worker processes when there is enough work. ``"dask"``: the workers of
+            this process's client of dask. A client of dask, or any
+            ``concurrent.futures.Executor``, is used and stays open.
         workers : int, optional
-            How many; default the cores this process may use, or all workers of an
-            executor or a client. Under MPI the number of ranks counts.
+            Number of workers; default the cores that this process may use, or all
+            workers of an executor or a client. Without effect under MPI.
         memory : int or str, optional
             Bytes, or ``"2 GB"``, for all processes of a host together; default half of
             what is available (in the cgroup, where there is one).
         positions : slice, mask, index or indices, optional
-            Compute only these now. The others can follow into the same results.
+            Compute only these positions. A later call computes others into the same
+            results.
         override : bool
-            Compute anew, into another file. An unfinished run that was made this
-            way is gone on with.
+            Compute again, into a new run file. An unfinished run that was made this
+            way is continued.
         on_error : {"record", "raise"}
-            Record a failing position and go on, or stop and raise.
+            Record a failing position and continue, or stop and raise.
         retry_failed : bool
-            Compute just the positions that failed.
+            Compute only the failed positions again.
         position_timeout : float or str, optional
-            Seconds, or ``"2m"``, that one position may take. Its worker is ended and
-            replaced then, and the position recorded as failed. A block computation
-            is given the time of all its positions. Needs worker processes.
+            Seconds, or ``"2m"``, after which a position is recorded as failed; its
+            worker is ended and replaced. A block may take this time for each of its
+            positions. Needs worker processes.
         time_limit : float or str, optional
-            Seconds, or ``"3h50m"``, after which it stops cleanly.
+            Seconds, or ``"3h50m"``, after which the run stops cleanly.
         checkpoint : float
-            Seconds after which finished positions are durable; what a kill loses.
+            Seconds between two syncs; the most that a kill loses.
         writer : {"auto", "workers", "driver"}
-            Who writes the rows: every worker its own, or this process all of them.
-            ``"auto"``: the driver where a network file system would have several
-            hosts write to one file, and for workers that cannot see it.
+            Every worker writes its own rows, or this process (the driver) writes all of
+            them. ``"auto"``: the driver where several hosts would write to one file on
+            a network file system, and for workers that cannot see the file.
         follow : float or str, optional
-            Follow a source that is being written: compute what is there, wait for more,
-            and give up after so many seconds, or ``"2m"``, without a new position. It
-            ends at once when all requested positions are done, when the dataset cannot
-            grow any further, or when the program that wrote has closed the file.
+            Follow a source that is being written: compute its positions, and wait for
+            more until no new position has come for this time, in seconds or ``"2m"``.
+            Ends at once when all requested positions are done, when the dataset cannot
+            grow any further, or when the writing program has closed the file.
         rechunk : bool
-            First copy a source stored across positions (an energy-first stack) into
-            position order, in the target folder; the copy is deleted when the run
-            is complete.
+            First copy a source whose chunks have many positions each (an energy-first
+            stack) into the target folder, in the order of positions. The copy is
+            deleted when the run is complete.
         progress : bool, optional
-            Show a bar; default on a terminal and in notebooks.
+            Show a progress bar; default on a terminal and in notebooks.
         listener : callable, optional
             Called with every event: :class:`~resumable.session.Started`,
             :class:`~resumable.session.BatchDone`,
@@ -177,31 +179,30 @@ class Process(Declaration):
         Returns
         -------
         Results
-            When every requested position is done or failed; failures give one
-            warning.
+            Every requested position is done or failed; failures give one warning.
 
         Raises
         ------
         NotFinished
-            Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit
-            with code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
+            Stopped by Ctrl-C, SIGTERM, SIGUSR1 or the time limit: a SystemExit with
+            code 75 (in a notebook Ctrl-C raises KeyboardInterrupt). Or requested
             positions did not come, or were not :meth:`ready`, in the time of `follow`.
         SourceError
-            With `follow`: in its time the source could not be read, or the program that
-            writes it has neither written nor closed it.
+            With `follow`: in its time the source could not be read, or the writing
+            program has neither written nor closed it.
         UnitFailed
-            ``on_error="raise"``, or the computation fails everywhere.
+            With ``on_error="raise"`` a position failed; or all first positions fail.
         OutputError
             The first outputs are not what was declared.
         RunBusy
             Another process computes this run.
         PlanError, TargetError, RunFileError, WorkerDied
-            See there.
+            As these errors say.
 
         Notes
         -----
-        Writes one run file into the target folder, and two small lock files for
-        the time of the run. Never changes the source.
+        Writes one run file into the target folder, and two small lock files while it
+        runs. Never changes the source.
         """
         self._check_source()
         time_limit = options.get("time_limit")
@@ -241,14 +242,13 @@ class Process(Declaration):
         Returns
         -------
         Run
-            To ask how far it is, cancel and wait, and to iterate over the batches as
-            they are done.
+            Gives the status, cancels and waits; iterating gives each batch when it is
+            done.
 
         Raises
         ------
         ResumableError
-            What is wrong with the options or the source; everything later is raised
-            by ``Run.wait``.
+            An option or the source is wrong. Later errors are raised by ``Run.wait``.
 
         Notes
         -----
@@ -317,7 +317,7 @@ class Process(Declaration):
 
     @property
     def identity(self) -> str:
-        """sha256 of what makes a run of this computation this run.
+        """sha256 of everything that decides the results.
 
         Reads up to 64 MB of the source.
         """
@@ -348,13 +348,13 @@ class Process(Declaration):
         return Results(run) if run else None
 
     def explain(self) -> Explanation:
-        """Say which runs exist and why each does or does not match; print it.
+        """Compare the runs that exist with this computation; print the result.
 
         Returns
         -------
         Explanation
             One entry per run of this process on this dataset, with the first
-            differences in words. Nothing is written.
+            differences as text. Nothing is written.
         """
         return explain(self._computation())
 
@@ -376,7 +376,7 @@ class Process(Declaration):
         return prospect(computation, how).plan
 
     def test(self, position: Any = 0) -> Trial:
-        """Compute one or a few positions and say what all of them would take.
+        """Compute one or a few positions, and estimate the time of all of them.
 
         Parameters
         ----------
@@ -415,7 +415,7 @@ class Process(Declaration):
     def verify(
         self, sample: int | str = 20, *, seed: int | None = None
     ) -> VerifyReport:
-        """Check the run that is there, and compute some of its rows again.
+        """Check the run of this computation, and compute some of its rows again.
 
         Parameters
         ----------
@@ -449,7 +449,7 @@ class Process(Declaration):
             )
 
     def state(self) -> dict[str, Any]:
-        """Write down what this is: class, parameters, source, axes, inputs, target.
+        """Return class, parameters, source, axes, inputs and target as plain values.
 
         Returns
         -------

@@ -96,14 +96,14 @@ class Positioned:
 
     @property
     def map_shape(self) -> tuple[int, ...]:
-        """Lengths of the position axes; outputs have it in front of their own."""
+        """Lengths of the position axes; the first axes of every output per position."""
         return self._geometry.map_shape
 
     @property
     def position(self) -> Any:
-        """Where the computation is: an int, or a tuple on a map.
+        """Present position of the computation: an int, or a tuple on a map.
 
-        In a block computation an array of them, or a tuple of arrays.
+        In a block computation an array of positions, or a tuple of arrays.
         """
         flat = self._cursor.flat
         if len(self.map_shape) == 1:
