@@ -60,6 +60,11 @@ def odd(tmp_path):
         layout = h5py.VirtualLayout((4, 3), "f8")
         layout[:] = h5py.VirtualSource("part_missing.h5", "data", (4, 3))
         file.create_virtual_dataset("virtual", layout)
+        layout[:] = h5py.VirtualSource(".", "gone", (4, 3))
+        file.create_virtual_dataset("hollow", layout)
+        file.create_dataset("arrays", (4,), np.dtype(("f8", (3,))))
+    h5py.File(tmp_path / "empty.h5", "w").close()
+    (tmp_path / "no bytes.h5").touch()
     (tmp_path / "notes.txt").write_text("not hdf5")
     return tmp_path
 
@@ -71,7 +76,10 @@ SOURCES = {
         "odd.h5::/group/spectre",
         r"has no dataset /group/spectre; did you mean '/group/spectra'",
     ),
-    "nothing like it": ("odd.h5::/zzz", r"has no dataset /zzz; it has /group/spectra"),
+    "nothing like it": (
+        "odd.h5::/zzz",
+        r"has no dataset /zzz; it has /arrays, /group/sp",
+    ),
     "no dataset named": ("odd.h5", r"names no dataset; write '.*odd\.h5::/dataset'"),
     "empty name": ("odd.h5::/", "names no dataset"),
     "not hdf5": ("notes.txt::/data", "cannot be read as HDF5"),
@@ -93,6 +101,10 @@ SOURCES = {
         "odd.h5::/virtual",
         r"is virtual and its part .*part_missing\.h5",
     ),
+    "a part without data": ("odd.h5::/hollow", r"is virtual and its part .*gone"),
+    "array type": ("odd.h5::/arrays", "array"),
+    "no datasets": ("empty.h5::/data", "no dataset /data; it has no datasets"),
+    "no bytes": ("no bytes.h5::/data", r"no bytes\.h5 cannot be read as HDF5"),
 }
 
 
@@ -116,6 +128,9 @@ def test_a_source_that_cannot_be_used_is_refused_at_construction(odd, kind):
         (2.0, "not a float"),
         (None, "no source"),
         (np.ones((3, 3)), "not a ndarray"),
+        (["scan.h5::/data"], r"a source is 'file\.h5::/dataset', .* not a"),
+        (b"x", "not a"),
+        ({}, "not a"),
         ("::/data", "names no file"),
         ("", "names no file"),
     ],
@@ -169,10 +184,12 @@ def test_a_dataset_of_a_closed_file_is_refused(scan):
     [
         (2, r"position_axes=\(2,\) do not exist in .* of shape \(60, 32\)"),
         (-3, "do not exist"),
+        ((0, 5), "do not exist"),
         ((0, 0), "names an axis twice"),
         ((0, -2), "names an axis twice"),
         ((), "do not exist"),
-        ("x", "must be a whole number"),
+        ("x", "must be a whole number or a tuple of them"),
+        (None, "must be a whole number"),
         (0.5, "must be a whole number"),
         ((0, None), "must be a whole number"),
         ((0.5,), "must be a whole number"),
@@ -196,29 +213,9 @@ def unit(self, spectrum):
 
 CLASSES = {
     "no outputs": ({"unit_computation": unit}, "declares no outputs; add outputs ="),
-    "outputs not a dict": (
-        {"unit_computation": unit, "outputs": 3},
-        "must be a dict of name: Output",
-    ),
-    "empty outputs": (
-        {"unit_computation": unit, "outputs": {}},
-        "declares no output per position",
-    ),
-    "only per run": (
-        {"unit_computation": unit, "outputs": {"x": rs.Output(per="run")}},
-        "declares no output per position",
-    ),
     "not an Output": (
         {"unit_computation": unit, "outputs": {"x": "f8"}},
         "'x' in Declared.outputs must be an Output",
-    ),
-    "not a name": (
-        {"unit_computation": unit, "outputs": {"a b": rs.Output()}},
-        "'a b' .* must be a Python name",
-    ),
-    "a taken name": (
-        {"unit_computation": unit, "outputs": {"completed_positions": rs.Output()}},
-        "is taken by the run file",
     ),
     "neither method": (
         {"outputs": MEAN},
@@ -253,52 +250,6 @@ def test_an_input_the_method_does_not_take_is_refused(scan):
         rs.DeclarationError, match=r"must take \(self, spectrum, guess\)"
     ):
         Mean(scan, inputs={"guess": scan})
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: rs.Output("x"), "must be whole numbers"),
-        (lambda: rs.Output((2, -1)), "must be at least 1"),
-        (lambda: rs.Output((2, 0)), "must be at least 1"),
-        (lambda: rs.Output(2.5), "must be whole numbers"),
-        (lambda: rs.Output(None), "must be whole numbers"),
-        (lambda: rs.Output(dtype="nonsense"), "is not a dtype"),
-        (lambda: rs.Output(dtype=object), "has no fixed size"),
-        (lambda: rs.Output(dtype=str), "has no fixed size|fixed-length"),
-        (lambda: rs.Output(dtype="S"), "has no fixed size"),
-        (lambda: rs.Output(dtype=h5py.vlen_dtype("f8")), "has no fixed size"),
-        (lambda: rs.Output(dtype=h5py.string_dtype()), "has no fixed size"),
-        (lambda: rs.Output(dtype="U5"), "use fixed-length bytes such as 'S20'"),
-        (lambda: rs.Output(dtype="M8[s]"), "store it as an integer"),
-        (lambda: rs.Output(dtype="(3,)f8"), r"give .* as shape=\(3,\)"),
-        (lambda: rs.Output(3, labels=("a", "b")), "2 labels .* the last axis has 3"),
-        (lambda: rs.Output(labels=("a",)), r"the shape is \(\)"),
-        (lambda: rs.Output(3, labels="abc"), "must be a sequence of texts"),
-        (lambda: rs.Output(fill_value="x"), "the fill value 'x' does not fit"),
-        (
-            lambda: rs.Output(dtype="u1", fill_value=300),
-            "the fill value 300 does not fit",
-        ),
-        (lambda: rs.Output(per="pixel"), "per must be 'position' or 'run'"),
-    ],
-)
-def test_an_output_that_cannot_be_stored_is_refused(make, words):
-    """When it is declared, with what to write instead."""
-    with pytest.raises(rs.DeclarationError, match=words):
-        make()
-
-
-def test_an_unknown_parameter_names_the_near_miss(scan):
-    """At construction."""
-    with pytest.raises(rs.ParameterError, match=r"'widht'; did you mean 'width'\?"):
-        Mean(scan, widht=0.2)
-
-
-def test_a_value_outside_its_bounds_is_refused(scan):
-    """At construction, with the bounds."""
-    with pytest.raises(rs.ParameterError, match=r"width.*(1|bounds)"):
-        Mean(scan, width=2)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +367,10 @@ def test_a_missing_compression_plugin_names_what_to_install(tmp_path, monkeypatc
 
     monkeypatch.setattr(importlib, "import_module", without)
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: code < 100)
-    with pytest.raises(rs.SourceError, match=r"filter 32015, .*pip install hdf5plugin"):
+    with pytest.raises(
+        rs.SourceError,
+        match=r"filter 32015, .*pip install hdf5plugin \(or resumable-hdf5\[filters\]",
+    ):
         Mean(source)
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from unittest import mock
 
 import h5py
@@ -17,9 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import LAYOUTS, read_all
 
-import resumable as rs
-import resumable.source.fingerprint
-from resumable.errors import SourceError
 from resumable.source import reader as reading
 from resumable.source.coordinates import scales_of
 from resumable.source.fingerprint import slabs
@@ -33,40 +29,6 @@ def by_position(data, axes):
     """Order data as positions by spectrum, with numpy alone."""
     front = np.moveaxis(data, axes, range(len(axes)))
     return front.reshape(-1, *front.shape[len(axes) :])
-
-
-# Virtual datasets.
-
-
-def make_virtual(make_file, parts):
-    """Make a virtual dataset of one row per part (file, dataset)."""
-    layout = h5py.VirtualLayout((len(parts), 5), "f8")
-    for row, (file, name) in enumerate(parts):
-        layout[row] = h5py.VirtualSource(file, name, (5,))
-    path = make_file("virtual.h5")
-    with h5py.File(path, "a") as file:
-        file.create_virtual_dataset("data", layout, fillvalue=-1)
-    return f"{path}::/data"
-
-
-def test_a_virtual_dataset_is_read_from_its_parts(make_file):
-    """Parts that lie beside it are found from any working folder."""
-    make_file("a.h5", data=np.arange(5.0))
-    make_file("b.h5", data=np.arange(5.0) + 10)
-
-    rows = read_all(make_virtual(make_file, [("a.h5", "data"), ("b.h5", "data")]))
-
-    np.testing.assert_array_equal(rows, [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]])
-
-
-@pytest.mark.parametrize("missing", [("gone.h5", "data"), ("a.h5", "gone")])
-def test_a_virtual_dataset_with_a_missing_part_is_refused(make_file, missing):
-    """HDF5 would read fill values there, without an error."""
-    make_file("a.h5", data=np.arange(5.0))
-    source = make_virtual(make_file, [("a.h5", "data"), missing])
-
-    with pytest.raises(SourceError, match=r"is virtual and its part .*gone"):
-        refer(source)
 
 
 # Filters.
@@ -92,30 +54,6 @@ def test_a_filter_of_hdf5plugin_is_loaded_when_it_is_needed():
     )
 
     assert done.stdout == "(40, 80, 400) uint8 True\n"
-
-
-def test_a_missing_filter_says_what_to_install():
-    """Rather than fail on the first worker with a message about plugins."""
-    code = (
-        "import sys; sys.modules['hdf5plugin'] = None\n"
-        "from resumable.errors import SourceError\n"
-        "from resumable.source.reference import refer\n"
-        "try:\n    refer(sys.argv[1])\n"
-        "except SourceError as error:\n    print(error)\n"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "HDF5_PLUGIN_PATH"}
-    path = f"{DATA}/cytoshot-test-data.rtdc"
-
-    done = subprocess.run(
-        [sys.executable, "-c", code, f"{path}::/events/image"],
-        env={**environment, "PYTHONPATH": str(Path(rs.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert f"{path}::/events/image is compressed with HDF5 filter 32015" in done.stdout
-    assert "pip install hdf5plugin (or resumable-hdf5[filters])" in done.stdout
 
 
 DTYPES = ["f8", ">f8", "f2", "i1", ">u4", bool, "c8", "S3", PAIR, "i8"]
@@ -149,16 +87,6 @@ def test_every_dtype_and_layout_is_read_as_numpy_would(tmp_path, layout, dtype):
 
     assert rows.dtype == data.dtype
     np.testing.assert_array_equal(rows, by_position(data, (2, 0)))
-
-
-def test_what_is_not_finite_passes_through(make_file):
-    """NaN and infinity are data."""
-    data = np.array([[np.nan, np.inf], [-np.inf, -0.0]])
-    path = make_file(data=data)
-
-    rows = read_all(f"{path}::/data")
-
-    assert rows.tobytes() == data.tobytes()
 
 
 @pytest.fixture(scope="module")
