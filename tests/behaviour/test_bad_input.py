@@ -374,9 +374,6 @@ def test_a_missing_compression_plugin_names_what_to_install(tmp_path, monkeypatc
         Mean(source)
 
 
-# Odd, and works.
-
-
 def part_files(tmp_path, place):
     """A virtual dataset over two files, and what it reads as."""
     data = np.random.default_rng(0).random((6, 4))

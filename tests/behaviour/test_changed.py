@@ -240,9 +240,6 @@ def test_a_renamed_source_starts_anew_under_its_new_name(scan, tmp_path):
     assert rs.open(first.path).status.finished
 
 
-# The class.
-
-
 def later(name="Mean", **body):
     """Mean as it is after an edit."""
     return type(name, (Mean,), {"version": 1, **body})
@@ -353,9 +350,6 @@ def test_other_labels_are_the_same_run(scan):
 
     assert again == first
     assert again["ends"].labels == ("a", "b")
-
-
-# The run file.
 
 
 def test_a_copy_of_a_run_beside_it_is_not_in_the_way(scan):

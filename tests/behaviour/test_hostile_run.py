@@ -81,9 +81,6 @@ def test_an_object_dtype_is_refused_in_a_header(scan):
         path.write_bytes(before)
 
 
-# Headers that are none.
-
-
 def set_dtype(plain, dtype):
     plain["outputs"]["mean"]["dtype"] = dtype
     plain["document"]["outputs"]["mean"]["dtype"] = dtype
@@ -202,9 +199,6 @@ def test_a_parameter_nested_without_end_is_refused(scan):
 
     with pytest.raises(rs.IdentityError, match="more than 200 deep"):
         compute(Nested(scan, value=deep(250)))
-
-
-# Names that are no files.
 
 
 @pytest.fixture(params=["pipe", "device", "folder", "socket", "dangling", "loop"])
@@ -332,9 +326,6 @@ def test_a_run_file_cut_after_it_was_opened_is_an_error_of_ours(run_path):
 
     with pytest.raises(rs.RunFileError, match="was moved or cut since"):
         results["mean"][...]
-
-
-# Links inside.
 
 
 def relinked(path, name, link):

@@ -298,9 +298,6 @@ def test_absurd_shapes_take_no_memory(tmp_path):
         """)
 
 
-# Odd, and works.
-
-
 def test_names_of_any_characters_work(tmp_path):
     """The dataset is found and computed; messages show them escaped."""
     path = tmp_path / "scan.h5"
@@ -464,9 +461,6 @@ def test_a_long_list_of_long_names_is_cut(tmp_path):
         Mean(f"{tmp_path}/x.h5::/x")
 
     assert len(str(info.value)) < 1000
-
-
-# Damaged.
 
 
 def test_a_damaged_chunk_is_an_error_that_names_the_source(tmp_path):

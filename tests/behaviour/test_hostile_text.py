@@ -25,9 +25,6 @@ from resumable.runfile.header import FAILURE_DTYPE, SESSION_DTYPE
 EVIL = "\x1b[31mred\x1b[0m \x07 \u202eright to left \ud800 \x9b1m <b>bold</b>\r\n"
 
 
-# What is shown.
-
-
 def poison(path):
     """Put what steers a terminal into every text of a run file."""
 

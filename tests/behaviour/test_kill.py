@@ -72,8 +72,6 @@ def test_a_kill_before_any_step_leaves_no_file_behind(steps):
     assert [fault for fault in steps.faults if "left over" in fault] == []
 
 
-# Stopping.
-
 STOPPED = """
     import signal, sys
     import resumable as rs

@@ -29,9 +29,6 @@ pytest.importorskip("hdf5plugin")
 pytestmark = pytest.mark.timeout(110, method="signal")
 
 
-# Cells.
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Copy the measurement into this folder, and work there."""

@@ -45,9 +45,6 @@ def lists(parts):
     return [part.tolist() for part in parts]
 
 
-# Following, to the end.
-
-
 @pytest.mark.parametrize(
     ("kind", "most", "options"),
     [
@@ -239,9 +236,6 @@ def test_what_is_at_rest_is_computed_without_waiting(scan):
     assert results.status.finished
     assert results == Mean(scan).compute()
     assert results == Mean(scan).compute(follow=3600)
-
-
-# Waiting.
 
 
 def test_waiting_costs_next_to_nothing(writer, script):

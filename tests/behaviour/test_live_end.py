@@ -24,9 +24,6 @@ from resumable.source.reference import SourceRef
 pytestmark = pytest.mark.timeout(100, method="signal")
 
 
-# The end, and no end.
-
-
 def digest(path):
     """Tell whether the bytes of a file have changed."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -130,8 +127,6 @@ def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
     assert results.status.positions == 30
 
 
-# Reading beside a writer.
-
 REWRITER = """
 import sys, time
 import h5py
@@ -221,9 +216,6 @@ def test_no_file_and_no_hdf5_file_have_no_mark(tmp_path):
     assert not file_state(str(path)).open
 
 
-# What is refused.
-
-
 def test_options_that_make_no_sense_are_refused(scan):
     """With the reason."""
     process = Mean(scan)
@@ -263,9 +255,6 @@ def test_outputs_that_depend_on_the_length_are_refused(writer):
     program.tell()
     with pytest.raises(PlanError, match="depend on the number of positions"):
         process.compute(follow=20)
-
-
-# Requested positions.
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,6 @@ class Awaited(Mean):
             return ~np.isnan(file["data"][:, 0][positions])
 
 
-# Positions that are not ready.
-
-
 @pytest.fixture
 def filled_in(tmp_path):
     """Return the path of a dataset of fixed size, 20 rows, of which none is there."""

@@ -13,9 +13,6 @@ from mpi_jobs import POSITIONS, Halts, of_log, only_run, told, with_head
 pytestmark = pytest.mark.timeout(90, method="signal")
 
 
-# Results do not depend on ranks.
-
-
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_give_the_bytes_of_serial(mpi, scan, tmp_path, ranks):
     """Every output, random ones and one per run too, and on every rank the same."""

@@ -15,9 +15,6 @@ from mpi_jobs import POSITIONS, of_log, only_run, told, with_head
 pytestmark = pytest.mark.timeout(90, method="signal")
 
 
-# Every way to fail.
-
-
 def test_a_failing_unit_ends_all_ranks_alike(mpi, scan, tmp_path):
     """The same error on every rank, its traceback printed once."""
     job = mpi.run(
@@ -363,8 +360,10 @@ def test_a_killed_rank_loses_only_what_was_not_committed(mpi, scan, data, tmp_pa
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
 
-@pytest.mark.parametrize("to", ["job", "rank 1"])
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [("SIGUSR1", "job"), ("SIGTERM", "job"), ("SIGINT", "job"), ("SIGTERM", "rank 1")],
+)
 def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
     """Sent to mpiexec, or to one rank: 75 on all, all computed rows are there."""
     script = mpi.write(

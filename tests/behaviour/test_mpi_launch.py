@@ -21,9 +21,6 @@ from resumable.system import launcher as world
 pytestmark = pytest.mark.timeout(90, method="signal")
 
 
-# What started it.
-
-
 def test_tasks_of_mpi4py_futures_do_not_hang(mpi, scan, tmp_path):
     """There rank 0 runs the script alone: it computes alone, and mpi is refused."""
     script = mpi.write(

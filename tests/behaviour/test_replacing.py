@@ -250,9 +250,6 @@ def test_killed_workers_are_replaced_and_nothing_is_recorded(source, rows, tmp_p
     assert len(results.sessions) == 1
 
 
-# Hanging.
-
-
 @pytest.mark.parametrize("engine", ["local", "auto"])
 def test_a_hanging_position_is_given_up(source, rows, engine):
     """Even one that keeps the interpreter's lock; it is recorded, others go on."""

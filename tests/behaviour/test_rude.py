@@ -25,9 +25,6 @@ pytestmark = [
 ]
 
 
-# Rude units.
-
-
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_rude_units_do_not_break_the_run(source, rows, script, engine):
     """Forking, closing, printing, changing global state: results are right."""
@@ -153,9 +150,6 @@ def test_nothing_is_written_into_a_file_that_took_our_descriptor(source, tmp_pat
         process.compute(engine="serial", checkpoint=100)
 
     assert victim.read_bytes() == bytes(1 << 16)
-
-
-# The parts of a batch.
 
 
 def test_parts_are_the_batch_and_name_the_suspect():

@@ -113,9 +113,6 @@ def held(pid, folder):
     return [name for name in links if name.startswith(str(folder))]
 
 
-# How many, and what they hold.
-
-
 def test_workers_are_those_of_the_executor(scan):
     """The executor's own number counts where no other is asked for."""
     process = Logged(scan)
@@ -193,9 +190,6 @@ def test_a_worker_that_nobody_ends_lets_go_by_itself(scan, log, tmp_path, monkey
             time.sleep(0.02)
 
     assert held(os.getpid(), tmp_path) == []
-
-
-# Ends.
 
 
 class Slows(Logged):

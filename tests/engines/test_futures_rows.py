@@ -142,9 +142,6 @@ def test_a_class_elsewhere_must_have_the_same_text(
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
 
-# Who writes.
-
-
 class Elsewhere(cf.ThreadPoolExecutor):
     """An executor that may be anywhere, for all one knows."""
 

@@ -181,8 +181,6 @@ def test_digests_do_not_depend_on_the_hash_seed():
     assert found == [GOLDEN, GOLDEN]
 
 
-# The table of facts/bounded.md, section 7, and what else counts as equal.
-
 VECTOR = {"v": [1, 2]}
 OTHER_NAN = np.array([0x7FF8_0000_0000_0007, 0xFFF8_0000_0000_0001], "u8").view("f8")
 
@@ -396,9 +394,6 @@ def test_what_cannot_be_identified_is_refused_by_its_place(value, named):
     """It is never skipped, and the message leads to it."""
     with pytest.raises(IdentityError, match=named):
         encode(value, "the parameter 'p'")
-
-
-# Differences in words.
 
 
 def test_equal_documents_have_no_differences():

@@ -24,9 +24,6 @@ def place(value, shape=(), dtype="f8", rows=2):
     return stored[1]
 
 
-# Declarations.
-
-
 @pytest.mark.parametrize(
     ("given_shape", "shape"),
     [((), ()), (3, (3,)), ((3, 4), (3, 4)), ([3, 4], (3, 4)), (np.int64(2), (2,))],
@@ -160,9 +157,6 @@ def test_shape_dtype_and_per_are_part_of_the_identity(other):
     assert other.identity() != Output(2).identity()
 
 
-# Fill values.
-
-
 @pytest.mark.parametrize(
     ("dtype", "fill_value", "expected"),
     [
@@ -221,9 +215,6 @@ def test_a_fill_value_that_does_not_fit_is_refused(dtype, fill_value):
     """It is stored exactly or not at all."""
     with pytest.raises(DeclarationError, match="does not fit the dtype"):
         Output(dtype=dtype, fill_value=fill_value)
-
-
-# Names.
 
 
 def test_a_declaration_is_a_dict_of_outputs():
@@ -295,9 +286,6 @@ def test_a_dict_under_one_output_must_have_its_name():
     """A misspelled name is not taken for the value."""
     with pytest.raises(OutputError, match=r"'fitt', .*did you mean 'fit'"):
         by_name({"fitt": 5}, {"fit": Output()})
-
-
-# Values.
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,6 @@ def test_a_plan_that_was_not_timed_promises_no_time():
     assert (plan.seconds, plan.batches) == (None, None)
 
 
-# Memory.
-
-
 @given(
     per_row=st.integers(1, 200_000),
     scratch=st.integers(0, 200_000),

@@ -263,8 +263,6 @@ def test_a_measured_peak_within_the_budget_leaves_blocks_alone():
     assert schedule.block == 1000
 
 
-# 10^8 positions.
-
 _LARGE = """
 import re
 import numpy as np

@@ -125,9 +125,6 @@ def check_equal(got, wanted):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-# Values.
-
-
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_all_methods_equal_a_loop(pool, size):
     """To the last bit, with more operators than workers, again and again."""
@@ -270,9 +267,6 @@ def test_operators_side_by_side(two):
         assert second.evaluate(item) == [5.0 * item]
 
 
-# Stale linearisations and wrong calls.
-
-
 def test_a_stale_linearisation_raises(pool):
     """Before the first linearize, after an evaluate, after one that failed."""
     T = rs.Operators([Square(1.0), Scale(2.0)], pool)
@@ -350,9 +344,6 @@ def test_an_operator_that_cannot_be_sent_is_named(two):
 
     with pytest.raises(TypeError, match=r"for operator 1 .*lock.*workers=0"):
         rs.Operators([Scale(1.0), Scale(threading.Lock())], two)
-
-
-# Errors and the end of workers.
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,6 @@ def test_large_messages_pass_both_ways(fast):
     assert values[1] == size
 
 
-# Errors.
-
-
 def test_an_error_keeps_type_traceback_and_cause(pool):
     """What the worker raised arrives as it was, with its story as the cause."""
     event = ask(pool, 0, "raises")
@@ -304,9 +301,6 @@ def test_what_cannot_be_sent_says_what_to_do(fast):
     assert ask(fast, 0, "add", 2).value == 2
 
 
-# Log records.
-
-
 def test_log_records_reach_the_loggers_here(pool, caplog):
     """Name, level, text and traceback arrive; handlers here see them."""
     with caplog.at_level(logging.INFO):
@@ -363,9 +357,6 @@ def test_a_flood_of_log_records_keeps_nobody_waiting(fast):
     assert (event.worker, event.value) == (1, 1)
     assert loads == [1, 0]
     assert end.value == "flooded"
-
-
-# The end of workers.
 
 
 @pytest.mark.parametrize(

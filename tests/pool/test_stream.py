@@ -20,9 +20,6 @@ from resumable.worker.transport import PIPE_BYTES, readable
 pytestmark = pytest.mark.timeout(60, method="signal")
 
 
-# Order and seeds.
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("size", [5, LARGE])
 def test_items_do_not_depend_on_the_number_of_workers(workers, size):
@@ -192,9 +189,6 @@ def test_workers_forget_the_functions_that_are_done(pool):
         counts = list(pool.imap(Heavy(), range(4)))
 
     assert max(counts) <= 2
-
-
-# Errors.
 
 
 def fails_at(number):

@@ -12,8 +12,6 @@ import resumable as rs
 pytestmark = pytest.mark.timeout(60, method="signal")
 
 
-# Arrays.
-
 ARRAYS = [
     np.arange(12.0).reshape(3, 4),
     np.asfortranarray(np.arange(12.0).reshape(3, 4)),
@@ -172,9 +170,6 @@ def test_part_of_a_view_keeps_it(pool):
         del one
 
     assert [list(part) for part in parts] == [[k] * 6 for k in range(20)]
-
-
-# Shared arrays.
 
 
 def test_a_shared_array_is_one_memory_for_all():

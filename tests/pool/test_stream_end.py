@@ -27,9 +27,6 @@ def named_memory(*pids):
     return {path for path in paths if "/dev/shm" in path}
 
 
-# The end.
-
-
 def test_a_thousand_items_leave_nothing_behind(pool):
     """Descriptors, processes and memory are as before; nothing had a name."""
     process = psutil.Process()

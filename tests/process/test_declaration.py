@@ -284,9 +284,6 @@ def test_scratch_counts_in_the_budget(scan):
         Hungry(scan).plan(engine="serial", memory="0.5 MB")
 
 
-# Parameters.
-
-
 def test_keywords_win_over_class_values_and_those_over_defaults(scan):
     """Default, then a value set on the class, then the keyword."""
 

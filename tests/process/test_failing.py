@@ -25,9 +25,6 @@ class FailingBlock(rs.Process):
         return spectra.mean(axis=1)
 
 
-# Failures.
-
-
 def test_a_failing_position_is_recorded_and_the_run_goes_on(scan):
     """Fill value, status, exception; one warning, raised where the user called."""
     process = Failing(scan)
@@ -65,22 +62,6 @@ def test_a_failing_position_spoils_nothing_else_in_its_block(scan):
         (12, "bad 12"),
         (59, "bad 59"),
     ]
-
-
-def test_retry_failed_computes_just_the_failed_ones(scan):
-    """Mended, two positions are computed and the failures are gone."""
-    process = Failing(scan)
-    calls = []
-    process.raises = lambda p: ValueError("no") if p in (7, 30) else None
-    with pytest.warns(rs.ResumableWarning):
-        compute(process)
-    process.raises = lambda p: calls.append(p)
-    results = compute(process, retry_failed=True)
-
-    assert calls == [7, 30]
-    assert results.failures == []
-    assert (results.status.done, results.status.failed) == (60, 0)
-    np.testing.assert_array_equal(results["mean"], data_of(scan).mean(axis=1))
 
 
 def test_without_retry_failed_positions_are_left_alone(scan):

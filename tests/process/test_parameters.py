@@ -126,9 +126,6 @@ def test_a_shallow_copy_stays_bound_with_its_model(scan):
     assert (other.order, b.order) == (9, 9)
 
 
-# Frozen while computing.
-
-
 class Held(rs.Process):
     """Calls back at position 0."""
 

@@ -92,9 +92,6 @@ def test_positions_that_do_not_exist_are_refused_before_anything(
     assert listing(tmp_path) == before
 
 
-# Going on, the third run, stopping.
-
-
 def test_the_third_run_answers_at_once_without_calling_the_function(scan):
     """Part, rest, nothing: the finished run is returned as it is."""
     process = Mean(scan)
@@ -201,9 +198,6 @@ def test_a_handler_of_another_language_is_left_alone(monkeypatch):
         during = known(signal.SIGINT)
 
     assert (numbers, during) == ([], before)
-
-
-# Looking.
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,6 @@ def test_one_output_may_come_bare_or_in_a_dict(scan):
     )
 
 
-# self.position and self.rng.
-
-
 def test_self_position_is_an_index_or_a_tuple_of_ints(make_file):
     """An int on one axis, a tuple on a map; arrays of them in a block."""
     cube = np.zeros((3, 4, 2))

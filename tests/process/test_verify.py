@@ -28,9 +28,6 @@ SUMMED = {"mean": rs.Output(), "total": rs.Output(per="run")}
 PADDED = {"both": rs.Output(3, KIND), "text": rs.Output(dtype="S4")}
 
 
-# What is sound.
-
-
 @pytest.mark.parametrize("cls", [Unit, Block])
 @pytest.mark.parametrize(
     "options", [{"engine": "serial"}, {"engine": "local", "workers": 2}], ids=str
@@ -277,8 +274,6 @@ def test_nothing_is_written(scan, tmp_path):
 
     assert seen() == before
 
-
-# The command.
 
 FIT = """
     import param

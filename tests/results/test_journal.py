@@ -44,9 +44,6 @@ def results(source):
     return compute(Level(f"{source}::/data"))
 
 
-# The journal.
-
-
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory):
     """Return what kills leave, when it is decided and before, and how it should be."""

@@ -74,9 +74,6 @@ def all_of(results, *, leave_out=(CHUNKS,)):
     return found
 
 
-# The same run.
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_packed_run_is_the_same_run(run, method):
     """Rows bit for bit, status, failures, sessions, identity, attributes, scales."""
@@ -242,9 +239,6 @@ def test_fields_of_compounds_are_read_by_name(run):
     assert same(run["pair"][...], whole)
 
 
-# By itself.
-
-
 class Declared(Large):
     """Large, and packed when it is complete."""
 
@@ -322,9 +316,6 @@ def test_a_full_disk_at_the_end_leaves_a_complete_run(small_disk):
     with pytest.raises(rs.TargetError, match="no room"):
         results.pack("gzip")
     assert [p.name for p in small_disk.iterdir()] == [results.path.name]
-
-
-# What can be done with it.
 
 
 def test_a_packed_run_is_found_and_returned(run, source):

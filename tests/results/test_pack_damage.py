@@ -29,9 +29,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-# Whoever has it open.
-
-
 def test_whoever_has_the_run_open_is_not_disturbed(large):
     """Results, arrays and HDF5 handles made before read the same after."""
     mapped = RunFile(large.path).array("row")
@@ -99,9 +96,6 @@ def test_a_name_that_is_a_link_leads_to_the_packed_file(large, tmp_path):
     assert packed(large) == {"row": "gzip"}
 
 
-# Refused.
-
-
 def test_an_unfinished_run_is_not_packed(tmp_path):
     """There would be rows to write into it."""
     results = compute(Large(20, tmp_path), positions=slice(0, 10))
@@ -153,9 +147,6 @@ def test_a_run_at_work_is_not_packed(large):
 
     assert packed(large) is None
     assert len(list(large.path.parent.iterdir())) == 1
-
-
-# Damage.
 
 
 def test_damage_of_a_packed_file_is_noticed(run):
@@ -221,9 +212,6 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
 
     assert large.path.read_bytes() == before
     assert [p.name for p in large.path.parent.iterdir()] == [large.path.name]
-
-
-# Kills.
 
 
 @pytest.mark.parametrize(

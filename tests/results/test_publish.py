@@ -82,9 +82,6 @@ def contents(path, without):
     return found
 
 
-# What is there afterwards.
-
-
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
 def test_a_group_is_added_and_all_else_is_as_it_was(scan, compression):
     """Whatever kind of file it is; read by h5py alone."""
@@ -169,9 +166,6 @@ def test_a_name_that_is_a_link_to_the_file_stays_one(tmp_path, source, results):
     assert link.is_symlink()
     with h5py.File(source, "r") as file:
         assert "fit" in file
-
-
-# Refused, and then nothing has changed.
 
 
 @pytest.fixture
@@ -345,9 +339,6 @@ def test_an_error_in_the_middle_undoes_all(source):
     assert left_over(source) == []
 
 
-# Two at once, and memory.
-
-
 def test_two_at_once_come_one_after_the_other(source, results):
     """Both groups are there; none waits for ever."""
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
@@ -404,9 +395,6 @@ def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
     assert found.end == path.stat().st_size
     assert (found.open_for_writing, found.swmr) == (False, False)
     assert opened.open_for_writing
-
-
-# Kills.
 
 
 @pytest.mark.parametrize(

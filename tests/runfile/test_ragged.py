@@ -440,8 +440,6 @@ def test_remove_takes_the_ragged_files_along(scan):
     assert not any(path.exists() for path in [results.path, *ragged_files])
 
 
-# Killed.
-
 CASES = [("serial", "parent"), ("local", "group")]
 
 

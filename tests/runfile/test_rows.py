@@ -200,9 +200,6 @@ def test_a_file_that_was_replaced_is_still_read(tmp_path):
     assert rows[1:].tolist() == [2, 3]
 
 
-# What would end a reader that maps.
-
-
 class Mean(rs.Process):
     """80 kB of results."""
 

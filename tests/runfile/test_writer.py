@@ -53,9 +53,6 @@ def kinds(events, run):
     return names
 
 
-# The order of things.
-
-
 def test_rows_are_there_at_once_and_marked_only_later(place):
     """Before a commit the rows are in the file and no position is marked."""
     with writing(place.target) as row_writer:
@@ -261,9 +258,6 @@ def test_flush_after_a_checkpoint_makes_the_marks_durable(locked, events):
 
     assert order.index("status") < len(order) - 1
     assert order[-1] == "sync"
-
-
-# Which bytes.
 
 
 def test_done_wins_over_failed(place):

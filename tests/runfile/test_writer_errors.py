@@ -24,9 +24,6 @@ from resumable.system import disk
 pytestmark = pytest.mark.timeout(30, method="signal")
 
 
-# Sessions.
-
-
 def test_a_worker_of_an_older_session_is_refused(locked):
     """Its token is not the one in the claim any more."""
     first = locked()
@@ -86,9 +83,6 @@ def test_hdf5_writers_are_kept_out_and_readers_let_in(place):
             h5py.File(place.run.path, "r+")
 
     assert names == [place.run.header.group.strip("/")]
-
-
-# A disk that fails.
 
 
 def broken(fd):

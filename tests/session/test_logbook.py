@@ -166,9 +166,6 @@ def test_of_many_lines_the_first_and_the_last_are_kept(scan):
     ]
 
 
-# Files of the first version.
-
-
 class Square(rs.Process):
     """What has made ``format_1.h5``."""
 

@@ -251,8 +251,6 @@ def test_the_fingerprint_of_a_large_source_reads_at_most_16_mb(large):
     assert 8 << 20 < sum(read) <= 16 << 20
 
 
-# Digests that identities hold.
-
 VALUES = (np.arange(60_000) ** 2 % 1009).astype("<f4").reshape(200, 300)
 # How a dataset is stored, and whether all of it is digested or samples of it.
 KINDS = {

@@ -31,9 +31,6 @@ def by_position(data, axes):
     return front.reshape(-1, *front.shape[len(axes) :])
 
 
-# Filters.
-
-
 @pytest.mark.skipif(not find_spec("hdf5plugin"), reason="needs hdf5plugin")
 def test_a_filter_of_hdf5plugin_is_loaded_when_it_is_needed():
     """Images of a cytometer, compressed with zstd, read without an import."""

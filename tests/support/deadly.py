@@ -141,9 +141,6 @@ def check(results, rows, bad):
     assert results.status.finished
 
 
-# Memory.
-
-
 def raise_memory_error():
     """Fail as numpy does where there is no room."""
     np.empty(1 << 50)

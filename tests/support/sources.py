@@ -22,8 +22,6 @@ def fingerprint(source, axes=0, *, full=False):
         return reader.fingerprint(full=full)
 
 
-# Reading by position.
-
 LAYOUTS = {
     "contiguous": {},
     "chunked": {"chunks": True},

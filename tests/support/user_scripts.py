@@ -16,8 +16,6 @@ def finished(process):
     return output
 
 
-# Where the class comes from.
-
 UNGUARDED = """
     import resumable as rs
     from resumable.engines.local import LocalEngine

@@ -88,9 +88,6 @@ def make_source(folder, positions=POSITIONS):
     return f"{path}::/data"
 
 
-# Processes, by /proc.
-
-
 def stat_of(pid):
     """Return state and session of a process, or None when it is gone."""
     try:
@@ -123,9 +120,6 @@ def wait_until(condition, seconds):
             return True
         time.sleep(0.005)
     return bool(condition())
-
-
-# One run, killed.
 
 
 @dataclasses.dataclass

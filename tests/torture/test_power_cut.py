@@ -79,9 +79,6 @@ def test_a_session_after_a_power_cut_may_be_cut_again(tmp_path, tally):
     assert tally.states.total() > 300
 
 
-# The instrument: it must see what is missing.
-
-
 class _NoSync:
     """A module without its syncs."""
 

@@ -103,8 +103,6 @@ def test_of_two_starts_at_once_one_computes(tmp_path, starts):
     assert sum(9 in codes for codes in outcomes) > starts / 20
 
 
-# An orphan that cannot be ended.
-
 STUCK = """
 import ctypes, os, sys, time
 from pathlib import Path

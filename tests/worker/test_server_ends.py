@@ -23,8 +23,6 @@ pytestmark = [
 ]
 
 
-# The end of the parent.
-
 ORPHANS = """
     import ctypes, sys, threading, time
     from resumable.pool import Pool

@@ -18,8 +18,6 @@ pytestmark = [
 ]
 
 
-# Notebooks.
-
 NOTEBOOK = """
     import json, sys, time
     import nbformat

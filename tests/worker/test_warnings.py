@@ -27,9 +27,6 @@ pytestmark = [
 ]
 
 
-# Warnings.
-
-
 class OddWarning(UserWarning):
     """Of the user's own."""
 
