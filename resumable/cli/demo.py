@@ -1,4 +1,4 @@
-"""The demo: a fit that is killed half way and goes on."""
+"""The demo: a fit that is killed half way and continued."""
 
 from __future__ import annotations
 
@@ -59,14 +59,7 @@ _PATIENCE_S = 120.0
 
 
 def run_demo(folder: Path, say: Callable[[str], object]) -> None:
-    """Run the demo in a folder, which is made when missing.
-
-    Parameters
-    ----------
-    folder : Path
-        Where its files go; another name is taken when it is not empty.
-    say : callable
-        Takes a line of text.
+    """Run the demo in a folder, or the next free name where that is not empty.
 
     Raises
     ------
@@ -79,8 +72,9 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     from resumable.cli import lorentz
 
     folder = _unused(folder)
-    scan, script = folder / "scan.h5", folder / "fit.py"
-    make_scan = folder / "make_scan.py"
+    scan, script, make_scan = (
+        folder / n for n in ("scan.h5", "fit.py", "make_scan.py")
+    )
     source = f"{scan}::{_DATASET}"
     whole = folder / "uninterrupted"
     whole.mkdir(parents=True, exist_ok=True)
@@ -93,7 +87,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     killed_at = _killed_half_way(source, folder)
     say(f"\n   killed (SIGKILL) with {killed_at:,} positions on disk")
 
-    say("\n3. The same command again: it goes on where it was")
+    say("\n3. The same command again: it continues the run")
     _fit(source).wait()
     run = _runs(folder)[-1]
     say(f"   {killed_at:,} were kept, {run.sessions()[-1].computed:,} computed now")
@@ -129,15 +123,8 @@ def _unused(folder: Path) -> Path:
 def _fit(source: str, *options: str) -> subprocess.Popen[bytes]:
     """Start the command a user would type."""
     script = Path(source.partition("::")[0]).with_name("fit.py")
-    command = [
-        "run",
-        f"{script}:LorentzFit",
-        source,
-        "--checkpoint",
-        "0.2",
-        "--progress",
-    ]
-    return subprocess.Popen([sys.executable, "-m", "resumable", *command, *options])
+    command = [sys.executable, "-m", "resumable", "run", f"{script}:LorentzFit", source]
+    return subprocess.Popen([*command, "--checkpoint", "0.2", "--progress", *options])
 
 
 def _killed_half_way(source: str, folder: Path) -> int:

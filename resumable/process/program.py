@@ -117,16 +117,9 @@ def _compute_option(field: dataclasses.Field[Any]) -> click.Option:
 def parameter_options(
     cls: type[Any], taken: Sequence[click.Parameter], given: Mapping[str, Any]
 ) -> list[click.Parameter]:
-    """Make one option of every parameter of a class.
+    """Make one option of every parameter of a class, none with a name that is taken.
 
-    Parameters
-    ----------
-    cls : type
-        The user's class.
-    taken : sequence of click.Parameter
-        The other options: a parameter cannot have the name of one of them.
-    given : mapping
-        Values of the parameters that are not on the command line, for the help.
+    The help shows the value that is given, else the default.
     """
     names = {"--help"}
     names.update(o for option in taken for o in option.opts + option.secondary_opts)
@@ -160,16 +153,9 @@ def parameter_options(
 def make_process(
     cls: type[Any], options: dict[str, Any], keywords: Mapping[str, Any]
 ) -> Any:
-    """Make the Process that a command line asks for.
+    """Make the Process that a command line asks for; removes the options it uses.
 
-    Parameters
-    ----------
-    cls : type
-        The user's class.
-    options : dict
-        Name -> value; those that are used here are removed.
-    keywords : mapping
-        Arguments of the constructor that are not on the command line.
+    The keywords are arguments of the constructor that are not on the command line.
     """
     arguments = dict(keywords)
     for key in list(options):
@@ -230,12 +216,7 @@ def run_process(
 ) -> None:
     """Make a Process, compute it, and print where the results are.
 
-    Raises
-    ------
-    click.ClickException
-        What went wrong, for the user.
-    SystemExit
-        Stopped early, with code 75.
+    Exits with code 1 after an error, 75 where it was stopped early.
     """
     with errors_shown():
         process = make_process(cls, options, keywords)

@@ -87,17 +87,8 @@ def follow_source(
 ) -> Results:
     """Compute what a source has, wait for more, and end when its writer does.
 
-    Parameters
-    ----------
-    followed : Followed
-    options : Options
-        How; `follow` is how many seconds may pass without a new position, None for 0.
-    positions : slice, mask, index or indices, optional
-        What is requested; it need not exist yet.
-    stop : StopRequest
-        Its time has begun.
-    listener : callable
-        Takes the events.
+    The time without a new position is `options.follow`, None for 0 s. What is requested
+    by `positions` need not exist yet.
 
     Raises
     ------

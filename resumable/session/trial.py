@@ -104,23 +104,10 @@ def _few(positions: list[Any]) -> str:
 
 
 def try_positions(computation: Computation, asked: Array, *, single: bool) -> Trial:
-    """Compute some positions in this process.
+    """Compute some flat positions, in any order, in this process.
 
-    Parameters
-    ----------
-    computation : Computation
-        What is wanted.
-    asked : ndarray of int
-        Flat positions, in any order.
-    single : bool
-        One was asked for: outputs have no axis for it.
-
-    Raises
-    ------
-    PlanError
-        There are no positions.
-    Exception
-        What the computation raises, with the position as a note.
+    Where a single one was asked for, outputs have no axis for it. What the computation
+    raises has the position as a note.
     """
     if not len(asked):
         msg = "no position to test: the selection is empty"

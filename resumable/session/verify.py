@@ -100,20 +100,9 @@ def verify_run(
     sample: int | str = 20,
     seed: int | None = None,
 ) -> VerifyReport:
-    """Check a run file; nothing is written.
+    """Check a run file; `restore` returns the computation that it should be a run of.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    restore : callable, optional
-        Returns what the run should be a run of; without it no row is computed again.
-    source : optional
-        Where the source is now, default where the run file says.
-    sample : int or "all"
-        How many positions to compute again.
-    seed : int, optional
-        Chooses the sample.
+    The other arguments are those of :func:`resumable.verify`. Nothing is written.
 
     Raises
     ------
@@ -147,13 +136,7 @@ def verify_run(
 
 
 def _structure(run: RunFile) -> Check:
-    """Check the size of the file, and that ragged rows are where they should be.
-
-    Raises
-    ------
-    RunFileError
-        Rows of a ragged output are missing.
-    """
+    """Check the size of the file, and that ragged rows are where they should be."""
     header, size = run.header, run.path.stat().st_size
     if size != header.file_bytes:
         words = f"it has {size:,} bytes and was made with {header.file_bytes:,}"
@@ -325,6 +308,19 @@ class _Tally:
         return settled + other + len(self.raised) + len(self.succeeded)
 
 
+class _Recomputed(NamedTuple):
+    """Some positions computed again, as in a run and without writing."""
+
+    flat: Array
+    """Which positions."""
+    values: dict[str, Array]
+    """Output name -> rows; the fill value where a position failed."""
+    failed: Array
+    """Which rows failed."""
+    exceptions: list[tuple[int, BaseException]]
+    """Row and exception of the failures."""
+
+
 def _rows(
     run: RunFile, computation: Computation, sample: int | str, seed: int | None
 ) -> Check:
@@ -353,7 +349,8 @@ def _rows(
     try:
         with opened(computation) as computer, bar:
             for flat in _blocks(chosen, rows):
-                _compare(run, flat, _recompute(computer, flat), rtol, tally)
+                for again in _recomputed(computer, flat):
+                    _compare(run, again, rtol, tally)
                 bar.update(tally.count, 0)
     except Exception as error:
         # setup() or the source; what a position raises is kept with the position.
@@ -378,42 +375,41 @@ def _blocks(chosen: PositionSet, rows: int) -> Iterator[Array]:
             yield flat[begin : begin + rows]
 
 
-class _Recomputed(NamedTuple):
-    """Some positions computed again, as in a run and without writing."""
-
-    values: dict[str, Array]
-    """Output name -> rows; the fill value where a position failed."""
-    failed: Array
-    """Which rows failed."""
-    exceptions: list[tuple[int, BaseException]]
-    """Row and exception of the failures."""
-
-
-def _recompute(computer: Computer, flat: Array) -> _Recomputed:
+def _recomputed(computer: Computer, flat: Array) -> Iterator[_Recomputed]:
     """Compute one block of positions: flat ones, ascending, at least one.
 
-    A block computation that raises is called again with halves, as in a run.
+    A block computation that raises is called again with halves, as in a run, until
+    the positions are found that raise alone.
     """
     first = int(flat[0])
     members = np.zeros(int(flat[-1]) + 1 - first, bool)
     members[flat - first] = True
+    rows, inputs = computer.read((first, members))
     if not hasattr(computer.process, "block_computation"):
-        loop = computer.units(*computer.read((first, members)), flat)
+        loop = computer.units(rows, inputs, flat)
         loop.run(0, len(flat), stop_on_error=False)
-        return _Recomputed(loop.values, loop.failed, loop.exceptions)
-    parts = list(computer.parts(computer.read, (first, members)))
-    errors = [part.error for part in parts for _ in part.positions]
-    return _Recomputed(
-        {n: np.concatenate([p.values[n] for p in parts]) for n in computer.outputs},
-        np.array([error is not None for error in errors]),
-        [(row, error) for row, error in enumerate(errors) if error is not None],
-    )
+        yield _Recomputed(flat, loop.values, loop.failed, loop.exceptions)
+        return
+    try:
+        values = computer.block(rows, inputs, flat)
+    except (Exception, SystemExit) as error:
+        if len(flat) == 1:
+            fill = {name: o.filled(1) for name, o in computer.outputs.items()}
+            yield _Recomputed(flat, fill, np.ones(1, bool), [(0, error)])
+            return
+    else:
+        yield _Recomputed(flat, values, np.zeros(len(flat), bool), [])
+        return
+    del rows, inputs
+    for half in np.array_split(flat, 2):
+        yield from _recomputed(computer, half)
 
 
 def _compare(
-    run: RunFile, flat: Array, again: _Recomputed, rtol: float | None, tally: _Tally
+    run: RunFile, again: _Recomputed, rtol: float | None, tally: _Tally
 ) -> None:
-    """Compare a block with what is on disk."""
+    """Compare positions with what is on disk."""
+    flat = again.flat
     done = run.array("completed_positions")[flat] == 1
     tally.failed_again += int((~done & again.failed).sum())
     tally.succeeded += flat[~done & ~again.failed].tolist()
