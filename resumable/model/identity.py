@@ -35,12 +35,7 @@ def document_digest(document: dict[str, Any]) -> str:
 
 
 def check_depth(document: Any) -> None:
-    """Check that plain JSON is not nested too deep to be compared.
-
-    Raises
-    ------
-    IdentityError
-    """
+    """Check that plain JSON is not nested too deep to be compared."""
     level = [document]
     for _ in range(DEEPEST):
         level = [

@@ -49,20 +49,7 @@ class ItemFunction:
 
 
 class RepeatedFunction:
-    """Calls a function with the same arguments, and with a generator if it takes one.
-
-    Parameters
-    ----------
-    function : callable
-    args : sequence
-    seed : int or None
-        None for one that differs from run to run.
-
-    Raises
-    ------
-    TypeError
-        There is a seed, and the function takes no generator.
-    """
+    """Calls a function with the same arguments, with a generator if taken."""
 
     def __init__(
         self, function: Callable[..., Any], args: Sequence[Any], seed: int | None
@@ -97,14 +84,7 @@ def _takes_rng(function: Callable[..., Any]) -> bool:
 
 
 class GuardedFunction:
-    """Calls a function; an error of it ends neither a loop nor the worker.
-
-    Parameters
-    ----------
-    parent : ParentConnection or None
-        Of the worker, or None in the process of the pool.
-    function : ItemFunction or RepeatedFunction
-    """
+    """Calls a function; an error of it ends neither a loop nor the worker."""
 
     def __init__(self, parent: Any, function: ItemFunction | RepeatedFunction) -> None:
         self._in_worker = parent is not None
@@ -152,27 +132,9 @@ def start_stream(
 ) -> Iterator[Any]:
     """Begin to call a function; without workers, return an iterator that calls it here.
 
-    Parameters
-    ----------
-    pool : WorkerProcesses
-    function : ItemFunction or RepeatedFunction
-        Sent to every worker once.
-    items : iterator
-        What it is called with.
-    look_ahead : int, optional
-        Items under way at once, at most; default two per worker.
-    ordered : bool
-        Results come in the order of the items.
-    in_turn : bool
-        Item number k goes to worker k modulo their number, or else to the one with the
-        fewest unanswered calls.
-    arguments, results : Arrays
-        What is made of arrays in items and in results.
-
-    Raises
-    ------
-    ValueError
-        `look_ahead` is less than 1.
+    The function is sent to every worker once. At most `look_ahead` items are under way,
+    by default two per worker. `in_turn`: item number k goes to worker k modulo their
+    number, else to the one with the fewest unanswered calls.
     """
     if look_ahead is None:
         look_ahead = _CALLS_EACH * max(1, pool.workers)

@@ -210,11 +210,6 @@ def find_class(text: str, base: type[Any]) -> type[Any]:
         What the user typed. Importing runs the file or the module.
     base : type
         What the class must derive from.
-
-    Raises
-    ------
-    DeclarationError
-        There is no such file, module or class, or it cannot be imported.
     """
     where, separator, name = text.rpartition(":")
     if not separator:

@@ -34,12 +34,7 @@ def open_group(run: RunFile) -> h5py.Group:
 
 
 def check_own(run: RunFile, name: str) -> None:
-    """Refuse an output that HDF5 would read from another file.
-
-    Raises
-    ------
-    RunFileError
-    """
+    """Refuse an output that HDF5 would read from another file."""
     with _opened(run) as file:
         if find_own(file, run.header.group, name) is None:
             raise _not_ours(run, name)

@@ -126,12 +126,7 @@ def _place(where: str) -> tuple[Path, list[str]]:
 
 
 def _check_file(path: Path, real: Path, fd: int) -> None:
-    """Refuse what cannot be changed in one transaction.
-
-    Raises
-    ------
-    TargetError
-    """
+    """Refuse what cannot be changed in one transaction."""
     status = os.fstat(fd)
     if disk.read_at(fd, len(MAGIC), 0) == MAGIC:
         msg = f"{path} is a run file, which nobody writes to; give another file"

@@ -347,12 +347,7 @@ def _read(where: Path) -> bytes:
 
 
 def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
-    """Refuse a journal of another file, or of a file that was changed since.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a journal of another file, or of a file that was changed since."""
     size = os.fstat(fd).st_size
     if journal.name != path.name:
         msg = f"it is of {journal.name!r:.80}"

@@ -246,11 +246,6 @@ def target_folder(target: str | Path | None, source_path: str) -> Path:
         What the user gave; default the environment, else the folder of the source.
     source_path : str
         File of the source; empty for a source without data.
-
-    Raises
-    ------
-    TargetError
-        There is no such folder.
     """
     chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
     if chosen is None:

@@ -175,10 +175,6 @@ def read_rows(run: Path, entries: Array, output: Output) -> list[Array]:
     output : Output
         Whose rows they are.
 
-    Returns
-    -------
-    list of ndarray, shape (count, *shape)
-
     Raises
     ------
     RunFileError
@@ -318,12 +314,7 @@ class RaggedRows:
             raise
 
     def check(self) -> None:
-        """Check that all rows are where they should be; reads none of them.
-
-        Raises
-        ------
-        RunFileError
-        """
+        """Check that all rows are where they should be; reads none of them."""
         if self._packed():
             # HDF5 compares the checksums of both.
             for part in ("count", "index"):

@@ -198,14 +198,7 @@ class Options:
 
     @classmethod
     def of(cls, given: dict[str, Any], map_shape: tuple[int, ...]) -> Options:
-        """Check what a user gives by name.
-
-        Raises
-        ------
-        PlanError
-            There is no such option, a value makes no sense, or a position does not
-            exist.
-        """
+        """Check what a user gives by name."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in known:

@@ -307,13 +307,7 @@ def make_plan(
 
 
 def engine_for(options: Options, snapshot: Snapshot | None) -> Engine:
-    """Return the engine of a session.
-
-    Raises
-    ------
-    PlanError
-        There is no such engine, or it cannot end a position that takes too long.
-    """
+    """Return the engine of a session."""
     # Should the computation itself have ended the last session, or be expected to
     # hang, it must not happen in the driver.
     was_killed = snapshot is not None and snapshot.last_end == 0

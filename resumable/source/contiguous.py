@@ -37,13 +37,7 @@ class Contiguous:
         self._offset = offset
 
     def read(self, start: int, out: Array) -> None:
-        """Fill a C-contiguous array with the bytes from `start` of the dataset on.
-
-        Raises
-        ------
-        OSError
-            As the system says, or the file has been cut short.
-        """
+        """Fill a C-contiguous array with the bytes from `start` of the dataset on."""
         if not disk.is_same_file(self._fd, self._place):
             raise OSError(errno.EBADF, disk.DESCRIPTOR_CLOSED)
         view = memoryview(out.reshape(-1).view("u1").data)

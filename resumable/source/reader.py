@@ -314,12 +314,7 @@ class Reader:
         return {**document, "first": self.contents(1)}
 
     def check_alone(self) -> None:
-        """Check that the data lie in the file that is watched, not in other files.
-
-        Raises
-        ------
-        PlanError
-        """
+        """Check that the data lie in the file that is watched, not in other files."""
         dataset = self.dataset
         if dataset is None:
             return

@@ -34,13 +34,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
 def write_at(fd: int, data: Any, offset: int) -> None:
-    """Write all of `data`, bytes or a contiguous array, at `offset`.
-
-    Raises
-    ------
-    OSError
-        As the system says, for example ENOSPC.
-    """
+    """Write all of `data`, bytes or a contiguous array, at `offset`."""
     view = memoryview(data).cast("B")
     while view.nbytes:
         written = os.pwrite(fd, view, offset)
@@ -115,13 +109,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def reserve(fd: int, offset: int, size: int) -> None:
-    """Reserve disk space for a byte range of a file; its bytes do not change.
-
-    Raises
-    ------
-    OSError
-        ENOSPC when the disk is too full; nothing is lost then.
-    """
+    """Reserve disk space for a byte range of a file; none of its bytes change."""
     if size <= 0:
         return
     if hasattr(os, "posix_fallocate"):
@@ -137,13 +125,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def link_new(temporary: Path, path: Path) -> bool:
-    """Give a finished temporary file its name, never replacing one.
-
-    Returns
-    -------
-    bool
-        False when `path` exists already (it is left as it is).
-    """
+    """Give a finished temporary file its name; False where the name is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -170,10 +152,7 @@ def replace(temporary: Path, path: Path) -> None:
 def try_lock(fd: int, *, exclusive: bool) -> bool:
     """Lock an open file with flock; False where another process holds a lock.
 
-    Raises
-    ------
-    TargetError
-        The file system offers no locks.
+    Raises TargetError where the file system offers no locks.
     """
     if fcntl is None:  # pragma: no cover - Windows, experimental
         return True
@@ -219,11 +198,6 @@ def open_regular(path: Path, flags: int) -> int:
     """Open a regular file, and nothing else: opening a pipe could wait for ever.
 
     For writing no symbolic link is followed: it could lead out of the target folder.
-
-    Raises
-    ------
-    OSError
-        With what it is instead, or as the system says.
     """
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= _NO_LINK
@@ -266,19 +240,9 @@ class OpenFile:
 
     It holds a shared lock, beside which HDF5 readers can open the file and HDF5 writers
     cannot. A computation may have closed the descriptor, whose number another file may
-    have by now: before every write the device and inode of the descriptor are checked.
-
-    Parameters
-    ----------
-    path : Path
-        Of an existing file.
-    exclusive : bool
-        No other process of ours can open it for writing.
-
-    Raises
-    ------
-    RunBusy
-        Another program has it open for writing.
+    have by now: before every write the device and inode of the descriptor are checked,
+    and OSError is raised where they differ. `exclusive`: no other process of ours can
+    open the file for writing. RunBusy: another program has it open for writing.
     """
 
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
@@ -293,36 +257,18 @@ class OpenFile:
             raise RunBusy(msg)
 
     def write_at(self, data: Any, offset: int) -> None:
-        """Write all of `data` at `offset`.
-
-        Raises
-        ------
-        OSError
-            As the system says, with what to do.
-        """
+        """Write all of `data` at `offset`."""
         self._check()
         with self._advice():
             write_at(self._fd, data, offset)
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """Read `size` bytes at `offset`; fewer only at the end of the file.
-
-        Raises
-        ------
-        OSError
-            The computation has closed it.
-        """
+        """Read `size` bytes at `offset`; fewer only at the end of the file."""
         self._check()
         return read_at(self._fd, size, offset)
 
     def fileno(self) -> int:
-        """Return the descriptor of the file, if it is still its own.
-
-        Raises
-        ------
-        OSError
-            The computation has closed it.
-        """
+        """Return the descriptor of the file, if it is still its own."""
         self._check()
         return self._fd
 
@@ -331,13 +277,7 @@ class OpenFile:
         return os.fstat(self._fd).st_size
 
     def sync(self) -> None:
-        """Return when everything written has reached the disk.
-
-        Raises
-        ------
-        OSError
-            As the system says, with what to do.
-        """
+        """Return when everything written has reached the disk."""
         self._check()
         with self._advice():
             sync(self._fd)

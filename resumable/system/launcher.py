@@ -93,13 +93,7 @@ def is_mpi_pool() -> bool:
 
 
 def end_all_on_error(count: int | None = None) -> None:
-    """Have an exception that is not caught in this rank end all ranks.
-
-    Parameters
-    ----------
-    count : int, optional
-        How many ranks there are, where MPI has said it.
-    """
+    """Have an exception that is not caught in this rank end all ranks."""
     global _hook_before
     if sys.excepthook is not _end_all and (count or ranks()) > 1 and not is_mpi_pool():
         _hook_before, sys.excepthook = sys.excepthook, _end_all

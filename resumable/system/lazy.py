@@ -11,15 +11,7 @@ if TYPE_CHECKING:
 
 
 def lazily(package: str, **modules: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package that imports some of its names late.
-
-    Parameters
-    ----------
-    package : str
-        Its ``__name__``.
-    **modules : str
-        Name -> the module in the package that has it.
-    """
+    """Return the ``__getattr__`` of a package: name -> the module that has it."""
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in modules:

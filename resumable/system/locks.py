@@ -32,12 +32,7 @@ class LockFile:
     """A small file that exists to be locked.
 
     Only the lock counts, which ends with the process that holds it. The text in the
-    file is for the message that names the holder.
-
-    Parameters
-    ----------
-    path : Path
-        Created when missing.
+    file is for the message that names the holder. Created when missing.
     """
 
     def __init__(self, path: Path) -> None:

@@ -36,12 +36,8 @@ _catching = 0
 def handling(handlers: Mapping[str, Any]) -> Iterator[None]:
     """Handle signals for the time of a block, in the main thread only.
 
-    In worker processes it does nothing: the driver obeys.
-
-    Parameters
-    ----------
-    handlers : mapping
-        Name of a signal -> handler, SIGINT first: it is put back last.
+    In worker processes it does nothing: the driver obeys. `handlers` has SIGINT first:
+    it is put back last.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if _in_worker or not in_main_thread:

@@ -25,14 +25,8 @@ _SECOND_PRESS_S = 0.5
 class StopRequest:
     """Whether a session should stop, and why.
 
-    Parameters
-    ----------
-    limit_s : float, optional
-        Seconds from now on.
-    limit : object, optional
-        The same as the user wrote it, for the message.
-    silent : bool
-        Do not say so: somebody else does.
+    `limit_s` counts from now on, in seconds; `limit` is the same as the user wrote it,
+    for the message. A `silent` request logs nothing: another process does.
     """
 
     def __init__(
@@ -91,7 +85,7 @@ class StopRequest:
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()
         if self._signal == number == signal.SIGINT:
-            # Launchers pass one Ctrl-C on twice; a later one means that she does
+            # Launchers pass one Ctrl-C on twice; a later one means that the user does
             # not want to wait for the position at work.
             if now - self._signal_time > _SECOND_PRESS_S:
                 raise KeyboardInterrupt

@@ -91,11 +91,6 @@ class WorkerProcesses:
     start_method : {"forkserver", "spawn"}
         How they are started.
 
-    Raises
-    ------
-    PlanError
-        There is no such number of workers, or no such start method.
-
     Notes
     -----
     A context manager: leaving it ends the workers.

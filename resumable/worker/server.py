@@ -57,13 +57,7 @@ _LEFT_TO_DRIVER = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 
 def start_child(start_method: str) -> Child:
-    """Start a worker process that serves the other end of ``connection``.
-
-    Raises
-    ------
-    PlanError
-        There is no such start method.
-    """
+    """Start a worker process that serves the other end of ``connection``."""
     if start_method not in START_METHODS:
         msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
         raise PlanError(msg)
