@@ -87,7 +87,6 @@ def blocks_of(page):
 
 
 def expanded(word):
-    """Do what a shell does with a star."""
     return [path.name for path in Path().glob(word)] if "*" in word else [word]
 
 
@@ -189,7 +188,6 @@ def test_every_command_and_option_is_documented(name, command):
 
 
 def test_every_argument_of_compute_is_explained():
-    """The method that has most of them explains each."""
     arguments = set(inspect.signature(rs.Process.compute).parameters) - {"self"}
     explained = re.findall(r"^ +(\w+) : ", rs.Process.compute.__doc__, re.MULTILINE)
 
@@ -197,7 +195,6 @@ def test_every_argument_of_compute_is_explained():
 
 
 def test_the_example_of_the_readme_runs(user):
-    """What a visitor sees first works as it is."""
     (text,) = (
         text for kind, _, text, _ in blocks_of(ROOT / "README.rst") if kind == "python"
     )
@@ -213,7 +210,6 @@ def test_the_example_of_the_readme_runs(user):
 
 
 def test_the_words_of_the_guide_are_those_of_the_glossary():
-    """One list of words, in two places."""
     guide = (ROOT / "CONTRIBUTING.rst").read_text().partition("\nWords\n")[2]
     (listed,) = re.findall(r"\n\n  (position .*?)\.\n\n", guide, re.DOTALL)
     listed = re.sub(r"\([^)]*\)", "", listed)

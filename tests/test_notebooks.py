@@ -18,12 +18,10 @@ LARGEST_BYTES = 300_000
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request):
-    """Return the path of each notebook in turn."""
     return request.param
 
 
 def test_there_are_two():
-    """The first run, and the worked example on real data."""
     assert [path.stem for path in NOTEBOOKS] == ["first_run", "real_data"]
 
 

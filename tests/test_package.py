@@ -30,7 +30,6 @@ DECISIONS = {"session.decide", "session.explain", "session.failures", "worker.jo
 
 
 def name_of(path):
-    """Return a module's name inside the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     parts = parts[:-1] if parts[-1] == "__init__" else parts
     return ".".join(parts) or "resumable"
@@ -86,7 +85,6 @@ def test_other_rooms_are_entered_by_their_door(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_optional_packages_are_imported_inside_functions(module):
-    """An import of the library costs what everybody has."""
     allowed = ALWAYS_THERE | FOR_THE_COMMAND.get(module, set())
 
     assert foreign(imports_of(module, at_import=True)) <= allowed

@@ -69,7 +69,6 @@ def mpi(request, tmp_path, one_job):
 
 @pytest.fixture
 def mpich(tmp_path, one_job):
-    """Return MPICH, for what is special to it."""
     found = mpiexec.mpich(tmp_path)
     yield found
     found.stop_all()
@@ -77,13 +76,11 @@ def mpich(tmp_path, one_job):
 
 @pytest.fixture
 def data(scan):
-    """Return the rows of the source ``scan``."""
     return data_of(scan)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Return the data of the source."""
     return np.random.default_rng(3).normal(size=(POSITIONS, 16))
 
 
@@ -104,5 +101,4 @@ def log(tmp_path):
 
 @pytest.fixture
 def run_path(scan):
-    """A finished run file."""
     return compute(Mean(scan)).path

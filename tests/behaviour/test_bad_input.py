@@ -144,7 +144,6 @@ def test_what_is_no_source_is_refused(tmp_path, source, words):
 
 @pytest.mark.parametrize("mode", ["r+", "a"])
 def test_a_dataset_of_a_file_open_for_writing_is_refused(scan, mode):
-    """Results go elsewhere, so reading is enough: reopen it."""
     path, _, name = scan.partition("::")
     with (
         h5py.File(path, mode) as file,
@@ -171,7 +170,6 @@ def test_a_file_open_for_writing_elsewhere_is_refused(scan, script):
 
 
 def test_a_dataset_of_a_closed_file_is_refused(scan):
-    """Give it as text instead."""
     path, _, name = scan.partition("::")
     with h5py.File(path) as file:
         dataset = file[name]
@@ -197,7 +195,6 @@ def test_a_dataset_of_a_closed_file_is_refused(scan):
     ids=str,
 )
 def test_axes_that_do_not_exist_are_refused(scan, axes, words):
-    """The axes and the shape are in the message."""
     with pytest.raises(rs.SourceError, match=words):
         Mean(scan, position_axes=axes)
 
@@ -238,14 +235,12 @@ CLASSES = {
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_class_that_is_wrongly_declared_is_refused_at_construction(scan, kind):
-    """Before any worker starts."""
     body, words = CLASSES[kind]
     with pytest.raises(rs.DeclarationError, match=words):
         declared(**body)(scan)
 
 
 def test_an_input_the_method_does_not_take_is_refused(scan):
-    """The signature that is needed is in the message."""
     with pytest.raises(
         rs.DeclarationError, match=r"must take \(self, spectrum, guess\)"
     ):
@@ -259,7 +254,6 @@ def test_an_input_the_method_does_not_take_is_refused(scan):
 def test_a_target_that_is_no_folder_is_refused_at_construction(
     scan, tmp_path, target, words
 ):
-    """What it is, and what to do."""
     (tmp_path / "file").touch()
     with pytest.raises(rs.TargetError, match=words):
         Mean(scan, tmp_path / target)
@@ -321,7 +315,6 @@ def test_an_unfinished_run_where_nothing_can_be_written_says_so(lockable):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(locked):
-    """Before any computation, with the way out; looking works."""
     process = Mean(f"{locked}/scan.h5::/data")
     action = process.plan(engine="serial").action
     with pytest.raises(
@@ -334,7 +327,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(locked):
 
 
 def test_results_of_a_folder_that_cannot_be_written_go_to_target(locked):
-    """The advice of the message works."""
     with tempfile.TemporaryDirectory() as mine:
         results = compute(Mean(f"{locked}/scan.h5::/data", mine))
         done = results.status.done
@@ -391,14 +383,12 @@ def part_files(tmp_path, place):
 
 @pytest.mark.parametrize("place", ["relative", "absolute"])
 def test_a_virtual_dataset_whose_files_exist_works(tmp_path, place):
-    """Parts beside it or elsewhere are read through it."""
     source, data = part_files(tmp_path, place)
 
     np.testing.assert_array_equal(compute(Mean(source))["mean"], data.mean(axis=1))
 
 
 def test_a_virtual_dataset_within_one_file_works(tmp_path):
-    """Parts in the same file, as h5py writes them."""
     data = np.random.default_rng(0).random((6, 4))
     with h5py.File(tmp_path / "whole.h5", "w") as file:
         file["part"] = data
@@ -411,7 +401,6 @@ def test_a_virtual_dataset_within_one_file_works(tmp_path):
 
 
 def test_a_changed_part_of_a_virtual_dataset_is_noticed(tmp_path):
-    """The digest covers the data of all parts."""
     source, _ = part_files(tmp_path, "relative")
     before = Mean(source).identity
     with h5py.File(tmp_path / "part1.h5", "r+") as file:
@@ -472,7 +461,6 @@ def test_sources_of_odd_dtypes_work(make_file, kind, chunked):
 
 
 def test_nan_and_infinity_pass_through(make_file):
-    """They are data, not failures."""
     data = np.array([[np.nan, 1], [np.inf, 2], [-np.inf, 3], [0.0, -0.0]])
 
     class First(rs.Process):
@@ -489,7 +477,6 @@ def test_nan_and_infinity_pass_through(make_file):
 
 
 def test_one_position_of_one_number_works(make_file):
-    """The smallest source there is."""
     results = compute(Mean(make_file(data=np.array([7.0])) + "::/data"))
 
     np.testing.assert_array_equal(results["mean"], [7.0])

@@ -98,7 +98,6 @@ def edited(place):
 
 
 def replaced(path, **how):
-    """Another file of the same name."""
     data = how.pop("data", None)
     if data is None:
         with h5py.File(path) as file:
@@ -170,7 +169,6 @@ def test_a_changed_source_starts_anew(scan, kind, done, caplog):
 
 @pytest.mark.parametrize("kind", SAME)
 def test_a_source_with_the_same_contents_goes_on(scan, kind, caplog):
-    """Nothing is computed twice, and the log is silent."""
     first, _ = compute(scan, positions=slice(0, 20))
     SAME[kind](Path(scan.partition("::")[0]))
     with caplog.at_level(logging.WARNING, "resumable"):
@@ -241,7 +239,6 @@ def test_a_renamed_source_starts_anew_under_its_new_name(scan, tmp_path):
 
 
 def later(name="Mean", **body):
-    """Mean as it is after an edit."""
     return type(name, (Mean,), {"version": 1, **body})
 
 
@@ -431,7 +428,6 @@ def test_a_wrong_status_is_noticed_only_by_computing_again(scan, what):
 
 
 def test_a_run_marked_finished_with_pending_positions_goes_on(scan):
-    """The pending positions are computed."""
     results, _ = compute(scan, positions=slice(0, 20))
     put(results, "finished", 0, b"\1")
     process = Mean(scan)
@@ -446,7 +442,6 @@ def test_a_run_marked_finished_with_pending_positions_goes_on(scan):
 
 
 def test_a_run_without_its_finished_mark_finishes_again(scan):
-    """No position is computed; ``finish`` is called."""
     results, _ = compute(scan)
     put(results, "finished", 0, b"\0")
     process = Mean(scan)
@@ -459,7 +454,6 @@ def test_a_run_without_its_finished_mark_finishes_again(scan):
 
 @pytest.mark.parametrize("name", ["failures", "sessions"])
 def test_damaged_tables_lose_their_text_and_no_status(scan, name):
-    """Status and rows lie elsewhere in the file."""
     results, _ = compute(scan, positions=slice(0, 20))
     _, length = RunFile(results.path).header.extents()[name]
     put(results, name, 0, np.random.default_rng(0).bytes(length))

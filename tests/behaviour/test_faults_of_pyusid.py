@@ -57,7 +57,6 @@ def test_fault_10_a_dash_in_names_finds_its_own_results(make_file):
     ids=["scalar", "array", "nested"],
 )
 def test_fault_13_nan_finds_its_own_results(scan, given):
-    """NaN equals NaN: computed once, then returned."""
     first = compute(Scaled(scan, **given), positions=slice(0, 30))
     second = compute(Scaled(scan, **given))
 
@@ -66,7 +65,6 @@ def test_fault_13_nan_finds_its_own_results(scan, given):
 
 
 def test_fault_15_same_size_and_another_shape_is_another_run(scan):
-    """No error from construction, and no match."""
     flat, square = np.arange(4.0), np.arange(4.0).reshape(2, 2)
     compute(Scaled(scan, table=flat))
 

@@ -203,5 +203,4 @@ def test_accidents_are_noticed_or_change_only_what_they_hit(base, changes):
 @pytest.mark.timeout(7200)
 @explored(LONG, accidents)
 def test_many_accidents_are_noticed_or_change_only_what_they_hit(base, changes):
-    """The long form of the one above."""
     assert_accident_is_survived(base, changes)

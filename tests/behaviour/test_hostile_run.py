@@ -302,7 +302,6 @@ def test_another_name_of_a_run_file_is_the_same_run(scan, tmp_path):
 
 
 def test_a_run_file_that_may_not_be_read_says_so(run_path):
-    """The reason of the system, and the name."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     path = run_path.rename(folder / run_path.name)
@@ -320,7 +319,6 @@ def test_a_run_file_that_may_not_be_read_says_so(run_path):
 
 
 def test_a_run_file_cut_after_it_was_opened_is_an_error_of_ours(run_path):
-    """Not that of a memory map."""
     results = rs.open(run_path)
     os.truncate(run_path, 4096)
 
@@ -353,7 +351,6 @@ def decoy(tmp_path):
     "link", [h5py.ExternalLink("decoy.h5", "/group"), h5py.SoftLink("/moved")]
 )
 def test_a_link_in_place_of_the_results_group_is_not_followed(run_path, decoy, link):
-    """group() opens what is in the file, or nothing."""
     relinked(run_path, "", link)
 
     assert rs.open(run_path).status.done == 60
@@ -373,7 +370,6 @@ def test_packed_rows_are_not_read_through_a_link(run_path, decoy):
 
 
 def test_a_link_to_a_pipe_is_not_waited_for(run_path, tmp_path):
-    """HDF5 would wait for ever."""
     os.mkfifo(tmp_path / "pipe")
     relinked(run_path, "", h5py.ExternalLink("pipe", "/group"))
     with pytest.raises(rs.RunFileError):
@@ -418,7 +414,6 @@ def test_the_old_text_of_a_class_is_not_read_through_a_link(run_path, decoy, sca
 
 
 def test_a_run_moved_with_its_folder_is_read_as_it_is(run_path, tmp_path):
-    """Nothing in a run file depends on where it lies."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     copy = Path(shutil.copy(run_path, folder / "x.h5"))

@@ -44,7 +44,6 @@ def assert_tame(text):
 
 
 def nested_type(levels, leaf=h5py.h5t.NATIVE_DOUBLE):
-    """A compound in a compound in a compound."""
     for _ in range(levels):
         outer = h5py.h5t.create(h5py.h5t.COMPOUND, leaf.get_size())
         outer.insert(b"a", 0, leaf)
@@ -185,21 +184,18 @@ def test_a_harmful_dataset_is_refused_at_construction(hostile, name):
 
 
 def test_files_that_are_parts_of_each_other_are_refused(hostile):
-    """HDF5 crashes the process."""
     for name in ("data", "way"):
         with pytest.raises(rs.SourceError, match=r"part of itself|too many links"):
             Mean(f"{hostile}/one.h5::/{name}")
 
 
 def test_several_position_axes_do_not_wrap_around(hostile):
-    """2^64 positions are not 0."""
     with pytest.raises(rs.SourceError, match="18,446,744,073,709,551,616 positions"):
         Mean(f"{hostile}/traps.h5::/wraps", position_axes=(0, 1))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "folder"])
 def test_a_source_that_is_no_file_is_refused(tmp_path, kind):
-    """Neither waited for nor read without end."""
     path = tmp_path / "source.h5"
     if kind == "pipe":
         os.mkfifo(path)
@@ -299,7 +295,6 @@ def test_absurd_shapes_take_no_memory(tmp_path):
 
 
 def test_names_of_any_characters_work(tmp_path):
-    """The dataset is found and computed; messages show them escaped."""
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
         file[f"group/{EVIL}"] = np.arange(12.0).reshape(4, 3)
@@ -312,7 +307,6 @@ def test_names_of_any_characters_work(tmp_path):
 
 
 def test_opaque_elements_work(tmp_path):
-    """They are handed out as bytes."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["data"] = np.array([b"abcd", b"efgh"], "V4")
 
@@ -394,7 +388,6 @@ def test_scales_that_lead_elsewhere_are_left_out(make_file, tmp_path):
 
 
 def test_a_scale_that_is_gone_does_no_harm(make_file):
-    """Its reference points to nothing."""
     path = make_file(data=np.ones((4, 3)))
     attached(path, {"data": np.arange(4.0)})
     with h5py.File(path, "r+") as file:
@@ -404,7 +397,6 @@ def test_a_scale_that_is_gone_does_no_harm(make_file):
 
 
 def test_large_scales_are_not_copied(make_file, monkeypatch):
-    """Results do not depend on them."""
     monkeypatch.setattr(coordinates, "LARGEST_SCALE_BYTES", 100)
     path = make_file(data=np.ones((20, 3)))
     attached(path, {"data": np.arange(20.0)})
@@ -453,7 +445,6 @@ def test_references_that_are_not_those_of_usid_do_no_harm(make_file, tmp_path, k
 
 
 def test_a_long_list_of_long_names_is_cut(tmp_path):
-    """The message stays short."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for number in range(20):
             file["n" * 30_000 + str(number)] = 1
@@ -486,7 +477,6 @@ def test_a_damaged_chunk_is_an_error_that_names_the_source(tmp_path):
 
 @pytest.mark.parametrize("size", [100, 2000, 0.5, 0.9])
 def test_a_truncated_source_is_an_error_of_ours(tmp_path, size):
-    """Wherever it was cut."""
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["data"] = np.ones((400, 64))

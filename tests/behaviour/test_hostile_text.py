@@ -71,7 +71,6 @@ def poisoned(run_path):
 @pytest.mark.parametrize("rich", [True, False])
 @pytest.mark.parametrize("command", ["list", "status", "show"])
 def test_a_terminal_sees_only_what_prints(poisoned, monkeypatch, command, rich):
-    """Names, units, parameters, messages, hosts: escaped, every one of them."""
     if not rich:
         monkeypatch.setitem(sys.modules, "rich.table", None)
     where = poisoned if command == "show" else poisoned.parent
@@ -97,7 +96,6 @@ def test_explain_and_errors_show_only_what_prints(poisoned, scan):
 
 
 def test_a_notebook_gets_no_markup_and_no_controls(poisoned):
-    """Both the text and the HTML of results."""
     results = rs.open(poisoned)
     page = results._repr_html_()
 
@@ -110,7 +108,6 @@ def test_a_notebook_gets_no_markup_and_no_controls(poisoned):
 
 
 def test_who_computes_is_shown_without_controls(scan, run_path):
-    """The text of a claim is whatever somebody wrote there."""
     path = run_path.with_suffix(".claim")
     evil = {"pid": EVIL, "host": EVIL, "since": EVIL}
     path.write_text(json.dumps(evil))
@@ -122,7 +119,6 @@ def test_who_computes_is_shown_without_controls(scan, run_path):
 
 
 def test_an_evil_log_and_warning_reach_the_terminal_tamed(tmp_path):
-    """Whatever passes the command's handlers."""
     module = tmp_path / "evil.py"
     module.write_text(
         "import logging, warnings\n"

@@ -222,7 +222,6 @@ def test_stopped_twice_it_still_computes_nothing_twice(
 def test_ctrl_c_while_workers_start_is_a_clean_stop(
     tmp_path, source, start_method, script
 ):
-    """A terminal's Ctrl-C reaches starting workers, too, and harms nothing."""
     process = script(
         f"""
         import os, signal, sys, threading, time

@@ -62,7 +62,6 @@ def test_features_of_cells_are_those_of_the_file(folder):
 
 @pytest.fixture(scope="module")
 def nursery():
-    """Have programs start at once."""
     modules = (
         "scipy.ndimage",
         "scipy.spatial",

@@ -41,7 +41,6 @@ def values_above(rows):
 
 
 def lists(parts):
-    """Return lists of the values of arrays."""
     return [part.tolist() for part in parts]
 
 
@@ -165,7 +164,6 @@ def test_a_ragged_run_that_was_there_stays_while_it_is_followed(
 
 
 def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
-    """By one that follows, and finds nothing to compute."""
     results = Above(scan).compute(follow=60)
     with RunLock(run_folder_of(RunFile(results.path))).held():
         unpack_locked(RunFile(results.path))
@@ -303,7 +301,6 @@ def test_a_stop_comes_through_while_it_waits(writer, monkeypatch, how):
 
 
 def test_a_signal_stops_one_that_waits(writer, script):
-    """SIGTERM, as a scheduler sends it."""
     program = writer("swmr", count=3, pause=0)
     program.tell()
     follower = follow(script, program.source)
@@ -315,7 +312,6 @@ def test_a_signal_stops_one_that_waits(writer, script):
 
 
 def follow(script, source):
-    """Start a program that follows a source."""
     return script(
         """
         import sys

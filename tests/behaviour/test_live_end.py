@@ -57,7 +57,6 @@ def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
 
 
 def test_nothing_new_for_the_time_of_follow_is_the_end(writer):
-    """Of a dataset that grows; what is there is returned."""
     program = writer("reopen", count=3, pause=0)
     program.tell()
     program.tell()
@@ -209,7 +208,6 @@ def test_what_was_just_written_is_not_at_rest(tmp_path, monkeypatch):
 
 
 def test_no_file_and_no_hdf5_file_have_no_mark(tmp_path):
-    """They are errors where they are opened."""
     path = tmp_path / "live.h5"
     assert file_state(str(path)) == live.FileState()
     path.write_bytes(b"short")
@@ -217,7 +215,6 @@ def test_no_file_and_no_hdf5_file_have_no_mark(tmp_path):
 
 
 def test_options_that_make_no_sense_are_refused(scan):
-    """With the reason."""
     process = Mean(scan)
     for option in ("rechunk", "retry_failed"):
         with pytest.raises(PlanError, match=f"{option}=True is for what is there"):
@@ -227,7 +224,6 @@ def test_options_that_make_no_sense_are_refused(scan):
 
 
 def test_a_dataset_in_several_files_is_not_followed(make_file, tmp_path):
-    """Nobody could tell when they are written."""
     part = make_file("part.h5", data=np.ones((5, 3)))
     layout = h5py.VirtualLayout((5, 3), "f8")
     layout[...] = h5py.VirtualSource(part, "data", (5, 3))
@@ -241,8 +237,6 @@ def test_a_dataset_in_several_files_is_not_followed(make_file, tmp_path):
 
 
 def test_outputs_that_depend_on_the_length_are_refused(writer):
-    """Every length would be another computation."""
-
     class Depends(Mean):
         version = 1
 
@@ -297,13 +291,11 @@ def test_positions_that_are_requested_come_by_and_by(chosen, end, of_6, of_12):
     ],
 )
 def test_the_first_that_is_to_come_is_known(chosen, first):
-    """Of what is requested beyond the six positions that exist."""
     assert RequestedPositions(chosen, (6,)).first_from(6) == first
 
 
 @pytest.mark.parametrize("chosen", [-1, [2, -3], slice(-5, None), slice(0, -1)])
 def test_positions_that_count_from_the_end_are_refused(chosen):
-    """The end is not there yet."""
     with pytest.raises(PlanError, match="count from the end"):
         RequestedPositions(chosen, (10,))
 
@@ -323,7 +315,6 @@ def test_a_set_of_positions_as_text_comes_back(tmp_path):
 
 
 def test_the_command_follows(writer, script):
-    """``--follow`` is the same."""
     program = writer("swmr", count=5)
     program.tell()
     folder = Path(program.path).parent

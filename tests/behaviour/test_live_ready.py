@@ -108,7 +108,6 @@ def test_what_is_not_ready_in_time_is_not_finished(filled_in):
 
 
 def test_rows_that_changed_after_they_were_ready_are_computed_again(filled_in):
-    """What was computed counts while the source holds it."""
     fill(filled_in, [0, 1, 2])
     with pytest.raises(rs.NotFinished):
         Awaited(f"{filled_in}::/data").compute(follow=0.1)
@@ -139,7 +138,6 @@ def test_rows_that_were_ready_later_count_while_they_are_as_they_were(filled_in)
 
 
 def test_only_the_driver_asks(filled_in, tmp_path):
-    """Workers compute what they are given."""
     fill(filled_in, range(20))
     log = tmp_path / "asked"
 
@@ -162,8 +160,6 @@ def test_only_the_driver_asks(filled_in, tmp_path):
 
 
 def test_positions_without_data_can_be_waited_for(tmp_path):
-    """A file that appears for each of them, for example."""
-
     class OfFiles(rs.Process):
         version = 1
         outputs = NUMBER
@@ -189,7 +185,6 @@ def test_positions_without_data_can_be_waited_for(tmp_path):
 
 @pytest.mark.parametrize("answer", [1, np.ones(3, bool), np.ones(20), None])
 def test_another_answer_than_a_bool_is_refused(filled_in, answer):
-    """One for all, or one for each."""
     process = type(
         "Wrong", (Mean,), {"ready": lambda self, positions: answer, "version": 1}
     )(f"{filled_in}::/data")
@@ -226,7 +221,6 @@ def test_failed_positions_are_tried_again_once(filled_in, compression):
 
 
 def test_threads_of_an_executor_follow(writer):
-    """An engine is an engine."""
     program = writer("swmr", count=20, most=20)
     program.tell()
     with ThreadPoolExecutor(2) as threads:

@@ -93,7 +93,6 @@ def test_a_position_that_stops_the_run_is_tried_alone_first(source, log):
 
 
 def test_a_computation_that_never_has_memory_is_told_from_bad_data(source, log):
-    """Twenty positions, each alone: an error, and nothing recorded."""
     everywhere = list(range(POSITIONS))
     process = LeakingUnit(source, how="raise_memory_error", log=log, bad=everywhere)
     with pytest.raises(rs.UnitFailed, match=r"first 20 positions.*MemoryError"):
@@ -120,7 +119,6 @@ class DiesInSync(Logged):
 def test_rows_of_a_worker_that_dies_while_it_commits_are_computed_again(
     source, rows, tmp_path
 ):
-    """Reported, and never marked: not lost."""
     log = str(tmp_path / "log")
     process = DiesInSync(source, log=log, delay_s=0.001)
     results = process.compute(engine="local", workers=2, checkpoint=100)

@@ -93,7 +93,6 @@ def test_other_ranks_and_other_engines_go_on(mpi, scan, data, tmp_path):
 
 
 def test_what_was_begun_elsewhere_is_finished_by_ranks(mpi, scan, tmp_path):
-    """Scattered holes are found and filled."""
     process = Logged(scan, log=str(tmp_path / "log"))
     process.compute(engine="serial", positions=[0, 3, 4, 5, 17, 40, 41, 59])
     job = mpi.run(
@@ -128,7 +127,6 @@ def test_ranks_on_hosts_of_their_own_compute_alike(mpich, scan, data, tmp_path):
 
 
 def test_dealt_out_positions_are_all_computed(mpi, scan, data, tmp_path):
-    """Without one-sided operations every position is computed once, too."""
     job = mpi.run(
         3,
         with_head("""
@@ -181,7 +179,6 @@ def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, scan, data, tmp_pa
 
 
 def test_two_halves_of_a_job_compute_different_things(mpi, scan, data, tmp_path):
-    """Communicators of two ranks each, at the same time."""
     job = mpi.run(
         4,
         with_head("""

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.timeout(90, method="signal")
 
 
 def test_a_failing_unit_ends_all_ranks_alike(mpi, scan, tmp_path):
-    """The same error on every rank, its traceback printed once."""
     job = mpi.run(
         3,
         with_head("""
@@ -36,7 +35,6 @@ def test_a_failing_unit_ends_all_ranks_alike(mpi, scan, tmp_path):
 
 
 def test_a_function_that_is_wrong_everywhere_ends_all_ranks(mpi, scan, tmp_path):
-    """Nothing is recorded, and the reason is printed once."""
     job = mpi.run(2, with_head('Wrong("scan.h5::/data").compute()'))
 
     assert job.code == 1
@@ -64,7 +62,6 @@ def test_failures_are_recorded_and_warned_of_once(mpi, scan, tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_set_up_that_fails_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
-    """Its traceback names the rank, and is printed once."""
     job = mpi.run(
         2,
         with_head(f"""
@@ -293,7 +290,6 @@ def test_a_run_in_the_background_is_refused(mpi, scan, tmp_path):
 
 
 def test_ranks_that_ask_for_different_things_are_refused(mpi, scan, tmp_path):
-    """What differs is named, and nothing is written."""
     job = mpi.run(
         2,
         with_head("""

@@ -83,7 +83,6 @@ print(results.sessions[-1].engine, "mpi4py" in sys.modules)
 
 
 def alone(folder, environment, options):
-    """Run the script as one plain process."""
     (folder / "script.py").write_text(SINGLE)
     return subprocess.run(
         [sys.executable, "script.py", json.dumps(options)],
@@ -128,7 +127,6 @@ def test_one_process_needs_no_mpi(scan, tmp_path, environment):
 
 
 def test_mpi_by_name_works_with_one_process(scan, tmp_path):
-    """Without mpiexec it is one rank."""
     done = alone(tmp_path, {}, {"engine": "mpi"})
 
     assert done.stderr == ""
@@ -178,7 +176,6 @@ def test_a_file_opened_with_mpio_is_refused(monkeypatch, scan):
     ],
 )
 def test_the_launcher_says_how_many_ranks_there_are(monkeypatch, environment, expected):
-    """As each of them writes it into the environment."""
     for name in list(os.environ):
         if name.startswith(("PMI", "OMPI", "SLURM", "MPI")):
             monkeypatch.delenv(name)

@@ -60,7 +60,6 @@ def done_in(folder):
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_the_files_own_brightness_is_reproduced(tmp_path, cells, script, engine):
-    """A plain run gives the file's bright_avg."""
     process = script(SCRIPT, engine)
     _, errors = process.communicate(timeout=40)
     (path,) = tmp_path.glob("*.h5")
@@ -98,7 +97,6 @@ def test_the_brightness_is_reproduced_after_a_kill_in_the_middle(
 
 
 def test_without_the_plugin_the_error_says_what_to_install(tmp_path, cells, script):
-    """A missing filter is an error that names hdf5plugin."""
     process = script(
         SCRIPT.replace(
             "import resumable", "sys.modules['hdf5plugin'] = None; import resumable"

@@ -45,7 +45,6 @@ def test_a_position_that_ends_its_worker_is_found_and_recorded(source, rows, eng
 
 
 def test_positions_that_ended_their_worker_can_be_tried_again(source, rows, tmp_path):
-    """After the repair retry_failed computes them."""
     process = Deadly(source, bad={"7": "segfault"}, mended=str(tmp_path / "mended"))
     process.compute(positions=[0])
     process.compute(engine="local", workers=2)
@@ -125,7 +124,6 @@ class Dying:
 
 
 def test_who_dies_beside_the_last_one_is_not_recorded(source):
-    """It is left pending, as all after it are."""
     process = Deadly(source)
     process.compute(positions=slice(0, 100))
     with pytest.raises(rs.WorkerDied, match="last 20 positions"):
@@ -262,7 +260,6 @@ def test_a_hanging_position_is_given_up(source, rows, engine):
 
 
 def test_the_first_position_may_hang(source, rows):
-    """Also before anything has succeeded."""
     process = Deadly(source, bad={"0": "hang"})
     results = process.compute(engine="local", workers=2, position_timeout=0.5)
 
@@ -270,7 +267,6 @@ def test_the_first_position_may_hang(source, rows):
 
 
 def test_a_block_has_the_time_of_all_its_positions(source, rows):
-    """A hanging block is halved until one position is left."""
     process = DeadlyBlock(source, bad={"77": "hang"})
     process.compute(positions=[0], engine="serial")
     process.compute(

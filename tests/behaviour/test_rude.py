@@ -27,7 +27,6 @@ pytestmark = [
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_rude_units_do_not_break_the_run(source, rows, script, engine):
-    """Forking, closing, printing, changing global state: results are right."""
     bad = {str(20 * (i + 1)): rude.__name__ for i, rude in enumerate(RUDE)}
     process = script(
         f"""
@@ -142,7 +141,6 @@ class ClosesDescriptors(rs.Process):
 
 
 def test_nothing_is_written_into_a_file_that_took_our_descriptor(source, tmp_path):
-    """A run whose descriptors were closed ends with an error."""
     victim = tmp_path / "precious"
     victim.write_bytes(bytes(1 << 16))
     process = ClosesDescriptors(source, victim=str(victim))
@@ -167,7 +165,6 @@ def test_parts_are_the_batch_and_name_the_suspect():
 
 
 def test_a_thread_that_computes_still_replaces_workers(source, rows):
-    """Outside of the main thread, too."""
     process = Deadly(source, bad={"7": "segfault"})
     process.compute(positions=[0])
     thread = threading.Thread(

@@ -24,7 +24,6 @@ def units_of(kind, ranks, per_rank, seed=0):
 @pytest.mark.parametrize("kind", simulation.UNITS)
 @pytest.mark.parametrize("ranks", [1, 7, 64])
 def test_every_position_is_handed_out_exactly_once(kind, ranks, dealt):
-    """However long they take, and however many ranks divide them."""
     outcome = simulation.simulate(units_of(kind, ranks, 31), ranks, dealt=dealt)
 
     assert outcome.handed_out.tolist() == [1] * (31 * ranks)

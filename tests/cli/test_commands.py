@@ -67,7 +67,6 @@ def invoke(*arguments, code=0, **more):
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 def test_run_computes_with_parameters_as_options(fit, scan):
-    """Parameters of the class are options, with - for _."""
     out = invoke(
         "run", fit, scan, "--factor", "3", "--upside-down", "--kind", "sum",
         "--engine", "serial",
@@ -81,7 +80,6 @@ def test_run_computes_with_parameters_as_options(fit, scan):
 
 
 def test_run_help_shows_the_parameters_of_the_class(fit):
-    """Help lists each parameter with its documentation and default."""
     out = invoke("run", fit, "--help")
 
     assert "--factor" in out
@@ -114,7 +112,6 @@ def test_mistakes_get_one_line_and_a_code(fit, scan, arguments, code, message):
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 def test_positions_and_retry_are_options(fit, scan):
-    """A part can be computed first, the failed ones again."""
     out = invoke("run", fit, scan, "--positions", "0:10", "--engine", "serial")
 
     assert "9 of 60 positions done, 1 failed, 50 pending" in out
@@ -124,7 +121,6 @@ def test_positions_and_retry_are_options(fit, scan):
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 def test_list_status_show_explain_tell_of_a_run(fit, scan):
-    """Looking commands agree about the run."""
     invoke("run", fit, scan, "--positions", "0:10", "--engine", "serial")
     (path,) = Path().glob("scan-data-Scale-*.h5")
 
@@ -177,7 +173,6 @@ def test_list_tells_runs_apart_by_what_they_differ_in(fit, scan):
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 def test_remove_asks_first(fit, scan):
-    """Nothing is deleted without a yes."""
     invoke("run", fit, scan, "--engine", "serial")
     (path,) = Path().glob("scan-data-Scale-*.h5")
 
@@ -188,7 +183,6 @@ def test_remove_asks_first(fit, scan):
 
 
 def test_no_arguments_help():
-    """The bare command says what there is."""
     out = CliRunner().invoke(main, []).output
 
     for command in ("run", "list", "status", "show", "explain", "remove", "demo"):
@@ -222,7 +216,6 @@ def test_stopped_run_exits_75_and_status_sees_it_run(fit, scan, tmp_path):
 
 
 def test_demo_kills_itself_goes_on_and_verifies(tmp_path, monkeypatch):
-    """The README's first command ends with results that agree."""
     monkeypatch.chdir(tmp_path)
 
     out = invoke("demo", "here")
@@ -235,7 +228,6 @@ def test_demo_kills_itself_goes_on_and_verifies(tmp_path, monkeypatch):
 
 
 def test_demo_overwrites_nothing(tmp_path, monkeypatch):
-    """A folder that is in use is left alone."""
     from resumable.cli.demo import _unused
 
     (tmp_path / "d").mkdir()
@@ -246,7 +238,6 @@ def test_demo_overwrites_nothing(tmp_path, monkeypatch):
 
 
 def test_tables_do_without_rich(monkeypatch):
-    """Columns are aligned when rich is missing."""
     monkeypatch.setitem(sys.modules, "rich.box", None)
 
     text = report.table(["a", "b"], [["xxx", "[red]y"]])

@@ -113,7 +113,6 @@ class Deadly(rs.Process):
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_blas_has_one_thread_while_units_run_and_all_after(source, engine):
-    """BLAS is single-threaded inside units only."""
     with threadpoolctl.threadpool_limits(2):
         results = Threads(source).compute(engine=engine, workers=2)
         after = _threads()

@@ -76,14 +76,12 @@ def log(tmp_path):
 
 
 def await_lines(log, count):
-    """Wait until so many positions were computed."""
     deadline = time.monotonic() + 30
     while len(noted(log)) < count and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def test_the_present_client_is_found_by_name(cluster, scan, log):
-    """engine="dask" is the client of this process."""
     with distributed.Client(cluster):
         results = Logged(scan, log=log).compute(engine="dask")
         plan = Logged(scan, log=log).plan(engine="dask")
@@ -95,13 +93,11 @@ def test_the_present_client_is_found_by_name(cluster, scan, log):
 
 
 def test_without_a_client_the_error_says_what_to_do(scan, log):
-    """It names the call that makes one."""
     with pytest.raises(rs.PlanError, match=r"distributed.Client\(\)"):
         Logged(scan, log=log).plan(engine="dask")
 
 
 def test_tasks_have_the_name_of_the_process(client, scan, log):
-    """The dashboard groups them by it."""
     Logged(scan, log=log).compute(engine=client)
     names = client.run_on_scheduler(
         lambda dask_scheduler: list(dask_scheduler.task_prefixes)
@@ -256,7 +252,6 @@ def test_a_client_that_is_closed_loses_nothing(cluster, scan, log, writer):
 
 
 def test_workers_that_come_later_are_used(cluster, client):
-    """The number follows the cluster, unless one was asked for."""
     engine = DaskEngine(client, may_grow=True)
     fixed = DaskEngine(client, 2)
     cluster.scale(3)
@@ -271,8 +266,6 @@ def test_workers_that_come_later_are_used(cluster, client):
 
 
 def test_an_asynchronous_client_is_an_error(cluster, scan):
-    """It cannot be waited for."""
-
     async def plan():
         address = cluster.scheduler_address
         async with distributed.Client(address, asynchronous=True) as client:

@@ -75,7 +75,6 @@ def test_workers_that_do_not_see_the_source_are_an_error(apart, log, tmp_path, t
 
 
 def test_an_input_that_workers_do_not_see_is_an_error(apart, tmp_path):
-    """All sources are looked at before anything is computed."""
     executor, data = apart
     with h5py.File(tmp_path / "seen.h5", "w") as file:
         file["data"] = data
@@ -86,7 +85,6 @@ def test_an_input_that_workers_do_not_see_is_an_error(apart, tmp_path):
 
 
 def test_workers_that_do_not_see_the_run_file_send_their_rows(apart, log, tmp_path):
-    """The driver writes them, each once."""
     executor, data = apart
     process = Logged("scan.h5::/data", HERE, log=log)
     process.compute(engine=executor, positions=[3, 4, 5, 20, 58])
@@ -99,7 +97,6 @@ def test_workers_that_do_not_see_the_run_file_send_their_rows(apart, log, tmp_pa
 
 
 def test_workers_that_must_write_and_cannot_are_an_error(apart, log):
-    """The option that lets the driver write is named."""
     executor, _ = apart
     with pytest.raises(rs.TargetError, match="writer='driver'"):
         Logged("scan.h5::/data", HERE, log=log).compute(
@@ -159,7 +156,6 @@ class Elsewhere(cf.ThreadPoolExecutor):
 def test_the_driver_writes_to_a_network_file_system_for_several_hosts(
     scan, log, monkeypatch, kind, elsewhere, writer
 ):
-    """The plan says who writes, and why."""
     monkeypatch.setattr(disk, "file_system", lambda path: kind)
     with (Elsewhere if elsewhere else cf.ThreadPoolExecutor)(2) as executor:
         plan = Logged(scan, log=log).plan(engine=executor)
@@ -173,8 +169,6 @@ def test_the_driver_writes_to_a_network_file_system_for_several_hosts(
 
 
 def test_the_driver_gets_batches_of_few_rows(scan):
-    """As many as may travel, one at least."""
-
     class Wide(rs.Process):
         version = 1
         width = param.Integer(1 << 17)
@@ -196,7 +190,6 @@ def test_the_driver_gets_batches_of_few_rows(scan):
 
 
 def test_rows_of_worker_processes_come_back_to_the_driver(scan, log):
-    """The local engine, too, can leave writing to the driver."""
     results = Logged(scan, log=log, delay_s=0.002).compute(
         engine="local", workers=2, writer="driver"
     )
@@ -208,8 +201,6 @@ def test_rows_of_worker_processes_come_back_to_the_driver(scan, log):
 
 @pytest.mark.parametrize("engine", ["serial", "auto"])
 def test_rows_are_copied_before_they_travel(scan, engine):
-    """A block computation may fill the same array again."""
-
     class Same(rs.Process):
         version = 1
         outputs: ClassVar = {"first": rs.Output()}
@@ -231,12 +222,10 @@ def test_rows_are_copied_before_they_travel(scan, engine):
 
 
 def test_an_unknown_writer_is_an_error(scan):
-    """The ones there are are named."""
     with pytest.raises(rs.PlanError, match="'auto', 'workers' or 'driver'"):
         Logged(scan).plan(writer="drivers")
 
 
 def test_what_is_no_engine_is_an_error(scan):
-    """All that can be given is named."""
     with pytest.raises(rs.PlanError, match="an Executor or a client of dask"):
         Logged(scan).plan(engine=object())

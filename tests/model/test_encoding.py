@@ -36,7 +36,6 @@ dtypes = dtypes.filter(untitled)
 @example(np.dtype(("f8", (2,))))
 @example(np.dtype("V10"))
 def test_a_dtype_reads_back_from_its_document(dtype):
-    """Through JSON, with byte orders, nesting, sub-arrays and padding."""
     document = json.loads(json.dumps(encode_dtype(dtype)))
 
     assert decode_dtype(document) == dtype
@@ -45,7 +44,6 @@ def test_a_dtype_reads_back_from_its_document(dtype):
 @settings(max_examples=60)
 @given(dtypes, dtypes)
 def test_different_dtypes_have_different_documents(first, second):
-    """No two of them are taken for each other."""
     same = canonical(encode_dtype(first)) == canonical(encode_dtype(second))
 
     assert same == (first == second)

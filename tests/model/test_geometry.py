@@ -64,5 +64,4 @@ def test_amplification_is_the_bytes_of_the_touched_chunks_over_those_used(data):
     ids=["not compressed", "no data"],
 )
 def test_nothing_is_read_twice_where_chunks_can_be_divided(geometry):
-    """Only compressed chunks must be read whole."""
     assert geometry.amplification(1) == 1.0

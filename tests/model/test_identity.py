@@ -112,12 +112,10 @@ GOLDEN_PROCESS = "22982110d8ce7a06d820b5cfb7548907395fcd6b7594b689a08ac7f9c92ed6
 
 
 def digest_of(value):
-    """Digest one value."""
     return document_digest({"value": encode(value)})
 
 
 def golden_now():
-    """Compute what the golden digests stand for."""
     return {name: digest_of(value) for name, value in VALUES.items()}
 
 
@@ -150,7 +148,6 @@ class Golden(rs.Process):
 
 
 def test_the_identity_of_a_process_never_changes(tmp_path):
-    """Of a fixed file, whatever its name, folder and time."""
     with h5py.File(tmp_path / "any name.h5", "w") as file:
         file["group/data"] = np.arange(12, dtype="<f4").reshape(4, 3)
 
@@ -353,7 +350,6 @@ def model(value):
 
 @given(values, values)
 def test_digests_agree_exactly_where_the_values_do(first, second):
-    """Over any nesting of lists, tuples, dicts and scalars."""
     agree = digest_of(first) == digest_of(second)
 
     assert agree == (model(first) == model(second))
@@ -430,7 +426,6 @@ def test_differences_are_told_in_words(old, new, words):
 
 
 def test_a_long_value_is_cut_in_the_words():
-    """A difference takes one line."""
     (line,) = differences({"a": "x" * 500}, {"a": "y" * 500})
 
     assert len(line) < 150

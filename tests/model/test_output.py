@@ -29,7 +29,6 @@ def place(value, shape=(), dtype="f8", rows=2):
     [((), ()), (3, (3,)), ((3, 4), (3, 4)), ([3, 4], (3, 4)), (np.int64(2), (2,))],
 )
 def test_a_shape_is_a_number_or_a_sequence_of_them(given_shape, shape):
-    """A number stands for one axis of that length."""
     assert Output(given_shape).shape == shape
 
 
@@ -67,7 +66,6 @@ def test_an_empty_output_is_refused(shape):
     ids=str,
 )
 def test_any_dtype_of_fixed_size_can_be_declared(dtype):
-    """Compound, fixed text, and any byte order included."""
     assert Output(dtype=dtype).dtype == np.dtype(dtype)
 
 
@@ -89,7 +87,6 @@ def test_any_dtype_of_fixed_size_can_be_declared(dtype):
     ids=str,
 )
 def test_a_dtype_that_a_file_cannot_hold_is_refused_at_once(dtype, message):
-    """The message says what to write instead."""
     with pytest.raises(DeclarationError, match=message):
         Output(dtype=dtype)
 
@@ -123,7 +120,6 @@ def test_per_is_position_or_run():
 
 
 def test_row_bytes_are_those_of_one_value():
-    """Elements times bytes of an element."""
     assert Output((3, 2), PEAK).row_bytes == 48
 
 
@@ -137,7 +133,6 @@ def test_row_bytes_are_those_of_one_value():
     ids=["units", "labels", "fill_value"],
 )
 def test_what_is_only_for_people_is_no_part_of_the_identity(first, second):
-    """Another unit or label is still the same computation."""
     assert first.identity() == second.identity()
 
 
@@ -177,7 +172,6 @@ def test_shape_dtype_and_per_are_part_of_the_identity(other):
     ],
 )
 def test_the_fill_value_is_nan_or_zero_unless_given(dtype, fill_value, expected):
-    """What failed and pending positions read as."""
     rows = Output(2, dtype, fill_value=fill_value).filled(3)
 
     np.testing.assert_array_equal(rows, np.full((3, 2), expected, dtype))
@@ -218,7 +212,6 @@ def test_a_fill_value_that_does_not_fit_is_refused(dtype, fill_value):
 
 
 def test_a_declaration_is_a_dict_of_outputs():
-    """Pairs do, as for dict itself."""
     fit = Output()
 
     assert declared([("fit", fit)], "Fit.outputs") == {"fit": fit}
@@ -237,7 +230,6 @@ def test_a_declaration_is_a_dict_of_outputs():
     ],
 )
 def test_a_wrong_declaration_is_refused(value, message):
-    """The message names the class and what is wrong."""
     with pytest.raises(DeclarationError, match=message):
         declared(value, "Fit.outputs")
 
@@ -253,12 +245,10 @@ TWO = {"height": Output(), "centre": Output()}
 
 
 def test_one_output_needs_no_name():
-    """The value itself may be returned."""
     assert by_name(5, {"fit": Output()}) == {"fit": 5}
 
 
 def test_several_outputs_are_returned_by_name():
-    """In any order."""
     value = {"centre": 1, "height": 2}
 
     assert by_name(value, TWO) == value
@@ -277,7 +267,6 @@ def test_several_outputs_are_returned_by_name():
     ],
 )
 def test_names_that_are_not_the_declared_ones_are_refused(value, message):
-    """Missing, unknown and nearly right names are each told apart."""
     with pytest.raises(OutputError, match=message):
         by_name(value, TWO)
 
@@ -357,7 +346,6 @@ def test_the_other_rows_stay_as_they_are():
     ],
 )
 def test_a_value_of_another_shape_is_never_broadcast(value, shape):
-    """The message says what was declared and what came."""
     declared_shape = re.escape(str(Output(shape).shape))
     got = re.escape(str(np.shape(value)))
     message = f"'fit' is declared with shape {declared_shape}, .* returned shape {got}"
@@ -448,7 +436,6 @@ def test_a_compound_is_a_tuple_or_an_array_of_it(value):
 
 
 def test_several_compounds_are_a_list_of_tuples():
-    """An output of two peaks per position."""
     stored = place([(1.5, 2), (2.5, 3)], 2, PEAK)
 
     assert stored.tolist() == [(1.5, 2), (2.5, 3)]

@@ -22,7 +22,6 @@ from resumable.model.units import parse_bytes
 
 
 def test_a_printed_plan_says_what_will_be_done_and_why():
-    """Every number of it is there, in units for people."""
     text = str(make_plan(pending=9000, notes=("mind the gap",)))
 
     assert text.splitlines()[0] == "compute: no run matches"
@@ -38,7 +37,6 @@ def test_a_printed_plan_says_what_will_be_done_and_why():
 
 
 def test_a_printed_plan_tells_the_read_amplification():
-    """Chunks that run across positions are read more than once."""
     text = str(make_plan(read_amplification=4.04))
 
     assert "4.0 bytes for each byte used" in text
@@ -58,7 +56,6 @@ def test_a_plan_knows_time_and_batches_once_a_position_was_timed():
 
 
 def test_a_plan_that_was_not_timed_promises_no_time():
-    """No number is better than a made-up one."""
     plan = make_plan()
 
     assert (plan.seconds, plan.batches) == (None, None)
@@ -113,7 +110,6 @@ def test_a_generous_budget_keeps_all_workers_and_small_blocks():
 
 
 def test_a_small_budget_takes_fewer_workers():
-    """Rather than fail, as many work as fit."""
     memory = SERVER_BYTES + 3 * (WORKER_BYTES + 5000) + 100
 
     blocks = fit_memory(

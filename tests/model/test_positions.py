@@ -19,14 +19,12 @@ SIZES = st.integers(0, 200)
 
 @st.composite
 def size_and_members(draw, least=0):
-    """Draw a size and some of its positions."""
     size = draw(st.integers(least, 200))
     chosen = st.integers(0, max(0, size - 1))
     return size, draw(st.sets(chosen, max_size=size) if size else st.just(set()))
 
 
 def set_of(size, members):
-    """Make a PositionSet of a plain set."""
     return PositionSet.of(size, np.array(sorted(members), np.int64))
 
 
@@ -37,7 +35,6 @@ def plain(positions):
 
 @given(size_and_members())
 def test_a_set_holds_what_it_was_made_of(case):
-    """Membership and length are those of a plain set."""
     size, members = case
 
     made = set_of(size, members)
@@ -47,7 +44,6 @@ def test_a_set_holds_what_it_was_made_of(case):
 
 @given(size_and_members())
 def test_a_position_given_twice_is_held_once(case):
-    """Duplicates among the positions do not count."""
     size, members = case
 
     made = PositionSet.of(size, np.array(sorted(members) * 2, np.int64))
@@ -65,7 +61,6 @@ def test_a_full_set_holds_every_position_and_no_more(size):
 
 @given(SIZES)
 def test_a_new_set_is_empty(size):
-    """Without bits nothing is a member."""
     assert len(PositionSet(size)) == 0
 
 
@@ -84,7 +79,6 @@ def test_a_window_shows_the_membership_between_its_bounds(case, data):
 
 @given(size_and_members(), st.data())
 def test_a_set_window_replaces_what_was_there_and_nothing_else(case, data):
-    """Setting a window takes positions out as well as in."""
     size, members = case
     start = 8 * data.draw(st.integers(0, size // 8))
     stop = min(size, start + 8 * data.draw(st.integers(0, size // 8 + 1)))
@@ -264,7 +258,6 @@ def test_positions_of_every_kind_become_flat_sorted_and_unique(
     st.none() | st.integers(-40, 40).filter(bool),
 )
 def test_a_chosen_slice_is_that_of_a_list(map_shape, start, stop, step):
-    """Whatever its bounds and step, over any number of windows."""
     with mock.patch.object(module, "WINDOW", 16):
         chosen = PositionSet.chosen(slice(start, stop, step), map_shape)
 
@@ -321,7 +314,6 @@ def test_a_chosen_mask_holds_its_true_positions(map_shape, turned, data):
     ids=repr,
 )
 def test_what_names_no_position_is_refused(chosen, map_shape, message):
-    """The message says which position, and which ones there are."""
     with pytest.raises(PlanError, match=message):
         flat_positions(chosen, map_shape)
 
@@ -334,7 +326,6 @@ def test_what_names_no_position_is_refused(chosen, map_shape, message):
     st.data(),
 )
 def test_a_tuple_on_a_map_counts_in_c_order(map_shape, data):
-    """The last axis runs fastest, as in numpy."""
     index = tuple(data.draw(st.integers(-n, n - 1)) for n in map_shape)
     flat = np.arange(np.prod(map_shape)).reshape(map_shape)
 
@@ -354,7 +345,6 @@ def test_a_split_batch_has_the_same_positions_in_order(count):
 
 
 def test_a_batch_without_all_its_positions_is_none():
-    """Nothing is left to do."""
     batch = Batch.of(3, np.array([True, False, True]))
 
     assert batch.without(np.ones(3, bool)) is None

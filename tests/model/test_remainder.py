@@ -16,12 +16,10 @@ from resumable.model.remainder import Remainder
 
 
 def of_mask(mask):
-    """Return the set of the True positions."""
     return PositionSet.of(len(mask), np.flatnonzero(mask))
 
 
 def positions(remainder, first, last):
-    """Return the positions of a portion."""
     found = [b.positions() for b in remainder.batches(first, last, block=4)]
     return np.concatenate([*found, np.empty(0, np.int64)]).tolist()
 
@@ -84,7 +82,6 @@ def test_portions_reach_over_windows(share):
 
 
 def test_no_batch_is_longer_than_a_window():
-    """Its bitmap is held in memory, and it is sent."""
     mask = np.zeros(3 * WINDOW, bool)
     mask[[0, WINDOW, 3 * WINDOW - 1]] = True
     remainder = Remainder(of_mask(mask))

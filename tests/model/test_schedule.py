@@ -31,7 +31,6 @@ from resumable.model.schedule import TRIALS, Schedule
 def test_every_pending_position_is_handed_out_exactly_once(
     size, quantum, workers, checkpoint, proven, data
 ):
-    """Whatever times are reported, limits given, and batches given back."""
     pattern = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
     pending = PositionSet.of(size, np.flatnonzero(pattern))
     plan = make_plan(
@@ -93,7 +92,6 @@ def test_no_more_is_tried_once_a_position_has_succeeded():
 
 
 def test_a_run_that_has_succeeded_before_is_not_tried_again():
-    """Going on after an interruption begins with ordinary batches."""
     schedule = Schedule(PositionSet.full(1000), make_plan(), proven=True)
 
     assert not any(batch.trial for batch in walk(schedule))
@@ -193,7 +191,6 @@ def test_each_worker_gets_at_least_four_batches_where_there_is_enough_work(
 
 
 def test_batches_shrink_to_the_end():
-    """All workers end at about the same time."""
     plan = make_plan(workers=2, checkpoint_s=1000.0)
     schedule = Schedule(PositionSet.full(100_000), plan, proven=True)
 
@@ -301,7 +298,6 @@ pending = PositionSet.chosen(mask, mask.shape)
     ids=["from the status", "from a slice", "from a mask"],
 )
 def test_a_hundred_million_scattered_positions_take_less_than_500_mb(build):
-    """Every second one is pending: set and schedule stay small."""
     done = subprocess.run(
         [sys.executable, "-c", _LARGE.format(build=build)],
         capture_output=True,

@@ -43,7 +43,6 @@ def test_comments_docstrings_and_layout_do_not_count():
 
 
 def test_indentation_of_the_whole_does_not_count():
-    """A class may move into a function."""
     inside = PLAIN.replace("\n", "\n        ")
 
     assert normalised_source(inside) == normalised_source(PLAIN)
@@ -63,7 +62,6 @@ def test_indentation_of_the_whole_does_not_count():
     ],
 )
 def test_every_change_of_the_code_counts(before, after):
-    """A constant, an operator, a name, a signature, a base."""
     edited = PLAIN.replace(before, after)
 
     assert edited != PLAIN
@@ -71,7 +69,6 @@ def test_every_change_of_the_code_counts(before, after):
 
 
 def test_a_text_that_is_used_counts():
-    """Only texts that stand alone are documentation."""
     first = 'def f(x):\n    mode = "a"\n    return g(x, mode)'
     second = first.replace('"a"', '"b"')
 
@@ -79,14 +76,12 @@ def test_a_text_that_is_used_counts():
 
 
 def test_a_function_of_a_docstring_alone_is_still_a_function():
-    """What is left is code that Python can read."""
     text = normalised_source('def f():\n    """Do nothing."""')
 
     assert ast.dump(ast.parse(text)) == ast.dump(ast.parse("def f(): pass"))
 
 
 def test_a_nested_class_may_hold_text_that_reaches_the_margin():
-    """The lines of a long text keep their own indentation."""
     inner = 'class A:\n    text = """\nat the margin\n"""\n'
     nested = inner.replace("class", "    class").replace("    text", "        text")
 
@@ -142,7 +137,6 @@ def test_a_class_without_source_text_has_none():
 
 
 def test_the_digest_of_a_text_is_its_sha256():
-    """Of the UTF-8 bytes."""
     assert text_digest("abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
 
 
@@ -173,8 +167,6 @@ def test_what_a_class_has_closed_over_is_part_of_its_identity(tmp_path):
 
 @pytest.mark.parametrize("kind", [property, functools.cached_property, "base"])
 def test_what_a_property_or_a_base_has_closed_over_counts(tmp_path, kind):
-    """Also where several methods mean different things by one name."""
-
     def base(number):
         class Base(rs.Process):
             outputs = {"product": rs.Output()}  # noqa: RUF012

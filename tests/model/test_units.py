@@ -116,7 +116,6 @@ def test_bytes_are_written_with_three_digits(size, expected):
 @example(512)
 @example(999_700)
 def test_a_written_size_reads_back_within_its_three_digits(size):
-    """What is printed can be given back as an argument."""
     read = parse_bytes(format_bytes(size))
 
     assert abs(read - size) <= 0.005 * size

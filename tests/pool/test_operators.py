@@ -98,28 +98,23 @@ def shared_pools():
 
 @pytest.fixture(params=[0, 1, 2])
 def pool(request, shared_pools):
-    """Return one of them."""
     return shared_pools[request.param]
 
 
 @pytest.fixture
 def two(shared_pools):
-    """Return the pool of two workers."""
     return shared_pools[2]
 
 
 def vectors(size, count, seed=0):
-    """Return random vectors."""
     return list(np.random.default_rng(seed).normal(size=(count, size)))
 
 
 def total(values):
-    """Add from the first to the last."""
     return functools.reduce(operator.add, values)
 
 
 def check_equal(got, wanted):
-    """Bit for bit, with minus zero."""
     assert len(got) == len(wanted)
     for one, other in zip(got, wanted, strict=True):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
@@ -140,7 +135,6 @@ def test_all_methods_equal_a_loop(pool, size):
 
 
 def test_the_adjoint_is_the_adjoint(two):
-    """The inner products agree."""
     T = rs.Operators([Square(factor) for factor in FACTORS], two)
     x, h, *y = vectors(50, 7)
     T.linearize(x)
@@ -152,7 +146,6 @@ def test_the_adjoint_is_the_adjoint(two):
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_each_operator_may_have_its_own_argument(pool, size):
-    """In the order of the operators, whichever worker has them."""
     T = rs.Operators([Square(factor) for factor in FACTORS], pool)
     loop = [Square(factor) for factor in FACTORS]
     xs, hs = vectors(size, 5), vectors(size, 5, 1)
@@ -215,7 +208,6 @@ def test_arguments_are_read_only_and_results_are_ones_own(pool):
 
 
 def test_results_that_are_kept_stay(two):
-    """However many follow."""
     T = rs.Operators([Scale(2.0), Scale(3.0)], two)
     kept = [T.evaluate(np.full(LARGE, float(k))) for k in range(30)]
 
@@ -224,8 +216,6 @@ def test_results_that_are_kept_stay(two):
 
 
 def test_an_operator_may_keep_all_its_arguments(two):
-    """Nothing is written into them later."""
-
     class Keeps:
         def __init__(self):
             self.kept = []
@@ -240,8 +230,6 @@ def test_an_operator_may_keep_all_its_arguments(two):
 
 
 def test_large_operators_are_shipped_once(two):
-    """Also those that share an array."""
-
     shipped = []
 
     class Table(Scale):
@@ -289,7 +277,6 @@ def test_a_stale_linearisation_raises(pool):
 
 
 def test_linear_operators_need_no_linearisation(pool):
-    """If all of them are."""
     T = rs.Operators([Scale(1.0), Scale(2.0)], pool)
 
     assert T.adjoint([3.0, 4.0]) == 11.0
@@ -318,14 +305,12 @@ def test_missing_methods_are_named_at_the_call(pool):
     ],
 )
 def test_a_wrong_matrix_is_an_error(two, select, got):
-    """With what is wanted and what was given."""
     T = rs.Operators([Parts(1.0), Parts(2.0)], two)
     with pytest.raises(ValueError, match=rf"shape \(2, 3\).*{got}"):
         T.evaluate([1.0, 2.0, 3.0], select=select)
 
 
 def test_wrong_numbers_of_arguments_are_errors(pool):
-    """Before anything is sent."""
     T = rs.Operators([Scale(1.0), Scale(2.0)], pool)
     with pytest.raises(ValueError, match="each of 2 operators, and got 3"):
         T.evaluate.each([1, 2, 3])
@@ -339,7 +324,6 @@ def test_wrong_numbers_of_arguments_are_errors(pool):
 
 
 def test_an_operator_that_cannot_be_sent_is_named(two):
-    """With its number, and what to do."""
     import threading
 
     with pytest.raises(TypeError, match=r"for operator 1 .*lock.*workers=0"):
@@ -375,8 +359,6 @@ def test_errors_keep_type_and_traceback(two, error, kind, text):
 
 
 def test_an_error_that_cannot_travel_is_named(two):
-    """By its type and text."""
-
     class Odd(Exception):
         def __init__(self, one, two):
             super().__init__(f"{one} and {two}")
@@ -424,8 +406,6 @@ def test_a_worker_that_dies_ends_its_operators(when):
 
 
 def test_a_call_that_takes_too_long_ends_its_worker(monkeypatch):
-    """TimeoutError in time, the worker gone, later calls at once."""
-
     def act(number):
         if number == 1:
             time.sleep(60)
@@ -482,8 +462,6 @@ def test_nothing_survives_the_parent(script):
 
 
 def test_operators_that_are_dropped_leave_their_workers(two):
-    """With the next message of whoever it is."""
-
     class Counted:
         def evaluate(self, x):
             return sum(type(one).__name__ == "Counted" for one in gc.get_objects())

@@ -137,13 +137,11 @@ def pool(request):
 
 @pytest.fixture
 def fast():
-    """Return the same, forked."""
     with ready(2) as pool:
         yield pool
 
 
 def ready(workers, method="forkserver"):
-    """Return a pool whose workers hold a Gadget."""
     pool = Pool(workers, start_method=method)
     for worker in range(workers):
         pool.create(worker, "it", gadget())
@@ -152,7 +150,6 @@ def ready(workers, method="forkserver"):
 
 
 def collect(pool, count, seconds=20):
-    """Return so many events, or fail."""
     events = []
     deadline = time.monotonic() + seconds
     while len(events) < count:
@@ -162,14 +159,12 @@ def collect(pool, count, seconds=20):
 
 
 def ask(pool, worker, method, *arguments):
-    """Call a method and wait for the answer."""
     pool.send(worker, "it", method, *arguments)
     (event,) = collect(pool, 1)
     return event
 
 
 def test_objects_keep_their_state_between_calls(pool):
-    """Each worker holds an object of its own."""
     values = [ask(pool, 0, "add", 5).value, ask(pool, 0, "add", 6).value]
     other = ask(pool, 1, "add", 1).value
 
@@ -242,7 +237,6 @@ def test_an_error_keeps_type_traceback_and_cause(pool):
 
 
 def test_an_error_keeps_its_attributes(fast):
-    """Errno and notes survive the way."""
     error = ask(fast, 0, "raises_noted").error
 
     assert isinstance(error, OSError)
@@ -255,7 +249,6 @@ def test_an_error_keeps_its_attributes(fast):
     [("raises_odd", "Odd: one and two"), ("raises_lock", "WithLock: holds a lock")],
 )
 def test_an_exception_that_cannot_travel_becomes_its_text(fast, method, text):
-    """RuntimeError with type and message, and the traceback as ever."""
     error = ask(fast, 0, method).error
 
     assert type(error) is RuntimeError
@@ -302,7 +295,6 @@ def test_what_cannot_be_sent_says_what_to_do(fast):
 
 
 def test_log_records_reach_the_loggers_here(pool, caplog):
-    """Name, level, text and traceback arrive; handlers here see them."""
     with caplog.at_level(logging.INFO):
         ask(pool, 0, "log", "lab.fit", logging.WARNING, "row %d of %s", 3, "x")
         ask(pool, 1, "log_error", "lab.fit")
@@ -413,7 +405,6 @@ def test_the_error_for_a_death_names_what_happened(code, words):
 
 
 def test_closing_lets_objects_close(tmp_path):
-    """Leaving the pool closes what its workers hold, once."""
     path = tmp_path / "closed"
     with Pool(2) as pool:
         for worker in range(2):

@@ -42,7 +42,6 @@ def test_a_pool_shows_its_state():
 
 @pytest.mark.parametrize("method", START_METHODS)
 def test_both_start_methods_do_the_same(method):
-    """Items, shared arrays and results pass to fresh interpreters, too."""
     big = rs.shared_array(np.arange(LARGE))
     with rs.Pool(2, start_method=method) as pool:
         got = list(pool.imap(lambda item: item * big, [big, np.ones(LARGE), 2]))
@@ -52,7 +51,6 @@ def test_both_start_methods_do_the_same(method):
 
 
 def test_items_without_a_seed_differ(pool):
-    """From each other, and from one prefetch to the next."""
     items = [*pool.prefetch(batch, 4, (5,)), *pool.prefetch(batch, 4, (5,))]
 
     assert len({item.tobytes() for item in items}) == 8
@@ -105,8 +103,6 @@ def test_work_is_done_while_the_results_are_used(pool, tmp_path):
 
 
 def test_imap_keeps_the_order_of_items(pool):
-    """Items of different duration come in their order."""
-
     def slow_first(item):
         time.sleep(0.1 if item == 0 else 0.0)
         return item
@@ -132,7 +128,6 @@ def test_imap_without_order_gives_what_is_ready(pool, tmp_path):
 
 @pytest.mark.parametrize(("look_ahead", "most"), [(1, 2), (3, 4), (None, 5)])
 def test_items_are_taken_as_far_ahead_as_was_said(pool, look_ahead, most):
-    """The iterable is not read through."""
     taken = []
 
     def items():
@@ -158,7 +153,6 @@ def test_a_large_look_ahead_does_not_block(pool):
 
 @pytest.mark.parametrize("look_ahead", [0, -1])
 def test_a_look_ahead_of_nothing_is_an_error(pool, look_ahead):
-    """At least one item is under way."""
     with pytest.raises(ValueError, match=f"not {look_ahead}"):
         pool.imap(abs, [], look_ahead=look_ahead)
 
@@ -192,8 +186,6 @@ def test_workers_forget_the_functions_that_are_done(pool):
 
 
 def fails_at(number):
-    """Return a function that fails at one item."""
-
     def fail(item):
         if item == number:
             raise LookupError(f"at {item}")
@@ -219,8 +211,6 @@ def test_an_error_is_raised_in_its_place_and_the_rest_follows(workers):
 
 
 def test_an_error_of_prefetch_is_raised_in_its_place(pool):
-    """The generator tells which call it is."""
-
     def fail(rng):
         if rng.spawn_key == 1:
             raise LookupError
@@ -236,8 +226,6 @@ def test_an_error_of_prefetch_is_raised_in_its_place(pool):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_the_items_comes_after_the_results_before_it(workers):
-    """It is raised in its place."""
-
     def items():
         yield 1
         yield 2
@@ -256,8 +244,6 @@ def test_an_error_of_the_items_comes_after_the_results_before_it(workers):
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()])
 def test_an_exception_that_would_be_misunderstood_is_named(pool, error):
-    """Neither the worker nor the loop ends by it."""
-
     def fail(item):
         raise error
 
@@ -268,7 +254,6 @@ def test_an_exception_that_would_be_misunderstood_is_named(pool, error):
 
 
 def test_an_item_that_cannot_be_sent_is_an_error_in_its_place(pool):
-    """The message says what to do."""
     import threading
 
     results = pool.imap(repr, [1, threading.Lock(), 3])
@@ -280,8 +265,6 @@ def test_an_item_that_cannot_be_sent_is_an_error_in_its_place(pool):
 
 
 def test_a_result_that_cannot_be_sent_is_an_error_in_its_place(pool):
-    """The worker lives on."""
-
     def lock(item):
         import threading
 
@@ -314,7 +297,6 @@ def test_a_function_that_a_worker_cannot_make_is_its_error(pool):
 
 
 def test_a_worker_that_died_meanwhile_is_replaced():
-    """Nobody notices."""
     with rs.Pool(2) as pool:
         list(pool.imap(abs, range(4)))
         os.kill(pool.pids[0], signal.SIGKILL)
@@ -327,8 +309,6 @@ def test_a_worker_that_died_meanwhile_is_replaced():
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_worker_that_dies_is_an_error_and_is_replaced(ordered):
-    """The items it held raise WorkerDied, all others come."""
-
     def kill(item):
         if item == 5:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -358,7 +338,6 @@ def test_a_worker_that_dies_is_an_error_and_is_replaced(ordered):
 
 
 def test_a_closed_pool_says_so():
-    """What is under way then ends with an error, too."""
     with rs.Pool(1) as pool:
         results = pool.imap(abs, range(100))
         next(results)
@@ -371,13 +350,11 @@ def test_a_closed_pool_says_so():
 
 @pytest.mark.parametrize("workers", [-1, 1.5, "two"])
 def test_a_wrong_number_of_workers_is_an_error(workers):
-    """Before any process is started."""
     with pytest.raises((rs.PlanError, TypeError), match=f"{workers}"):
         rs.Pool(workers)
 
 
 def test_without_workers_nothing_is_started():
-    """Everything happens in this process, lazily."""
     taken = []
     children = psutil.Process().children(recursive=True)
     with rs.Pool(0) as pool:

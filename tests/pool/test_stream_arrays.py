@@ -59,7 +59,6 @@ def test_arrays_inside_of_anything_pass(pool):
 
 
 def test_growing_results_pass(pool):
-    """Each is larger than the memory that was there."""
     sizes = [10**k for k in range(1, 8)]
     got = pool.imap(lambda size: np.arange(size), sizes)
 
@@ -69,14 +68,12 @@ def test_growing_results_pass(pool):
 
 
 def test_large_things_that_are_no_arrays_pass(pool):
-    """Texts and lists of any length, too."""
     items = ["x" * 10**6, list(range(10**5)), b"y" * 10**6]
 
     assert list(pool.imap(lambda item: item, items)) == items
 
 
 def test_copies_can_be_changed_and_kept(pool):
-    """Nothing that comes later is written into them."""
     for calls in (
         pool.imap(lambda value: np.full(LARGE, value), range(40)),
         pool.prefetch(lambda rng: np.full(LARGE, rng.integers(1000)), 40, seed=0),
@@ -92,8 +89,6 @@ def test_copies_can_be_changed_and_kept(pool):
 
 
 def test_the_function_may_change_and_keep_its_item(pool):
-    """With copies it is the function's own."""
-
     class Keeps:
         def __init__(self):
             self.kept = []
@@ -127,8 +122,6 @@ def test_views_are_read_only_on_both_sides(pool, size):
 
 
 def test_a_view_that_is_kept_is_never_written_to(pool):
-    """Neither here nor in a worker, however many follow."""
-
     class Keeps:
         def __init__(self):
             self.kept = []
@@ -147,7 +140,6 @@ def test_a_view_that_is_kept_is_never_written_to(pool):
 
 @pytest.mark.parametrize("ahead", ["views", "prefetch"])
 def test_whoever_keeps_many_runs_out_of_nothing(pool, ahead):
-    """Descriptors stay few, and all arrays what they were."""
     before = descriptors()
     if ahead == "views":
         items = range(200)
@@ -217,7 +209,6 @@ def test_any_array_can_be_shared(pool, array):
     [(np.array([None]), "objects"), (np.ma.zeros(3), "a masked array")],
 )
 def test_what_cannot_be_shared_is_named(wrong, what):
-    """Objects and masks would be lost."""
     with pytest.raises(TypeError, match=f"not {what}"):
         rs.shared_array(wrong)
 

@@ -71,7 +71,6 @@ def test_a_pool_that_is_dropped_ends_its_workers(method):
 
 
 def test_a_pool_may_be_dropped_while_the_server_is_asked():
-    """As the garbage collector does: nothing waits for itself."""
     pool = rs.Pool(1)
     (pid,) = pool.pids
     server = launch.WorkerServer.get("forkserver")
@@ -102,7 +101,6 @@ UNCLOSED = """
 
 
 def test_a_script_that_never_closes_its_pool_ends(script):
-    """Quietly and at once, whatever the workers are at."""
     process = script(textwrap.dedent(UNCLOSED).format(rest=""))
     pids = list(map(int, process.stdout.readline().split()))
     _, errors = process.communicate(timeout=10)
@@ -220,7 +218,6 @@ SHAKEN = """
 
 
 def test_ctrl_c_at_any_moment_garbles_no_message(script):
-    """Whatever it interrupts, what follows comes, whole and in order."""
     process = script(SHAKEN)
     output, errors = process.communicate(timeout=30)
 

@@ -117,12 +117,10 @@ def one_of(kind, given):
 
 
 def named(rows):
-    """Name cases."""
     return [f"{row[0].__name__}-{number}" for number, row in enumerate(rows)]
 
 
 def test_every_kind_of_parameter_is_here():
-    """What param has, and only that."""
     kinds = {
         kind
         for kind in vars(param).values()
@@ -181,7 +179,6 @@ def test_what_cannot_be_typed_is_told(capsys, kind, given):
     ],
 )
 def test_what_makes_no_sense_is_wrong_usage(capsys, kind, given, text, words):
-    """Told in one line, with code 2."""
     with pytest.raises(SystemExit) as ended:
         one_of(kind, given).from_argv(["3", "--value", text])
 
@@ -199,7 +196,6 @@ def test_what_makes_no_sense_is_wrong_usage(capsys, kind, given, text, words):
     ],
 )
 def test_what_the_parameter_refuses_is_an_error_of_ours(kind, given, text):
-    """As it is in Python."""
     with pytest.raises(rs.ParameterError, match=r"^One: "):
         one_of(kind, given).from_argv(["3", "--target", ".", "--value", text])
 
@@ -247,7 +243,6 @@ def test_help_of_a_class_without_a_docstring_names_it(capsys):
 
 @pytest.mark.parametrize("name", ["help", "input"])
 def test_a_parameter_with_the_name_of_an_option_is_told(capsys, name):
-    """It would take its place."""
     cls = type("Taken", (one_of(param.Number, {}),), {name: param.Number(1.0)})
     with pytest.raises(SystemExit) as ended:
         cls.from_argv(["3"])

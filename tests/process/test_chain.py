@@ -106,7 +106,6 @@ def calls():
 
 
 def loop(data, scale=1.0):
-    """Compute the stages one after the other."""
     places = [
         np.flatnonzero(row - ground > 0) for row, ground in zip(*data, strict=True)
     ]
@@ -234,8 +233,6 @@ def test_positions_in_parts():
 
 
 def test_a_stage_cannot_change_what_others_get(data):
-    """Arguments that are used again are copies."""
-
     class Greedy(rs.Process):
         version = 1
         outputs: ClassVar = {"low": rs.Output()}
@@ -347,7 +344,6 @@ def test_a_map_and_an_executor(data):
 
 
 def test_test_shows_all_stages(data):
-    """Outputs of every stage at a position; nothing is written."""
     before = sorted(Path().iterdir())
     chain = rs.Chain(head(), Heights(), Sums())
     trial = chain.test(7)
@@ -408,7 +404,6 @@ class Twice(rs.Process):
     ],
 )
 def test_a_chain_that_cannot_be_is_refused(make, told):
-    """At construction, with the near miss."""
     with pytest.raises(rs.DeclarationError, match=told):
         make()
 

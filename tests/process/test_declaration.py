@@ -19,7 +19,6 @@ from resumable.engines.local import LocalEngine
 
 
 def test_outputs_may_be_a_class_attribute(scan):
-    """A dict in the class body declares what comes out."""
     results = compute(Mean(scan))
 
     np.testing.assert_array_equal(results["mean"], data_of(scan).mean(axis=1))
@@ -165,7 +164,6 @@ def test_a_cached_property_is_computed_in_every_worker(scan, engine):
 
 
 def test_what_cannot_be_sent_is_told_before_anything_is_computed(scan):
-    """With what to do about it."""
     process = with_a_table()(scan)
     process.held = threading.Lock()
 

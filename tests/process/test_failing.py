@@ -65,7 +65,6 @@ def test_a_failing_position_spoils_nothing_else_in_its_block(scan):
 
 
 def test_without_retry_failed_positions_are_left_alone(scan):
-    """A second run warns again and computes nothing."""
     process = Failing(scan)
     calls = []
     process.raises = lambda p: ValueError("no") if p in (7, 30) else None
@@ -79,7 +78,6 @@ def test_without_retry_failed_positions_are_left_alone(scan):
 
 
 def test_a_retry_that_fails_again_has_the_newest_message(scan):
-    """One entry per failed position, of the last attempt."""
     process = Failing(scan)
     for word in ("first", "second"):
         process.raises = lambda p, word=word: ValueError(word) if p == 7 else None
@@ -222,7 +220,6 @@ def test_one_success_among_the_first_shows_that_the_data_are_to_blame(scan):
 
 
 def test_a_success_in_an_earlier_session_counts(scan):
-    """Once a position has succeeded, equal failures are recorded."""
     process = Failing(scan)
     compute(process, positions=[0])
     process.raises = lambda p: ValueError("same")
@@ -243,7 +240,6 @@ def test_system_exit_in_a_computation_is_a_failure(scan):
 
 
 def test_an_interrupt_from_the_computation_keeps_what_was_committed(scan):
-    """KeyboardInterrupt raised inside goes through; the next run goes on."""
     process = Failing(scan)
     process.raises = lambda p: KeyboardInterrupt() if p == 40 else None
     with pytest.raises(KeyboardInterrupt):

@@ -27,7 +27,6 @@ def run(function, source, outputs=None, **arguments):
 
 
 def mean(spectrum):
-    """The mean of a spectrum."""
     return spectrum.mean()
 
 
@@ -36,7 +35,6 @@ def scaled(spectrum, factor=2.0, *, offset=0.0):
 
 
 def test_a_function_is_run_over_all_positions(scan):
-    """One float per position is the default output, called result."""
     results = run(mean, scan)
 
     np.testing.assert_array_equal(results["result"], data_of(scan).mean(axis=1))
@@ -46,8 +44,6 @@ def test_a_function_is_run_over_all_positions(scan):
 
 
 def test_outputs_may_be_one_or_several(scan):
-    """An Output is called result; a dict names each."""
-
     def both(spectrum):
         return {"low": spectrum.min(), "ends": spectrum[[0, -1]]}
 
@@ -79,8 +75,6 @@ def test_parameters_and_defaults_are_part_of_the_identity(scan):
 
 
 def test_inputs_are_passed_by_name(make_file):
-    """Further sources, beside parameters, at every position."""
-
     def weighted(spectrum, weight, power=1):
         return (spectrum * weight**power).sum()
 
@@ -94,8 +88,6 @@ def test_inputs_are_passed_by_name(make_file):
 
 
 def test_further_keywords_reach_a_function_that_takes_any(scan):
-    """**kwargs of the function are parameters like others."""
-
     def anything(spectrum, **parameters):
         return sum(parameters.values())
 
@@ -155,7 +147,6 @@ def test_an_edited_function_is_another_run(tmp_path, monkeypatch, scan, old, new
 
 
 def test_with_a_version_the_text_does_not_count(tmp_path, monkeypatch, scan):
-    """version= says when the algorithm changed."""
     one = load(tmp_path / "a" / "theirs.py", TEXT, monkeypatch).theirs
     first = run(one, scan, version=1)
     text = TEXT.replace("mean", "max")
@@ -169,8 +160,6 @@ def test_with_a_version_the_text_does_not_count(tmp_path, monkeypatch, scan):
 
 
 def test_what_a_function_has_closed_over_counts(scan):
-    """Another value of a variable from outside is another run."""
-
     def made(power):
         def inner(spectrum):
             return spectrum[0] ** power
@@ -248,7 +237,6 @@ def test_functions_of_python_and_numpy_can_be_mapped(scan, function):
     ids=["parameter", "input"],
 )
 def test_parameters_the_function_does_not_take_are_refused(scan, given, words):
-    """Before anything runs, with the name."""
     with pytest.raises(rs.DeclarationError, match=words):
         run(scaled, scan, **given)
 
@@ -264,7 +252,6 @@ def test_a_missing_parameter_is_refused(scan):
 
 
 def test_a_parameter_that_cannot_be_identified_is_refused(scan):
-    """By name, never left out."""
     with pytest.raises(rs.IdentityError, match="parameter 'factor'"):
         run(scaled, scan, factor=print)
 
@@ -295,7 +282,6 @@ def test_a_failed_run_goes_on_where_it_stopped(scan):
 
 
 def test_the_second_call_answers_without_calling_the_function(scan):
-    """The same line again returns what is there."""
     calls = []
 
     def counted(spectrum):
@@ -320,7 +306,6 @@ def test_the_functions_text_is_kept_with_the_results(scan):
 
 
 def test_a_local_worker_can_run_a_function_of_a_test(scan):
-    """A function defined inside another travels to a worker process."""
     factor = 2.5
 
     def inner(spectrum):

@@ -18,7 +18,6 @@ import resumable as rs
 
 @pytest.mark.parametrize("form", ["text", "dataset", "path object"])
 def test_a_source_has_several_forms(scan, form):
-    """Text, an open dataset: the same computation, the same run."""
     path, _, name = scan.partition("::")
     with h5py.File(path, "r") as file:
         source = {
@@ -55,8 +54,6 @@ def test_a_number_of_positions_is_a_source(tmp_path):
 
 
 def test_a_block_computation_without_data_gets_the_indices(tmp_path):
-    """A whole batch of indices as an array."""
-
     class Squares(rs.Process):
         version = 1
 
@@ -118,8 +115,6 @@ def test_an_input_on_leading_axes_fits_a_source_on_other_axes(make_file):
 
 
 def test_inputs_come_as_blocks_in_a_block_computation(make_file):
-    """Everything has the positions in front."""
-
     class Block(rs.Process):
         version = 1
         outputs = MEAN
@@ -139,15 +134,12 @@ def test_inputs_come_as_blocks_in_a_block_computation(make_file):
 
 
 def test_an_input_of_another_number_of_positions_is_refused(make_file):
-    """The message has both shapes, at construction."""
     path = make_file(data=np.ones((5, 2)), short=np.ones((4, 2)), w=np.ones((5, 2)))
     with pytest.raises(rs.SourceError, match=r"'offset' .* \(4,\), .* \(5,\)"):
         Weighted(f"{path}::/data", inputs={"weight": "::/w", "offset": "::/short"})
 
 
 def test_an_input_may_be_an_output_of_other_results(scan):
-    """A fit that starts from the guesses of another process."""
-
     class Centred(rs.Process):
         version = 1
         outputs = MEAN
@@ -165,7 +157,6 @@ def test_an_input_may_be_an_output_of_other_results(scan):
 
 
 def test_results_are_the_source_of_another_process(make_file):
-    """A chain on a map: positions stay where they are."""
     cube = np.random.default_rng(0).random((3, 4, 6))
     source = make_file(cube=cube) + "::/cube"
     scaled = compute(Scaled(source, position_axes=(0, 1)))
@@ -236,8 +227,6 @@ def test_negative_axes_count_from_the_end(make_file):
 
 
 def test_all_axes_may_count_positions(make_file):
-    """A spectrum is then a single number."""
-
     class Same(rs.Process):
         version = 1
         outputs = MEAN

@@ -35,7 +35,6 @@ def test_a_change_of_either_is_seen_by_all(scan):
 
 
 def test_a_default_never_wins_when_a_parameter_is_shared(scan):
-    """A value that came by sharing counts as given."""
     a, b, c = Fit(scan, half_width=0.3), Fit(scan), Fit(scan)
     rs.share_parameter(b, a, "half_width")
     assert b.half_width == 0.3
@@ -47,7 +46,6 @@ def test_a_default_never_wins_when_a_parameter_is_shared(scan):
 
 
 def test_a_value_that_one_refuses_changes_none(scan):
-    """Bounds of all count, and watchers see nothing of it."""
     a, b = Fit(scan, half_width=0.2), Narrow(scan)
     rs.share_parameter(a, b, "half_width")
     seen = []
@@ -69,7 +67,6 @@ def test_a_value_that_one_refuses_changes_none(scan):
 
 
 def test_what_cannot_be_shared_is_an_error(scan):
-    """Names, and what is shared, are checked."""
     a, b = Fit(scan), Fit(scan)
     for wrong in ((a, "order"), (a, b), (), (a, b, 3)):
         with pytest.raises(rs.ParameterError, match="two Processes or more"):
@@ -141,7 +138,6 @@ class Held(rs.Process):
 
 
 def attempt(process, seen, **values):
-    """Try to assign, and note what was said."""
     for name, value in values.items():
         try:
             setattr(process, name, value)
@@ -264,8 +260,6 @@ def test_a_start_that_is_refused_leaves_the_parameters_free(scan):
 
 
 def test_setup_that_raises_leaves_the_parameters_free(scan):
-    """The way out is the same wherever the error is."""
-
     class Broken(Held):
         def setup(self):
             raise OSError
@@ -279,7 +273,6 @@ def test_setup_that_raises_leaves_the_parameters_free(scan):
 
 
 def test_the_source_stays_as_it_is(scan):
-    """Nothing here writes into it."""
     before = Path(scan.partition("::")[0]).read_bytes()
     rs.load(Fit(scan).state(), Fit).compute(engine="serial")
 

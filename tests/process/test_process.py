@@ -54,7 +54,6 @@ def test_positions_restrict_a_run_and_the_rest_can_follow(make_file, positions, 
 
 
 def test_positions_done_before_are_not_computed_again(scan):
-    """Overlapping requests compute only what is missing."""
     process = Mean(scan)
     process.calls = []
     compute(process, positions=slice(0, 20))
@@ -108,7 +107,6 @@ def test_the_third_run_answers_at_once_without_calling_the_function(scan):
 
 
 def test_an_object_computes_again_after_its_parameter_was_set(scan):
-    """What counts is the parameter at the moment of compute."""
     process = Scaled(scan, factor=2)
     first = compute(process)
     process.factor = 3
@@ -147,7 +145,6 @@ def test_a_time_limit_stops_with_code_75_and_goes_on(scan):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_stops_cleanly_and_everything_computed_is_kept(scan, name):
-    """The position at work is finished and committed, then NotFinished."""
     process = Mean(scan)
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -239,7 +236,6 @@ def test_looking_changes_no_byte_on_disk(scan, tmp_path, state):
 
 
 def test_duplicates_and_partials_are_the_runs_of_exactly_this(scan):
-    """Complete ones, unfinished ones, and none of other parameters."""
     process = Scaled(scan)
     compute(Scaled(scan, factor=9))
     nothing = (process.duplicates, process.partials, process.results)
@@ -254,7 +250,6 @@ def test_duplicates_and_partials_are_the_runs_of_exactly_this(scan):
 
 
 def test_plan_says_what_compute_will_do(scan):
-    """New, going on, returning: action, numbers and the file."""
     process = Mean(scan)
     new = process.plan(engine="serial")
     compute(process, positions=slice(0, 20))

@@ -39,8 +39,6 @@ def test_default_shared_keyword_command_line(scan, shared, by_keyword, by_argv):
 
 
 def test_the_command_line_of_a_script(make_file, tmp_path):
-    """Source, target, axes, inputs and parameters, as for the command."""
-
     class Plus(Fit):
         def unit_computation(self, spectrum, back):
             return spectrum.min() + back

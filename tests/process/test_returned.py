@@ -89,8 +89,6 @@ def test_a_wrong_output_later_is_recorded(scan, kind):
 
 
 def test_a_block_of_the_wrong_length_stops_at_the_first_position(scan):
-    """One row too many is named with both shapes."""
-
     class Long(rs.Process):
         version = 1
         outputs = MEAN
@@ -158,8 +156,6 @@ def test_a_scalar_type_that_passed_once_is_checked_again(tmp_path):
 
 
 def test_one_output_may_come_bare_or_in_a_dict(scan):
-    """With one output the name is optional."""
-
     class Dict(rs.Process):
         version = 1
         outputs = MEAN
@@ -201,7 +197,6 @@ def test_self_position_is_an_index_or_a_tuple_of_ints(make_file):
 
 
 def test_self_position_exists_only_at_a_position(scan):
-    """Elsewhere it is an error that says so."""
     with pytest.raises(AttributeError, match="only while a position is computed"):
         _ = Mean(scan).position
 
@@ -238,7 +233,6 @@ def test_self_rng_is_the_same_in_every_run_whatever_the_batches(scan, tmp_path):
 
 
 def test_the_seed_is_a_parameter_and_part_of_the_identity(scan):
-    """Another seed gives other numbers, and another run."""
     one, two = compute(Random(scan)), compute(Random(scan, seed=1))
 
     assert one.identity != two.identity
@@ -246,7 +240,6 @@ def test_the_seed_is_a_parameter_and_part_of_the_identity(scan):
 
 
 def test_self_rng_is_documented_numpy(scan):
-    """PCG64 of SeedSequence(seed, spawn_key=(position,)), as the docs say."""
     sequence = np.random.SeedSequence(0, spawn_key=(23,))
     expected = np.random.Generator(np.random.PCG64(sequence)).random(4)
 

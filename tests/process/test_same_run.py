@@ -131,7 +131,6 @@ def test_with_a_version_an_edit_only_warns(tmp_path, monkeypatch, scan):
 
 
 def test_the_name_of_the_module_does_not_count(tmp_path, monkeypatch, scan):
-    """Notebook, script and command agree."""
     one = identity_of(tmp_path, monkeypatch, USERS, scan, folder="a", name="one")
     two = identity_of(tmp_path, monkeypatch, USERS, scan, folder="b", name="two")
 
@@ -139,8 +138,6 @@ def test_the_name_of_the_module_does_not_count(tmp_path, monkeypatch, scan):
 
 
 def test_the_name_of_the_class_counts(scan):
-    """Another process is another process."""
-
     class Mean2(Mean):
         version = 1
 
@@ -202,7 +199,6 @@ def test_the_contents_of_the_source_count(scan):
 
 
 def test_a_run_that_is_left_because_the_source_changed_is_named(scan, caplog):
-    """The log says which run was left, and why."""
     first = compute(Mean(scan))
     change(scan.partition("::")[0], "data", (0, 0), 99.0)
     with caplog.at_level(logging.WARNING, "resumable"):
@@ -271,7 +267,6 @@ def test_contents_of_filtered_sources_count_however_they_are_stored(make_file, k
     ids=["name", "dtype", "byte order", "shape", "dimensions"],
 )
 def test_name_dtype_and_shape_of_the_source_count(make_file, other):
-    """What describes the source describes the run."""
     one = make_file("one.h5", data=np.ones((6, 4))) + "::/data"
     two = make_file("two.h5", **other) + "::/" + next(iter(other))
 
@@ -279,7 +274,6 @@ def test_name_dtype_and_shape_of_the_source_count(make_file, other):
 
 
 def test_position_axes_count_and_so_does_their_order(make_file):
-    """Another cut through the data is another run."""
     source = make_file(data=np.ones((3, 3, 3))) + "::/data"
     choices = [0, 1, (0, 1), (1, 0), (0, 1, 2)]
 
@@ -287,7 +281,6 @@ def test_position_axes_count_and_so_does_their_order(make_file):
 
 
 def test_inputs_count_by_name_contents_and_axes(make_file):
-    """Each input is part of the identity, wherever it lies."""
     path = make_file(
         data=np.ones((4, 4)), a=np.ones((4, 4)), b=np.ones((4, 4)), c=np.zeros((4, 4))
     )
@@ -323,7 +316,6 @@ def declaring(source, monkeypatch, **outputs):
 
 
 def test_outputs_count_by_name_shape_dtype_and_per_only(scan, monkeypatch):
-    """Labels, units and fill values are for people."""
     same = declaring(scan, monkeypatch, x=rs.Output(2))
     others = [
         declaring(scan, monkeypatch, y=rs.Output(2)),
@@ -353,7 +345,6 @@ def test_outputs_count_by_name_shape_dtype_and_per_only(scan, monkeypatch):
     ids=str,
 )
 def test_the_way_of_computing_does_not_count(scan, options):
-    """Engine, workers, memory, checkpoint: the same run goes on."""
     part = compute(Mean(scan), positions=slice(0, 30))
     results = Mean(scan).compute(progress=False, **options)
 

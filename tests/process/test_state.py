@@ -20,7 +20,6 @@ from resumable.model.encoding import canonical, decode, encode
 
 
 def again(process, cls=None):
-    """Send a Process through JSON text."""
     return rs.load(json.loads(json.dumps(process.state())), cls)
 
 
@@ -54,7 +53,6 @@ def again(process, cls=None):
     ids=lambda value: type(value).__name__,
 )
 def test_every_value_that_can_be_read_back_is_the_same_again(scan, extra):
-    """Same value, same type, same identity."""
     process = Fit(scan, extra=extra, window=(3, 4), colour=Colour.BLUE)
 
     same = again(process, Fit)
@@ -84,7 +82,6 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_what_is_encoded_can_be_decoded(value):
-    """And is then encoded to the same text."""
     text = canonical(encode(value))
 
     assert canonical(encode(decode(json.loads(text)))) == text
@@ -132,8 +129,6 @@ def test_a_state_that_could_not_be_read_back_is_refused_at_once(scan):
 
 
 def test_source_inputs_axes_target_and_fingerprint_come_back(make_file, tmp_path):
-    """All that the constructor was told."""
-
     class Two(rs.Process):
         version = 1
         outputs = LOW
@@ -176,7 +171,6 @@ def test_a_chained_process_and_one_without_data_come_back(scan, tmp_path):
 
 
 def test_a_fresh_interpreter_finds_the_run_again(home):
-    """Whatever the hash seed; nothing is computed."""
     python(
         """
         import json
@@ -213,7 +207,6 @@ def test_a_fresh_interpreter_finds_the_run_again(home):
 
 
 def test_a_class_that_a_run_file_names_is_never_imported(home):
-    """Nor is a file that a state names."""
     python(
         """
         from levels import Level
@@ -233,7 +226,6 @@ def test_a_class_that_a_run_file_names_is_never_imported(home):
 
 
 def test_what_is_no_state_is_an_error(scan, tmp_path):
-    """It is said what is wrong with it."""
     state = Fit(scan).state()
     text = tmp_path / "x.json"
 

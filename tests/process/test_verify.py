@@ -33,7 +33,6 @@ PADDED = {"both": rs.Output(3, KIND), "text": rs.Output(dtype="S4")}
     "options", [{"engine": "serial"}, {"engine": "local", "workers": 2}], ids=str
 )
 def test_a_run_is_sound_whoever_computed_it(scan, cls, options):
-    """All rows come out again, failed positions fail again."""
     results = cls(scan, bad=[3, 40]).compute(**options)
 
     found = whole(results, cls)
@@ -79,8 +78,6 @@ def test_a_map_with_inputs_and_summary(make_file):
 
 
 def test_positions_without_data_and_random_numbers(tmp_path):
-    """The generator of a position gives the same numbers again."""
-
     class Walk(rs.Process):
         version = 1
         outputs = LOW
@@ -159,8 +156,6 @@ def test_a_run_at_half_way_and_a_sample(scan):
 
 
 def test_compounds_with_padding_and_text(make_file):
-    """What pads a compound is nobody's number."""
-
     class Pair(rs.Process):
         version = 1
         outputs = PADDED
@@ -261,7 +256,6 @@ def test_a_run_that_was_killed_is_sound(scan, script, tmp_path):
 
 
 def test_nothing_is_written(scan, tmp_path):
-    """Looking leaves every byte, name and time."""
     results = Unit(scan, bad=[3]).compute(engine="serial")
 
     def seen():
@@ -339,7 +333,6 @@ def test_the_command_computes_rows_with_the_class(fit):
 
 
 def test_the_command_ends_with_1_when_a_file_is_not_sound(fit):
-    """A script can tell, and a person can read why."""
     cls, path = fit
     flip(path, offset(path, "value", 5))
 
@@ -354,7 +347,6 @@ def test_the_command_ends_with_1_when_a_file_is_not_sound(fit):
 
 
 def test_the_command_takes_a_source_that_has_moved(fit, tmp_path):
-    """--source says where it is now."""
     cls, path = fit
     (tmp_path / "scan.h5").rename(tmp_path / "else.h5")
 
@@ -365,7 +357,6 @@ def test_the_command_takes_a_source_that_has_moved(fit, tmp_path):
 
 
 def test_names_in_a_file_do_not_command_the_terminal(run):
-    """Control characters of a stranger's file are shown as text."""
     from resumable.session.verify import Check
 
     text = str(Check("source", False, "there is no file \x1b[2Jx\u202e.h5"))
@@ -375,7 +366,6 @@ def test_names_in_a_file_do_not_command_the_terminal(run):
 
 
 def test_data_are_those_of_the_scan(scan):
-    """The tests above compare with what the source holds."""
     np.testing.assert_array_equal(
         Unit(scan).compute(engine="serial")["low"], data_of(scan).min(axis=1)
     )

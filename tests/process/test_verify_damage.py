@@ -62,7 +62,6 @@ def test_one_bit_of_a_row_is_noticed_by_computing_it_again(run):
 
 
 def test_a_status_that_claims_a_pending_row_is_noticed(scan):
-    """Marked done, and never computed."""
     process = Unit(scan)
     path = process.compute(engine="serial", positions=slice(0, 30)).path
     put(path, offset(path, "completed_positions", 44), b"\1")
@@ -124,7 +123,6 @@ def test_damage_of_what_never_changes_is_noticed(run, where):
 
 
 def test_a_file_that_is_not_there_and_a_wrong_sample_are_errors(run, tmp_path):
-    """Nothing to verify is not a verdict."""
     with pytest.raises(rs.RunFileError, match="there is no file"):
         rs.verify(tmp_path / "none.h5")
     with pytest.raises(rs.PlanError, match="sample must be 0 or more"):
@@ -137,7 +135,6 @@ def test_a_file_that_is_not_there_and_a_wrong_sample_are_errors(run, tmp_path):
 
 
 def test_a_run_that_is_being_computed_is_checked_as_it_is(run):
-    """Who computes it is said; nobody is disturbed."""
     process, path = run
     with RunLock(process._computation().run_folder).held():
         found = rs.verify(path)
@@ -181,8 +178,6 @@ def test_a_run_file_that_does_not_say_where_inputs_were(make_file):
 
 
 def test_an_edited_input_is_noticed(make_file):
-    """Inputs count as the source does."""
-
     class Difference(rs.Process):
         version = 1
         outputs = LOW
@@ -202,7 +197,6 @@ def test_an_edited_input_is_noticed(make_file):
 
 
 def test_the_full_digest_sees_what_the_samples_miss(make_file):
-    """A run made with fingerprint="full" is checked in full."""
     data = np.zeros((10, 1 << 20))
     path = make_file(data=data)
     full, part = (
@@ -285,8 +279,6 @@ def test_rows_of_a_block_within_rtol_pass_and_others_do_not(scan):
 
 
 def test_rtol_is_not_part_of_the_identity(scan):
-    """It only says how to compare."""
-
     class Loose(Block):
         rtol = 0.1
 

@@ -10,7 +10,6 @@ from packed_runs import Large, Many, compute
 
 @pytest.fixture
 def source(tmp_path):
-    """Return a map of spectra with a scale."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["map"] = np.random.default_rng(2).normal(size=(8, 5, 16))
         file["height"] = np.linspace(0, 1, 8)
@@ -22,7 +21,6 @@ def source(tmp_path):
 
 @pytest.fixture
 def run(source):
-    """Return finished results on the map."""
     return compute(Many(source, position_axes=(0, 1)))
 
 

@@ -27,20 +27,17 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Have nobody waited for."""
     monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
 
 
 @pytest.fixture
 def source(tmp_path):
-    """Return the path of a plain file."""
     fill(tmp_path / "scan.h5")
     return tmp_path / "scan.h5"
 
 
 @pytest.fixture
 def results(source):
-    """Return finished results on it."""
     return compute(Level(f"{source}::/data"))
 
 
@@ -85,7 +82,6 @@ def killed(source, moments):
 
 
 def test_a_journal_that_is_not_decided_is_undone(killed, source):
-    """The file is what it was, byte for byte."""
     _, old, _ = killed(decided=False)
     assert source.read_bytes() != old
     mend(source)
@@ -266,8 +262,6 @@ def test_a_file_that_cannot_be_mended_now_is_not_read(killed, source, impatient)
 
 
 def test_the_command_publishes_and_repairs(killed, source, results):
-    """``publish`` and ``repair``, and their errors in one message."""
-
     def invoke(*words):
         return CliRunner().invoke(commands.main, [*words])
 

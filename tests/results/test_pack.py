@@ -76,7 +76,6 @@ def all_of(results, *, leave_out=(CHUNKS,)):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_packed_run_is_the_same_run(run, method):
-    """Rows bit for bit, status, failures, sessions, identity, attributes, scales."""
     before = all_of(run)
     rows = {name: run[name][...] for name in run}
     told = (str(run.status), run.failures, run.sessions, run.identity, run.document)
@@ -230,7 +229,6 @@ def test_iterating_gives_every_row(large):
 
 
 def test_fields_of_compounds_are_read_by_name(run):
-    """One name or several, as of a plain run."""
     whole, one, two = run["pair"][...], run["pair"]["n"], run["pair"][["x"]]
     run.pack("gzip")
 
@@ -365,7 +363,6 @@ def test_it_is_packed_again_where_an_output_asks_for_it(tmp_path):
 
 
 def test_override_leaves_the_packed_run_alone(run, source):
-    """A new run is made beside it."""
     run.pack("gzip")
     before = run.path.read_bytes()
     results = compute(Many(source, position_axes=(0, 1)), override=True)
@@ -375,7 +372,6 @@ def test_override_leaves_the_packed_run_alone(run, source):
 
 
 def test_a_source_that_has_grown_goes_on_from_a_packed_run(tmp_path):
-    """Its rows are copied into the longer run."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("data", data=np.random.rand(30, 4), maxshape=(None, 4))
 
@@ -423,8 +419,6 @@ def test_an_output_of_a_packed_run_is_the_source_it_was(run):
 
 
 def test_the_command_packs_shows_and_removes(run):
-    """``pack``, ``status``, ``show``, ``list`` and ``remove`` on a packed run."""
-
     def invoke(*words):
         result = CliRunner().invoke(commands.main, [*words])
         assert result.exit_code == 0, result.output

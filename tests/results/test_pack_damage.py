@@ -48,7 +48,6 @@ def test_whoever_has_the_run_open_is_not_disturbed(large):
 
 
 def test_a_run_can_be_read_while_it_is_packed_again_and_again(large):
-    """Reads in another thread are whole, whichever file they hit."""
     wanted = large["row"][...]
     results = rs.open(large.path)
     over = threading.Event()
@@ -79,7 +78,6 @@ def test_results_of_a_run_that_was_replaced_by_another_say_so(large, run):
 
 
 def test_permissions_stay(large):
-    """A file for the group alone is so afterwards."""
     large.path.chmod(0o640)
     large.pack("gzip")
 
@@ -107,7 +105,6 @@ def test_an_unfinished_run_is_not_packed(tmp_path):
 
 
 def test_a_method_that_is_not_there_is_named_with_the_nearest(large):
-    """At once, in the call and in the declaration."""
     with pytest.raises(rs.ParameterError, match=r"'gzipp'; did you mean 'gzip'\?"):
         large.pack("gzipp")
     with pytest.raises(rs.DeclarationError, match=r"'zst'; did you mean 'zstd'\?"):
@@ -244,7 +241,6 @@ def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what):
 @pytest.mark.timeout(3600, method="signal")
 @pytest.mark.parametrize("what", ["pack", "unpack"])
 def test_five_hundred_kills_leave_one_whole_file(tmp_path, what):
-    """The long form."""
     tally = kill_pack.tally_of("random", what, tmp_path, 500)
 
     assert tally.faults == []

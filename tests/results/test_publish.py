@@ -38,7 +38,6 @@ FILES = {
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Have nobody waited for."""
     monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
 
 
@@ -51,14 +50,12 @@ def scan(request, tmp_path):
 
 @pytest.fixture
 def source(tmp_path):
-    """Return the path of a plain file."""
     fill(tmp_path / "scan.h5")
     return tmp_path / "scan.h5"
 
 
 @pytest.fixture
 def results(source):
-    """Return finished results on it."""
     return compute(Level(f"{source}::/data"))
 
 
@@ -84,7 +81,6 @@ def contents(path, without):
 
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
 def test_a_group_is_added_and_all_else_is_as_it_was(scan, compression):
-    """Whatever kind of file it is; read by h5py alone."""
     before = contents(scan, "/fits")
     results = compute(Level(f"{scan}::/data"))
     results.publish(f"{scan}::/fits/level", compression=compression)
@@ -134,7 +130,6 @@ def test_a_packed_run_is_published_too(source, results):
 
 
 def test_a_link_to_the_source_leads_there_from_another_file(tmp_path, results, source):
-    """From another folder, and to the folder of the source."""
     (tmp_path / "below").mkdir()
     for path in (tmp_path / "other.h5", tmp_path / "below" / "other.h5"):
         fill(path)
@@ -202,7 +197,6 @@ def test_a_place_that_is_taken_is_refused(refused, where, match):
 
 @pytest.mark.parametrize("where", ["/deep", "/data", "/link", "/grows"])
 def test_nothing_but_published_results_is_ever_replaced(refused, where):
-    """Not even with overwrite=True."""
     match = "was not published by this library|not a group"
     refused(rs.ParameterError, match, where, overwrite=True)
 
@@ -237,7 +231,6 @@ def test_a_file_that_is_not_there_is_not_left_by_an_error(
 
 
 def test_what_is_no_hdf5_file_or_one_of_ours_is_refused(refused, results, tmp_path):
-    """Text, a truncated file, a run file."""
     text = tmp_path / "text"
     text.write_text("plain text " * 100)
     refused(rs.TargetError, "not an HDF5 file", path=text)
@@ -277,7 +270,6 @@ def test_a_file_that_was_not_closed_is_refused(refused, tmp_path):
 
 
 def test_unfinished_results_are_not_published(source):
-    """They would change."""
     some = compute(Level(f"{source}::/data"), positions=slice(0, 5))
     before = digest(source)
     with pytest.raises(rs.RunFileError, match="not finished; compute it before it is"):
@@ -287,7 +279,6 @@ def test_unfinished_results_are_not_published(source):
 
 
 def test_a_method_that_is_not_there_is_refused(refused):
-    """As for packing."""
     match = r"'gzipp'; did you mean 'gzip'\?"
     refused(rs.ParameterError, match, compression="gzipp")
 
@@ -340,7 +331,6 @@ def test_an_error_in_the_middle_undoes_all(source):
 
 
 def test_two_at_once_come_one_after_the_other(source, results):
-    """Both groups are there; none waits for ever."""
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         names = [f"/fits/number_{number}" for number in range(4)]
         list(threads.map(lambda n: results.publish(f"{source}::{n}"), names))
@@ -384,7 +374,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
 @pytest.mark.parametrize("block", [0, 512, 8192])
 def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
-    """Of every version, behind a user block too."""
     path = tmp_path / "some.h5"
     fill(path, libver=libver, userblock_size=block)
     with path.open("rb") as file:
@@ -422,7 +411,6 @@ def test_a_kill_before_any_step_or_in_a_write_is_mended(tmp_path, what, how):
 
 @pytest.mark.parametrize("what", ["publish", "overwrite"])
 def test_kills_at_random_moments_are_mended(tmp_path, what):
-    """With real syncs."""
     tally = kill_pack.tally_of("random", what, tmp_path, 10)
 
     assert tally.faults == []
@@ -433,7 +421,6 @@ def test_kills_at_random_moments_are_mended(tmp_path, what):
 @pytest.mark.timeout(3600, method="signal")
 @pytest.mark.parametrize("what", ["publish", "overwrite", "repair"])
 def test_five_hundred_kills_are_mended(tmp_path, what):
-    """The long form."""
     tally = kill_pack.tally_of("random", what, tmp_path, 500)
 
     assert tally.faults == []

@@ -175,7 +175,6 @@ def test_masks_are_numpys(results, data):
     ids=str,
 )
 def test_mixed_indexing_is_numpys(results, key):
-    """Lists beside slices and integers, as users write them."""
     same(results["line"][key], EXPECTED["line"][key])
 
 
@@ -187,7 +186,6 @@ def test_field_names_are_numpys(results, field):
 
 @pytest.mark.parametrize("key", [99, (0, 0, 0, 0), (0, 99)], ids=str)
 def test_an_index_beyond_the_end_is_numpys_error(results, key):
-    """IndexError, as numpy raises it."""
     with pytest.raises(IndexError, match="ind"):
         results["line"][key]
 
@@ -213,7 +211,6 @@ def test_arrays_look_like_arrays(results):
 
 
 def test_operators_and_functions_of_numpy_work_as_with_arrays(results):
-    """They read all of it, and give plain arrays."""
     line = results["line"]
     plain = line[...]
 
@@ -262,7 +259,6 @@ def test_results_are_a_mapping_in_the_declared_order(results):
 
 
 def test_status_counts_done_failed_and_pending(results, finished):
-    """The numbers, and the text that is printed."""
     status = results.status
 
     assert (status.positions, status.done, status.failed) == (20, 15, 2)
@@ -273,13 +269,11 @@ def test_status_counts_done_failed_and_pending(results, finished):
 
 
 def test_completed_and_failed_have_the_maps_shape(results):
-    """Masks to index with."""
     same(results.completed_mask, ~(PENDING | FAILING))
     same(results.failed_mask, FAILING)
 
 
 def test_failures_tell_position_exception_message_and_traceback(results):
-    """Enough to find the line in the user's code."""
     first, second = results.failures
 
     assert (first.position, second.position) == (6, 14)
@@ -326,7 +320,6 @@ def test_a_traceback_has_no_lines_but_the_users(source, tmp_path, kind):
 
 
 def test_repr_says_what_is_there(results):
-    """One line: file, state, outputs with shape, dtype and unit."""
     text = repr(results)
 
     assert text.startswith(f"<Results {results.path.name}: 15 of 20 positions done")
@@ -362,7 +355,6 @@ def test_html_escapes_what_others_wrote(tmp_path):
 
 
 def test_group_opens_the_results_group_for_reading(finished):
-    """h5py's group, read-only, with the raw numbers."""
     group = finished.group()
     try:
         assert isinstance(group, h5py.Group)
@@ -374,7 +366,6 @@ def test_group_opens_the_results_group_for_reading(finished):
 
 
 def test_open_gives_the_same_results_by_path(finished):
-    """rs.open takes a path or text, and computes nothing."""
     for path in (finished.path, str(finished.path)):
         again = rs.open(path)
         assert again == finished

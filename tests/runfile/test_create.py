@@ -99,7 +99,6 @@ def test_scales_of_the_source_are_copied_with_their_units(mapped):
 
 
 def test_scales_follow_the_order_of_position_axes(mapped):
-    """With swapped axes the coordinates are swapped too."""
     with h5py.File(compute(Fit(mapped, position_axes=(1, 0))).path) as file:
         dims = file["raw-Fit_000/fit"].dims
         lengths = [len(dims[0][0]), len(dims[1][0])]
@@ -184,7 +183,6 @@ def test_the_link_leads_to_the_source(scan):
 
 
 def test_the_link_survives_moving_the_folder(scan, tmp_path):
-    """Beside its source the link is relative."""
     name = compute(Fit(scan)).path.name
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -195,7 +193,6 @@ def test_the_link_survives_moving_the_folder(scan, tmp_path):
 
 
 def test_the_link_works_from_another_folder(scan, tmp_path):
-    """With target= elsewhere the link still leads to the source."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     with h5py.File(compute(Fit(scan, elsewhere)).path) as file:
@@ -371,7 +368,6 @@ def check_if_main(main):
 
 
 def test_two_dimensional_outputs_of_a_usid_source_are_usid_main(tmp_path):
-    """pyUSID's condition holds for the output, with the source's positions."""
     results = compute(Fit(usid_source(tmp_path / "usid.h5")))
     with h5py.File(results.path) as file:
         main = file["Raw_Data-Fit_000/fit"]

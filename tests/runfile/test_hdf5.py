@@ -36,7 +36,6 @@ def test_a_new_file_is_what_h5py_makes(tmp_path):
 
 
 def test_a_file_that_is_there_is_not_touched(tmp_path):
-    """It is an error, before HDF5 sees the file."""
     path = tmp_path / "new.h5"
     path.write_bytes(b"mine")
     with pytest.raises(FileExistsError), new_hdf5(path):
@@ -68,13 +67,11 @@ def test_what_the_disk_says_is_raised_at_the_end(tmp_path, limit, size):
 
 
 def test_an_error_of_the_block_stays_what_it_is(tmp_path):
-    """It is not hidden by the file."""
     with pytest.raises(KeyError, match="mine"), new_hdf5(tmp_path / "new.h5"):
         raise KeyError("mine")
 
 
 def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
-    """More than that is an error before anything has changed."""
     monkeypatch.setattr("resumable.runfile.hdf5.MOST_CHANGED_BYTES", 1 << 20)
     path = tmp_path / "file"
     path.write_bytes(bytes(4 << 20))

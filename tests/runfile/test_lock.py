@@ -252,7 +252,6 @@ def test_runs_are_named_after_source_dataset_process_and_identity(scan):
 
 
 def test_a_source_without_data_is_named_by_its_count(tmp_path):
-    """N positions: the number stands where the source's name stands."""
     path = compute(Slow(5, tmp_path)).path
 
     assert path.name.startswith("5-positions-Slow-")
@@ -316,7 +315,6 @@ def test_a_file_name_that_is_not_utf8_is_no_obstacle(tmp_path):
 
 
 def test_override_computes_anew_each_time(scan):
-    """Twice override, twice all positions, into two further files."""
     process = Mean(scan)
     process.calls = []
     paths = [
@@ -412,7 +410,6 @@ def test_a_renamed_run_is_not_found_and_not_in_the_way(scan):
 
 
 def test_a_run_of_another_identity_under_our_name_is_not_returned(scan):
-    """Eight digits name the file, all sixty-four decide."""
     process = Mean(scan)
     path = Path(process.plan().path)
     other = rs.map(np_max, scan, {"mean": rs.Output()}, options={"engine": "serial"})
@@ -447,7 +444,6 @@ def test_results_lie_in_the_folder_the_user_typed(tmp_path, make_file):
 def test_target_wins_over_the_variable_and_that_over_the_folder(
     tmp_path, scan, monkeypatch
 ):
-    """target=, then RESUMABLE_TARGET, then the source's folder."""
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()

@@ -290,8 +290,6 @@ def test_a_declaration_that_makes_no_sense_is_refused():
 
 
 def test_ragged_is_part_of_the_identity(scan):
-    """The same class with a ragged output is another computation."""
-
     class Sum(rs.Process):
         version = 1
         outputs: ClassVar = {"sum": rs.Output(1)}
@@ -416,7 +414,6 @@ def test_test_shows_the_rows_of_a_position(scan):
 
 
 def test_published_rows_are_in_order(scan, make_file):
-    """Publishing copies values, count and index."""
     place = make_file("other.h5", a=1)
     results = compute(Events(scan))
     results.publish(f"{place}::/found")
@@ -427,7 +424,6 @@ def test_published_rows_are_in_order(scan, make_file):
 
 
 def test_remove_takes_the_ragged_files_along(scan):
-    """``resumable remove`` leaves nothing of a run."""
     from click.testing import CliRunner
 
     from resumable.cli.commands import main
@@ -464,7 +460,6 @@ def test_a_kill_before_any_step_leaves_a_run_that_goes_on(tmp_path):
 @pytest.mark.torture
 @pytest.mark.timeout(3600, method="signal")
 def test_a_kill_before_each_step_leaves_a_run_that_goes_on(tmp_path):
-    """The long form: every step."""
     tally = kill_matrix.every_step(tmp_path, name="Scatter")
 
     assert tally.faults == []

@@ -54,7 +54,6 @@ def numbers(shape, dtype="i4"):
 
 
 def same(found, wanted):
-    """Compare type, shape and every byte."""
     assert found.dtype == wanted.dtype
     assert found.shape == wanted.shape
     assert found.tobytes() == wanted.tobytes()
@@ -88,7 +87,6 @@ def keys(draw, shape):
 @STEPS
 @given(data=st.data())
 def test_indexing_is_numpys(stored, sizes, data):
-    """Any key gives what it gives of an array."""
     shape = data.draw(npst.array_shapes(max_dims=4, max_side=7))
     array = numbers(shape)
     key = data.draw(keys(shape))
@@ -99,7 +97,6 @@ def test_indexing_is_numpys(stored, sizes, data):
 
 @given(data=st.data())
 def test_repeated_axes_are_indexed_like_others(stored, data):
-    """As an array that was broadcast."""
     shape = data.draw(npst.array_shapes(max_dims=2, max_side=6))
     further = data.draw(npst.array_shapes(max_dims=2, max_side=4))
     array = numbers(shape, "u1")
@@ -112,7 +109,6 @@ def test_repeated_axes_are_indexed_like_others(stored, data):
 @STEPS
 @pytest.mark.parametrize("key", ["x", "n", ["x"], ["s", "x"]])
 def test_fields_are_numpys(stored, sizes, key):
-    """By name, one or several."""
     array = np.zeros((5, 3), RECORD)
     array["x"], array["s"] = numbers((5, 3)), b"ab"
     array["n"] = numbers((5, 3, 2))
@@ -127,7 +123,6 @@ def test_fields_are_numpys(stored, sizes, key):
     "key", [7, -8, (0, 3), "x", ["x"], (0, 0, 0), 1.5, [0, 9], (slice(None), 5)]
 )
 def test_a_wrong_key_is_numpys_error(stored, key):
-    """In its own words."""
     array = numbers((7, 3))
     with pytest.raises(IndexError) as wanted:
         array[key]
@@ -190,7 +185,6 @@ def test_no_more_is_read_than_is_near_to_what_is_needed(
 
 
 def test_a_file_that_was_replaced_is_still_read(tmp_path):
-    """What was opened counts, not the name."""
     path = tmp_path / "rows"
     path.write_bytes(bytes([1, 2, 3]))
     with path.open("rb") as file:

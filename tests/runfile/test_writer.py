@@ -41,7 +41,6 @@ def events(monkeypatch):
 
 
 def kinds(events, run):
-    """Name what lies at the offsets."""
     extents = run.header.extents()
     names = []
     for event in events:
@@ -68,7 +67,6 @@ def test_rows_are_there_at_once_and_marked_only_later(place):
 
 
 def test_status_is_written_after_a_sync_of_the_rows(place, events):
-    """Rows, sync, status, sync: never otherwise."""
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=[0, 1, 2])
         write(row_writer, 10, done=[10, 12], failed=[11])
@@ -146,7 +144,6 @@ def clock(monkeypatch):
 
 
 def test_rows_are_marked_at_the_checkpoint(locked, clock):
-    """Nobody need ask: after the checkpoint time the status follows."""
     place = locked(checkpoint_s=0.05)
     with writing(place.target) as row_writer:
         write(row_writer, 3, done=[3, 4])
@@ -195,7 +192,6 @@ def test_all_workers_together_commit_no_more_than_so_often(
 
 @pytest.mark.parametrize(("who", "count"), [("workers", 400), ("driver", None)])
 def test_writers_know_how_many_they_are(tmp_path, who, count):
-    """As many as compute, where each writes its own rows."""
     seen = []
 
     class Looking:
@@ -227,7 +223,6 @@ def test_many_bytes_are_marked_before_the_checkpoint(place, clock, monkeypatch):
 
 
 def test_closing_commits(place):
-    """What was written is marked when the writer is closed."""
     row_writer = RowWriter(place.target)
     write(row_writer, 0, done=[0, 1])
     row_writer.close()
@@ -236,7 +231,6 @@ def test_closing_commits(place):
 
 
 def test_flush_returns_with_nothing_to_do(place, events):
-    """A flush of nothing, also twice, returns."""
     with writing(place.target) as row_writer:
         row_writer.flush()
         write(row_writer, 0, done=[0])
@@ -275,7 +269,6 @@ def test_done_wins_over_failed(place):
 
 
 def test_a_failure_does_not_undo_what_is_done(place):
-    """Where both are marked, readers see it done."""
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=[5])
         write(row_writer, 0, failed=[5])
@@ -284,7 +277,6 @@ def test_a_failure_does_not_undo_what_is_done(place):
 
 
 def test_scattered_spans_leave_their_neighbours_alone(place):
-    """Rows and status between the written positions keep every byte."""
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=range(0, SIZE, 3), failed=[1, 4])
         row_writer.flush()

@@ -86,7 +86,6 @@ def test_hdf5_writers_are_kept_out_and_readers_let_in(place):
 
 
 def broken(fd):
-    """Fail as a dying disk does."""
     raise OSError(errno.EIO, "Input/output error")
 
 

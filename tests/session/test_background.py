@@ -46,7 +46,6 @@ def held(scan, tmp_path):
 
 
 def let_go(held):
-    """Have it do the rest."""
     Path(held.log + ".go").touch()
 
 
@@ -68,7 +67,6 @@ def test_the_caller_goes_on_and_waits_when_it_likes(held, scan, engine):
 
 @ENGINES
 def test_iteration_gives_every_batch_with_its_results(process, scan, engine):
-    """Positions and rows of all batches, each once, together everything."""
     rows = data_of(scan).mean(axis=1)
     found = []
     for batch in process.start(engine=engine, workers=2):
@@ -79,7 +77,6 @@ def test_iteration_gives_every_batch_with_its_results(process, scan, engine):
 
 
 def test_a_run_shows_its_state(process):
-    """Typed into a notebook it says how far it is."""
     with process.start(engine="serial") as run:
         run.wait(30)
 
@@ -136,7 +133,6 @@ def test_a_retry_tries_every_failed_position_once(scan, tmp_path, engine):
 
 @ENGINES
 def test_a_cancelled_run_keeps_what_it_has(held, engine):
-    """It says so, and compute() goes on."""
     log = held.log
     run = held.start(engine=engine, workers=2)
     until(lambda: len(noted(log)) >= 10)
@@ -154,7 +150,6 @@ def test_a_cancelled_run_keeps_what_it_has(held, engine):
 
 
 def test_leaving_the_block_cancels(scan, tmp_path):
-    """A context manager: nothing computes after it."""
     process = Logged(scan, log=str(tmp_path / "log"), delay_s=0.1)
     with process.start(engine="serial") as run:
         until(lambda: len(noted(process.log)) >= 2)
@@ -167,7 +162,6 @@ def test_leaving_the_block_cancels(scan, tmp_path):
 
 @ENGINES
 def test_events_tell_what_happens(scan, tmp_path, engine):
-    """Started, every batch, every failed position, finished: in this order."""
     process = FailsAt(scan, log=str(tmp_path / "log"))
     heard = []
     with pytest.warns(rs.ResumableWarning, match="3 of 60"):
@@ -188,8 +182,6 @@ def test_events_tell_what_happens(scan, tmp_path, engine):
 
 
 def test_what_a_listener_raises_stops_the_run_and_loses_nothing(process):
-    """As an exception of the run, with everything computed committed."""
-
     def object_to(event):
         if isinstance(event, BatchDone) and event.counts.done >= 10:
             raise ZeroDivisionError("enough")
@@ -216,7 +208,6 @@ def test_errors_come_out_of_wait_and_of_the_iteration(scan, tmp_path):
 
 
 def test_an_engine_of_all_ranks_is_refused(process):
-    """Before anything is written."""
     with pytest.raises(rs.PlanError, match=r"call compute\(\) on all of them"):
         process.start(engine="mpi")
 
@@ -253,7 +244,6 @@ def test_a_script_that_waits_for_nothing_still_finishes(
 
 
 def test_a_run_that_fails_after_the_end_of_the_script_says_so(scan, script):
-    """Nobody is left to ask it."""
     done = script(
         f"{STARTS}"
         "import threading\n"

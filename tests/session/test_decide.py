@@ -87,20 +87,17 @@ def there(
     ],
 )
 def test_what_is_wanted_and_what_is_there_decide(options, snapshot, action, pending):
-    """Compute, continue or return: a function of three records."""
     decision = decide(wanted(), Options(**options), snapshot)
 
     assert (decision.action, decision.pending) == (action, pending)
 
 
 def test_the_reason_tells_an_override_from_a_run_that_is_missing():
-    """Both compute anew."""
     assert decide(wanted(), Options(), None).reason == "no run matches"
     assert "asked for" in decide(wanted(), Options(override=True), None).reason
 
 
 def test_a_source_that_has_grown_is_copied_and_continued():
-    """In a longer file, with the rows that are there."""
     decision = decide(wanted(), Options(), there(6, size=6, left=range(6, 10)))
 
     assert decision.action == "copy and continue"

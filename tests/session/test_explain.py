@@ -76,7 +76,6 @@ def test_a_matching_run_is_told_with_its_state(scan):
     ids=str,
 )
 def test_a_changed_parameter_is_named_with_both_values(scan, given, words):
-    """There and here, in words."""
     other = compute(Fit(scan, **given))
     explanation = Fit(scan).explain()
 
@@ -109,7 +108,6 @@ def test_changed_contents_outputs_axes_and_version_are_named(make_file, monkeypa
 
 
 def test_all_runs_are_told_the_matching_one_first(scan):
-    """One entry per run file."""
     paths = {width: compute(Fit(scan, width=width)).path for width in (1, 2, 3)}
     again = compute(Fit(scan, width=2), override=True).path
     explanation = Fit(scan, width=2).explain()
@@ -121,7 +119,6 @@ def test_all_runs_are_told_the_matching_one_first(scan):
 
 
 def test_many_differences_are_cut_and_counted(scan):
-    """The first five, and how many more."""
     other = compute(Fit(scan, options={f"key{i}": i for i in range(9)})).path.name
     told = reasons(Fit(scan).explain())[other]
 

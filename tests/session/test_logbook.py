@@ -58,7 +58,6 @@ def test_log_lines_of_driver_and_workers_are_in_the_results(scan, engine):
 
 @ENGINES
 def test_warnings_are_written_down_once_with_their_count(scan, engine):
-    """Beside being shown."""
     with pytest.warns(UserWarning, match="a strange one"):
         results = Talks(scan).compute(engine=engine, workers=2)
     lines = [line for line in results.log if line.logger == "warnings"]
@@ -84,7 +83,6 @@ def test_the_time_of_the_workers_is_accounted_for(scan, engine):
 
 @pytest.mark.filterwarnings("ignore:a strange one")
 def test_show_tells_times_and_log_lines(scan):
-    """Without what would steer the terminal."""
     results = Talks(scan).compute(engine="serial")
     text = CliRunner().invoke(main, ["show", str(results.path)]).output
 
@@ -189,7 +187,6 @@ def old(tmp_path):
 
 
 def test_a_file_of_the_first_version_is_read(old):
-    """Without log lines and times."""
     results = rs.open(old)
     session = results.sessions[0]
 

@@ -112,19 +112,16 @@ def test_a_bar_begins_where_the_run_was(run):
 
 
 def test_nothing_is_shown_where_nobody_looks(run):
-    """In a pipe there is no bar."""
     assert run(terminal=False, options="engine='local', workers=2") == "DONE"
 
 
 def test_a_bar_can_be_asked_for(run):
-    """progress=True shows it in a pipe, too."""
     text = run(terminal=False, options="engine='serial', progress=True")
 
     assert "120/120" in text
 
 
 def test_a_bar_can_be_refused(run):
-    """progress=False keeps a terminal clean."""
     text = run(terminal=True, options="engine='serial', progress=False")
 
     assert text == "DONE"

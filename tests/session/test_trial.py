@@ -69,7 +69,6 @@ BOTH = pytest.mark.parametrize("cls", [Try, TryBlock])
 
 @BOTH
 def test_one_position_gives_its_outputs_without_an_axis(scan, cls):
-    """A single index: the values themselves, by name."""
     trial = cls(scan).test(42)
     row = data_of(scan)[42]
 
@@ -81,7 +80,6 @@ def test_one_position_gives_its_outputs_without_an_axis(scan, cls):
 
 
 def test_without_an_argument_the_first_position_is_tried(scan):
-    """test() is test(0)."""
     assert Try(scan).test().positions == [0]
 
 
@@ -118,7 +116,6 @@ def test_several_positions_give_an_axis_in_the_order_asked_for(
 
 
 def test_a_mask_and_a_slice_of_a_map(mapped):
-    """The mask has the map's shape; a slice counts flat."""
     process = Try(mapped, position_axes=(0, 1))
     mask = np.zeros((4, 5), bool)
     mask[1, 2] = mask[3, 0] = True
@@ -141,7 +138,6 @@ def test_a_mask_and_a_slice_of_a_map(mapped):
     ids=["beyond", "none", "empty mask", "tuple", "text"],
 )
 def test_a_position_that_does_not_exist_is_refused(scan, chosen, words):
-    """The same words as compute uses."""
     with pytest.raises(rs.PlanError, match=words):
         Try(scan).test(chosen)
 
@@ -199,7 +195,6 @@ def test_timing_a_fast_function_does_not_read_the_source_again_and_again(
 
 
 def test_a_trial_prints_position_and_values(scan):
-    """What a terminal shows."""
     text = str(Try(scan).test([5, 6]))
 
     assert text.startswith("position 5, 6")
@@ -208,7 +203,6 @@ def test_a_trial_prints_position_and_values(scan):
 
 
 def test_a_trial_writes_nothing(scan, tmp_path):
-    """No file appears and none changes, whatever happens."""
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     Try(scan).test([1, 2])
     with pytest.raises(ValueError, match="bad spectrum"):
@@ -231,8 +225,6 @@ def test_the_users_exception_comes_through_with_the_position(scan, cls, chosen):
 
 
 def test_a_wrong_output_is_told_in_a_trial(scan):
-    """Expected and got, without a run."""
-
     class Wrong(rs.Process):
         version = 1
         outputs = OUT
@@ -245,8 +237,6 @@ def test_a_wrong_output_is_told_in_a_trial(scan):
 
 
 def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
-    """What a trial shows is what compute will write."""
-
     class Full(rs.Process):
         version = 1
 
@@ -269,8 +259,6 @@ def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
 
 
 def test_outputs_per_run_are_not_part_of_a_trial(scan):
-    """finish has nothing to summarise yet."""
-
     class Summed(rs.Process):
         version = 1
 
@@ -284,8 +272,6 @@ def test_outputs_per_run_are_not_part_of_a_trial(scan):
 
 
 def test_a_source_without_data_can_be_tried(tmp_path):
-    """The unit computation gets the index, a Python int."""
-
     class Square(rs.Process):
         version = 1
 
@@ -327,7 +313,6 @@ def test_a_trial_has_a_picture(scan):
     ids=str,
 )
 def test_any_kind_of_data_and_result_can_be_drawn(make_file, dtype, shape):
-    """Lines, images, numbers; nothing where there is nothing to draw."""
     pytest.importorskip("matplotlib")
     source = make_file(data=np.zeros(shape, dtype)) + "::/data"
 
@@ -346,7 +331,6 @@ def test_any_kind_of_data_and_result_can_be_drawn(make_file, dtype, shape):
 
 
 def test_a_subclass_can_draw_in_its_own_way(scan):
-    """draw gets axes, position, spectrum and outputs."""
     pytest.importorskip("matplotlib")
     seen = []
 
@@ -364,7 +348,6 @@ def test_a_subclass_can_draw_in_its_own_way(scan):
 
 
 def test_without_matplotlib_a_trial_works_and_the_picture_says_how(scan, monkeypatch):
-    """The numbers are there; the picture names what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     trial = Try(scan).test(3)
@@ -377,7 +360,6 @@ def test_without_matplotlib_a_trial_works_and_the_picture_says_how(scan, monkeyp
 
 
 def test_a_notebook_shows_numbers_and_picture(scan):
-    """Escaped text and a picture in one piece of HTML."""
     pytest.importorskip("matplotlib")
     html = Try(scan).test(3)._repr_html_()
 

@@ -123,7 +123,6 @@ OTHERWISE = {
 def test_hdf5_reads_what_is_not_as_it_is_in_memory(
     tmp_path, monkeypatch, kind, user_block
 ):
-    """And the values are right."""
     monkeypatch.chdir(tmp_path)
     with h5py.File("f.h5", "w", userblock_size=user_block) as file:
         OTHERWISE[kind](file)
@@ -156,7 +155,6 @@ def test_what_this_process_has_written_and_not_flushed_is_read_by_hdf5(tmp_path)
 
 
 def test_an_address_that_hdf5_does_not_understand_is_an_error(make_file):
-    """Of a damaged file: it names the source."""
     path = Path(make_file(data=NUMBERS))
     with h5py.File(path, "r") as file:
         place = file["data"].id.get_offset().to_bytes(8, "little")
@@ -184,7 +182,6 @@ def test_the_digest_does_not_depend_on_how_it_is_read(make_file, axes, length):
 
 
 def test_the_file_that_is_open_is_read_whatever_its_name_stands_for(make_file):
-    """Another program may put another file in its place."""
     path = make_file(data=NUMBERS)
     other = make_file(name="other.h5", data=-NUMBERS)
     with Reader(refer(f"{path}::/data")) as reader:
@@ -196,7 +193,6 @@ def test_the_file_that_is_open_is_read_whatever_its_name_stands_for(make_file):
 
 
 def test_a_file_cut_short_while_it_is_read_is_an_error(make_file):
-    """Nothing is returned for rows that are missing."""
     path = make_file(data=NUMBERS)
     with Reader(refer(f"{path}::/data")) as reader:
         os.truncate(path, Path(path).stat().st_size - NUMBERS.nbytes // 2)
@@ -207,7 +203,6 @@ def test_a_file_cut_short_while_it_is_read_is_an_error(make_file):
 
 
 def test_descriptors_are_given_back(make_file):
-    """Every worker opens every source."""
     path = make_file(data=NUMBERS)
     for _ in range(3):
         with Reader(refer(f"{path}::/data")) as reader:
@@ -231,7 +226,6 @@ class ClosesAll(rs.Process):
 
 
 def test_a_computation_that_closes_all_files_uses_up_no_descriptors(make_file):
-    """Each block opens the source again."""
     path = make_file(data=np.zeros((60, 2)))
 
     results = ClosesAll(f"{path}::/data", path=path).compute(engine="serial")

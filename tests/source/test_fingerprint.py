@@ -72,7 +72,6 @@ def test_a_change_of_content_that_a_growable_source_hides_changes_its_contents(
     ids=["shape", "transposed", "length", "axes", "width", "kind", "compound"],
 )
 def test_shape_and_dtype_are_part_of_the_fingerprint(make_file, other):
-    """Even where all bytes are zero."""
     first = make_file("first.h5", data=np.zeros((6, 10)))
     second = make_file("second.h5", data=other)
 
@@ -87,7 +86,6 @@ def test_the_name_inside_the_file_is_part_of_the_fingerprint(make_file):
 
 
 def test_what_cannot_change_results_is_not_in_the_fingerprint(make_file):
-    """A copy of the file, another attribute, chunks."""
     data = np.arange(60.0).reshape(6, 10)
     first = make_file("first.h5", data=data)
     second = make_file("a copy.h5", data={"data": data, "chunks": (2, 3)})
@@ -209,7 +207,6 @@ def large(tmp_path_factory):
 
 
 def change(large, at, value):
-    """Set one byte of the large source."""
     path, offset = large
     with path.open("r+b") as file:
         file.seek(offset + at)
@@ -237,7 +234,6 @@ def test_beyond_64_mb_the_fingerprint_covers_samples_unless_full(large):
 
 
 def test_the_fingerprint_of_a_large_source_reads_at_most_16_mb(large):
-    """Also of a terabyte."""
     read = []
     real = Contiguous.read
 
@@ -300,7 +296,6 @@ def test_the_digest_of_contents_never_changes(tmp_path, monkeypatch, name):
 
 
 def test_the_digest_of_other_axes_never_changes(tmp_path):
-    """Positions on the second axis lie across the dataset."""
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("data", data=VALUES)

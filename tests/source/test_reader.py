@@ -110,7 +110,6 @@ AXES = [(0,), (1,), (2,), (0, 1), (1, 0), (1, 2), (2, 0), (0, 1, 2), (2, 0, 1)]
 def test_scattered_positions_on_any_axes_are_read_in_order(
     cubes, layout, axes, gap, data
 ):
-    """Joined reads, gaps and the ends of spans included."""
     path, cube = cubes
     expected = by_position(cube, axes)
     start = data.draw(st.integers(0, len(expected) - 1))
@@ -131,7 +130,6 @@ def test_scattered_positions_on_any_axes_are_read_in_order(
 
 @pytest.mark.parametrize("members", [[True], [True, False, True, True, False]])
 def test_a_source_without_data_reads_the_indices(members):
-    """Scattered ones, too."""
     with Reader(refer(100)) as reader:
         rows = reader.empty(sum(members))
         reader.read(40, np.array(members), rows)
@@ -142,7 +140,6 @@ def test_a_source_without_data_reads_the_indices(members):
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), st.data())
 def test_slabs_are_boxes_that_make_up_a_flat_range_in_order(shape, data):
-    """Each position of the range once."""
     flat = np.arange(np.prod(shape)).reshape(shape)
     start = data.draw(st.integers(0, flat.size))
     stop = data.draw(st.integers(start, flat.size))
@@ -156,7 +153,6 @@ def test_slabs_are_boxes_that_make_up_a_flat_range_in_order(shape, data):
 
 @pytest.mark.parametrize("axes", AXES)
 def test_the_geometry_tells_map_spectrum_and_chunks(cubes, axes):
-    """In the user's order of the axes."""
     path, cube = cubes
     with Reader(refer(f"{path}::/compressed", axes)) as reader:
         geometry = reader.geometry
@@ -187,7 +183,6 @@ def test_only_filtered_chunks_are_indivisible(cubes):
 
 
 def test_dimension_scales_give_the_coordinates_of_position_axes(make_file):
-    """With their names and units, where the source has them."""
     path = make_file(data=np.zeros((3, 4)), bias=np.linspace(-1, 1, 4))
     with h5py.File(path, "a") as file:
         file["bias"].make_scale("bias")

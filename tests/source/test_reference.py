@@ -18,7 +18,6 @@ from resumable.source.reference import SourceRef, refer
 
 
 def test_a_text_names_a_file_and_a_dataset(scan):
-    """As it was typed, with the dataset's absolute name."""
     path = scan.removesuffix("::/data")
 
     ref = refer(scan)
@@ -29,14 +28,12 @@ def test_a_text_names_a_file_and_a_dataset(scan):
 
 @pytest.mark.parametrize("text", ["{}::data", "{}::/data", "{}::/data/"])
 def test_slashes_around_a_dataset_do_not_matter(scan, text):
-    """The absolute name is the one that counts."""
     path = scan.removesuffix("::/data")
 
     assert refer(text.format(path)) == refer(scan)
 
 
 def test_an_open_dataset_is_a_source(scan):
-    """Of a file that is open for reading."""
     with h5py.File(scan.removesuffix("::/data"), "r") as file:
         ref = refer(file["data"])
 
@@ -44,7 +41,6 @@ def test_an_open_dataset_is_a_source(scan):
 
 
 def test_a_number_is_a_source_without_data():
-    """The data of a position are its index."""
     rows = read_all(7)
 
     assert rows.tolist() == list(range(7))
@@ -64,12 +60,10 @@ class Twice(rs.Process):
 
 @pytest.fixture
 def results(scan):
-    """Return finished results over the scan."""
     return Twice(scan).compute(engine="serial", progress=False)
 
 
 def test_an_output_of_results_is_a_source(scan, results):
-    """Its rows are read from the run file."""
     expected = 2 * read_all(scan)
 
     rows = read_all(results["twice"])
@@ -78,7 +72,6 @@ def test_an_output_of_results_is_a_source(scan, results):
 
 
 def test_an_output_of_results_is_known_by_the_identity_of_its_run(results):
-    """Its contents need not be read."""
     document = fingerprint(results["twice"])
 
     assert document["run"] == results.identity
@@ -86,14 +79,12 @@ def test_an_output_of_results_is_known_by_the_identity_of_its_run(results):
 
 
 def test_a_dataset_without_a_file_is_one_of_the_same_file(scan):
-    """For inputs that lie beside the source."""
     path = scan.removesuffix("::/data")
 
     assert refer("::/data", same_file=path) == refer(scan)
 
 
 def test_a_soft_link_leads_to_its_dataset(make_file):
-    """A measurement under a friendlier name."""
     path = make_file(data=np.arange(5), link=h5py.SoftLink("/data"))
 
     assert read_all(f"{path}::/link").tolist() == [0, 1, 2, 3, 4]
@@ -108,13 +99,11 @@ def test_an_external_link_leads_to_the_dataset_of_the_other_file(make_file):
 
 
 def test_a_source_without_data_has_one_axis():
-    """Another axis than the first is a mistake."""
     with pytest.raises(SourceError, match="leave position_axes at 0"):
         refer(5, (0, 1))
 
 
 def test_axes_counted_from_the_end_are_the_same_axes(make_file):
-    """In the user's order."""
     path = make_file(data=np.zeros((2, 3, 4)))
 
     assert refer(f"{path}::/data", (-1, 0)).position_axes == (2, 0)

@@ -249,11 +249,9 @@ class EngineConformance:
     most_setups = 2
 
     def engine(self):
-        """Return what ``compute`` takes."""
         raise NotImplementedError
 
     def options(self):
-        """Arguments of compute for this engine."""
         return {"engine": self.engine(), "workers": 2, "memory": "1 GB"}
 
     def compute(self, process, **options):
@@ -264,12 +262,10 @@ class EngineConformance:
 
     @pytest.fixture
     def data(self):
-        """Return POSITIONS spectra of WIDTH floats."""
         return np.random.default_rng(7).normal(size=(POSITIONS, WIDTH))
 
     @pytest.fixture
     def source(self, tmp_path, data):
-        """Return a source of these spectra."""
         with h5py.File(tmp_path / "scan.h5", "w") as file:
             file["data"] = data
             file["weight"] = np.arange(float(POSITIONS))
@@ -290,7 +286,6 @@ class EngineConformance:
         assert sorted(map(int, noted(log))) == list(range(POSITIONS))
 
     def test_finished_run_is_returned_without_computing(self, source, log):
-        """The third call of the same line computes nothing."""
         first = self.compute(Logged(source, log=log))
         again = self.compute(Logged(source, log=log))
 
@@ -370,7 +365,6 @@ class EngineConformance:
         assert caught.value.position == 40
 
     def test_stopped_run_goes_on_where_it_was(self, source, data, log):
-        """NotFinished keeps what was computed; nothing is computed twice."""
         process = Logged(source, log=log, delay_s=0.01)
         with pytest.raises(rs.NotFinished) as stopped:
             self.compute(process, time_limit=0.12)
@@ -385,7 +379,6 @@ class EngineConformance:
         np.testing.assert_array_equal(whole["mean"][...], data.mean(axis=1))
 
     def test_inputs_are_aligned_with_the_source(self, source, data):
-        """Every position gets its own row of every input."""
         process = Weighted(source, inputs={"weight": "::/weight"})
         results = self.compute(process)
         expected = [(row * i).sum() for i, row in enumerate(data)]
@@ -407,7 +400,6 @@ class EngineConformance:
         )
 
     def test_ragged_rows_come_in_the_order_of_positions(self, source, data):
-        """Whoever has computed them, and in however many sessions."""
         self.compute(Peaks(source), positions=slice(20, 40))
         results = self.compute(Peaks(source))
 
@@ -485,7 +477,6 @@ class EngineConformance:
         assert process.results.status.pending == POSITIONS
 
     def test_another_shape_than_declared_is_an_error(self, source):
-        """Expected and found shape are named, at the first position."""
         with pytest.raises(rs.OutputError, match=r"\(3,\).*\(2,\)"):
             self.compute(WrongShape(source))
 

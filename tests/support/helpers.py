@@ -14,7 +14,6 @@ SUPPORT = ROOT / "tests" / "support"
 
 
 def until(condition, seconds=30):
-    """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

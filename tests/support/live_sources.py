@@ -70,7 +70,6 @@ def run_files(folder):
 
 
 def serial(source):
-    """Return what a plain loop gives."""
     return data_of(source).mean(axis=1)
 
 

@@ -34,7 +34,6 @@ def tell(**what):
 
 
 def with_head(text):
-    """Return a whole script."""
     return HEAD + textwrap.dedent(text)
 
 

@@ -175,7 +175,6 @@ def _serve(requests):
 
 
 def main():
-    """Import, and serve."""
     number, *modules = sys.argv[1:]
     for name in modules:
         importlib.import_module(name)

@@ -64,7 +64,6 @@ def bits(array):
 
 
 def same(left, right):
-    """Compare arrays bit for bit."""
     return left.dtype == right.dtype and bits(left) == bits(right)
 
 

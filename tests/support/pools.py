@@ -10,7 +10,6 @@ LARGE = PIPE_BYTES  # so many numbers do not fit into the pipe
 
 
 def batch(size, rng):
-    """Return random numbers."""
     return rng.random(size)
 
 

@@ -17,7 +17,6 @@ def read_all(source, axes=0):
 
 
 def fingerprint(source, axes=0, *, full=False):
-    """Return the fingerprint of a source."""
     with Reader(refer(source, axes)) as reader:
         return reader.fingerprint(full=full)
 

@@ -58,7 +58,6 @@ def check(found, name):
 
 
 def whole(results, process=None, **more):
-    """Verify all rows."""
     return rs.verify(results, process, sample="all", **more)
 
 
@@ -79,5 +78,4 @@ def put(path, place, data):
 
 
 def flip(path, place, bit=1):
-    """Turn one bit of a file."""
     put(path, place, bytes([Path(path).read_bytes()[place] ^ bit]))

@@ -24,7 +24,6 @@ class Pair(rs.Process):
 
 
 def values(positions):
-    """Return the rows of some positions."""
     positions = np.asarray(positions)
     return {
         "pair": np.stack([positions, -positions], axis=1).astype("i4"),

@@ -38,7 +38,6 @@ def fd(tmp_path):
     ids=lambda data: str(getattr(data, "dtype", type(data).__name__)),
 )
 def test_all_bytes_of_any_fixed_size_data_are_written_at_the_offset(fd, data):
-    """What lies before and behind stays as it was."""
     plain = data.tobytes() if isinstance(data, np.ndarray) else bytes(data)
     os.ftruncate(fd, 64)
     before = disk.read_at(fd, 64, 0)
@@ -145,7 +144,6 @@ def test_an_error_other_than_missing_links_is_raised(tmp_path):
 
 
 def test_free_space_is_what_an_ordinary_user_may_still_write(tmp_path):
-    """Blocks kept for root do not count."""
     stat = os.statvfs(tmp_path)
 
     free = disk.free_bytes(tmp_path)
@@ -176,12 +174,10 @@ MOUNTS = """\
     ],
 )
 def test_the_file_system_is_that_of_the_deepest_and_last_mount(path, kind):
-    """Blanks in names, mounts in mounts and over mounts included."""
     assert disk.type_of_mount(MOUNTS, Path(path)) == kind
 
 
 def test_the_file_system_of_a_folder_is_found(tmp_path):
-    """As the system itself says, where it says it."""
     found = disk.file_system(tmp_path)
 
     assert (found == "unknown") == (not Path("/proc/self/mountinfo").exists())

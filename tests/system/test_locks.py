@@ -71,7 +71,6 @@ def ask(path, kind):
     ],
 )
 def test_a_held_lock_lets_in_only_what_it_may(tmp_path, ours, theirs, answer):
-    """Shared locks go together; an exclusive one goes with none."""
     lock = LockFile(tmp_path / "lock")
     lock.acquire(exclusive=ours == "exclusive")
 
@@ -172,7 +171,6 @@ def test_a_patient_lock_is_taken_when_the_holder_removes_its_file(tmp_path):
 
 
 def test_a_lock_can_be_taken_again_after_it_was_given_back(tmp_path):
-    """The same object serves for more than one session."""
     lock = LockFile(tmp_path / "lock")
     lock.acquire(exclusive=True)
     lock.release(remove=True)
@@ -205,7 +203,6 @@ def test_a_text_is_only_written_under_the_lock(tmp_path):
 
 
 def test_a_lock_file_that_is_not_there_reads_as_nothing(tmp_path):
-    """Looking who holds it makes no file."""
     lock = LockFile(tmp_path / "lock")
 
     text = lock.read_text()

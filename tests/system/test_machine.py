@@ -35,7 +35,6 @@ def cgroups(tmp_path, monkeypatch):
 
 
 def test_available_memory_is_at_most_what_the_host_has_free():
-    """No limit makes more memory than there is."""
     free_before = psutil.virtual_memory().available
 
     available = machine.available_memory()
@@ -182,7 +181,6 @@ def test_cores_are_limited_by_the_quota_of_the_cgroup(
 
 
 def test_without_a_quota_every_core_of_the_affinity_counts(cgroups, monkeypatch):
-    """A quota of ``max`` leaves all cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     cgroups("0::/job\n", {"job/cpu.max": "max 100000"})
 
@@ -224,7 +222,6 @@ def test_shared_pages_count_less_than_whole():
 
 
 def test_the_proportional_size_grows_with_what_only_this_process_has():
-    """Private pages count whole."""
     before = machine.proportional_memory()
 
     private = np.ones(64 << 20, np.uint8)

@@ -129,7 +129,6 @@ BUDGET = """
 
 
 def make_source(folder, positions, width, dtype, **options):
-    """Write a source, one spectrum repeated."""
     tile = np.random.default_rng(0).integers(0, 200, width).astype(dtype)
     most = max(1, 4_000_000 // width)
     with h5py.File(folder / "scan.h5", "w") as file:
@@ -142,7 +141,6 @@ def make_source(folder, positions, width, dtype, **options):
 
 @pytest.mark.parametrize("kind", ["unit", "block"])
 def test_peak_stays_under_the_budget(tmp_path, start, kind):
-    """Workers and driver together keep to memory=, scratch included."""
     # Chunks of 32 MB: without a budget, blocks would be as large.
     size = make_source(tmp_path, 400_000, 1024, "u1", chunks=(32_768, 1024))
     budget = 200 * MB

@@ -77,7 +77,6 @@ class Wide(rs.Process):
 
 
 def compute(when, case):
-    """Compute in this folder."""
     os.environ[WHEN] = when
     axes = (1,) if case == "copy" else (0,)
     process = Wide("scan.h5::/data", position_axes=axes)
@@ -198,7 +197,6 @@ def run(case, folder, how):
 
 
 def main():
-    """Do a case inside its namespace."""
     case, folder, how = sys.argv[1:]
     if how == "disk":
         size = SIZES[case][0]

@@ -81,7 +81,6 @@ CLASSES = {cls.__name__: cls for cls in (Transform, Scatter)}
 
 
 def make_source(folder, positions=POSITIONS):
-    """Write ``scan.h5`` and return the source."""
     path = Path(folder) / "scan.h5"
     with h5py.File(path, "w") as file:
         file["data"] = np.random.default_rng(5).normal(size=(positions, WIDTH))
@@ -425,7 +424,6 @@ def _compute(source, engine, name):
 
 
 def main():
-    """Compute, or kill at every step."""
     if sys.argv[1] == "steps":
         _all_steps(*sys.argv[2:])
         return

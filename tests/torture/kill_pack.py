@@ -259,7 +259,6 @@ CASES = {
 
 @functools.cache
 def data():
-    """Return what is in the source."""
     return np.random.default_rng(5).normal(size=(40, 16))
 
 
@@ -421,7 +420,6 @@ def tally_of(how, what, folder, kills=0):
 
 
 def main():
-    """Kill, and print what was found."""
     how, what, folder, kills = sys.argv[1:]
     if how == "random":
         tally = at_random(what, folder, int(kills))

@@ -143,7 +143,6 @@ CASES = {
 
 
 def compute(case, folder, engine="serial", **options):
-    """Compute a case in a folder."""
     if case.mended:
         os.environ[MENDED] = "1"
     try:

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.timeout(110, method="signal")
 
 @pytest.fixture
 def tally():
-    """Return an empty tally."""
     return Tally()
 
 

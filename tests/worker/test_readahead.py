@@ -43,7 +43,6 @@ class Sums(rs.Process):
 
 @pytest.fixture
 def source(make_file):
-    """Return a source that lies in one piece."""
     return f"{make_file(data=ROWS)}::/data"
 
 
@@ -53,7 +52,6 @@ def members(count):
 
 
 def test_a_block_is_read_in_a_thread_before_it_is_asked_for(source):
-    """And handed out when it is."""
     read = threading.Event()
     seen = []
     plain = Contiguous.read
@@ -152,7 +150,6 @@ def test_the_next_block_counts_in_the_memory_of_a_block(source):
 
 
 def test_the_next_block_is_begun_while_one_is_computed(source):
-    """Inside a batch: the computation waits for it."""
     begun = [threading.Event() for _ in range(COUNT)]
     met = []
     plain = Contiguous.read
@@ -214,8 +211,6 @@ def test_positions_that_fail_are_found_though_the_next_block_is_read(source, eng
 
 
 def test_scattered_positions_of_source_and_input(make_file):
-    """Both are read ahead, each its own rows."""
-
     class Differences(rs.Process):
         version = 1
         scratch = 2_500_000

@@ -46,7 +46,6 @@ def test_a_script_needs_no_guard(tmp_path, means, script, method):
 
 @both_methods
 def test_a_class_may_lie_in_a_module_beside_the_script(tmp_path, means, script, method):
-    """Workers find the modules the script finds."""
     text = textwrap.dedent(UNGUARDED.format(method=method))
     top, _, last = text.rpartition("Mean(")
     (tmp_path / "beside.py").write_text(top.replace('"imported"', '"beside_imported"'))
@@ -150,7 +149,6 @@ def test_a_server_that_was_killed_is_replaced():
 
 
 def test_an_unknown_start_method_is_named():
-    """fork is refused, with what there is."""
     with pytest.raises(rs.PlanError, match=r"forkserver.*not 'fork'"):
         Pool(1, start_method="fork")
 
@@ -255,7 +253,6 @@ def test_a_short_run_starts_no_process(
 
 
 def test_what_was_computed_before_starts_no_process(script, tmp_path):
-    """Not even where workers are asked for by name."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["data"] = np.zeros((60_000, 2))
     process = script(

@@ -70,7 +70,6 @@ def test_warnings_of_units_are_shown_once_with_a_count(source, engine):
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_ignored_warnings_are_not_shown_and_errors_are_raised(source, engine):
-    """The user's filters hold in the workers, too."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         Warns(source).compute(engine=engine, workers=2)
