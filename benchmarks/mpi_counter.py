@@ -28,12 +28,12 @@ TOTAL_S = 4.0
 def main() -> None:
     """Measure, and print a line for each rank."""
     unit = float(sys.argv[1]) if len(sys.argv) > 1 else 0.3
-    team = RankMessages.of(MPI.COMM_WORLD)
-    counter = SharedCounter(team)
-    helped = "thread" in sys.argv and team.rank == 0
-    team.comm.Barrier()
+    messages = RankMessages.of(MPI.COMM_WORLD)
+    counter = SharedCounter(messages)
+    helped = "thread" in sys.argv and messages.rank == 0
+    messages.comm.Barrier()
     waits, began = [], time.perf_counter()
-    with team.progressing() if helped else contextlib.nullcontext():
+    with messages.progressing() if helped else contextlib.nullcontext():
         while True:
             asked, pause = time.perf_counter(), naps()
             portion = counter.take(1)
@@ -45,11 +45,11 @@ def main() -> None:
             busy = time.perf_counter()
             while time.perf_counter() - busy < unit:
                 pass
-            team.look()
+            messages.look()
         took = time.perf_counter() - began
     counter.close()
     print(
-        f"rank {team.rank}: {len(waits) - 1} units in {took:.2f} s, waited "
+        f"rank {messages.rank}: {len(waits) - 1} units in {took:.2f} s, waited "
         f"{sum(waits) * 1e3:.1f} ms in all, {max(waits) * 1e3:.2f} ms at most",
         flush=True,
     )

@@ -27,7 +27,9 @@ SENT, DONE = "sent", "done"
 AT_ONCE = 256
 
 
-def additions(team: RankMessages, seconds: float, at_once: int) -> tuple[float, int]:
+def additions(
+    messages: RankMessages, seconds: float, at_once: int
+) -> tuple[float, int]:
     """Take from the counter without a pause, while rank 0 is busy with a position.
 
     Returns
@@ -37,79 +39,79 @@ def additions(team: RankMessages, seconds: float, at_once: int) -> tuple[float, 
     count : int
         Additions of this rank.
     """
-    counter, took = SharedCounter(team), []
-    team.comm.Barrier()
-    with team.progressing():
+    counter, took = SharedCounter(messages), []
+    messages.comm.Barrier()
+    with messages.progressing():
         until = time.perf_counter() + seconds
         while (asked := time.perf_counter()) < until:
-            if team.rank == 0:
+            if messages.rank == 0:
                 continue
             portions = [counter.take(1) for _ in range(at_once)]
             while not all(portion.ready() for portion in portions):
                 pass
             took.append(time.perf_counter() - asked)
-        team.comm.Barrier()
+        messages.comm.Barrier()
     counter.close()
     return statistics.median(took or [0.0]), at_once * len(took)
 
 
-def reports(team: RankMessages, count: int) -> float:
+def reports(messages: RankMessages, count: int) -> float:
     """Send reports of the usual size to rank 0; return the seconds per report."""
     batch = Batch(0, 1000, None, 1000, 100)
     report = Report(batch, 1000, 0, [], 0.5, 0.01, 0.01, 1 << 27, 1, WarningCounts())
-    each = count // (team.size - 1)
-    team.comm.Barrier()
+    each = count // (messages.size - 1)
+    messages.comm.Barrier()
     began = time.perf_counter()
-    if team.rank > 0:
+    if messages.rank > 0:
         for _ in range(each):
-            team.tell(0, REPORT, [report])
-        team.tell(0, DONE)
+            messages.send(0, REPORT, [report])
+        messages.send(0, DONE)
     else:
         done = 0
-        while done < team.size - 1:
-            team.look()
-            done += sum(message.kind == DONE for message in team.inbox)
-            team.inbox.clear()
+        while done < messages.size - 1:
+            messages.look()
+            done += sum(message.kind == DONE for message in messages.inbox)
+            messages.inbox.clear()
     took = time.perf_counter() - began
-    team.comm.Barrier()
-    return took / (each * (team.size - 1))
+    messages.comm.Barrier()
+    return took / (each * (messages.size - 1))
 
 
-def sent(team: RankMessages, size: int) -> float:
+def sent(messages: RankMessages, size: int) -> float:
     """Send `size` bytes to all ranks; return the seconds until the last has them."""
-    content = bytes(size) if team.rank == 0 else None
-    team.comm.Barrier()
+    content = bytes(size) if messages.rank == 0 else None
+    messages.comm.Barrier()
     began = time.perf_counter()
     pause = naps()
-    if team.rank == 0:
-        team.tell_all(SENT, content)
-        waiting = team.size - 1
+    if messages.rank == 0:
+        messages.send_all(SENT, content)
+        waiting = messages.size - 1
         while waiting:
-            team.look()
-            waiting -= len(team.inbox)
-            team.inbox.clear()
+            messages.look()
+            waiting -= len(messages.inbox)
+            messages.inbox.clear()
     else:
-        while not team.inbox:
-            team.look()
+        while not messages.inbox:
+            messages.look()
             next(pause)
-        team.inbox.clear()
-        team.tell(0, DONE)
+        messages.inbox.clear()
+        messages.send(0, DONE)
     took = time.perf_counter() - began
     # Wait until every rank has sent its messages.
-    team.comm.Barrier()
+    messages.comm.Barrier()
     return took
 
 
 def main() -> None:
     """Measure, and print on rank 0."""
-    team = RankMessages.of(MPI.COMM_WORLD)
-    team.begin()
+    messages = RankMessages.of(MPI.COMM_WORLD)
+    messages.begin()
     seconds = float(sys.argv[1])
-    alone = team.comm.gather(additions(team, seconds, 1)[0])
-    many = team.comm.gather(additions(team, seconds, AT_ONCE)[1])
-    report = reports(team, int(sys.argv[2]))
-    message = sent(team, int(sys.argv[3]))
-    if team.rank == 0:
+    alone = messages.comm.gather(additions(messages, seconds, 1)[0])
+    many = messages.comm.gather(additions(messages, seconds, AT_ONCE)[1])
+    report = reports(messages, int(sys.argv[2]))
+    message = sent(messages, int(sys.argv[3]))
+    if messages.rank == 0:
         found = {
             "addition": statistics.median(alone[1:]),
             "additions_per_s": sum(many) / seconds,

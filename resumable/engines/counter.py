@@ -1,10 +1,10 @@
-"""Numbers that ranks take for themselves: who has taken them, nobody else gets."""
+"""Numbers that ranks take for themselves: no two ranks get the same."""
 
 from __future__ import annotations
 
 import array
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,61 +25,53 @@ TURNS = 32
 PORTION_S, PORTION_PER_RANK_S = 0.5, 2e-4
 
 
-class Portion(Protocol):
-    """Numbers that a rank is about to get."""
+class Portion:
+    """The numbers from `first` up to, not including, `last`."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
 
     def ready(self) -> bool:
-        """Whether they are known."""
-
-    @property
-    def first(self) -> int:
-        """The first of them."""
-
-    @property
-    def last(self) -> int:
-        """One past the last of them."""
+        """Return whether the numbers are known."""
+        return True
 
 
-class Counter(Protocol):
-    """Hands out the numbers from 0 on, each once, in portions."""
-
-    def lend(self, remainder: Remainder) -> None:
-        """Keep what of it is too large to be told; rank 0 does, before it tells all."""
-
-    def begin(self, remainder: Remainder) -> None:
-        """Say what the numbers stand for, before the first are taken."""
-
-    def take(self, count: int) -> Portion:
-        """Ask for about so many numbers."""
-
-    def close(self) -> None:
-        """Give it up; all ranks do."""
-
-
-class _Requested:
-    """A portion that rank 0's memory has been asked for."""
+class _RequestedPortion(Portion):
+    """A portion that the memory of rank 0 has been asked for."""
 
     def __init__(self, window: Any, count: int, operation: Any) -> None:
-        self._count = count
-        self._more = array.array("q", [count])
+        self._count = array.array("q", [count])
         self._before = array.array("q", [0])
         self._request = window.Rget_accumulate(
-            self._more, self._before, 0, op=operation
+            self._count, self._before, 0, op=operation
         )
 
     def ready(self) -> bool:
-        return bool(self._request.Test())
-
-    @property
-    def first(self) -> int:
-        return self._before[0]
-
-    @property
-    def last(self) -> int:
-        return self.first + self._count
+        if not self._request.Test():
+            return False
+        self.first = self._before[0]
+        self.last = self.first + self._count[0]
+        return True
 
 
-class SharedCounter:
+class Counter:
+    """Hands out the numbers from 0 on, each once, in portions."""
+
+    def lend(self, remainder: Remainder) -> None:
+        """Keep what is too large to be sent; on rank 0, before anything is sent."""
+
+    def begin(self, remainder: Remainder) -> None:
+        """Take note of what the numbers stand for, before the first are taken."""
+
+    def take(self, count: int) -> Portion:
+        """Ask for about so many numbers."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free what the counter holds; all ranks call it together."""
+
+
+class SharedCounter(Counter):
     """A number in the memory of rank 0 that all ranks add to.
 
     Rank 0 does nothing for it: the network does, or MPI whenever rank 0 calls it.
@@ -87,25 +79,25 @@ class SharedCounter:
 
     Parameters
     ----------
-    team : RankMessages
-        All of its ranks make one together.
+    messages : RankMessages
+        All of its ranks make a counter together.
     room : int
         Bytes that rank 0 lends at most, the same on all ranks.
     """
 
-    def __init__(self, team: RankMessages, room: int = 0) -> None:
+    def __init__(self, messages: RankMessages, room: int = 0) -> None:
         from mpi4py import MPI
 
         self._sum = MPI.SUM
-        size = 8 if team.rank == 0 else 0
-        self._window = MPI.Win.Allocate(size, 8, comm=team.comm)
-        if team.rank == 0:
+        size = 8 if messages.rank == 0 else 0
+        self._window = MPI.Win.Allocate(size, 8, comm=messages.comm)
+        if messages.rank == 0:
             self._window.Lock(0)
             self._window.tomemory()[:] = bytes(8)
             self._window.Unlock(0)
         self._window.Lock_all(MPI.MODE_NOCHECK)
-        self._last: _Requested | None = None
-        self._loan = _Loan(team, room) if room else None
+        self._last: Portion | None = None
+        self._loan = _Loan(messages, room) if room else None
 
     def lend(self, remainder: Remainder) -> None:
         """Put the bitmaps where all ranks can read them, if there is room for them."""
@@ -113,17 +105,17 @@ class SharedCounter:
             self._loan.put(remainder.lend())
 
     def begin(self, remainder: Remainder) -> None:
-        """Say how to read what is lent."""
+        """Have what is lent read from rank 0."""
         if self._loan is not None:
             remainder.read = self._loan.read
 
     def take(self, count: int) -> Portion:
         """Ask for so many numbers."""
-        self._last = _Requested(self._window, count, self._sum)
+        self._last = _RequestedPortion(self._window, count, self._sum)
         return self._last
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory; all ranks call it together."""
         pause = naps()
         while self._last is not None and not self._last.ready():
             next(pause)
@@ -140,21 +132,21 @@ class _Loan:
     share, of which containers have little.
     """
 
-    def __init__(self, team: RankMessages, room: int) -> None:
+    def __init__(self, messages: RankMessages, room: int) -> None:
         from mpi4py import MPI
 
         self._byte = MPI.BYTE
-        self._memory = np.zeros(room if team.rank == 0 else 0, np.uint8)
-        self._window = MPI.Win.Create(self._memory, 1, comm=team.comm)
+        self._memory = np.zeros(room if messages.rank == 0 else 0, np.uint8)
+        self._window = MPI.Win.Create(self._memory, 1, comm=messages.comm)
         self._window.Lock_all(MPI.MODE_NOCHECK)
 
     def put(self, lent: bytes) -> None:
-        """Fill it, before anybody is told what to read."""
+        """Fill it, before any rank is told what to read."""
         self._memory[: len(lent)] = np.frombuffer(lent, np.uint8)
         self._window.Sync()
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return a part of it."""
+        """Return `size` bytes from `offset` on."""
         part = bytearray(size)
         request = self._window.Rget([part, self._byte], 0, (offset, size, self._byte))
         pause = naps()
@@ -163,40 +155,26 @@ class _Loan:
         return bytes(part)
 
     def close(self) -> None:
-        """Give the memory back; all ranks do."""
         self._window.Unlock_all()
         self._window.Free()
 
 
-class _Settled:
-    """A portion that was known from the start."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
-
-    def ready(self) -> bool:
-        return True
-
-
-class InterleavedCounter:
-    """Numbers dealt out in turn, for where memory of another rank is out of reach.
+class InterleavedCounter(Counter):
+    """Numbers dealt out in turn, where memory of another rank is out of reach.
 
     Ranks that are faster than others wait for them at the end.
 
     Parameters
     ----------
-    seat : int
-        Which of the workers this is.
+    worker : int
+        Which of the workers this rank is.
     workers : int
         How many there are.
     """
 
-    def __init__(self, seat: int, workers: int) -> None:
-        self._seat, self._workers = seat, workers
+    def __init__(self, worker: int, workers: int) -> None:
+        self._worker, self._workers = worker, workers
         self._turn, self._step = 0, 1
-
-    def lend(self, remainder: Remainder) -> None:
-        """Keep nothing: nobody could read it."""
 
     def begin(self, remainder: Remainder) -> None:
         """Divide the numbers into turns."""
@@ -204,17 +182,14 @@ class InterleavedCounter:
 
     def take(self, count: int) -> Portion:
         """Return the numbers of the next turn, whatever the count."""
-        first = (self._turn * self._workers + self._seat) * self._step
+        first = (self._turn * self._workers + self._worker) * self._step
         self._turn += 1
-        return _Settled(first, first + self._step)
-
-    def close(self) -> None:
-        """Nothing is held."""
+        return Portion(first, first + self._step)
 
 
 def make_counter(
-    team: RankMessages,
-    seat: int | None,
+    messages: RankMessages,
+    worker: int | None,
     workers: int,
     *,
     one_sided: bool,
@@ -224,9 +199,9 @@ def make_counter(
 
     Parameters
     ----------
-    team : RankMessages
-    seat : int or None
-        Which of the workers this rank is.
+    messages : RankMessages
+    worker : int or None
+        Which of the workers this rank is; None: it does not compute.
     workers : int
         How many there are.
     one_sided : bool
@@ -239,11 +214,11 @@ def make_counter(
     shared = None
     if one_sided:
         with contextlib.suppress(MPI.Exception, NotImplementedError):
-            shared = SharedCounter(team, room)
-        one_sided = team.comm.allreduce(shared is not None, op=MPI.LAND)
+            shared = SharedCounter(messages, room)
+        one_sided = messages.comm.allreduce(shared is not None, op=MPI.LAND)
     if shared is not None and one_sided:
         return shared
-    return InterleavedCounter(seat or 0, workers)
+    return InterleavedCounter(worker or 0, workers)
 
 
 def batches_taken(
@@ -270,7 +245,12 @@ def batches_taken(
     seconds = max(PORTION_S, PORTION_PER_RANK_S * schedule.workers)
     portion = counter.take(schedule.next_rows(seconds))
     while not stopping():
-        if not _came(portion, stopping) or portion.first >= remainder.total:
+        pause = naps()
+        while not portion.ready():
+            if stopping():
+                return
+            next(pause)
+        if portion.first >= remainder.total:
             return
         schedule.remaining = max(0, remainder.total - portion.last)
         ahead = None
@@ -281,13 +261,3 @@ def batches_taken(
             ahead = counter.take(schedule.next_rows(seconds))
         yield from remainder.batches(portion.first, portion.last, schedule.block)
         portion = ahead or counter.take(schedule.next_rows(seconds))
-
-
-def _came(portion: Portion, stopping: Callable[[], bool]) -> bool:
-    """Wait for a portion; False when there is none to be waited for any more."""
-    pause = naps()
-    while not portion.ready():
-        if stopping():
-            return False
-        next(pause)
-    return True

@@ -1,8 +1,7 @@
-"""The ranks that compute together, and what they tell each other.
+"""Messages between rank 0 and the other ranks of an MPI job.
 
-Rank 0 tells the others, and they tell rank 0. Nobody waits inside MPI: a rank that
-waits looks for messages and sleeps in between, so that it obeys signals, takes no
-processor time, and cannot be kept by a rank that never comes.
+No rank waits inside MPI: a rank that waits looks for messages and sleeps in between, so
+that it obeys signals, takes no processor time, and ends where another rank never comes.
 """
 
 from __future__ import annotations
@@ -31,30 +30,30 @@ _PATIENCE_S = 60.0
 _PROGRESS_S = 5e-3
 #: And so many times in a row: each answers only some of the ranks that ask.
 _POLLS = 20
-#: Rank 0 waits so long for the others to leave before it tells them that it left.
+#: Rank 0 waits so long for the others to end before it tells them that it ends.
 _FAREWELL_S = 2.0
 _LEFT = "left"
 
 
 class Message(NamedTuple):
-    """What a rank has been told."""
+    """What has come from another rank."""
 
     rank: int
-    """By whom."""
+    """The sender."""
     kind: str
-    """What about."""
+    """One of the kinds of ranks.py."""
     content: Any = None
-    """The rest."""
+    """What belongs to this kind."""
 
 
 class RankMessages:
-    """The ranks of a communicator, each as it sees the others.
+    """Messages to and from the ranks of a communicator, as one of them sees them.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm
-        Duplicated, so that our messages are apart from the user's. All of its ranks
-        must come here.
+        Duplicated, so that our messages do not mix with the user's. All of its ranks
+        must call this.
     """
 
     def __init__(self, comm: Any) -> None:
@@ -64,10 +63,10 @@ class RankMessages:
         self.comm = _duplicate(comm)
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
-        beside = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self.rank_on_host: int = beside.rank
-        self.ranks_on_host: int = beside.size
-        beside.Free()
+        on_host = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.rank_on_host: int = on_host.rank
+        self.ranks_on_host: int = on_host.size
+        on_host.Free()
         self.inbox: collections.deque[Message] = collections.deque()
         self.left: set[int] = set()
         self._call = 0
@@ -78,13 +77,13 @@ class RankMessages:
 
     @classmethod
     def of(cls, comm: Any) -> RankMessages:
-        """Return the team of a communicator, the same each time."""
+        """Return the messages of a communicator, the same object each time."""
         key = _attribute()
-        team: RankMessages | None = comm.Get_attr(key)
-        if team is None:
-            team = cls(comm)
-            comm.Set_attr(key, team)
-        return team
+        messages: RankMessages | None = comm.Get_attr(key)
+        if messages is None:
+            messages = cls(comm)
+            comm.Set_attr(key, messages)
+        return messages
 
     def begin(self) -> None:
         """Begin another call of compute: messages of earlier ones do not count."""
@@ -94,22 +93,22 @@ class RankMessages:
         for call, message in early:
             self._deliver(call, message)
 
-    def tell(self, rank: int, kind: str, content: Any = None) -> None:
+    def send(self, rank: int, kind: str, content: Any = None) -> None:
         """Send a message; it arrives when both ranks look for messages."""
-        self._send(rank, pickle.dumps((self._call, kind, content)))
+        self._send_bytes(rank, pickle.dumps((self._call, kind, content)))
 
-    def tell_all(self, kind: str, content: Any = None) -> None:
+    def send_all(self, kind: str, content: Any = None) -> None:
         """Send a message to all others."""
-        packed = pickle.dumps((self._call, kind, content))
+        data = pickle.dumps((self._call, kind, content))
         for rank in range(self.size):
             if rank != self.rank:
-                self._send(rank, packed)
+                self._send_bytes(rank, data)
 
-    def _send(self, rank: int, packed: bytes) -> None:
+    def _send_bytes(self, rank: int, data: bytes) -> None:
         # Only the oldest is looked at: with 10,000 ranks there are as many.
         while self._sent and self._sent[0][0].Test():
             self._sent.popleft()
-        self._sent.append((self.comm.Isend([packed, self._mpi.BYTE], rank), packed))
+        self._sent.append((self.comm.Isend([data, self._mpi.BYTE], rank), data))
 
     def look(self) -> None:
         """Put the messages that have come into the inbox."""
@@ -123,7 +122,7 @@ class RankMessages:
             self._arriving.append((status.Get_source(), buffer, request))
         still: list[tuple[int, bytearray, Any]] = []
         for rank, buffer, request in self._arriving:
-            # One that is large takes its time, and those behind it wait for it.
+            # A large message takes time, and later ones of its rank wait for it.
             if any(rank == other for other, _, _ in still) or not request.Test():
                 still.append((rank, buffer, request))
                 continue
@@ -144,7 +143,7 @@ class RankMessages:
         """Let MPI work for the time of a block, also while a position is at work.
 
         Where the network cannot do it alone, a number that another rank takes from
-        our memory waits until we call MPI.
+        the memory of this one waits until this one calls MPI.
         """
         if self._mpi.Query_thread() < self._mpi.THREAD_MULTIPLE or self.size == 1:
             yield
@@ -165,14 +164,14 @@ class RankMessages:
             thread.join()
 
     def _leave(self) -> None:
-        """Tell whoever still waits for us that we are gone."""
+        """Tell the ranks that still wait for this one that it ends."""
         if self._mpi.Is_finalized() or launcher.aborting:
             return
         if self.rank > 0:
-            self.tell(0, _LEFT)
+            self.send(0, _LEFT)
             return
-        # Most leave now, too, and wait for nothing. What they are told nobody would
-        # receive, of which some networks complain.
+        # Most end now, too, and wait for nothing. Some networks complain of messages
+        # that nobody receives.
         here = set(range(1, self.size))
         pause, deadline = naps(), time.monotonic() + _FAREWELL_S
         while here - self.left and time.monotonic() < deadline:
@@ -181,7 +180,7 @@ class RankMessages:
                 break
             next(pause)
         for rank in here - self.left:
-            self.tell(rank, _LEFT)
+            self.send(rank, _LEFT)
 
 
 def naps(waiting_for: str = "") -> Iterator[None]:
@@ -213,7 +212,7 @@ _key: int | None = None
 
 
 def _attribute() -> int:
-    """Return the key under which a communicator keeps its team."""
+    """Return the key under which a communicator keeps its messages."""
     global _key
     if _key is None:
         from mpi4py import MPI

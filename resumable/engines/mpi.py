@@ -1,8 +1,8 @@
 """The MPI engine: every rank of a job computes.
 
 All ranks run the user's script, and all of them call ``compute``. There rank 0
-does what a laptop does: it looks, plans, makes the run file and finishes. The
-others follow: they compute with it, and return or raise what it returns or raises.
+does what one process does: it looks, plans, makes the run file and finishes. The
+others compute with it, and return or raise what rank 0 returns or raises.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resumable.engines.counter import make_counter
 from resumable.engines.messages import RankMessages, naps
 from resumable.engines.ranks import (
-    HELLO,
+    INFO,
     OUTCOME,
+    SESSION,
     SIGNAL,
-    WORK,
     OtherRank,
+    RankJob,
     RankZero,
-    Work,
     deliver,
-    packed,
-    travelling,
-    unpacked,
+    error_of_rank,
+    from_bytes,
+    to_bytes,
 )
 from resumable.errors import NotFinished, PlanError, WorkerDied
 from resumable.model import TRIALS, Remainder, differences
 from resumable.results import Results
-from resumable.system import StopRequest, machine, stopped
-from resumable.system import launcher as world
+from resumable.system import StopRequest, launcher, machine, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,12 +41,12 @@ if TYPE_CHECKING:
     from resumable.engines.base import Driver
     from resumable.worker import Job
 
-#: Where MPI has not started after this time, in s, so many ranks show that they wait:
-#: all would be too many, and one may be the one that does not come.
-_PATIENCE_S, _TELLING = 60.0, 2
+#: Where MPI has not started after this time, in s, the first ranks show that they wait:
+#: not all, and more than one, which may be the one that does not come.
+_PATIENCE_S, _SHOWN_RANKS = 60.0, 2
 
 
-class _Hello(NamedTuple):
+class RankInfo(NamedTuple):
     """What rank 0 must know of a rank before it begins."""
 
     rank_on_host: int
@@ -57,7 +56,7 @@ class _Hello(NamedTuple):
     available_memory: int
     """Bytes that can be used on its host."""
     request: dict[str, Any] | None
-    """What it asks for."""
+    """The computation it asks for."""
     error: bytes | None
     """The exception that it raised instead."""
 
@@ -77,12 +76,12 @@ class _Outcome(NamedTuple):
         """Describe what rank 0 raises."""
         if isinstance(error, NotFinished):
             return cls(error.results and error.results.path, error.message)
-        return cls(None, None, travelling(error))
+        return cls(None, None, to_bytes(error))
 
-    def settle(self) -> Results:
+    def result(self) -> Results:
         """Return or raise what rank 0 does."""
         if self.error is not None:
-            raise world.raised_by_all(unpacked(self.error), shown=False)
+            raise launcher.raised_by_all(from_bytes(self.error), shown=False)
         results = Results(self.path) if self.path is not None else None
         if self.message is not None or results is None:
             raise NotFinished(self.message or "", results)
@@ -112,8 +111,9 @@ class MPIEngine:
 
     def __init__(self, comm: Any = None, *, one_sided: bool = True) -> None:
         self._comm, self._one_sided = comm, one_sided
-        self._team: RankMessages | None = None
-        self._hellos: list[_Hello] = []
+        self._messages: RankMessages | None = None
+        self._infos: list[RankInfo] = []
+        # Notes signals that come while there is no session to stop.
         self._early = StopRequest()
 
     @property
@@ -124,16 +124,16 @@ class MPIEngine:
     @property
     def hosts(self) -> tuple[int, ...]:
         """Number of ranks on each host; before compute as the launcher says it."""
-        if self._hellos:
-            return tuple(h.ranks_on_host for h in self._hellos if h.rank_on_host == 0)
-        count = self._comm.size if self._comm is not None else world.ranks()
-        each = min(count, world.ranks_on_host())
+        if self._infos:
+            return tuple(i.ranks_on_host for i in self._infos if i.rank_on_host == 0)
+        count = self._comm.size if self._comm is not None else launcher.ranks()
+        each = min(count, launcher.ranks_on_host())
         return (each,) * (count // each) + ((count % each,) if count % each else ())
 
     def available_memory(self) -> int:
         """Bytes that can still be used on the host that has least."""
-        asked = [hello.available_memory for hello in self._hellos]
-        return min(asked, default=machine.available_memory())
+        known = [info.available_memory for info in self._infos]
+        return min(known, default=machine.available_memory())
 
     def together(
         self,
@@ -143,51 +143,51 @@ class MPIEngine:
         time_limit: float | str | None,
     ) -> Results:
         """Have rank 0 drive; return or raise on every rank what it does."""
-        team = self._team = self._joined()
-        team.begin()
-        hello = self._hello(team, request)
-        if team.rank > 0:
-            outcome: _Outcome = OtherRank(team, process, time_limit).follow(hello)
-            return outcome.settle()
+        messages = self._messages = self._joined()
+        messages.begin()
+        info = _info_of(messages, request)
+        if messages.rank > 0:
+            outcome: _Outcome = OtherRank(messages, process, time_limit).follow(info)
+            return outcome.result()
         self._early = StopRequest()
         try:
             with self._early.watching():
-                self._hellos = self._greeted(team, hello)
+                self._infos = self._all_infos(messages, info)
                 results = drive()
-                self._hear_of_signals(team)
-            self._end_if_told(results)
+                self._note_signals(messages)
+            self._end_if_signalled(results)
         except BaseException as error:
-            team.tell_all(OUTCOME, _Outcome.of(error))
-            world.raised_by_all(error, shown=True)
+            messages.send_all(OUTCOME, _Outcome.of(error))
+            launcher.raised_by_all(error, shown=True)
             raise
-        team.tell_all(OUTCOME, _Outcome(results.path))
+        messages.send_all(OUTCOME, _Outcome(results.path))
         if self._early.signal_number is not None:
             deliver(self._early.signal_number)
         return results
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
-        """Take every rank that has a seat through a session."""
-        team = self._team
-        if team is None:
+        """Have a session computed by as many ranks as the memory allows."""
+        messages = self._messages
+        if messages is None:
             msg = "MPIEngine computes only for Process.compute, on all ranks"
             raise PlanError(msg)
         if self._early.signal_number is not None:
             deliver(self._early.signal_number)
             self._early = StopRequest()
-        seats = self._seats(workers)
+        by_rank = self._workers_by_rank(workers)
         plain = job._replace(process=None)
         room = Remainder.room(driver.schedule.pending, TRIALS)
-        one_sided, count = self._one_sided, len(seats)
-        for rank in range(1, team.size):
-            work = Work(plain, seats.get(rank), count, one_sided, room)
-            team.tell(rank, WORK, work)
-        counter = make_counter(team, 0, count, one_sided=one_sided, room=room)
-        with team.progressing():
-            RankZero(team, counter, driver, sorted(seats)[1:]).work(job)
+        one_sided, count = self._one_sided, len(by_rank)
+        for rank in range(1, messages.size):
+            part = RankJob(plain, by_rank.get(rank), count, one_sided, room)
+            messages.send(rank, SESSION, part)
+        counter = make_counter(messages, 0, count, one_sided=one_sided, room=room)
+        with messages.progressing():
+            RankZero(messages, counter, driver, sorted(by_rank)[1:]).work(job)
 
     def _joined(self) -> RankMessages:
-        """Start MPI if need be, and check that it is the launcher's."""
-        if self._comm is None and world.is_mpi_pool():
+        """Start MPI if need be, and check that it is the one of the launcher."""
+        if self._comm is None and launcher.is_mpi_pool():
             msg = (
                 "under 'python -m mpi4py.futures' only rank 0 runs the script and the "
                 "others wait for tasks: leave '-m mpi4py.futures' out to compute with "
@@ -199,11 +199,11 @@ class MPIEngine:
         except (ImportError, RuntimeError) as error:
             msg = (
                 f"MPI needs mpi4py, which cannot be imported ({error}) by one of "
-                f"{world.ranks()} ranks; pip install 'resumable-hdf5[mpi]', or give "
+                f"{launcher.ranks()} ranks; pip install 'resumable-hdf5[mpi]', or give "
                 "engine='local' and start one process"
             )
             raise PlanError(msg) from error
-        started = world.ranks()
+        started = launcher.ranks()
         if MPI.COMM_WORLD.size == 1 and started > 1:
             library = MPI.Get_library_version().split(",")[0].splitlines()[0]
             msg = (
@@ -216,40 +216,24 @@ class MPIEngine:
         if comm.Is_inter():
             msg = "MPIEngine needs an intracommunicator, not an intercommunicator"
             raise PlanError(msg)
-        world.end_all_on_error(MPI.COMM_WORLD.size)
+        launcher.end_all_on_error(MPI.COMM_WORLD.size)
         return RankMessages.of(comm)
 
-    def _hello(
-        self, team: RankMessages, request: Callable[[], dict[str, Any]]
-    ) -> _Hello:
-        asked, error = None, None
-        try:
-            asked = request()
-        except Exception as failed:
-            error = packed(failed, team.rank)
-        return _Hello(
-            team.rank_on_host,
-            team.ranks_on_host,
-            machine.available_memory(),
-            asked,
-            error,
-        )
-
-    def _greeted(self, team: RankMessages, own: _Hello) -> list[_Hello]:
+    def _all_infos(self, messages: RankMessages, own: RankInfo) -> list[RankInfo]:
         """Wait for all ranks; return what they say, when they ask for the same."""
-        hellos = {0: own}
+        infos = {0: own}
         pause = naps("the other ranks")
-        while len(hellos) < team.size:
-            team.look()
-            for message in team.inbox:
-                if message.kind == HELLO:
-                    hellos[message.rank] = message.content
+        while len(infos) < messages.size:
+            messages.look()
+            for message in messages.inbox:
+                if message.kind == INFO:
+                    infos[message.rank] = message.content
                 elif message.kind == SIGNAL:
                     deliver(message.content)
-            team.inbox.clear()
-            if team.left - hellos.keys():
+            messages.inbox.clear()
+            if messages.left - infos.keys():
                 msg = (
-                    f"rank {min(team.left - hellos.keys())} ended without calling "
+                    f"rank {min(messages.left - infos.keys())} ended without calling "
                     "compute(), which all ranks must"
                 )
                 raise WorkerDied(msg)
@@ -257,54 +241,72 @@ class MPIEngine:
                 msg = f"{self._early.reason} before anything was computed"
                 raise NotFinished(msg)
             next(pause)
-        for rank, hello in sorted(hellos.items()):
-            if hello.error is not None:
-                raise unpacked(hello.error)
-            if hello.request != own.request:
-                told = differences(hello.request, own.request)
+        for rank, info in sorted(infos.items()):
+            if info.error is not None:
+                raise from_bytes(info.error)
+            if info.request != own.request:
+                told = differences(info.request, own.request)
                 msg = (
                     f"rank {rank} asks for something else than rank 0 ("
                     f"{'; '.join(told[:3])}); all ranks must call compute() with the "
                     "same process and arguments"
                 )
                 raise PlanError(msg)
-        return [hello for _, hello in sorted(hellos.items())]
+        return [info for _, info in sorted(infos.items())]
 
-    def _hear_of_signals(self, team: RankMessages) -> None:
-        """Note a signal that has come to another rank since rank 0 last listened."""
-        team.look()
-        for message in team.inbox:
+    def _note_signals(self, messages: RankMessages) -> None:
+        """Note a signal that has come to another rank since rank 0 last looked."""
+        messages.look()
+        for message in messages.inbox:
             # Once: a second Ctrl-C would mean something else.
             if message.kind == SIGNAL and self._early.signal_number is None:
                 deliver(message.content)
 
-    def _end_if_told(self, results: Results) -> None:
-        """End the script by a signal that came when it could stop nothing here.
+    def _end_if_signalled(self, results: Results) -> None:
+        """End the script by a signal that came when there was nothing to stop.
 
-        Without MPI it would have ended it at once. Not where the script has asked for
-        the signal: it gets it when the others know the outcome.
+        Without MPI it would have ended the script at once. Not where the script has a
+        handler for the signal: that is called when the others know the outcome.
         """
         number = self._early.signal_number
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             raise stopped(self._early, results)
 
-    def _seats(self, workers: int) -> dict[int, int]:
-        """Return the ranks that compute, as many on each host as the memory allows."""
-        order = sorted(
-            range(len(self._hellos)), key=lambda r: (self._hellos[r].rank_on_host, r)
-        )
-        return {rank: seat for seat, rank in enumerate(order[:workers])}
+    def _workers_by_rank(self, workers: int) -> dict[int, int]:
+        """Return the ranks that compute, and which of the workers each of them is.
+
+        As many on each host as the memory allows.
+        """
+        ranks = range(len(self._infos))
+        order = sorted(ranks, key=lambda r: (self._infos[r].rank_on_host, r))
+        return {rank: worker for worker, rank in enumerate(order[:workers])}
+
+
+def _info_of(messages: RankMessages, request: Callable[[], dict[str, Any]]) -> RankInfo:
+    """Return what rank 0 must know of this rank."""
+    asked, error = None, None
+    try:
+        asked = request()
+    except Exception as failed:
+        error = error_of_rank(failed, messages.rank)
+    return RankInfo(
+        messages.rank_on_host,
+        messages.ranks_on_host,
+        machine.available_memory(),
+        asked,
+        error,
+    )
 
 
 def start_mpi_when_every_rank_has_come() -> Any:
     """Return MPI, which the first import starts.
 
-    Until the last rank has come the interpreter stands still in it, its threads and
-    signal handlers, too. Should one have ended, not every launcher tells; then a
-    traceback that names this function is all that can be shown.
+    The import returns when the last rank has called it; until then no thread and no
+    signal handler of Python runs. Not every launcher says when a rank has ended before;
+    then a traceback that names this function is all that can be shown.
     """
     with contextlib.ExitStack() as stack:
-        if "mpi4py.MPI" not in sys.modules and world.rank() < _TELLING:
+        if "mpi4py.MPI" not in sys.modules and launcher.rank() < _SHOWN_RANKS:
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 faulthandler.dump_traceback_later(_PATIENCE_S, file=sys.stderr)
                 stack.callback(faulthandler.cancel_dump_traceback_later)

@@ -1,7 +1,19 @@
 """A session under MPI: what rank 0 does, and what the others do.
 
-All of them compute. Rank 0 is the driver besides: it has positions tried until one
-has succeeded, tells what is left, takes the reports and decides when to stop.
+All ranks compute. Rank 0 is the driver besides::
+
+    rank 0                                   the other ranks
+      |  <--  INFO  ------------------------  memory and number of ranks of a host
+      |  ---  SESSION  -------------------->  the job; all make the counter together
+      |  ---  TRY  ------------------------>  one position each, until one succeeds
+      |  ---  REST  ----------------------->  what is left: from here on each rank,
+      |                                       also rank 0, takes portions of it from
+      |                                       the counter
+      |  <--  REPORT, FAILED, SIGNAL  ------
+      |  ---  STOP  ----------------------->
+      |  <--  CLOSED  ----------------------  everything is committed
+      |  ---  END  ------------------------>  all close the counter together
+      |  ---  OUTCOME  -------------------->  what compute() returns or raises
 """
 
 from __future__ import annotations
@@ -31,29 +43,30 @@ if TYPE_CHECKING:
     from resumable.model import Batch, Remainder, Schedule
     from resumable.worker import Job, Report
 
-# What rank 0 tells the others.
-WORK, TRY, GO, STOP, END, OUTCOME = "work", "try", "go", "stop", "end", "outcome"
-# What the others tell rank 0.
-HELLO, REPORT, FAILED, SIGNAL, CLOSED = "hello", "report", "failed", "signal", "closed"
+# From rank 0 to the others.
+SESSION, TRY, REST, STOP = "session", "try", "rest", "stop"
+END, OUTCOME = "end", "outcome"
+# From the others to rank 0.
+INFO, REPORT, FAILED, SIGNAL, CLOSED = "info", "report", "failed", "signal", "closed"
 
 #: A rank reports at most this often, in s, and in s for every rank there is, so
 #: that rank 0 can listen to 10,000 of them.
 _REPORT_S, _REPORT_PER_RANK_S = 0.2, 5e-4
 
 
-class Work(NamedTuple):
+class RankJob(NamedTuple):
     """What a rank needs to know to take part in a session."""
 
     job: Job
     """What to do; without the process, which every rank has."""
-    seat: int | None
+    worker: int | None
     """Which of the workers this rank is; None when the memory is for fewer."""
     workers: int
     """How many there are."""
     one_sided: bool
     """Whether to try one-sided operations."""
     room: int
-    """Bytes that rank 0 lends at most, where it cannot tell all what is left."""
+    """Bytes that rank 0 lends at most, where it cannot send all that is left."""
 
 
 class Rest(NamedTuple):
@@ -70,24 +83,28 @@ class RankZero:
 
     Parameters
     ----------
-    team : RankMessages
+    messages : RankMessages
     counter : Counter
         Shared with the other ranks.
     driver : Driver
         Takes the reports.
-    seated : sequence of int
+    computing : list of int
         The other ranks that compute.
     """
 
     def __init__(
-        self, team: RankMessages, counter: Counter, driver: Driver, seated: list[int]
+        self,
+        messages: RankMessages,
+        counter: Counter,
+        driver: Driver,
+        computing: list[int],
     ) -> None:
-        self._team, self._counter, self._driver = team, counter, driver
-        self._seated = seated
+        self._messages, self._counter, self._driver = messages, counter, driver
+        self._computing = computing
         self._trying: set[int] = set()
-        self._open = set(range(1, team.size))
+        self._open = set(range(1, messages.size))
         self._error: BaseException | None = None
-        self._told_all = False
+        self._rest_is_sent = False
 
     def work(self, job: Job) -> None:
         """Compute with the others until nothing is left, or all must stop."""
@@ -106,11 +123,11 @@ class RankZero:
         """Have single positions computed until one of them has succeeded."""
         driver, pause = self._driver, naps()
         while not (self._stopping() or driver.schedule.proven):
-            for rank in self._seated:
+            for rank in self._computing:
                 batch = None if rank in self._trying else driver.next()
                 if batch is not None:
                     self._trying.add(rank)
-                    self._team.tell(rank, TRY, batch)
+                    self._messages.send(rank, TRY, batch)
             own = driver.next()
             if own is not None:
                 driver.take(worker.do(own, self._stopping))
@@ -120,12 +137,12 @@ class RankZero:
                 return
 
     def _share_out(self, worker: Worker) -> None:
-        """Tell all what is left, and take part in it."""
+        """Send all ranks what is left, and compute a part of it."""
         schedule = self._driver.schedule
         rest = Rest(schedule.hand_over(), schedule)
         self._counter.lend(rest.remainder)
-        self._team.tell_all(GO, rest)
-        self._told_all = True
+        self._messages.send_all(REST, rest)
+        self._rest_is_sent = True
         own = copy.deepcopy(schedule)
         for batch in batches_taken(self._counter, rest.remainder, own, self._stopping):
             report = worker.do(batch, self._stopping)
@@ -134,21 +151,21 @@ class RankZero:
 
     def _wind_down(self) -> None:
         """Wait until every rank has committed what it has computed."""
-        # Told what is left, the others end by themselves; else they wait for it.
-        stopped = not self._told_all
+        # Ranks that know what is left end by themselves; others wait for it.
+        stopped = not self._rest_is_sent
         if stopped:
-            self._team.tell_all(STOP)
+            self._messages.send_all(STOP)
         pause = naps()
         while self._open:
             if self._stopping() and not stopped:
                 stopped = True
-                self._team.tell_all(STOP)
+                self._messages.send_all(STOP)
             next(pause)
-        if self._team.left:
-            # Giving the counter up waits inside MPI for all ranks. The others are told
-            # the outcome instead.
+        if self._messages.left:
+            # To close the counter, MPI would wait for all ranks. The others get the
+            # outcome instead.
             return
-        self._team.tell_all(END)
+        self._messages.send_all(END)
         self._counter.close()
 
     def _stopping(self) -> bool:
@@ -156,18 +173,18 @@ class RankZero:
         return self._error is not None or self._driver.stopping
 
     def _listen(self) -> None:
-        """Take what the others have told, and see whether they are still there."""
-        self._team.look()
-        while self._team.inbox:
-            message = self._team.inbox.popleft()
+        """Take the messages of the others, and see whether they are still there."""
+        self._messages.look()
+        while self._messages.inbox:
+            message = self._messages.inbox.popleft()
             try:
                 self._take(message)
             except Exception as error:
                 self._error = self._error or error
-        gone = self._team.left
-        if gone:
-            self._open -= gone
-            msg = f"rank {min(gone)} ended in the middle of the run"
+        left = self._messages.left
+        if left:
+            self._open -= left
+            msg = f"rank {min(left)} ended in the middle of the run"
             self._error = self._error or WorkerDied(msg)
 
     def _take(self, message: Message) -> None:
@@ -181,7 +198,7 @@ class RankZero:
         elif message.kind == SIGNAL and not self._driver.stopping:
             deliver(message.content)
         elif message.kind == FAILED:
-            self._error = self._error or unpacked(message.content)
+            self._error = self._error or from_bytes(message.content)
 
 
 class OtherRank:
@@ -189,7 +206,7 @@ class OtherRank:
 
     Parameters
     ----------
-    team : RankMessages
+    messages : RankMessages
     process : Process
         The user's object on this rank.
     time_limit : float or str, optional
@@ -197,22 +214,22 @@ class OtherRank:
     """
 
     def __init__(
-        self, team: RankMessages, process: Any, time_limit: float | str | None
+        self, messages: RankMessages, process: Any, time_limit: float | str | None
     ) -> None:
-        self._team, self._process, self._time_limit = team, process, time_limit
+        self._messages, self._process, self._limit = messages, process, time_limit
         self._signals = StopRequest(silent=True)
-        self._passed_on = False
+        self._signal_is_sent = False
         self._deadline = StopRequest()
         self._reports: list[Report] = []
         self._reported = 0.0
 
-    def follow(self, hello: Any) -> Any:
-        """Take part in what rank 0 does; return what it says in the end."""
+    def follow(self, info: Any) -> Any:
+        """Take part in what rank 0 does; return what it sends as the outcome."""
         with self._signals.watching():
-            self._team.tell(0, HELLO, hello)
+            self._messages.send(0, INFO, info)
             while True:
                 message = self._next()
-                if message.kind == WORK:
+                if message.kind == SESSION:
                     self._work(message.content)
                 elif message.kind == OUTCOME:
                     return message.content
@@ -222,57 +239,57 @@ class OtherRank:
         pause = naps()
         while True:
             self._look()
-            if self._team.inbox:
-                return self._team.inbox.popleft()
-            if 0 in self._team.left:
+            if self._messages.inbox:
+                return self._messages.inbox.popleft()
+            if 0 in self._messages.left:
                 msg = "rank 0 ended without calling compute(), which all ranks must"
                 raise WorkerDied(msg)
             next(pause)
 
     def _look(self) -> None:
-        self._team.look()
-        if self._signals.requested and not self._passed_on:
-            self._passed_on = True
-            self._team.tell(0, SIGNAL, self._signals.signal_number)
+        self._messages.look()
+        if self._signals.requested and not self._signal_is_sent:
+            self._signal_is_sent = True
+            self._messages.send(0, SIGNAL, self._signals.signal_number)
 
     def _stopping(self) -> bool:
         self._look()
-        told = any(m.kind in (STOP, OUTCOME) for m in self._team.inbox)
+        told = any(m.kind in (STOP, OUTCOME) for m in self._messages.inbox)
         return told or self._signals.requested or self._deadline.requested
 
-    def _work(self, work: Work) -> None:
+    def _work(self, part: RankJob) -> None:
         """Take part in a session."""
         counter = make_counter(
-            self._team,
-            work.seat,
-            work.workers,
-            one_sided=work.one_sided,
-            room=work.room,
+            self._messages,
+            part.worker,
+            part.workers,
+            one_sided=part.one_sided,
+            room=part.room,
         )
-        limit = self._time_limit
-        self._deadline = StopRequest(None if limit is None else parse_seconds(limit))
+        limit = None if self._limit is None else parse_seconds(self._limit)
+        self._deadline = StopRequest(limit)
         try:
-            if work.seat is not None:
-                self._compute(work, counter)
+            if part.worker is not None:
+                self._compute(part.job, counter)
         except KeyboardInterrupt:
             # Ctrl-C again: at once. Nobody catches it, so it ends all ranks.
             raise
         except BaseException as error:
-            self._team.tell(0, FAILED, packed(error, self._team.rank))
-        self._team.tell(0, CLOSED)
+            self._messages.send(0, FAILED, error_of_rank(error, self._messages.rank))
+        self._messages.send(0, CLOSED)
         while True:
             message = self._next()
             if message.kind == END:
                 counter.close()
                 return
             if message.kind == OUTCOME:
-                # Rank 0 was interrupted, or another rank is gone: not all are there to
-                # give the counter up.
-                self._team.inbox.appendleft(message)
+                # Rank 0 was interrupted, or another rank has ended: the counter, which
+                # needs all ranks, stays open.
+                self._messages.inbox.appendleft(message)
                 return
 
-    def _compute(self, work: Work, counter: Counter) -> None:
-        target = work.job.target
+    def _compute(self, job: Job, counter: Counter) -> None:
+        target = job.target
         if target is not None and not target.path.exists():
             msg = (
                 f"{platform.node()} does not see {target.path}, which "
@@ -281,7 +298,7 @@ class OtherRank:
             )
             raise TargetError(msg)
         read_from = class_read_from(type(self._process))
-        job = work.job._replace(process=self._process, read_from=read_from)
+        job = job._replace(process=self._process, read_from=read_from)
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             try:
                 self._do_batches(worker, counter)
@@ -289,13 +306,13 @@ class OtherRank:
                 self._send_reports()
 
     def _do_batches(self, worker: Worker, counter: Counter) -> None:
-        """Do what rank 0 says, until it says what is left; then take of that."""
+        """Do what rank 0 sends, until it sends what is left; then take of that."""
         while not self._stopping():
             message = self._next()
             if message.kind == TRY:
                 self._do(worker, message.content)
                 self._send_reports()
-            elif message.kind == GO:
+            elif message.kind == REST:
                 rest: Rest = message.content
                 for batch in batches_taken(
                     counter, rest.remainder, rest.schedule, self._stopping
@@ -303,27 +320,27 @@ class OtherRank:
                     self._do(worker, batch).update(rest.schedule)
                 return
             else:
-                self._team.inbox.appendleft(message)
+                self._messages.inbox.appendleft(message)
                 return
 
     def _do(self, worker: Worker, batch: Batch) -> Report:
         report = worker.do(batch, self._stopping).sendable()
         self._reports.append(report)
-        pause = max(_REPORT_S, _REPORT_PER_RANK_S * self._team.size)
+        pause = max(_REPORT_S, _REPORT_PER_RANK_S * self._messages.size)
         if report.error is not None or time.monotonic() - self._reported > pause:
             self._send_reports()
         return report
 
     def _send_reports(self) -> None:
         if self._reports:
-            self._team.tell(0, REPORT, self._reports)
+            self._messages.send(0, REPORT, self._reports)
             self._reports, self._reported = [], time.monotonic()
 
 
-def packed(error: BaseException, rank: int) -> bytes:
-    """Make an exception of this rank ready to travel, with its traceback.
+def error_of_rank(error: BaseException, rank: int) -> bytes:
+    """Return an exception of this rank as bytes, with its traceback as a note.
 
-    What would end the process and is no stop is told as an error: by itself it does not
+    What would end the process and is no stop becomes an error: by itself it does not
     say on which rank it was raised, and where.
     """
     told = error
@@ -333,25 +350,25 @@ def packed(error: BaseException, rank: int) -> bytes:
     if not isinstance(error, WorkerDied):
         lines = traceback.format_exception(error)
         told.add_note(f"on rank {rank} ({platform.node()}):\n{''.join(lines)}")
-    return travelling(told)
+    return to_bytes(told)
 
 
-def travelling(error: BaseException) -> bytes:
-    """Make an exception ready to travel."""
+def to_bytes(error: BaseException) -> bytes:
+    """Return an exception as bytes, whatever its class."""
     plain = portable(error) if isinstance(error, Exception) else error
     return bytes(cloudpickle.dumps(plain))
 
 
-def unpacked(travelled: bytes) -> BaseException:
+def from_bytes(data: bytes) -> BaseException:
     """Return an exception that has come from another rank."""
-    error: BaseException = pickle.loads(travelled)
+    error: BaseException = pickle.loads(data)
     return error
 
 
 def deliver(number: int) -> None:
     """Send a signal that came to another rank, or too early, to this process.
 
-    Not where nobody here has asked for it: it would end the process.
+    Not where the process has no handler for it: it would end the process.
     """
     if callable(signal.getsignal(number)):
         signal.raise_signal(number)

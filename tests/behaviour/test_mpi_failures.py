@@ -442,14 +442,14 @@ def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
         from resumable.engines.mpi import of_world
         process = Logged("scan.h5::/data", log="log")
         process.compute()
-        pids = of_world()._team.comm.allgather(os.getpid())
+        pids = of_world()._messages.comm.allgather(os.getpid())
         plain = reader.Reader.fingerprint
 
         def fingerprint(self, **options):
             os.kill(pids[{to}], signal.{name})
-            team = of_world()._team
-            while {to} and not any(m.kind == "signal" for m in team.inbox):
-                team.look()
+            messages = of_world()._messages
+            while {to} and not any(m.kind == "signal" for m in messages.inbox):
+                messages.look()
                 time.sleep(0.01)
             return plain(self, **options)
 

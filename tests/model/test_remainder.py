@@ -146,8 +146,8 @@ def test_room_is_held_ready_only_where_much_must_be_lent():
 def test_numbers_dealt_out_in_turn_are_all_dealt_out_once(workers, total):
     """Each worker knows its own without a word to the others."""
     dealt = []
-    for seat in range(workers):
-        counter = InterleavedCounter(seat, workers)
+    for worker in range(workers):
+        counter = InterleavedCounter(worker, workers)
         counter.begin(Remainder(PositionSet.full(total)))
         while (portion := counter.take(3)).first < total:
             dealt += range(portion.first, min(portion.last, total))
