@@ -89,15 +89,16 @@ class _Outcome(NamedTuple):
 
 
 class MPIEngine:
-    """Every rank of a communicator computes; all of them call ``compute``.
+    """All ranks of a communicator compute; all of them call ``compute``.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm, optional
-        Whose ranks; default all of the job (``MPI.COMM_WORLD``).
+        Default all ranks of the job (``MPI.COMM_WORLD``).
     one_sided : bool
-        Ranks take positions from a counter in the memory of rank 0. False deals
-        them out in turn instead, for an MPI whose one-sided operations are broken.
+        Ranks take positions from a counter in the memory of rank 0. With False the
+        positions are divided in advance, for an MPI whose one-sided operations do
+        not work.
 
     Notes
     -----

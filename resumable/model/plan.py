@@ -115,7 +115,7 @@ def fit_memory(
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Plan:
-    """What a run will do, before anything runs. Print it to read it."""
+    """What ``compute`` would do. Print it to read it."""
 
     action: str
     """``"compute"``, ``"continue"``, ``"return"`` or ``"copy and continue"``."""

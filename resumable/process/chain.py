@@ -40,25 +40,24 @@ class Chain:
     Parameters
     ----------
     *stages : Process
-        The first one with its source, inputs and target. The later ones are made
-        without a source: their arguments are named after outputs of earlier stages,
-        inputs of the first one, or the source, by the name that the first stage gives
-        it.
+        The first with its source, inputs and target, the later ones without a source.
+        Their arguments have the names of outputs of earlier stages, of inputs of the
+        first stage, or the name that the first stage gives to the data of the source.
     keep : str or sequence of str, optional
-        Which outputs are stored: names of outputs, or of stages for all of theirs.
-        Default all of the last stage.
+        Outputs to store: names of outputs, or of stages for all outputs of each.
+        Default the last stage.
 
     Raises
     ------
     DeclarationError
-        An argument of a stage is nowhere to be had, two stages or outputs have the same
-        name, or there is nothing of the name to keep.
+        An argument of a stage is no output or input, two stages or outputs have the
+        same name, or a name in `keep` is unknown.
 
     Notes
     -----
-    Each stage of which something is kept has a run file of its own, and an identity
-    that includes everything before it: when a stage changes, it and those that depend
-    on it are computed anew. ``chain["Features"]`` is the Process of a kept stage, for
+    Each kept stage has a run file of its own, and an identity that includes all stages
+    before it: when a stage changes, it and the stages that depend on it are computed
+    again. ``chain["Features"]`` is the Process of a kept stage, for
     its ``plan``, ``explain`` and ``verify``.
 
     Examples
@@ -252,8 +251,8 @@ class Chain:
         Returns
         -------
         Trial
-            With the outputs of all stages, and the plan of the first run that the
-            chain would make. Nothing is written, and nothing is read of what was kept.
+            With the outputs of all stages, and the plan of the first run that the chain
+            would make. Writes nothing, and reads no kept results.
         """
         self._wire()
         every = {n: o for stage in self._stages for n, o in stage.outputs.items()}
@@ -270,13 +269,13 @@ class Chain:
         return dataclasses.replace(trial, plan=plan)
 
     def compute(self, **options: Any) -> ChainResults:
-        """Compute all that is kept, or go on, or return what is there.
+        """Compute all kept stages, and return their results.
 
         Parameters
         ----------
         **options
             As those of :meth:`Process.compute`, without ``follow``; ``time_limit`` is
-            for all together.
+            for all stages together.
 
         Returns
         -------
@@ -285,7 +284,7 @@ class Chain:
         Raises
         ------
         NotFinished
-            It was stopped; run the same again to go on.
+            The run was stopped; call it again to continue.
         ResumableError
             As :meth:`Process.compute` raises.
         """

@@ -54,9 +54,11 @@ def map_function(
     source, target, inputs, position_axes
         As for :class:`Process`.
     outputs : Output or dict of Output, optional
-        What it returns; one Output is called ``"result"``. Default one float.
+        What the function returns; a single Output has the name ``"result"``. Default
+        one float.
     version : int or str, optional
-        Raise it when the function changes; then its text does not count.
+        Raise it when the function changes. With it the text of the function is not part
+        of the identity.
     options : dict, optional
         Arguments of :meth:`Process.compute`, for example ``{"workers": 4}``.
     **parameters

@@ -103,7 +103,7 @@ class Results(Mapping[str, Any]):
         return len(self._run.header.outputs)
 
     def rows(self, name: str, positions: Array) -> Any:
-        """Read the rows of some positions as they are, marked as done or not.
+        """Read the rows of some positions from the file, whether done or not.
 
         Of a ragged output a list, an array for each position.
 
@@ -125,17 +125,17 @@ class Results(Mapping[str, Any]):
 
     @property
     def identity(self) -> str:
-        """sha256 of what makes this run this run, 64 hexadecimal digits."""
+        """sha256 of everything that decides the results, 64 hexadecimal digits."""
         return self._run.header.identity
 
     @property
     def document(self) -> dict[str, Any]:
-        """What the identity is made of, as plain JSON."""
+        """Contents of the identity, as plain JSON."""
         return self._run.header.document
 
     @property
     def status(self) -> Status:
-        """How far the run is, read now."""
+        """Numbers of done, failed and pending positions, read now."""
         return Status.now(self._run)
 
     @property
@@ -150,12 +150,12 @@ class Results(Mapping[str, Any]):
 
     @property
     def log(self) -> list[LogLine]:
-        """What was logged while they worked: the first 500 lines and the last 500."""
+        """Log messages of the sessions: the first 500 and the last 500."""
         return self._run.log()
 
     @property
     def source(self) -> str:
-        """Where the source was when the run was made."""
+        """Place of the source when the run was made."""
         return str(self._run.header.source.get("source", ""))
 
     @property
@@ -173,8 +173,8 @@ class Results(Mapping[str, Any]):
     def group(self) -> h5py.Group:
         """Open the results group with h5py, read-only; close its ``.file`` after use.
 
-        Pending rows are not hidden there: look at ``completed_positions``. What you
-        open in it may be a link to another file, which h5py follows; ``source`` is.
+        Rows of pending positions have any bytes there: see ``completed_positions``.
+        h5py follows links to other files; ``source`` is such a link.
 
         Raises
         ------
@@ -215,9 +215,8 @@ class Results(Mapping[str, Any]):
 
         Notes
         -----
-        Results stay the same, and so does what can be done with them. The packed
-        file is written beside the old one, read back, compared, and put in its
-        place: a kill leaves one or the other, whole.
+        The packed file is written beside the old one, read back, compared, and renamed
+        over it: a kill leaves one of the two, complete.
         """
         from resumable.results.pack import pack
 
@@ -231,8 +230,8 @@ class Results(Mapping[str, Any]):
         Parameters
         ----------
         where : str
-            ``"file.h5::/group"``: a file, the source included, which is made where
-            there is none, and the group to make in it.
+            ``"file.h5::/group"``: the file, made where it is missing, and the group to
+            make in it. The file can be that of the source.
         overwrite : bool
             Replace a group that was published before; nothing else is ever replaced.
         compression : {"gzip", "lzf", "zstd", "lz4"}, optional
@@ -252,9 +251,9 @@ class Results(Mapping[str, Any]):
 
         Notes
         -----
-        This is the only call that changes a file which is not a run file. A kill
-        leaves a journal beside it; whatever of ours opens the file next, and
-        ``resumable repair``, finish what was begun or undo it.
+        This is the only call that changes a file which is not a run file. A kill leaves
+        a journal beside it; the next call that opens the file, or ``resumable repair``,
+        finishes or undoes the change.
         """
         from resumable.results.publish import publish
 

@@ -65,9 +65,9 @@ class FailurePolicy:
             msg = (
                 f"the first {TRIALS} positions tried, spread over the run, all raised "
                 f"{failure.exception}: {failure.message}\n{failure.traceback}"
-                "Nothing was recorded. Mend the computation and try it with "
-                f"test({where}); if it works elsewhere, compute such positions first, "
-                "compute(positions=...), and then the rest"
+                "Nothing was recorded. Correct the computation and try it with "
+                f"test({where}). If it is correct at other positions, compute those "
+                "first, with compute(positions=...)"
             )
             raise UnitFailed(msg, failure.position)
         return bool(done) or len(kinds) > 1
