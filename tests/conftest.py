@@ -28,7 +28,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Workers import the module of their class, and with it what a test module imports: they
 # are forked with that, as they are with scipy.
-server._large_ones = lambda known=server._large_ones: [*known(), "pytest", "hypothesis"]
+known = server._loaded_subpackages
+server._loaded_subpackages = lambda: [*known(), "pytest", "hypothesis"]
 
 
 @pytest.fixture(autouse=True)

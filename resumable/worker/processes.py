@@ -43,7 +43,7 @@ from resumable.worker.call import (
     log_here,
     lowest_level,
 )
-from resumable.worker.server import Child, start_child, start_server
+from resumable.worker.server import Child, start_server
 from resumable.worker.transport import (
     Arrays,
     Channel,
@@ -62,18 +62,18 @@ if TYPE_CHECKING:
 _MESSAGES_AT_ONCE = 100
 
 
-class _Process:
+class _Process(Child):
     """A worker process, the channel to it and its unanswered calls."""
 
-    def __init__(self, child: Child, buffer: SendBuffer) -> None:
-        self.child = child
-        self.channel = Channel(child.connection, buffer)
+    def __init__(self, start_method: str, buffer: SendBuffer) -> None:
+        super().__init__(start_method)
+        self.channel = Channel(self.connection, buffer)
         self.unanswered: collections.deque[Call | None] = collections.deque()
 
     @property
     def alive(self) -> bool:
         """Whether its death has not been noticed."""
-        return not self.child.connection.closed
+        return not self.connection.closed
 
     def end_calls(self, error: Exception) -> None:
         for call in filter(None, self.unanswered):
@@ -124,11 +124,11 @@ class WorkerProcesses:
             self._processes.append(self._start())
 
     def _start(self) -> _Process:
-        child = start_child(self._start_method)
+        process = _Process(self._start_method, self._buffer)
         # Its death is noticed in wait().
         with contextlib.suppress(OSError):
-            child.connection.send_bytes(self._setting)
-        return _Process(child, self._buffer)
+            process.connection.send_bytes(self._setting)
+        return process
 
     def replace(self, worker: int) -> None:
         """Start a new process in the place of one that has died."""
@@ -137,11 +137,11 @@ class WorkerProcesses:
     def close_in_child(self) -> None:
         """Close the pipes in a child process made by os.fork."""
         for process in self._processes:
-            process.child.connection.close()
+            process.connection.close()
 
     def progress_words(self, worker: int) -> tuple[int, int]:
         """Return first position of the block and row at work, also after its end."""
-        first, second = self._processes[worker].child.progress_words
+        first, second = self._processes[worker].progress_words
         return first, second
 
     def __enter__(self) -> Self:
@@ -153,7 +153,7 @@ class WorkerProcesses:
     @property
     def pids(self) -> list[int]:
         """Process numbers of the workers."""
-        return [process.child.pid for process in self._processes]
+        return [process.pid for process in self._processes]
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.workers} workers"
@@ -321,7 +321,7 @@ class WorkerProcesses:
     def wait(self, timeout: float | None = None) -> list[Answer | Death]:
         """Wait for answers; an empty list when no event came in `timeout` seconds."""
         pipes = {
-            process.child.connection: i
+            process.connection: i
             for i, process in enumerate(self._processes)
             if process.alive
         }
@@ -339,7 +339,7 @@ class WorkerProcesses:
         process = self._processes[worker]
         try:
             for _ in range(_MESSAGES_AT_ONCE):
-                if not readable([process.child.connection], 0):
+                if not readable([process.connection], 0):
                     break
                 first = process.unanswered[0] if process.unanswered else None
                 arrays: Arrays = "copies" if first is None else first.arrays
@@ -347,9 +347,9 @@ class WorkerProcesses:
                 if answer is not None:
                     events.append(answer)
         except (EOFError, OSError):
-            process.child.connection.close()
+            process.connection.close()
             self._buffer.released(process.channel, None)
-            death = Death(worker, process.child.exitcode())
+            death = Death(worker, process.exitcode())
             events.append(death)
             doing = next((call.doing for call in process.unanswered if call), "")
             process.end_calls(death_error(death, doing, "use fewer workers"))
@@ -389,7 +389,7 @@ class WorkerProcesses:
     def kill(self, worker: int) -> None:
         """End a worker at once; its death shows in :meth:`wait`."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._processes[worker].child.pid, signal.SIGKILL)
+            os.kill(self._processes[worker].pid, signal.SIGKILL)
 
     def close(self, patience: float = 2.0) -> None:
         """End the workers: close their pipes, later kill them.
@@ -403,20 +403,20 @@ class WorkerProcesses:
         left = [process for process in self._processes if process.alive]
         deadline = time.monotonic() + patience
         for process in left:
-            connection = process.child.connection
+            connection = process.connection
             # Only our direction: the pipe must still show when the worker ends.
             with socket.socket(fileno=os.dup(connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_WR)
         for process in left:
             with contextlib.suppress(EOFError, OSError):
                 while readable(
-                    [process.child.connection], max(0.0, deadline - time.monotonic())
+                    [process.connection], max(0.0, deadline - time.monotonic())
                 ):
                     process.channel.receive()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.child.pid, signal.SIGKILL)
-            process.child.connection.close()
-            process.child.exitcode()
+                os.kill(process.pid, signal.SIGKILL)
+            process.connection.close()
+            process.exitcode()
         for process in self._processes:
             process.end_calls(
                 RuntimeError("the pool was closed before there was a result")
@@ -428,7 +428,7 @@ def _kill_all(processes: list[_Process]) -> None:
     """End the workers of a pool that was dropped without closing; does not wait."""
     for process in processes:
         if process.alive:
-            process.child.connection.close()
+            process.connection.close()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.child.pid, signal.SIGKILL)
-            process.child.leave()
+                os.kill(process.pid, signal.SIGKILL)
+            process.leave()

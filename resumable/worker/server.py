@@ -1,15 +1,19 @@
-"""Starting worker processes, and knowing how they ended.
+"""Starting worker processes, and their exit codes.
 
-Workers are made by a server process of ours. ``forkserver``: it has imported this
-library, of scipy what is loaded here, and nothing of the user's, and forks them, in
-milliseconds. ``spawn``: it starts a fresh interpreter for each. fork of the user's own
-process is not offered: HDF5, threads and BLAS do not survive it. Either way workers end
-with the server, and the server with its owner.
+::
 
-The server of :mod:`multiprocessing` is not used. It is shared with all other code
-of the process, it imports ``__main__`` (so scripts would need a guard), and a
-signal that a batch scheduler sends to every process of a job ends it, and with it
-the workers, before they have committed.
+    this process --- socket ---> server process --- fork, or spawn ---> workers
+         `------------------------- pipe, progress words -----------------'
+
+With ``forkserver`` the server has imported this library, the subpackages of scipy that
+are loaded here, and no code of the user; it forks workers, in milliseconds. With
+``spawn`` it starts a new interpreter for each. Forking the user's own process is not
+offered: HDF5, threads and BLAS do not work in the child. Workers end with the server,
+and the server with the process it belongs to.
+
+The server of :mod:`multiprocessing` is not used: other code of the process shares it,
+it imports ``__main__`` (scripts would need a guard), and a signal that a scheduler
+sends to every process of a job ends it, and so the workers, before they have committed.
 """
 
 from __future__ import annotations
@@ -44,42 +48,38 @@ if TYPE_CHECKING:
 
 START_METHODS = ("forkserver", "spawn")
 
-#: What every worker needs, imported once by the server they are forked from.
+#: Modules that every worker needs, imported once by the server that forks them.
 _PRELOADED = ("resumable.engines.local", "resumable.pool.operators", "threadpoolctl")
-#: Of this package the server imports what the driver has: its import takes as long as
-#: all the rest, opens nothing and starts nothing.
+#: Of this package the server imports the subpackages that are loaded here: importing
+#: them takes as long as all other modules, and opens no file and starts no thread.
 _LARGE = "scipy"
 _START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
-#: Signals that schedulers and terminals send to all processes of a job. The
-#: driver alone obeys; workers and their server end when it is done with them.
+#: Signals that schedulers and terminals send to all processes of a job. The driver
+#: alone obeys; workers and server end when the driver does not need them any more.
 _LEFT_TO_DRIVER = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 
-def start_child(start_method: str) -> Child:
-    """Start a worker process that serves the other end of ``connection``."""
-    if start_method not in START_METHODS:
-        msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
-        raise PlanError(msg)
-    return Child(WorkerServer.get(start_method))
-
-
 def start_server(start_method: str) -> bool:
-    """Begin to start what ``start_child`` needs; does not wait.
+    """Start the server, unless it runs; return whether it can start workers at once.
 
-    Called as soon as workers are likely to be needed, and then again, so that the
-    caller does something else while the server imports.
-
-    Returns
-    -------
-    bool
-        Workers can be started at once now.
+    Does not wait: called when workers are likely to be needed, and again until the
+    server has imported its modules.
     """
     return WorkerServer.get(start_method).ready()
 
 
 class Child:
-    """A worker process as its parent sees it.
+    """A worker process, started here, that serves the other end of ``connection``.
+
+    Parameters
+    ----------
+    start_method : {"forkserver", "spawn"}
+
+    Raises
+    ------
+    PlanError
+        There is no such start method.
 
     Attributes
     ----------
@@ -91,39 +91,36 @@ class Child:
         Memory it shares with its parent, readable also after its end.
     """
 
-    def __init__(self, server: WorkerServer) -> None:
+    def __init__(self, start_method: str) -> None:
+        if start_method not in START_METHODS:
+            msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
+            raise PlanError(msg)
+        self._server = WorkerServer.get(start_method)
         ours, theirs = socket.socketpair()
         with ours, theirs, unnamed_file() as shared:
             shared.truncate(mmap.PAGESIZE)
             self.progress_words = _mapped(shared.fileno())
-            self.pid = server.start(theirs.fileno(), shared.fileno())
+            self.pid = self._server.start(theirs.fileno(), shared.fileno())
             self.connection = Connection(ours.detach())
-        self._server = server
 
     def exitcode(self) -> int | None:
         """Wait for its end; negative for a signal, None when nobody knows."""
         return self._server.exitcode(self.pid)
 
     def leave(self) -> None:
-        """Have its end noted when there is time; waits for nobody else."""
+        """Have the server wait for its end, now or later; does not wait here."""
         self._server.leave(self.pid)
 
 
 class WorkerServer:
-    """The process that starts workers: one for each way, kept for the next run.
-
-    Parameters
-    ----------
-    start_method : {"forkserver", "spawn"}
-        Whether workers are forked from it or started by it.
-    """
+    """The server process of a start method, kept for the next run."""
 
     running: ClassVar[dict[str, WorkerServer]] = {}
     _lock = threading.Lock()
 
     @classmethod
     def get(cls, start_method: str) -> WorkerServer:
-        """Return the running server of this process, started when there is none."""
+        """Return the server of this process, started unless it runs."""
         with cls._lock:
             server = cls.running.get(start_method)
             if server is None or not server.serves(os.getpid()):
@@ -138,13 +135,13 @@ class WorkerServer:
         self._in_step = True
         # One question and its answer at a time, whichever thread asks.
         self.talk = threading.Lock()
-        self._left: collections.deque[int] = collections.deque()
+        self._killed: collections.deque[int] = collections.deque()
         self.socket, theirs = socket.socketpair()
         in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
             owner = self._owner if in_main_thread else None
-            given = (theirs.fileno(), start_method, owner, _large_ones())
-            with _held_back():
+            given = (theirs.fileno(), start_method, owner, _loaded_subpackages())
+            with _signals_blocked():
                 self.process = subprocess.Popen(
                     _interpreter(f"_run_server(*{given!r})"),
                     pass_fds=(theirs.fileno(),),
@@ -154,20 +151,20 @@ class WorkerServer:
         forks.close_in_children(self)
 
     def close_in_child(self) -> None:
-        """Close the pipe in a copy of this process: it must not talk to the server."""
+        """Close the socket in a child process, which must not use the server."""
         self.socket.close()
 
     def ready(self) -> bool:
-        """Return whether it has imported all it needs; does not wait."""
+        """Return whether it has imported its modules; does not wait."""
         with self.talk:
             if not self._ready and self._has_answered(0):
                 self.await_ready()
             return self._ready
 
     def await_ready(self) -> None:
-        """Wait until it has imported all it needs; `talk` is held."""
+        """Wait until it has imported its modules; the caller holds `talk`."""
         if not self._ready:
-            # Ctrl-C may come here.
+            # Ctrl-C may interrupt this wait.
             self._has_answered(None)
             with self._undivided():
                 self.receive()
@@ -179,18 +176,18 @@ class WorkerServer:
         return bool(poll.poll(milliseconds))
 
     def serves(self, pid: int) -> bool:
-        """Return whether it belongs to this process, and answers."""
+        """Return whether it belongs to a process, runs and can be asked."""
         return self._owner == pid and self._in_step and self.process.poll() is None
 
     def start(self, *fds: int) -> int:
-        """Have a worker started that serves `fds`; return its process number."""
+        """Start a worker with its pipe and its memory; return its process number."""
         with self.talk:
             self.await_ready()
             self._reap()
             return self._ask(_START, fds)
 
     def exitcode(self, pid: int) -> int | None:
-        """Wait for a worker's end; None when the server is gone, too."""
+        """Wait for a worker's end; None where the server has ended, too."""
         try:
             with self.talk:
                 return self._ask(_end_of(pid))
@@ -198,11 +195,12 @@ class WorkerServer:
             return None
 
     def leave(self, pid: int) -> None:
-        """Wait for the end of a worker that was ended, now or with the next start.
+        """Have the server wait for a worker that was killed, now or at the next start.
 
-        The garbage collector may call this in the middle of a question.
+        The garbage collector may call this between a question and its answer: then the
+        lock is held.
         """
-        self._left.append(pid)
+        self._killed.append(pid)
         if self.talk.acquire(blocking=False):
             try:
                 self._reap()
@@ -211,22 +209,23 @@ class WorkerServer:
 
     def _reap(self) -> None:
         with contextlib.suppress(WorkerDied):
-            while self._left:
-                self._ask(_end_of(self._left.popleft()))
+            while self._killed:
+                self._ask(_end_of(self._killed.popleft()))
 
     def _ask(self, question: bytes, fds: tuple[int, ...] = ()) -> int:
         with self._undivided():
-            # When it has ended, the answer will show it.
+            # Where the server has ended, `receive` raises.
             with contextlib.suppress(OSError):
                 socket.send_fds(self.socket, [question], fds)
             return self.receive()
 
     @contextlib.contextmanager
     def _undivided(self) -> Iterator[None]:
-        """Keep a question and its answer together.
+        """Have Ctrl-C wait until a question is answered.
 
-        Else every later answer would be that to the question before, and another
-        process be taken for a worker.
+        Otherwise every later answer would be that to the question before, and the
+        number of another process be taken for that of a worker. Where something else
+        interrupts, the server is not used again.
         """
         if not self._in_step:
             msg = "the server that starts workers was interrupted; run again to go on"
@@ -235,7 +234,7 @@ class WorkerServer:
             try:
                 yield
             except BaseException:
-                # It has ended, or what handles another signal than Ctrl-C raises.
+                # The server has ended, or the handler of another signal raised.
                 self._in_step = False
                 raise
 
@@ -244,7 +243,7 @@ class WorkerServer:
         data = b""
         while len(data) < _NUMBER_BYTES:
             part = b""
-            # Reset where it was killed before it had read the question.
+            # Reset: the server was killed before it had read the question.
             with contextlib.suppress(ConnectionResetError):
                 part = self.socket.recv(_NUMBER_BYTES - len(data))
             if not part:
@@ -255,11 +254,11 @@ class WorkerServer:
 
 
 def _interpreter(call: str) -> list[str]:
-    """Return the command that makes a call in a fresh interpreter like this one."""
+    """Return the command that makes a call in a new interpreter like this one."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     numbers = _left_to_driver()
-    # Signals first: they may come while the rest is imported, and have been held back.
-    # Of the user's handlers one may be in force that hides how workers have ended.
+    # Signals first: those that came were blocked, and more may come during the imports.
+    # SIGCHLD may be ignored here, in which case waitpid would give no exit codes.
     code = (
         f"import signal, sys; sys.path[:] = {sys.path!r}; "
         f"[signal.signal(s, signal.SIG_IGN) for s in {numbers!r}]; "
@@ -271,8 +270,8 @@ def _interpreter(call: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Have an interpreter that is started here get signals when it ignores them."""
+def _signals_blocked() -> Iterator[None]:
+    """Block signals for an interpreter that is started here, until it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _left_to_driver())
     try:
         yield
@@ -285,8 +284,8 @@ def _left_to_driver() -> list[int]:
     return [int(number) for number in numbers if number is not None]
 
 
-def _large_ones() -> list[str]:
-    """Return the subpackages of a large package that are loaded here."""
+def _loaded_subpackages() -> list[str]:
+    """Return the subpackages of scipy that are loaded here."""
     return [
         name
         for name in list(sys.modules)
@@ -297,7 +296,7 @@ def _large_ones() -> list[str]:
 def _run_server(
     fd: int, start_method: str, owner: int | None, further: list[str]
 ) -> None:
-    """Start workers on request until the owner is gone."""
+    """Start workers on request until the owner closes the socket or ends."""
     if owner is not None:
         _die_with(owner)
     start = _spawn
@@ -305,7 +304,7 @@ def _run_server(
         for name in _PRELOADED:
             importlib.import_module(name)
         for name in further:
-            # A module of the same name may lie elsewhere here, and not be whole.
+            # Here a user's file of the same name may be found, and raise anything.
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         start = _fork
@@ -313,7 +312,7 @@ def _run_server(
     with socket.socket(fileno=fd) as control:
         with contextlib.suppress(OSError):
             _answer_requests(control, start)
-        # The owner is gone. Not sys.exit: exit handlers of what was imported.
+        # Not sys.exit, which would run exit handlers of the imported modules.
         os._exit(0)
 
 
@@ -336,7 +335,7 @@ def _answer_requests(
 
 
 def _fork(fds: list[int], control: socket.socket) -> int:
-    """Fork a worker; returns in the server only."""
+    """Fork a worker and return its number; in the worker it does not return."""
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -366,12 +365,12 @@ def _wait_for(pid: int) -> int:
 
 
 def _end_of(pid: int) -> bytes:
-    """Return the question how a worker has ended."""
+    """Return the question for a worker's exit code."""
     return _WAIT + pid.to_bytes(_NUMBER_BYTES, "big")
 
 
 def _mapped(fd: int) -> memoryview:
-    """Map the memory that a worker shares with its parent."""
+    """Map the progress words that a worker shares with its parent."""
     return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PROGRESS_BYTES].cast("q")
 
 
@@ -383,8 +382,8 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
         from resumable.worker.serving import serve
 
         mark_as_worker()
-        # Not by SIG_IGN: a program that the computation starts, and ends by it, would
-        # inherit that, as the processes of a pool of multiprocessing do.
+        # Not SIG_IGN: programs that the computation starts, and ends by SIGTERM, would
+        # inherit it, and so would the processes of a multiprocessing.Pool.
         signal.signal(signal.SIGTERM, _ignore_signal)
         signal.siginterrupt(signal.SIGTERM, False)
         progress_words = _mapped(shared)
@@ -402,14 +401,14 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
 
 
 def _ignore_signal(number: int, frame: object) -> None:
-    """Leave a signal to the driver."""
+    """Ignore a signal that the driver obeys."""
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process when the thread that made it ends.
+    """Have the kernel kill this process when the thread that started it ends.
 
-    It reaches a process whose computation holds the interpreter, too. Linux only;
-    elsewhere :func:`resumable.worker.serving.serve` notices by its pipe.
+    It works also where a computation holds the GIL. Linux only; elsewhere a thread of
+    :func:`resumable.worker.serving.serve` notices that the pipe is closed.
     """
     if sys.platform == "linux":
         import ctypes
@@ -417,5 +416,5 @@ def _die_with(parent: int) -> None:
         set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
         if os.getppid() != parent:
-            # It ended before the call.
+            # The parent ended before the call.
             os._exit(1)

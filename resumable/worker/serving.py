@@ -1,4 +1,4 @@
-"""The worker's side of a pool: take messages, call methods, send answers."""
+"""The worker's side of the pipe: receive messages, call methods, send answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from resumable.worker.transport import (
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-#: After its parent's end a worker has this long to end by itself, in seconds.
+#: When the pipe is closed, a worker has so many seconds to end its call and close.
 _GRACE_S = 0.5
 
 
@@ -36,7 +36,7 @@ class ParentConnection:
     Attributes
     ----------
     progress_words : memoryview of two int64
-        Memory whose contents the parent sees, see :meth:`Pool.progress_words`.
+        Read by the parent, see :meth:`WorkerProcesses.progress_words`.
     """
 
     def __init__(self, connection: Connection, progress_words: memoryview) -> None:
@@ -46,7 +46,7 @@ class ParentConnection:
         forks.close_in_children(self)
 
     def close_in_child(self) -> None:
-        """Close the pipe in a copy of this process."""
+        """Close the pipe in a child process made by os.fork."""
         with contextlib.suppress(OSError):
             self._channel.connection.close()
 
@@ -63,7 +63,7 @@ class ParentConnection:
         Raises
         ------
         EOFError, OSError
-            The parent has closed the pipe, or is gone.
+            The parent has closed the pipe or ended.
         """
         return self._channel.receive()
 
@@ -81,7 +81,7 @@ class ParentConnection:
             self._channel.send(Message([data], [], None))
 
 
-class _LineHandler(logging.Handler):
+class _ParentHandler(logging.Handler):
     """Sends log records to the parent."""
 
     def __init__(self, parent: ParentConnection) -> None:
@@ -89,23 +89,23 @@ class _LineHandler(logging.Handler):
         self._parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record."""
+        """Send a record to the parent."""
         try:
             self._parent.log(record)
         except Exception:
-            # As every handler: a line that cannot be formatted fails nothing.
+            # A record that cannot be formatted or sent must not fail the computation.
             self.handleError(record)
 
 
 def serve(connection: Connection, progress_words: memoryview) -> None:
-    """Run a worker: take messages until the parent is gone.
+    """Run a worker: do what messages say until the parent closes the pipe.
 
-    The first message says how the parent is set up.
+    The first message has the parent's import path, environment, folder and log level.
     """
     try:
         setting = connection.recv_bytes()
     except (EOFError, OSError):
-        return  # it was interrupted while it started this worker
+        return  # the parent was interrupted while it started this worker
     sys.path[:], environment, folder, level = pickle.loads(setting)
     os.environ.clear()
     os.environ.update({**environment, **WORKER_VARIABLES})
@@ -114,7 +114,7 @@ def serve(connection: Connection, progress_words: memoryview) -> None:
         target=_watch, args=(connection,), name="resumable-watch", daemon=True
     ).start()
     parent = ParentConnection(connection, progress_words)
-    logging.root.handlers[:] = [_LineHandler(parent)]
+    logging.root.handlers[:] = [_ParentHandler(parent)]
     logging.root.setLevel(level)
     objects: dict[str, Any] = {}
     while True:
@@ -131,10 +131,7 @@ def serve(connection: Connection, progress_words: memoryview) -> None:
 def _answer(
     received: Received, objects: dict[str, Any], parent: ParentConnection
 ) -> None:
-    """Do what a message says.
-
-    Nothing of it is left on return, so that its memory can be written to again.
-    """
+    """Do what a message says, and keep nothing of it."""
     try:
         kind, *content = received.content()
         if kind in ("call", "create"):
@@ -155,20 +152,17 @@ def _call(
         objects[key] = factory(parent, *args)
         return key
     key, method, args = content
-    # What a worker keeps of them is its own affair.
+    # The arguments are then held by the method alone, which may free them early.
     content.clear()
     return getattr(objects[key], method)(*args)
 
 
 def _watch(connection: Connection) -> None:
-    """End this process when its parent is gone, even in the middle of a call.
-
-    The kernel tells of the other end's hang-up whether or not messages wait.
-    """
+    """End this process when the parent has closed the pipe, also during a call."""
     poll = select.poll()
-    # Hang-ups are reported without being asked for; nothing else is wanted.
+    # Without flags poll reports only that the other end is closed, not messages.
     poll.register(connection.fileno(), 0)
     poll.poll()
-    # A parent that is there, and only closing its pool, waits this long.
+    # The parent may only be closing its pool.
     time.sleep(_GRACE_S)
     os._exit(1)

@@ -138,14 +138,18 @@ class Message(NamedTuple):
 class Received(NamedTuple):
     """A message as it came."""
 
-    data: Any
+    data: bytes
     """The pickle."""
     buffers: list[Any]
     """Its arrays."""
 
     def content(self) -> Any:
-        """Make the content again; raises what unpickling it raises."""
-        return pickle.loads(self.data, buffers=self.buffers)
+        """Return the content, once; raises what unpickling it raises."""
+        try:
+            return pickle.loads(self.data, buffers=self.buffers)
+        finally:
+            # Only the arrays themselves keep the memory they lie in mapped.
+            self.buffers.clear()
 
 
 class _Block:
@@ -341,7 +345,7 @@ class Channel:
             elif copied and part[0] == written:
                 buffers[index] = np.array(buffers[index])
                 buffers[index].flags.writeable = arrays != "views"
-        return Received(data, buffers)
+        return Received(bytes(data), buffers)
 
     def _receive_fds(self, count: int) -> list[int]:
         fds: list[int] = []

@@ -300,7 +300,7 @@ def test_a_worker_that_died_meanwhile_is_replaced():
     with rs.Pool(2) as pool:
         list(pool.imap(abs, range(4)))
         os.kill(pool.pids[0], signal.SIGKILL)
-        shows = readable([pool._processes[0].child.connection], 5)
+        shows = readable([pool._processes[0].connection], 5)
         got = list(pool.imap(abs, range(20)))
 
     assert shows
