@@ -35,7 +35,6 @@ class _Commands(click.Group):
     """Commands that show the library's errors as one message."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
         with errors_shown():
             return super().invoke(ctx)
 
@@ -60,9 +59,9 @@ class _ClassCommand(click.Command):
     """A command whose options include the parameters of the class it is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        name = next((arg for arg in args if _names_class(arg)), None)
-        if name is not None:
-            ctx.meta["class"] = _class_named(name)
+        names = [a for a in args if ":" in a and "::" not in a and a[0] != "-"]
+        if names:
+            ctx.meta["class"] = _class_named(names[0])
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -73,10 +72,6 @@ class _ClassCommand(click.Command):
         return [*fixed[:-1], *options, fixed[-1]]
 
 
-def _names_class(text: str) -> bool:
-    return ":" in text and "::" not in text and not text.startswith("-")
-
-
 def _class_named(text: str) -> type[Process]:
     """Import the class that was typed; modules of this folder are found."""
     if ".py:" not in text:
@@ -84,42 +79,35 @@ def _class_named(text: str) -> type[Process]:
     return find_class(text, Process)
 
 
-def _chosen_class(text: str) -> type[Process]:
-    """Return the class that was imported while the command line was read."""
-    ctx = click.get_current_context()
+def _imported(ctx: click.Context, argument: click.Parameter, text: str) -> Any:
     if "class" not in ctx.meta:
         msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
         raise click.UsageError(msg)
-    cls: type[Process] = ctx.meta["class"]
-    return cls
+    return ctx.meta["class"]
 
 
-def _class_argument() -> click.Argument:
-    return click.Argument(["class_"], metavar="FILE.py:CLASS")
-
-
+_CLASS = click.Argument(["cls"], metavar="FILE.py:CLASS", callback=_imported)
 _run_file = click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 
 
 @main.command(
     cls=_ClassCommand,
     epilog=EPILOG,
-    params=[_class_argument(), *source_options(), *compute_options()],
+    params=[_CLASS, *source_options(), *compute_options()],
 )
-def run(class_: str, **given: Any) -> None:
+def run(cls: type[Process], **given: Any) -> None:
     """Compute the positions of SOURCE that are not done.
 
     FILE.py:CLASS names a Process; its parameters are options, shown by
     'resumable run FILE.py:CLASS --help'. SOURCE is 'file.h5::/dataset'.
     """
-    run_process(_chosen_class(class_), given, {})
+    run_process(cls, given, {})
 
 
-@main.command(cls=_ClassCommand, params=[_class_argument(), *source_options()])
-def explain(class_: str, **given: Any) -> None:
+@main.command(cls=_ClassCommand, params=[_CLASS, *source_options()])
+def explain(cls: type[Process], **given: Any) -> None:
     """Compare the runs that exist with a computation."""
-    process = make_process(_chosen_class(class_), given, {})
-    click.echo(str(process.explain()))
+    click.echo(str(make_process(cls, given, {}).explain()))
 
 
 @main.command("list")

@@ -94,7 +94,11 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
 
     say("\n4. The whole fit once more, uninterrupted, elsewhere, to compare")
     _fit(source, "--target", str(whole)).wait()
-    _compare(run, _runs(whole)[-1])
+    other = _runs(whole)[-1]
+    same = np.array_equal(run.array("fit"), other.array("fit"))
+    if not (same and run.finished and other.finished):
+        msg = f"{run.path} and {other.path} differ; please report it"
+        raise ResumableError(msg)
     say("   the interrupted and the uninterrupted results agree bit for bit")
 
     typed = Path(sys.argv[0])
@@ -148,10 +152,3 @@ def _killed_half_way(source: str, folder: Path) -> int:
 def _runs(folder: Path) -> list[RunFile]:
     found = find_runs(folder.glob("scan-Raw_Data-LorentzFit-*.h5"))
     return [run for run in found if isinstance(run, RunFile)]
-
-
-def _compare(run: RunFile, whole: RunFile) -> None:
-    same = np.array_equal(run.array("fit"), whole.array("fit"))
-    if not (same and run.finished and whole.finished):
-        msg = f"{run.path} and {whole.path} differ; please report it"
-        raise ResumableError(msg)

@@ -60,20 +60,18 @@ def list_runs(folder: Path) -> str:
     if not found:
         return f"no runs in {shown(folder)}"
     different = _different([run for run in found if isinstance(run, RunFile)])
-    rows = []
-    for run in found:
-        if isinstance(run, RunFileError):
-            rows.append(["(damaged)", str(run), "", "", ""])
-            continue
-        rows.append(
-            [
-                run.path.name,
-                str(run.header.document.get("process", "")),
-                f"{_state(run)}: {Status.now(run)}",
-                _when(run.path.stat().st_mtime),
-                different[run.path],
-            ]
-        )
+    rows = [
+        ["(damaged)", str(run), "", "", ""]
+        if isinstance(run, RunFileError)
+        else [
+            run.path.name,
+            str(run.header.document.get("process", "")),
+            f"{_state(run)}: {Status.now(run)}",
+            _when(run.path.stat().st_mtime),
+            different[run.path],
+        ]
+        for run in found
+    ]
     titles = ["run", "process", "status", "written", "with"]
     if not any(different.values()):
         titles, rows = titles[:-1], [row[:-1] for row in rows]
@@ -148,10 +146,10 @@ def show_text(run: RunFile) -> str:
     """Describe a run: identity, outputs, sessions, failures, log."""
     header = run.header
     document = header.document
+    sessions = run.sessions()
     parts = [
         status_text(run),
         f"  file        {shown(run.path)} ({format_bytes(run.path.stat().st_size)})",
-        *_packed_line(header.packed),
         f"  source      {shown(header.source['source'])}",
         f"  identity    {header.identity}",
         f"  version     {shown(json.dumps(document.get('version')))}",
@@ -167,15 +165,20 @@ def show_text(run: RunFile) -> str:
         "",
         table(
             ["session", "lasted", "host", "process", "engine", "computed", "failed"],
-            [_session_row(session) for session in run.sessions()],
+            [_session_row(session) for session in sessions],
         ),
     ]
-    timed = "reading" in (header.tables["sessions"].names or ())
-    ended = [session for session in run.sessions() if session.end and timed]
-    spent = [_spent_row(session) for session in ended]
-    if spent:
-        titles = ["time of workers", "reading", "computing", "writing", "waiting"]
-        parts += ["", table(titles, spent)]
+    if header.packed is not None:
+        methods = [f"{name}: {how or 'none'}" for name, how in header.packed.items()]
+        parts.insert(2, f"  compressed  {', '.join(methods)}")
+    kinds = ["reading", "computing", "writing", "waiting"]
+    if kinds[0] in (header.tables["sessions"].names or ()):
+        spent = [
+            [_when(s.start), *(format_seconds(getattr(s, kind)) for kind in kinds)]
+            for s in sessions
+            if s.end
+        ]
+        parts += ["", table(["time of workers", *kinds], spent)] if spent else []
     failures = run.failures()
     if failures:
         shape = header.map_shape
@@ -199,26 +202,11 @@ def show_text(run: RunFile) -> str:
     return "\n".join(parts)
 
 
-def _packed_line(packed: dict[str, str | None] | None) -> list[str]:
-    if packed is None:
-        return []
-    methods = ", ".join(f"{name}: {packed[name] or 'none'}" for name in packed)
-    return [f"  compressed  {methods}"]
-
-
 def _session_row(session: Any) -> list[str]:
-    ended = session.end > 0
-    return [
-        _when(session.start),
-        format_seconds(session.end - session.start) if ended else "not ended",
-        session.host,
-        str(session.pid),
-        f"{session.engine} x {session.workers}",
-        f"{session.computed:,}" if ended else "",
-        f"{session.failed:,}" if ended else "",
-    ]
-
-
-def _spent_row(session: Any) -> list[str]:
-    times = (session.reading, session.computing, session.writing, session.waiting)
-    return [_when(session.start), *map(format_seconds, times)]
+    engine = f"{session.engine} x {session.workers}"
+    row = [session.host, str(session.pid), engine]
+    if not session.end:
+        return [_when(session.start), "not ended", *row, "", ""]
+    lasted = format_seconds(session.end - session.start)
+    counts = f"{session.computed:,}", f"{session.failed:,}"
+    return [_when(session.start), lasted, *row, *counts]

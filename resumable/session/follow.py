@@ -64,14 +64,11 @@ _SETTLING_S = 2.5
 
 
 class Followed(NamedTuple):
-    """What is followed."""
+    """What is followed; the first position axis of the source and inputs may grow."""
 
     source: SourceRef
-    """Its first position axis may grow."""
     inputs: Sequence[SourceRef]
-    """Further sources; they may grow, too."""
     map_shape: tuple[int, ...]
-    """Lengths of the position axes, as far as they are known."""
     ready: Callable[[Array], Any] | None
     """Says which flat positions may be read; None: all that exist."""
     resolve: Callable[..., Computation]
@@ -88,16 +85,7 @@ def follow_source(
     """Compute what a source has, wait for more, and end when its writer does.
 
     The time without a new position is `options.follow`, None for 0 s. What is requested
-    by `positions` need not exist yet.
-
-    Raises
-    ------
-    NotFinished
-        It was stopped, or requested positions did not come, or were not ready, in time.
-    SourceError
-        The source could not be read in time, or was not closed by its writer.
-    PlanError
-        An option makes no sense here.
+    by `positions` need not exist yet; NotFinished says that it did not come in time.
     """
     with stop.watching():
         while True:
@@ -180,16 +168,8 @@ class SourceWatcher:
     def look(self, mine: RunFile | None, *, thorough: bool) -> Look:
         """Look at what there is by now; `mine` is the run that is being computed.
 
-        A thorough look compares contents also where nothing seems to be new.
-
-        Raises
-        ------
-        SourceError
-            It cannot be read at this moment.
-        SourceChanged
-            `mine` is not of what it holds now.
-        PlanError, DeclarationError
-            It cannot be followed.
+        A thorough look compares contents also where nothing seems to be new. A
+        SourceError may pass; SourceChanged says that `mine` is of other contents.
         """
         map_shape, growable = self._read_unchanged(self._extent)
         size = math.prod(map_shape)
