@@ -38,22 +38,28 @@ class Footprint(NamedTuple):
     input_bytes: int
     """Per position: source and inputs, twice where rows must be gathered."""
     output_bytes: int
-    """Per position."""
-    scratch: Callable[[int], int]
-    """Declared working memory of the computation for a number of positions."""
+    """Per position: results, and working memory that grows with their number."""
+    fixed_bytes: int = 0
+    """Working memory however many they are."""
     ahead_bytes: int = 0
     """Per position: sources of which the next block is read meanwhile."""
+    scratch: Callable[[int], int] | None = None
+    """Working memory for a number of positions, where the computation says it."""
 
     def __call__(self, rows: int) -> int:
         """Bytes for `rows` positions; where one is a block, the next one waits."""
         ahead = self.ahead_bytes if rows > 1 else 0
         each = self.input_bytes + self.output_bytes + ahead
-        return rows * each + self.scratch(rows)
+        scratch = self.fixed_bytes if self.scratch is None else self.scratch(rows)
+        return rows * each + scratch
 
     def rows_within(self, budget: float) -> int:
         """Return the most positions that fit; 0 when not even one does."""
         if self(1) > budget:
             return 0
+        if self.scratch is None:
+            each = max(1, self.input_bytes + self.output_bytes + self.ahead_bytes)
+            return max(1, int((budget - self.fixed_bytes) // each))
         low, high = 1, 2
         while self(high) <= budget and high < 1 << 40:
             low, high = high, 2 * high

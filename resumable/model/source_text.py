@@ -110,6 +110,7 @@ def _is_text(node: ast.AST) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=16)
 def text_digest(text: str) -> str:
     """Return the sha256 of normalised source text; empty where there is none."""
     return hashlib.sha256(normalised_source(text).encode()).hexdigest() if text else ""

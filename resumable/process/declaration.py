@@ -315,7 +315,7 @@ class Declaration(Positioned, param.Parameterized):
             folder=self._folder,
             full=self._full,
             asks_ready=self._asks_ready,
-            source_text=self._source_text(),
+            source_text=self._source_text,
             seconds_per_position=self._seconds_per_position,
         )
 

@@ -114,17 +114,22 @@ class Link(Process):
         param.Parameterized.__init__(self)  # type: ignore[no-untyped-call]
         shape, dtype = head.geometry.spectrum_shape, head.process.spectrum_dtype
         self._join(head, shape, dtype)
-        self._head, self._inputs = head._replace(process=None), dict(inputs)
+        # Without what a worker does not need.
+        self._head = head._replace(process=None, source_text=str)
+        self._inputs = dict(inputs)
         self._source_name, self._stages, self._lacking = source_name, stages, lacking
         self._asked = _with_last_use(stages, kept)
         self.outputs = dict(kept)
         self._texts = [
             (
                 class_read_from(type(stage.process)),
-                text_digest(stage.request.source_text),
+                text_digest(stage.request.source_text()),
             )
             for stage in stages
         ]
+
+    def _source_text(self) -> str:
+        return "\n\n".join(stage.request.source_text() for stage in self._stages)
 
     def _request(self) -> Request:
         return self._head._replace(
@@ -136,7 +141,7 @@ class Link(Process):
             inputs=self._inputs,
             geometry=self._geometry,
             asks_ready=False,
-            source_text="\n\n".join(s.request.source_text for s in self._stages),
+            source_text=self._source_text,
             seconds_per_position=self._seconds_per_position,
         )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import PositionSet, windows
+from resumable.model import WINDOW, PositionSet, windows
 from resumable.runfile.header import (
     ADVICE,
     HEADER_LIMIT,
@@ -58,12 +58,14 @@ class Snapshot(NamedTuple):
     """Positions that are done."""
     failed: int
     """Positions that have failed."""
+    left: int
+    """Requested positions that are left to compute."""
     finished: bool
     """Every position is done or failed, and ``finish`` has run."""
     last_end: float | None
     """Seconds since 1970 when the last session ended; 0: it works, or was killed."""
     pending: PositionSet
-    """Requested positions that are left to compute."""
+    """The positions that are left."""
     sessions: bytes
     """The table of sessions, which every session changes when it begins and ends."""
 
@@ -77,7 +79,7 @@ class Snapshot(NamedTuple):
         """Return the snapshot of a run that was just made, without reading it."""
         everything = PositionSet.full(header.size)
         pending = everything if requested is None else requested.copy()
-        return cls(header, 0, 0, False, None, pending, b"")
+        return cls(header, 0, 0, len(pending), False, None, pending, b"")
 
     @property
     def settled(self) -> bool:
@@ -271,34 +273,49 @@ class RunFile:
             Status of its positions; done wins.
         """
         with self.opened() as (fd, header):
-            yield from self._scan(fd, header, header.size)
+            for start, done, failed in self._scan(fd, header, header.size):
+                yield (
+                    start,
+                    done,
+                    np.zeros(len(done), bool) if failed is None else failed,
+                )
 
     def _scan(
         self, fd: int, header: Header, size: int
-    ) -> Iterator[tuple[int, Array, Array]]:
+    ) -> Iterator[tuple[int, Array, Array | None]]:
+        """Go through the status of `size` positions; None where none has failed.
+
+        The arrays are used again for the next window.
+        """
+        buffers = np.empty((3, min(size, WINDOW)), np.uint8)
         for start, stop in windows(size):
-            done, failed = self._status(fd, header, start, stop)
-            yield start, done, failed & ~done
+            yield start, *self._status(fd, header, start, stop, buffers)
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
+        buffers = np.empty((3, stop - start), np.uint8)
         with self.opened() as (fd, header):
-            done, failed = self._status(fd, header, start, stop)
-        return done, failed & ~done
+            done, failed = self._status(fd, header, start, stop, buffers)
+        return done, np.zeros(len(done), bool) if failed is None else failed
 
     def _status(
-        self, fd: int, header: Header, start: int, stop: int
-    ) -> tuple[Array, Array]:
+        self, fd: int, header: Header, start: int, stop: int, buffers: Array
+    ) -> tuple[Array, Array | None]:
         """Read the status of a span; beyond the end of the run nothing is done."""
         count = max(0, min(stop, header.size) - start)
-        found = []
-        for name in ("completed_positions", "failed_positions"):
-            status = np.zeros(stop - start, np.uint8)
-            offset = header.offsets[name] + start
-            if not read_into(fd, status[:count].data, offset):
+        raw, failed, done = buffers[:, : stop - start]
+
+        def read(into: Array, name: str) -> None:
+            into[count:] = 0
+            if not read_into(fd, into[:count].data, header.offsets[name] + start):
                 raise RunFileError(gone(self.path, f"it ends within {name}"))
-            found.append(status == 1)
-        return found[0], found[1]
+
+        read(raw, "completed_positions")
+        done = np.equal(raw, 1, out=done.view(bool))
+        if done.all():
+            return done, None  # done wins
+        read(failed, "failed_positions")
+        return done, (failed == 1) & ~done if failed.max() else None
 
     def snapshot(
         self,
@@ -320,17 +337,24 @@ class RunFile:
             nor failed.
         """
         pending = PositionSet(size or self.size)
-        done_count = failed_count = 0
+        done_count = failed_count = left = 0
         with self.opened() as (fd, header):
             offset, length = header.extents()["sessions"]
             sessions = read_at(fd, length, offset)
             marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
             for start, done, failed in self._scan(fd, header, pending.size):
-                done_count += int(np.count_nonzero(done))
-                failed_count += int(np.count_nonzero(failed))
-                members = failed if retry_failed else ~(done | failed)
+                done_here = int(np.count_nonzero(done))
+                done_count += done_here
+                if failed is not None:
+                    failed_count += int(np.count_nonzero(failed))
+                    members = failed if retry_failed else ~(done | failed)
+                elif retry_failed or done_here == len(done):
+                    continue
+                else:
+                    members = ~done
                 if requested is not None:
-                    members = members & requested.window(start, start + len(done))
+                    members &= requested.window(start, start + len(done))
+                left += int(np.count_nonzero(members))
                 pending.set_window(start, members)
         table = np.frombuffer(sessions, header.tables["sessions"])
         ends = table["end"][is_time(table["start"])]
@@ -339,7 +363,14 @@ class RunFile:
             last_end = float(ends[-1]) if is_time(ends[-1]) else 0.0
         finished = marked and done_count + failed_count == header.size
         return Snapshot(
-            header, done_count, failed_count, finished, last_end, pending, sessions
+            header,
+            done_count,
+            failed_count,
+            left,
+            finished,
+            last_end,
+            pending,
+            sessions,
         )
 
     def sessions_since(self, snapshot: Snapshot) -> bool:
@@ -375,7 +406,8 @@ class RunFile:
             marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
             for _, done, failed in self._scan(fd, header, header.size):
                 done_count += int(np.count_nonzero(done))
-                failed_count += int(np.count_nonzero(failed))
+                if failed is not None:
+                    failed_count += int(np.count_nonzero(failed))
         finished = marked and done_count + failed_count == header.size
         return done_count, failed_count, finished
 

@@ -52,8 +52,8 @@ class Request(NamedTuple):
     """All contents are digested, not samples of them."""
     asks_ready: bool
     """Its method ``ready`` says which positions may be read."""
-    source_text: str
-    """Source text of the computation, empty where it cannot be found."""
+    source_text: Callable[[], str]
+    """Returns the source text of the computation, empty where it cannot be found."""
     seconds_per_position: float | None
     """As ``test`` measured it, or None."""
 
@@ -69,7 +69,7 @@ class Request(NamedTuple):
         return {
             "process": self.name,
             "version": self.version,
-            "source_text": text_digest(self.source_text),
+            "source_text": text_digest(self.source_text()),
             "parameters": self.parameters,
             "outputs": {name: o.identity() for name, o in self.outputs.items()},
             "source": str(self.source),
@@ -84,30 +84,45 @@ class Request(NamedTuple):
 class Computation(NamedTuple):
     """A computation with everything resolved: what is wanted, not how."""
 
-    process: Any
-    """The user's object, of which methods are called and nothing else is read."""
+    request: Request
+    """What was asked for."""
     source: SourceRef
     """Where the data are."""
     inputs: Mapping[str, SourceRef]
     """Further sources by argument name."""
-    outputs: Mapping[str, Output]
-    """All outputs."""
     geometry: Geometry
     """How the positions lie in the source."""
     footprint: Footprint
     """Memory for a number of positions."""
+    document: dict[str, Any]
+    """The identity document: everything that can change results, as plain JSON."""
+    contents: str | None
+    """Digest of the contents where they are not in the document, as they can grow."""
     run_folder: RunFolder
     """Where its runs lie."""
-    spec: RunFileSpec
-    """What a new run file would be made of."""
+    spec: Callable[[], RunFileSpec]
+    """Returns what a new run file would be made of."""
     open_reader: Callable[[], Reader]
     """Opens the source."""
-    seconds_per_position: float | None
-    """As ``test`` measured it, or None."""
     earlier: RunFolder | None = None
     """Where its runs lie from when the source could still grow."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
+
+    @property
+    def process(self) -> Any:
+        """The user's object, of which methods are called and nothing else is read."""
+        return self.request.process
+
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        """All outputs."""
+        return self.request.outputs
+
+    @property
+    def text(self) -> str:
+        """Digest of the source text of the computation; empty where there is none."""
+        return text_digest(self.request.source_text())
 
     def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
         """Return the runs of this computation, the oldest first.
@@ -120,7 +135,7 @@ class Computation(NamedTuple):
         """
         found = self.run_folder.runs(files)
         earlier = self.earlier.runs(files) if self.earlier else []
-        whole = self.spec.source["contents"] is None
+        whole = self.contents is None
         if whole and not earlier:
             return found
         with self.open_reader() as reader:

@@ -141,7 +141,7 @@ def decide(
         count = size if options.positions is None else len(options.positions)
         why = "a new run was asked for" if options.override else "no run matches"
         return Decision("compute", why, count)
-    done, pending = snapshot.done, len(snapshot.pending)
+    done, pending = snapshot.done, snapshot.left
     if not computation.full_length(snapshot.header):
         new = size - snapshot.size
         why = f"the source has {new:,} new positions, {done:,} are copied"
@@ -302,7 +302,7 @@ def make_plan(
         rechunk=rechunk,
         shapes=f"a map of {geometry.map_shape}, each with {geometry.spectrum_shape}",
         notes=tuple(notes),
-        seconds_per_position=computation.seconds_per_position,
+        seconds_per_position=computation.request.seconds_per_position,
     )
 
 

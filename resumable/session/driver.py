@@ -191,20 +191,20 @@ def tell_of_left_runs(computation: Computation) -> None:
             logger.warning(
                 "%s was edited since %s was computed, so a new run begins; declare "
                 "a version to decide yourself which edits change results",
-                computation.spec.process,
+                computation.request.name,
                 name,
             )
 
 
 def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> None:
     """Warn when the class was edited and its declared version is still the same."""
-    then, now = run.header.source.get("text"), computation.spec.source["text"]
+    then, now = run.header.source.get("text"), computation.text
     if computation.process.version is None or not then or not now or then == now:
         return
     if not snapshot.done + snapshot.failed:
         return  # no row of the older text is there
     warnings.warn(
-        f"{computation.spec.process} was edited since {run.path.name} was "
+        f"{computation.request.name} was edited since {run.path.name} was "
         f"made, but version is still {computation.process.version!r}: its rows stay "
         "and further ones join them; raise it if results change:\n"
         + "\n".join(changed_lines(run, computation)),

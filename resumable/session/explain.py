@@ -103,7 +103,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     for run in run_folder.others():
         if run.path in paths:
             continue  # from when the source could still grow
-        told = differences(run.header.document, computation.spec.document)
+        told = differences(run.header.document, computation.document)
         reasons = [shown(reason) for reason in told[:_TOLD]]
         for number, reason in enumerate(reasons):
             if lines and reason.startswith(EDITED):
@@ -125,7 +125,7 @@ def changed_lines(run: RunFile, computation: Computation) -> list[str]:
     # Imported here: it costs a millisecond that only an edit needs.
     import difflib
 
-    there, here = source_text(run), computation.spec.source_text
+    there, here = source_text(run), computation.request.source_text()
     changed = [
         line
         for line in difflib.unified_diff(

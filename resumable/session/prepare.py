@@ -58,7 +58,7 @@ class Assignment(NamedTuple):
         with computation.open_reader() as reader:
             return create.create_run_file(
                 path,
-                computation.spec,
+                computation.spec(),
                 coordinates_of(reader),
                 self._requested,
                 run,
@@ -108,7 +108,7 @@ class Assignment(NamedTuple):
         cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.
         same = class_file(cls) == class_read_from(cls)
-        text = computation.spec.source["text"] if same else ""
+        text = computation.text if same else ""
         return Job(
             computation.process,
             computation.position_outputs,
@@ -148,5 +148,5 @@ class Assignment(NamedTuple):
         """Where a copy of the source in position order is, if there is one."""
         run_folder = self.computation.run_folder
         # Where the source can grow, its contents are not part of the identity.
-        contents = self.computation.spec.source["contents"] or ""
+        contents = self.computation.contents or ""
         return run_folder.folder / f"{run_folder.stem}{contents[:8]}.rechunked.h5"

@@ -65,34 +65,48 @@ def resolve(
         then = document_digest({**document, "source": source_then})
         earlier = run_folder._replace(identity=then)
     return Computation(
-        process=request.process,
+        request=request,
         source=reader.ref,
         inputs={name: other.ref for name, other in inputs.items()},
-        outputs=request.outputs,
         geometry=reader.geometry,
         footprint=_footprint(request, [reader, *inputs.values()]),
+        document=document,
+        contents=contents,
         run_folder=run_folder,
-        earlier=earlier,
-        ready=ready,
-        spec=RunFileSpec(
-            identity=run_folder.identity,
-            document=document,
-            process=request.name,
-            outputs=request.outputs,
-            provenance=_provenance(request),
-            source_text=request.source_text,
-            source={
-                "source": str(request.source),
-                "inputs": {name: str(ref) for name, ref in request.inputs.items()},
-                "length": reader.geometry.map_shape[0],
-                "contents": contents,
-                "full": request.full,
-                "text": text_digest(request.source_text),
-                **({} if ready is None else {"ready": ready.to_text()}),
-            },
+        spec=functools.partial(
+            _spec, request, document, run_folder.identity, contents, ready
         ),
         open_reader=functools.partial(open_reader, reader.ref),
-        seconds_per_position=request.seconds_per_position,
+        earlier=earlier,
+        ready=ready,
+    )
+
+
+def _spec(
+    request: Request,
+    document: dict[str, Any],
+    identity: str,
+    contents: str | None,
+    ready: PositionSet | None,
+) -> RunFileSpec:
+    source = {
+        "source": str(request.source),
+        "inputs": {name: str(ref) for name, ref in request.inputs.items()},
+        "length": request.geometry.map_shape[0],
+        "contents": contents,
+        "full": request.full,
+        "text": text_digest(request.source_text()),
+    }
+    if ready is not None:
+        source["ready"] = ready.to_text()
+    return RunFileSpec(
+        identity=identity,
+        document=document,
+        process=request.name,
+        outputs=request.outputs,
+        provenance=_provenance(request),
+        source_text=request.source_text(),
+        source=source,
     )
 
 
@@ -147,18 +161,15 @@ def _footprint(request: Request, readers: list[Reader]) -> Footprint:
     read = sum(reader.held_bytes for reader in readers)
     ahead = sum(reader.held_bytes for reader in readers if reader.reads_ahead)
     results = sum(o.row_bytes for o in outputs if o.per == "position")
-    if hasattr(process, "block_computation"):
-        # What the method returns, and a copy where its dtype is another.
-        scratch = functools.partial(_scratch_bytes, process)
-        return Footprint(read, 2 * results, scratch, ahead)
-    # One position is at work at a time, whatever the block.
-    return Footprint(read, results, lambda _: _scratch_bytes(process, 1), ahead)
-
-
-def _scratch_bytes(process: Any, count: int) -> int:
-    if callable(process.scratch):
-        return int(process.scratch(count))
-    return int(process.scratch) * count
+    scratch = process.scratch
+    if not hasattr(process, "block_computation"):
+        # One position is at work at a time, whatever the block.
+        fixed = int(scratch(1) if callable(scratch) else scratch)
+        return Footprint(read, results, fixed, ahead)
+    # What the method returns, and a copy where its dtype is another.
+    if callable(scratch):
+        return Footprint(read, 2 * results, 0, ahead, lambda rows: int(scratch(rows)))
+    return Footprint(read, 2 * results + int(scratch), 0, ahead)
 
 
 def _provenance(request: Request) -> dict[str, str]:

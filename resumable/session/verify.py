@@ -230,7 +230,7 @@ def _computed(
         yield Check("computation", False, str(error))
         yield Check("rows", None, "not computed again: the computation differs")
         return
-    unlike = differences(run.header.document, computation.spec.document)
+    unlike = differences(run.header.document, computation.document)
     of_source = [text for text in unlike if text.startswith(("source", "inputs"))]
     of_class = [text for text in unlike if text not in of_source]
     source_check = _of_source(run, of_source, computation.source)

@@ -6,6 +6,7 @@ import collections
 import hashlib
 import itertools
 import math
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +37,9 @@ _SAMPLES = 64
 PART_BYTES = 1 << 20
 #: Parts that wait for their digest: bounds the memory.
 _DIGESTS_AT_ONCE = 8
-#: Parts of a contiguous dataset that two threads share: bounds how long Ctrl-C waits.
+#: More threads wait for memory.
+_MOST_THREADS = 4
+#: Parts of a contiguous dataset that threads share: bounds how long Ctrl-C waits.
 _SHARED_PARTS = 64
 #: Most chunks that are looked up one by one; of more, only those that were written.
 _MOST_CHUNKS = 1 << 20
@@ -117,22 +120,31 @@ def contents_digest(
 def _digests_at(
     contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
 ) -> Iterator[bytes]:
-    """Digest parts of a contiguous dataset: two threads read and digest half each."""
+    """Digest parts of a contiguous dataset: every thread reads and digests some."""
 
     def digests(some: list[Piece]) -> list[bytes]:
         found = []
+        # Read into the same memory, which stays in the processor's cache.
+        buffer = np.empty(0, np.uint8)
         for start, slab in some:
-            part = np.empty(_shape(slab), dtype)
-            contents.read(start * dtype.itemsize, part)
-            found.append(_sha256(part))
+            size = math.prod(_shape(slab)) * dtype.itemsize
+            if len(buffer) < size:
+                buffer = np.empty(size, np.uint8)
+            contents.read(start * dtype.itemsize, buffer[:size])
+            found.append(hashlib.sha256(buffer[:size].data).digest())
         return found
 
-    with ThreadPoolExecutor(1) as thread:
+    others = min(os.cpu_count() or 1, _MOST_THREADS) - 1 or 1
+    with ThreadPoolExecutor(others) as threads:
         while shared := list(itertools.islice(pieces, _SHARED_PARTS)):
-            middle = len(shared) // 2
-            others = _submitted(thread, digests, shared[middle:])
-            yield from digests(shared[:middle])
-            yield from others.result()
+            each = -(-len(shared) // (others + 1))
+            first, *rest = (
+                shared[begin : begin + each] for begin in range(0, len(shared), each)
+            )
+            waiting = [_submitted(threads, digests, part) for part in rest]
+            yield from digests(first)
+            for future in waiting:
+                yield from future.result()
 
 
 def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:

@@ -148,7 +148,8 @@ def _cgroup_folders(controller: str) -> list[Path]:
 
 def _read_number(path: Path) -> int | None:
     try:
-        return int(path.read_text().split()[0])
+        with open(path) as file:  # noqa: PTH123 - it is read often, and Path is slow
+            return int(file.read().split()[0])
     except (OSError, ValueError, IndexError):
         return None
 
@@ -162,8 +163,10 @@ def _cgroup_memory_left() -> int | None:
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
             limit = _read_number(folder / limit_name)
+            if limit is None or limit >= _UNLIMITED:
+                continue
             used = _read_number(folder / used_name)
-            if limit is not None and used is not None and limit < _UNLIMITED:
+            if used is not None:
                 left.append(max(0, limit - used + _reclaimable(folder)))
     return min(left, default=None)
 
@@ -185,8 +188,8 @@ def _cgroup_cores() -> float | None:
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
                 quotas.append(int(quota) / int(period))
-        quota_us = _read_number(folder / "cpu.cfs_quota_us")
-        period_us = _read_number(folder / "cpu.cfs_period_us")
-        if quota_us and period_us and quota_us > 0:
+        quota_us = _read_number(folder / "cpu.cfs_quota_us") or 0
+        period_us = quota_us > 0 and _read_number(folder / "cpu.cfs_period_us")
+        if period_us:
             quotas.append(quota_us / period_us)
     return min(quotas, default=None)

@@ -274,7 +274,7 @@ def test_an_output_with_compression_packs_the_run(tmp_path):
 def test_compression_is_not_part_of_the_identity(tmp_path):
     """With and without it is the same computation."""
     with_it, without = Declared(50, tmp_path), Undeclared(50, tmp_path)
-    documents = [p._computation().spec.document for p in (with_it, without)]
+    documents = [p._computation().document for p in (with_it, without)]
     documents[0]["process"] = documents[1]["process"]
 
     assert documents[0] == documents[1]

@@ -59,7 +59,7 @@ def locked(tmp_path):
                 with computation.open_reader() as reader:
                     run = create.create_run_file(
                         computation.run_folder.new_path(),
-                        computation.spec,
+                        computation.spec(),
                         coordinates_of(reader),
                         PositionSet.full(SIZE),
                     )

@@ -8,8 +8,8 @@ import pytest
 from resumable.engines import choose
 from resumable.errors import PlanError
 from resumable.model import Footprint, Geometry, Output, PositionSet
-from resumable.runfile import Header, RunFileSpec, RunFolder, Snapshot
-from resumable.session.computation import Computation, Options
+from resumable.runfile import Header, RunFolder, Snapshot
+from resumable.session.computation import Computation, Options, Request
 from resumable.session.decide import Decision, decide, engine_for, make_plan
 from resumable.source import SourceRef
 
@@ -19,18 +19,34 @@ IDENTITY = "1" * 64
 
 def wanted(size=SIZE, *, ready=None):
     """Return a computation of a source of so many positions."""
-    spec = RunFileSpec(IDENTITY, {}, "Mean", {}, {}, "", {"contents": None})
-    return Computation(
+    source = SourceRef("", "", (0,), size)
+    geometry = Geometry((size,), (4,), 32, (1,), 32, False, True)
+    request = Request(
         process=None,
-        source=SourceRef("", "", (0,), size),
-        inputs={},
+        name="Mean",
+        version=1,
+        parameters={},
         outputs={"mean": Output()},
-        geometry=Geometry((size,), (4,), 32, (1,), 32, False, True),
-        footprint=Footprint(32, 8, lambda count: 0),
-        run_folder=RunFolder(Path("nowhere"), "scan-data-Mean", IDENTITY),
-        spec=spec,
-        open_reader=None,
+        source=source,
+        inputs={},
+        geometry=geometry,
+        folder=Path("nowhere"),
+        full=False,
+        asks_ready=False,
+        source_text=str,
         seconds_per_position=None,
+    )
+    return Computation(
+        request=request,
+        source=source,
+        inputs={},
+        geometry=geometry,
+        footprint=Footprint(32, 8),
+        run_folder=RunFolder(Path("nowhere"), "scan-data-Mean", IDENTITY),
+        document={},
+        contents=None,
+        spec=None,
+        open_reader=None,
         ready=ready,
     )
 
@@ -54,7 +70,7 @@ def there(
     )
     pending = np.arange(done + failed, size) if left is None else np.array(left, int)
     chosen = PositionSet.of(max(size, SIZE), pending)
-    return Snapshot(header, done, failed, finished, last_end, chosen, b"")
+    return Snapshot(header, done, failed, len(pending), finished, last_end, chosen, b"")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def make_geometry(size=10_000, **changes):
 
 def footprint(per_row=1000, scratch=lambda rows: 0):
     """Return a footprint of so many bytes per row."""
-    return Footprint(per_row, 0, scratch)
+    return Footprint(per_row, 0, scratch=scratch)
 
 
 def walk(schedule, seconds=lambda batch: 1e-3 * batch.count):
