@@ -35,6 +35,9 @@ class Candidate:
     python: Path = Path(sys.executable)
     """The Python that runs it."""
 
+    tree: Path = _HERE.parent
+    """Where it finds the package, if it is checked out but not installed."""
+
 
 @dataclass(frozen=True)
 class Material:
@@ -131,7 +134,7 @@ def _measure(candidate: Candidate, material: Material) -> Measurement:
             [candidate.python, _HERE / "measure.py", *map(str, arguments)],
             capture_output=True,
             check=True,
-            env=_variables(),
+            env=variables(candidate.tree),
             text=True,
             timeout=TIMEOUT_S,
         )
@@ -145,8 +148,8 @@ def _measure(candidate: Candidate, material: Material) -> Measurement:
     return Measurement(**json.loads(ended.stdout))
 
 
-def _variables() -> dict[str, str]:
-    """Return the environment variables of a candidate.
+def variables(tree: Path) -> dict[str, str]:
+    """Return the environment variables of a candidate that uses the package in `tree`.
 
     One BLAS thread in every process, as resumable has anyway, so that no candidate is
     slowed down by too many threads. Workers find these modules, and the package where
@@ -154,10 +157,10 @@ def _variables() -> dict[str, str]:
     installed packages.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    path = os.pathsep.join([str(_HERE), str(_HERE.parent)])
-    variables = {**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": path}
-    variables.pop("PYTHONDONTWRITEBYTECODE", None)
-    return variables
+    path = os.pathsep.join([str(_HERE), str(tree)])
+    found = {**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": path}
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
 
 
 def _show(text: str) -> None:
