@@ -34,22 +34,11 @@ def canonical(document: Any) -> str:
 def encode(value: Any, where: str = "value") -> Any:
     """Turn a value into plain JSON, exactly.
 
-    Lists and tuples are the same; NaN equals NaN; ``-0.0`` is not ``0.0`` and
-    ``1`` is not ``1.0``; arrays count by dtype, shape and contents whatever their
-    byte and memory order.
-
-    Parameters
-    ----------
-    value : object
-        None, bool, numbers, str, bytes, dates, paths, enums, numpy values, and
-        lists, tuples, sets and dicts (with str keys) of them.
-    where : str
-        How to name the value in an error.
-
-    Raises
-    ------
-    IdentityError
-        A value of another type. It is never skipped.
+    Takes None, bool, numbers, str, bytes, dates, paths, enums, numpy values, and lists,
+    tuples, sets and dicts (with str keys) of them; other types raise an IdentityError
+    that names the value as `where`. Lists and tuples are the same; NaN equals NaN;
+    ``-0.0`` is not ``0.0`` and ``1`` is not ``1.0``; arrays count by dtype, shape and
+    contents whatever their byte and memory order.
     """
     msg = (
         f"{where} is a {type(value).__qualname__}, which cannot be part of a run's "
@@ -151,13 +140,7 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def decode_dtype(document: Any) -> np.dtype[Any]:
-    """Read what :func:`encode_dtype` wrote, and nothing else.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError
-        It is no dtype, or a dtype of Python objects.
-    """
+    """Read what :func:`encode_dtype` wrote; all else is a Type-, Value- or KeyError."""
     if isinstance(document, str):
         # numpy would also take "O", a list with commas, or a repetition.
         if not re.fullmatch(r"[<>|][a-zA-NP-Z][0-9]{1,10}(\[\w{1,20}\])?", document):
@@ -233,19 +216,10 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> Any:
     """Turn what :func:`encode` wrote back into a value.
 
-    Errors name the value as `where`. If one of the values in `known` is encoded like
-    this, it is returned: an array or an enum can be read back only so.
-
-    Raises
-    ------
-    IdentityError
-        Only a digest or a name was written (of an array, an enum), or the document
-        makes no sense.
-
-    Notes
-    -----
     Values that are encoded alike are decoded alike: a tuple as a list, a numpy number
-    as a number of Python, a frozenset as a set.
+    as a number of Python, a frozenset as a set. Of an array only a digest is written,
+    of an enum a name: they are found among the values in `known`, or are an
+    IdentityError that names the value as `where`.
     """
     text = canonical(document)
     for value in known:

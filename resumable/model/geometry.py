@@ -34,20 +34,10 @@ class Geometry(NamedTuple):
         *,
         indivisible: bool = False,
     ) -> Geometry:
-        """Measure a dataset.
+        """Measure a dataset, or the part of it that counts, of this shape.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Of the part of the dataset that counts.
-        axes : tuple of int
-            The axes that count positions, in the user's order.
-        itemsize : int
-            Bytes of one element; 0 where positions are only counted.
-        chunks : tuple of int, optional
-            Shape of a chunk; None for a contiguous dataset.
-        indivisible : bool
-            Chunks are compressed.
+        `axes` count positions, in the user's order; `itemsize` is 0 where positions are
+        only counted, `chunks` the shape of a chunk, None for a contiguous dataset.
         """
         others = [axis for axis in range(len(shape)) if axis not in axes]
         spectrum_shape = tuple(shape[axis] for axis in others)

@@ -23,13 +23,7 @@ DEEPEST = 200
 
 
 def document_digest(document: dict[str, Any]) -> str:
-    """sha256 of a document's canonical JSON, 64 hexadecimal digits.
-
-    Raises
-    ------
-    IdentityError
-        It is nested too deep.
-    """
+    """Return the sha256 of canonical JSON; IdentityError if it is nested too deep."""
     check_depth(document)
     return hashlib.sha256(canonical(document).encode()).hexdigest()
 

@@ -18,12 +18,7 @@ def read_like_array(dataset: Any, key: Any) -> Any:
     """Index a chunked dataset as numpy would an array; not by names of fields.
 
     Of the first axis only the rows that are needed are read, of the other axes all
-    from the first index that is needed to the last.
-
-    Raises
-    ------
-    IndexError
-        As numpy would.
+    from the first index that is needed to the last. Raises IndexError as numpy would.
     """
     (rows, *others), inner, _ = divided_key(key, dataset.shape, 1)
     block = np.empty([len(rows), *map(len, others)], dataset.dtype)
@@ -44,28 +39,9 @@ def divided_key(
 ) -> tuple[list[Any], tuple[Any, ...], int]:
     """Divide a key into the indices that it needs of every axis, and a key for those.
 
-    Parameters
-    ----------
-    key : anything numpy takes but names of fields
-    shape : tuple of int
-        What is indexed; at least one axis.
-    most : int
-        So many leading axes may be merged.
-
-    Returns
-    -------
-    needs : list of range or ndarray
-        Of each axis, ascending, each once.
-    inner : tuple
-        Indexes the array of what is needed as `key` would the whole.
-    together : int
-        So many leading axes are merged into one in `needs` and `inner`. Taken apart,
-        pairs of indices would need whole rows and columns.
-
-    Raises
-    ------
-    IndexError
-        As numpy would.
+    Of each axis the indices are ascending, each once. The third value returned is how
+    many leading axes, `most` at most, are merged into one: taken apart, pairs of
+    indices would need whole rows and columns. Raises IndexError as numpy would.
     """
     parts = _parts(key, shape)
     paired = list(
@@ -120,13 +96,7 @@ def _needs_of(
 
 
 def _parts(key: Any, shape: tuple[int, ...]) -> list[Any]:
-    """Return slices, arrays of indices, None, Ellipsis and single truth values.
-
-    Raises
-    ------
-    IndexError
-        As numpy would.
-    """
+    """Return slices, arrays of indices, None, Ellipsis and single truth values."""
     # Raises what numpy raises for a wrong key.
     np.broadcast_to(np.uint8(0), shape)[key]
     parts: list[Any] = []
@@ -173,26 +143,12 @@ def divided_where(apart: Array) -> Iterator[tuple[int, int]]:
 def spans_of(
     indices: Any, *, gap: int | None = None, step: int | None = None
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Divide indices into spans: indices that lie close are read in one go.
+    """Divide ascending indices into spans: those that lie close are read in one go.
 
-    Parameters
-    ----------
-    indices : range or ndarray of int
-        Ascending, each once; at least one.
-    gap : int, optional
-        A span has no hole of more indices than this. Default: any hole.
-    step : int, optional
-        A span does not reach over a multiple of this. Default: any length.
+    A span has no hole of more than `gap` indices, and does not reach over a multiple of
+    `step`. Yields first and last, which of the indices are in the span, and its start
+    and stop: with holes ``stop - start > last - first``.
 
-    Yields
-    ------
-    first, last : int
-        Which of the indices are in the span.
-    start, stop : int
-        From where to where it reaches; with holes ``stop - start > last - first``.
-
-    Examples
-    --------
     >>> list(spans_of(np.array([2, 3, 5, 9]), gap=1))
     [(0, 3, 2, 6), (3, 4, 9, 10)]
     """
@@ -231,8 +187,6 @@ def chunk_shape(
 ) -> tuple[int, ...]:
     """Return a shape of chunks of at most so many bytes, of whole rows if they fit.
 
-    Examples
-    --------
     >>> chunk_shape((512, 512, 4), 8, 1 << 18)
     (16, 512, 4)
     """

@@ -280,12 +280,10 @@ def _put_nan(array: Array) -> None:
 
 
 def declared(value: Any, where: str) -> dict[str, Output]:
-    """Check a declaration of outputs and return it as a plain dict.
+    """Return a declaration of outputs as a plain dict.
 
-    Raises
-    ------
-    DeclarationError
-        Not a mapping of names to outputs, none per position, a reserved name.
+    DeclarationError for what is no mapping of names to outputs, has none per position,
+    or a reserved name.
     """
     try:
         outputs = dict(value)
@@ -311,8 +309,6 @@ def declared(value: Any, where: str) -> dict[str, Output]:
 def filter_problem(method: Any) -> str:
     """Return why a method of compression cannot be used here; empty when it can.
 
-    Examples
-    --------
     >>> filter_problem("gzip")
     ''
     >>> filter_problem("gzp")

@@ -34,15 +34,7 @@ MOST_POSITIONS = 1 << 34
 
 
 class PositionSet:
-    """A set of positions out of N.
-
-    Parameters
-    ----------
-    size : int
-        N.
-    bits : ndarray of uint8, optional
-        ``numpy.packbits`` of the members; default empty.
-    """
+    """A set of positions out of `size`; `bits` is ``numpy.packbits`` of the members."""
 
     def __init__(self, size: int, bits: Array | None = None) -> None:
         self.size = size
@@ -142,13 +134,7 @@ class PositionSet:
 
     @classmethod
     def from_text(cls, size: int, text: str) -> PositionSet:
-        """Return the set that :meth:`to_text` wrote.
-
-        Raises
-        ------
-        ValueError
-            The text is not that of a set of this size.
-        """
+        """Return the set that :meth:`to_text` wrote; ValueError for any other text."""
         length = -(-size // 8)
         try:
             # Not more: a forged text could expand to any size.
@@ -281,10 +267,7 @@ class Batch:
     def parts(self, position: int | None) -> list[Batch]:
         """Divide a batch that a worker died of, to find the position that causes it.
 
-        Parameters
-        ----------
-        position : int, optional
-            The position at work, which gets a part of its own; without it, halves.
+        The position at work gets a part of its own; where it is not known, halves.
         """
         members = self.members()
         inside = np.flatnonzero(members)
@@ -339,12 +322,7 @@ class RequestedPositions:
 
     `chosen` is what the user gives as positions, None for all; of `map_shape` only the
     first length will change. `end` is one past the last requested position, None where
-    that is not known.
-
-    Raises
-    ------
-    PlanError
-        Positions count from an end that is not there yet.
+    that is not known. Positions that count from the end raise a PlanError.
     """
 
     def __init__(self, chosen: Any, map_shape: tuple[int, ...]) -> None:
@@ -380,10 +358,7 @@ class RequestedPositions:
     ) -> PositionSet | None:
         """Return the requested positions that exist; None: all that exist.
 
-        Raises
-        ------
-        PlanError
-            Some do not exist, and the source cannot grow any more.
+        PlanError where some do not exist and the source cannot grow any more.
         """
         if self.chosen is None:
             return None
@@ -417,29 +392,16 @@ def name_of_position(flat: int, map_shape: tuple[int, ...]) -> str:
 
 
 def flat_positions(chosen: Any, map_shape: tuple[int, ...]) -> Array:
-    """Turn what a user calls positions into flat ones, sorted, each once.
-
-    Takes what :func:`positions_in_order` takes.
-    """
+    """Return :func:`positions_in_order` sorted, each position once."""
     return np.unique(positions_in_order(chosen, map_shape))
 
 
 def positions_in_order(chosen: Any, map_shape: tuple[int, ...]) -> Array:
     """Turn what a user calls positions into flat ones, int64, in the given order.
 
-    Parameters
-    ----------
-    chosen : int, tuple, slice, list or array
-        A flat index (negative counts from the end), a tuple on a map, a slice, a
-        boolean mask of the map's shape or flat, a list or array of indices, or of
-        tuples on a map.
-    map_shape : tuple of int
-        Lengths of the position axes.
-
-    Raises
-    ------
-    PlanError
-        A position that does not exist, a mask of another shape.
+    Takes a flat index (negative counts from the end), a tuple on a map, a slice, a
+    boolean mask of the map's shape or flat, a list or array of indices, or of tuples on
+    a map. A position that does not exist or a mask of another shape is a PlanError.
     """
     size = int(np.prod(map_shape, dtype=np.int64))
     if isinstance(chosen, slice):

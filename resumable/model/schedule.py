@@ -31,16 +31,10 @@ TRIALS = 20
 
 
 class Schedule:
-    """Cuts what is left into batches, sized by what the ones before took.
+    """Cuts the pending positions into batches, sized by what the ones before took.
 
-    Parameters
-    ----------
-    pending : PositionSet
-        Positions to compute; they are taken out as they are handed out.
-    plan : Plan
-        Workers, block size, checkpoint.
-    proven : bool, default False
-        A position of this run has succeeded before, so failures are the data's.
+    Positions are taken out of `pending` as they are handed out. `proven`: a position of
+    this run has succeeded before, so failures are due to the data.
     """
 
     def __init__(
@@ -126,16 +120,10 @@ class Schedule:
         return max(1, int(min(rows, self.remaining, WINDOW)))
 
     def note(self, count: int, seconds: float, read_seconds: float = 0.0) -> None:
-        """Learn from a finished batch how long a position takes.
+        """Learn from a finished batch of `count` positions how long a position takes.
 
-        Parameters
-        ----------
-        count : int
-            Its positions.
-        seconds : float
-            Time of computing and writing them.
-        read_seconds : float
-            Time of reading them, which may be of whole chunks.
+        `seconds` is the time of computing and writing, `read_seconds` of reading, which
+        may be of whole chunks.
         """
         self._read_seconds = read_seconds
         rate = max(seconds, 1e-9) / max(1, count)

@@ -141,14 +141,9 @@ def class_read_from(cls: type) -> tuple[str, int] | None:
 
 
 def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
-    """Check that a class here is the one that the driver has imported.
+    """Raise a DeclarationError if a class is not the one that the driver has imported.
 
     `read_from` and `text` are :func:`class_read_from` and :func:`text_digest` there.
-
-    Raises
-    ------
-    DeclarationError
-        The class here is another one.
     """
     here = class_read_from(cls)
     if read_from == here:
@@ -169,12 +164,8 @@ def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> 
 def closed_over(cls: type, stop: type) -> dict[str, Any]:
     """Return the variables of enclosing functions that the methods of a class use.
 
-    Encoded, by name. Methods of the base class `stop` and of its bases do not count.
-
-    Raises
-    ------
-    IdentityError
-        A value that cannot be part of an identity.
+    Encoded, by name; IdentityError where one cannot be. Methods of the base class
+    `stop` and of its bases do not count.
     """
     found: dict[str, Any] = {}
     for part in cls.__mro__[: cls.__mro__.index(stop)]:

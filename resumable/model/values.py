@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
     """Return what a computation returned as a mapping with the names of the outputs.
 
-    Raises
-    ------
-    OutputError
-        A name was not declared, or a declared name is missing.
+    OutputError where a name was not declared, or a declared name is missing.
     """
     if not isinstance(value, dict):
         if len(outputs) == 1:
@@ -48,12 +45,8 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
 def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     """Return a value as an array of this shape that the dtype can hold.
 
-    A length of None in `shape` is any length.
-
-    Raises
-    ------
-    OutputError
-        Another shape, or a dtype that is not of the same kind.
+    A length of None in `shape` is any length. OutputError for another shape, or a dtype
+    that is not of the same kind.
     """
     if value is None:
         msg = f"output {name!r}: the computation returned None; is there a return?"
@@ -89,10 +82,7 @@ def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
 def ragged_rows(name: str, value: Any, output: Output) -> Array:
     """Return the rows of one position as a new array of shape ``(n, *shape)``.
 
-    Raises
-    ------
-    OutputError
-        The value is no array or list of rows, or its rows are not as declared.
+    OutputError where the value is no array or list of rows as declared.
     """
     if value is None or np.isscalar(value):
         shape = ", ".join(map(str, ("n", *output.shape)))
@@ -113,10 +103,7 @@ def ragged_rows(name: str, value: Any, output: Output) -> Array:
 def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
     """Return the rows that a block computation returned for `count` positions.
 
-    Raises
-    ------
-    OutputError
-        They are not as declared.
+    OutputError where they are not as declared.
     """
     if not output.ragged:
         rows = fitted(name, value, output.dtype, (count, *output.shape))

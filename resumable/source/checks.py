@@ -42,13 +42,10 @@ _ALWAYS_FITS = 1 << 24
 
 
 def check_usable(dataset: h5py.Dataset, path: str) -> None:
-    """Check that a dataset can be read position by position, before it is read.
+    """Check, before a dataset is read, that it can be read position by position.
 
-    Raises
-    ------
-    SourceError
-        The dataset has no axis or no positions, elements of variable or of too large
-        a size, or a filter, a file or a part that is missing.
+    SourceError where it has no axis or no positions, elements of variable or of too
+    large a size, or where a filter, a file or a part is missing.
     """
     where = f"{path}::{dataset.name}"
     with readable(where):
@@ -59,41 +56,31 @@ def check_usable(dataset: h5py.Dataset, path: str) -> None:
 
 
 def _check_shape_and_type(dataset: h5py.Dataset, where: str) -> None:
-    if not dataset.shape:
-        msg = f"{where} is a single value; a source needs an axis that counts positions"
-        raise SourceError(msg)
-    if any(
-        not length and not most
-        for length, most in zip(dataset.shape, _most(dataset), strict=True)
-    ):
-        msg = f"{where} has the shape {dataset.shape}: there is nothing to compute"
-        raise SourceError(msg)
-    if dataset.dtype.hasobject:
-        msg = (
-            f"{where} has entries of variable length ({_type_name(dataset)}); only "
-            "data of a fixed size can be computed position by position"
+    dtype, shape = dataset.dtype, dataset.shape
+    if not shape:
+        problem = "is a single value; a source needs an axis that counts positions"
+    elif any(n == most == 0 for n, most in zip(shape, dataset.maxshape, strict=True)):
+        problem = f"has the shape {shape}: there is nothing to compute"
+    elif dtype.hasobject:
+        kind = "text" if h5py.check_string_dtype(dtype) else dtype
+        problem = (
+            f"has entries of variable length ({kind}); only data of a fixed size can "
+            "be computed position by position"
         )
-        raise SourceError(msg)
-    if dataset.dtype.subdtype is not None:
-        msg = (
-            f"{where} has arrays as entries ({dataset.dtype}); store them along an "
-            "axis of their own"
+    elif dtype.subdtype is not None:
+        problem = (
+            f"has arrays as entries ({dtype}); store them along an axis of their own"
         )
-        raise SourceError(msg)
-    if dataset.dtype.itemsize > _LARGEST_ELEMENT:
-        msg = (
-            f"{where} has elements of {dataset.dtype.itemsize:,} bytes, more than "
-            f"{_LARGEST_ELEMENT:,}"
+    elif dtype.itemsize > _LARGEST_ELEMENT:
+        problem = (
+            f"has elements of {dtype.itemsize:,} bytes, more than {_LARGEST_ELEMENT:,}"
         )
-        raise SourceError(msg)
-    if not _is_shallow(dataset.dtype, _DEEPEST_TYPE):
-        msg = f"{where} has compounds within each other more than {_DEEPEST_TYPE} deep"
-        raise SourceError(msg)
-
-
-def _most(dataset: h5py.Dataset) -> tuple[float, ...]:
-    """Return the lengths that the axes can have."""
-    return tuple(np.inf if most is None else most for most in dataset.maxshape)
+    elif not _is_shallow(dtype, _DEEPEST_TYPE):
+        problem = f"has compounds within each other more than {_DEEPEST_TYPE} deep"
+    else:
+        return
+    msg = f"{where} {problem}"
+    raise SourceError(msg)
 
 
 def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:
@@ -108,12 +95,7 @@ def check_storage(
 
     Where a part of a virtual dataset is missing, HDF5 reads fill values, without an
     error. It waits for ever for a pipe, and a virtual dataset that contains itself
-    crashes the process.
-
-    Raises
-    ------
-    SourceError
-        A part is missing or no regular file, or the dataset contains itself.
+    crashes the process. All that is a SourceError here.
     """
     folder = Path(path).parent
     for name, _, _ in dataset.external or ():
@@ -177,10 +159,6 @@ def _datasets_of_part(
             yield name
 
 
-def _type_name(dataset: h5py.Dataset) -> str:
-    return "text" if h5py.check_string_dtype(dataset.dtype) else str(dataset.dtype)
-
-
 def _load_filters(dataset: h5py.Dataset, where: str) -> None:
     """Load hdf5plugin where the dataset's compression needs it."""
     properties = dataset.id.get_create_plist()
@@ -203,13 +181,8 @@ def check_size(
 ) -> None:
     """Check that there are positions, and that memory can hold what they need.
 
-    `dataset` is None where positions are only counted.
-
-    Raises
-    ------
-    SourceError
-        There are no positions, more than can be kept track of, or compressed chunks
-        larger than the memory.
+    SourceError where there are none, more than can be kept track of, or compressed
+    chunks larger than the memory. `dataset` is None where positions are only counted.
     """
     size = geometry.size
     empty = 0 in geometry.spectrum_shape or 0 in geometry.map_shape[1:]

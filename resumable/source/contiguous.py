@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 
 
 class Contiguous:
-    """The bytes of a contiguous dataset.
+    """The bytes of a contiguous dataset, which begin at `offset` of a file.
 
-    Parameters
-    ----------
-    fd : int
-        The file, open for reading; closed by :meth:`close`.
-    offset : int
-        Where in the file the dataset begins.
+    The descriptor, open for reading, is closed by :meth:`close`.
     """
 
     def __init__(self, fd: int, offset: int) -> None:

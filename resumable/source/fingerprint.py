@@ -83,24 +83,12 @@ def contents_digest(
 ) -> str:
     """sha256 over the contents, whole up to 64 MB, 16 MB in 64 places beyond.
 
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Open for reading.
-    contents : Contiguous or None
-        Its bytes, where they can be read without HDF5. Usable only if the box spans
-        every axis but the first; otherwise its bytes are not contiguous.
-    box : tuple of int
-        Shape of what is digested: the dataset, or a part from the origin on.
-    stored : bool
-        Digest a compressed dataset as it is stored, chunk by chunk, which is
-        faster than to decompress it; compressed anew it counts as changed. Needs
-        the whole shape as `box`.
-    full : bool
-        Digest all of it.
+    `box` is the shape of what is digested: the dataset, or a part from the origin on.
+    `contents` is usable only if the box spans every axis but the first; otherwise its
+    bytes are not contiguous. `stored`: digest the whole of a compressed dataset as it
+    is stored, which is faster than to decompress it; compressed anew it counts as
+    changed.
 
-    Notes
-    -----
     The result is the digest of the digests of parts, so that parts can be digested at
     the same time. Reading with HDF5 holds h5py's lock, digesting holds none: two
     threads are enough.

@@ -64,11 +64,7 @@ def align_input(
 
     `value` is what the user gave as the input called `name`, or a pair of that and its
     position axes; `map_shape` holds the lengths of the position axes of the source.
-
-    Raises
-    ------
-    SourceError
-        The input cannot be used, or has other positions.
+    SourceError where the input cannot be used, or has other positions.
     """
     axes = source.position_axes
     leading = tuple(range(len(axes)))
@@ -124,12 +120,8 @@ def open_sources(
 
     Where they may be written meanwhile (`live`), they are read without locks, and the
     caller checks that nobody has written. `length` positions of the first position axis
-    count; 0: all there are.
-
-    Raises
-    ------
-    SourceError
-        One of them cannot be read, or an input is shorter than the source.
+    count; 0: all there are. SourceError where one cannot be read, or an input is
+    shorter than the source.
     """
     if source.path:
         source = dataclasses.replace(source, live=live, length=length)

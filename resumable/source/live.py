@@ -117,12 +117,7 @@ def read_unchanged(
     """Read from a file that may be written, again until nobody has written meanwhile.
 
     `read` takes the state of the file and reads without a lock. It is called at least
-    once, and again for `patience_s` seconds.
-
-    Raises
-    ------
-    SourceError
-        The file is being written, or what `read` raises of a file at rest.
+    once, and again for `patience_s` seconds; after that it is a SourceError.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -146,11 +141,6 @@ def read_structure(path: str, read: Callable[[], tuple[Result, FileState]]) -> R
     `read` reads without a lock, and returns also the state of the file that it has
     read, with the stamp from before. Where a program writes, it is called again for a
     second: what is written in part may make no sense.
-
-    Raises
-    ------
-    SourceError
-        As `read` raises.
     """
     deadline = time.monotonic() + _STRUCTURE_S
     while True:

@@ -29,10 +29,7 @@ MOST_STEPS = 16
 def open_file(path: str, *, live: bool = False) -> h5py.File:
     """Open an HDF5 file for reading; `live` without a lock, which would stop a writer.
 
-    Raises
-    ------
-    SourceError
-        It is missing, is not HDF5, or another program has it open for writing.
+    SourceError where it is missing, not HDF5, or open for writing in another program.
     """
     where = Path(path)
     if not where.exists():
@@ -129,11 +126,6 @@ def check_links(file: h5py.File, path: str, name: str, steps: int = MOST_STEPS) 
     """Check that HDF5 can follow the links to a dataset.
 
     HDF5 opens whatever an external link names, and waits for ever for a pipe.
-
-    Raises
-    ------
-    SourceError
-        A link leads to what is no HDF5 file, or there are too many links.
     """
     if not steps:
         msg = f"{path} has no dataset {name}: it leads over too many links"

@@ -54,13 +54,7 @@ _PATIENCE_S = 2.0
 
 
 class Reader:
-    """An open source.
-
-    Parameters
-    ----------
-    ref : SourceRef
-        What to open. A context manager; close it when done.
-    """
+    """An open source: a context manager that closes its file."""
 
     #: The open dataset; None where positions are only counted.
     dataset: Any
@@ -173,21 +167,10 @@ class Reader:
         return np.empty((rows, *self.geometry.spectrum_shape), self.dtype)
 
     def read(self, start: int, members: Array, out: Array) -> None:
-        """Read the data of the members of a span of positions.
+        """Read the data of the members of a span that begins at position `start`.
 
-        Parameters
-        ----------
-        start : int
-            First position of the span.
-        members : ndarray of bool
-            Which positions of the span to read.
-        out : ndarray, shape (number of members, *spectrum_shape)
-            Where to, in order.
-
-        Raises
-        ------
-        SourceError
-            HDF5 cannot read them: the source is damaged, or its disk.
+        Into `out`, shape (number of members, *spectrum_shape). SourceError where HDF5
+        cannot read them: the source is damaged, or its disk.
         """
         if self.ref.live:
             read_unchanged(
@@ -274,24 +257,14 @@ class Reader:
     def fingerprint(
         self, *, full: bool = False, kind: str | None = None
     ) -> dict[str, Any]:
-        """Document that tells this source from a changed one, as plain JSON.
+        """Return the document that tells this source from a changed one, as plain JSON.
 
-        Parameters
-        ----------
-        full : bool
-            Digest all contents, not samples of what is beyond 64 MB.
-        kind : {"fixed", "growing", "awaited"}, optional
-            ``"growing"``: without the length; ``"awaited"``: without contents either,
-            where ``ready`` says which of them are there. Default: ``"growing"`` where
-            the source can grow, else ``"fixed"``.
-
-        Notes
-        -----
         Reads at most 64 MB unless `full`, and 16 MB of what is larger. An output of
-        another run is known by that run's identity and not read. Where the first
-        position axis can grow, its length is left out and the digest covers the
+        another run is known by that run's identity and not read. Where the source can
+        grow (`kind` ``"growing"``), the length is left out and the digest covers the
         first position only; the rest is compared with what the run file recorded
-        (:meth:`contents`).
+        (:meth:`contents`). Where ``ready`` says which contents are there
+        (``"awaited"``), they are left out, too.
         """
         if self.dataset is None:
             return {"positions": self.ref.count}
@@ -416,13 +389,7 @@ class RaggedReader(Reader):
         return np.empty(rows, object)
 
     def read(self, start: int, members: Array, out: Array) -> None:
-        """Read the rows of the members of a span of positions.
-
-        Raises
-        ------
-        SourceError
-            The run is damaged.
-        """
+        """Read the rows of the members of a span; SourceError if the run is damaged."""
         try:
             out[...] = gathered(self._rows.read(start + np.flatnonzero(members)))
         except RunFileError as error:

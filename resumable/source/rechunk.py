@@ -37,12 +37,8 @@ def rechunked(reader: Reader, path: Path, memory: int) -> SourceRef:
     """Return a reference to the copy, made if it is not there.
 
     The caller holds the lock on the name of the copy. The copy is made under another
-    name, with `memory` bytes, so a file called `path` is complete.
-
-    Raises
-    ------
-    TargetError
-        There is no room for the copy; nothing is left of it.
+    name, with `memory` bytes, so a file called `path` is complete. TargetError where
+    there is no room for it; nothing is left of it.
     """
     geometry = reader.geometry
     axes = tuple(range(len(geometry.map_shape)))

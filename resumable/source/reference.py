@@ -60,13 +60,9 @@ def refer(
 ) -> SourceRef:
     """Return a reference to what a user gives as a source, checked to exist.
 
-    The arguments are those of :func:`named_source`.
-
-    Raises
-    ------
-    SourceError
-        The source does not exist, is not HDF5, is open for writing, has no positions,
-        or a dtype of no fixed size.
+    The arguments are those of :func:`named_source`. SourceError where it does not
+    exist, is not HDF5, is open for writing, has no positions, or a dtype of no fixed
+    size.
     """
     ref = named_source(source, position_axes, same_file=same_file)
     if not ref.path or ref.ragged:
@@ -81,20 +77,9 @@ def named_source(
 ) -> SourceRef:
     """Return a reference to what a user gives as a source; no file is opened.
 
-    Parameters
-    ----------
-    source : str, h5py.Dataset, output of Results, or int
-        ``"file.h5::/dataset"``; an open dataset (mode ``"r"``); an output of
-        another run; a number of positions without data.
-    position_axes : int or tuple of int
-        Axes that count positions.
-    same_file : str, optional
-        The file ``"::/dataset"`` means.
-
-    Raises
-    ------
-    SourceError
-        `source` names no dataset, or is of another type.
+    A source is ``"file.h5::/dataset"``, where ``"::/dataset"`` is one of `same_file`;
+    an open dataset (mode ``"r"``); an output of another run; or a number of positions
+    without data. All else is a SourceError.
     """
     axes = (
         (position_axes,)
@@ -139,23 +124,23 @@ def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:
     if not dataset:
         msg = "the dataset's file is closed; give 'file.h5::/dataset' instead"
         raise SourceError(msg)
+    path, name = dataset.file.filename, dataset.name
     if dataset.file.driver == "mpio":
         msg = (
-            f"{dataset.file.filename} is open with the driver 'mpio': close it and "
-            f"give '{dataset.file.filename}::{dataset.name}'; every rank then reads "
-            "its own part with the ordinary driver"
+            f"{path} is open with the driver 'mpio': close it and give "
+            f"'{path}::{name}'; every rank then reads its own part with the ordinary "
+            "driver"
         )
-        raise SourceError(msg)
-    if dataset.file.mode != "r":
+    elif dataset.file.mode != "r":
         msg = (
-            f"{dataset.file.filename} is open for writing; reopen it with mode 'r' "
-            "(results go into a file of their own)"
+            f"{path} is open for writing; reopen it with mode 'r' (results go into a "
+            "file of their own)"
         )
-        raise SourceError(msg)
-    if dataset.name is None:
+    elif name is None:
         msg = "the dataset has no name in its file; give 'file.h5::/dataset' instead"
-        raise SourceError(msg)
-    return dataset.file.filename, dataset.name
+    else:
+        return path, name
+    raise SourceError(msg)
 
 
 def _parse(text: str, same_file: str) -> tuple[str, str]:
@@ -181,13 +166,7 @@ def _parse(text: str, same_file: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
-    """Open a dataset that can be read position by position, and close its file after.
-
-    Raises
-    ------
-    SourceError
-        The file or the dataset cannot be used.
-    """
+    """Open a dataset that can be read position by position; close its file after."""
     with open_file(path, live=live) as file:
         found = find_dataset(file, path, name)
         check_usable(found, path)
@@ -195,13 +174,7 @@ def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.D
 
 
 def normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
-    """Check position axes, and return them counted from the first axis on.
-
-    Raises
-    ------
-    SourceError
-        They are no axes of a dataset of this shape.
-    """
+    """Return position axes counted from the front; SourceError for others."""
     try:
         plain = tuple(operator.index(axis) for axis in axes)
     except (TypeError, ValueError) as error:
