@@ -16,34 +16,24 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """A call of a worker's method has ended."""
+    """A call of a worker's method has ended: what it returned, or raised."""
 
     worker: int
-    """Which worker."""
     value: Any
-    """What the method returned."""
-    error: Exception | None
-    """What it raised, with the worker's traceback as its cause."""
+    error: Exception | None  # with the worker's traceback as its cause
 
 
 class Death(NamedTuple):
     """A worker process has ended by itself."""
 
     worker: int
-    """Which worker."""
-    exitcode: int | None
-    """Its exit code, negative for a signal."""
+    exitcode: int | None  # negative for a signal, None where it is not known
 
 
 class Call:
-    """A call of a worker's method that is under way, and in the end its answer.
+    """A call of a worker's method, and in the end its answer.
 
-    Parameters
-    ----------
-    doing : str
-        What it is, for the message should the worker die: ``"at item 3"``.
-    arrays : Arrays
-        What is to become of the arrays in the answer.
+    `doing` is for the message if the worker dies: ``"at item 3"``.
     """
 
     __slots__ = ("_error", "_value", "arrays", "doing", "done")

@@ -29,21 +29,7 @@ if TYPE_CHECKING:
 class Computer:
     """Computes blocks: calls the user's method and checks what it returns.
 
-    Parameters
-    ----------
-    process : Process
-        The user's object.
-    outputs : dict of Output
-        Its outputs per position.
-    source : SourceRef
-    inputs : dict of SourceRef
-        Opened here, for reading.
-    progress_words : memoryview of two int64, optional
-        Memory that says where it is, see :class:`~resumable.worker.cursor.Cursor`.
-    one_thread : callable
-        Returns the context in which BLAS has one thread.
-    geometry : Geometry, optional
-        How the positions lie in the source; default as the Process has seen it.
+    `geometry` says how the positions lie in the source, if it has changed.
     """
 
     def __init__(
@@ -85,15 +71,7 @@ class Computer:
     def read(
         self, block: Span, following: Span | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Read the rows of a block, and those of every input.
-
-        Parameters
-        ----------
-        block : Span
-            Which.
-        following : Span, optional
-            The block that will be read next: its reading begins, where it can.
-        """
+        """Read a block of the source and of every input; begin to read `following`."""
         self._reopen_closed()
         rows = self._ahead.read(self.reader, block)
         inputs = {
@@ -128,15 +106,7 @@ class Computer:
     def block(
         self, rows: Any, inputs: dict[str, Any], positions: Array
     ) -> dict[str, Array]:
-        """Compute a block in one call of ``block_computation``.
-
-        Raises
-        ------
-        OutputError
-            What it returned is not what was declared.
-        Exception
-            What it raised.
-        """
+        """Compute a block in one call of ``block_computation``."""
         self.cursor.enter(positions)
         further = {name: rows_as_list(values) for name, values in inputs.items()}
         value = self.process.block_computation(rows_as_list(rows), **further)
@@ -163,19 +133,8 @@ class Computer:
 
         Where a call raises, it is repeated with the first and with the second half of
         the positions, until those are found that raise alone. The rows are read again
-        for each: the computation may have changed them in place.
-
-        Parameters
-        ----------
-        read : callable
-            Takes what :meth:`read` takes, and returns what it returns.
-        block, following : Span
-            As :meth:`read` takes them.
-
-        Yields
-        ------
-        Part
-            In the order of the positions.
+        for each: the computation may have changed them in place. `read` is a
+        :meth:`read`.
         """
         start, members = block
         positions = start + np.flatnonzero(members)
@@ -207,13 +166,9 @@ class Part(NamedTuple):
     """Positions computed in one call, or a single one that raises."""
 
     block: Span
-    """Which positions, as the reader takes them."""
-    positions: Array
-    """Their flat numbers."""
-    values: dict[str, Array]
-    """Output name -> rows; the fill value where it has raised."""
+    positions: Array  # flat
+    values: dict[str, Array]  # rows by output name, the fill value where it raises
     error: BaseException | None
-    """What it has raised."""
 
 
 def rows_as_list(rows: Any) -> Any:
@@ -248,16 +203,10 @@ def uncached(thing: Any) -> dict[str, Any]:
 
 
 class UnitLoop:
-    """The innermost loop: one call per position, checked, its failures kept.
+    """The innermost loop: one call per position, checked.
 
-    Attributes
-    ----------
-    values : dict of ndarray
-        Output name -> rows; the fill value where a position failed.
-    failed : ndarray of bool
-        Which rows failed.
-    exceptions : list of (int, Exception)
-        Row and exception of the failures.
+    `values` are the rows by output name, the fill value where a position failed;
+    `failed` says which have, `exceptions` are their rows and exceptions.
     """
 
     def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:

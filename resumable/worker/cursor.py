@@ -31,11 +31,8 @@ def generator_of(seed: int, *key: int) -> np.random.Generator:
 class Cursor:
     """Where in its batch a worker is; the Process looks its position up here.
 
-    Parameters
-    ----------
-    progress_words : memoryview of two int64
-        First position of the block, and the row at work in it. A parent that shares
-        this memory sees which position hangs, or which one has ended the process.
+    The progress words are the first position of the block and the row at work in it. A
+    parent that shares this memory sees which position hangs or has ended the process.
     """
 
     __slots__ = ("positions", "progress_words", "rng", "rng_row")
@@ -137,15 +134,7 @@ def place(process: Any, cursor: Any, geometry: Geometry | None = None) -> None:
 
 
 class StageCursor:
-    """The cursor of a later stage of a chain: there too, with other random numbers.
-
-    Parameters
-    ----------
-    cursor : Cursor
-        Of the whole chain.
-    key : int
-        Tells the stage's random numbers from those of other stages.
-    """
+    """The cursor of a later stage of a chain, with random numbers of its `key`."""
 
     __slots__ = ("_at", "_cursor", "_key", "_rng")
 

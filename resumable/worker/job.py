@@ -21,59 +21,35 @@ if TYPE_CHECKING:
 class Job(NamedTuple):
     """What a session does, for every worker the same."""
 
-    process: Any
-    """The user's Process; it is shipped by cloudpickle where it must travel."""
-    outputs: Mapping[str, Output]
-    """Its outputs per position."""
+    process: Any  # the user's; cloudpickle sends it
+    outputs: Mapping[str, Output]  # per position
     source: SourceRef
-    """Where the data are."""
-    inputs: Mapping[str, SourceRef]
-    """Further sources, by argument name."""
-    target: WriteTarget | None
-    """Where results go; None: back to the driver, which writes them."""
-    stop_on_error: bool
-    """A failing position stops the session and is left pending."""
-    geometry: Geometry | None = None
-    """How the positions lie in the source; None: as the Process has seen it."""
-    read_from: tuple[str, int] | None = None
-    """File of the Process class and when it was written, as the driver knows it."""
-    text: str = ""
-    """Digest of the source text of the Process class, empty when there is none."""
-    may_ship: bool = False
-    """A worker that cannot see the target sends its rows to the driver."""
-    position_timeout_s: float | None = None
-    """A position at work for longer is given up; needs processes to end."""
-    filters: tuple[Any, ...] = ()
-    """Which warnings the user wants to see."""
+    inputs: Mapping[str, SourceRef]  # by argument name
+    target: WriteTarget | None  # None: the driver writes the rows
+    stop_on_error: bool  # and leave the failing position pending
+    geometry: Geometry | None = None  # None: as the Process has seen it
+    read_from: tuple[str, int] | None = None  # file of the class, time of its change
+    text: str = ""  # digest of the source text of the class, if there is one
+    may_ship: bool = False  # without the target, send rows to the driver
+    position_timeout_s: float | None = None  # needs processes to end
+    filters: tuple[Any, ...] = ()  # of warnings
 
 
 class Report(NamedTuple):
     """What became of a batch."""
 
     batch: Batch
-    """Which one."""
-    done: int
-    """Positions computed and written."""
-    failed: int
-    """Positions that raised."""
-    failures: list[Failure]
-    """The first of them, described."""
-    seconds: float
-    """Time the worker took."""
+    done: int  # positions computed and written
+    failed: int  # positions that raised
+    failures: list[Failure]  # the first of them
+    seconds: float  # all time of the worker, with the next two
     read_seconds: float
-    """The part of it that was reading."""
     write_seconds: float
-    """The part of it that was writing."""
-    peak_bytes: int
-    """Memory of the worker at its peak."""
-    unmarked: int
-    """Batches of this worker, this one included, that are not all marked yet."""
+    peak_bytes: int  # memory of the worker
+    unmarked: int  # batches of the worker, with this one, not all marked yet
     warned: WarningCounts
-    """Warnings that were given."""
-    error: Exception | None = None
-    """Why the session must stop."""
-    rows: tuple[ComputedRows, ...] = ()
-    """Rows that the driver has to write."""
+    error: Exception | None = None  # why the session must stop
+    rows: tuple[ComputedRows, ...] = ()  # for the driver to write
 
     def update(self, schedule: Schedule) -> None:
         """Tell a schedule what a position of this batch took."""
@@ -103,12 +79,7 @@ class Loss(NamedTuple):
     """A worker has ended by itself."""
 
     batch: Batch | None
-    """What it was at."""
-    position: int | None
-    """Flat position it was computing, where that is known."""
-    timed_out: bool
-    """It was ended because a position took too long."""
-    cause: str
-    """What ended it, for example ``"signal SIGSEGV"``."""
-    message: str
-    """More of it, for people."""
+    position: int | None  # flat, where it is known
+    timed_out: bool  # a position took too long
+    cause: str  # such as "signal SIGSEGV"
+    message: str  # more, for people

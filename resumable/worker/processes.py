@@ -82,19 +82,7 @@ class _Process(Child):
 
 
 class WorkerProcesses:
-    """Worker processes that are kept, and the calls they have not answered yet.
-
-    Parameters
-    ----------
-    workers : int, optional
-        How many; by default as many as cores can be used. 0: none.
-    start_method : {"forkserver", "spawn"}
-        How they are started.
-
-    Notes
-    -----
-    A context manager: leaving it ends the workers.
-    """
+    """Worker processes that are kept, and the calls they have not answered yet."""
 
     def __init__(
         self, workers: int | None = None, *, start_method: str = "forkserver"
@@ -180,15 +168,7 @@ class WorkerProcesses:
     def create(
         self, worker: int, key: str, factory: Callable[..., Any], *args: Any
     ) -> None:
-        """Have a worker keep ``factory(parent, *args)`` as an object; does not wait.
-
-        Parameters
-        ----------
-        worker : int
-        key : str
-        factory : callable
-            Takes the :class:`ParentConnection`, then `args`.
-        """
+        """Have a worker keep ``factory(parent_connection, *args)``; does not wait."""
         self._send_one(worker, ("create", key, factory, args))
 
     def ask_to_stop(self, worker: int) -> None:
@@ -212,22 +192,9 @@ class WorkerProcesses:
     ) -> list[Call]:
         """Send the same message to workers; return their calls, without waiting.
 
-        Parameters
-        ----------
-        workers : sequence of int
-        message : tuple
-            ``("call", key, method, args)`` or ``("create", key, factory, args)``.
-        doing : str
-            As a :class:`Call` takes it.
-        arguments, results : Arrays
-            What is made of arrays there, and here of those in the answers.
-
-        Raises
-        ------
-        TypeError
-            The message cannot be sent. Nothing was.
-        RuntimeError
-            The pool is closed.
+        A message is ``("call", key, method, args)`` or ``("create", key, factory,
+        args)``. TypeError: it cannot be sent, and was not. RuntimeError: the pool is
+        closed.
         """
         self._check_open()
         calls = [Call(doing, results) for _ in workers]
@@ -303,13 +270,7 @@ class WorkerProcesses:
         return self._processes[worker] is token and self._processes[worker].alive
 
     def wait_for(self, calls: Sequence[Call], timeout: float | None = None) -> None:
-        """Wait until calls have been answered.
-
-        Raises
-        ------
-        TimeoutError
-            After `timeout` seconds.
-        """
+        """Wait until calls have been answered; TimeoutError after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not all(call.done for call in calls):
             left = None if deadline is None else deadline - time.monotonic()

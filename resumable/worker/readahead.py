@@ -27,13 +27,7 @@ class ReadAhead:
         self._begun: dict[Reader, tuple[Span, Future[Array]]] = {}
 
     def read(self, reader: Reader, block: Span) -> Array:
-        """Return the data of a block.
-
-        Raises
-        ------
-        SourceError, RunFileError, MemoryError
-            As the reader says.
-        """
+        """Return the data of a block."""
         begun = self._begun.get(reader)
         if begun is not None and _same(begun[0], block):
             del self._begun[reader]

@@ -72,23 +72,7 @@ def start_server(start_method: str) -> bool:
 class Child:
     """A worker process, started here, that serves the other end of ``connection``.
 
-    Parameters
-    ----------
-    start_method : {"forkserver", "spawn"}
-
-    Raises
-    ------
-    PlanError
-        There is no such start method.
-
-    Attributes
-    ----------
-    pid : int
-        Its process number.
-    connection : multiprocessing.connection.Connection
-        The parent's end of the pipe to it.
-    progress_words : memoryview of two int64
-        Memory it shares with its parent, readable also after its end.
+    Its progress words can be read also after its end.
     """
 
     def __init__(self, start_method: str) -> None:

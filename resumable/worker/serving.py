@@ -31,13 +31,7 @@ _GRACE_S = 0.5
 
 
 class ParentConnection:
-    """A worker's end of the pipe to its parent.
-
-    Attributes
-    ----------
-    progress_words : memoryview of two int64
-        Read by the parent, see :meth:`WorkerProcesses.progress_words`.
-    """
+    """A worker's end of the pipe to its parent."""
 
     def __init__(self, connection: Connection, progress_words: memoryview) -> None:
         self._buffer = SendBuffer()
@@ -58,13 +52,7 @@ class ParentConnection:
             return True
 
     def receive(self) -> Received:
-        """Wait for the next message.
-
-        Raises
-        ------
-        EOFError, OSError
-            The parent has closed the pipe or ended.
-        """
+        """Wait for the next message; EOFError or OSError where the pipe is closed."""
         return self._channel.receive()
 
     def send(self, *content: Any) -> None:

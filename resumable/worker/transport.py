@@ -80,19 +80,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 def pickled(
     message: Any, take: Callable[[pickle.PickleBuffer], Any] | None = None
 ) -> bytes:
-    """Pickle a message.
-
-    Parameters
-    ----------
-    message : object
-    take : callable, optional
-        Takes the buffers, which then are not in what is returned.
-
-    Raises
-    ------
-    Unsendable
-        It cannot be pickled.
-    """
+    """Pickle a message; `take` takes its buffers. Raises :class:`Unsendable`."""
     with io.BytesIO() as file:
         try:
             _Pickler(file, protocol=5, buffer_callback=take).dump(message)
@@ -111,13 +99,7 @@ def computation_not_sent(error: Unsendable) -> TypeError:
 
 
 def packed(computation: Any) -> bytes:
-    """Return a computation as bytes that can be sent to a worker.
-
-    Raises
-    ------
-    TypeError
-        It holds what cannot be sent.
-    """
+    """Return a computation as bytes; TypeError where it holds what cannot be sent."""
     try:
         return pickled(computation)
     except Unsendable as error:
@@ -127,21 +109,16 @@ def packed(computation: Any) -> bytes:
 class Message(NamedTuple):
     """A message ready to be sent."""
 
-    parts: list[Part]
-    """The pickle, then its buffers."""
-    memories: list[Memory]
-    """Where parts lie that are not in here."""
-    written: int | None
-    """Number of the memory that was written to for it."""
+    parts: list[Part]  # the pickle, then its buffers
+    memories: list[Memory]  # where parts lie that are not in here
+    written: int | None  # number of the memory that was written to for it
 
 
 class Received(NamedTuple):
-    """A message as it came."""
+    """A message as it came: the pickle and its arrays."""
 
     data: bytes
-    """The pickle."""
     buffers: list[Any]
-    """Its arrays."""
 
     def content(self) -> Any:
         """Return the content, once; raises what unpickling it raises."""
@@ -174,19 +151,7 @@ class SendBuffer:
         self._blocks: list[_Block] = []
 
     def pack(self, content: Any, receivers: set[Channel]) -> Message:
-        """Pack a message, whose arrays are copied now.
-
-        Parameters
-        ----------
-        content : object
-        receivers : set of Channel
-            All over which it will be sent.
-
-        Raises
-        ------
-        Unsendable
-            It cannot be pickled.
-        """
+        """Pack a message for these channels; its arrays are copied now."""
         buffers: list[memoryview] = []
         data = pickled(content, functools.partial(_take_out, buffers))
         buffers.insert(0, memoryview(data))
@@ -255,14 +220,7 @@ def _take_out(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
 
 
 class Channel:
-    """One end of a pipe over which messages are sent and received.
-
-    Parameters
-    ----------
-    connection : multiprocessing.connection.Connection
-    buffer : SendBuffer
-        What is sent was packed there.
-    """
+    """One end of a pipe over which messages are sent and received."""
 
     def __init__(self, connection: Connection, buffer: SendBuffer) -> None:
         self.connection = connection
@@ -277,18 +235,9 @@ class Channel:
         self._released: list[int] = []
 
     def send(self, message: Message, arrays: Arrays = "copies") -> None:
-        """Send a message that was packed for this end, among others.
+        """Send a message that was packed for this channel, among others.
 
-        Parameters
-        ----------
-        message : Message
-        arrays : Arrays
-            What the receiver makes of its arrays.
-
-        Raises
-        ------
-        OSError
-            The other end is closed.
+        `arrays` is what the receiver makes of its arrays. OSError: it is closed.
         """
         memories = [(memory.number, len(memory)) for memory in message.memories]
         fds = [memory.fileno() for memory in message.memories]
@@ -307,17 +256,9 @@ class Channel:
         )
 
     def receive(self, arrays: Arrays | None = None) -> Received:
-        """Wait for a message.
+        """Wait for a message; EOFError or OSError where the other end is closed.
 
-        Parameters
-        ----------
-        arrays : Arrays, optional
-            What to make of its arrays; by default what the sender asked for.
-
-        Raises
-        ------
-        EOFError, OSError
-            The other end is closed.
+        `arrays` is what to make of its arrays; by default what the sender says.
         """
         header = pickle.loads(self.connection.recv_bytes())
         released, memories, parts, written, asked = header
@@ -375,14 +316,7 @@ def _release(number: int, mapped: set[int], released: list[int]) -> None:
 def readable(
     connections: Sequence[Connection], timeout: float | None = None
 ) -> list[Connection]:
-    """Wait until something can be read from connections, and return these.
-
-    Parameters
-    ----------
-    connections : sequence of Connection
-    timeout : float, optional
-        Seconds, after which none may be returned.
-    """
+    """Return the connections that can be read; wait for one, `timeout` seconds."""
     poll = select.poll()
     by_number = {connection.fileno(): connection for connection in connections}
     for number in by_number:

@@ -15,28 +15,16 @@ _MOST = 100
 
 
 class Warned(NamedTuple):
-    """A warning as it was given: the same again is equal to it."""
+    """A warning, and the file and line of the code that gave it."""
 
     category: type[Warning]
-    """Its class."""
     text: str
-    """Its message."""
     filename: str
-    """File of the code that gave it."""
     lineno: int
-    """Line of it."""
 
 
 class WarningCounts:
-    """How often each warning was given.
-
-    Attributes
-    ----------
-    counts : dict
-        :class:`Warned` -> how often, for the first 100 different ones.
-    more : int
-        How often others were given.
-    """
+    """How often each of the first 100 different warnings was given, and all others."""
 
     def __init__(self) -> None:
         self.counts: dict[Warned, int] = {}
@@ -103,12 +91,8 @@ def _loaded_categories() -> dict[str, type[Warning]]:
 def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
     """Count the warnings that this thread gives in a block, instead of showing them.
 
-    Parameters
-    ----------
-    filters : tuple
-        What :func:`warning_filters` has returned in the driver. Ignored warnings are
-        not counted, and those that are errors are raised.
-    counts : WarningCounts
+    Of those that the driver's `filters` ignore none, and those that are errors are
+    raised.
     """
     _hook.install(filters)
     outer, _thread.counts = getattr(_thread, "counts", None), counts

@@ -54,31 +54,12 @@ _LOOP = (__file__, computer.__file__)
 class Worker:
     """One worker of a session: opens everything once, then does batches.
 
-    Parameters
-    ----------
-    job : Job
-        What to do.
-    own_process : bool
-        It has a process to itself, or else that of the driver.
-    progress_words : memoryview of two int64, optional
-        See :class:`~resumable.worker.cursor.Cursor`.
-    writer : RowBuffer, optional
-        Takes the rows; default writes them, or keeps them for the report where the
-        job has no target.
-    one_thread : callable, optional
-        As a :class:`~resumable.worker.compute.Computer` takes it.
-    raises_memory_errors : bool
-        A position's MemoryError ends the batch, unless the batch is this position
-        alone: positions before it may have used up the memory of the process.
+    Rows go to `writer`; by default they are written, or kept for the report where the
+    job has no target. With `raises_memory_errors` a position's MemoryError ends a batch
+    of several: positions before it may have used up the memory of the process.
 
-    Raises
-    ------
-    RunBusy
-        The session is over.
-    DeclarationError
-        The file of the class is not the one the driver has imported.
-    Exception
-        What the user's ``setup`` raised.
+    Raises RunBusy where the session is over, DeclarationError where the file of the
+    class is not the one the driver has imported, and what ``setup`` raises.
     """
 
     def __init__(
@@ -141,12 +122,8 @@ class Worker:
     def do(self, batch: Batch, stop: Callable[[], bool]) -> Report:
         """Compute a batch, block by block, until it is done or `stop` says so.
 
-        Raises
-        ------
-        OSError
-            The source cannot be read or the results not written.
-        MemoryError
-            See `raises_memory_errors`; what was computed before is committed.
+        OSError: the source cannot be read or the results not written. Before a
+        MemoryError is raised, what was computed is committed.
         """
         if batch.suspect:
             # It may end the process: commit what was done before.
