@@ -11,9 +11,9 @@ import mpiexec
 import numpy as np
 import pytest
 from deadly import POSITIONS, Leaks
-from helpers import data_of
+from helpers import compute, data_of
 from live_sources import WRITER
-from strangers import Mean, compute
+from strangers import Mean
 
 
 class Writer:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import param
 import pytest
-from helpers import DATA
+from helpers import DATA, compute
 
 import resumable as rs
 
@@ -28,10 +28,6 @@ class Mean(rs.Process):
 
     def unit_computation(self, spectrum):
         return np.mean(spectrum, dtype="f8")
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
 
 
 def snapshot(folder):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from processes import Mean, Scaled, change, compute
+from helpers import compute
+from processes import Mean, Scaled, change
 
 # The numbers are those of a list of faults 1 to 20.
 

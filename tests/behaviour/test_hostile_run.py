@@ -16,7 +16,8 @@ import param
 import pytest
 from click.testing import CliRunner
 from forged_files import plain_of, restructured, rewritten, write_body
-from strangers import PACKAGE, Mean, assert_tame, compute
+from helpers import compute
+from strangers import PACKAGE, Mean, assert_tame
 
 import resumable as rs
 from resumable.cli.commands import main

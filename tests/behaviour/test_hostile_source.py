@@ -12,6 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import compute
+from strangers import assert_tame
 
 import resumable as rs
 from resumable.model.positions import MOST_POSITIONS
@@ -32,15 +34,6 @@ class Mean(rs.Process):
 
     def unit_computation(self, spectrum):
         return np.mean(spectrum, dtype="f8")
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
-def assert_tame(text):
-    text.encode()
-    assert all(c.isprintable() or c in "\n\t" for c in text), ascii(text)
 
 
 def nested_type(levels, leaf=h5py.h5t.NATIVE_DOUBLE):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from forged_files import rewritten
-from strangers import PACKAGE, Mean, assert_tame, compute
+from helpers import compute
+from strangers import PACKAGE, Mean, assert_tame
 
 import resumable as rs
 from resumable.cli import report

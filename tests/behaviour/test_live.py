@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 from helpers import data_of, until
-from live_sources import MEAN, Mean, done_in, run_files, serial
+from live_sources import done_in, run_files, serial
+from processes import MEAN, Mean
 
 import resumable as rs
 from resumable.results.pack import unpack_locked

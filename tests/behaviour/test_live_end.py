@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 from helpers import until
-from live_sources import Mean, done_in, serial
+from live_sources import done_in, serial
+from processes import Mean
 
 import resumable as rs
 from resumable.errors import PlanError, SourceError

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 from helpers import until
-from live_sources import MEAN, Mean, run_files, serial
+from live_sources import run_files, serial
+from processes import MEAN, Mean
 
 import resumable as rs
 from resumable.errors import SourceError

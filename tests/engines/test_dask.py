@@ -69,12 +69,6 @@ class TestDask(EngineConformance):
         return self._the_client
 
 
-@pytest.fixture
-def log(tmp_path):
-    """Return the name of the file where Logged notes positions."""
-    return str(tmp_path / "log")
-
-
 def await_lines(log, count):
     deadline = time.monotonic() + 30
     while len(noted(log)) < count and time.monotonic() < deadline:

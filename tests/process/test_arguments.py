@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import enum
 
 import numpy as np
 import param
 import pytest
+from programs import Colour
 
 import resumable as rs
-
-
-class Colour(enum.Enum):
-    """A choice."""
-
-    RED = 1
-    BLUE = 2
-
 
 WHEN = dt.datetime(2026, 1, 2, 3)
 THEN = dt.datetime(2026, 2, 1)

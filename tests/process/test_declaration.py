@@ -10,7 +10,8 @@ import time
 import numpy as np
 import param
 import pytest
-from processes import MEAN, Mean, Scaled, compute, data_of, listing
+from helpers import compute, data_of
+from processes import MEAN, Mean, Scaled, listing
 
 import resumable as rs
 from resumable.engines.local import LocalEngine

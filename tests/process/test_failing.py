@@ -5,7 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from processes import MEAN, Failing, Mean, compute, data_of
+from helpers import compute, data_of
+from processes import MEAN, Failing, Mean
 
 import resumable as rs
 

@@ -10,16 +10,11 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from helpers import data_of
 
 import resumable as rs
 
 SERIAL = {"engine": "serial", "progress": False}
-
-
-def data_of(source):
-    path, _, name = source.rpartition("::")
-    with h5py.File(path) as file:
-        return file[name][...]
 
 
 def run(function, source, outputs=None, **arguments):
@@ -27,6 +22,7 @@ def run(function, source, outputs=None, **arguments):
 
 
 def mean(spectrum):
+    """The mean of a spectrum."""
     return spectrum.mean()
 
 

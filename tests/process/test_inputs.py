@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from processes import MEAN, Mean, Scaled, Weighted, compute, data_of
+from helpers import compute, data_of
+from processes import MEAN, Mean, Scaled, Weighted
 
 import resumable as rs
 

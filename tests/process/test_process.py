@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from processes import Failing, Mean, Scaled, compute, data_of, listing
+from helpers import compute, data_of
+from processes import Failing, Mean, Scaled, listing
 
 import resumable as rs
 from resumable.system.signals import Uninterrupted

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import MEAN, Mean, compute, data_of
+from helpers import compute, data_of
+from processes import MEAN, Mean
 
 import resumable as rs
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from processes import Mean, Scaled, Weighted, change, compute, data_of
+from helpers import compute, data_of
+from processes import Mean, Scaled, Weighted, change
 
 import resumable as rs
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from packed_runs import Large, Many, compute
+from helpers import compute
+from packed_runs import Large, Many
 
 
 @pytest.fixture

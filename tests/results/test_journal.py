@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import compute
 from kill_matrix import in_fork
-from published import Level, compute, digest, fill, left_over
+from published import Level, digest, fill, left_over
 
 import resumable as rs
 from resumable.cli import commands

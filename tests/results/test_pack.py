@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from packed_runs import Large, Many, bits, compute, packed, same
+from helpers import compute
+from packed_runs import Large, Many, bits, packed, same
 
 import resumable as rs
 from resumable.cli import commands

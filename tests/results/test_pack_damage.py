@@ -12,7 +12,8 @@ import time
 import kill_pack
 import numpy as np
 import pytest
-from packed_runs import Large, compute, packed, same
+from helpers import compute
+from packed_runs import Large, packed, same
 
 import resumable as rs
 from resumable.results.pack import pack_locked

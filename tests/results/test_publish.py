@@ -14,7 +14,8 @@ import h5py
 import kill_pack
 import numpy as np
 import pytest
-from published import Level, compute, digest, fill, left_over
+from helpers import compute
+from published import Level, digest, fill, left_over
 
 import resumable as rs
 from resumable.runfile.hdf5 import superblock_of

@@ -11,6 +11,7 @@ import hypothesis
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
+from helpers import compute
 from hypothesis import strategies as st
 
 import resumable as rs
@@ -80,10 +81,6 @@ def expected():
 
 
 EXPECTED = expected()
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from helpers import compute
 
 import resumable as rs
 from resumable.model.positions import WINDOW, PositionSet
@@ -40,10 +41,6 @@ class Fit(rs.Process):
 
     def finish(self, results):
         return {"summary": [1.0, 2.0]}
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from run_files import MEAN, Mean, compute, digest
+from helpers import compute
+from run_files import MEAN, Mean, digest
 
 import resumable as rs
 from resumable.runfile.file import RunFile

@@ -15,26 +15,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import compute
+from processes import Mean
 
 import resumable as rs
 from resumable.runfile.file import RunFile
 from resumable.runfile.lock import busy
 from resumable.system import LockFile
-
-MEAN = {"mean": rs.Output()}
-
-
-class Mean(rs.Process):
-    """The mean of every spectrum; ``calls`` collects the positions computed."""
-
-    version = 1
-    outputs = MEAN
-    calls = None
-
-    def unit_computation(self, spectrum):
-        if self.calls is not None:
-            self.calls.append(self.position)
-        return np.mean(spectrum)
 
 
 class Watched(Mean):
@@ -46,10 +33,6 @@ class Watched(Mean):
         if self.position == 0:
             self.watch()
         return np.mean(spectrum)
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
 
 
 def names(folder):

@@ -77,10 +77,12 @@ def keys(draw, shape):
             count = () if kind == "number" else lengths
             indices = st.integers(-n, n - 1)
             parts.append(draw(npst.arrays(np.int64, count, elements=indices)))
+    # Before axes that are left out, an ellipsis would move the indices to them.
+    first = 0 if len(parts) == len(shape) else len(parts)
+    if draw(st.booleans()):
+        parts.insert(draw(st.integers(first, len(parts))), Ellipsis)
     if draw(st.booleans()):
         parts.insert(draw(st.integers(0, len(parts))), None)
-    if draw(st.booleans()):
-        parts.insert(draw(st.integers(0, len(parts))), Ellipsis)
     return tuple(parts)
 
 

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from helpers import compute
 
 import resumable as rs
 
@@ -28,10 +29,6 @@ class Other(Fit):
     """Another process."""
 
     version = 1
-
-
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
 
 
 def reasons(explanation):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-import h5py
 import numpy as np
 import param
 import pytest
+from helpers import data_of
 
 import resumable as rs
 from resumable.source.reader import Reader
@@ -50,12 +50,6 @@ class TryBlock(rs.Process):
 def quick(monkeypatch):
     """Time the computation for 2 ms instead of 100, where the time is no matter."""
     monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002, raising=False)
-
-
-def data_of(source):
-    path, _, name = source.rpartition("::")
-    with h5py.File(path) as file:
-        return file[name][...]
 
 
 @pytest.fixture

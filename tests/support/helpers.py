@@ -34,3 +34,8 @@ def close_all_hdf5_files():
     for found in gc.get_objects():
         if type(found) is h5py.File and found:
             found.close()
+
+
+def compute(process, **options):
+    """Compute in this process, without a progress bar."""
+    return process.compute(engine="serial", progress=False, **options)

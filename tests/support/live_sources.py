@@ -8,8 +8,6 @@ from helpers import data_of
 
 import resumable as rs
 
-MEAN = {"mean": rs.Output()}
-
 # Appends rows, one every `pause` seconds. `kind`: "swmr"; "reopen", which opens the
 # file for every row; "keep", which keeps it open and flushes. It says when the file is
 # there; begins, goes on after `rest` rows and closes when it is told so; and says that.
@@ -49,19 +47,6 @@ if sys.stdin.readline() != "stay open\\n":
 print("closed", flush=True)
 sys.stdin.readline()
 """
-
-
-class Mean(rs.Process):
-    """The mean of every spectrum; ``calls`` collects the positions computed here."""
-
-    version = 1
-    outputs = MEAN
-    calls = None
-
-    def unit_computation(self, spectrum):
-        if self.calls is not None:
-            self.calls.append(self.position)
-        return spectrum.mean()
 
 
 def run_files(folder):

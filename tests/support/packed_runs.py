@@ -53,10 +53,6 @@ class Large(rs.Process):
         return index + np.arange(1024)
 
 
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
 def bits(array):
     """Return the bytes of an array without those that pad a compound."""
     names = array.dtype.names

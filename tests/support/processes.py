@@ -57,16 +57,6 @@ class Failing(rs.Process):
         return np.mean(spectrum)
 
 
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
-def data_of(source):
-    path, _, name = source.rpartition("::")
-    with h5py.File(path, "r") as file:
-        return file[name][...]
-
-
 def listing(folder):
     """Name, contents and modification time of everything in a folder, and its own."""
     found = {".": folder.stat().st_mtime_ns}

@@ -30,10 +30,6 @@ class Level(rs.Process):
         return results.status.done
 
 
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
 def fill(path, **options):
     """Write a file with much in it that must stay."""
     with h5py.File(path, "w", **options) as file:

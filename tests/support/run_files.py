@@ -20,9 +20,5 @@ class Mean(rs.Process):
         return spectrum.mean()
 
 
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
 def digest(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -23,10 +23,6 @@ class Mean(rs.Process):
         return spectrum.mean()
 
 
-def compute(process, **options):
-    return process.compute(engine="serial", progress=False, **options)
-
-
 def assert_tame(text):
     """Nothing in it steers a terminal, or cannot be written to one."""
     text.encode()
