@@ -86,12 +86,7 @@ def share_parameter(*processes_and_name: Any) -> None:
 def assign(process: Any, name: str, value: Any) -> None:
     """Assign to a parameter of a Process and of those that share it: to all or none.
 
-    Raises
-    ------
-    ParameterError
-        One of them is computing.
-    ValueError, TypeError
-        One of them refuses the value, as param says.
+    ParameterError: one of them computes. ValueError, TypeError: one refuses the value.
     """
     members = _sharing(process, name)
     _set_all(members, name, value)
@@ -102,16 +97,14 @@ def assign(process: Any, name: str, value: Any) -> None:
 @contextlib.contextmanager
 def frozen(process: Any) -> Iterator[None]:
     """Refuse assignments to the parameters within a block."""
-    _count(process, 1)
+    own = process.__dict__
+    with _counting:
+        own["_frozen"] = own.get("_frozen", 0) + 1
     try:
         yield
     finally:
-        _count(process, -1)
-
-
-def _count(process: Any, step: int) -> None:
-    with _counting:
-        process.__dict__["_frozen"] = process.__dict__.get("_frozen", 0) + step
+        with _counting:
+            own["_frozen"] -= 1
 
 
 def _set_all(members: Sequence[Any], name: str, value: Any) -> None:

@@ -315,16 +315,12 @@ def _run_command(
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         # Not command.main(), which exits: the caller gets what the callback returns.
-        with command.make_context(
-            _program_name(), list(sys.argv[1:] if argv is None else argv)
-        ) as ctx:
+        name = sys.argv[0].replace("\\", "/").rpartition("/")[2]
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        with command.make_context(name, arguments) as ctx:
             return command.invoke(ctx)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-
-
-def _program_name() -> str:
-    return sys.argv[0].replace("\\", "/").rpartition("/")[2]

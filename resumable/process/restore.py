@@ -6,7 +6,6 @@ No class is imported because a run file names it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import json
@@ -202,23 +201,18 @@ def verify(
 
 
 def find_class(text: str, base: type[Any]) -> type[Any]:
-    """Import ``FILE.py:Class`` or ``package.module:Class``.
+    """Import ``FILE.py:Class`` or ``package.module:Class``, which runs the module.
 
-    Parameters
-    ----------
-    text : str
-        What the user typed. Importing runs the file or the module.
-    base : type
-        What the class must derive from.
+    DeclarationError: it cannot be imported, or is no class that derives from `base`.
     """
     where, separator, name = text.rpartition(":")
     if not separator:
         msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
         raise DeclarationError(msg)
     module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
-    found = functools.reduce(
-        lambda inside, part: getattr(inside, part, None), name.split("."), module
-    )
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, base)):
         names = [
             key
@@ -244,9 +238,7 @@ def _load_module(name: str) -> Any:
 
 def _load_file(path: Path) -> Any:
     if not path.exists():
-        near = (
-            [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        )
+        near = [p.name for p in path.parent.glob("*.py")]
         msg = f"there is no file {path}{near_miss(path.name, near)}"
         raise DeclarationError(msg)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -273,13 +265,7 @@ def _load_file(path: Path) -> Any:
 
 
 def state_of(process: Process) -> dict[str, Any]:
-    """Write a Process down as plain JSON.
-
-    Raises
-    ------
-    IdentityError
-        A parameter that could not be read back.
-    """
+    """Write a Process down as plain JSON, if every parameter can be read back."""
     cls = type(process)
     parameters = {
         name: encode(getattr(process, name), f"the parameter {name!r}")

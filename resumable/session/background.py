@@ -24,13 +24,7 @@ logger = logging.getLogger("resumable")
 
 
 def check_alone(engine: Any) -> None:
-    """Check that an engine computes for one caller, which may be a thread.
-
-    Raises
-    ------
-    PlanError
-        All ranks of a job have to call it, each in its main thread.
-    """
+    """Refuse an engine that all ranks of a job have to call, in their main threads."""
     if collective(engine) is not None:
         msg = (
             "start() computes in the background of one process, and under mpiexec, or "
@@ -66,17 +60,6 @@ class Run:
     A context manager: leaving it cancels what is not finished. Iterating over it gives
     a `BatchDone` for each batch, in the order in which they end, until the end of the
     run, and raises the run's error if there is one.
-
-    Parameters
-    ----------
-    drive : callable
-        Takes a listener; computes, and returns the results.
-    stop : StopRequest
-        Stops `drive`.
-    listener : callable, optional
-        Called with every event, in the thread of the run. What it raises stops the run.
-    hold : context manager
-        Entered already; left at the end of the run.
     """
 
     def __init__(
@@ -86,7 +69,10 @@ class Run:
         listener: Listener | None,
         hold: contextlib.AbstractContextManager[Any],
     ) -> None:
-        self._drive, self._stop, self._listener = drive, stop, listener
+        self._drive, self._stop = drive, stop
+        # Called with every event, in the thread of the run: what it raises stops it.
+        self._listener = listener
+        # Entered already; left at the end of the run.
         self._hold = hold
         self._changed = threading.Condition()
         self._batches: collections.deque[BatchDone] = collections.deque()

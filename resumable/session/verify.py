@@ -309,14 +309,11 @@ class _Tally:
 
 
 class _Recomputed(NamedTuple):
-    """Some positions computed again, as in a run and without writing."""
+    """Some positions computed again; rows of failed ones hold the fill value."""
 
     flat: Array
-    """Which positions."""
     values: dict[str, Array]
-    """Output name -> rows; the fill value where a position failed."""
     failed: Array
-    """Which rows failed."""
     exceptions: list[tuple[int, BaseException]]
     """Row and exception of the failures."""
 
@@ -376,10 +373,10 @@ def _blocks(chosen: PositionSet, rows: int) -> Iterator[Array]:
 
 
 def _recomputed(computer: Computer, flat: Array) -> Iterator[_Recomputed]:
-    """Compute one block of positions: flat ones, ascending, at least one.
+    """Compute one block of flat positions, ascending, as in a run.
 
-    A block computation that raises is called again with halves, as in a run, until
-    the positions are found that raise alone.
+    A block computation that raises is called again with halves, until the positions
+    are found that raise alone.
     """
     first = int(flat[0])
     members = np.zeros(int(flat[-1]) + 1 - first, bool)
