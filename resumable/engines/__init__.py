@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from resumable.engines.base import CollectiveEngine, Driver, Engine
 from resumable.engines.choice import (
     available_memory,
+    check_name,
     choose,
     collective,
     on_one_host,
@@ -24,6 +25,7 @@ __all__ = [
     "Engine",
     "MPIEngine",
     "available_memory",
+    "check_name",
     "choose",
     "collective",
     "on_one_host",

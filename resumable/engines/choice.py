@@ -83,6 +83,14 @@ def warm_up(engine: Any, workers: int | None, calls: int) -> None:
         start_server("forkserver")
 
 
+def check_name(engine: Any) -> None:
+    """Raise PlanError where a text names no engine; import and choose nothing."""
+    if isinstance(engine, str) and engine not in NAMES:
+        hint = near_miss(engine, NAMES)
+        msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
+        raise PlanError(msg)
+
+
 def choose(
     engine: Any,
     workers: int | None,
@@ -110,10 +118,7 @@ def choose(
     """
     if not isinstance(engine, str):
         return _given(engine, workers, may_grow)
-    if engine not in NAMES:
-        hint = near_miss(engine, NAMES)
-        msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
-        raise PlanError(msg)
+    check_name(engine)
     if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
         from resumable.engines.mpi import of_world
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from resumable.engines import check_name
 from resumable.errors import PlanError, near_miss
 from resumable.model import (
     PositionSet,
@@ -244,6 +245,7 @@ class Options:
         if self.on_error not in ("record", "raise"):
             msg = f"on_error must be 'record' or 'raise', not {self.on_error!r}"
             raise PlanError(msg)
+        check_name(self.engine)
         if self.writer not in ("auto", "workers", "driver"):
             msg = f"writer must be 'auto', 'workers' or 'driver', not {self.writer!r}"
             raise PlanError(msg)

@@ -381,3 +381,11 @@ def test_a_wrong_option_is_an_error_before_anything_is_made(
         Mean(scan).plan(**{"engine": "serial", **options})
 
     assert listing(tmp_path) == before
+
+
+def test_a_misspelt_engine_is_an_error_where_the_run_is_finished(scan):
+    """No engine is needed then, but the next source would need it."""
+    Mean(scan).compute(engine="serial")
+
+    with pytest.raises(rs.PlanError, match="no engine 'seriel'"):
+        Mean(scan).compute(engine="seriel")
