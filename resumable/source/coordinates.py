@@ -85,9 +85,7 @@ def _units(scale: h5py.Dataset) -> str:
 def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
     """Return the ancillary datasets of a USID source, none of any other source."""
     source = reader.dataset
-    if source is None:
-        return {}
-    if source.ndim != 2 or reader.ref.position_axes != (0,):
+    if source is None or source.ndim != 2 or reader.ref.position_axes != (0,):
         return {}
     found = {}
     with contextlib.suppress(SourceError), readable(str(reader.ref)):

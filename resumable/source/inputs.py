@@ -37,12 +37,7 @@ def measure_source(
 ) -> MeasuredSource:
     """Open a source that may be written meanwhile, without a lock, and measure it.
 
-    The arguments are those of :func:`named_source`.
-
-    Raises
-    ------
-    SourceError
-        The source cannot be used.
+    The arguments are those of :func:`named_source`; SourceError if it cannot be used.
     """
     named = named_source(source, position_axes, same_file=same_file)
 

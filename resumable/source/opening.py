@@ -165,8 +165,8 @@ def lying_at(name: str, folder: Path) -> list[Path]:
 def _mend(path: str) -> None:
     """Repair a file if results were being published into it when that was killed.
 
-    A file with a journal may be written in part only, and is not opened then. To finish
-    or undo what the journal says is what the user had asked for.
+    A file with a journal may be written in part only. To finish or undo what the
+    journal says is what the user had asked for.
     """
     if needs_mending(path):
         try:

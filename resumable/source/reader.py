@@ -63,6 +63,8 @@ class Reader:
 
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
+        #: False where positions are only counted.
+        self.has_data = bool(ref.path)
         self._open()
 
     def _open(self) -> None:
@@ -83,30 +85,24 @@ class Reader:
                     self.ref = ref = dataclasses.replace(ref, position_axes=axes)
                 if ref.live:
                     state = state_of_open(self.dataset.file, ref.path, stamp)
-            if ref.path and not ref.live:
-                with readable(str(ref)):
-                    self._contiguous = contiguous(self.dataset)
+                else:
+                    with readable(str(ref)):
+                        self._contiguous = contiguous(self.dataset)
                 if self._contiguous is not None:
                     stack.callback(self._contiguous.close)
-            geometry = self._measured()
+            geometry = Geometry.of(
+                self.shape,
+                ref.position_axes,
+                self.dtype.itemsize if self.has_data else 0,
+                self.dataset.chunks if self.has_data else None,
+                indivisible=self.has_data and is_filtered(self.dataset),
+            )
             check_size(geometry, ref, self.dataset)
             self._resources = stack.pop_all()
         # Known only now: where opening fails, the next read has to open it again.
         self._state, self.geometry = state, geometry
         # Rows lie one behind the other, each in one piece.
         self._in_order = self._contiguous if geometry.position_first else None
-
-    def _measured(self) -> Geometry:
-        axes = self.ref.position_axes
-        if self.dataset is None:
-            return Geometry.of(self.shape, axes, 0)
-        return Geometry.of(
-            self.shape,
-            axes,
-            self.dtype.itemsize,
-            self.dataset.chunks,
-            indivisible=is_filtered(self.dataset),
-        )
 
     def __enter__(self) -> Reader:
         return self
@@ -123,11 +119,6 @@ class Reader:
         if self.dataset is None:
             return FileState()
         return state_of_open(self.dataset.file, self.ref.path, self._state.stamp)
-
-    @property
-    def has_data(self) -> bool:
-        """False when positions are only counted."""
-        return self.dataset is not None
 
     @property
     def reads_ahead(self) -> bool:
@@ -266,7 +257,7 @@ class Reader:
         (:meth:`contents`). Where ``ready`` says which contents are there
         (``"awaited"``), they are left out, too.
         """
-        if self.dataset is None:
+        if not self.has_data:
             return {"positions": self.ref.count}
         document: dict[str, Any] = {
             "dataset": self.ref.dataset,
@@ -358,7 +349,7 @@ class RaggedReader(Reader):
     """
 
     def __init__(self, ref: SourceRef) -> None:
-        self.ref = ref
+        self.ref, self.has_data = ref, True
         self._resources = contextlib.ExitStack()
         self.dataset = self._contiguous = self._in_order = None
         try:
@@ -380,9 +371,9 @@ class RaggedReader(Reader):
         )
 
     @property
-    def has_data(self) -> bool:
-        """Always."""
-        return True
+    def shape(self) -> tuple[Any, ...]:
+        """Shape of the map, None for the number of rows, and shape of a row."""
+        return (*self.geometry.map_shape, *self.geometry.spectrum_shape)
 
     def empty(self, rows: int) -> Array:
         """Return an array for the rows of so many positions, an array for each."""
@@ -394,19 +385,6 @@ class RaggedReader(Reader):
             out[...] = gathered(self._rows.read(start + np.flatnonzero(members)))
         except RunFileError as error:
             raise SourceError(str(error)) from error
-
-    def fingerprint(
-        self, *, full: bool = False, kind: str | None = None
-    ) -> dict[str, Any]:
-        """Document that tells this source from another one, as plain JSON."""
-        lead = [None if self.ref.grows else n for n in self.geometry.map_shape[:1]]
-        shape = [*lead, *self.geometry.map_shape[1:], *self.geometry.spectrum_shape]
-        return {
-            "dataset": self.ref.dataset,
-            "dtype": encode_dtype(self.dtype),
-            "shape": shape,
-            "run": self.ref.upstream,
-        }
 
 
 def open_reader(ref: SourceRef) -> Reader:
