@@ -92,19 +92,8 @@ class Engine(Protocol):
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches until none is left or the driver is stopping.
 
-        Parameters
-        ----------
-        job : Job
-            What to do.
-        driver : Driver
-            Has the batches and takes the reports.
-        workers : int
-            How many at once: what the memory allows of :attr:`workers`.
-
-        Notes
-        -----
-        On return, also by an exception, everything computed is committed and no
-        worker is at work.
+        As many at once as the memory allows of :attr:`workers`. On return, also by an
+        exception, everything computed is committed and no worker is at work.
         """
 
 
@@ -118,16 +107,7 @@ class CollectiveEngine(Engine, Protocol):
         drive: Callable[[], Results],
         time_limit: float | str | None,
     ) -> Results:
-        """Have one worker drive, and return or raise in all of them what it does.
+        """Have one worker call `drive`, and return or raise in all what it does.
 
-        Parameters
-        ----------
-        process : Process
-            This worker's own.
-        request : callable
-            Returns what this worker asks for; all must ask for the same.
-        drive : callable
-            Computes, with this engine. Only one of the workers calls it.
-        time_limit : float or str, optional
-            As given to compute.
+        `request` returns what this worker asks for; all must ask for the same.
         """

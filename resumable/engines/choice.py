@@ -41,13 +41,7 @@ def available_memory(engine: Engine) -> int:
 
 
 def collective(engine: Any) -> CollectiveEngine | None:
-    """Return the engine where all its workers have called ``compute``, else None.
-
-    Raises
-    ------
-    PlanError
-        There is no MPI to be had, or not the one that started this process.
-    """
+    """Return the engine where all its workers have called ``compute``, else None."""
     if hasattr(engine, "together"):
         chosen: CollectiveEngine = engine
         return chosen
@@ -68,12 +62,7 @@ def _is_one_of_several() -> bool:
 def warm_up(engine: Any, workers: int | None, calls: int) -> None:
     """Begin to start what workers are forked from, where they are likely to pay.
 
-    Parameters
-    ----------
-    engine, workers
-        As :func:`choose` takes them.
-    calls : int
-        Calls of the user's function that are to be made; 0 where nobody knows.
+    `calls` is how often the user's function will be called; 0: not known.
     """
     alone = (workers or machine.usable_cores()) == 1
     pays = calls * _CALL_S > WORTH_STARTING_S and not alone
@@ -98,23 +87,11 @@ def choose(
     may_grow: bool = False,
     in_driver: bool = True,
 ) -> Engine:
-    """Return the engine a user asks for.
+    """Return the engine for what a user gives, else raise PlanError.
 
-    Parameters
-    ----------
-    engine : str, Engine, concurrent.futures.Executor or distributed.Client
-    workers : int, optional
-        How many at once; default all there are: cores, or workers of an executor.
-    may_grow : bool
-        Where their number changes during a run, follow it.
-    in_driver : bool
-        ``"auto"`` may compute in this process: nothing that would end or block it
-        is to be expected of the computation.
-
-    Raises
-    ------
-    PlanError
-        There is none of that name.
+    By default as many workers as there are cores, or workers of an executor;
+    `may_grow`: follow their number during a run. `in_driver`: ``"auto"`` may compute in
+    this process, since nothing that would end or block it is to be expected.
     """
     if not isinstance(engine, str):
         return _given(engine, workers, may_grow)

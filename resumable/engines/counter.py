@@ -54,35 +54,12 @@ class _RequestedPortion(Portion):
         return True
 
 
-class Counter:
-    """Hands out the numbers from 0 on, each once, in portions."""
-
-    def lend(self, remainder: Remainder) -> None:
-        """Keep what is too large to be sent; on rank 0, before anything is sent."""
-
-    def begin(self, remainder: Remainder) -> None:
-        """Take note of what the numbers stand for, before the first are taken."""
-
-    def take(self, count: int) -> Portion:
-        """Ask for about so many numbers."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Free what the counter holds; all ranks call it together."""
-
-
-class SharedCounter(Counter):
-    """A number in the memory of rank 0 that all ranks add to.
+class SharedCounter:
+    """A number in the memory of rank 0 that all ranks add to; all make it together.
 
     Rank 0 does nothing for it: the network does, or MPI whenever rank 0 calls it.
-    The lock is taken once and shared, since taking it each time needs rank 0.
-
-    Parameters
-    ----------
-    messages : RankMessages
-        All of its ranks make a counter together.
-    room : int
-        Bytes that rank 0 lends at most, the same on all ranks.
+    The lock is taken once and shared, since taking it each time needs rank 0. Rank 0
+    lends at most `room` bytes.
     """
 
     def __init__(self, messages: RankMessages, room: int = 0) -> None:
@@ -100,12 +77,12 @@ class SharedCounter(Counter):
         self._loan = _Loan(messages, room) if room else None
 
     def lend(self, remainder: Remainder) -> None:
-        """Put the bitmaps where all ranks can read them, if there is room for them."""
+        """On rank 0, before anything is sent: keep what is too large to be sent."""
         if self._loan is not None:
             self._loan.put(remainder.lend())
 
     def begin(self, remainder: Remainder) -> None:
-        """Have what is lent read from rank 0."""
+        """Have what is lent read from rank 0; before the first numbers are taken."""
         if self._loan is not None:
             remainder.read = self._loan.read
 
@@ -159,22 +136,18 @@ class _Loan:
         self._window.Free()
 
 
-class InterleavedCounter(Counter):
+class InterleavedCounter:
     """Numbers dealt out in turn, where memory of another rank is out of reach.
 
     Ranks that are faster than others wait for them at the end.
-
-    Parameters
-    ----------
-    worker : int
-        Which of the workers this rank is.
-    workers : int
-        How many there are.
     """
 
     def __init__(self, worker: int, workers: int) -> None:
         self._worker, self._workers = worker, workers
         self._turn, self._step = 0, 1
+
+    def lend(self, remainder: Remainder) -> None:
+        """Keep nothing: no rank could read it."""
 
     def begin(self, remainder: Remainder) -> None:
         """Divide the numbers into turns."""
@@ -185,6 +158,12 @@ class InterleavedCounter(Counter):
         first = (self._turn * self._workers + self._worker) * self._step
         self._turn += 1
         return Portion(first, first + self._step)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+Counter = SharedCounter | InterleavedCounter
 
 
 def make_counter(
@@ -197,17 +176,8 @@ def make_counter(
 ) -> Counter:
     """Return what the workers take numbers from; all ranks call it together.
 
-    Parameters
-    ----------
-    messages : RankMessages
-    worker : int or None
-        Which of the workers this rank is; None: it does not compute.
-    workers : int
-        How many there are.
-    one_sided : bool
-        Try one-sided operations; where a rank has none, numbers are dealt out.
-    room : int
-        Bytes that rank 0 lends at most.
+    Where a rank has no one-sided operations, or they are not wanted, numbers are dealt
+    out to all. `worker` is None on a rank that does not compute.
     """
     from mpi4py import MPI
 
@@ -229,16 +199,7 @@ def batches_taken(
 ) -> Iterator[Batch]:
     """Yield the batches of one portion after another, until none is left.
 
-    Parameters
-    ----------
-    counter : Counter
-        Shared with the other ranks.
-    remainder : Remainder
-        What the numbers mean.
-    schedule : Schedule
-        This rank's own: it says how many positions are worth taking.
-    stopping : callable
-        Asked before every portion.
+    The schedule is this rank's own: it says how many positions are worth taking.
     """
     counter.begin(remainder)
     schedule.remaining = remainder.total

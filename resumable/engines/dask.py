@@ -13,32 +13,19 @@ from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
 
 if TYPE_CHECKING:
-    from resumable.model import Batch
+    pass
 
 #: The size of the cluster is asked for this often, in seconds.
 _ASK_AGAIN_S = 2.0
 
 
 class DaskEngine(FuturesEngine):
-    """Tasks of a client of dask, which stays open.
+    """Tasks of a client of dask, by default the one of this process; it stays open.
 
     dask itself gives the batches of a worker that was lost to another one. Where it
     gives up, because too many workers have ended at the same batch, the run stops with
-    an error.
-
-    Parameters
-    ----------
-    client : distributed.Client, optional
-        Default the one this process has.
-    workers : int, optional
-        Batches at work at once; default one for every thread of every worker.
-    may_grow : bool
-        Use workers that come during the run, too.
-
-    Raises
-    ------
-    PlanError
-        There is no client, or it is closed.
+    an error. By default one batch at once for every thread of every worker;
+    `may_grow`: also of workers that come during the run.
     """
 
     def __init__(
@@ -110,14 +97,6 @@ class DaskEngine(FuturesEngine):
 
         return isinstance(error, KilledWorker)
 
-    def explain(self, error: BaseException, batch: Batch) -> BaseException:
-        """Say which positions were lost."""
-        return WorkerDied(
-            f"dask has lost positions {batch.start} to {batch.stop - 1} "
-            f"({type(error).__name__}: {error}). What was committed stays: run again "
-            "to go on, with engine='local' to find a position that ends its worker"
-        )
-
     def release(self, token: str) -> None:
         """Close the workers of a session in all processes."""
         with contextlib.suppress(Exception):
@@ -126,13 +105,7 @@ class DaskEngine(FuturesEngine):
 
 
 def _present_client() -> Any:
-    """Return the client of this process.
-
-    Raises
-    ------
-    PlanError
-        There is none, or dask is not installed.
-    """
+    """Return the client of this process, else raise PlanError."""
     try:
         import distributed
     except ImportError as error:

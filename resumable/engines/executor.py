@@ -12,7 +12,7 @@ from resumable.errors import WorkerDied
 from resumable.system import machine
 
 if TYPE_CHECKING:
-    from resumable.model import Batch
+    pass
 
 logger = logging.getLogger("resumable")
 
@@ -23,16 +23,12 @@ _CLOSING_S = 1.0
 
 
 class ExecutorEngine(FuturesEngine):
-    """Tasks of an executor, which stays open.
+    """Tasks of the user's executor, which stays open.
 
-    Parameters
-    ----------
-    executor : concurrent.futures.Executor
-        The user's.
-    workers : int, optional
-        Batches at work at once; default as many as the executor says it has, else
-        the cores of this machine.
+    By default as many at once as the executor says it has workers, else cores here.
     """
+
+    after_loss = "make another executor and run again"
 
     def __init__(
         self, executor: concurrent.futures.Executor, workers: int | None = None
@@ -78,15 +74,6 @@ class ExecutorEngine(FuturesEngine):
     def is_loss(self, error: BaseException) -> bool:
         """Return whether the executor is broken: one of its processes has ended."""
         return isinstance(error, concurrent.futures.BrokenExecutor)
-
-    def explain(self, error: BaseException, batch: Batch) -> BaseException:
-        """Say which batch was at work, perhaps beside others."""
-        return WorkerDied(
-            f"a process of the {self.name} ended at positions {batch.start} to "
-            f"{batch.stop - 1}, or at those of another batch ({error}). What was "
-            "committed stays: make another executor and run again, or use "
-            "engine='local'"
-        )
 
     def release(self, token: str) -> None:
         """Close the workers of a session: threads here, processes in one round.

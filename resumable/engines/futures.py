@@ -44,18 +44,12 @@ _PATIENCE_S = 0.2
 
 
 class FuturesEngine:
-    """What engines over futures have in common.
-
-    Parameters
-    ----------
-    name : str
-        As in the table of sessions.
-    workers : int
-        Batches at work at once.
-    """
+    """What engines over futures have in common."""
 
     own_processes = True
     can_replace = False
+    #: What a user can do when a worker was lost.
+    after_loss = "run again"
     hosts: tuple[int, ...] | None
     """Number of workers on each host; None: not known."""
 
@@ -94,11 +88,13 @@ class FuturesEngine:
         """Raise where the executor is closed."""
 
     def explain(self, error: BaseException, batch: Batch) -> BaseException:
-        """Return the error for a task that was lost."""
+        """Return the error for a task that was lost, perhaps beside others."""
         return WorkerDied(
-            f"the executor has lost a batch, positions {batch.start} to "
-            f"{batch.stop - 1} ({type(error).__name__}: {error}); what was committed "
-            "stays, run again to go on"
+            f"{self.name} has lost a worker at positions {batch.start} to "
+            f"{batch.stop - 1}, or at those of another batch "
+            f"({type(error).__name__}: {error}). What was committed stays: "
+            f"{self.after_loss}, or use engine='local', which finds a position that "
+            "ends its worker"
         )
 
     def is_loss(self, error: BaseException) -> bool:

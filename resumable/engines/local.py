@@ -37,17 +37,10 @@ _GRACE_S = 5.0
 
 
 class LocalEngine:
-    """Worker processes that read and write by themselves.
+    """Worker processes that read and write by themselves, started by a `start_method`.
 
-    Parameters
-    ----------
-    workers : int
-        How many.
-    start_method : {"forkserver", "spawn"}
-        How they are started.
-    begin_here : bool
-        Compute in this process while they start, and do without them when the
-        work is short.
+    With `begin_here` this process computes while they start, and does without them
+    where the work is short.
     """
 
     name = "local"
@@ -95,11 +88,6 @@ class LocalEngine:
         )
         return LocalDispatcher(processes, job, driver, workers)
 
-    def _server_ready(self) -> bool:
-        from resumable.worker import start_server
-
-        return start_server(self._start_method)
-
     def _start_while_computing(
         self,
         here: Worker,
@@ -108,6 +96,8 @@ class LocalEngine:
         start: Callable[[], LocalDispatcher],
     ) -> LocalDispatcher | None:
         """Compute in this process until workers are ready; None when all is done."""
+        from resumable.worker import start_server
+
         dispatcher: LocalDispatcher | None = None
         worked_s = 0.0
         while not driver.stopping:
@@ -130,7 +120,7 @@ class LocalEngine:
                 continue
             elif (driver.seconds_left or 0) > WORTH_STARTING_S:
                 slow = report.seconds > _SLOW_S
-                if self._server_ready() or slow:
+                if start_server(self._start_method) or slow:
                     dispatcher = start()
                 if slow:
                     return dispatcher
@@ -198,18 +188,7 @@ class _Process:
 
 
 class LocalDispatcher:
-    """Hands out batches to worker processes, and replaces those that die.
-
-    Parameters
-    ----------
-    processes : WorkerProcesses
-        Of `workers` workers.
-    job : Job
-        What they do.
-    driver : Driver
-        Has the batches.
-    workers : int
-    """
+    """Hands out batches to worker processes, and replaces those that die."""
 
     def __init__(
         self, processes: WorkerProcesses, job: Job, driver: Driver, workers: int
@@ -416,28 +395,16 @@ class LocalDispatcher:
 
 
 def _position_at(batch: Batch, start: int, row: int) -> int | None:
-    """Return the position at work, from the two progress words; None: not known.
+    """Return the position at work; None: not known.
 
-    Parameters
-    ----------
-    batch : Batch
-        At work.
-    start : int
-        First position of the block at work.
-    row : int
-        The row of the block that is computed; negative: none, or all of them.
+    `start` and `row` are the progress words: the first position of the block at work,
+    and which of its rows is computed; negative: none, or all of them.
     """
     return int(batch.positions_from(start)[row]) if row >= 0 else None
 
 
 class _PositionClock:
-    """How long each worker has been at its present position.
-
-    Parameters
-    ----------
-    limit_s : float or None
-        How long it may be.
-    """
+    """How long each worker has been at its present position, and how long it may."""
 
     def __init__(self, limit_s: float | None) -> None:
         self._limit_s = limit_s
@@ -460,9 +427,9 @@ class _PositionClock:
             self._allowed_s[worker] = self._limit_s * rows
 
     def has_run_out(self, worker: int, words: tuple[int, int]) -> bool:
-        """Return whether a worker was ended because of the time of its last position.
+        """Return whether a worker was killed for the time of the position it was at.
 
-        The one whose time it was may have ended just before.
+        It can have come to the next position just before it was killed.
         """
         return self._run_out.get(worker) == words
 
@@ -470,8 +437,8 @@ class _PositionClock:
         """Return the workers whose position has had its time."""
         if self._limit_s is None:
             return []
-        # Where the driver itself is held up, as on a laptop that is closed, no position
-        # has had all the time that has passed.
+        # Time in which the driver itself was suspended, as on a laptop that is closed,
+        # is not a position's.
         before, self._looked = self._looked, time.monotonic()
         self._counted_s += min(self._looked - before, 2 * self.patience)
         now = self._counted_s

@@ -36,24 +36,17 @@ _LEFT = "left"
 
 
 class Message(NamedTuple):
-    """What has come from another rank."""
+    """What has come from another rank, of one of the kinds of ranks.py."""
 
     rank: int
-    """The sender."""
     kind: str
-    """One of the kinds of ranks.py."""
     content: Any = None
-    """What belongs to this kind."""
 
 
 class RankMessages:
-    """Messages to and from the ranks of a communicator, as one of them sees them.
+    """Messages to and from the ranks of a communicator; all of them must call this.
 
-    Parameters
-    ----------
-    comm : mpi4py.MPI.Intracomm
-        Duplicated, so that our messages do not mix with the user's. All of its ranks
-        must call this.
+    The communicator is duplicated, so that our messages do not mix with the user's.
     """
 
     def __init__(self, comm: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import pickle
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +27,6 @@ from resumable.engines.ranks import (
     RankZero,
     deliver,
     error_of_rank,
-    from_bytes,
     to_bytes,
 )
 from resumable.errors import NotFinished, PlanError, WorkerDied
@@ -49,39 +49,29 @@ _PATIENCE_S, _SHOWN_RANKS = 60.0, 2
 class RankInfo(NamedTuple):
     """What rank 0 must know of a rank before it begins."""
 
-    rank_on_host: int
-    """Which of the ranks on its host it is."""
-    ranks_on_host: int
-    """How many there are."""
-    available_memory: int
-    """Bytes that can be used on its host."""
-    request: dict[str, Any] | None
-    """The computation it asks for."""
-    error: bytes | None
-    """The exception that it raised instead."""
+    rank_on_host: int  # which of the ranks on its host it is
+    ranks_on_host: int  # how many there are
+    available_memory: int  # bytes, on its host
+    request: dict[str, Any] | None  # the computation it asks for
+    error: bytes | None  # the exception that it raised instead
 
 
 class _Outcome(NamedTuple):
-    """What ``compute`` comes to, on every rank."""
+    """What ``compute`` returns or raises on every rank."""
 
-    path: Path | None
-    """The run file, where there is one."""
-    message: str | None = None
-    """Why the run is not finished, when it was stopped."""
-    error: bytes | None = None
-    """The exception that ended it."""
+    path: Path | None  # of the run file, where there is one
+    message: str | None = None  # why the run is not finished, when it was stopped
+    error: bytes | None = None  # the exception that ended it
 
     @classmethod
     def of(cls, error: BaseException) -> _Outcome:
-        """Describe what rank 0 raises."""
         if isinstance(error, NotFinished):
             return cls(error.results and error.results.path, error.message)
         return cls(None, None, to_bytes(error))
 
     def result(self) -> Results:
-        """Return or raise what rank 0 does."""
         if self.error is not None:
-            raise launcher.raised_by_all(from_bytes(self.error), shown=False)
+            raise launcher.raised_by_all(pickle.loads(self.error), shown=False)
         results = Results(self.path) if self.path is not None else None
         if self.message is not None or results is None:
             raise NotFinished(self.message or "", results)
@@ -143,7 +133,7 @@ class MPIEngine:
         drive: Callable[[], Results],
         time_limit: float | str | None,
     ) -> Results:
-        """Have rank 0 drive; return or raise on every rank what it does."""
+        """Have rank 0 drive; return or raise on every rank what rank 0 does."""
         messages = self._messages = self._joined()
         messages.begin()
         info = _info_of(messages, request)
@@ -244,7 +234,7 @@ class MPIEngine:
             next(pause)
         for rank, info in sorted(infos.items()):
             if info.error is not None:
-                raise from_bytes(info.error)
+                raise pickle.loads(info.error)
             if info.request != own.request:
                 told = differences(info.request, own.request)
                 msg = (

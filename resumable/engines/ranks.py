@@ -57,40 +57,22 @@ _REPORT_S, _REPORT_PER_RANK_S = 0.2, 5e-4
 class RankJob(NamedTuple):
     """What a rank needs to know to take part in a session."""
 
-    job: Job
-    """What to do; without the process, which every rank has."""
-    worker: int | None
-    """Which of the workers this rank is; None when the memory is for fewer."""
-    workers: int
-    """How many there are."""
-    one_sided: bool
-    """Whether to try one-sided operations."""
-    room: int
-    """Bytes that rank 0 lends at most, where it cannot send all that is left."""
+    job: Job  # without the process, which every rank has
+    worker: int | None  # which of the workers it is; None when memory is for fewer
+    workers: int  # how many there are
+    one_sided: bool  # whether to try one-sided operations
+    room: int  # bytes that rank 0 lends at most, where it cannot send all that is left
 
 
 class Rest(NamedTuple):
-    """What is left when the first position has succeeded."""
+    """What is left when the first position has succeeded, and how long it takes."""
 
     remainder: Remainder
-    """The positions."""
     schedule: Schedule
-    """What is known of how long they take."""
 
 
 class RankZero:
-    """Rank 0 in a session.
-
-    Parameters
-    ----------
-    messages : RankMessages
-    counter : Counter
-        Shared with the other ranks.
-    driver : Driver
-        Takes the reports.
-    computing : list of int
-        The other ranks that compute.
-    """
+    """Rank 0 in a session; `computing` are the other ranks that compute."""
 
     def __init__(
         self,
@@ -198,20 +180,11 @@ class RankZero:
         elif message.kind == SIGNAL and not self._driver.stopping:
             deliver(message.content)
         elif message.kind == FAILED:
-            self._error = self._error or from_bytes(message.content)
+            self._error = self._error or pickle.loads(message.content)
 
 
 class OtherRank:
-    """Another rank than 0, from the beginning to the end of ``compute``.
-
-    Parameters
-    ----------
-    messages : RankMessages
-    process : Process
-        The user's object on this rank.
-    time_limit : float or str, optional
-        As for compute.
-    """
+    """Another rank than 0, from the beginning to the end of ``compute``."""
 
     def __init__(
         self, messages: RankMessages, process: Any, time_limit: float | str | None
@@ -338,12 +311,9 @@ class OtherRank:
 
 
 def error_of_rank(error: BaseException, rank: int) -> bytes:
-    """Return an exception of this rank as bytes, with its traceback as a note.
-
-    What would end the process and is no stop becomes an error: by itself it does not
-    say on which rank it was raised, and where.
-    """
+    """Return an exception of this rank as bytes, with its traceback as a note."""
     told = error
+    # What would end the process does not say on which rank it was raised, and where.
     if not isinstance(error, (Exception, NotFinished)):
         msg = f"rank {rank} was to end in the middle of the run by {error!r}"
         told = WorkerDied(msg)
@@ -357,12 +327,6 @@ def to_bytes(error: BaseException) -> bytes:
     """Return an exception as bytes, whatever its class."""
     plain = portable(error) if isinstance(error, Exception) else error
     return bytes(cloudpickle.dumps(plain))
-
-
-def from_bytes(data: bytes) -> BaseException:
-    """Return an exception that has come from another rank."""
-    error: BaseException = pickle.loads(data)
-    return error
 
 
 def deliver(number: int) -> None:

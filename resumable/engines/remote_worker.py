@@ -52,44 +52,33 @@ _MOST_RECORDS = 10_000
 class Task(NamedTuple):
     """What one call in a process of the executor has to do. Sent each time: small."""
 
-    token: str
-    """Name of the session."""
-    number: int
-    """Which of the session's tasks this is."""
+    token: str  # of the session
+    number: int  # of the task in the session
     batch: Batch
-    """What to compute."""
-    seconds: float
-    """End after this time, with the position that is at work then."""
-    driver: tuple[str, int]
-    """Host and process number of the driver."""
-    level: int
-    """Lowest level of log records that the driver wants."""
-    job: bytes | None = None
-    """The pickled :class:`JobPackage`, where the process may not have it yet."""
+    seconds: float  # then the task ends, with the position that is at work
+    driver: tuple[str, int]  # host and process number
+    level: int  # the lowest of log records that the driver wants
+    job: bytes | None = None  # pickled JobPackage, where the process may not have it
 
 
 class JobPackage(NamedTuple):
-    """The job of a session, with what a worker on another host checks."""
+    """The job of a session, and the :func:`file_numbers` of its sources.
+
+    All paths are absolute.
+    """
 
     job: Job
-    """With absolute paths."""
     sources: Mapping[str, tuple[int, ...]]
-    """The :func:`file_numbers` of every source, by absolute path."""
 
 
 class TaskResult(NamedTuple):
     """What became of a task; all fields are empty where it was revoked."""
 
     report: Report | None = None
-    """What was done."""
-    needs_job: bool = False
-    """The process does not have the job yet; nothing was done."""
-    error: Exception | None = None
-    """What was raised outside of the computation of a position."""
-    trace: str = ""
-    """The traceback of `error`."""
-    records: tuple[dict[str, Any], ...] = ()
-    """Log records."""
+    needs_job: bool = False  # nothing was done: the process does not have the job yet
+    error: Exception | None = None  # raised outside of the computation of a position
+    trace: str = ""  # its traceback
+    records: tuple[dict[str, Any], ...] = ()  # log records
 
 
 class _NoJobError(Exception):
@@ -144,13 +133,7 @@ def revoke(token: str, numbers: list[int]) -> set[int]:
 def release(token: str, seconds: float = 0.0) -> None:
     """Close what a session holds in this process.
 
-    Parameters
-    ----------
-    token : str
-        Name of the session.
-    seconds : float
-        Wait so long after it, so that the executor gives the same call to its other
-        processes.
+    Then wait, so that the executor gives the same call to its other processes.
     """
     _cache().release(token)
     time.sleep(seconds)
@@ -376,14 +359,10 @@ class BlasLimit:
 
 
 class TaskWriter(RowBuffer):
-    """Writes the rows of one task at a time; or keeps them, if it cannot.
+    """Writes the rows of one task at a time, or keeps them for the driver.
 
-    Parameters
-    ----------
-    target : WriteTarget or None
-        None: the driver writes.
-    may_ship : bool
-        The driver writes what cannot be written here.
+    It keeps them where there is no target, and with `may_ship` where the target cannot
+    be written here.
     """
 
     def __init__(self, target: WriteTarget | None, *, may_ship: bool) -> None:
@@ -407,22 +386,20 @@ class TaskWriter(RowBuffer):
     def _open(self) -> None:
         target = self._target
         assert target is not None
-        if not self._sees(target):
-            if not self._may_ship:
-                msg = (
-                    f"a worker on {platform.node()} sees no session at work on "
-                    f"{target.path}: give a target= that all workers share, or "
-                    "writer='driver'"
-                )
-                raise TargetError(msg)
-            self._ships = True
-            return
-        try:
-            self._writer = RowWriter(target)
-        except PermissionError:
-            if not self._may_ship:
-                raise
-            self._ships = True
+        if self._sees(target):
+            try:
+                self._writer = RowWriter(target)
+            except PermissionError:
+                if not self._may_ship:
+                    raise
+        elif not self._may_ship:
+            msg = (
+                f"a worker on {platform.node()} sees no session at work on "
+                f"{target.path}: give a target= that all workers share, or "
+                "writer='driver'"
+            )
+            raise TargetError(msg)
+        self._ships = self._writer is None
 
     @staticmethod
     def _sees(target: WriteTarget) -> bool:

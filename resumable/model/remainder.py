@@ -1,8 +1,7 @@
-"""What is left of a run, for workers who take portions of it by number.
+"""What is left of a run, for ranks that take portions of it by number.
 
-The positions that are left are numbered, 0 to :attr:`Remainder.total` - 1. A
-worker that knows two of these numbers knows which batches lie between them, and
-so does every other, without a word from the driver.
+The positions that are left are numbered, 0 to :attr:`Remainder.total` - 1. Every rank
+computes from two of these numbers the same batches, without a message from the driver.
 """
 
 from __future__ import annotations
@@ -22,38 +21,32 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: More than this is not told to every rank: 10,000 of them get 10 GB from rank 0.
-TOLD_BYTES = 1 << 20
+#: More than this is not sent to every rank: 10,000 of them get 10 GB from rank 0.
+SENT_BYTES = 1 << 20
 #: A bitmap that cannot be compressed gets longer by less than this.
 _EXCESS_BYTES = 256
-#: Windows that are compressed to know how well it goes.
+#: Windows that are compressed to estimate the size of all.
 _SAMPLED = 16
 #: Windows that are kept as offsets; portions follow each other.
 _KEPT = 2
 
 
 class Remainder:
-    """The positions that are left, small enough to be told to thousands of ranks.
+    """The positions that are left, small enough to be sent to thousands of ranks.
 
-    Windows of 2^20 positions: of one that is left whole or not at all only that is
-    kept, of another its bitmap, compressed. Where these are too many to be told they
-    are lent: see :meth:`lend`.
-
-    Parameters
-    ----------
-    pending : PositionSet
-        What is left.
-    quantum : int
-        Portions end at multiples of this many positions.
-    apart : sequence of int
-        Positions that another worker may be at; no batch has one inside its span.
+    For each window of 2^20 positions a compressed bitmap, or nothing where the window
+    is whole or empty. Bitmaps too large to be sent are lent by rank 0: see
+    :meth:`lend`. Portions end at multiples of `quantum` positions. No batch has a
+    position of `excluded` inside its span: another worker may be at it.
     """
 
     def __init__(
-        self, pending: PositionSet, quantum: int = 1, apart: Sequence[int] = ()
+        self, pending: PositionSet, quantum: int = 1, excluded: Sequence[int] = ()
     ) -> None:
-        self._size, self._quantum, self._apart = pending.size, quantum, sorted(apart)
-        # Of each: nothing where it is whole, its bitmap, or where that is lent.
+        self._size, self._quantum = pending.size, quantum
+        self._excluded = sorted(excluded)
+        # Of each window: None where it is whole, its bitmap, or the place of the bitmap
+        # in what is lent.
         self._windows: list[bytes | tuple[int, int] | None] = []
         counts = [0]
         for start, stop in pending.windows():
@@ -63,19 +56,14 @@ class Remainder:
             self._windows.append(None if whole else _packed(members))
         self._starts = np.cumsum(counts)
         self._kept: dict[int, Array] = {}
-        #: Reads what is lent: takes its offset and size in bytes.
+        #: Reads a part of what is lent, by offset and size in bytes.
         self.read: Callable[[int, int], bytes] | None = None
 
     @staticmethod
     def room(pending: PositionSet, further: int) -> int:
-        """Return how many bytes to hold ready to lend from; 0 where all can be told.
+        """Return how many bytes to lend at most; 0 where all can be sent.
 
-        Parameters
-        ----------
-        pending : PositionSet
-            What is left by now.
-        further : int
-            Positions that may be taken out of it until then.
+        Up to `further` positions may be taken out of what is pending before it is lent.
         """
         holed = [
             (start, stop)
@@ -84,12 +72,15 @@ class Remainder:
         ]
         sample = holed[:: -(-len(holed) // _SAMPLED) or 1]
         sizes = [len(_packed(pending.window(*bounds))) for bounds in sample]
-        if len(holed) * sum(sizes) <= TOLD_BYTES * len(sample):
+        if len(holed) * sum(sizes) <= SENT_BYTES * len(sample):
             return 0
         return (len(holed) + further) * (WINDOW // 8 + _EXCESS_BYTES)
 
     def lend(self) -> bytes:
-        """Take the bitmaps out; who has set :attr:`read` can use the rest as before."""
+        """Return all bitmaps joined, and keep only their offsets and sizes.
+
+        Afterwards :attr:`read` must be set to fetch them.
+        """
         lent, place = [], 0
         for number, packed in enumerate(self._windows):
             if isinstance(packed, bytes):
@@ -106,14 +97,13 @@ class Remainder:
     def batches(self, first: int, last: int, block: int) -> Iterator[Batch]:
         """Yield the batches of a portion: from number `first` up to `last`.
 
-        Both ends are moved up to the next multiple of the quantum, so that
-        portions that follow each other have no position in common and none
-        between them, and some have none at all.
+        Both ends are moved up to the next multiple of the quantum: portions that follow
+        each other leave no position out and share none. A portion may be empty.
         """
         start, stop = self._edge(first), self._edge(min(last, self.total))
         if start >= stop:
             return
-        cuts = [p for p in self._apart if start < p < stop]
+        cuts = [p for p in self._excluded if start < p < stop]
         cuts += range((start // WINDOW + 1) * WINDOW, stop, WINDOW)
         bounds = [start, *sorted(cuts), stop]
         for begin, end in itertools.pairwise(bounds):
@@ -162,7 +152,7 @@ class Remainder:
         packed = self._windows[window]
         if isinstance(packed, tuple):
             if self.read is None:
-                msg = "what is left has been lent, and there is no way to read it"
+                msg = "the bitmaps have been lent: set read first"
                 raise RuntimeError(msg)
             return self.read(*packed)
         return packed or b""

@@ -148,7 +148,7 @@ def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, scan, data, tmp_pa
         with_head("""
         from resumable.model import remainder
         from resumable.engines import counter
-        remainder.TOLD_BYTES = -1
+        remainder.SENT_BYTES = -1
         reads, read = [], counter._Loan.read
 
         def counted(self, *place):

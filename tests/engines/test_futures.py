@@ -350,7 +350,7 @@ def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
 
     ending = threading.Thread(target=end)
     ending.start()
-    with executor, pytest.raises(rs.WorkerDied, match="ended at positions"):
+    with executor, pytest.raises(rs.WorkerDied, match="lost a worker at positions"):
         process.compute(engine=executor)
     ending.join()
     done = process.results.status.done

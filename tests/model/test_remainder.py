@@ -30,12 +30,12 @@ def positions(remainder, first, last):
     st.integers(1, 12),
     st.sets(st.integers(0, 79), max_size=4),
 )
-def test_portions_hold_every_position_once_and_in_order(mask, cuts, quantum, apart):
+def test_portions_hold_every_position_once_and_in_order(mask, cuts, quantum, excluded):
     """Whatever is left, whatever the portions, and wherever they are rounded to."""
-    apart = [p for p in apart if p < len(mask)]
+    excluded = [p for p in excluded if p < len(mask)]
     mask = np.array(mask)
-    mask[apart] = False
-    remainder = Remainder(of_mask(mask), quantum, apart)
+    mask[excluded] = False
+    remainder = Remainder(of_mask(mask), quantum, excluded)
     bounds = np.cumsum([0, *cuts])
     batches = [
         batch
@@ -49,7 +49,7 @@ def test_portions_hold_every_position_once_and_in_order(mask, cuts, quantum, apa
     assert found == np.flatnonzero(mask).tolist()
     for batch in batches:
         assert batch.count == len(batch.positions())
-        assert not any(batch.start <= p < batch.stop for p in apart)
+        assert not any(batch.start <= p < batch.stop for p in excluded)
 
 
 @given(st.integers(1, 10), st.integers(1, 10), st.integers(1, 20))
