@@ -118,11 +118,8 @@ class Declaration(Positioned, param.Parameterized):
             raise ParameterError(msg) from error
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if (
-            name[0] != "_"
-            and name not in self.__dict__
-            and not hasattr(type(self), name)
-        ):
+        known = name in self.__dict__ or hasattr(type(self), name)
+        if name[0] != "_" and not known:
             hint = near_miss(name, [n for n in type(self).param if n != "name"])
             if hint:
                 warnings.warn(
@@ -140,23 +137,13 @@ class Declaration(Positioned, param.Parameterized):
         return uncached(self)
 
     def _method(self) -> str:
-        """Return which of the two methods there is.
-
-        Raises
-        ------
-        DeclarationError
-            Both, or neither.
-        """
-        name = type(self).__name__
-        methods = [
-            method
-            for method in ("unit_computation", "block_computation")
-            if hasattr(self, method)
-        ]
+        """Return which of the two methods there is."""
+        both = ("unit_computation", "block_computation")
+        methods = [method for method in both if hasattr(self, method)]
         if len(methods) != 1:
             found = "both" if methods else "neither"
             msg = (
-                f"{name} must have unit_computation (one position) or "
+                f"{type(self).__name__} must have unit_computation (one position) or "
                 f"block_computation (many at once), and has {found}"
             )
             raise DeclarationError(msg)
@@ -173,13 +160,15 @@ class Declaration(Positioned, param.Parameterized):
         try:
             signature.bind(None, **dict.fromkeys(self._inputs))
         except TypeError as error:
+            named = (
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                inspect.Parameter.KEYWORD_ONLY,
+            )
             missing = [
                 argument.name
                 for argument in arguments
-                if argument.default is argument.empty
-                and argument.kind
-                in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
-                and argument.name not in self._inputs
+                if argument.default is argument.empty and argument.kind in named
+                if argument.name not in self._inputs
             ]
             wanted = ", ".join(["self", "spectrum", *self._inputs])
             msg = f"{method} must take ({wanted}): {error}"
@@ -276,10 +265,6 @@ class Declaration(Positioned, param.Parameterized):
         """Dtype of the data."""
         return self._dtype
 
-    def _process_name(self) -> str:
-        """Return the name by which runs of this are known."""
-        return type(self).__name__
-
     def _source_text(self) -> str:
         """Return the source of the computation, empty when it cannot be found."""
         return class_text(type(self)) or ""
@@ -293,19 +278,11 @@ class Declaration(Positioned, param.Parameterized):
             raise SourceError(msg)
 
     def _request(self) -> Request:
-        """Return what is asked for; reads no data.
-
-        Raises
-        ------
-        SourceError
-            A stage of a chain has no source.
-        DeclarationError
-            The outputs are wrong, or neither version nor source text is known.
-        """
+        """Return what is asked for; reads no data."""
         self._check_source()
         return Request(
             process=self,
-            name=self._process_name(),
+            name=type(self).__name__,
             version=self._version_document(),
             parameters=self._parameter_document(),
             outputs=self._outputs(),
@@ -322,28 +299,14 @@ class Declaration(Positioned, param.Parameterized):
     def _join(
         self, head: Request, shape: tuple[Any, ...], dtype: np.dtype[Any]
     ) -> None:
-        """Compute at the positions of the first stage of a chain.
-
-        Parameters
-        ----------
-        head : Request
-            Of the first stage.
-        shape, dtype
-            Of the data at one position.
-        """
+        """Compute at the positions of the first stage of a chain, on such data."""
         self._source, self._inputs = head.source, {}
         self._folder, self._full = head.folder, head.full
         self._geometry = head.geometry._replace(spectrum_shape=shape)
         self._dtype, self._seconds_per_position = dtype, None
 
     def _version_document(self) -> Any:
-        """Return the version, or the digest of the source text, as plain JSON.
-
-        Raises
-        ------
-        DeclarationError
-            There is neither.
-        """
+        """Return the version, or the digest of the source text, as plain JSON."""
         if self.version is not None:
             return encode(self.version, "version")
         cls, read_from = type(self), class_read_from(type(self))

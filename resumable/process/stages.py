@@ -85,19 +85,9 @@ class Stage(NamedTuple):
 class Link(Process):
     """Computes stages, one after the other, and keeps outputs of the last one.
 
-    Parameters
-    ----------
-    head : Request
-        Of the first stage of the chain: its source, folder and geometry are used.
-    source_name : str
-        Name by which stages ask for the source.
-    stages : sequence of Stage
-    inputs : dict of SourceRef
-        What else they need, by argument name.
-    kept : dict of Output
-        Outputs of the last stage.
-    lacking : ndarray of int
-        Flat positions, ascending, at which an input has failed.
+    Of `head`, the request of the first stage of the chain, it has source, folder and
+    geometry. `source_name` is what stages call the source, `inputs` is what else they
+    need, by argument name. At the flat positions `lacking` an input has failed.
     """
 
     version: ClassVar[int] = 1

@@ -10,13 +10,7 @@ import numpy as np
 
 from resumable.engines import check_name
 from resumable.errors import PlanError, near_miss
-from resumable.model import (
-    PositionSet,
-    encode,
-    parse_bytes,
-    parse_seconds,
-    text_digest,
-)
+from resumable.model import PositionSet, encode, parse_bytes, parse_seconds, text_digest
 
 if TYPE_CHECKING:
     import contextlib
@@ -59,12 +53,9 @@ class Request(NamedTuple):
     """As ``test`` measured it, or None."""
 
     def document(self, options: Options) -> dict[str, Any]:
-        """Say what is asked for and how, as plain JSON: all ranks must ask the same.
-
-        It is short enough to be sent by each of thousands of ranks.
-        """
-        names = {field.name for field in dataclasses.fields(options)}
-        how = {name: getattr(options, name) for name in names - {"engine", "progress"}}
+        """Say what is asked for and how, as short JSON: all ranks must ask the same."""
+        how = {**vars(options)}
+        del how["engine"], how["progress"]
         if options.positions is not None:
             how["positions"] = options.positions.bits
         return {
@@ -126,21 +117,17 @@ class Computation(NamedTuple):
         return text_digest(self.request.source_text())
 
     def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
-        """Return the runs of this computation, the oldest first.
+        """Return the runs of this computation, the oldest first, open until `files` is.
 
-        Their files stay open until `files` is closed.
-
-        Where the source can grow, its length and most of its contents are not part
-        of the identity: a run counts while the source still begins with what it
-        was made of.
+        Where the source can grow, its length and most of its contents are not part of
+        the identity: a run counts while the source still begins with its contents.
         """
         found = self.run_folder.runs(files)
         earlier = self.earlier.runs(files) if self.earlier else []
-        whole = self.contents is None
-        if whole and not earlier:
+        if self.contents is None and not earlier:
             return found
         with self.open_reader() as reader:
-            if not whole:
+            if self.contents is not None:
                 found = [run for run in found if begins_with(reader, run)]
             return [run for run in earlier if begins_with(reader, run)] + found
 
@@ -155,11 +142,6 @@ class Computation(NamedTuple):
         return self.ready is not None and self.ready.is_within(covered)
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of the results at one position."""
-        return sum(output.row_bytes for output in self.position_outputs.values())
-
-    @property
     def position_outputs(self) -> dict[str, Output]:
         """Outputs that have a row per position."""
         return {n: o for n, o in self.outputs.items() if o.per == "position"}
@@ -167,10 +149,9 @@ class Computation(NamedTuple):
     @property
     def packing(self) -> dict[str, str | None]:
         """How to compress the rows of each output in the end; empty for not to pack."""
-        outputs = self.position_outputs
-        methods = {name: output.compression for name, output in outputs.items()}
-        ragged = any(output.ragged for output in outputs.values())
-        return methods if ragged or any(methods.values()) else {}
+        outputs = self.position_outputs.items()
+        asked = any(output.ragged or output.compression for _, output in outputs)
+        return {name: output.compression for name, output in outputs if asked}
 
 
 def begins_with(reader: Reader, run: RunFile) -> bool:
@@ -178,13 +159,11 @@ def begins_with(reader: Reader, run: RunFile) -> bool:
     length, now = run.header.map_shape[0], reader.geometry.map_shape
     if length > now[0] or run.header.map_shape[1:] != now[1:]:
         return False
-    full = bool(run.header.source.get("full"))
-    covered = positions_of(run.header)
-    if covered is None:
-        contents = reader.contents(length, full=full)
-    else:
-        contents = reader.contents_at(covered, full=full)
-    return contents == str(run.header.source["contents"])
+    source, covered = run.header.source, positions_of(run.header)
+    full = bool(source.get("full"))
+    if covered is not None:
+        return reader.contents_at(covered, full=full) == str(source["contents"])
+    return reader.contents(length, full=full) == str(source["contents"])
 
 
 def positions_of(header: Header) -> PositionSet | None:
@@ -229,17 +208,12 @@ class Options:
     def signature(cls, function: Callable[..., Any]) -> inspect.Signature:
         """Return the signature of a function that takes the options by keyword."""
         found = inspect.signature(function)
-        given = list(found.parameters.values())
+        this, *rest, _ = found.parameters.values()
         options = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=field.type,
-            )
-            for field in dataclasses.fields(cls)
+            rest[0].replace(name=f.name, default=f.default, annotation=f.type)
+            for f in dataclasses.fields(cls)
         ]
-        return found.replace(parameters=[given[0], *options, *given[1:-1]])
+        return found.replace(parameters=[this, *options, *rest])
 
     def __post_init__(self) -> None:
         if self.on_error not in ("record", "raise"):
@@ -249,7 +223,8 @@ class Options:
         if self.writer not in ("auto", "workers", "driver"):
             msg = f"writer must be 'auto', 'workers' or 'driver', not {self.writer!r}"
             raise PlanError(msg)
-        if self.workers is not None and not _is_count(self.workers):
+        whole = isinstance(self.workers, (int, np.integer)) and self.workers >= 1
+        if self.workers is not None and (not whole or self.workers is True):
             msg = f"workers must be a whole number from 1, not {self.workers!r}"
             raise PlanError(msg)
         if not self.checkpoint > 0:
@@ -260,8 +235,3 @@ class Options:
                 parse_seconds(seconds)
         if self.memory is not None:
             parse_bytes(self.memory)
-
-
-def _is_count(value: Any) -> bool:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return whole and value >= 1

@@ -9,7 +9,6 @@ from resumable.engines import available_memory, choose, on_one_host, workers_by_
 from resumable.errors import PlanError, RunFileError
 from resumable.model import (
     SHIPPED_BYTES,
-    Blocks,
     Plan,
     fit_memory,
     format_bytes,
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.engines import Engine
-    from resumable.model import Geometry
     from resumable.runfile import RunFile, RunFolder, Snapshot
     from resumable.session.computation import Computation, Options
 
@@ -62,15 +60,7 @@ def find(
     It is the newest finished one, else the newest of full length, else the longest.
     With ``override=True`` it is the newest one, if an override has begun it and it is
     not finished: the same line, run again after a kill, would else begin a new one.
-
-    Parameters
-    ----------
-    computation, options
-        What, and how.
-    files : ExitStack, optional
-        Keeps the run file open until it is closed.
-    mine : RunFile, optional
-        The run that this session has begun, and goes on with.
+    It is `mine` where a session has begun that; `files` keeps its file open.
     """
     folder = computation.run_folder
     newer = folder.new_path()
@@ -129,12 +119,7 @@ def decide(
 ) -> Decision:
     """Decide what a session will do, from what is wanted and what is there.
 
-    Parameters
-    ----------
-    computation, options
-        What, and how.
-    snapshot : Snapshot or None
-        Of the run to continue or to return; None: there is none.
+    `snapshot` is of the run to continue or to return; None: there is none.
     """
     size = computation.geometry.size
     if snapshot is None:
@@ -178,38 +163,26 @@ def prospect(
     files: contextlib.ExitStack | None = None,
     mine: RunFile | None = None,
 ) -> Prospect:
-    """Look, decide and plan, as a session does; the arguments are those of `find`.
-
-    Raises
-    ------
-    PlanError
-        The memory budget is too small, an option makes no sense.
-    RunFileError
-        The file that has this run's name is damaged.
-    """
+    """Look, decide and plan, as a session does; the arguments are those of `find`."""
     return planned(computation, options, find(computation, options, files, mine))
 
 
 def planned(computation: Computation, options: Options, found: Found) -> Prospect:
     """Decide and plan what to do about what was found.
 
-    Raises
-    ------
-    PlanError
-        The memory budget is too small, an option makes no sense.
-    RunFileError
-        The file that has this run's name is damaged.
+    Raises PlanError where the budget is too small or an option makes no sense, and
+    RunFileError where a damaged file has the name of the run.
     """
-    run, snapshot = found.run, found.snapshot
+    _, run, snapshot = found
+    path = found.newer
     if run is None:
         options = dataclasses.replace(options, retry_failed=False)
         if not options.override:
             _check_sound(computation.run_folder)
+    elif computation.full_length(run.header):
+        path = run.path  # else it is copied into a new, longer file
     decision = decide(computation, options, snapshot)
-    # A grown source needs a new, longer file.
-    grown = run is None or not computation.full_length(run.header)
     engine = engine_for(options, snapshot)
-    path = found.newer if run is None or grown else run.path
     plan = make_plan(computation, options, decision, path, engine)
     return Prospect(options, engine, plan, run, snapshot)
 
@@ -221,40 +194,22 @@ def make_plan(
     path: Path,
     engine: Engine,
 ) -> Plan:
-    """Plan how a session will do what was decided; writes nothing.
-
-    Parameters
-    ----------
-    computation, options, decision
-        What, how, and what of it.
-    path : Path
-        Of the run file that will be written.
-    engine : Engine
-        Who computes.
-
-    Raises
-    ------
-    PlanError
-        The memory budget is too small.
-    """
-    geometry = computation.geometry
-    memory = _budget(options.memory, available_memory(engine))
+    """Plan how an engine will do what was decided, with rows written to `path`."""
+    geometry, footprint = computation.geometry, computation.footprint
+    available = available_memory(engine)
+    memory = available // 2
+    if options.memory is not None:
+        memory = min(parse_bytes(options.memory), available)
     hosts = workers_by_host(engine)
-
-    def blocks_of(geometry: Geometry) -> Blocks:
-        return fit_memory(
-            computation.footprint,
-            geometry,
-            memory=memory,
-            workers=max(hosts),
-            local=engine.own_processes,
-        )
-
-    blocks = blocks_of(geometry)
+    most, local = max(hosts), engine.own_processes
+    blocks = fit_memory(footprint, geometry, memory=memory, workers=most, local=local)
     rechunk = options.rechunk and geometry.gains_by_copy(blocks.rows)
     if rechunk:
         geometry = geometry.in_position_order()
-        blocks = blocks_of(geometry)
+        blocks = fit_memory(
+            footprint, geometry, memory=memory, workers=most, local=local
+        )
+    block_bytes = footprint(blocks.rows)
     amplification = geometry.amplification(blocks.rows)
     notes = []
     if amplification > ADVISED_ABOVE:
@@ -263,10 +218,9 @@ def make_plan(
             "again: rechunk=True first makes a copy in position order, of "
             f"{format_bytes(geometry.row_bytes * geometry.size)}"
         )
-    if blocks.workers < max(hosts):
+    if blocks.workers < most:
         notes.append(
-            f"{format_bytes(memory)} is enough for {blocks.workers} of "
-            f"{max(hosts)} workers"
+            f"{format_bytes(memory)} is enough for {blocks.workers} of {most} workers"
         )
     writer, why_writer = _writer(computation, options, engine)
     if why_writer:
@@ -274,10 +228,9 @@ def make_plan(
     longest = None
     if writer == "driver":
         # A worker keeps the rows of a whole batch beside the block at work.
-        room = min(
-            SHIPPED_BYTES, blocks.share_bytes - computation.footprint(blocks.rows)
-        )
-        longest = max(1, room // max(1, computation.row_bytes))
+        room = min(SHIPPED_BYTES, blocks.share_bytes - block_bytes)
+        row_bytes = sum(o.row_bytes for o in computation.position_outputs.values())
+        longest = max(1, room // max(1, row_bytes))
     return Plan(
         action=decision.action,
         reason=decision.reason,
@@ -289,7 +242,7 @@ def make_plan(
         memory_bytes=memory,
         share_bytes=blocks.share_bytes,
         block=blocks.rows,
-        block_bytes=computation.footprint(blocks.rows),
+        block_bytes=block_bytes,
         quantum=geometry.quantum,
         read_amplification=amplification,
         output_bytes=sum(
@@ -333,20 +286,11 @@ def _writer(
     """Return who writes, and why where it is not what everybody expects."""
     if options.writer != "auto":
         return options.writer, ""
-    if on_one_host(engine):
+    folder = computation.run_folder.folder
+    kind = "" if on_one_host(engine) else disk.file_system(folder)
+    if not kind.startswith(_INCOHERENT):
         return "workers", ""
-    kind = disk.file_system(computation.run_folder.folder)
-    if kind.startswith(_INCOHERENT):
-        why = (
-            f"the driver writes all rows, because {computation.run_folder.folder} is "
-            f"on a {kind} file system and workers may be on several hosts"
-        )
-        return "driver", why
-    return "workers", ""
-
-
-def _budget(memory: float | str | None, available: int) -> int:
-    """Bytes for all processes of a host: what was asked for, at most what there is."""
-    if memory is None:
-        return available // 2
-    return min(parse_bytes(memory), available)
+    return "driver", (
+        f"the driver writes all rows, because {folder} is on a {kind} file system and "
+        "workers may be on several hosts"
+    )

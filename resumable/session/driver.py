@@ -38,27 +38,9 @@ logger = logging.getLogger("resumable")
 def compute(
     computation: Computation, options: Options, stop: StopRequest, tell: Listener
 ) -> Results:
-    """Compute what is pending and return the results.
+    """Compute what is pending and return the results; `tell` takes the events.
 
-    Parameters
-    ----------
-    computation, options
-        What, and how.
-    stop : StopRequest
-        Its time has begun.
-    tell : callable
-        Takes the events.
-
-    Raises
-    ------
-    NotFinished
-        Stopped by a signal or the time limit.
-    RunBusy
-        Another process computes this run.
-    UnitFailed, OutputError
-        The computation is wrong, or ``on_error="raise"``.
-    TargetError, PlanError, RunFileError, WorkerDied
-        See there.
+    The errors are those of :meth:`Process.compute`.
     """
     with contextlib.ExitStack() as files:
         results, status = _results(computation, options, stop, tell, files)
@@ -124,13 +106,9 @@ def packed_where_asked(computation: Computation, results: Results) -> Results:
 
 
 def writable(run: RunFile) -> RunFile:
-    """Return a run that can be gone on with: unpacked, and with all rows there.
+    """Return a run that can be continued: not packed, and with all its ragged rows.
 
-    Raises
-    ------
-    RunFileError
-        Rows of a ragged output are missing. Were more written behind them, they could
-        not be told any more.
+    Rows that are missing are a RunFileError: behind further rows nobody would see it.
     """
     if run.header.packed is not None:
         return unpack_locked(run)
@@ -140,7 +118,6 @@ def writable(run: RunFile) -> RunFile:
 
 
 def _pack(computation: Computation, path: Path) -> None:
-    """Pack a run that is complete, where outputs ask for it; the lock is held."""
     if computation.packing:
         run = RunFile(path)
         if _to_pack(computation, run) and run.finished:
@@ -159,16 +136,15 @@ def _tidy(computation: Computation, run: RunFile, *, finished: bool) -> None:
     """
     lock, run_folder = RunLock(computation.run_folder), computation.run_folder
     copies = run_folder.copies() if finished else []
-    locks = [p for p in (lock.lock_path, lock.writers_path) if p.exists()]
-    ragged = run.header.packed is not None and ragged_files_of(run.path)
     if (
-        locks
-        or copies
-        or _to_pack(computation, run)
-        or ragged
+        copies
+        or lock.lock_path.exists()
+        or lock.writers_path.exists()
+        or (finished and _to_pack(computation, run))
+        or (run.header.packed is not None and ragged_files_of(run.path))
         or run_folder.leftovers()
     ):
-        # Somebody computes, or the folder is not ours to write: left alone.
+        # Another process computes, or the folder cannot be written: left alone.
         with contextlib.suppress(RunBusy, TargetError), lock.held():
             for path in copies:
                 path.unlink(missing_ok=True)

@@ -69,12 +69,7 @@ class Explanation:
 def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     """Compare every run of this process on this dataset with the wanted one.
 
-    Parameters
-    ----------
-    computation : Computation
-        The wanted one.
-    lines : bool
-        Show those of an edited class; reads the text in every run file.
+    `lines`: show those of an edited class, which reads the text in every run file.
     """
     run_folder = computation.run_folder
     matching = computation.runs()
@@ -115,13 +110,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
 
 
 def changed_lines(run: RunFile, computation: Computation) -> list[str]:
-    """Return the first lines of the class's text that differ: - there, + here.
-
-    Raises
-    ------
-    RunFileError
-        What the run file has is no such text.
-    """
+    """Return the first lines of the class's text that differ: - there, + here."""
     # Imported here: it costs a millisecond that only an edit needs.
     import difflib
 

@@ -21,8 +21,8 @@ _STOPPED_BY_ERROR = (
 class FailurePolicy:
     """Judges the failures of a session by those that came before.
 
-    Nothing is recorded here: failures that may be the function's are held back, and
-    released when they have turned out to be the data's.
+    It records nothing: failures that may be the function's are held back, and released
+    when they have turned out to be the data's.
     """
 
     def __init__(self) -> None:
@@ -36,28 +36,11 @@ class FailurePolicy:
     def tried(self, failures: list[Failure], done: int, geometry: Geometry) -> bool:
         """Settle whether a function that has not succeeded yet is to blame.
 
-        Parameters
-        ----------
-        failures : list of Failure
-            Of the position that was tried; it is held back.
-        done : int
-            Positions that succeeded.
-        geometry : Geometry
-            Of the source, to name positions by.
-
-        Returns
-        -------
-        bool
-            The function has proven itself: failures are the data's from now on.
-
-        Raises
-        ------
-        UnitFailed
-            The function is to blame.
+        The failures of the position that was tried are held back. Returns whether the
+        function has proven itself: failures are the data's from now on. Raises
+        UnitFailed where the function is to blame.
         """
-        if failures:
-            failure = failures[0]
-            self._held[failure.position] = failure
+        self._held |= {failure.position: failure for failure in failures}
         kinds = {failure.exception for failure in self._held.values()}
         if len(kinds) == 1 and len(self._held) >= TRIALS and not done:
             failure = next(iter(self._held.values()))
@@ -87,10 +70,7 @@ class FailurePolicy:
     def died_alone(self, failure: Failure, geometry: Geometry) -> None:
         """Take note of a position that has ended its worker, and was alone there.
 
-        Raises
-        ------
-        WorkerDied
-            So many have that it is the machine.
+        Raises WorkerDied where so many have that it is the machine.
         """
         self._lone_deaths += 1
         if self.is_the_machines:

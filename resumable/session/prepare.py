@@ -35,20 +35,11 @@ class Assignment(NamedTuple):
     """Held by the caller."""
 
     def run_file(self, run: RunFile | None, *, succeeds: bool = False) -> RunFile:
-        """Return the run file; a new one has room for what is computed, on the disk.
+        """Return the run that is there if it is of full length, else make a new one.
 
-        Parameters
-        ----------
-        run : RunFile or None
-            What is there. If it is not of full length, a new one is made, with its
-            rows copied in.
-        succeeds : bool, default False
-            This session has made it: a new one of the same identity replaces it.
-
-        Raises
-        ------
-        TargetError
-            There is no room, or the folder cannot be written.
+        The new file has room on the disk for what is computed, and the rows that are
+        there are copied in. With `succeeds`, this session has made the run that is
+        there, and the new file takes its place if it is of the same identity.
         """
         computation, folder = self.computation, self.computation.run_folder
         if run is not None and computation.full_length(run.header):
@@ -68,18 +59,8 @@ class Assignment(NamedTuple):
     def tables(self, run: RunFile, *, ended: bool) -> SessionTables:
         """Open the tables of a run that was there, and reserve room for its rows.
 
-        Parameters
-        ----------
-        run : RunFile
-        ended : bool
-            The session before has come to its end.
-
-        Raises
-        ------
-        RunBusy
-            Another program has the file open for writing.
-        TargetError
-            There is no room, or the folder cannot be written.
+        `ended`: the session before came to its end. RunBusy, where another program has
+        the file open for writing.
         """
         try:
             if not ended:
@@ -92,7 +73,8 @@ class Assignment(NamedTuple):
                 tables.close()
                 raise
         except OSError as error:
-            needed = self.computation.row_bytes * self.plan.pending
+            outputs = self.computation.position_outputs.values()
+            needed = sum(o.row_bytes for o in outputs) * self.plan.pending
             raise create.target_error(run.path.parent, error, needed) from error
         return tables
 
@@ -107,8 +89,7 @@ class Assignment(NamedTuple):
         computation, timeout = self.computation, self.options.position_timeout
         cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.
-        same = class_file(cls) == class_read_from(cls)
-        text = computation.text if same else ""
+        text = computation.text if class_file(cls) == class_read_from(cls) else ""
         return Job(
             computation.process,
             computation.position_outputs,
@@ -137,7 +118,6 @@ class Assignment(NamedTuple):
         )
 
     def _source_or_copy(self) -> SourceRef:
-        """Return the source, or its copy in position order."""
         if not self.plan.rechunk:
             return self.computation.source
         with self.computation.open_reader() as reader:

@@ -1,4 +1,14 @@
-"""One session on a locked run: the driver that an engine sees."""
+"""One session on a locked run: the driver that an engine sees.
+
+::
+
+    decide --Assignment--> Session <-- next, take, lost, give_back --> engine
+                           |  |  |                                      |  ^
+               SessionTables  |  Schedule: what is left          Batch  |  |  Report
+            sessions, log,    |                                         v  |
+            failures          FailurePolicy                       worker --> run file:
+            in the run file   is it the data?                     rows, then status
+"""
 
 from __future__ import annotations
 
@@ -40,7 +50,6 @@ from resumable.worker import Loss, Report, WarningCounts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resumable.engines import Engine
     from resumable.model import Batch
     from resumable.session.events import Listener
     from resumable.session.prepare import Assignment
@@ -52,20 +61,10 @@ logger = logging.getLogger("resumable")
 
 
 class Session:
-    """One session on a locked run; the driver an engine sees.
+    """One session on a run: the one to continue, or a new one where `run` is None.
 
-    Parameters
-    ----------
-    assignment : Assignment
-        What to compute, at first.
-    run : RunFile or None
-        The run to continue, or None to make a new one.
-    stop : StopRequest
-        Its time has begun.
-    tell : callable
-        Takes the events.
-    snapshot : Snapshot, optional
-        What the file of `run` says, if nobody has worked on it since.
+    `tell` takes the events. `snapshot` is what the file of `run` says, if no session
+    has worked on it since.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Session:
         tell: Listener,
         snapshot: Snapshot | None = None,
     ) -> None:
-        self._assignment = assignment
+        self._assignment, self._engine = assignment, assignment.engine
         self._run = assignment.run_file(run)
         self._made = self._run is not run
         #: Seconds of work that workers have reported.
@@ -164,13 +163,7 @@ class Session:
         return self._schedule.seconds_left
 
     def take(self, report: Report) -> None:
-        """Enter the report of a batch.
-
-        Raises
-        ------
-        UnitFailed, OutputError
-            The session must stop.
-        """
+        """Enter the report of a batch; raises where the session must stop."""
         self._write(report.rows)
         if self._untried is not None and (reached := report.reached):
             self._untried.remove(reached)
@@ -215,12 +208,6 @@ class Session:
                 self._writer = RowWriter(self._assignment.target(self._run))
             self._writer.write(part.start, part.done, part.failed, part.values)
 
-    def _commit(self) -> None:
-        """Make durable and mark what was written here."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-
     def _name(self, position: int) -> str:
         return name_of_position(
             position, self._assignment.computation.geometry.map_shape
@@ -232,7 +219,10 @@ class Session:
             batch = report.reached
             if batch is None or (batch.trial and not report.done):
                 continue  # nothing was written: the failure is held back
-            rest = batch.without(self._marked(batch))
+            done, failed_there = self._run.status_of(batch.start, batch.stop)
+            if not self._assignment.options.retry_failed:
+                done |= failed_there
+            rest = batch.without(done)
             if rest is not None:
                 self._schedule.give_back(dataclasses.replace(rest, trial=False))
                 if self._untried is not None:
@@ -244,12 +234,8 @@ class Session:
     def lost(self, loss: Loss) -> None:
         """Take note of a worker's death, and look for the position that did it.
 
-        Raises
-        ------
-        UnitFailed
-            A position has ended its worker, and ``on_error="raise"``.
-        WorkerDied
-            Whatever is computed ends its worker.
+        Raises UnitFailed where a position has ended its worker and
+        ``on_error="raise"``, WorkerDied where whatever is computed ends its worker.
         """
         where = "" if loss.position is None else f" at {self._name(loss.position)}"
         advice = f" ({loss.message})" if loss.message else ""
@@ -267,11 +253,6 @@ class Session:
                 self._give_up(part, loss)
             else:
                 self._schedule.give_back(part)
-
-    def _marked(self, batch: Batch) -> Array:
-        """Return which positions of a batch's span need not be computed again."""
-        done, failed = self._run.status_of(batch.start, batch.stop)
-        return done if self._assignment.options.retry_failed else done | failed
 
     def _give_up(self, batch: Batch, loss: Loss) -> None:
         """Record a position that has ended its worker."""
@@ -314,23 +295,22 @@ class Session:
     ) -> tuple[Results, Status]:
         """Compute what is pending, and finish when nothing is left.
 
-        Parameters
-        ----------
-        more : callable, optional
-            Waits until there is more to compute, and says what; None when there will
-            be no more. Then the source is written meanwhile, and what cannot be read
-            is waited for.
+        `more`, for a source that is being written, waits until there is more to compute
+        and says what; it returns None when there will be no more.
         """
-        engine = self._assignment.engine
         over = True
         try:
             self._begin()
-            with self._stop.watching(), self._bar, log_written(self._log):
+            with (
+                self._stop.watching(),
+                self._bar,
+                log_written(lambda line: self._tables.log(line)),
+            ):
                 self._tell(Started(self._results, self._counts()))
                 if more is None:
-                    self._work(engine)
+                    self._work()
                 else:
-                    over = self._follow(engine, more)
+                    over = self._follow(more)
             results, end = self._results, self._snapshot()
             left = len(end.pending)
             if self._stop.requested and (left or not over):
@@ -351,7 +331,7 @@ class Session:
                 name, where = warned.category.__name__, warned.filename
                 told = f"{name}: {text} ({where}:{warned.lineno})"
                 line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), told)
-                self._log(line)
+                self._tables.log(line)
             self._end()
             self._tables.close()
             self._warned.show()
@@ -375,26 +355,21 @@ class Session:
         times = self._times.of(self._assignment.plan.workers)
         self._tables.end(computed=self._computed, failed=self._failed, **times)
 
-    def _log(self, line: LogLine) -> None:
-        """Write down a line, into the file that is written to now."""
-        self._tables.log(line)
-
-    def _work(self, engine: Engine) -> None:
+    def _work(self) -> None:
         """Compute what is pending; on return it is committed."""
         if not self._schedule.remaining:
             return
         try:
-            engine.run(
-                self._assignment.job(self._run), self, self._assignment.plan.workers
-            )
+            self._engine.run(self._assignment.job(self._run), self, self.workers)
         finally:
+            # First what was written here is made durable and marked.
+            writer, self._writer = self._writer, None
             with contextlib.ExitStack() as stack:
                 stack.callback(self._settle)
-                self._commit()
+                if writer is not None:
+                    writer.close()
 
-    def _follow(
-        self, engine: Engine, more: Callable[[Session], Assignment | None]
-    ) -> bool:
+    def _follow(self, more: Callable[[Session], Assignment | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
         assignment: Assignment | None = self._assignment
         while assignment is not None:
@@ -402,7 +377,7 @@ class Session:
             try:
                 if assignment is not self._assignment:
                     self._extend(assignment)
-                self._work(engine)
+                self._work()
             except SourceError as error:
                 # It may be half written: that is waited for.
                 self.trouble = error
@@ -448,9 +423,8 @@ class Session:
         """Record positions that no worker can record."""
         outputs = self._assignment.computation.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
-        with contextlib.closing(
-            RowWriter(self._assignment.target(self._run))
-        ) as writer:
+        target = self._assignment.target(self._run)
+        with contextlib.closing(RowWriter(target)) as writer:
             for failure in failures:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
                 writer.write(failure.position, no, yes, rows)
@@ -459,12 +433,9 @@ class Session:
 
     def _finish(self, results: Results) -> None:
         """Run the user's ``finish`` and declare the run complete."""
-        outputs = {
-            n: o
-            for n, o in self._assignment.computation.outputs.items()
-            if o.per == "run"
-        }
-        value = self._assignment.computation.process.finish(results)
+        computation = self._assignment.computation
+        outputs = {n: o for n, o in computation.outputs.items() if o.per == "run"}
+        value = computation.process.finish(results)
         named = by_name(value, outputs) if outputs else {}
         self._tables.set_finished(
             {
