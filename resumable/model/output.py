@@ -219,25 +219,26 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     except (TypeError, ValueError) as error:
         msg = f"{dtype!r} is not a dtype ({error})"
         raise DeclarationError(msg) from error
+    kinds = {leaf.kind for leaf in leaves(fixed)}
     if fixed.hasobject or fixed.itemsize == 0:
         msg = (
             f"the dtype {fixed} has no fixed size; use numbers, a compound of them, "
             "or text of a fixed length such as 'S20'"
         )
-        raise DeclarationError(msg)
-    if fixed.subdtype is not None:
+    elif fixed.subdtype is not None:
         msg = f"give {fixed} as shape={fixed.shape} and dtype={fixed.base}"
-        raise DeclarationError(msg)
-    kinds = {f.kind for f in leaves(fixed)}
-    for kind, advice in (
-        ("U", "use fixed-length bytes such as 'S20'"),
-        ("M", "store it as an integer, for example 'i8' nanoseconds"),
-        ("m", "store it as an integer, for example 'i8' nanoseconds"),
-    ):
-        if kind in kinds:
-            msg = f"HDF5 cannot hold the dtype {fixed}; {advice}"
-            raise DeclarationError(msg)
-    return fixed
+    elif "U" in kinds:
+        msg = (
+            f"HDF5 cannot hold the dtype {fixed}; use fixed-length bytes such as 'S20'"
+        )
+    elif kinds & {"M", "m"}:
+        msg = (
+            f"HDF5 cannot hold the dtype {fixed}; store it as an integer, for example "
+            "'i8' nanoseconds"
+        )
+    else:
+        return fixed
+    raise DeclarationError(msg)
 
 
 def _fitting_labels(
@@ -293,13 +294,13 @@ def declared(value: Any, where: str) -> dict[str, Output]:
     for name, output in outputs.items():
         if not isinstance(name, str) or not name.isidentifier():
             msg = f"the output name {name!r} in {where} must be a Python name"
-            raise DeclarationError(msg)
-        if name in RESERVED_NAMES:
+        elif name in RESERVED_NAMES:
             msg = f"the output name {name!r} in {where} is taken by the run file itself"
-            raise DeclarationError(msg)
-        if not isinstance(output, Output):
+        elif not isinstance(output, Output):
             msg = f"the output {name!r} in {where} must be an Output, not {output!r}"
-            raise DeclarationError(msg)
+        else:
+            continue
+        raise DeclarationError(msg)
     if not any(output.per == "position" for output in outputs.values()):
         msg = f"{where} declares no output per position; declare at least one"
         raise DeclarationError(msg)
@@ -309,8 +310,6 @@ def declared(value: Any, where: str) -> dict[str, Output]:
 def filter_problem(method: Any) -> str:
     """Return why a method of compression cannot be used here; empty when it can.
 
-    >>> filter_problem("gzip")
-    ''
     >>> filter_problem("gzp")
     "there is no compression 'gzp'; did you mean 'gzip'? (there are gzip, lz4, lzf, \
 zstd)"
@@ -318,11 +317,8 @@ zstd)"
     if method is None:
         return ""
     if not isinstance(method, str) or method not in FILTERS:
-        there = ", ".join(FILTERS)
-        return (
-            f"there is no compression {method!r}{near_miss(str(method), FILTERS)} "
-            f"(there are {there})"
-        )
+        there = f"{near_miss(str(method), FILTERS)} (there are {', '.join(FILTERS)})"
+        return f"there is no compression {method!r}{there}"
     if method not in _BUILT_IN and importlib.util.find_spec("hdf5plugin") is None:
         return (
             f"the compression {method!r} needs the package hdf5plugin, which is not "
