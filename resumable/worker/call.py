@@ -62,22 +62,16 @@ def cause_of_death(
     """Say in words how a worker ended: the cause, and what it may mean."""
     code = event.exitcode
     if code is None:
-        return (
-            "no exit code",
-            "the process that had started it has ended, too, and could not tell",
-        )
+        return "no exit code", "the process that had started it has ended, too"
     if code >= 0:
         return f"exit code {code}", ""
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = str(-code)
-    if code == -signal.SIGKILL:
-        return (
-            f"signal {name}",
-            f"the system may have been out of memory: {remedy}",
-        )
-    return f"signal {name}", ""
+    killed = code == -signal.SIGKILL
+    advice = f"the system may have been out of memory: {remedy}" if killed else ""
+    return f"signal {name}", advice
 
 
 def death_error(

@@ -42,8 +42,7 @@ class Computer:
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
         geometry: Geometry | None = None,
     ) -> None:
-        # A copy, so that what setup() opens stays out of the user's own object,
-        # which may have to travel to other processes later.
+        # setup() opens files in a copy: the user's own object may be pickled later.
         self.process = process = shallow_copy(process)
         self.outputs = outputs
         self.cursor = Cursor(
@@ -72,7 +71,8 @@ class Computer:
         self, block: Span, following: Span | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Read a block of the source and of every input; begin to read `following`."""
-        self._reopen_closed()
+        self.reader = self._reopened(self.reader)
+        self._inputs = {n: self._reopened(r) for n, r in self._inputs.items()}
         rows = self._ahead.read(self.reader, block)
         inputs = {
             name: self._ahead.read(reader, block)
@@ -83,13 +83,8 @@ class Computer:
                 self._ahead.begin(reader, following)
         return rows, inputs
 
-    def _reopen_closed(self) -> None:
-        """Open again what a computation that closes all HDF5 files has closed."""
-        self.reader = self._again(self.reader)
-        for name, reader in self._inputs.items():
-            self._inputs[name] = self._again(reader)
-
-    def _again(self, reader: Reader) -> Reader:
+    def _reopened(self, reader: Reader) -> Reader:
+        """Return a reader, opened again where a computation has closed its file."""
         if reader.was_closed:
             self._ahead.forget(reader)
             reader.close()

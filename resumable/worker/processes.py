@@ -75,6 +75,10 @@ class _Process(Child):
         """Whether its death has not been noticed."""
         return not self.connection.closed
 
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
     def end_calls(self, error: Exception) -> None:
         for call in filter(None, self.unanswered):
             call.end(None, error)
@@ -310,7 +314,7 @@ class WorkerProcesses:
         except (EOFError, OSError):
             process.connection.close()
             self._buffer.released(process.channel, None)
-            death = Death(worker, process.exitcode())
+            death = Death(worker, process.server.exitcode(process.pid))
             events.append(death)
             doing = next((call.doing for call in process.unanswered if call), "")
             process.end_calls(death_error(death, doing, "use fewer workers"))
@@ -325,16 +329,14 @@ class WorkerProcesses:
             kind, *content = received.content()
         except Exception as reason:
             # Unpickling a user's object may raise anything.
-            msg = f"an answer of a worker cannot be read: {reason!r}"
-            error = RuntimeError(msg)
+            error = RuntimeError(f"an answer of a worker cannot be read: {reason!r}")
         else:
             if kind == "log":
-                plain: dict[str, Any] | None = None
-                # Unpickling what user code attached to a record may raise.
-                with contextlib.suppress(Exception):
+                try:
                     plain = pickle.loads(content[0])
-                if plain is not None:
-                    log_here(plain)
+                except Exception:
+                    return None  # because of what user code attached to the record
+                log_here(plain)
                 return None
             if kind == "value":
                 (value,) = content
@@ -349,8 +351,7 @@ class WorkerProcesses:
 
     def kill(self, worker: int) -> None:
         """End a worker at once; its death shows in :meth:`wait`."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._processes[worker].pid, signal.SIGKILL)
+        self._processes[worker].kill()
 
     def close(self, patience: float = 2.0) -> None:
         """End the workers: close their pipes, later kill them.
@@ -364,9 +365,8 @@ class WorkerProcesses:
         left = [process for process in self._processes if process.alive]
         deadline = time.monotonic() + patience
         for process in left:
-            connection = process.connection
             # Only our direction: the pipe must still show when the worker ends.
-            with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+            with socket.socket(fileno=os.dup(process.connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_WR)
         for process in left:
             with contextlib.suppress(EOFError, OSError):
@@ -374,14 +374,12 @@ class WorkerProcesses:
                     [process.connection], max(0.0, deadline - time.monotonic())
                 ):
                     process.channel.receive()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.connection.close()
-            process.exitcode()
+            process.server.exitcode(process.pid)
+        error = RuntimeError("the pool was closed before there was a result")
         for process in self._processes:
-            process.end_calls(
-                RuntimeError("the pool was closed before there was a result")
-            )
+            process.end_calls(error)
         self._end.detach()
 
 
@@ -390,6 +388,5 @@ def _kill_all(processes: list[_Process]) -> None:
     for process in processes:
         if process.alive:
             process.connection.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            process.leave()
+            process.kill()
+            process.server.leave(process.pid)

@@ -23,6 +23,7 @@ import contextlib
 import importlib
 import mmap
 import os
+import re
 import select
 import signal
 import socket
@@ -50,14 +51,15 @@ START_METHODS = ("forkserver", "spawn")
 
 #: Modules that every worker needs, imported once by the server that forks them.
 _PRELOADED = ("resumable.engines.local", "resumable.pool.operators", "threadpoolctl")
-#: Of this package the server imports the subpackages that are loaded here: importing
-#: them takes as long as all other modules, and opens no file and starts no thread.
-_LARGE = "scipy"
 _START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
 #: Signals that schedulers and terminals send to all processes of a job. The driver
 #: alone obeys; workers and server end when the driver does not need them any more.
-_LEFT_TO_DRIVER = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+_LEFT_TO_DRIVER = [
+    int(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
+]
 
 
 def start_server(start_method: str) -> bool:
@@ -79,21 +81,13 @@ class Child:
         if start_method not in START_METHODS:
             msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
             raise PlanError(msg)
-        self._server = WorkerServer.get(start_method)
+        self.server = WorkerServer.get(start_method)
         ours, theirs = socket.socketpair()
         with ours, theirs, unnamed_file() as shared:
             shared.truncate(mmap.PAGESIZE)
             self.progress_words = _mapped(shared.fileno())
-            self.pid = self._server.start(theirs.fileno(), shared.fileno())
+            self.pid = self.server.start(theirs.fileno(), shared.fileno())
             self.connection = Connection(ours.detach())
-
-    def exitcode(self) -> int | None:
-        """Wait for its end; negative for a signal, None when nobody knows."""
-        return self._server.exitcode(self.pid)
-
-    def leave(self) -> None:
-        """Have the server wait for its end, now or later; does not wait here."""
-        self._server.leave(self.pid)
 
 
 class WorkerServer:
@@ -171,7 +165,10 @@ class WorkerServer:
             return self._ask(_START, fds)
 
     def exitcode(self, pid: int) -> int | None:
-        """Wait for a worker's end; None where the server has ended, too."""
+        """Wait for a worker's end: its exit code, negative for a signal.
+
+        None where the server has ended, too.
+        """
         try:
             with self.talk:
                 return self._ask(_end_of(pid))
@@ -240,13 +237,12 @@ class WorkerServer:
 def _interpreter(call: str) -> list[str]:
     """Return the command that makes a call in a new interpreter like this one."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    numbers = _left_to_driver()
     # Signals first: those that came were blocked, and more may come during the imports.
     # SIGCHLD may be ignored here, in which case waitpid would give no exit codes.
     code = (
         f"import signal, sys; sys.path[:] = {sys.path!r}; "
-        f"[signal.signal(s, signal.SIG_IGN) for s in {numbers!r}]; "
-        f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {numbers!r}); "
+        f"[signal.signal(s, signal.SIG_IGN) for s in {_LEFT_TO_DRIVER!r}]; "
+        f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {_LEFT_TO_DRIVER!r}); "
         "signal.signal(signal.SIGCHLD, signal.SIG_DFL); "
         f"import resumable.worker.server as server; server.{call}"
     )
@@ -256,24 +252,20 @@ def _interpreter(call: str) -> list[str]:
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
     """Block signals for an interpreter that is started here, until it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _left_to_driver())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_DRIVER)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _left_to_driver() -> list[int]:
-    numbers = (getattr(signal, name, None) for name in _LEFT_TO_DRIVER)
-    return [int(number) for number in numbers if number is not None]
-
-
 def _loaded_subpackages() -> list[str]:
-    """Return the subpackages of scipy that are loaded here."""
+    """Return the subpackages of scipy that are loaded here, for the server to import.
+
+    That takes as long as all other imports, opens no file and starts no thread.
+    """
     return [
-        name
-        for name in list(sys.modules)
-        if name.startswith(f"{_LARGE}.") and name.count(".") == 1 and "._" not in name
+        name for name in list(sys.modules) if re.fullmatch(r"scipy\.[^._]\w*", name)
     ]
 
 

@@ -122,27 +122,25 @@ def _answer(
     """Do what a message says, and keep nothing of it."""
     try:
         kind, *content = received.content()
-        if kind in ("call", "create"):
-            parent.send("value", _call(kind, content, objects, parent))
-    except Exception as error:
-        parent.send("error", portable(error), traceback.format_exc())
-    else:
         if kind == "drop":
             for key in content[0]:
                 objects.pop(key, None)
+        elif kind != "stop":
+            # When the answer is sent, the arguments are free, unless they were kept.
+            parent.send("value", _call(kind, content, objects, parent))
+    except Exception as error:
+        parent.send("error", portable(error), traceback.format_exc())
 
 
 def _call(
     kind: str, content: list[Any], objects: dict[str, Any], parent: ParentConnection
 ) -> Any:
-    if kind == "create":
-        key, factory, args = content
-        objects[key] = factory(parent, *args)
-        return key
-    key, method, args = content
-    # The arguments are then held by the method alone, which may free them early.
+    key, what, args = content
     content.clear()
-    return getattr(objects[key], method)(*args)
+    if kind == "create":
+        objects[key] = what(parent, *args)
+        return key
+    return getattr(objects[key], what)(*args)
 
 
 def _watch(connection: Connection) -> None:
