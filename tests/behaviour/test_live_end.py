@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(100, method="signal")
 
 
 def digest(path):
-    """Tell whether the bytes of a file have changed."""
+    """Return the sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -34,7 +34,7 @@ def digest(path):
     ("kind", "version"), [("swmr", ""), ("keep", "latest"), ("keep", "")]
 )
 def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
-    """Its mark is left in the file: it is named, with what to do, and not touched."""
+    """The error names the mark in the file and what to do; the file is unchanged."""
     program = writer(kind, count=5, pause=0, version=version)
     process = None
     if version != "latest":
@@ -102,7 +102,7 @@ def test_requested_positions_that_do_not_come_are_named(writer, kind):
 
 
 def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
-    """Somebody writes another content into the same rows: a new run begins."""
+    """Another program changes rows that were computed: a new run begins."""
     path = tmp_path / "live.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("data", (20, 8), "f8", maxshape=(None, 8), chunks=(16, 8))
@@ -158,7 +158,9 @@ def test_rows_of_one_read_are_of_one_content(tmp_path, script):
     assert program.poll() is None  # it was never refused
 
 
-def test_what_is_always_being_written_is_given_up(tmp_path, script, monkeypatch):
+def test_reading_a_file_that_is_always_being_written_ends_with_an_error(
+    tmp_path, script, monkeypatch
+):
     """A worker does not wait for ever; the driver does, and can be stopped."""
     path = tmp_path / "live.h5"
     with h5py.File(path, "w") as file:

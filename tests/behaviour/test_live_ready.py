@@ -45,7 +45,7 @@ def filled_in(tmp_path):
 
 
 def fill(path, rows, value=None):
-    """Measure some rows; HDF5 refuses while this process reads the file."""
+    """Write some rows; HDF5 refuses while this process reads the file."""
 
     def filled():
         try:
@@ -299,10 +299,10 @@ with h5py.File(sys.argv[1], "a", libver="latest"):
 
 
 @pytest.mark.parametrize("moment", [1, 2], ids=["first", "longer"])
-def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
+def test_a_writer_that_opens_the_source_for_a_moment_is_waited_for(
     tmp_path, monkeypatch, moment
 ):
-    """The source was looked at, and cannot be opened for its coordinates then."""
+    """The source cannot be read for its coordinates when the run file is made."""
     path = tmp_path / "live.h5"
 
     def grow(rows):
@@ -341,8 +341,8 @@ def test_one_who_opens_it_when_the_run_file_is_made_is_waited_for(
     assert [session.computed for session in results.sessions] == [10 * moment]
 
 
-def test_a_damaged_row_is_given_up(tmp_path, monkeypatch):
-    """One that no digest meets; what can be read is kept."""
+def test_a_damaged_row_ends_with_an_error(tmp_path, monkeypatch):
+    """A row outside of the sampled contents; what can be read is kept."""
     monkeypatch.setattr("resumable.source.fingerprint.DIGEST_BYTES", 64 * 64)
     monkeypatch.setattr("resumable.source.fingerprint.SAMPLED_BYTES", 64 * 64)
     monkeypatch.setattr("resumable.source.reader._PATIENCE_S", 0.2)

@@ -138,8 +138,8 @@ def test_list_status_show_explain_tell_of_a_run(fit, scan):
     assert "parameters.factor: 2.0 there, 4.0 here" in explained
 
 
-def test_status_of_a_run_that_has_only_to_end_names_no_time(scan):
-    """Nothing is pending any more, and nobody knows how long the rest takes."""
+def test_status_of_a_run_in_finish_names_no_time(scan):
+    """Nothing is pending, and the time of finish() is not known."""
     seen = []
 
     class Ending(rs.Process):
@@ -215,7 +215,7 @@ def test_stopped_run_exits_75_and_status_sees_it_run(fit, scan, tmp_path):
     assert "run the same again to go on" in err
 
 
-def test_demo_kills_itself_goes_on_and_verifies(tmp_path, monkeypatch):
+def test_demo_is_killed_and_continued_with_equal_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     out = invoke("demo", "here")

@@ -127,7 +127,7 @@ def test_every_kind_of_parameter_is_here():
     ("kind", "given", "text", "meant"), WRITTEN, ids=named(WRITTEN)
 )
 def test_what_is_typed_is_what_is_meant(tmp_path, kind, given, text, meant):
-    """Of the same type, so that it is the run that a script would compute."""
+    """The value has the same type, and so the run the same identity, as in a script."""
     cls = one_of(kind, given)
     if isinstance(text, bool):
         words = ["--value" if text else "--no-value"]
@@ -142,17 +142,17 @@ def test_what_is_typed_is_what_is_meant(tmp_path, kind, given, text, meant):
 
 
 @pytest.mark.parametrize(("kind", "given"), ONLY_IN_PYTHON, ids=named(ONLY_IN_PYTHON))
-def test_what_cannot_be_typed_is_told(capsys, kind, given):
-    """In the help, and with what to do where it is given all the same."""
+def test_a_value_that_no_text_can_give_is_refused(capsys, kind, given):
+    """The help says so, and the error says what to do."""
     cls = one_of(kind, given)
     with pytest.raises(SystemExit):
         cls.from_argv(["--help"])
-    told = capsys.readouterr().out
+    shown_help = capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         cls.from_argv(["3", "--value", "1"])
     error = " ".join(capsys.readouterr().err.split())
 
-    assert "--value (only in Python) what it is for" in " ".join(told.split())
+    assert "--value (only in Python) what it is for" in " ".join(shown_help.split())
     assert ended.value.code == 2
     assert (
         f"a param.{kind.__name__} cannot be given on the command line; set it in a "
@@ -187,7 +187,7 @@ def test_what_makes_no_sense_is_wrong_usage(capsys, kind, given, text, words):
         (param.Filename, {}, "no such file"),
     ],
 )
-def test_what_the_parameter_refuses_is_an_error_of_ours(kind, given, text):
+def test_a_value_that_the_parameter_refuses_is_a_parameter_error(kind, given, text):
     with pytest.raises(rs.ParameterError, match=r"^One: "):
         one_of(kind, given).from_argv(["3", "--target", ".", "--value", text])
 
@@ -215,26 +215,26 @@ def test_help_shows_choices_and_defaults_by_their_names(capsys, kind, given, sho
     """As they would be typed, on few lines."""
     with pytest.raises(SystemExit):
         one_of(kind, given).from_argv(["--help"])
-    told = " ".join(capsys.readouterr().out.split())
+    shown_help = " ".join(capsys.readouterr().out.split())
     metavar, _, default = shown.partition(" default: ")
 
-    assert f"--value {metavar} what it is for [default: {default}" in told
-    assert "]" in told.partition("[default: ")[2][:64]
+    assert f"--value {metavar} what it is for [default: {default}" in shown_help
+    assert "]" in shown_help.partition("[default: ")[2][:64]
 
 
 def test_help_of_a_class_without_a_docstring_names_it(capsys):
-    """How to write a Process is not for those who use one."""
+    """The docstring of Process itself is not shown."""
     with pytest.raises(SystemExit):
         one_of(param.Number, {}).from_argv(["--help"])
-    told = capsys.readouterr().out
+    shown_help = capsys.readouterr().out
 
-    assert told.splitlines()[2].strip() == "One"
-    assert "--value FLOAT" in told
-    assert "Subclass it" not in told
+    assert shown_help.splitlines()[2].strip() == "One"
+    assert "--value FLOAT" in shown_help
+    assert "Subclass it" not in shown_help
 
 
 @pytest.mark.parametrize("name", ["help", "input"])
-def test_a_parameter_with_the_name_of_an_option_is_told(capsys, name):
+def test_a_parameter_with_the_name_of_an_option_is_refused(capsys, name):
     cls = type("Taken", (one_of(param.Number, {}),), {name: param.Number(1.0)})
     with pytest.raises(SystemExit) as ended:
         cls.from_argv(["3"])

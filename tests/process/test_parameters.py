@@ -21,7 +21,7 @@ import resumable as rs
 # Sharing.
 
 
-def test_a_change_of_either_is_seen_by_all(scan):
+def test_an_assignment_to_one_is_made_in_all(scan):
     """In any direction, by assignment or by update, for three of them."""
     a, b, c = Fit(scan), Fit(scan), Narrow(scan)
     rs.share_parameter(a, b, "half_width")
@@ -34,7 +34,7 @@ def test_a_change_of_either_is_seen_by_all(scan):
     assert a.identity == b.identity
 
 
-def test_a_default_never_wins_when_a_parameter_is_shared(scan):
+def test_a_value_that_was_set_wins_over_a_default(scan):
     a, b, c = Fit(scan, half_width=0.3), Fit(scan), Fit(scan)
     rs.share_parameter(b, a, "half_width")
     assert b.half_width == 0.3
@@ -80,7 +80,7 @@ def test_what_cannot_be_shared_is_an_error(scan):
 
 
 def test_sharing_keeps_nothing_alive(scan):
-    """A Process that nobody holds is gone, the others go on."""
+    """A Process without other references is collected; the others still share."""
     a, b, c = Fit(scan), Fit(scan), Fit(scan)
     rs.share_parameter(a, b, c, "order")
     gone = weakref.ref(b)
@@ -96,8 +96,8 @@ def test_sharing_keeps_nothing_alive(scan):
     "duplicate",
     [copy.copy, copy.deepcopy, lambda p: cloudpickle.loads(cloudpickle.dumps(p))],
 )
-def test_a_copy_is_on_its_own(scan, duplicate):
-    """It has the value, and no link to the others; what is sent is small."""
+def test_a_copy_does_not_share(scan, duplicate):
+    """It has the value, and no reference to the others; a pickle is small."""
     a, b = Fit(scan), Fit(scan, extra="x" * 100_000)
     rs.share_parameter(a, b, "order")
     a.order = 6
@@ -111,8 +111,8 @@ def test_a_copy_is_on_its_own(scan, duplicate):
     assert pickle.loads(pickle.dumps(a)).order == 6
 
 
-def test_a_shallow_copy_stays_bound_with_its_model(scan):
-    """It has the model's values, as param has it, also when the model is gone."""
+def test_a_shallow_copy_shares_with_its_original(scan):
+    """It has the values of the original, as with param, also when that is gone."""
     a, b = Fit(scan), Fit(scan)
     rs.share_parameter(a, b, "order")
     other = copy.copy(a)
@@ -148,7 +148,7 @@ def attempt(process, seen, **values):
 
 
 @pytest.mark.parametrize("what", ["compute", "test", "verify"])
-def test_parameters_stay_while_they_compute(scan, what, monkeypatch):
+def test_parameters_cannot_be_set_while_a_process_computes(scan, what, monkeypatch):
     """From another thread and from the unit itself, alone and shared."""
     process, other = Held(scan, gain=2.0), Held(scan)
     rs.share_parameter(process, other, "gain")
@@ -179,8 +179,10 @@ def test_parameters_stay_while_they_compute(scan, what, monkeypatch):
     assert (process.gain, other.gain) == (4.0, 4.0)
 
 
-def test_parameters_are_free_again_after_an_error_and_inside_another(scan, monkeypatch):
-    """Counted, so that the end of an inner computation frees nothing."""
+def test_parameters_can_be_set_after_an_error_but_not_after_an_inner_run(
+    scan, monkeypatch
+):
+    """Computations are counted, so that the end of an inner one allows nothing."""
     process = Held(scan)
     seen = []
 
@@ -215,7 +217,7 @@ class Resolved(Held):
 
 
 @pytest.mark.parametrize("in_background", [False, True])
-def test_parameters_stay_from_before_they_are_resolved(
+def test_parameters_cannot_be_set_from_before_they_are_resolved(
     scan, in_background, monkeypatch
 ):
     """So what is computed has the identity that it was given."""
@@ -243,7 +245,7 @@ def test_parameters_stay_from_before_they_are_resolved(
     assert process.gain == 3.0
 
 
-def test_a_start_that_is_refused_leaves_the_parameters_free(scan):
+def test_parameters_can_be_set_after_a_refused_start(scan):
     """An option that does not exist, a file that is gone."""
     process = Held(scan)
     # The traceback, which is kept, has the call's variables.
@@ -259,7 +261,7 @@ def test_a_start_that_is_refused_leaves_the_parameters_free(scan):
     assert process.gain == 4.0
 
 
-def test_setup_that_raises_leaves_the_parameters_free(scan):
+def test_parameters_can_be_set_after_setup_has_raised(scan):
     class Broken(Held):
         def setup(self):
             raise OSError

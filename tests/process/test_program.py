@@ -23,7 +23,7 @@ import resumable as rs
 @pytest.mark.parametrize("by_keyword", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 def test_default_shared_keyword_command_line(scan, shared, by_keyword, by_argv):
-    """The last of them that says something wins, for both that share."""
+    """The last of them that gives a value wins, in both Processes that share it."""
     first = Fit(scan, half_width=0.2) if shared else None
     process = Fit.from_argv(
         [scan, *(["--half-width", "0.4"] if by_argv else [])],
@@ -165,7 +165,7 @@ class Odd(rs.Process):
 
 
 def test_none_on_the_command_line_is_a_value(tmp_path):
-    """It is not the same as nothing said."""
+    """It differs from an option that is not given."""
     argv = ["3", "--target", str(tmp_path), "--mode", "None"]
     argv += ["--mask", "None", "--cut", "None"]
     said, unsaid = Odd.from_argv(argv), Odd.from_argv(argv[:3])

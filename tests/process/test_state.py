@@ -104,7 +104,7 @@ def test_what_is_encoded_can_be_decoded(value):
     ids=str,
 )
 def test_a_document_that_makes_no_sense_is_refused(document):
-    """Never a crash of another kind, never another value."""
+    """With an IdentityError; no other value is returned."""
     with pytest.raises(rs.IdentityError, match="makes no sense"):
         decode(document, "the parameter 'x'")
 

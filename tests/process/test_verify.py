@@ -32,7 +32,7 @@ PADDED = {"both": rs.Output(3, KIND), "text": rs.Output(dtype="S4")}
 @pytest.mark.parametrize(
     "options", [{"engine": "serial"}, {"engine": "local", "workers": 2}], ids=str
 )
-def test_a_run_is_sound_whoever_computed_it(scan, cls, options):
+def test_a_run_of_every_kind_and_engine_is_sound(scan, cls, options):
     results = cls(scan, bad=[3, 40]).compute(**options)
 
     found = whole(results, cls)
@@ -45,7 +45,7 @@ def test_a_run_is_sound_whoever_computed_it(scan, cls, options):
 
 
 def test_a_map_with_inputs_and_summary(make_file):
-    """Rows are compared in the map's order, and finish is said not to run."""
+    """Rows are compared in the map's order; the report says that finish did not run."""
 
     class Signal(rs.Process):
         version = 1
@@ -91,7 +91,7 @@ def test_positions_without_data_and_random_numbers(tmp_path):
 
 
 def test_an_output_of_another_run_as_source(scan):
-    """A chained run is known by the identity of the one before."""
+    """The source is known by the identity of its run."""
     first = Unit(scan).compute(engine="serial")
     second = Block(first["pair"]).compute(engine="serial")
 
@@ -141,7 +141,7 @@ def test_a_function_that_was_mapped(scan):
     assert "'level', and 'other' was given" in str(rs.verify(results, other))
 
 
-def test_a_run_at_half_way_and_a_sample(scan):
+def test_a_sample_of_an_unfinished_run(scan):
     """Only settled positions are computed again, as many as asked for."""
     process = Unit(scan, bad=[3])
     results = process.compute(engine="serial", positions=slice(0, 30))
@@ -177,7 +177,7 @@ def test_compounds_with_padding_and_text(make_file):
 
 
 def test_a_failed_position_that_succeeds_now_is_no_damage(scan, tmp_path):
-    """A file server that is there again is a reason to retry, not to worry."""
+    """The report says so, and how to enter it; the check passes."""
     trouble = tmp_path / "trouble"
     trouble.touch()
 
@@ -356,7 +356,7 @@ def test_the_command_takes_a_source_that_has_moved(fit, tmp_path):
     assert "20 of 60" in out
 
 
-def test_names_in_a_file_do_not_command_the_terminal(run):
+def test_control_characters_of_a_file_are_shown_as_text(run):
     from resumable.session.verify import Check
 
     text = str(Check("source", False, "there is no file \x1b[2Jx\u202e.h5"))

@@ -71,8 +71,8 @@ def test_a_status_that_claims_a_pending_row_is_noticed(scan):
     assert "hold another value of 'low' (44)" in check(found, "rows").words
 
 
-def test_the_failure_that_is_told_is_the_one_that_is_new(scan):
-    """A position that failed before and fails again is not to blame."""
+def test_the_failure_in_the_report_is_a_new_one(scan):
+    """Not a position that failed before and fails again."""
     process = Block(scan, bad=[40, 45])
     path = process.compute(engine="serial").path
     put(path, offset(path, "completed_positions", 45), b"\1")
@@ -83,7 +83,7 @@ def test_the_failure_that_is_told_is_the_one_that_is_new(scan):
 
 
 def test_a_name_in_a_file_is_opened_only_when_it_is_a_file(run, scan):
-    """A pipe of that name would be waited for, for ever."""
+    """To open a pipe of that name would block for ever."""
     source = Path(scan.partition("::")[0])
     source.unlink()
     os.mkfifo(source)
@@ -104,7 +104,7 @@ def test_the_bits_of_a_nan_count(make_file):
 
 @pytest.mark.parametrize("where", ["user block", "structure", "tail", "end"])
 def test_damage_of_what_never_changes_is_noticed(run, where):
-    """Header, HDF5 structure and size are those the file was born with."""
+    """Header, HDF5 structure and size are those of the new file."""
     _, path = run
     size = path.stat().st_size
     if where == "tail":
@@ -308,8 +308,8 @@ def test_a_source_that_has_moved(run, scan, tmp_path):
     assert check(rs.verify(both, Unit), "rows").passed
 
 
-def test_what_setup_raises_is_told(run, scan):
-    """The other checks are not lost with it."""
+def test_what_setup_raises_is_in_the_report(run, scan):
+    """The other checks are in it, too."""
 
     class Unit(rs.Process):
         version = 1

@@ -41,7 +41,7 @@ class Held(Logged):
 
 @pytest.fixture
 def held(scan, tmp_path):
-    """Return one that no run can finish before the test lets it go."""
+    """Return a Process that no run finishes before the test calls let_go."""
     return Held(scan, log=str(tmp_path / "log"), delay_s=0.01)
 
 
@@ -50,7 +50,7 @@ def let_go(held):
 
 
 @ENGINES
-def test_the_caller_goes_on_and_waits_when_it_likes(held, scan, engine):
+def test_start_returns_at_once_and_wait_returns_the_results(held, scan, engine):
     """start() returns at once; wait() returns what compute() would."""
     run = held.start(engine=engine, workers=2)
     early = run.status()
@@ -83,8 +83,8 @@ def test_a_run_shows_its_state(process):
     assert repr(run) == "<Run: finished: 60 done, 0 failed, 0 pending>"
 
 
-def test_the_batches_of_a_run_one_has_cancelled_just_end(held):
-    """To iterate over it raises nothing then; to wait for it does."""
+def test_iterating_over_a_cancelled_run_raises_nothing(held):
+    """Only wait() raises NotFinished."""
     run = held.start(engine="local", workers=2)
     for _ in run:
         run.cancel()
@@ -95,7 +95,7 @@ def test_the_batches_of_a_run_one_has_cancelled_just_end(held):
 
 
 class FailsOften(Logged):
-    """Fails at two of three positions, when mended at one of three."""
+    """Fails at two of three positions, at one where the file ``<log>.mended`` is."""
 
     def unit_computation(self, spectrum):
         mean = super().unit_computation(spectrum)
@@ -132,7 +132,7 @@ def test_a_retry_tries_every_failed_position_once(scan, tmp_path, engine):
 
 
 @ENGINES
-def test_a_cancelled_run_keeps_what_it_has(held, engine):
+def test_a_cancelled_run_keeps_what_is_computed(held, engine):
     log = held.log
     run = held.start(engine=engine, workers=2)
     until(lambda: len(noted(log)) >= 10)
@@ -229,10 +229,10 @@ mean = Mean("scan.h5::/data")
     "layout", [{}, {"maxshape": (None, 32)}], ids=["fixed", "growable"]
 )
 @pytest.mark.parametrize("before", ["", "mean.compute(positions=slice(9))\n"])
-def test_a_script_that_waits_for_nothing_still_finishes(
+def test_a_script_that_does_not_wait_still_finishes(
     make_file, tmp_path, script, layout, before
 ):
-    """The interpreter waits for the run that it has started, and helps it no more."""
+    """At its end the interpreter waits for the thread of the run."""
     make_file(data={"data": np.ones((60, 32)), **layout})
     done = script(STARTS + before + 'mean.start(engine="serial")\n')
     done.wait(30)

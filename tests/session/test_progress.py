@@ -1,4 +1,4 @@
-"""A bar where somebody looks at it, nothing elsewhere."""
+"""A progress bar on terminals and in notebooks, and nowhere else."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_terminal_sees_positions_rate_and_failures(run, engine):
 
 
 def test_a_bar_begins_where_the_run_was(run):
-    """A run that goes on shows what was there, not zero."""
+    """A continued run begins with the number of settled positions, not with zero."""
     run(terminal=False, options="positions=slice(0, 60), engine='serial'")
     text = run(terminal=True, options="engine='serial'")
     counts = [float(n) for n in re.findall(r"([\d.]+)/120 ", text)]
@@ -111,7 +111,7 @@ def test_a_bar_begins_where_the_run_was(run):
     assert max(counts) == 120
 
 
-def test_nothing_is_shown_where_nobody_looks(run):
+def test_nothing_is_shown_without_a_terminal(run):
     assert run(terminal=False, options="engine='local', workers=2") == "DONE"
 
 
@@ -127,8 +127,8 @@ def test_a_bar_can_be_refused(run):
     assert text == "DONE"
 
 
-def test_nothing_is_shown_when_nothing_is_to_do(run):
-    """A finished run is returned in silence, on a terminal and when asked."""
+def test_nothing_is_shown_when_nothing_is_pending(run):
+    """A finished run shows no bar, on a terminal and with ``progress=True``."""
     run(terminal=False, options="engine='serial'")
     text = run(
         terminal=True,
@@ -139,7 +139,7 @@ def test_nothing_is_shown_when_nothing_is_to_do(run):
     assert text == "DONE"
 
 
-def test_a_program_that_only_imports_ipykernel_sees_nothing(run):
+def test_a_program_that_only_imports_ipykernel_shows_no_bar(run):
     """A library of Jupyter in memory does not make this a notebook."""
     text = run(terminal=False, options="engine='serial'", before="import ipykernel")
 
