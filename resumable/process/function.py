@@ -202,7 +202,7 @@ def _function_version(function: Callable[..., Any], name: str) -> Any:
     """Digest of a function's source and of what it has closed over."""
     plain = inspect.unwrap(function)
     if name == "<lambda>":
-        msg = "a lambda has no text of its own to tell it by; use def, or give version="
+        msg = "a lambda has no text for the identity; use def, or give version="
         raise DeclarationError(msg)
     text = _text_of(plain)
     if text is None:

@@ -133,7 +133,7 @@ def _check_file(path: Path, real: Path, fd: int) -> None:
         raise TargetError(msg)
     superblock = superblock_of(fd)
     if superblock is None:
-        msg = f"{path} is not an HDF5 file; give one that exists"
+        msg = f"{path} is not an HDF5 file; give another file"
         raise TargetError(msg)
     if superblock.open_for_writing:
         msg = (

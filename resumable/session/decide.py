@@ -273,8 +273,8 @@ def engine_for(options: Options, snapshot: Snapshot | None) -> Engine:
     )
     if timed and not getattr(engine, "can_replace", False):
         msg = (
-            f"position_timeout needs worker processes that can be replaced, which the "
-            f"engine {engine.name!r} has not; use engine='local'"
+            "position_timeout needs worker processes that can be replaced, which the "
+            f"engine {engine.name!r} does not have; use engine='local'"
         )
         raise PlanError(msg)
     return engine
