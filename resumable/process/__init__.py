@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resumable.process.declaration import Declaration
 from resumable.process.function import map_function
 from resumable.process.parameters import share_parameter
 from resumable.process.process import Process
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EPILOG",
     "Chain",
-    "Declaration",
     "Process",
     "compute_options",
     "errors_shown",

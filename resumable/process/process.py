@@ -280,19 +280,14 @@ class Process(Declaration):
             warm_up(how.engine, how.workers, least_calls(asked, how))
             computation = self._computation()
             return lambda hear: driver.compute(computation, how, stop, hear)
-        from resumable.session import Followed, follow_source
+        from resumable.session import follow_source
 
-        followed = Followed(
-            asked.source,
-            list(asked.inputs.values()),
-            self.map_shape,
-            self.ready if asked.asks_ready else None,
-            self._computation,
-        )
         # They need not be there yet.
         positions = options.pop("positions", None)
         how = self._options(options)
-        return lambda hear: follow_source(followed, how, positions, stop, hear)
+        return lambda hear: follow_source(
+            asked, self._computation, how, positions, stop, hear
+        )
 
     def _computation(
         self, *, live: bool = False, length: int = 0, ready: PositionSet | None = None

@@ -21,7 +21,7 @@ from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.session.background import Run, check_alone
-    from resumable.session.follow import Followed, follow_source
+    from resumable.session.follow import follow_source
     from resumable.session.trial import Trial, draw_default, try_positions
     from resumable.session.verify import VerifyReport, verify_run
 
@@ -31,7 +31,6 @@ __all__ = [
     "Event",
     "Explanation",
     "Finished",
-    "Followed",
     "Listener",
     "Options",
     "PositionFailed",
@@ -56,7 +55,6 @@ __all__ = [
 # Imported when they are used: most runs do without.
 __getattr__ = lazily(
     __name__,
-    Followed="follow",
     Run="background",
     Trial="trial",
     VerifyReport="verify",

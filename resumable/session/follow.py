@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from resumable.runfile import RunFile
-    from resumable.session.computation import Computation, Options
+    from resumable.session.computation import Computation, Options, Request
     from resumable.session.decide import Prospect
     from resumable.session.events import Listener
-    from resumable.source import FileState, SourceRef
+    from resumable.source import FileState
     from resumable.system import StopRequest
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,20 +63,9 @@ _SPACING = 9
 _SETTLING_S = 2.5
 
 
-class Followed(NamedTuple):
-    """What is followed; the first position axis of the source and inputs may grow."""
-
-    source: SourceRef
-    inputs: Sequence[SourceRef]
-    map_shape: tuple[int, ...]
-    ready: Callable[[Array], Any] | None
-    """Says which flat positions may be read; None: all that exist."""
-    resolve: Callable[..., Computation]
-    """Returns the computation as it is now; takes ``live``, ``length``, ``ready``."""
-
-
 def follow_source(
-    followed: Followed,
+    request: Request,
+    resolve: Callable[..., Computation],
     options: Options,
     positions: Any,
     stop: StopRequest,
@@ -84,21 +73,22 @@ def follow_source(
 ) -> Results:
     """Compute what a source has, wait for more, and end when its writer does.
 
-    The time without a new position is `options.follow`, None for 0 s. What is requested
-    by `positions` need not exist yet; NotFinished says that it did not come in time.
+    `resolve` returns the computation as it is now; it takes ``live``, ``length`` and
+    ``ready``. The time without a new position is `options.follow`, None for 0 s. What
+    `positions` names need not exist yet; NotFinished says that it did not come in time.
     """
     with stop.watching():
         while True:
-            follower = Follower(followed, options, positions, stop)
+            watcher = SourceWatcher(request, resolve, options, positions)
             try:
-                with follower:
-                    results = follower.run(listener)
+                with watcher:
+                    results = Follower(watcher, options, stop).run(listener)
             except SourceChanged:
                 logger.warning("the source has changed, so a new run begins")
             else:
                 break
     listener(Finished(results))
-    warn_of_failures(results, results.status, followed.map_shape)
+    warn_of_failures(results, results.status, request.geometry.map_shape)
     return results
 
 
@@ -122,23 +112,24 @@ class Look(NamedTuple):
 
 
 class SourceWatcher:
-    """Looks at what there is of a source and its inputs.
+    """Looks at what there is of a source and its inputs, and locks the runs of it.
 
-    It takes what :func:`follow_source` takes, and what takes the lock on the run of a
-    computation.
+    A context manager: it holds the locks. It takes what :func:`follow_source` takes.
     """
 
     def __init__(
         self,
-        followed: Followed,
+        request: Request,
+        resolve: Callable[..., Computation],
         options: Options,
         positions: Any,
-        take_lock: Callable[[Computation], Any],
     ) -> None:
-        self._followed, self._options, self._take_lock = followed, options, take_lock
-        self._requested = RequestedPositions(positions, followed.map_shape)
+        self._request, self._resolve, self._options = request, resolve, options
+        self._positions = RequestedPositions(positions, request.geometry.map_shape)
+        self._locks: dict[str, RunLock] = {}
+        self._held = contextlib.ExitStack()
         # An output of another run does not change any more.
-        refs = [followed.source, *followed.inputs]
+        refs = [request.source, *request.inputs.values()]
         paths = [ref.path for ref in refs if ref.path and not ref.upstream]
         #: Files that a program may be writing.
         self.paths = list(dict.fromkeys(paths))
@@ -146,10 +137,24 @@ class SourceWatcher:
         self.latest: Look | None = None
         self._ready: PositionSet | None = None
 
+    def __enter__(self) -> SourceWatcher:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._held.close()
+
+    def lock_of(self, computation: Computation) -> RunLock:
+        """Return the lock on the runs of a computation; it is held."""
+        folder = computation.run_folder
+        if folder.identity not in self._locks:
+            lock = self._locks[folder.identity] = RunLock(folder)
+            self._held.enter_context(lock.held())
+        return self._locks[folder.identity]
+
     @property
     def of_all(self) -> bool:
         """Whatever comes is requested."""
-        return self._requested.chosen is None
+        return self._positions.chosen is None
 
     def states(self) -> list[FileState]:
         """Return the states of the files."""
@@ -157,7 +162,7 @@ class SourceWatcher:
 
     def is_all_there(self) -> bool:
         """Return whether the last position has come; reads the length only."""
-        if not self._requested.end and (self.latest is None or not self.paths):
+        if not self._positions.end and (self.latest is None or not self.paths):
             return False
         try:
             map_shape, growable = self._read_unchanged(self._extent)
@@ -173,7 +178,7 @@ class SourceWatcher:
         """
         map_shape, growable = self._read_unchanged(self._extent)
         size = math.prod(map_shape)
-        requested = self._requested.among(map_shape, growable=growable)
+        requested = self._positions.among(map_shape, growable=growable)
         ready = self._ask_ready(size, requested)
         if self.latest is not None and not thorough:
             before = self.latest.computation
@@ -194,7 +199,7 @@ class SourceWatcher:
         return found
 
     def _reaches_end(self, size: int) -> bool:
-        end = self._requested.end
+        end = self._positions.end
         return end is not None and size >= end
 
     def _read_unchanged(
@@ -210,7 +215,7 @@ class SourceWatcher:
 
     def _extent(self) -> tuple[tuple[int, ...], bool]:
         """Return the shape of the map, and whether it can grow."""
-        ref = dataclasses.replace(self._followed.source, live=True)
+        ref = dataclasses.replace(self._request.source, live=True)
         with Reader(ref) as reader:
             reader.check_alone()
             if 0 in reader.geometry.map_shape:
@@ -226,10 +231,10 @@ class SourceWatcher:
         ready: PositionSet | None,
         growable: bool,
     ) -> Look:
-        computation = self._followed.resolve(live=True, length=length, ready=ready)
+        computation = self._resolve(live=True, length=length, ready=ready)
         if mine is None:
             # Before the runs are looked at: no other process may change them from here.
-            self._take_lock(computation)
+            self.lock_of(computation)
         elif not _goes_on(computation, mine):
             raise SourceChanged
         size, unready, now = computation.geometry.size, None, requested
@@ -244,7 +249,7 @@ class SourceWatcher:
             computation,
             prospect(computation, options, mine=mine),
             unready,
-            to_come=None if exists else self._requested.first_from(size),
+            to_come=None if exists else self._positions.first_from(size),
             complete=exists and unready is None,
         )
 
@@ -252,7 +257,7 @@ class SourceWatcher:
         self, size: int, requested: PositionSet | None
     ) -> PositionSet | None:
         """Ask the user which of the requested positions may be read; None: all."""
-        if self._followed.ready is None:
+        if not self._request.asks_ready:
             return None
         known = PositionSet(size)
         if self._ready is not None:
@@ -263,9 +268,9 @@ class SourceWatcher:
         for start, stop in asked.windows():
             inside = np.flatnonzero(asked.window(start, stop))
             if len(inside):
-                answer = _checked(self._followed.ready(start + inside), len(inside))
+                answer = self._request.process.ready(start + inside)
                 members = known.window(start, stop).copy()
-                members[inside] = answer
+                members[inside] = _checked(answer, len(inside))
                 known.set_window(start, members)
         self._ready = known
         return known
@@ -307,18 +312,15 @@ def _goes_on(computation: Computation, mine: RunFile) -> bool:
 
 
 class Follower:
-    """Waits for positions of a source, for one call of compute.
-
-    A context manager: it holds the locks. It takes what :func:`follow_source` takes.
-    """
+    """Waits for positions of a source, for one call of compute."""
 
     def __init__(
-        self, followed: Followed, options: Options, positions: Any, stop: StopRequest
+        self, source: SourceWatcher, options: Options, stop: StopRequest
     ) -> None:
         _check(options)
+        self._source = source
         self._options, self._stop = options, stop
         self._wait_s = 0.0 if options.follow is None else parse_seconds(options.follow)
-        self._source = SourceWatcher(followed, options, positions, self._take_lock)
         self._writers = [SourceWriter() for _ in self._source.paths]
         # States of the files at the last poll, and at the last look.
         self._polled: list[FileState] | None = None
@@ -331,14 +333,6 @@ class Follower:
         self._next_look = 0.0
         self._worked_s = 0.0
         self._ended = False
-        self._locks: dict[str, RunLock] = {}
-        self._held = contextlib.ExitStack()
-
-    def __enter__(self) -> Follower:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._held.close()
 
     def run(self, listener: Listener) -> Results:
         """Follow the source to its end."""
@@ -371,7 +365,7 @@ class Follower:
         return Session(self._assignment(found), run, self._stop, listener)
 
     def _assignment(self, found: Look) -> Assignment:
-        ahead, lock = found.ahead, self._take_lock(found.computation)
+        ahead, lock = found.ahead, self._source.lock_of(found.computation)
         return Assignment(
             found.computation, ahead.options, ahead.plan, ahead.engine, lock
         )
@@ -403,13 +397,6 @@ class Follower:
         if at_rest or late:
             raise self._given_up(str(trouble), late=late) from trouble
         time.sleep(_LONGEST_S)
-
-    def _take_lock(self, computation: Computation) -> RunLock:
-        folder = computation.run_folder
-        if folder.identity not in self._locks:
-            lock = self._locks[folder.identity] = RunLock(folder)
-            self._held.enter_context(lock.held())
-        return self._locks[folder.identity]
 
     # Waiting.
 
