@@ -1,7 +1,5 @@
 """What several tests need: small files, scripts run as a user runs them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

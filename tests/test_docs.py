@@ -6,8 +6,6 @@ printed there. Times, sizes, identities and the like are another every time and 
 not compared.
 """
 
-from __future__ import annotations
-
 import doctest
 import inspect
 import os
@@ -223,5 +221,4 @@ def test_the_words_of_the_guide_are_those_of_the_glossary():
     "page", sorted([*DOCS.glob("*.rst"), *ROOT.glob("*.rst")]), ids=lambda p: p.name
 )
 def test_no_page_knows_a_machine(page):
-    """Paths of somebody's computer do not belong there."""
     assert not re.search(r"/(home|root|tmp|Users|var|work)/", page.read_text())

@@ -1,7 +1,5 @@
 """The notebooks run as they are, and are kept with their outputs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The house: what imports what, what is public, what the documents promise."""
 
-from __future__ import annotations
-
 import ast
 import configparser
 import importlib
@@ -108,7 +106,6 @@ def test_a_module_that_decides_does_no_input_or_output(module):
 
 
 def test_the_public_names_are_few_sorted_and_there():
-    """What is not listed may change without notice."""
     names = resumable.__all__
 
     assert names == sorted(set(names))
@@ -203,7 +200,6 @@ def test_the_version_is_the_one_of_the_distribution():
 
 
 def test_every_extra_that_a_message_names_exists():
-    """What an error tells the user to install can be installed."""
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg")
     text = "".join(path.read_text() for path in MODULES.values())

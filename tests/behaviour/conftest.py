@@ -1,7 +1,5 @@
 """What several tests of behaviour need."""
 
-from __future__ import annotations
-
 import fcntl
 import functools
 import os

@@ -1,7 +1,5 @@
 """Bad input gets a clear error, and nothing is lost; odd input works."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil
@@ -406,7 +404,6 @@ def test_a_changed_part_of_a_virtual_dataset_is_noticed(tmp_path):
 
 
 def test_a_source_with_a_user_block_works(tmp_path):
-    """Bytes before the HDF5 superblock do no harm."""
     with h5py.File(tmp_path / "u.h5", "w", userblock_size=1024) as file:
         file["data"] = np.arange(8.0).reshape(2, 4)
     with (tmp_path / "u.h5").open("r+b") as file:

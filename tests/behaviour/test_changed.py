@@ -35,8 +35,6 @@ failures, sessions                      the text is lost, no status
 ======================================  ================================================
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os
@@ -215,7 +213,6 @@ def test_a_source_moved_or_copied_with_its_run_goes_on(scan, tmp_path, how):
 
 
 def test_a_moved_source_goes_on_in_the_old_target(scan, tmp_path):
-    """The run stays where it is, and is named by ``target``."""
     first, _ = compute(scan, positions=slice(0, 20))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -386,7 +383,6 @@ def put(results, name, index, new):
 
 
 def test_bytes_behind_a_run_file_do_not_count(scan):
-    """Padding by a transfer program is no damage."""
     first, _ = compute(scan, positions=slice(0, 20))
     appended(first.path)
     results, calls = compute(scan)

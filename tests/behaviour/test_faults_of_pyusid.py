@@ -1,7 +1,5 @@
 """Faults of pyUSID's Process that must not come back."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import pytest
@@ -39,7 +37,6 @@ def test_fault_9_a_name_that_begins_another_name_is_no_trouble(make_file):
 
 
 def test_fault_10_a_dash_in_names_finds_its_own_results(make_file):
-    """Datasets may have dashes (a class name cannot)."""
     process = Mean(make_file(**{"raw-data-1": np.ones((5, 3))}) + "::/raw-data-1")
     process.calls = []
     compute(process)

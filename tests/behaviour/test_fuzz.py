@@ -5,8 +5,6 @@ run is computed: a status byte that became 1 says that its row is done, and a ro
 changed is another row. Only computing again can notice that.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from pathlib import Path

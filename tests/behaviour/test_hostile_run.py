@@ -1,7 +1,5 @@
 """Run files from strangers: nothing in them is run, and no path in them is followed."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shutil
@@ -155,7 +153,6 @@ def test_no_name_in_a_header_leads_elsewhere(run_path, kind):
 
 @pytest.mark.parametrize("kind", BODIES)
 def test_what_is_no_header_is_refused(run_path, kind):
-    """Whatever stands behind the right first line and a right digest."""
     write_body(run_path, BODIES[kind])
 
     assert_refused(run_path)

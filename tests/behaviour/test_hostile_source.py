@@ -1,7 +1,5 @@
 """Damaged and malicious source files: right results or an error, in bounded memory."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

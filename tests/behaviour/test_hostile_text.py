@@ -1,7 +1,5 @@
 """Text of strangers in a run file: a terminal and a notebook show it tamed."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """Killed or stopped at any moment: nothing lost, nothing wrong, nothing left."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import os
@@ -43,7 +41,6 @@ def tallies(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_nothing_is_lost_or_wrong_whoever_is_killed(tallies, case):
-    """SIGKILLs at random moments leave nothing damaged, and the run completes."""
     tally = tallies[case]
 
     assert tally.faults == []

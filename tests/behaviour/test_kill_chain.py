@@ -1,7 +1,5 @@
 """Chains over the cells of a real file, killed and gone on with."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -38,7 +36,6 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_features_of_cells_are_those_of_the_file(folder):
-    """Where the file has the same object: area, deformation, centre, brightness."""
     results = compute(cells.chain(("Segment", "Features")))
     with h5py.File(cells.FILE) as file:
         masks = file["events/mask"][...] > 0

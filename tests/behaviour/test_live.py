@@ -1,7 +1,5 @@
 """Sources that are followed while real programs of every kind write them."""
 
-from __future__ import annotations
-
 import signal
 import time
 from types import SimpleNamespace
@@ -189,7 +187,6 @@ def test_rows_are_computed_while_it_is_written(writer):
 
 
 def test_a_plain_compute_later_does_only_what_is_new(writer):
-    """A run that was followed is continued as any other."""
     program = writer("reopen", count=10, pause=0)
     program.tell()
     program.tell()
@@ -236,7 +233,6 @@ def test_what_is_at_rest_is_computed_without_waiting(scan):
 
 
 def test_waiting_costs_next_to_nothing(writer, script):
-    """Processor time of the waiting process and all its children."""
     program = writer("swmr", count=5, pause=0)
     program.tell()
     follower = script(

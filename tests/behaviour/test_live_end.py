@@ -1,7 +1,5 @@
 """When following a source ends, and what is read beside its writer."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path
@@ -26,7 +24,6 @@ pytestmark = pytest.mark.timeout(100, method="signal")
 
 
 def digest(path):
-    """Return the sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -69,7 +66,6 @@ def test_nothing_new_for_the_time_of_follow_is_the_end(writer):
 
 
 def test_a_file_without_a_row_is_waited_for(writer):
-    """It can be named, and is an error when nothing comes."""
     program = writer("swmr", count=3)
     process = Mean(program.source)
 
@@ -102,7 +98,6 @@ def test_requested_positions_that_do_not_come_are_named(writer, kind):
 
 
 def test_changed_rows_are_never_mixed_with_older_ones(tmp_path, script):
-    """Another program changes rows that were computed: a new run begins."""
     path = tmp_path / "live.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("data", (20, 8), "f8", maxshape=(None, 8), chunks=(16, 8))
@@ -140,7 +135,6 @@ for number in range(1, 1000):
 
 
 def test_rows_of_one_read_are_of_one_content(tmp_path, script):
-    """A program writes another number into all rows again and again."""
     path = tmp_path / "live.h5"
     with h5py.File(path, "w") as file:
         file["data"] = np.zeros((1000, 500))

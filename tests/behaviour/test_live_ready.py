@@ -1,7 +1,5 @@
 """Positions of a followed source that are not ready yet."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Positions for which memory is short, and workers that cannot go on."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

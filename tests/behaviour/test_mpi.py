@@ -1,7 +1,5 @@
 """The MPI engine under a real mpiexec: results do not depend on ranks."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import pytest
@@ -274,7 +272,6 @@ def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, tmp_path):
 
 
 def test_only_rank_0_digests_the_source(mpi, scan, tmp_path):
-    """The others neither scan nor digest it, nor look for runs."""
     job = mpi.run(
         2,
         with_head("""

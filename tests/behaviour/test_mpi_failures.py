@@ -1,7 +1,5 @@
 """Ranks that fail, leave, are killed or get a signal: all ranks end alike."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -180,7 +178,6 @@ def test_a_rank_that_leaves_in_the_middle_ends_all(mpi, scan, tmp_path):
 
 
 def test_a_full_disk_on_one_rank_ends_all_and_the_run_goes_on(mpi, scan, tmp_path):
-    """What was committed stays, and the next run computes the rest."""
     script = with_head("""
         import resource
         class Wide(Logged):

@@ -1,7 +1,5 @@
 """Which launcher has started the ranks, and what one process does without any."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

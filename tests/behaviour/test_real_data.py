@@ -1,7 +1,5 @@
 """The brightness of real cells, as the instrument's own software computed it."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Positions that end their worker or hang: the run goes on with other workers."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import contextlib
@@ -207,7 +205,6 @@ def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monke
 
 
 def test_on_error_raise_names_the_position_and_leaves_it_pending(source):
-    """A death stops the run then, with what was finished kept."""
     process = Deadly(source, bad={"120": "segfault"})
     process.compute(positions=[0])
     with pytest.raises(rs.UnitFailed, match="position 120: signal SIGSEGV") as caught:

@@ -1,7 +1,5 @@
 """Computations that fork, close files, change the environment or raise anything."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

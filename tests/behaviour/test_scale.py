@@ -1,7 +1,5 @@
 """The schedule with many ranks, simulated: every position once, and in good time."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Engines, each held to the same conformance tests, and what is special to one."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """The engine over dask, with a cluster of real processes."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import pickle
@@ -102,7 +100,6 @@ def test_tasks_have_the_name_of_the_process(client, scan, log):
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])
 def test_a_lost_worker_is_made_good(client, scan, log, writer):
-    """Its batches are computed again, and nothing that was committed is."""
     process = Logged(scan, log=log, delay_s=0.03)
     done = []
 

@@ -1,7 +1,5 @@
 """Engines over executors: how many workers, what they hold, how they end."""
 
-from __future__ import annotations
-
 import concurrent.futures as cf
 import contextlib
 import multiprocessing
@@ -380,7 +378,6 @@ def test_nothing_is_called_back_from_processes_that_may_end():
 
 
 def test_an_executor_that_is_shut_down_is_an_error(scan, log):
-    """What was committed stays, and the error says what to do."""
     process = Logged(scan, log=log, delay_s=0.02)
     executor = cf.ThreadPoolExecutor(2)
     timer = threading.Timer(0.3, executor.shutdown, [False])

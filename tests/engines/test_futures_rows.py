@@ -1,7 +1,5 @@
 """Workers that do not see the files, and rows that the driver writes."""
 
-from __future__ import annotations
-
 import concurrent.futures as cf
 import importlib
 import multiprocessing

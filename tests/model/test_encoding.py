@@ -1,7 +1,5 @@
 """Dtypes as JSON, and back."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

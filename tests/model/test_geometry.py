@@ -1,7 +1,5 @@
 """How positions lie in chunks."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """One document, one digest: what makes two runs the same run, and what does not."""
 
-from __future__ import annotations
-
 import datetime as dt
 import enum
 import json
@@ -157,7 +155,6 @@ def test_the_identity_of_a_process_never_changes(tmp_path):
 
 
 def test_digests_do_not_depend_on_the_hash_seed():
-    """Sets and dicts come out in one order in every process."""
     code = "import json, test_identity as t; print(json.dumps(t.golden_now()))"
     started = [
         subprocess.Popen(

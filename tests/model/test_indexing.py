@@ -1,7 +1,5 @@
 """Spans and boxes cover what is wanted, once, and no more than is allowed."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -36,7 +34,6 @@ def test_spans_cover_every_index_once_within_gap_and_step(wanted, gap, step):
 
 @pytest.mark.parametrize("length", [1, 7, 10**12])
 def test_a_range_is_divided_without_being_made_an_array(length):
-    """It may be of 10^9 positions and more."""
     indices = range(3, 3 + length)
     spans = list(spans_of(indices, gap=0, step=max(4, length // 2)))
 
@@ -46,7 +43,6 @@ def test_a_range_is_divided_without_being_made_an_array(length):
 
 
 def test_boxes_cover_an_array_once():
-    """Also where they do not fit its lengths."""
     covered = np.zeros((5, 7), int)
     for box in boxes(covered.shape, (2, 3)):
         covered[box] += 1

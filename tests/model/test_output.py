@@ -1,7 +1,5 @@
 """Outputs as declared, and computed values held against the declaration."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -179,7 +177,6 @@ def test_the_fill_value_is_nan_or_zero_unless_given(dtype, fill_value, expected)
 
 
 def test_the_fill_value_of_a_compound_is_nan_in_its_floating_fields():
-    """Each field gets what its own dtype gets, nested ones too."""
     dtype = np.dtype([("x", "f8"), ("n", "i4"), ("sub", [("y", "f4", (2,))])])
 
     row = Output(dtype=dtype).filled(1)[0]
@@ -206,7 +203,6 @@ def test_the_fill_value_of_a_compound_is_nan_in_its_floating_fields():
 )
 @pytest.mark.filterwarnings("default")
 def test_a_fill_value_that_does_not_fit_is_refused(dtype, fill_value):
-    """It is stored exactly or not at all."""
     with pytest.raises(DeclarationError, match="does not fit the dtype"):
         Output(dtype=dtype, fill_value=fill_value)
 
@@ -321,7 +317,6 @@ def test_a_value_of_the_declared_shape_and_kind_is_stored_as_it_is(value, shape,
 
 
 def test_the_other_rows_stay_as_they_are():
-    """A value lands in its own row only."""
     output = Output(2)
     rows = output.filled(3)
 
@@ -429,7 +424,6 @@ def test_text_is_stored_as_utf_8(value, dtype):
     ids=["tuple", "array", "scalar", "other widths"],
 )
 def test_a_compound_is_a_tuple_or_an_array_of_it(value):
-    """Fields of the same kind are converted as plain numbers are."""
     stored = place(value, (), PEAK)
 
     assert stored.tolist() == (1.5, 2)
@@ -517,7 +511,6 @@ def test_types_may_change_from_position_to_position(dtype, values):
     ],
 )
 def test_a_good_value_opens_no_door_for_a_bad_one(dtype, good, bad):
-    """Every position is checked, not only the first."""
     output = Output(dtype=dtype)
     rows = output.filled(2)
     put = placer("fit", output, rows)

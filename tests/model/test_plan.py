@@ -1,7 +1,5 @@
 """What a plan says, and how a memory budget is divided into workers and rows."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Sets of positions, held against plain Python sets."""
 
-from __future__ import annotations
-
 import dataclasses
 from unittest import mock
 
@@ -95,7 +93,6 @@ def test_a_set_window_replaces_what_was_there_and_nothing_else(case, data):
 
 @given(size_and_members(least=1), st.data())
 def test_a_discarded_position_is_out_and_the_others_stay(case, data):
-    """Taking out what is not in changes nothing."""
     size, members = case
     position = data.draw(st.integers(0, size - 1))
     changed = set_of(size, members)

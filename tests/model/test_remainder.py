@@ -1,7 +1,5 @@
 """What is left, divided by numbers: every position once, whoever takes what."""
 
-from __future__ import annotations
-
 import itertools
 import pickle
 

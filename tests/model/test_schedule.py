@@ -1,7 +1,5 @@
 """Pending positions cut into batches."""
 
-from __future__ import annotations
-
 import collections
 import subprocess
 import sys
@@ -67,7 +65,6 @@ def test_every_pending_position_is_handed_out_exactly_once(
 
 
 def test_the_first_batches_are_single_positions_spread_over_the_run():
-    """Before anything has succeeded, twenty positions are tried one by one."""
     pending = PositionSet.full(1000)
     expected = pending.spread(TRIALS)
 
@@ -80,7 +77,6 @@ def test_the_first_batches_are_single_positions_spread_over_the_run():
 
 
 def test_no_more_is_tried_once_a_position_has_succeeded():
-    """The trials that are left are handed out as ordinary positions."""
     schedule = Schedule(PositionSet.full(1000), make_plan())
     schedule.next()
 

@@ -1,7 +1,5 @@
 """The text of a class: what of it counts, and what its methods use from outside."""
 
-from __future__ import annotations
-
 import ast
 import functools
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Sizes and durations as people write them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -39,7 +37,6 @@ from resumable.model.units import (
     ],
 )
 def test_a_size_is_read_as_bytes(text, expected):
-    """Decimal and binary prefixes, spaces, case and plain numbers are understood."""
     size = parse_bytes(text)
 
     assert (size, type(size)) == (expected, int)
@@ -89,7 +86,6 @@ def test_a_duration_is_read_as_seconds(text, expected):
     "text", ["", "soon", "3x", "h", "-5", "3h50", "nan", 0, "0s", "3:50", "0:61:00"]
 )
 def test_what_is_no_duration_is_refused_with_an_example(text):
-    """Nothing, a negative number and an unknown unit are all refused."""
     with pytest.raises(PlanError, match="is not a duration; write for example '3h50m'"):
         parse_seconds(text)
 

@@ -1,7 +1,5 @@
 """What several tests of pool need."""
 
-from __future__ import annotations
-
 import pytest
 
 import resumable as rs

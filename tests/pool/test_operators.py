@@ -1,7 +1,5 @@
 """Operators in workers: equal to a loop, honest when something goes wrong."""
 
-from __future__ import annotations
-
 import functools
 import gc
 import operator
@@ -256,7 +254,6 @@ def test_operators_side_by_side(two):
 
 
 def test_a_stale_linearisation_raises(pool):
-    """Before the first linearize, after an evaluate, after one that failed."""
     T = rs.Operators([Square(1.0), Scale(2.0)], pool)
     stale = pytest.raises(rs.StaleLinearization, match="linearize was not called")
     x = np.ones(3)
@@ -283,8 +280,6 @@ def test_linear_operators_need_no_linearisation(pool):
 
 
 def test_missing_methods_are_named_at_the_call(pool):
-    """Those that are not called need not exist."""
-
     class Only:
         def evaluate(self, x):
             return x

@@ -1,7 +1,5 @@
 """The pool: calls of objects in other processes, and how they end."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -267,7 +265,6 @@ def test_an_answer_that_cannot_travel_is_an_error(fast):
 
 
 def test_a_missing_object_or_method_is_an_error(fast):
-    """A wrong name does not end the worker."""
     fast.send(0, "nobody", "add", 1)
     missing = collect(fast, 1)[0].error
     unknown = ask(fast, 0, "nothing").error
@@ -326,7 +323,6 @@ def test_a_logger_that_is_open_here_is_open_in_workers(caplog):
 
 
 def test_a_log_record_that_cannot_be_made_again_is_no_answer(fast):
-    """It is dropped, and the answer after it is the answer."""
     first = ask(fast, 0, "log_odd", "lab.odd")
     second = ask(fast, 0, "add", 3)
 
@@ -483,7 +479,6 @@ def test_pools_leak_neither_descriptors_nor_processes(method, pools):
 
 
 def test_a_worker_starts_in_the_folder_and_with_the_path_of_now(tmp_path, monkeypatch):
-    """The working folder and sys.path of the moment hold in workers."""
     (tmp_path / "made_just_now.py").write_text("VALUE = 3\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

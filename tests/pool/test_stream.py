@@ -1,7 +1,5 @@
 """Calls ahead in worker processes: their order, seeds and errors."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal
@@ -34,7 +32,6 @@ def test_items_do_not_depend_on_the_number_of_workers(workers, size):
 
 
 def test_a_pool_shows_its_state():
-    """Typed into a notebook it says how many workers there are."""
     with rs.Pool(0) as pool:
         assert repr(pool) == "<Pool: 0 workers>"
     assert repr(pool) == "<Pool: closed>"
@@ -196,7 +193,6 @@ def fails_at(number):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_is_raised_in_its_place_and_the_rest_follows(workers):
-    """Type and message are the worker's, the traceback is the cause."""
     with rs.Pool(workers) as pool:
         results = pool.imap(fails_at(5), range(9))
         before = [next(results) for _ in range(5)]

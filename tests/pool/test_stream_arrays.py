@@ -1,7 +1,5 @@
 """Arrays that pass to worker processes and back, and shared arrays."""
 
-from __future__ import annotations
-
 import numpy as np
 import psutil
 import pytest
@@ -108,7 +106,6 @@ def test_the_function_may_change_and_keep_its_item(pool):
 
 @pytest.mark.parametrize("size", [5, LARGE])
 def test_views_are_read_only_on_both_sides(pool, size):
-    """Whatever their size: an item in the function, a result here."""
     got = list(
         pool.imap(
             lambda item: (item.flags.writeable, item * 2),
@@ -155,7 +152,6 @@ def test_whoever_keeps_many_runs_out_of_nothing(pool, ahead):
 
 
 def test_part_of_a_view_keeps_it(pool):
-    """A slice of a slice is as safe as the whole."""
     parts = []
     for one in pool.imap(lambda k: np.full(LARGE, k), range(20), copy=False):
         parts.append(memoryview(one[5:500:2])[3:9])
@@ -214,7 +210,6 @@ def test_what_cannot_be_shared_is_named(wrong, what):
 
 
 def test_a_shared_array_is_read_only_here(pool):
-    """Nobody changes what workers read, and the original is left alone."""
     original = np.arange(3)
     big = rs.shared_array(original)
 

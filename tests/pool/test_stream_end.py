@@ -1,7 +1,5 @@
 """What is left of a pool that is closed, dropped, killed or interrupted."""
 
-from __future__ import annotations
-
 import gc
 import os
 import textwrap
@@ -28,7 +26,6 @@ def named_memory(*pids):
 
 
 def test_a_thousand_items_leave_nothing_behind(pool):
-    """Descriptors, processes and memory are as before; nothing had a name."""
     process = psutil.Process()
     for _ in pool.prefetch(batch, 50, (12_500,), seed=0):
         pass
@@ -50,7 +47,6 @@ def test_a_thousand_items_leave_nothing_behind(pool):
 
 @pytest.mark.parametrize("method", START_METHODS)
 def test_a_pool_that_is_dropped_ends_its_workers(method):
-    """Also while they work, with no descriptor left."""
     with rs.Pool(1, start_method=method):
         pass
     gc.collect()
@@ -225,7 +221,6 @@ def test_ctrl_c_at_any_moment_garbles_no_message(script):
 
 
 def test_ctrl_c_loses_no_item(script):
-    """The next call after KeyboardInterrupt gives the item that is next."""
     process = script(INTERRUPTED)
     output, errors = process.communicate(timeout=40)
 

@@ -1,7 +1,5 @@
 """What several tests of process need."""
 
-from __future__ import annotations
-
 import textwrap
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Parameters of every kind on the command line."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 import numpy as np
@@ -143,7 +141,6 @@ def test_what_is_typed_is_what_is_meant(tmp_path, kind, given, text, meant):
 
 @pytest.mark.parametrize(("kind", "given"), ONLY_IN_PYTHON, ids=named(ONLY_IN_PYTHON))
 def test_a_value_that_no_text_can_give_is_refused(capsys, kind, given):
-    """The help says so, and the error says what to do."""
     cls = one_of(kind, given)
     with pytest.raises(SystemExit):
         cls.from_argv(["--help"])
@@ -212,7 +209,6 @@ def test_a_value_that_the_parameter_refuses_is_a_parameter_error(kind, given, te
     ],
 )
 def test_help_shows_choices_and_defaults_by_their_names(capsys, kind, given, shown):
-    """As they would be typed, on few lines."""
     with pytest.raises(SystemExit):
         one_of(kind, given).from_argv(["--help"])
     shown_help = " ".join(capsys.readouterr().out.split())
@@ -223,7 +219,6 @@ def test_help_shows_choices_and_defaults_by_their_names(capsys, kind, given, sho
 
 
 def test_help_of_a_class_without_a_docstring_names_it(capsys):
-    """The docstring of Process itself is not shown."""
     with pytest.raises(SystemExit):
         one_of(param.Number, {}).from_argv(["--help"])
     shown_help = capsys.readouterr().out

@@ -1,7 +1,5 @@
 """Chains: stages in a row, of which some are kept, each known by all before it."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import types
@@ -329,7 +327,6 @@ def test_a_source_that_has_grown_computes_the_rest(data):
 
 
 def test_a_map_and_an_executor(data):
-    """Positions on two axes, computed by the tasks of somebody's executor."""
     with h5py.File("map.h5", "w") as file:
         file["data"] = data[0].reshape(5, 8, 32)
         file["ground"] = data[1].reshape(5, 8, 32)
@@ -431,8 +428,6 @@ def test_a_stage_without_a_source_says_so():
 
 
 def test_parameters_stay_while_a_chain_computes():
-    """A stage cannot be changed under its run."""
-
     class Meddles(rs.Process):
         version = 1
         outputs: ClassVar = {"x": rs.Output()}

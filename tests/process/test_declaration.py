@@ -1,7 +1,5 @@
 """What a user declares: outputs, computations, setup, finish, scratch, parameters."""
 
-from __future__ import annotations
-
 import functools
 import os
 import threading
@@ -217,7 +215,6 @@ def test_finish_without_an_output_may_return_anything(scan):
 
 
 def test_a_failing_finish_is_run_again_without_computing_again(scan):
-    """Its exception comes through; mended, only finish runs."""
     process = Mean(scan)
     process.calls = []
     process.finish = lambda results: 1 / 0
@@ -233,8 +230,6 @@ def test_a_failing_finish_is_run_again_without_computing_again(scan):
 
 
 def test_a_wrong_value_from_finish_is_refused_and_nothing_is_finished(scan):
-    """A summary of another shape is an error that names both."""
-
     class Summed(Mean):
         version = 1
 
@@ -284,8 +279,6 @@ def test_scratch_counts_in_the_budget(scan):
 
 
 def test_keywords_win_over_class_values_and_those_over_defaults(scan):
-    """Default, then a value set on the class, then the keyword."""
-
     class Mine(Scaled):
         version = 1
 

@@ -1,7 +1,5 @@
 """Positions that fail: recorded, tried again, or the end of the run."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import pytest
@@ -27,7 +25,6 @@ class FailingBlock(rs.Process):
 
 
 def test_a_failing_position_is_recorded_and_the_run_goes_on(scan):
-    """Fill value, status, exception; one warning, raised where the user called."""
     process = Failing(scan)
     process.raises = lambda p: KeyError(f"key {p}") if p in (7, 30) else None
     with pytest.warns(rs.ResumableWarning, match="2 of 60 positions failed") as caught:
@@ -145,7 +142,6 @@ def test_on_error_raise_stops_at_once_and_keeps_what_is_done(scan, cls, bad):
 
 
 def test_on_error_raise_does_not_compute_what_comes_after(scan):
-    """Serial and in order: behind the failing position nothing is called."""
     process = Failing(scan)
     calls = []
 

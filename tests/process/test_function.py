@@ -1,7 +1,5 @@
 """map: a plain function over all positions, resumable like a Process."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import math

@@ -1,7 +1,5 @@
 """Sources and inputs that a Process takes, and scratch copies of them."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from pathlib import Path
@@ -33,7 +31,6 @@ def test_a_source_has_several_forms(scan, form):
 
 
 def test_a_number_of_positions_is_a_source(tmp_path):
-    """Without data the unit computation gets the index, a Python int."""
     kinds = set()
 
     class Squares(rs.Process):

@@ -1,7 +1,5 @@
 """Parameters bound to those of other Processes, and frozen while computing."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import gc
@@ -149,7 +147,6 @@ def attempt(process, seen, **values):
 
 @pytest.mark.parametrize("what", ["compute", "test", "verify"])
 def test_parameters_cannot_be_set_while_a_process_computes(scan, what, monkeypatch):
-    """From another thread and from the unit itself, alone and shared."""
     process, other = Held(scan, gain=2.0), Held(scan)
     rs.share_parameter(process, other, "gain")
     if what == "verify":
@@ -220,7 +217,6 @@ class Resolved(Held):
 def test_parameters_cannot_be_set_from_before_they_are_resolved(
     scan, in_background, monkeypatch
 ):
-    """So what is computed has the identity that it was given."""
     process, seen = Resolved(scan, gain=2.0), []
 
     def hook(resolved):

@@ -1,7 +1,5 @@
 """Process: which positions are computed, what stops, what goes on, what is seen."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -93,7 +91,6 @@ def test_positions_that_do_not_exist_are_refused_before_anything(
 
 
 def test_the_third_run_answers_at_once_without_calling_the_function(scan):
-    """Part, rest, nothing: the finished run is returned as it is."""
     process = Mean(scan)
     process.calls = []
     compute(process, positions=slice(0, 25))
@@ -202,7 +199,6 @@ def test_a_handler_of_another_language_is_left_alone(monkeypatch):
     "state", ["no run", "partial", "complete", "failed", "damaged"]
 )
 def test_looking_changes_no_byte_on_disk(scan, tmp_path, state):
-    """Construction, test, plan, explain and all properties leave every byte alone."""
     process = Failing(scan)
     if state == "failed":
         process.raises = lambda p: ValueError("x") if p == 3 else None

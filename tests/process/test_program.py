@@ -1,7 +1,5 @@
 """A Process as a program: its command line, its exit codes."""
 
-from __future__ import annotations
-
 import datetime as dt
 import os
 import subprocess

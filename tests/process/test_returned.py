@@ -1,7 +1,5 @@
 """Values that a computation returns, and what it may do with its arguments."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +56,6 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_output_stops_at_the_first_position(scan, kind):
-    """Expected and got are named, at once, and nothing is recorded."""
     value, words = WRONG[kind]
     process = Returns(scan)
     calls = []
@@ -248,7 +245,6 @@ def test_self_rng_is_documented_numpy(scan):
 
 
 def test_changing_spectra_in_place_changes_no_other_result(make_file):
-    """A unit that overwrites its spectrum, and an input, spoils nothing."""
     data = np.random.default_rng(0).random((40, 5))
 
     class Rude(rs.Process):

@@ -1,7 +1,5 @@
 """What makes two computations the same run, and what does not."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import sys
@@ -368,7 +366,6 @@ def test_the_folder_and_the_name_of_the_source_file_do_not_count(
 
 
 def test_a_source_that_only_grew_goes_on(growing):
-    """Finished rows are taken over, new positions are computed, none twice."""
     process = Mean(growing)
     process.calls = []
     compute(process)

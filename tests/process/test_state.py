@@ -1,7 +1,5 @@
 """A Process as JSON and back, and found again by a fresh interpreter."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import math
@@ -104,7 +102,6 @@ def test_what_is_encoded_can_be_decoded(value):
     ids=str,
 )
 def test_a_document_that_makes_no_sense_is_refused(document):
-    """With an IdentityError; no other value is returned."""
     with pytest.raises(rs.IdentityError, match="makes no sense"):
         decode(document, "the parameter 'x'")
 

@@ -1,7 +1,5 @@
 """verify(): runs that are sound pass, and the command says what was checked."""
 
-from __future__ import annotations
-
 import os
 import sys
 import textwrap
@@ -91,7 +89,6 @@ def test_positions_without_data_and_random_numbers(tmp_path):
 
 
 def test_an_output_of_another_run_as_source(scan):
-    """The source is known by the identity of its run."""
     first = Unit(scan).compute(engine="serial")
     second = Block(first["pair"]).compute(engine="serial")
 
@@ -142,7 +139,6 @@ def test_a_function_that_was_mapped(scan):
 
 
 def test_a_sample_of_an_unfinished_run(scan):
-    """Only settled positions are computed again, as many as asked for."""
     process = Unit(scan, bad=[3])
     results = process.compute(engine="serial", positions=slice(0, 30))
 
@@ -322,7 +318,6 @@ def test_the_command_checks_without_the_class_and_says_what_to_type(fit):
 
 
 def test_the_command_computes_rows_with_the_class(fit):
-    """Parameters come from the run file; ``--sample all`` takes every position."""
     cls, path = fit
 
     assert "20 of 60 positions" in invoke("verify", path, "--class", cls)

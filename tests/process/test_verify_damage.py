@@ -1,7 +1,5 @@
 """verify(): every kind of damage is noticed."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -72,7 +70,6 @@ def test_a_status_that_claims_a_pending_row_is_noticed(scan):
 
 
 def test_the_failure_in_the_report_is_a_new_one(scan):
-    """Not a position that failed before and fails again."""
     process = Block(scan, bad=[40, 45])
     path = process.compute(engine="serial").path
     put(path, offset(path, "completed_positions", 45), b"\1")
@@ -92,7 +89,6 @@ def test_a_name_in_a_file_is_opened_only_when_it_is_a_file(run, scan):
 
 
 def test_the_bits_of_a_nan_count(make_file):
-    """NaNs of other payloads are other rows in a unit computation."""
     source = make_file(data=np.full((5, 2), np.nan)) + "::/data"
     process = Unit(source)
     path = process.compute(engine="serial").path
@@ -104,7 +100,6 @@ def test_the_bits_of_a_nan_count(make_file):
 
 @pytest.mark.parametrize("where", ["user block", "structure", "tail", "end"])
 def test_damage_of_what_never_changes_is_noticed(run, where):
-    """Header, HDF5 structure and size are those of the new file."""
     _, path = run
     size = path.stat().st_size
     if where == "tail":
@@ -258,7 +253,6 @@ def test_a_parameter_that_cannot_be_read_back_is_named(scan):
 
 
 def test_rows_of_a_block_within_rtol_pass_and_others_do_not(scan):
-    """Other sums of the same numbers are sound; integers are exact."""
     process = Block(scan)
     path = process.compute(engine="serial").path
     value = rs.open(path)["sum"][5]
@@ -309,8 +303,6 @@ def test_a_source_that_has_moved(run, scan, tmp_path):
 
 
 def test_what_setup_raises_is_in_the_report(run, scan):
-    """The other checks are in it, too."""
-
     class Unit(rs.Process):
         version = 1
         outputs = UNIT

@@ -1,7 +1,5 @@
 """What several tests of results need."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The journal of a file that is published into, after a kill and from others."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Packed runs: smaller, and in everything else what they were."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import h5py
@@ -222,7 +220,6 @@ def test_reading_a_part_reads_only_its_chunks(large):
 
 
 def test_iterating_gives_every_row(large):
-    """In order, also where chunks and blocks end at other rows."""
     large.pack("lzf")
     firsts = [row[0] for row in large["row"]]
 
@@ -273,7 +270,6 @@ def test_an_output_with_compression_packs_the_run(tmp_path):
 
 
 def test_compression_is_not_part_of_the_identity(tmp_path):
-    """With and without it is the same computation."""
     with_it, without = Declared(50, tmp_path), Undeclared(50, tmp_path)
     documents = [p._computation().document for p in (with_it, without)]
     documents[0]["process"] = documents[1]["process"]

@@ -1,7 +1,5 @@
 """Packing beside readers, what is refused, damage, and kills."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import fcntl
 import stat
@@ -31,7 +29,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def test_whoever_has_the_run_open_is_not_disturbed(large):
-    """Results, arrays and HDF5 handles made before read the same after."""
     mapped = RunFile(large.path).array("row")
     group = large.group()
     wanted = large["row"][...]
@@ -96,7 +93,6 @@ def test_a_name_that_is_a_link_leads_to_the_packed_file(large, tmp_path):
 
 
 def test_an_unfinished_run_is_not_packed(tmp_path):
-    """There would be rows to write into it."""
     results = compute(Large(20, tmp_path), positions=slice(0, 10))
     before = results.path.read_bytes()
     with pytest.raises(rs.RunFileError, match="not finished; compute it before"):
@@ -175,7 +171,6 @@ def test_damage_of_a_packed_file_is_noticed(run):
 
 
 def test_a_table_of_chunks_that_lie_elsewhere_is_refused(large):
-    """Over the status, over each other, or outside of the file."""
     large.pack("gzip")
     header = RunFile(large.path).header
     sound = large.path.read_bytes()
@@ -191,7 +186,6 @@ def test_a_table_of_chunks_that_lie_elsewhere_is_refused(large):
 
 
 def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch):
-    """A disk or memory that lies costs nothing but the copy."""
     write_at = disk.write_at
 
     def lying(fd, data, offset):
@@ -231,7 +225,6 @@ def test_a_kill_before_any_step_leaves_one_whole_file(tmp_path, how, what, least
 
 @pytest.mark.parametrize("what", ["pack", "unpack"])
 def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what):
-    """With real syncs, in the middle of whatever it was doing."""
     tally = kill_pack.tally_of("random", what, tmp_path, 10)
 
     assert tally.faults == []

@@ -1,7 +1,5 @@
 """Publishing: all of a group in another file or nothing of it, killed or not."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import errno
 import os
@@ -120,7 +118,6 @@ def test_the_source_is_known_again_after_publishing_into_it(source):
 
 
 def test_a_packed_run_is_published_too(source, results):
-    """Compressed or not, as it is asked for."""
     wanted = results["ends"][...]
     results.pack("zstd")
     results.publish(f"{source}::/fit")
@@ -203,7 +200,6 @@ def test_nothing_but_published_results_is_ever_replaced(refused, where):
 
 
 def test_a_file_that_is_not_there_is_made(results, tmp_path):
-    """Also where it is empty, or the end of a link."""
     (tmp_path / "empty.h5").touch()
     (tmp_path / "link.h5").symlink_to(tmp_path / "linked.h5")
     for name in ("new.h5", "empty.h5", "link.h5"):
@@ -219,7 +215,6 @@ def test_a_file_that_is_not_there_is_made(results, tmp_path):
 def test_a_file_that_is_not_there_is_not_left_by_an_error(
     refused, results, tmp_path, monkeypatch
 ):
-    """Neither in a folder that is missing, nor where copying fails."""
     with pytest.raises(rs.ParameterError, match="there is no folder"):
         results.publish(f"{tmp_path}/no/new.h5::/fit")
 

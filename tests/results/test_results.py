@@ -1,7 +1,5 @@
 """Results: numpy-like arrays on disk, a mapping, a picture of their state."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import ClassVar
@@ -141,7 +139,6 @@ def test_basic_indexing_is_numpys(results, name, data):
 @CALM
 @hypothesis.given(data=st.data())
 def test_fancy_indexing_is_numpys(results, data):
-    """Arrays of integers in any place and order, repeated or negative."""
     wanted = EXPECTED["line"]
     key = data.draw(arrays.integer_array_indices(MAP))
 
@@ -151,7 +148,6 @@ def test_fancy_indexing_is_numpys(results, data):
 @CALM
 @hypothesis.given(data=st.data())
 def test_masks_are_numpys(results, data):
-    """A boolean mask of the map, or of the whole output."""
     shape = data.draw(st.sampled_from([MAP, MAP[:1], (*MAP, 3)]))
     mask = data.draw(arrays.arrays(bool, shape))
 
@@ -196,7 +192,6 @@ def test_arrays_are_writable_copies(results):
 
 
 def test_arrays_look_like_arrays(results):
-    """Shape, dtype, ndim, size, len, iteration, units and labels are there."""
     line = results["line"]
 
     assert (line.shape, line.ndim, line.size, len(line)) == ((4, 5, 3), 3, 60, 4)

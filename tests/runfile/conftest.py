@@ -1,7 +1,5 @@
 """What several tests of runfile need."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

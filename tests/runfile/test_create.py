@@ -1,7 +1,5 @@
 """The birth of a run file: all that is in it for people, viewers and readers."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -66,7 +64,6 @@ def text(value):
 
 
 def test_the_results_group_is_nxdata(mapped):
-    """Viewers find signal, further signals and an axis name per dimension."""
     with h5py.File(compute(Fit(mapped, position_axes=(0, 1))).path) as file:
         group = file["raw-Fit_000"]
         attributes = dict(group.attrs)
@@ -106,7 +103,6 @@ def test_scales_follow_the_order_of_position_axes(mapped):
 
 
 def test_axes_without_scales_get_an_index(scan, make_file):
-    """Without coordinates in the source a plot has the position's number."""
     cube = make_file("cube.h5", data=np.random.default_rng(0).random((3, 4, 5)))
     flat = compute(Fit(scan))
     square = compute(Fit(f"{cube}::/data", position_axes=(0, 1)))
@@ -123,7 +119,6 @@ def test_axes_without_scales_get_an_index(scan, make_file):
 
 
 def test_labels_and_units_are_stored_for_people(scan):
-    """Names along the last axis and units lie beside the numbers."""
     with h5py.File(compute(Fit(scan)).path) as file:
         group = file["data-Fit_000"]
         labels = [text(t) for t in group["fit_labels"]]
@@ -379,7 +374,6 @@ def test_two_dimensional_outputs_of_a_usid_source_are_usid_main(tmp_path):
 
 
 def test_other_sources_get_no_usid_attributes(scan):
-    """Without references in the source there are none in the results."""
     with h5py.File(compute(Fit(scan)).path) as file:
         assert "quantity" not in file["data-Fit_000/fit"].attrs
         assert "Position_Indices" not in file["data-Fit_000"]

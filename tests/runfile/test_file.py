@@ -1,7 +1,5 @@
 """The run file: checked before it is trusted; its status, failures and sessions."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

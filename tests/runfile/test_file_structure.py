@@ -1,7 +1,5 @@
 """The structure of a run file: readable by any program, never changed."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
@@ -86,7 +84,6 @@ def test_the_run_file_can_be_read_with_h5py_at_any_moment(scan):
 
 
 def test_another_process_reads_during_a_run_and_cannot_write(scan):
-    """With default locking h5py elsewhere reads, and its "r+" is refused."""
     process = Watched(scan)
     path = process.plan().path
     code = (

@@ -1,7 +1,5 @@
 """What HDF5 writes to: a disk that does not take it, and old bytes that stay."""
 
-from __future__ import annotations
-
 import errno
 import resource
 

@@ -1,7 +1,5 @@
 """Names of runs, which of them is used, and the claim that one process holds."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -102,7 +100,6 @@ def test_a_second_process_gets_an_error_that_names_the_first_at_once(holder):
 
 
 def test_looking_at_a_busy_run_works(holder):
-    """Plan, status and results of a run in progress disturb nobody."""
     process, target = holder
     results = Slow(5, target).results
     who = busy(RunFile(results.path))

@@ -1,7 +1,5 @@
 """Ragged outputs: any number of rows per position, durable, in order, whole."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import os
 import warnings
@@ -441,7 +439,6 @@ CASES = [("serial", "parent"), ("local", "group")]
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_nothing_is_lost_or_wrong_whoever_is_killed(tmp_path, case):
-    """SIGKILLs at random moments; complete, it is what it is uninterrupted."""
     tally = kill_matrix.matrix(tmp_path, *case, 4, seed=1, name="Scatter")
 
     assert tally.faults == []
@@ -450,7 +447,6 @@ def test_nothing_is_lost_or_wrong_whoever_is_killed(tmp_path, case):
 
 
 def test_a_kill_before_any_step_leaves_a_run_that_goes_on(tmp_path):
-    """Before writes, syncs, links, renames of computing and packing; every 15th."""
     tally = kill_matrix.every_step(tmp_path, positions=3, name="Scatter", stride=15)
 
     assert tally.faults == []
@@ -472,7 +468,6 @@ def test_a_kill_before_each_step_leaves_a_run_that_goes_on(tmp_path):
     "case", [*CASES, ("local", "parent"), ("local", "worker")], ids="-".join
 )
 def test_hundreds_of_kills_do_no_harm(tmp_path, case):
-    """The long form: 100 kills of each kind."""
     tally = kill_matrix.matrix(tmp_path, *case, 100, seed=2, name="Scatter")
 
     assert tally.faults == []

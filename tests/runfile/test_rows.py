@@ -1,7 +1,5 @@
 """Rows read when indexed: as numpy would, little of the file, and never by a map."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Rows, then a sync, then the status: in this order, and nothing else."""
 
-from __future__ import annotations
-
 import threading
 import time
 from types import SimpleNamespace
@@ -241,7 +239,6 @@ def test_flush_returns_with_nothing_to_do(place, events):
 
 
 def test_flush_after_a_checkpoint_makes_the_marks_durable(locked, events):
-    """Marks of an earlier commit are synced by the next flush."""
     place = locked(checkpoint_s=0.05)
     events.clear()
     with writing(place.target) as row_writer:

@@ -1,7 +1,5 @@
 """Writers of older sessions, disks that fail, and descriptors that are closed."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
@@ -35,7 +33,6 @@ def test_a_worker_of_an_older_session_is_refused(locked):
 
 
 def test_a_worker_is_refused_after_its_session(tmp_path):
-    """A worker that starts when its session is over writes nothing."""
     computation = Pair(SIZE, target=tmp_path)._computation()
     results = Pair(SIZE, target=tmp_path).compute(engine="serial", positions=[0])
     held = lock.RunLock(computation.run_folder)
@@ -108,7 +105,6 @@ def test_a_failed_sync_is_told_and_marks_nothing(place, monkeypatch):
 def test_a_commit_that_failed_unseen_is_told_at_the_latest_by_close(
     locked, monkeypatch
 ):
-    """A background commit that fails is never swallowed."""
     place = locked(checkpoint_s=0.01)
     failed = threading.Event()
 
@@ -220,7 +216,6 @@ LIMITED = """
 def test_a_limit_of_the_file_size_is_an_error_and_the_run_goes_on(
     script, engine, tmp_path
 ):
-    """EFBIG surfaces, nothing beyond is marked, and with room it completes."""
     limited = script(LIMITED, engine, "limit")
     first, errors = limited.communicate(timeout=30)
     second, _ = script(LIMITED, engine, "free").communicate(timeout=30)

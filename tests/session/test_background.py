@@ -1,7 +1,5 @@
 """Runs in the background: their state, their events, cancelling."""
 
-from __future__ import annotations
-
 import threading
 import time
 from pathlib import Path
@@ -84,7 +82,6 @@ def test_a_run_shows_its_state(process):
 
 
 def test_iterating_over_a_cancelled_run_raises_nothing(held):
-    """Only wait() raises NotFinished."""
     run = held.start(engine="local", workers=2)
     for _ in run:
         run.cancel()
@@ -194,7 +191,6 @@ def test_what_a_listener_raises_stops_the_run_and_loses_nothing(process):
 
 
 def test_errors_come_out_of_wait_and_of_the_iteration(scan, tmp_path):
-    """A failing run raises its error wherever it is waited for."""
     process = FailsAt(scan, log=str(tmp_path / "log"), bad=list(range(60)))
     run = process.start(engine="serial")
     with pytest.raises(rs.UnitFailed):

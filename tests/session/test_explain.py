@@ -1,7 +1,5 @@
 """explain: why an existing run does or does not match, in words."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import param
@@ -83,7 +81,6 @@ def test_a_changed_parameter_is_named_with_both_values(scan, given, words):
 
 
 def test_changed_contents_outputs_axes_and_version_are_named(make_file, monkeypatch):
-    """Each part of the identity has its name in the explanation."""
     path = make_file(data=np.arange(16.0).reshape(4, 4))
     source = f"{path}::/data"
     first = compute(Fit(source)).path.name

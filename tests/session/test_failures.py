@@ -1,7 +1,5 @@
 """What failures mean, by those that came before."""
 
-from __future__ import annotations
-
 import pytest
 
 import resumable as rs

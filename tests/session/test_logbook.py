@@ -1,7 +1,5 @@
 """Log lines and times of a session, in the run file; and files without them."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil
@@ -70,7 +68,6 @@ def test_warnings_are_written_down_once_with_their_count(scan, engine):
 @ENGINES
 @pytest.mark.filterwarnings("ignore:a strange one")
 def test_the_time_of_the_workers_is_accounted_for(scan, engine):
-    """Reading, computing, writing and waiting are the session, once per worker."""
     session = Talks(scan).compute(engine=engine, workers=2).sessions[0]
     there = session.reading + session.computing + session.writing + session.waiting
     workers = 1 if engine == "serial" else 2
@@ -199,7 +196,6 @@ def test_a_file_of_the_first_version_is_read(old):
 
 @pytest.mark.filterwarnings("ignore:Square was edited")
 def test_a_run_of_the_first_version_goes_on(old):
-    """In the same file, which stays one of the first version."""
     with pytest.warns(rs.ResumableWarning, match="1 of 5"):
         results = Square(5, target=old.parent).compute(engine="serial")
     tried = Square(5, target=old.parent).compute(retry_failed=True)

@@ -1,7 +1,5 @@
 """A progress bar on terminals and in notebooks, and nowhere else."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -90,7 +88,6 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("engine", ["serial", "local", "auto"])
 def test_a_terminal_sees_positions_rate_and_failures(run, engine):
-    """The bar ends at all positions, with the failures beside it."""
     text = run(terminal=True, options=f"engine='{engine}', workers=2", bad=[7, 90])
 
     assert "scan-data-Mean" in text
@@ -147,7 +144,6 @@ def test_a_program_that_only_imports_ipykernel_shows_no_bar(run):
 
 
 def test_a_bar_that_shows_nothing_takes_the_same_calls(capsys):
-    """Callers need not know whether anything is shown."""
     with ProgressBar(show=False, total=9, initial=2, label="x") as bar:
         bar.update(3, 1)
     captured = capsys.readouterr()

@@ -1,7 +1,5 @@
 """test(): one or a few positions, tried without writing anything."""
 
-from __future__ import annotations
-
 import sys
 import time
 
@@ -99,7 +97,6 @@ def test_a_tuple_names_a_position_on_a_map(mapped):
 def test_several_positions_give_an_axis_in_the_order_asked_for(
     scan, cls, chosen, expected
 ):
-    """Lists, arrays, masks and slices: one row per position asked for."""
     trial = cls(scan).test(chosen)
     rows = data_of(scan)[expected]
 

@@ -1,7 +1,5 @@
 """Fingerprints: a changed source is told from an equal one."""
 
-from __future__ import annotations
-
 import ast
 import os
 from unittest import mock
@@ -79,7 +77,6 @@ def test_shape_and_dtype_are_part_of_the_fingerprint(make_file, other):
 
 
 def test_the_name_inside_the_file_is_part_of_the_fingerprint(make_file):
-    """Raw_Data is not Raw_Data_B, whatever is in them."""
     path = make_file(data=np.zeros(5), data_b=np.zeros(5))
 
     assert fingerprint(f"{path}::/data") != fingerprint(f"{path}::/data_b")
@@ -273,7 +270,6 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_digest_of_contents_never_changes(tmp_path, monkeypatch, name):
-    """All of it, of the first rows, and of some positions."""
     stored, sampled = KINDS[name]
     if sampled:
         for module in (resumable.source.fingerprint, resumable.source.reader):

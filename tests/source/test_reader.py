@@ -1,7 +1,5 @@
 """Rows of a source by position: layouts, filters, virtual datasets, geometry."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

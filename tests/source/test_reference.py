@@ -1,7 +1,5 @@
 """What may be a source, and the messages about everything else."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import h5py
@@ -91,7 +89,6 @@ def test_a_soft_link_leads_to_its_dataset(make_file):
 
 
 def test_an_external_link_leads_to_the_dataset_of_the_other_file(make_file):
-    """Never to one that has the same name in this file."""
     other = make_file("other.h5", data=np.arange(5))
     path = make_file(data=np.zeros(5, int), link=h5py.ExternalLink(other, "/data"))
 

@@ -4,8 +4,6 @@
 for each image.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """Stages of chains."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

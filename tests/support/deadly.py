@@ -1,7 +1,5 @@
 """Computations that end or stop their worker at some positions."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -1,7 +1,5 @@
 """What every engine must do. A new engine is one more subclass."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os
@@ -278,7 +276,6 @@ class EngineConformance:
         return str(tmp_path / "log")
 
     def test_fresh_run_computes_every_position_once(self, source, data, log):
-        """All positions are computed, each once, and the run is finished."""
         results = self.compute(Logged(source, log=log))
 
         assert results.status.finished
@@ -338,7 +335,6 @@ class EngineConformance:
         np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
     def test_on_error_raise_keeps_what_is_done(self, source, data, log):
-        """The run stops with the position named, which is left pending."""
         process = FailsAt(source, log=log, bad=[37])
         with pytest.raises(rs.UnitFailed, match="no fit at 37") as caught:
             self.compute(process, on_error="raise")
@@ -386,7 +382,6 @@ class EngineConformance:
         np.testing.assert_array_equal(results["sum"][...], expected)
 
     def test_results_have_the_shape_of_the_map(self, source, data):
-        """Positions on the last axes: results come out on the map."""
         process = OnMap(source.replace("/data", "/stack"), position_axes=(1, 2))
         results = self.compute(process, positions=[(0, 0), (5, 7), (2, 3)])
         results = self.compute(process)
@@ -439,7 +434,6 @@ class EngineConformance:
         np.testing.assert_allclose(results["mean"][...], data.mean(axis=1), 1e-12)
 
     def test_all_outputs_are_the_same_bytes_as_serial(self, source, tmp_path):
-        """Every output, also random ones, has serial's bytes."""
         for name in ("here", "there"):
             (tmp_path / name).mkdir()
         ours = self.compute(Several(source, tmp_path / "here"), positions=slice(20))
@@ -493,7 +487,6 @@ class EngineConformance:
         np.testing.assert_array_equal(results["result"][...], data.max(axis=1) * 3)
 
     def test_log_records_of_units_reach_the_loggers_here(self, source, caplog):
-        """Handlers and levels set here hold for units, wherever they run."""
         with caplog.at_level(logging.INFO, "conformance.unit"):
             self.compute(Talks(source))
         texts = [r.getMessage() for r in caplog.records if r.name == "conformance.unit"]

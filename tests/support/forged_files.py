@@ -1,7 +1,5 @@
 """Run files as somebody who means harm would make them: all their digests agree."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -32,13 +30,7 @@ def write_body(path, body):
 
 
 def rewritten(path, change, *, identify=True):
-    """Write the header anew, changed by a function.
-
-    Parameters
-    ----------
-    identify : bool
-        Give it the identity that its changed document has.
-    """
+    """Write the header anew, changed by a function."""
     plain = plain_of(path)
     change(plain)
     if identify:

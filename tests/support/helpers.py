@@ -1,7 +1,5 @@
 """What several tests need."""
 
-from __future__ import annotations
-
 import gc
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Programs that write a source, and Processes that compute it meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 
 from helpers import data_of

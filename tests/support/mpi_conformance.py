@@ -4,8 +4,6 @@ One launch for all of them: rank 0 runs pytest, and whenever a test computes, it
 calls the other ranks, which then call ``compute`` as they would in a user's script.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 

@@ -1,7 +1,5 @@
 """Scripts of ranks, and what they left behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

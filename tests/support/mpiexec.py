@@ -1,7 +1,5 @@
 """Start scripts under a real mpiexec, one job at a time, and end them for sure."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

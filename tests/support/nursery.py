@@ -5,8 +5,6 @@ nursery.py NUMBER MODULE...`` imports modules, and takes requests from the socke
 that number, as :class:`Nursery` sends them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -29,13 +27,7 @@ ROOT = str(Path(__file__).parents[2])
 
 
 class Nursery:
-    """Starts scripts, each in a session of its own; a context manager.
-
-    Parameters
-    ----------
-    *modules : str
-        What they import.
-    """
+    """Starts scripts, each in a session of its own; a context manager."""
 
     def __init__(self, *modules):
         self._modules, self._lock = modules, threading.Lock()

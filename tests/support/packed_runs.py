@@ -1,7 +1,5 @@
 """Runs to be packed, and all that can be seen of one."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

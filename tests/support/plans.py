@@ -1,7 +1,5 @@
 """Plans, geometries and schedules for the tests of what is planned."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from resumable.model.geometry import Geometry

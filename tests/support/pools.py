@@ -1,7 +1,5 @@
 """What tests of pools look at."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from resumable.worker.transport import PIPE_BYTES

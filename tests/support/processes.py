@@ -1,7 +1,5 @@
 """Processes that several tests compute, and what they look at afterwards."""
 
-from __future__ import annotations
-
 import hashlib
 
 import h5py

@@ -1,7 +1,5 @@
 """A Process that is a program."""
 
-from __future__ import annotations
-
 import enum
 import os
 import subprocess

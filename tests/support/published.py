@@ -1,7 +1,5 @@
 """Files to publish into, and all that can be seen of one."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Processes whose run files are looked at."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sources read as a whole."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from resumable.source.reader import Reader

@@ -1,7 +1,5 @@
 """What tests of run files from strangers need."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import param

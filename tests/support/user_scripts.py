@@ -1,7 +1,5 @@
 """Scripts as users write them, and what they left."""
 
-from __future__ import annotations
-
 import pytest
 
 from resumable.worker.server import START_METHODS

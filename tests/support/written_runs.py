@@ -1,7 +1,5 @@
 """A run file that tests write into as workers do."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import ClassVar
 

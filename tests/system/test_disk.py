@@ -1,7 +1,5 @@
 """Positioned reads and writes, names of files, space and mounts."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path
@@ -87,7 +85,6 @@ def test_reserved_space_is_taken_and_changes_no_byte(tmp_path):
 
 
 def test_an_opened_descriptor_is_closed_after_an_error(tmp_path):
-    """A block that raises leaves no descriptor behind."""
     path = tmp_path / "file"
     path.touch()
 
@@ -111,7 +108,6 @@ def _links(request, monkeypatch):
 
 @pytest.mark.usefixtures("_links")
 def test_a_finished_file_gets_its_name(tmp_path):
-    """Where the name is free, the file is found under it."""
     new, path = tmp_path / "new", tmp_path / "run.h5"
     new.write_text("new")
 

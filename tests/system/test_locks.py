@@ -1,7 +1,5 @@
 """Lock files: who is let in, and what a killed process or a child holds."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

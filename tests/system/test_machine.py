@@ -1,7 +1,5 @@
 """What the machine offers: cores and memory, limits included."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -215,7 +213,6 @@ def test_the_peak_is_forgotten_at_a_new_start():
 
 
 def test_shared_pages_count_less_than_whole():
-    """The proportional size is positive and at most the resident size."""
     proportional, resident = machine.proportional_memory(), machine.resident_memory()
 
     assert 1 << 20 < proportional < 1.1 * resident

@@ -1,7 +1,5 @@
 """The budget holds, measured from outside, for data far larger than it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -188,7 +186,6 @@ def test_large_positions_keep_to_the_budget(tmp_path, start):
 @pytest.mark.parametrize("kind", ["unit", "block"])
 @pytest.mark.parametrize("options", [{}, {"chunks": (32_768, 1024), "compression": 1}])
 def test_peak_stays_under_the_budget_for_gigabytes(tmp_path, start, kind, options):
-    """The long form: 4 GB, plain and compressed."""
     make_source(tmp_path, 4_000_000, 1024, "u1", **options)
     budget = 400 * MB
     peak = peak_use(start(BUDGET, kind, str(budget), "local"))

@@ -1,7 +1,5 @@
 """Examine what a kill or a power cut has left: is it right, and does it go on?"""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import dataclasses
@@ -71,20 +69,7 @@ class _Found:
 
 
 class Examiner:
-    """Examines the states of one case.
-
-    Parameters
-    ----------
-    case : Case
-    truth : ndarray
-        The rows as they must be.
-    source : bytes
-        The source file, which must stay as it is.
-    folder : Path
-        An empty one to work in.
-    tally : Tally
-        What is found is added to it.
-    """
+    """Examines the states of one case."""
 
     def __init__(self, case, truth, source, folder, tally):
         self._case, self._truth, self._source = case, truth, source
@@ -98,14 +83,7 @@ class Examiner:
         self.told = True
 
     def examine(self, state, disk):
-        """Examine a state, and go on from it; note what is wrong.
-
-        Parameters
-        ----------
-        state : State
-        disk : Disk
-            The moment it is a state of: what is durable must be in it.
-        """
+        """Examine a state, and go on from it; note what is wrong."""
         self.tally.states[state.how.split()[0]] += 1
         contents = {
             name: state.read(name) for name in state.names if not name.startswith(".")

@@ -5,8 +5,6 @@ disk is a small one of its own (``disk``: a tmpfs that lives in a namespace of t
 process and ends with it) or the limit of the size of files (``limit``).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

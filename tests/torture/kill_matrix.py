@@ -5,8 +5,6 @@ steps SOURCE CLASS STRIDE`` kills itself before every step of a run, or every so
 one after the other. The rest is for tests: :func:`matrix` and :func:`every_step`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -235,23 +233,7 @@ def check_complete(source, wanted, tally):
 
 
 def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
-    """Kill until there were so many kills, each time going on where it was.
-
-    Parameters
-    ----------
-    folder : Path
-        An empty one.
-    engine : str
-    victim : {"parent", "worker", "group"}
-    kills : int
-    seed : int
-    name : str
-        Of the class that is computed.
-
-    Returns
-    -------
-    Tally
-    """
+    """Kill until there were so many kills, each time going on where it was."""
     chance = random.Random(seed)
     source = make_source(folder)
     temporary_folder(source).mkdir()
@@ -324,13 +306,7 @@ SYNCS = ("fsync", "fdatasync")
 
 
 def every_step(folder, *, positions=5, name="Transform", stride=1):
-    """Kill a run before each of its steps, or every so many, and go on after each.
-
-    Returns
-    -------
-    Tally
-        Kills are the steps there are.
-    """
+    """Kill a run before each of its steps, or every so many, and go on after each."""
     source = make_source(folder, positions)
     done = subprocess.run(
         [sys.executable, __file__, "steps", source, name, str(stride)],

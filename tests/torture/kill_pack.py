@@ -6,8 +6,6 @@ before each step, or within each write, that leaves the folder as no earlier one
 ``every-step`` or ``every-torn``, all of them; or ``random``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

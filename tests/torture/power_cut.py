@@ -4,8 +4,6 @@
 what was found.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random
@@ -26,20 +24,7 @@ PACES = ((0.012, 0.003), (0.004, 0.004), (0.05, 0.001), (0.1, 0.002))
 
 
 class Recording:
-    """A run that was recorded, and the folder as it was before.
-
-    Parameters
-    ----------
-    case : Case
-    base : Path
-        An empty folder for all of this.
-    tally : Tally
-        What is found is added to it.
-    seed : int
-        For the random states.
-    every : int
-        Go on from each n-th of the states that differ in what there is to compute.
-    """
+    """A run that was recorded, and the folder as it was before."""
 
     def __init__(self, case, base, tally, seed=0, every=1):
         self.case, self.base = case, Path(base)
@@ -100,15 +85,7 @@ class Recording:
         return disk
 
     def replay(self, count, **options):
-        """Examine what kills and cuts between any two events leave.
-
-        Parameters
-        ----------
-        count : int
-            Random states of each kind between two events.
-        until : str, optional
-            Stop when this fault was found.
-        """
+        """Examine what kills and cuts between any two events leave."""
         disk = self._disk()
         self._replay(disk, self.events, count, **options)
         if not options:
@@ -130,13 +107,7 @@ class Recording:
                 return
 
     def go_on(self, disk, count, **options):
-        """Record a session that goes on from what a kill left, and replay it too.
-
-        Parameters
-        ----------
-        disk : Disk
-            As it was left; its folder is a new one already.
-        """
+        """Record a session that goes on from what a kill left, and replay it too."""
         self._examiner.told = False
         log = self._new() / "log"
         with recorder.recording(log):

@@ -14,8 +14,6 @@ a file has a temporary name. So the contents of a file with such a name are reco
 before it is synced, linked or renamed, as one write of everything.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -13,8 +13,6 @@ of them it says what would be there
 That is more than a real disk does: it reorders freely. What holds here holds there.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path
@@ -36,12 +34,7 @@ class _Write:
 
 
 class File:
-    """A file: what of it is durable, and what was written since.
-
-    Parameters
-    ----------
-    durable : bytes
-    """
+    """A file: what of it is durable, and what was written since."""
 
     def __init__(self, durable=b""):
         self.durable = durable
@@ -93,17 +86,7 @@ class File:
             yield _apply(self.durable, [*self.writes[:-1], part], self.size)
 
     def mixture(self, unit, choose, size=None):
-        """Return one mixture of versions.
-
-        Parameters
-        ----------
-        unit : int
-            Bytes that are written as one.
-        choose : callable
-            Takes the number of versions of a unit (two or more), returns which.
-        size : int, optional
-            One of those it had; the current one when left out.
-        """
+        """Return one mixture of versions."""
         versions = {}
         for write in self.writes:
             last = (write.offset + len(write.data) - 1) // unit
@@ -157,13 +140,7 @@ class State:
 
 
 class Disk:
-    """A folder, as the events of a recording leave it.
-
-    Parameters
-    ----------
-    folder : Path
-        The recorded one.
-    """
+    """A folder, as the events of a recording leave it."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -176,13 +153,7 @@ class Disk:
         self._when = 0
 
     def meet(self, before=None):
-        """Take what is in the folder for durable; the recording begins here.
-
-        Parameters
-        ----------
-        before : Path, optional
-            Where its files are as they were then.
-        """
+        """Take what is in the folder for durable; the recording begins here."""
         for path in (before or self.folder).iterdir():
             file = self.names[path.name] = File(path.read_bytes())
             self._files[file_key((self.folder / path.name).stat())] = file
@@ -310,14 +281,7 @@ class Disk:
             yield self._one("cut rare", GRAIN, choose, lambda: True, None)
 
     def after(self, state, folder):
-        """Return the disk after a cut, where everything found is durable.
-
-        Parameters
-        ----------
-        state : State
-        folder : Path
-            An empty one, where a recording goes on.
-        """
+        """Return the disk after a cut, where everything found is durable."""
         for name in state.names:
             (folder / name).write_bytes(state.read(name))
         disk = Disk(folder)

@@ -4,8 +4,6 @@
 environment everything it does is recorded, in its worker processes too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import sys

@@ -1,7 +1,5 @@
 """A disk without room: an error, never a signal; with room the same command goes on."""
 
-from __future__ import annotations
-
 import full_disk
 import pytest
 
@@ -35,7 +33,6 @@ def test_no_room_for_a_run_file_is_told_before_any_work(tmp_path, how):
 
 @pytest.mark.parametrize("how", HOWS)
 def test_no_room_for_a_claim_is_told_too(tmp_path, how):
-    """Not one byte is free: nothing is left behind even then."""
     result = full_disk.run("claim", tmp_path, how)
     first = result["first"]
 

@@ -1,7 +1,5 @@
 """Killed a thousand times at random moments: the long form of ``test_kill.py``."""
 
-from __future__ import annotations
-
 import time
 
 import kill_matrix

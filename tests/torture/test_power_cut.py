@@ -6,8 +6,6 @@ looks at each of these, and goes on from it. ``python power_cut.py 50000`` is th
 form with its counts.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -30,7 +28,6 @@ def tally():
 
 @pytest.mark.parametrize("name", scenarios.CASES)
 def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
-    """Nothing unreadable, over-claimed, lost or left, and every state goes on."""
     processes = set()
     # Again where one worker was so late that the other one had done it all.
     while len(processes) < 3 and tally.recordings < 5:
@@ -67,7 +64,6 @@ def test_nor_does_one_where_only_the_end_was_missing(tmp_path, tally):
 
 
 def test_a_session_after_a_power_cut_may_be_cut_again(tmp_path, tally):
-    """What is found after a cut is durable, whatever it is."""
     run = Recording(scenarios.CASES["rechunk"], tmp_path, tally, every=2).record(
         "serial"
     )

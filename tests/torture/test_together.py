@@ -1,7 +1,5 @@
 """Two processes that want the same run at the same moment."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Worker processes that are started from anywhere a user may be."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import os
@@ -267,7 +265,6 @@ def test_what_was_computed_before_starts_no_process(script, tmp_path):
 
 
 def test_a_short_run_that_started_the_server_ends_quietly(script):
-    """A script that ends while its server still imports prints nothing."""
     process = script(
         """
         import os, time

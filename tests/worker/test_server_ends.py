@@ -1,7 +1,5 @@
 """Workers and their server end with the driver, however it ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -66,7 +64,6 @@ ORPHANS = """
 @both_methods
 @pytest.mark.parametrize("how", ["gil sleep", "python sleep", "gil gil thread"])
 def test_workers_and_server_end_when_their_parent_is_killed(script, method, how):
-    """Two seconds after SIGKILL nothing runs, whatever the workers were at."""
     process = script(ORPHANS, method, *how.split())
     pids = list(map(int, process.stdout.readline().split()))
     pids += [child.pid for child in psutil.Process(process.pid).children(True)]
@@ -103,7 +100,6 @@ def test_workers_end_when_their_parent_just_ends(script, method):
 
 @both_methods
 def test_signals_to_all_processes_leave_workers_to_their_driver(method):
-    """Workers and their server ignore what a scheduler sends to everybody."""
     others = {child.pid for child in psutil.Process().children(recursive=True)}
     with Pool(2, start_method=method) as pool:
         for worker in range(2):

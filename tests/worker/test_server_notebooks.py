@@ -1,7 +1,5 @@
 """Workers of classes that were typed into a notebook."""
 
-from __future__ import annotations
-
 import json
 import os
 import textwrap

@@ -1,7 +1,5 @@
 """Warnings of computations: counted, shown once, filtered as the user says."""
 
-from __future__ import annotations
-
 import importlib
 import pickle
 import sys
