@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,20 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Bytes of the shared memory: first position of the block, row at work.
-PROGRESS_BYTES = 16
+#: Bytes of the progress words: first position of the block, row at work.
+_PROGRESS_BYTES = 16
 #: Instead of a row: nothing is computed now, or the whole block at once.
 IDLE, WHOLE_BLOCK = -1, -2
 
 
 def new_progress_words() -> memoryview:
     """Return progress words that only this process sees."""
-    return memoryview(bytearray(PROGRESS_BYTES)).cast("q")
+    return memoryview(bytearray(_PROGRESS_BYTES)).cast("q")
+
+
+def shared_progress_words(fd: int) -> memoryview:
+    """Map the progress words that a worker shares with its parent."""
+    return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:_PROGRESS_BYTES].cast("q")
 
 
 def generator_of(seed: int, *key: int) -> np.random.Generator:

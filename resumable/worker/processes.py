@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import mmap
 import operator
 import os
 import pickle
@@ -29,11 +30,12 @@ import socket
 import sys
 import time
 import weakref
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from resumable.errors import PlanError
-from resumable.system import Uninterrupted, forks, usable_cores
+from resumable.system import Uninterrupted, forks, unnamed_file, usable_cores
 from resumable.worker.call import (
     Answer,
     Call,
@@ -43,7 +45,8 @@ from resumable.worker.call import (
     log_here,
     lowest_level,
 )
-from resumable.worker.server import Child, start_server
+from resumable.worker.cursor import shared_progress_words
+from resumable.worker.server import WorkerServer, start_server
 from resumable.worker.transport import (
     Arrays,
     Channel,
@@ -62,11 +65,18 @@ if TYPE_CHECKING:
 _MESSAGES_AT_ONCE = 100
 
 
-class _Process(Child):
+class _Process:
     """A worker process, the channel to it and its unanswered calls."""
 
     def __init__(self, start_method: str, buffer: SendBuffer) -> None:
-        super().__init__(start_method)
+        self.server = WorkerServer.get(start_method)
+        ours, theirs = socket.socketpair()
+        with ours, theirs, unnamed_file() as shared:
+            shared.truncate(mmap.PAGESIZE)
+            # Readable also after its end.
+            self.progress_words = shared_progress_words(shared.fileno())
+            self.pid = self.server.start(theirs.fileno(), shared.fileno())
+            self.connection = Connection(ours.detach())
         self.channel = Channel(self.connection, buffer)
         self.unanswered: collections.deque[Call | None] = collections.deque()
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class ReadAhead:
     """Reads blocks of sources, on request or, in a thread, ahead of it.
 
-    Only what is read without HDF5 is read ahead: a computation may make a copy of its
-    process at any moment, and in the copy HDF5's lock would never be released.
+    Only what is read without HDF5 is read ahead: a computation may fork at any moment,
+    and in the child HDF5's lock would never be released.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,11 @@ class ReadAhead:
     def read(self, reader: Reader, block: Span) -> Array:
         """Return the data of a block."""
         begun = self._begun.get(reader)
-        if begun is not None and _same(begun[0], block):
-            del self._begun[reader]
-            return begun[1].result()
+        if begun is not None:
+            (start, members), rows = begun
+            if start == block[0] and np.array_equal(members, block[1]):
+                del self._begun[reader]
+                return rows.result()
         return _read(reader, block, _room(reader, block))
 
     def begin(self, reader: Reader, block: Span) -> None:
@@ -40,24 +42,18 @@ class ReadAhead:
             return
         # Without memory for it, or a thread, it is read when it is asked for.
         with contextlib.suppress(MemoryError, RuntimeError):
-            room = _room(reader, block)
-            rows = self._thread.submit(_read, reader, block, room)
+            rows = self._thread.submit(_read, reader, block, _room(reader, block))
             self._begun[reader] = (block, rows)
 
     def forget(self, reader: Reader) -> None:
         """Wait for what was begun with a reader that is to be closed, and drop it."""
         begun = self._begun.pop(reader, None)
-        if begun is not None:
-            wait([begun[1]])
+        wait([begun[1]] if begun else [])
 
     def close(self) -> None:
         """Wait for what was begun, and drop it."""
         self._thread.shutdown()
         self._begun.clear()
-
-
-def _same(one: Span, other: Span) -> bool:
-    return one[0] == other[0] and np.array_equal(one[1], other[1])
 
 
 def _room(reader: Reader, block: Span) -> Array:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib
-import mmap
 import os
 import re
 import select
@@ -40,9 +39,8 @@ from resumable.system import (
     Uninterrupted,
     forks,
     mark_as_worker,
-    unnamed_file,
 )
-from resumable.worker.cursor import PROGRESS_BYTES
+from resumable.worker.cursor import shared_progress_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,25 +69,6 @@ def start_server(start_method: str) -> bool:
     return WorkerServer.get(start_method).ready()
 
 
-class Child:
-    """A worker process, started here, that serves the other end of ``connection``.
-
-    Its progress words can be read also after its end.
-    """
-
-    def __init__(self, start_method: str) -> None:
-        if start_method not in START_METHODS:
-            msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
-            raise PlanError(msg)
-        self.server = WorkerServer.get(start_method)
-        ours, theirs = socket.socketpair()
-        with ours, theirs, unnamed_file() as shared:
-            shared.truncate(mmap.PAGESIZE)
-            self.progress_words = _mapped(shared.fileno())
-            self.pid = self.server.start(theirs.fileno(), shared.fileno())
-            self.connection = Connection(ours.detach())
-
-
 class WorkerServer:
     """The server process of a start method, kept for the next run."""
 
@@ -99,6 +78,9 @@ class WorkerServer:
     @classmethod
     def get(cls, start_method: str) -> WorkerServer:
         """Return the server of this process, started unless it runs."""
+        if start_method not in START_METHODS:
+            msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
+            raise PlanError(msg)
         with cls._lock:
             server = cls.running.get(start_method)
             if server is None or not server.serves(os.getpid()):
@@ -119,13 +101,17 @@ class WorkerServer:
         with theirs:
             owner = self._owner if in_main_thread else None
             given = (theirs.fileno(), start_method, owner, _loaded_subpackages())
-            with _signals_blocked():
+            # The new interpreter unblocks them when it ignores them.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_DRIVER)
+            try:
                 self.process = subprocess.Popen(
                     _interpreter(f"_run_server(*{given!r})"),
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, **WORKER_VARIABLES},
                 )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         forks.close_in_children(self)
 
     def close_in_child(self) -> None:
@@ -249,16 +235,6 @@ def _interpreter(call: str) -> list[str]:
     return [sys.executable, *flags, "-c", code]
 
 
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block signals for an interpreter that is started here, until it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_DRIVER)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _loaded_subpackages() -> list[str]:
     """Return the subpackages of scipy that are loaded here, for the server to import.
 
@@ -345,11 +321,6 @@ def _end_of(pid: int) -> bytes:
     return _WAIT + pid.to_bytes(_NUMBER_BYTES, "big")
 
 
-def _mapped(fd: int) -> memoryview:
-    """Map the progress words that a worker shares with its parent."""
-    return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:PROGRESS_BYTES].cast("q")
-
-
 def _run_worker(server: int, fd: int, shared: int) -> None:
     """Serve as a worker, and end."""
     code = 1
@@ -362,7 +333,7 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
         # inherit it, and so would the processes of a multiprocessing.Pool.
         signal.signal(signal.SIGTERM, _ignore_signal)
         signal.siginterrupt(signal.SIGTERM, False)
-        progress_words = _mapped(shared)
+        progress_words = shared_progress_words(shared)
         for passed in (fd, shared):
             os.set_inheritable(passed, False)
         os.close(shared)
