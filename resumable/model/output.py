@@ -123,9 +123,7 @@ class Output:
         compression: str | None = None,
         ragged: bool = False,
     ) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
+        put = functools.partial(object.__setattr__, self)
         put("shape", _exact_shape(shape))
         put("dtype", _fixed_dtype(dtype))
         put("units", units)

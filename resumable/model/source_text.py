@@ -96,18 +96,15 @@ def normalised_source(text: str) -> str:
         body = getattr(node, "body", None)
         if not isinstance(body, list):
             continue
-        kept = [item for item in body if not _is_text(item)]
+        kept = [
+            item
+            for item in body
+            if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
+            or not isinstance(item.value.value, str)
+        ]
         if len(kept) < len(body):
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
-
-
-def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
 
 
 @functools.lru_cache(maxsize=16)

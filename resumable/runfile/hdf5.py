@@ -137,7 +137,8 @@ class SafeFile:
         below = max(0, min(size, self._kept - start))
         if self._error is None:
             try:
-                self._change(start, view[:below])
+                if below:
+                    self._change(start, view[:below])
                 write_at(self._fd, view[below:], start + below)
             except OSError as error:
                 self._error = error

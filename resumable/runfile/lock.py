@@ -60,7 +60,7 @@ class RunFolder(NamedTuple):
         """
         return [
             run
-            for _, run in self._found(files)
+            for _, run in self.found(files)
             if isinstance(run, RunFile) and run.header.identity == self.identity
         ]
 
@@ -68,19 +68,21 @@ class RunFolder(NamedTuple):
         """Return the files of this identity's names that are not sound, and why."""
         return [
             (path, found)
-            for path, found in self._found()
+            for path, found in self.found()
             if isinstance(found, RunFileError)
         ]
 
-    def _found(
+    def found(
         self, files: contextlib.ExitStack | None = None
     ) -> list[tuple[Path, RunFile | RunFileError]]:
+        """Return the files of this identity's names, opened, or why they are not."""
         return [(path, try_open(path, files)) for _, path in sorted(self._numbered())]
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """Go through the files that have this identity's names, with their numbers."""
-        for path in disk.files_in(self.folder, self.stem, ".h5"):
-            match = _AFTER_STEM.fullmatch(path.name, len(self.stem))
+        stem = self.stem
+        for path in disk.files_in(self.folder, stem, ".h5"):
+            match = _AFTER_STEM.fullmatch(path.name, len(stem))
             if match:
                 yield int(match[1] or 0), path
 

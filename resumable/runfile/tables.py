@@ -186,7 +186,7 @@ class SessionTables:
     """
 
     def __init__(self, run: RunFile) -> None:
-        self._run = run
+        self._run, self._dtypes = run, run.header.tables
         self._file = OpenFile(run.path)
         self._session = 0
         self._told_of_full_disk = False
@@ -229,7 +229,7 @@ class SessionTables:
 
     def _used(self) -> int:
         """Return the number of sessions in the table."""
-        dtype, rows = self._run.header.tables["sessions"], self._run.header.rows
+        dtype, rows = self._dtypes["sessions"], self._run.header.rows
         size, offset = rows["sessions"] * dtype.itemsize, self._place("sessions", 0)
         table = np.frombuffer(self._file.read_at(size, offset), dtype)
         return int(np.count_nonzero(is_time(table["start"])))
@@ -237,7 +237,7 @@ class SessionTables:
     def _place(self, table: str, index: int) -> int:
         """Return where a row of a table lies in the file."""
         header = self._run.header
-        return header.offsets[table] + index * header.tables[table].itemsize
+        return header.offsets[table] + index * self._dtypes[table].itemsize
 
     def end(self, **values: float) -> None:
         """Close the session's entry; durable on return.
@@ -248,7 +248,7 @@ class SessionTables:
             Fields of `Session`. Those that the file has no
             place for, because it is of an older format, are left out.
         """
-        dtype = self._run.header.tables["sessions"]
+        dtype = self._dtypes["sessions"]
         place = self._place("sessions", self._session)
         row = np.frombuffer(self._file.read_at(dtype.itemsize, place), dtype)[0]
         known = {name: row[name] for name in row.dtype.names}
@@ -258,7 +258,7 @@ class SessionTables:
 
     def log(self, line: LogLine) -> None:
         """Enter a log line; when half the table is full, the rest goes round."""
-        if "log_lines" not in self._run.header.tables:
+        if "log_lines" not in self._dtypes:
             return
         half = self._run.header.rows["log_lines"] // 2
         index = next(self._logged)
@@ -329,7 +329,7 @@ class SessionTables:
 
     def _put(self, table: str, index: int, **values: Any) -> None:
         """Write a row of a table; what is not given is 0 or empty."""
-        dtype = self._run.header.tables[table]
+        dtype = self._dtypes[table]
         row = np.zeros((), dtype)
         for name, value in values.items():
             row[name] = value

@@ -86,15 +86,11 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
             what = "complete"
         state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
         candidates.append(Candidate(run.path, True, finished, (state,)))
-    candidates += [
-        Candidate(run.path, False, run.finished, (CHANGED,))
-        for run in run_folder.runs()
-        if run.path not in paths
-    ]
-    candidates += [
-        Candidate(path, False, False, (str(error),))
-        for path, error in run_folder.damaged()
-    ]
+    for path, run_or_error in run_folder.found():
+        if isinstance(run_or_error, RunFileError):
+            candidates.append(Candidate(path, False, False, (str(run_or_error),)))
+        elif run_or_error.header.identity == run_folder.identity and path not in paths:
+            candidates.append(Candidate(path, False, run_or_error.finished, (CHANGED,)))
     for run in run_folder.others():
         if run.path in paths:
             continue  # from when the source could still grow

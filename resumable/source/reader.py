@@ -80,7 +80,7 @@ class Reader:
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
                 self.dtype = self.dataset.dtype
-                axes = normal_axes(ref.position_axes, self.dataset.shape, str(ref))
+                axes = normal_axes(ref, self.dataset.shape)
                 if axes != ref.position_axes:
                     self.ref = ref = dataclasses.replace(ref, position_axes=axes)
                 if ref.live:

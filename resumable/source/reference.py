@@ -68,7 +68,7 @@ def refer(
     if not ref.path or ref.ragged:
         return ref
     with open_dataset(ref.path, ref.dataset) as found:
-        axes = normal_axes(ref.position_axes, found.shape, str(ref))
+        axes = normal_axes(ref, found.shape)
     return dataclasses.replace(ref, position_axes=axes)
 
 
@@ -173,16 +173,19 @@ def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.D
         yield found
 
 
-def normal_axes(axes: Any, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return position axes counted from the front; SourceError for others."""
     try:
-        plain = tuple(operator.index(axis) for axis in axes)
+        plain = tuple(operator.index(axis) for axis in ref.position_axes)
     except (TypeError, ValueError) as error:
-        msg = f"position_axes must be a whole number or a tuple of them, not {axes!r}"
+        msg = (
+            "position_axes must be a whole number or a tuple of them, not "
+            f"{ref.position_axes!r}"
+        )
         raise SourceError(msg) from error
     ndim = len(shape)
     if not plain or any(not -ndim <= axis < ndim for axis in plain):
-        msg = f"position_axes={plain} do not exist in {where} of shape {shape}"
+        msg = f"position_axes={plain} do not exist in {ref} of shape {shape}"
         raise SourceError(msg)
     normal = tuple(axis % ndim for axis in plain)
     if len(set(normal)) < len(normal):

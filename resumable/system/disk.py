@@ -259,8 +259,10 @@ class OpenFile:
     def write_at(self, data: Any, offset: int) -> None:
         """Write all of `data` at `offset`."""
         self._check()
-        with self._advice():
+        try:
             write_at(self._fd, data, offset)
+        except OSError as error:
+            raise self._with_advice(error) from error
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Read `size` bytes at `offset`; fewer only at the end of the file."""
@@ -279,19 +281,17 @@ class OpenFile:
     def sync(self) -> None:
         """Return when everything written has reached the disk."""
         self._check()
-        with self._advice():
-            sync(self._fd)
-
-    @contextlib.contextmanager
-    def _advice(self) -> Iterator[None]:
         try:
-            yield
+            sync(self._fd)
         except OSError as error:
-            msg = (
-                f"{error.strerror}, at writing to {self._path}. What is committed "
-                "stays; when the disk is in order and has room, run the same again"
-            )
-            raise OSError(error.errno, msg) from error
+            raise self._with_advice(error) from error
+
+    def _with_advice(self, error: OSError) -> OSError:
+        msg = (
+            f"{error.strerror}, at writing to {self._path}. What is committed stays; "
+            "when the disk is in order and has room, run the same again"
+        )
+        return OSError(error.errno, msg)
 
     def _check(self) -> None:
         """Raise OSError where the descriptor is of another file by now."""
@@ -322,9 +322,11 @@ def file_id(fd: int) -> tuple[int, int]:
 
 def is_same_file(fd: int, identity: tuple[int, int]) -> bool:
     """Return whether a descriptor is of the file with this device and inode."""
-    with contextlib.suppress(OSError):
-        return file_id(fd) == identity
-    return False
+    try:
+        file = os.fstat(fd)
+    except OSError:
+        return False
+    return (file.st_dev, file.st_ino) == identity
 
 
 def is_read_only(fd: int) -> bool:

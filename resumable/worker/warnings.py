@@ -66,14 +66,11 @@ def warning_filters() -> tuple[Any, ...]:
     Categories are sent as names: a library that is imported here may have added filters
     of its own, and a worker must not have to import it for them.
     """
+    filters: Any = warnings.filters
     return tuple(
-        (action, message, _name(category), module, lineno)
-        for action, message, category, module, lineno in warnings.filters
+        (action, message, f"{c.__module__}.{c.__qualname__}", module, lineno)
+        for action, message, c, module, lineno in filters
     )
-
-
-def _name(category: Any) -> str:
-    return f"{category.__module__}.{category.__qualname__}"
 
 
 def _loaded_categories() -> dict[str, type[Warning]]:
@@ -82,7 +79,7 @@ def _loaded_categories() -> dict[str, type[Warning]]:
     left: list[type[Warning]] = [Warning]
     while left:
         category = left.pop()
-        found[_name(category)] = category
+        found[f"{category.__module__}.{category.__qualname__}"] = category
         left += category.__subclasses__()
     return found
 
@@ -130,9 +127,10 @@ class _Hook:
                     continue  # nothing here can have given such a warning
                 warnings.filterwarnings(
                     action if action in ("error", "ignore") else "always",
-                    _pattern(message),
+                    # They are compiled, or None, or text.
+                    getattr(message, "pattern", message) or "",
                     loaded[category],
-                    _pattern(module),
+                    getattr(module, "pattern", module) or "",
                     lineno,
                 )
             warnings.showwarning = self._note  # type: ignore[assignment]
@@ -160,8 +158,3 @@ class _Hook:
 
 
 _hook = _Hook()
-
-
-def _pattern(text: Any) -> str:
-    """Return the regular expression of a filter, which may be compiled or None."""
-    return getattr(text, "pattern", text) or ""
