@@ -95,21 +95,13 @@ class Output:
     """
 
     shape: tuple[int, ...]
-    """Exact shape of one value."""
     dtype: np.dtype[Any]
-    """How one element is stored."""
     units: str | None
-    """Physical unit, for people."""
     labels: tuple[str, ...] | None
-    """Names along the last axis."""
     fill_value: Any
-    """Value of failed and pending positions."""
     per: str
-    """``"position"`` or ``"run"``."""
     compression: str | None
-    """How rows are compressed in the end, or None."""
     ragged: bool
-    """A position has any number of rows."""
 
     def __init__(
         self,

@@ -87,10 +87,8 @@ def fit_memory(
 ) -> Blocks:
     """Divide a memory budget among workers, fewer of them when it is small.
 
-    Raises
-    ------
-    PlanError
-        Not even one worker with one position fits; the least that works is named.
+    PlanError where not even one worker with one position fits, with the least that
+    does.
     """
     base = WORKER_BYTES if local else 0
     server = SERVER_BYTES if local else 0

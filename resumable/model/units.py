@@ -14,10 +14,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 def parse_bytes(size: float | str) -> int:
     """Turn ``"2 GB"``, ``"512 MiB"`` or a number of bytes into bytes.
 
-    Raises
-    ------
-    PlanError
-        It is not a size, or not positive.
+    PlanError for what is not a size, or not positive.
     """
     text = str(size).strip().lower()
     match = re.fullmatch(
@@ -38,11 +35,7 @@ def parse_seconds(duration: float | str) -> float:
     """Turn ``"3h50m"``, ``"3:50:00"`` or a number of seconds into seconds.
 
     Also takes times as batch schedulers write them: ``"1-12:00:00"`` is 1.5 days.
-
-    Raises
-    ------
-    PlanError
-        It is not a duration, or not positive.
+    PlanError for what is not a duration, or not positive.
     """
     text = str(duration).strip().lower().replace(" ", "")
     seconds = 0.0
