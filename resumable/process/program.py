@@ -172,7 +172,7 @@ def make_process(
         arguments["target"] = target
     if axes is not None:
         example = "whole numbers, for example 0,1"
-        arguments["position_axes"] = _numbers(axes, "--axes", example)
+        arguments["position_axes"] = _read(axes, _numbers, "--axes", example)
     if inputs:
         arguments["inputs"] = {**(arguments.get("inputs") or {}), **inputs}
     return cls(**arguments)
@@ -189,26 +189,22 @@ def _inputs(texts: Sequence[str]) -> dict[str, str]:
     return inputs
 
 
-def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+def _read(text: str, read: Callable[[str], Any], option: str, example: str) -> Any:
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
+        return read(text)
+    except (ValueError, TypeError) as error:
         msg = f"{option} takes {example}, not {text!r}"
         raise click.UsageError(msg) from error
 
 
-def _positions(text: Any) -> Any:
-    """Read ``5``, ``5,7,9`` or ``0:1000`` or ``::10``."""
-    if not isinstance(text, str):
-        return text
-    example = "5 or 5,7,9 or 0:1000 or ::10"
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _positions(text: str) -> list[int] | slice:
     if ":" not in text:
-        return list(_numbers(text, "--positions", example))
-    try:
-        return slice(*(int(part) if part else None for part in text.split(":")))
-    except (ValueError, TypeError) as error:
-        msg = f"--positions takes {example}, not {text!r}"
-        raise click.UsageError(msg) from error
+        return list(_numbers(text))
+    return slice(*(int(part) if part else None for part in text.split(":")))
 
 
 def run_process(
@@ -220,9 +216,12 @@ def run_process(
     """
     with errors_shown():
         process = make_process(cls, options, keywords)
-        positions = _positions(options.pop("positions"))
+        positions = options["positions"]
+        if isinstance(positions, str):
+            example = "5 or 5,7,9 or 0:1000 or ::10"
+            options["positions"] = _read(positions, _positions, "--positions", example)
         try:
-            results = process.compute(positions=positions, **options)
+            results = process.compute(**options)
         except NotFinished as stopped:
             # The session has logged the message.
             sys.exit(stopped.code)

@@ -95,14 +95,7 @@ Listener = Callable[[Event], None]
 class ProgressBar:
     """How many positions are settled: a bar of tqdm; the first update shows it.
 
-    Parameters
-    ----------
-    show : bool or None
-        None shows it on a terminal and in a notebook.
-    total, initial : int
-        Positions in all, and settled before. Where these are all, there is no bar.
-    label : str
-        What to write before the bar.
+    By default on a terminal and in a notebook. If all were settled, there is no bar.
     """
 
     def __init__(
