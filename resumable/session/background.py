@@ -36,7 +36,7 @@ def check_alone(engine: Any) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run in the background is."""
+    """State and numbers of a run in the background."""
 
     state: str
     """starting, computing, finished, stopped or failed."""
@@ -45,7 +45,7 @@ class RunStatus:
     failed: int
     """Positions that have failed."""
     pending: int
-    """Requested positions that are left."""
+    """Requested positions that are neither done nor failed."""
 
     def __str__(self) -> str:
         return (
@@ -115,7 +115,7 @@ class Run:
         return f"<Run: {self.status()}>"
 
     def status(self) -> RunStatus:
-        """Say how far it is, without waiting."""
+        """Return the state and the numbers of positions, without waiting."""
         with self._changed:
             if self._ended:
                 state = "finished" if self._error is None else "failed"
@@ -126,7 +126,7 @@ class Run:
             return RunStatus(state, *self._counts)
 
     def cancel(self) -> None:
-        """Stop as at Ctrl-C: what is computed is kept, the rest can follow later."""
+        """Stop as at Ctrl-C: computed positions are kept, and a later call continues."""
         self._cancelled = True
         self._stop.cancel()
 

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 
 class Counts(NamedTuple):
-    """How far a run is."""
+    """Numbers of requested positions of a run."""
 
     done: int
     """Positions that are done."""
     failed: int
     """Positions that have failed."""
     pending: int
-    """Requested positions that are left."""
+    """Requested positions that are neither done nor failed."""
 
 
 class Started(NamedTuple):
     """A session has begun to compute."""
 
     results: Results
-    """What is there already."""
+    """Results, with the rows of earlier sessions."""
     counts: Counts
-    """How far the run is."""
+    """Numbers of the run at the start."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,25 +50,25 @@ class BatchDone:
     """A batch is computed and written; it may not be durable yet."""
 
     results: Results
-    """Where it was written."""
+    """Results, to which the rows of the batch were written."""
     batch: Batch
-    """Which one."""
+    """Positions of the batch."""
     done: int
-    """Positions of it that succeeded."""
+    """Number of its positions that succeeded."""
     failed: int
-    """Positions of it that failed."""
+    """Number of its positions that failed."""
     counts: Counts
-    """How far the run is now."""
+    """Numbers of the run now."""
 
     @property
     def positions(self) -> Array:
-        """Flat positions, int64, ascending, of those that were handed out."""
+        """Flat positions of the batch, int64, ascending."""
         return self.batch.positions()
 
     def __getitem__(self, name: str) -> Any:
-        """Values of an output, one row per position; what has failed holds the fill.
+        """Values of an output, one row per position; failed ones are the fill value.
 
-        Of a ragged output a list with the rows of each position.
+        For a ragged output a list with the rows of each position.
         """
         return self.results.rows(name, self.positions)
 
@@ -84,7 +84,7 @@ class Finished(NamedTuple):
     """Every requested position is done or failed."""
 
     results: Results
-    """All of it."""
+    """Results of the run."""
 
 
 Event = Started | BatchDone | PositionFailed | Finished
