@@ -126,7 +126,7 @@ class Run:
             return RunStatus(state, *self._counts)
 
     def cancel(self) -> None:
-        """Stop as at Ctrl-C: computed positions are kept, and a later call continues."""
+        """Stop as at Ctrl-C: computed positions are kept; a later call continues."""
         self._cancelled = True
         self._stop.cancel()
 
