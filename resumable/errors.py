@@ -156,14 +156,10 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
 def hdf5_errors_as(
     kind: type[ResumableError], what: str, advice: str = ""
 ) -> Iterator[None]:
-    """Raise what h5py raises about a damaged or odd file as an error of ours.
+    """Raise what h5py raises about a damaged or odd file as an error of this kind.
 
-    Parameters
-    ----------
-    kind : type
-        Class of the new error; an error of this class passes as it is.
-    what, advice : str
-        Begin and end of the message: what cannot be read, and what to do.
+    `what` begins the message with what cannot be read, `advice` ends it with what to
+    do.
     """
     try:
         yield
@@ -190,8 +186,6 @@ def shortened(text: object, most: int = 60) -> str:
 
     A quoted text keeps its closing quote.
 
-    Examples
-    --------
     >>> shortened("'a long text in quotes'", 12)
     "'a long...'"
     """
@@ -205,15 +199,8 @@ def shortened(text: object, most: int = 60) -> str:
 def shown(text: object, *, lines: bool = False) -> str:
     r"""Return text with every character that does not print escaped, as Python does.
 
-    Parameters
-    ----------
-    text : object
-        What to show; ``str`` of it.
-    lines : bool, default False
-        Leave line feeds and tabs as they are, for text of several lines.
+    `lines` leaves line feeds and tabs as they are.
 
-    Examples
-    --------
     >>> print(shown("red: \x1b[31m, end of line: \n"))
     red: \x1b[31m, end of line: \n
     """

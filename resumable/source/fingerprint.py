@@ -57,18 +57,13 @@ def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
         return
     inner = math.prod(shape[1:])
     first, last = -(-start // inner), stop // inner
-    if first > last:
-        row = last
-        for rest in slabs(start - row * inner, stop - row * inner, shape[1:]):
-            yield (slice(row, row + 1), *rest)
-        return
     if start < first * inner:
-        row = first - 1
-        for rest in slabs(start - row * inner, inner, shape[1:]):
-            yield (slice(row, row + 1), *rest)
+        before = (first - 1) * inner
+        for rest in slabs(start - before, min(stop - before, inner), shape[1:]):
+            yield (slice(first - 1, first), *rest)
     if last > first:
         yield (slice(first, last), *(slice(0, n) for n in shape[1:]))
-    if stop > last * inner:
+    if first <= last and stop > last * inner:
         for rest in slabs(0, stop - last * inner, shape[1:]):
             yield (slice(last, last + 1), *rest)
 
