@@ -9,7 +9,7 @@ import h5py
 import hypothesis
 import numpy as np
 import pytest
-from nursery import Nursery
+from program_server import ProgramServer
 
 from resumable.worker import server
 
@@ -61,19 +61,19 @@ def scan(make_file):
 
 
 @pytest.fixture(scope="session")
-def nursery():
+def program_server():
     """Return what starts programs that have imported the package already."""
-    with Nursery.of_package() as made:
+    with ProgramServer.of_package() as made:
         yield made
 
 
 @pytest.fixture
-def start(nursery, tmp_path):
+def start(program_server, tmp_path):
     """Return a function that starts a program, with ``tmp_path`` as its folder."""
     with contextlib.ExitStack() as stack:
 
         def start(*command, **paths):
-            program = nursery.start(*command, folder=tmp_path, environment=paths)
+            program = program_server.start(*command, folder=tmp_path, environment=paths)
             stack.callback(program.close)
             return program
 

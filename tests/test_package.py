@@ -182,7 +182,7 @@ def test_an_import_sets_nothing():
 
 @pytest.mark.parametrize("file", [".ci/run", "CONTRIBUTING.rst"])
 def test_the_command_of_the_readme_that_runs_the_tests_is_the_one_that_is_run(file):
-    """Letter for letter, so that what is promised is what is checked."""
+    """Users run the command that developers run."""
     readme = (ROOT / "README.rst").read_text().splitlines()
     (command,) = {line.strip() for line in readme if line.endswith("-m pytest")}
 

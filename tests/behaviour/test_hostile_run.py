@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from forged_files import plain_of, restructured, rewritten, write_body
 from helpers import compute
-from strangers import PACKAGE, Mean, assert_tame
+from strangers import PACKAGE, Mean, assert_printable
 
 import resumable as rs
 from resumable.cli.commands import main
@@ -139,7 +139,7 @@ def assert_refused(path):
 
     assert path.name in str(info.value)
     assert len(str(info.value)) < 1000
-    assert_tame(str(info.value))
+    assert_printable(str(info.value))
     assert peak < 150 << 20
 
 
@@ -235,7 +235,7 @@ def test_a_name_of_a_run_that_is_no_file_is_refused(odd_path, scan):
 @pytest.mark.parametrize("suffix", [".claim", ".writers"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "hard link", "pipe"])
 def test_a_planted_lock_file_changes_no_other_file(scan, tmp_path, suffix, kind):
-    """What is written into the claim never lands in a file that it leads to."""
+    """The text of the lock never lands in a file that its name links to."""
     target = tmp_path / "target"
     target.mkdir()
     precious = tmp_path / "precious"
@@ -274,7 +274,7 @@ def test_a_planted_link_is_read_and_not_written_through(scan, tmp_path):
     assert compute(Mean(scan, target))["mean"][...].tolist() == list(whole["mean"])
 
 
-def test_a_planted_birth_writes_nowhere_else(scan, tmp_path):
+def test_a_planted_temporary_file_is_replaced_and_not_written_to(scan, tmp_path):
     """The temporary name is ours: what lies there is taken away, not written to."""
     precious = tmp_path / "precious"
     precious.write_text("do not touch")

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from forged_files import rewritten
 from helpers import compute
-from strangers import PACKAGE, Mean, assert_tame
+from strangers import PACKAGE, Mean, assert_printable
 
 import resumable as rs
 from resumable.cli import report
@@ -69,55 +69,57 @@ def poisoned(run_path):
 
 @pytest.mark.parametrize("rich", [True, False])
 @pytest.mark.parametrize("command", ["list", "status", "show"])
-def test_a_terminal_sees_only_what_prints(poisoned, monkeypatch, command, rich):
+def test_a_terminal_gets_only_printable_characters(
+    poisoned, monkeypatch, command, rich
+):
     if not rich:
         monkeypatch.setitem(sys.modules, "rich.table", None)
     where = poisoned if command == "show" else poisoned.parent
     done = CliRunner().invoke(main, [command, str(where)])
 
     assert done.exit_code == 0, done.exception
-    assert_tame(done.output)
+    assert_printable(done.output)
     assert "\\x1b]0;evil\\x07\\n" in done.output
 
 
-def test_explain_and_errors_show_only_what_prints(poisoned, scan):
+def test_explain_and_errors_show_only_printable_characters(poisoned, scan):
     """Differences have the keys and values of a stranger's document in them."""
     name = Path(Mean(scan).plan().path).name
     path = poisoned.rename(poisoned.with_name(name.replace(name[-11:-3], "0" * 8)))
     text = str(Mean(scan).explain())
-    assert_tame(text)
+    assert_printable(text)
     assert "process: " in text
     rewritten(path, lambda plain: plain.update(group="\x1b[31m"))
     with pytest.raises(rs.RunFileError) as info:
         rs.open(path.rename(path.with_name("\x1b[32m.h5")))
 
-    assert_tame(str(info.value))
+    assert_printable(str(info.value))
 
 
-def test_a_notebook_gets_no_markup_and_no_controls(poisoned):
+def test_a_notebook_gets_no_markup_and_no_control_characters(poisoned):
     results = rs.open(poisoned)
     page = results._repr_html_()
 
-    assert_tame(repr(results))
-    assert_tame(repr(results["mean"]))
-    assert_tame(page)
+    assert_printable(repr(results))
+    assert_printable(repr(results["mean"]))
+    assert_printable(page)
     assert "<b>bold" not in page
     assert "<i>" not in page
     assert "&lt;b&gt;bold" in page
 
 
-def test_who_computes_is_shown_without_controls(scan, run_path):
+def test_the_text_of_a_lock_file_is_shown_without_control_characters(scan, run_path):
     path = run_path.with_suffix(".claim")
     evil = {"pid": EVIL, "host": EVIL, "since": EVIL}
     path.write_text(json.dumps(evil))
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert_tame(report.status_text(RunFile(run_path)))
+        assert_printable(report.status_text(RunFile(run_path)))
         path.write_text("[" * 100_000)
-        assert_tame(report.status_text(RunFile(run_path)))
+        assert_printable(report.status_text(RunFile(run_path)))
 
 
-def test_an_evil_log_and_warning_reach_the_terminal_tamed(tmp_path):
+def test_logs_and_warnings_reach_the_terminal_without_control_characters(tmp_path):
     module = tmp_path / "evil.py"
     module.write_text(
         "import logging, warnings\n"
@@ -141,12 +143,12 @@ def test_an_evil_log_and_warning_reach_the_terminal_tamed(tmp_path):
         check=True,
     )
 
-    assert_tame(done.stdout + done.stderr)
+    assert_printable(done.stdout + done.stderr)
     assert "ValueError: \\x1b[31m" in done.stderr
     assert "\\x1b[32m" in done.stderr
 
 
-def test_a_warning_of_failures_is_tame(tmp_path):
+def test_a_warning_of_failures_has_no_control_characters(tmp_path):
     """In a script it goes to the terminal without passing the command."""
 
     class Evil(Mean):
@@ -160,13 +162,13 @@ def test_a_warning_of_failures_is_tame(tmp_path):
     with pytest.warns(rs.ResumableWarning, match="1 of 8 positions failed") as caught:
         compute(Evil(8, tmp_path))
 
-    assert_tame(str(caught[0].message))
+    assert_printable(str(caught[0].message))
 
 
-def test_what_prints_is_left_alone():
+def test_printable_characters_are_left_alone():
     """Umlauts and signs are no danger, and what is escaped stays readable."""
     assert shown("Größe µV 電圧 'x' \\n") == "Größe µV 電圧 'x' \\n"
     assert shown("a\nb\tc") == "a\\nb\\tc"
     assert shown("a\nb\tc", lines=True) == "a\nb\tc"
     assert shown(shown(EVIL)) == shown(EVIL)
-    assert_tame(shown(EVIL))
+    assert_printable(shown(EVIL))

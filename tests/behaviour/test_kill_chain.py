@@ -16,7 +16,7 @@ import pytest
 from chained import bits, compute
 from helpers import DATA
 from kill_matrix import members, wait_until
-from nursery import Nursery
+from program_server import ProgramServer
 
 import resumable as rs
 import resumable.process.chain
@@ -58,14 +58,14 @@ def test_features_of_cells_are_those_of_the_file(folder):
 
 
 @pytest.fixture(scope="module")
-def nursery():
+def program_server():
     modules = (
         "scipy.ndimage",
         "scipy.spatial",
         "resumable.process.chain",
         "resumable.session.session",
     )
-    with Nursery(*modules) as made:
+    with ProgramServer(*modules) as made:
         yield made
 
 

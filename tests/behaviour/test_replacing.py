@@ -91,7 +91,7 @@ def test_a_computation_that_always_dies_is_told_from_bad_data(source):
     assert (status.done, status.failed) == (0, 0)
 
 
-def test_a_machine_gone_bad_stops_the_run(source):
+def test_deaths_everywhere_stop_the_run(source):
     """After twenty deaths in a row nothing more is recorded as failed."""
     late = dict.fromkeys(map(str, range(100, POSITIONS)), "left")
     process = Deadly(source, bad=late)
@@ -121,7 +121,7 @@ class Dying:
         raise errors[0]
 
 
-def test_who_dies_beside_the_last_one_is_not_recorded(source):
+def test_a_death_beside_the_last_allowed_one_is_not_recorded(source):
     process = Deadly(source)
     process.compute(positions=slice(0, 100))
     with pytest.raises(rs.WorkerDied, match="last 20 positions"):
@@ -184,7 +184,9 @@ class Late(Deadly):
         return spectrum.mean()
 
 
-def test_the_next_position_is_not_blamed_for_a_late_one(source, rows, log, monkeypatch):
+def test_a_late_position_is_recorded_and_not_the_next_one(
+    source, rows, log, monkeypatch
+):
     """The late one came to its end before its worker was ended for it."""
     real = WorkerProcesses.kill
 
@@ -284,7 +286,7 @@ def test_slow_positions_within_their_time_are_left_alone(source, rows):
     check(results, rows, [])
 
 
-def test_time_in_which_the_driver_is_held_up_is_no_positions(monkeypatch):
+def test_a_position_is_not_charged_for_time_when_the_driver_is_stopped(monkeypatch):
     """As while the machine sleeps: a position has its time while it is looked at."""
     times = iter([0, 0, 1, 5.5, 6, 7])
     monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: next(times)))

@@ -397,7 +397,7 @@ def test_a_value_that_would_lose_something_is_refused(value, shape, dtype):
     ],
     ids=["masked", "scalar", "array"],
 )
-def test_what_lies_under_a_mask_is_never_stored(value):
+def test_masked_values_are_never_stored(value):
     """A mean over nothing is ``masked``, which numpy would turn into 0.0."""
     with pytest.raises(OutputError, match="mask"):
         place(value, np.shape(value))

@@ -136,7 +136,7 @@ def test_a_view_that_is_kept_is_never_written_to(pool):
 
 
 @pytest.mark.parametrize("ahead", ["views", "prefetch"])
-def test_whoever_keeps_many_runs_out_of_nothing(pool, ahead):
+def test_many_kept_arrays_exhaust_no_resource(pool, ahead):
     before = descriptors()
     if ahead == "views":
         items = range(200)

@@ -117,7 +117,7 @@ def test_nothing_is_left_of_a_killed_process(script, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
 
 
-def test_a_copy_of_the_process_leaves_the_workers_alone():
+def test_a_child_process_leaves_the_workers_alone():
     """One made by os.fork ends without ending the pool."""
     with rs.Pool(1) as pool:
         before = pool.pids

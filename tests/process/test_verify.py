@@ -360,7 +360,7 @@ def test_control_characters_of_a_file_are_shown_as_text(run):
     assert "\\x1b[2Jx\\u202e.h5" in text
 
 
-def test_data_are_those_of_the_scan(scan):
+def test_the_scan_holds_the_data_that_are_compared(scan):
     np.testing.assert_array_equal(
         Unit(scan).compute(engine="serial")["low"], data_of(scan).min(axis=1)
     )

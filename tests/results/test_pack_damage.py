@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_whoever_has_the_run_open_is_not_disturbed(large):
+def test_open_results_read_the_same_after_packing(large):
     mapped = RunFile(large.path).array("row")
     group = large.group()
     wanted = large["row"][...]

@@ -43,7 +43,7 @@ class Place:
 
 @pytest.fixture
 def locked(tmp_path):
-    """Return a function that makes a run file, or claims it anew."""
+    """Return a function that makes a run file, or locks it again."""
     with contextlib.ExitStack() as stack:
 
         def take(checkpoint_s=3600.0):

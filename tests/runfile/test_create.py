@@ -1,4 +1,4 @@
-"""The birth of a run file: all that is in it for people, viewers and readers."""
+"""Creating a run file: all that is in it for people, viewers and readers."""
 
 import contextlib
 import json

@@ -167,7 +167,7 @@ def constant_bytes(path):
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def test_metadata_bytes_never_change_after_birth(scan):
+def test_metadata_bytes_never_change_after_creation(scan):
     """Failures, a retry, a stop, going on and finish leave the structure alone."""
     process = Moody(scan)
     path = Path(process.plan().path)
@@ -193,7 +193,7 @@ def test_metadata_bytes_never_change_after_birth(scan):
 
 
 def test_all_datasets_are_contiguous_and_allocated_early(scan):
-    """What changes after birth has a fixed place in the file from the beginning."""
+    """What changes later has a fixed place in the file from the beginning."""
     path = compute(Mean(scan)).path
     header = RunFile(path).header
     with h5py.File(path) as file:
@@ -257,7 +257,7 @@ except rs.TargetError as error:
 """
 
 
-def test_a_file_size_limit_at_birth_is_an_error_with_numbers(tmp_path):
+def test_a_file_size_limit_at_creation_is_an_error_with_numbers(tmp_path):
     """What does not fit is told before any work, and nothing is left behind."""
     target = tmp_path / "target"
     target.mkdir()
@@ -275,7 +275,7 @@ def test_a_file_size_limit_at_birth_is_an_error_with_numbers(tmp_path):
     assert list(target.iterdir()) == []
 
 
-def test_a_full_disk_at_birth_is_an_error_with_numbers(small_disk):
+def test_a_full_disk_at_creation_is_an_error_with_numbers(small_disk):
     """4.19 MB do not fit on 3 MB: told before any work, and nothing is left."""
     process = Wide(64, small_disk)
     calls = []
@@ -299,7 +299,7 @@ def test_a_full_disk_when_going_on_names_what_is_needed(small_disk):
     np.testing.assert_array_equal(results["wide"][:8, 0], np.arange(8))
 
 
-def test_a_leftover_of_a_killed_birth_is_cleaned_by_the_next_run(scan):
+def test_the_next_run_removes_a_file_that_was_half_made(scan):
     """What a kill left while the file was being made is gone after the next run."""
     process = Mean(scan)
     path = Path(process.plan().path)
@@ -311,7 +311,7 @@ def test_a_leftover_of_a_killed_birth_is_cleaned_by_the_next_run(scan):
     )
 
 
-def test_a_second_name_left_by_a_kill_after_the_birth_is_cleaned(scan):
+def test_the_next_run_removes_the_second_name_of_a_new_file(scan):
     """Killed between link and unlink, the file has two names; the next run ends it."""
     process = Mean(scan)
     path = compute(process, positions=slice(0, 5)).path

@@ -85,7 +85,7 @@ def test_changes_in_the_middle_are_bounded(tmp_path, monkeypatch):
     assert MOST_CHANGED_BYTES == 256 << 20
 
 
-def test_an_overlay_reads_what_was_written(tmp_path):
+def test_a_safe_file_reads_what_was_written(tmp_path):
     """As a file would, with nothing of it below the old end on the disk."""
     chance = np.random.default_rng(0)
     old = chance.bytes(10_000)

@@ -1,4 +1,4 @@
-"""Names of runs, which of them is used, and the claim that one process holds."""
+"""Names of runs, which of them is used, and the lock that one process holds."""
 
 import json
 import os
@@ -70,7 +70,7 @@ class Slow(rs.Process):
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the claim, and the folder it computes in."""
+    """A process that holds the lock, and the folder it computes in."""
     target = tmp_path / "target"
     target.mkdir()
     process = subprocess.Popen(
@@ -127,7 +127,7 @@ def test_a_dead_holder_holds_nothing(holder):
 
 
 def test_another_computation_in_the_same_folder_is_not_held_up(holder):
-    """The claim is on one identity, not on the folder."""
+    """The lock is on one identity, not on the folder."""
     _, target = holder
 
     assert compute(Slow(6, target)).status.finished
@@ -182,7 +182,7 @@ def test_lock_files_are_gone_after_a_run_that_fails(scan, ending):
     assert compute(process).status.done == 60
 
 
-def test_an_interrupt_while_the_claim_waits_leaves_it_free(scan, monkeypatch):
+def test_an_interrupt_while_the_lock_waits_leaves_it_free(scan, monkeypatch):
     """Ctrl-C may come while workers of a dead session are waited for."""
     process = Watched(scan)
     process.watch = lambda: None
@@ -202,7 +202,7 @@ def test_an_interrupt_while_the_claim_waits_leaves_it_free(scan, monkeypatch):
     assert compute(process).status.finished
 
 
-def test_the_claim_says_who_holds_it(scan):
+def test_the_lock_file_says_who_holds_the_lock(scan):
     """The text in the lock file is JSON with host, pid and time."""
     process = Watched(scan)
     claim = Path(process.plan().path).with_suffix(".claim")
@@ -379,7 +379,7 @@ def test_override_is_newest_also_where_an_older_name_was_removed(scan):
 
 
 def test_a_renamed_run_is_not_found_and_not_in_the_way(scan):
-    """A run file under a name of the user's is her own; it opens by path."""
+    """A run file that the user has renamed opens by its path."""
     process = Mean(scan)
     path = compute(process).path
     mine = path.rename(path.with_name("mine.h5"))

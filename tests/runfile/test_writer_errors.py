@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(30, method="signal")
 
 
 def test_a_worker_of_an_older_session_is_refused(locked):
-    """Its token is not the one in the claim any more."""
+    """Its token is not the one in the lock file any more."""
     first = locked()
     late = first.target._replace(token="0" * 32)
 
@@ -57,7 +57,7 @@ def test_a_new_session_waits_for_writers_of_the_old_one(tmp_path, place, monkeyp
     monkeypatch.setattr(lock, "ORPHAN_PATIENCE_S", 0.2)
     run_folder = place.run_folder
     with writing(place.target) as row_writer:
-        # As the death of the driver would: the claim is free, the writer lives.
+        # As the death of the driver would: the lock is free, the writer lives.
         place.lock._lock.release()
         with (
             pytest.raises(rs.RunBusy, match="worker of an earlier session"),
@@ -197,7 +197,7 @@ LIMITED = """
         outputs = {"wide": rs.Output(1000)}
         def unit_computation(self, position):
             if position == 0 and os.environ["MODE"] == "limit":
-                # After birth: rows beyond 400,000 bytes cannot be written.
+                # After creation: rows beyond 400,000 bytes cannot be written.
                 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, -1))
             time.sleep(0.005)
             return np.full(1000, float(position))

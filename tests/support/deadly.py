@@ -79,7 +79,7 @@ def change_everything():
     warnings.simplefilter("error")
 
 
-RUDE = [
+SIDE_EFFECTS = [
     fork_and_return,
     fork_and_leave,
     fork_and_stay,

@@ -21,7 +21,7 @@ class Mean(rs.Process):
         return spectrum.mean()
 
 
-def assert_tame(text):
+def assert_printable(text):
     """Nothing in it steers a terminal, or cannot be written to one."""
     text.encode()
     assert all(c.isprintable() or c in "\n\t" for c in text), ascii(text)

@@ -99,7 +99,7 @@ def test_a_lock_of_another_process_is_respected(tmp_path, holder, theirs, ours, 
 
 
 def test_a_killed_process_holds_no_lock(tmp_path, holder):
-    """The claim of a dead driver never has to be cleaned up by hand."""
+    """The lock of a dead driver never has to be cleaned up by hand."""
     lock = LockFile(tmp_path / "lock")
     process = holder(lock.path, "exclusive")
     assert not lock.acquire(exclusive=True)
@@ -193,7 +193,7 @@ def test_the_text_of_the_holder_replaces_the_one_before(tmp_path):
 
 
 def test_a_text_is_only_written_under_the_lock(tmp_path):
-    """Nobody signs for a lock that she does not hold."""
+    """A process writes its text only while it holds the lock."""
     lock = LockFile(tmp_path / "lock")
 
     with pytest.raises(RuntimeError, match="not held"):
@@ -210,7 +210,9 @@ def test_a_lock_file_that_is_not_there_reads_as_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["file_id", "try_lock", "close_if_same"])
-def test_a_copy_made_by_another_thread_holds_nothing(tmp_path, monkeypatch, moment):
+def test_a_child_process_that_another_thread_forks_holds_nothing(
+    tmp_path, monkeypatch, moment
+):
     """Not even where a file is just being opened or closed: its locks would stay."""
     path, within = tmp_path / "run.h5", threading.Event()
     path.touch()

@@ -257,7 +257,7 @@ SCATTERED = """
     "how", ["slice", pytest.param("mask", marks=pytest.mark.torture)]
 )
 def test_a_hundred_million_scattered_positions_take_little_memory(tmp_path, start, how):
-    """Plan, birth and a run that goes on, every second of 10^8: under 500 MB."""
+    """Plan, creation and a run that goes on, every second of 10^8: under 500 MB."""
     process = start(SCATTERED, str(10**8), how)
     process.stdin.write("go\n")
     process.stdin.flush()

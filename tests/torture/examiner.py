@@ -91,7 +91,7 @@ class Examiner:
         digests = {n: self._digest(c) for n, c in contents.items()}
         runs = {}
         for name in filter(is_run, contents):
-            # With its heaps, where it has any.
+            # With its ragged files, where it has any.
             own = [n for n in contents if n == name or n.startswith(f"{name[:-2]}")]
             known = tuple((n, digests[n]) for n in sorted(own))
             if known not in self._files:
@@ -203,7 +203,7 @@ class Examiner:
             done, failed = self._status(file, file.durable)
             found = runs.get(name)
             if found is None:
-                # With its first sync, that of its birth, it is known to nobody yet.
+                # With its first sync, when it is made, nobody knows it yet.
                 if file.syncs > 1 or name in disk.durable_names:
                     yield f"acknowledged, but lost: {name}"
                 continue

@@ -135,9 +135,9 @@ def temporary_folder(source):
     return Path(source.partition("::")[0]).parent / "temporary"
 
 
-def start(nursery, source, engine, name="Transform"):
+def start(program_server, source, engine, name="Transform"):
     """Start a computing process in a session of its own."""
-    return nursery.start(
+    return program_server.start(
         __file__,
         *("run", source, engine, name),
         folder=Path(source.partition("::")[0]).parent,
@@ -243,16 +243,16 @@ def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
     tally = Tally()
     acknowledged = np.zeros(POSITIONS, bool)
     # A script of its own does not have this on its path.
-    from nursery import Nursery
+    from program_server import ProgramServer
 
-    with Nursery.of_package() as nursery:
+    with ProgramServer.of_package() as program_server:
         # All kills may have come before there was a run.
         while tally.kills < kills or run_files(source) or not tally.completed:
-            process = start(nursery, source, engine, name)
+            process = start(program_server, source, engine, name)
             tally.sessions += 1
             process.stdout.readline()
             if tally.kills < kills:
-                # The short ones hit the birth.
+                # The short ones hit the creation of the run file.
                 delay = chance.uniform(0, chance.choice([0.03, 0.3, 0.6]))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(delay)

@@ -72,7 +72,7 @@ class Summed(Plain):
 
 
 class Ragged(Plain):
-    """With rows of any number, which lie in heaps until the run is packed."""
+    """With rows of any number, which lie in ragged files until the run is packed."""
 
     outputs: ClassVar = {**Plain.outputs, "some": rs.Output(125, ragged=True)}
 

@@ -32,7 +32,7 @@ def test_no_room_for_a_run_file_is_told_before_any_work(tmp_path, how):
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_no_room_for_a_claim_is_told_too(tmp_path, how):
+def test_no_room_for_a_lock_file_is_told_too(tmp_path, how):
     result = full_disk.run("claim", tmp_path, how)
     first = result["first"]
 
@@ -60,7 +60,7 @@ def test_no_room_for_a_copy_in_position_order_is_told_before_it_begins(tmp_path,
 
 @pytest.mark.parametrize("when", ["rows", "failures", "finish"])
 def test_a_disk_that_fills_up_later_takes_nothing_from_a_run(tmp_path, when):
-    """Space was reserved at birth: rows, status and the end need no more."""
+    """Space was reserved before: rows, status and the end need no more."""
     if full_disk.namespace() is None:
         # No disk of its own here. A limit of the size of files, which stops every
         # write, is the harder case; the test below has it.

@@ -44,7 +44,7 @@ def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
 
 
 @pytest.mark.parametrize("name", ["plain", "rechunk"])
-def test_nor_does_one_in_a_session_that_goes_on(tmp_path, tally, name):
+def test_no_cut_in_a_session_that_goes_on_does_harm(tmp_path, tally, name):
     """A session after a kill finds what was never synced, and may trust none of it."""
     run = Recording(scenarios.CASES[name], tmp_path, tally, every=2).record("serial")
     for part in (0.4, 0.7):
@@ -54,7 +54,7 @@ def test_nor_does_one_in_a_session_that_goes_on(tmp_path, tally, name):
     assert tally.states.total() > 300
 
 
-def test_nor_does_one_where_only_the_end_was_missing(tmp_path, tally):
+def test_no_cut_does_harm_where_only_the_end_was_missing(tmp_path, tally):
     """All was marked, but not durably, when the session before was killed."""
     run = Recording(scenarios.CASES["bare"], tmp_path, tally).record("serial")
     run.go_on(run.killed_at(run.marked_unsynced()), 6)

@@ -30,7 +30,7 @@ class Noted(rs.Process):
         fd = os.open(f"{self.folder}/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(fd, f"{self.position}\n".encode())
         os.close(fd)
-        # Longer in all than the other one tries to get the claim.
+        # Longer in all than the other process waits for the lock.
         time.sleep(0.03)
         return spectrum.mean()
 

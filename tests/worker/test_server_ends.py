@@ -206,7 +206,7 @@ def test_how_workers_end_is_known_whatever_the_script_ignores(script):
     assert output.split() == [str(-signal.SIGABRT)], errors
 
 
-def test_a_server_lives_no_longer_than_its_driver_because_of_a_copy(script):
+def test_a_server_ends_with_its_driver_though_a_child_process_lives(script):
     """Nor do its workers, where a thread has begun it, whose end says nothing."""
     process = script(
         """

@@ -1,8 +1,8 @@
 """Programs that start at once: forked from one that has imported what they need.
 
 Tests that start many spend most of their time on imports otherwise. ``python
-nursery.py NUMBER MODULE...`` imports modules, and takes requests from the socket of
-that number, as :class:`Nursery` sends them.
+program_server.py NUMBER MODULE...`` imports modules, and takes requests from the socket of
+that number, as :class:`ProgramServer` sends them.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import resumable
 ROOT = str(Path(__file__).parents[2])
 
 
-class Nursery:
+class ProgramServer:
     """Starts scripts, each in a session of its own; a context manager."""
 
     def __init__(self, *modules):

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import param
 import pytest
-from deadly import RUDE, Deadly, check
+from deadly import SIDE_EFFECTS, Deadly, check
 from engine_conformance import Pools
 from helpers import SUPPORT
 
@@ -24,8 +24,10 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
-def test_rude_units_do_not_break_the_run(source, rows, script, engine):
-    bad = {str(20 * (i + 1)): rude.__name__ for i, rude in enumerate(RUDE)}
+def test_computations_that_change_the_process_do_not_break_the_run(
+    source, rows, script, engine
+):
+    bad = {str(20 * (i + 1)): effect.__name__ for i, effect in enumerate(SIDE_EFFECTS)}
     process = script(
         f"""
         import sys
@@ -69,7 +71,7 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
         "as_worker()",
     ],
 )
-def test_a_copy_obeys_a_signal_that_comes_before_it_can(script, catches):
+def test_a_child_process_obeys_a_signal_that_comes_before_it_can(script, catches):
     """A pool may end a process that it has only just made."""
     process = script(
         f"""
@@ -98,7 +100,7 @@ def test_a_copy_obeys_a_signal_that_comes_before_it_can(script, catches):
     assert output.split() == ["-15", "set()"], errors
 
 
-def test_a_copy_of_a_worker_keeps_no_lock(source, rows, script, tmp_path):
+def test_a_child_process_of_a_worker_keeps_no_lock(source, rows, script, tmp_path):
     """A forked process that lives on does not keep the next session waiting."""
     bad = {"20": "fork_and_stay"}
     process = script(
