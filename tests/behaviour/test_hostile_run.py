@@ -38,7 +38,8 @@ TALKS_TO_OUR_OWN = {
     f"worker/{name}.py" for name in ("call", "processes", "serving", "transport")
 }
 TALKS_TO_OUR_OWN |= {
-    f"engines/{name}.py" for name in ("futures", "remote_worker", "messages", "ranks")
+    f"engines/{name}.py"
+    for name in ("futures", "messages", "mpi", "ranks", "remote_worker")
 }
 LOADERS = {"dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
 RUNNERS = {"compile", "eval", "exec", "__import__"}

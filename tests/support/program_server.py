@@ -1,8 +1,8 @@
 """Programs that start at once: forked from one that has imported what they need.
 
-Tests that start many spend most of their time on imports otherwise. ``python
-program_server.py NUMBER MODULE...`` imports modules, and takes requests from the socket of
-that number, as :class:`ProgramServer` sends them.
+Tests that start many spend most of their time on imports otherwise. The command
+``python program_server.py NUMBER MODULE...`` imports modules, and takes requests from
+the socket of that number, as :class:`ProgramServer` sends them.
 """
 
 import contextlib
