@@ -103,10 +103,7 @@ def portable(error: Exception) -> Exception:
 
 
 def lowest_level() -> int:
-    """Return the lowest level that any logger here lets through.
-
-    Workers send what is above it; it is filtered here again.
-    """
+    """Return the lowest level of all loggers here, below which no record is sent."""
     loggers = logging.root.manager.loggerDict.values()
     levels = [item.level for item in loggers if isinstance(item, logging.Logger)]
     return min([logging.root.level, *(level for level in levels if level)])

@@ -185,10 +185,7 @@ def shallow_copy(process: Any) -> Any:
 
 
 def uncached(thing: Any) -> dict[str, Any]:
-    """Return the attributes of an object, without the values of its cached properties.
-
-    They may be of parameters that have changed since.
-    """
+    """Return the attributes of an object but for its cached properties."""
     cls = type(thing)
     return {
         name: value

@@ -8,13 +8,10 @@
     wait() --> Answer  <-------------------   what it returned or raised, log records
            `-> Death   <-------------------   its end of the pipe is closed
 
-A worker does one call at a time. The parent has no queues, no locks and no threads: it
-waits in one place, :meth:`WorkerProcesses.wait`, for all pipes at once. Answers to
-:meth:`~WorkerProcesses.send` and :meth:`~WorkerProcesses.create` are events; those to
-:meth:`~WorkerProcesses.start_calls` go to their :class:`Call`.
-
-Objects are pickled by cloudpickle and ``__main__`` is not imported in a worker, so that
-scripts without a guard and classes typed into a notebook work.
+A worker does one call at a time. The parent has no threads: it waits in one place, for
+all pipes at once. Answers to :meth:`~WorkerProcesses.start_calls` go to their
+:class:`Call`. Objects are pickled by cloudpickle and a worker does not import
+``__main__``, so that scripts without a guard and classes in a notebook work.
 """
 
 from __future__ import annotations
@@ -237,9 +234,7 @@ class WorkerProcesses:
     ) -> None:
         with Uninterrupted():
             processes = [self._processes[worker] for worker in workers]
-            message = self._buffer.pack(
-                content, {process.channel for process in processes}
-            )
+            message = self._buffer.pack(content, {p.channel for p in processes})
             self._send_dropped()
             for process, call in zip(processes, calls, strict=True):
                 if content[0] != "stop":
@@ -258,9 +253,8 @@ class WorkerProcesses:
             keys.append(self._dropped.pop())
         if keys:
             processes = [process for process in self._processes if process.alive]
-            message = self._buffer.pack(
-                ("drop", keys), {process.channel for process in processes}
-            )
+            channels = {process.channel for process in processes}
+            message = self._buffer.pack(("drop", keys), channels)
             for process in processes:
                 with contextlib.suppress(OSError):
                     process.channel.send(message)
@@ -295,18 +289,10 @@ class WorkerProcesses:
 
     def wait(self, timeout: float | None = None) -> list[Answer | Death]:
         """Wait for answers; an empty list when no event came in `timeout` seconds."""
-        pipes = {
-            process.connection: i
-            for i, process in enumerate(self._processes)
-            if process.alive
-        }
-        events: list[Answer | Death] = []
+        pipes = {p.connection: i for i, p in enumerate(self._processes) if p.alive}
         ready = readable(list(pipes), timeout)
-        if ready:
-            with Uninterrupted():
-                for pipe in ready:
-                    events += self._take(pipes[pipe])
-        return events
+        with Uninterrupted():
+            return [event for pipe in ready for event in self._take(pipes[pipe])]
 
     def _take(self, worker: int) -> list[Answer | Death]:
         """Take what a worker has sent; a closed pipe is its death."""

@@ -11,9 +11,8 @@ are loaded here, and no code of the user; it forks workers, in milliseconds. Wit
 offered: HDF5, threads and BLAS do not work in the child. Workers end with the server,
 and the server with the process it belongs to.
 
-The server of :mod:`multiprocessing` is not used: other code of the process shares it,
-it imports ``__main__`` (scripts would need a guard), and a signal that a scheduler
-sends to every process of a job ends it, and so the workers, before they have committed.
+Not that of :mod:`multiprocessing`: other code shares it, it imports ``__main__``, and a
+signal to every process of a job ends it, and the workers before they have committed.
 """
 
 from __future__ import annotations
@@ -151,10 +150,7 @@ class WorkerServer:
             return self._ask(_START, fds)
 
     def exitcode(self, pid: int) -> int | None:
-        """Wait for a worker's end: its exit code, negative for a signal.
-
-        None where the server has ended, too.
-        """
+        """Wait for a worker's exit code; None where the server has ended, too."""
         try:
             with self.talk:
                 return self._ask(_end_of(pid))
@@ -162,11 +158,8 @@ class WorkerServer:
             return None
 
     def leave(self, pid: int) -> None:
-        """Have the server wait for a worker that was killed, now or at the next start.
-
-        The garbage collector may call this between a question and its answer: then the
-        lock is held.
-        """
+        """Have the server wait for a killed worker, now or at the next start."""
+        # Not now where the garbage collector calls this while an answer is waited for.
         self._killed.append(pid)
         if self.talk.acquire(blocking=False):
             try:
@@ -236,10 +229,7 @@ def _interpreter(call: str) -> list[str]:
 
 
 def _loaded_subpackages() -> list[str]:
-    """Return the subpackages of scipy that are loaded here, for the server to import.
-
-    That takes as long as all other imports, opens no file and starts no thread.
-    """
+    """Return the subpackages of scipy that are loaded here: slow to import."""
     return [
         name for name in list(sys.modules) if re.fullmatch(r"scipy\.[^._]\w*", name)
     ]

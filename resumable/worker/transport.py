@@ -9,9 +9,8 @@ memory without a name, and the descriptor of this memory goes through the pipe::
 
 So sending never waits for a receiver that is busy. The memory has no name: it is gone
 when nobody has it mapped any more, however the processes end. The receiver says with
-its next message which memory none of its arrays lies in any more, and the sender writes
-to that again. Of arrays made by :func:`~resumable.system.shared_array` only the
-descriptor of their memory is sent.
+its next message which memory it has released, and the sender writes to that again. Of
+arrays made by :func:`~resumable.system.shared_array` only the descriptor is sent.
 """
 
 from __future__ import annotations
@@ -66,12 +65,8 @@ def _reduce_cached(descriptor: functools.cached_property[Any]) -> tuple[Any, ...
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Sends classes and functions by value, those with a ``cached_property``, too.
-
-    Before Python 3.12 a ``cached_property`` has a lock, and a class of ``__main__`` is
-    sent with all its attributes.
-    """
-
+    # Before Python 3.12 a cached_property has a lock, which cannot be pickled, and a
+    # class of __main__ is sent with all its attributes.
     dispatch_table: ClassVar[Any] = collections.ChainMap(
         {functools.cached_property: _reduce_cached}, cloudpickle.Pickler.dispatch_table
     )
@@ -155,16 +150,12 @@ class SendBuffer:
         buffers: list[memoryview] = []
         data = pickled(content, functools.partial(_take_out, buffers))
         buffers.insert(0, memoryview(data))
-        places = [find_shared(buffer) for buffer in buffers]
-        sizes = [
-            len(buffer) + _ALIGNMENT
-            for buffer, place in zip(buffers, places, strict=True)
-            if place is None
-        ]
-        block = self._block(sum(sizes), receivers)
+        placed = [(buffer, find_shared(buffer)) for buffer in buffers]
+        size = sum(len(buffer) + _ALIGNMENT for buffer, place in placed if not place)
+        block = self._block(size, receivers)
         message = Message([], [], None if block is None else block.memory.number)
         end = 0
-        for buffer, place in zip(buffers, places, strict=True):
+        for buffer, place in placed:
             if place is not None:
                 memory, start = place
             elif block is None:
@@ -184,12 +175,8 @@ class SendBuffer:
         self.free_unused(_UNUSED_MESSAGES)
         if size <= PIPE_BYTES:
             return None
-        fitting = [
-            block
-            for block in self._blocks
-            if not block.receivers and len(block.memory) >= size
-        ]
-        block = min(fitting, key=lambda block: len(block.memory), default=None)
+        free = [b for b in self._blocks if not b.receivers and len(b.memory) >= size]
+        block = min(free, key=lambda block: len(block.memory), default=None)
         if block is None:
             block = _Block(size)
             self._blocks.append(block)

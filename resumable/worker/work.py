@@ -193,10 +193,8 @@ class Worker:
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
-        if batch.trial or self._job.stop_on_error:
-            kept = ~failed
-        else:
-            kept = np.ones(reached, bool)
+        pending = batch.trial or self._job.stop_on_error
+        kept = ~failed if pending else np.ones(reached, bool)
         done = np.zeros(len(members), bool)
         bad = np.zeros(len(members), bool)
         offsets = positions[:reached] - start
