@@ -1,5 +1,6 @@
 """Rows of a source by position: layouts, filters, virtual datasets, geometry."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import LAYOUTS, read_all
 
+from resumable.errors import SourceError
 from resumable.source import reader as reading
 from resumable.source.coordinates import scales_of
 from resumable.source.fingerprint import slabs
@@ -193,3 +195,27 @@ def test_dimension_scales_give_the_coordinates_of_position_axes(make_file):
     assert list(scales) == [1]
     assert (scales[1][0], scales[1][2]) == ("bias", "V")
     np.testing.assert_array_equal(scales[1][1], np.linspace(-1, 1, 4))
+
+
+def test_a_source_replaced_by_another_shape_is_refused_at_every_read(
+    tmp_path, monkeypatch
+):
+    """Rows of the new shape would be taken for rows of the old one."""
+    monkeypatch.setattr("resumable.source.reader._PATIENCE_S", 0.3)
+    path = tmp_path / "live.h5"
+
+    def write(shape):
+        with h5py.File(tmp_path / "new.h5", "w") as file:
+            file["data"] = np.zeros(shape)
+        os.utime(tmp_path / "new.h5", (1e9, 1e9))
+        (tmp_path / "new.h5").replace(path)
+
+    write((4, 5, 3))
+    ref = dataclasses.replace(refer(f"{path}::/data", (0, 1)), live=True)
+    with Reader(ref) as reader:
+        rows = reader.empty(20)
+        reader.read(0, np.ones(20, bool), rows)
+        write((5, 4, 3))
+        for _ in range(2):
+            with pytest.raises(SourceError, match="another shape"):
+                reader.read(0, np.ones(20, bool), rows)
