@@ -61,5 +61,5 @@ def test_what_ranks_ask_of_the_counter_stays_within_what_it_gives():
     outcome = simulation.simulate(units_of("constant", ranks, 200), ranks)
 
     assert outcome.peak < 20 * ranks
-    assert outcome.claims < 100 * ranks
+    assert outcome.additions < 100 * ranks
     assert outcome.relative < 1.02
