@@ -295,7 +295,6 @@ def _written(ref: SourceRef) -> Any:
 
 
 def _read(source: Any) -> Any:
-    """Return what a constructor takes as a source."""
     if isinstance(source, dict):
         return Results(source["run"])[source["output"]]
     return source
@@ -344,7 +343,6 @@ def _check_name(cls: type[Process], name: str) -> None:
 
 
 def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Decode the parameters of a class."""
     values = {}
     for name, encoded in document.items():
         if name == "name" or name not in cls.param:

@@ -44,9 +44,8 @@ from resumable.system import stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.runfile import RunFile
+    from resumable.runfile import RunFile, Snapshot
     from resumable.session.computation import Computation, Options, Request
-    from resumable.session.decide import Prospect
     from resumable.session.events import Listener
     from resumable.source import FileState
     from resumable.system import StopRequest
@@ -99,10 +98,12 @@ class SourceChanged(Exception):
 class Look(NamedTuple):
     """What a look at the source has found."""
 
-    computation: Computation
-    """What, of the source as it is now."""
-    ahead: Prospect
-    """What would be done, and to what."""
+    assignment: Assignment
+    """What would be done, of the source as it is now."""
+    run: RunFile | None
+    """The run to continue or to return."""
+    snapshot: Snapshot | None
+    """What the run file says."""
     unready: int | None
     """The first requested position that exists and is not ready."""
     to_come: int | None
@@ -143,8 +144,7 @@ class SourceWatcher:
     def __exit__(self, *exc: object) -> None:
         self._held.close()
 
-    def lock_of(self, computation: Computation) -> RunLock:
-        """Return the lock on the runs of a computation; it is held."""
+    def _lock_of(self, computation: Computation) -> RunLock:
         folder = computation.run_folder
         if folder.identity not in self._locks:
             lock = self._locks[folder.identity] = RunLock(folder)
@@ -181,12 +181,12 @@ class SourceWatcher:
         requested = self._positions.among(map_shape, growable=growable)
         ready = self._ask_ready(size, requested)
         if self.latest is not None and not thorough:
-            before = self.latest.computation
+            before = self.latest.assignment.computation
             same = before.geometry.map_shape == map_shape and (
                 ready is None
                 or (before.ready is not None and ready.is_within(before.ready))
             )
-            if same and not self.latest.ahead.plan.pending:
+            if same and not self.latest.assignment.plan.pending:
                 return self.latest
         if ready is not None and len(ready) == size:
             ready = None
@@ -232,11 +232,10 @@ class SourceWatcher:
         growable: bool,
     ) -> Look:
         computation = self._resolve(live=True, length=length, ready=ready)
-        if mine is None:
-            # Before the runs are looked at: no other process may change them from here.
-            self.lock_of(computation)
-        elif not _goes_on(computation, mine):
+        if mine is not None and not _goes_on(computation, mine):
             raise SourceChanged
+        # Before the runs are looked at: no other process may change them from here.
+        lock = self._lock_of(computation)
         size, unready, now = computation.geometry.size, None, requested
         if ready is not None:
             if requested is None:
@@ -245,9 +244,11 @@ class SourceWatcher:
             unready = missing.members_at(np.zeros(1, int))[0] if len(missing) else None
         options = dataclasses.replace(self._options, positions=now)
         exists = not growable or self._reaches_end(size)
+        ahead = prospect(computation, options, mine=mine)
         return Look(
-            computation,
-            prospect(computation, options, mine=mine),
+            Assignment(computation, ahead.options, ahead.plan, ahead.engine, lock),
+            ahead.run,
+            ahead.snapshot,
             unready,
             to_come=None if exists else self._positions.first_from(size),
             complete=exists and unready is None,
@@ -343,7 +344,7 @@ class Follower:
                 if results is None or latest is None or self._stop.requested:
                     raise stopped(self._stop, results)
                 # A session that was killed at its very end may not have packed it.
-                return packed_where_asked(latest.computation, results)
+                return packed_where_asked(latest.assignment.computation, results)
             try:
                 session = self._session(found, listener)
             except SourceError as error:
@@ -351,24 +352,17 @@ class Follower:
                 self._judge(error, self._news_at)
             else:
                 results, _ = session.run_to_end(self._more)
-                return packed_where_asked(found.computation, results)
+                return packed_where_asked(found.assignment.computation, results)
 
     def _session(self, found: Look, listener: Listener) -> Session:
-        computation, ahead = found.computation, found.ahead
-        run = ahead.run
-        if run is None or ahead.snapshot is None:
+        computation, run = found.assignment.computation, found.run
+        if run is None or found.snapshot is None:
             tell_of_left_runs(computation)
         else:
-            warn_of_edit(computation, run, ahead.snapshot)
+            warn_of_edit(computation, run, found.snapshot)
             if computation.full_length(run.header):
                 run = writable(run)
-        return Session(self._assignment(found), run, self._stop, listener)
-
-    def _assignment(self, found: Look) -> Assignment:
-        ahead, lock = found.ahead, self._source.lock_of(found.computation)
-        return Assignment(
-            found.computation, ahead.options, ahead.plan, ahead.engine, lock
-        )
+        return Session(found.assignment, run, self._stop, listener)
 
     def _more(self, session: Session) -> Assignment | None:
         """Wait until there is more to do for a session; None when there is not."""
@@ -386,7 +380,7 @@ class Follower:
         besides = max(0.0, now - self._round_began - worked)
         self._next_look = now + _SPACING * besides
         found = self._await()
-        return None if found is None else self._assignment(found)
+        return None if found is None else found.assignment
 
     def _judge(self, trouble: SourceError, news_at: float) -> None:
         """Give up what cannot be read, if the file is at rest or it takes too long."""
@@ -431,7 +425,7 @@ class Follower:
             return None
         # At the end, what was computed must be what the source holds now.
         found = self._look(states, thorough=bool(why))
-        if found is None or found.ahead.plan.pending:
+        if found is None or found.assignment.plan.pending:
             if self._trouble is not None and why == "late":
                 raise self._given_up(str(self._trouble)) from self._trouble
             return found
@@ -441,8 +435,8 @@ class Follower:
             self._check_end(found, states, late=why == "late")
         self._ended = True
         # Without a pending position there may still be a run to finish, or to make.
-        settled = found.ahead.plan.action == "return" or not self._source.of_all
-        return None if settled and found.ahead.run is not None else found
+        settled = found.assignment.plan.action == "return" or not self._source.of_all
+        return None if settled and found.run is not None else found
 
     def _look(self, states: list[FileState], *, thorough: bool) -> Look | None:
         """Look at the source; None: it cannot be read at this moment."""
@@ -528,7 +522,7 @@ class Follower:
 
     def _results(self) -> Results | None:
         latest = self._source.latest
-        run = self._mine or (latest.ahead.run if latest else None)
+        run = self._mine or (latest.run if latest else None)
         return Results(run) if run else None
 
 

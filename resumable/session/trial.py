@@ -63,13 +63,7 @@ class Trial:
 
     @property
     def figure(self) -> Any:
-        """Picture of data and result, a matplotlib Figure.
-
-        Raises
-        ------
-        ImportError
-            matplotlib is missing; how to install it is in the message.
-        """
+        """Picture of data and result, a matplotlib Figure."""
         try:
             from matplotlib.figure import Figure
         except ImportError as error:

@@ -103,13 +103,6 @@ def verify_run(
     """Check a run file; `restore` returns the computation that it should be a run of.
 
     The other arguments are those of :func:`resumable.verify`. Nothing is written.
-
-    Raises
-    ------
-    RunFileError
-        There is no such file.
-    PlanError
-        The sample is neither a number from 0 nor "all".
     """
     if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
         if sample < 0:
@@ -209,7 +202,6 @@ def _computed(
     sample: int | str,
     seed: int | None,
 ) -> Iterator[Check]:
-    """Check the sources, the computation, and rows of it."""
     name = run.header.document["process"]
     if restore is None:
         yield _source(run, source)
@@ -515,13 +507,11 @@ def _beyond(rows: Array, values: Array, rtol: float) -> Array:
 
 
 def _first(lines: list[str], more: str) -> str:
-    """Join the first lines and count the rest, as `more`."""
     left = len(lines) - _NAMED
     return "\n".join([*lines[:_NAMED], *([f"and {left} {more}"] * (left > 0))])
 
 
 def _listed(kind: str, positions: list[int], run: RunFile, what: str) -> str:
-    """Say what is with some positions, the first of them by name."""
     shape = run.header.map_shape
     names = ", ".join(name_of_position(p, shape) for p in positions[:_NAMED])
     left = len(positions) - _NAMED
