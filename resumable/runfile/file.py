@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import WINDOW, PositionSet, windows
+from resumable.model import PositionSet
 from resumable.runfile.header import (
     ADVICE,
     HEADER_LIMIT,
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 
 _BYTE = np.dtype(np.uint8)
+#: Status is read in windows that stay in the processor's cache.
+_AT_ONCE = 1 << 18
+#: From so many positions on, two threads read the status.
+_FOR_TWO_THREADS = 1 << 22
 
 
 class Snapshot(NamedTuple):
@@ -273,7 +278,7 @@ class RunFile:
             Status of its positions; done wins.
         """
         with self.opened() as (fd, header):
-            for start, done, failed in self._scan(fd, header, header.size):
+            for start, done, failed in self._scan(fd, header, 0, header.size):
                 yield (
                     start,
                     done,
@@ -281,15 +286,16 @@ class RunFile:
                 )
 
     def _scan(
-        self, fd: int, header: Header, size: int
+        self, fd: int, header: Header, start: int, stop: int
     ) -> Iterator[tuple[int, Array, Array | None]]:
-        """Go through the status of `size` positions; None where none has failed.
+        """Go through the status of a span; None where none has failed.
 
         The arrays are used again for the next window.
         """
-        buffers = np.empty((3, min(size, WINDOW)), np.uint8)
-        for start, stop in windows(size):
-            yield start, *self._status(fd, header, start, stop, buffers)
+        buffers = np.empty((3, min(stop - start, _AT_ONCE)), np.uint8)
+        for first in range(start, stop, _AT_ONCE):
+            last = min(first + _AT_ONCE, stop)
+            yield first, *self._status(fd, header, first, last, buffers)
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
@@ -304,18 +310,17 @@ class RunFile:
         """Read the status of a span; beyond the end of the run nothing is done."""
         count = max(0, min(stop, header.size) - start)
         raw, failed, done = buffers[:, : stop - start]
-
-        def read(into: Array, name: str) -> None:
-            into[count:] = 0
-            if not read_into(fd, into[:count].data, header.offsets[name] + start):
-                raise RunFileError(gone(self.path, f"it ends within {name}"))
-
-        read(raw, "completed_positions")
+        self._read_status(fd, raw, count, header.offsets["completed_positions"] + start)
         done = np.equal(raw, 1, out=done.view(bool))
         if done.all():
             return done, None  # done wins
-        read(failed, "failed_positions")
+        self._read_status(fd, failed, count, header.offsets["failed_positions"] + start)
         return done, (failed == 1) & ~done if failed.max() else None
+
+    def _read_status(self, fd: int, into: Array, count: int, offset: int) -> None:
+        into[count:] = 0
+        if not read_into(fd, into[:count].data, offset):
+            raise RunFileError(gone(self.path, "it ends within the status"))
 
     def snapshot(
         self,
@@ -326,36 +331,37 @@ class RunFile:
     ) -> Snapshot:
         """Read what the file says of its run, the status once.
 
-        Parameters
-        ----------
-        requested : PositionSet, optional
-            Positions to compute; default all.
-        retry_failed : bool
-            Those that have failed are left to compute, and no others.
-        size : int, optional
-            Positions of the source by now; those beyond this file are neither done
-            nor failed.
+        Of the `requested` positions, default all, those are left to compute that are
+        neither done nor failed; with `retry_failed` those that have failed. `size` is
+        the number of positions that the source has by now.
         """
         pending = PositionSet(size or self.size)
-        done_count = failed_count = left = 0
-        with self.opened() as (fd, header):
-            offset, length = header.extents()["sessions"]
-            sessions = read_at(fd, length, offset)
-            marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            for start, done, failed in self._scan(fd, header, pending.size):
-                done_here = int(np.count_nonzero(done))
-                done_count += done_here
+
+        def count(start: int, stop: int) -> Array:
+            """Enter what is left of a span; return how many are done, failed, left."""
+            counts = np.zeros(3, np.int64)
+            for first, done, failed in self._scan(fd, header, start, stop):
+                done_here = np.count_nonzero(done)
+                counts[0] += done_here
                 if failed is not None:
-                    failed_count += int(np.count_nonzero(failed))
+                    counts[1] += np.count_nonzero(failed)
                     members = failed if retry_failed else ~(done | failed)
                 elif retry_failed or done_here == len(done):
                     continue
                 else:
-                    members = ~done
+                    members = np.logical_not(done, out=done)
                 if requested is not None:
-                    members &= requested.window(start, start + len(done))
-                left += int(np.count_nonzero(members))
-                pending.set_window(start, members)
+                    members &= requested.window(first, first + len(done))
+                counts[2] += np.count_nonzero(members)
+                pending.set_window(first, members)
+            return counts
+
+        with self.opened() as (fd, header):
+            offset, length = header.extents()["sessions"]
+            sessions = read_at(fd, length, offset)
+            marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            counts = _in_halves(count, pending.size)
+        done_count, failed_count, left = counts.tolist()
         table = np.frombuffer(sessions, header.tables["sessions"])
         ends = table["end"][is_time(table["start"])]
         last_end = None
@@ -404,7 +410,7 @@ class RunFile:
         done_count = failed_count = 0
         with self.opened() as (fd, header):
             marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            for _, done, failed in self._scan(fd, header, header.size):
+            for _, done, failed in self._scan(fd, header, 0, header.size):
                 done_count += int(np.count_nonzero(done))
                 if failed is not None:
                     failed_count += int(np.count_nonzero(failed))
@@ -422,6 +428,23 @@ class RunFile:
     def log(self) -> list[LogLine]:
         """Return the log lines of all sessions, the oldest first."""
         return log_of(self)
+
+
+def _in_halves(count: Callable[[int, int], Array], size: int) -> Array:
+    """Count in two halves at the same time where there is much to read."""
+    if size < _FOR_TWO_THREADS:
+        return count(0, size)
+    middle = size // 2 // _AT_ONCE * _AT_ONCE
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            other = thread.submit(count, middle, size)
+        except RuntimeError:
+            # A run in the background goes on after the end of the script, when no
+            # thread can be started any more.
+            return count(0, size)
+        first = count(0, middle)
+        second: Array = other.result()
+        return first + second
 
 
 def try_open(
