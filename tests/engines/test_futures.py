@@ -304,7 +304,7 @@ def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log, make):
 
 def test_processes_that_come_later_get_the_job(scan, log):
     """A process that has not heard of the session asks for it."""
-    executor = cf.ProcessPoolExecutor(1, SPAWN, max_tasks_per_child=2)
+    executor = cf.ProcessPoolExecutor(1, SPAWN, max_tasks_per_child=6)
     with executor:
         results = Logged(scan, log=log, delay_s=0.005).compute(engine=executor)
 
