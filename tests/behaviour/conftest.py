@@ -36,7 +36,7 @@ class Writer:
         self.program.wait()
 
     def ended_well(self):
-        """Nobody stood in its way."""
+        """Let the program end; return whether it ended without an error."""
         self.tell()
         return self.program.wait(20) == 0
 

@@ -361,7 +361,6 @@ def test_a_copy_of_a_run_beside_it_is_not_in_the_way(scan):
 
 @pytest.mark.parametrize("how", [shutil.move, shutil.copy])
 def test_a_run_moved_to_another_folder_goes_on_there(scan, tmp_path, how):
-    """With that folder as target; the original run is not changed."""
     first, _ = compute(scan, positions=slice(0, 20))
     folder = tmp_path / "elsewhere"
     folder.mkdir()

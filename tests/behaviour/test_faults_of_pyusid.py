@@ -88,7 +88,6 @@ def test_fault_17_another_source_of_the_same_name_does_not_match(make_file, tmp_
 
 
 def test_fault_19_override_on_the_same_object_computes(scan):
-    """Twice, and the finished ones are complete, not partial."""
     process = Mean(scan)
     process.calls = []
     compute(process, override=True)

@@ -49,7 +49,6 @@ RUNNERS = {"compile", "eval", "exec", "__import__"}
     "module", sorted(str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py"))
 )
 def test_no_module_can_run_what_a_file_says(module):
-    """Neither unpickled nor evaluated: there is nothing in the code that could."""
     tree = ast.parse((PACKAGE / module).read_text())
     imported, called = set(), set()
     for node in ast.walk(tree):
@@ -146,7 +145,6 @@ def assert_refused(path):
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_no_name_in_a_header_leads_elsewhere(run_path, kind):
-    """Neither through the file nor, by a link, out of it; though digests agree."""
     rewritten(run_path, NAMES[kind])
 
     assert_refused(run_path)
@@ -220,7 +218,6 @@ def odd_path(request, scan):
 
 
 def test_a_name_of_a_run_that_is_no_file_is_refused(odd_path, scan):
-    """Neither waited for nor written: an error that names it, and list goes on."""
     before = snapshot(odd_path.parent)
     with pytest.raises(rs.RunFileError, match=f"{odd_path.name} cannot be read: "):
         rs.open(odd_path)
@@ -358,7 +355,6 @@ def test_a_link_in_place_of_the_results_group_is_not_followed(run_path, decoy, l
 
 
 def test_packed_rows_are_not_read_through_a_link(run_path, decoy):
-    """Neither one in place of the output nor one in place of its group."""
     rs.open(run_path).pack()
     packed = run_path.read_bytes()
     for name, where in (("", "/group"), ("mean", "/group/mean")):

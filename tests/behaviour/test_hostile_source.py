@@ -205,7 +205,6 @@ def test_a_source_that_is_no_file_is_refused(tmp_path, kind):
 
 
 def test_the_limit_of_positions_is_named(tmp_path, monkeypatch):
-    """At construction: of a source without data, and where memory is small."""
     with pytest.raises(rs.SourceError, match=f"{MOST_POSITIONS + 1:,} positions"):
         Mean(MOST_POSITIONS + 1, tmp_path)
     monkeypatch.setattr(machine, "available_memory", lambda: 10_000_000)

@@ -149,8 +149,6 @@ def test_logs_and_warnings_reach_the_terminal_without_control_characters(tmp_pat
 
 
 def test_a_warning_of_failures_has_no_control_characters(tmp_path):
-    """In a script it goes to the terminal without passing the command."""
-
     class Evil(Mean):
         version = 1
 

@@ -175,7 +175,7 @@ NESTED = """
 
 
 def test_a_computation_inside_a_unit_catches_no_signal(tmp_path, script):
-    """In a worker: the driver alone obeys, stops cleanly, and goes on."""
+    """Only the driver handles the signal; it stops cleanly and can go on."""
     kill_matrix.make_source(tmp_path, 60)
     number = signal.SIGTERM
     text = NESTED.format(tests=str(SUPPORT))

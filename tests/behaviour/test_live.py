@@ -173,7 +173,7 @@ def test_a_run_that_was_killed_before_it_was_packed_is_packed(scan):
 
 
 def test_rows_are_computed_while_it_is_written(writer):
-    """Not only at the end: every row is there before the next one is asked for."""
+    """Every row is computed before the writer is told to write the next one."""
     program = writer("swmr", count=4, pause=0)
     run = Mean(program.source).start(follow=60)
     program.tell()
@@ -271,7 +271,7 @@ def test_waiting_costs_next_to_nothing(writer, script):
 
 @pytest.mark.parametrize("how", ["time_limit", "cancel"])
 def test_a_stop_comes_through_while_it_waits(writer, monkeypatch, how):
-    """With what is there, and code 75; then the same call goes on."""
+    """Computed rows are kept, the code is 75, and the same call goes on."""
     passed_s = [0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s[-1])
     monkeypatch.setattr("resumable.system.stop.time", clock)
@@ -328,7 +328,7 @@ def follow(script, source):
 @pytest.mark.filterwarnings("ignore:Above was edited since:resumable.ResumableWarning")
 @pytest.mark.parametrize("kind", ["swmr", "reopen"])
 def test_kills_of_the_follower_lose_nothing(writer, script, tmp_path, kind):
-    """At any moment, a replacement of the file too: one file, and the rest follows."""
+    """Kills at any moment leave one run file, and the next run computes the rest."""
     program = writer(kind, count=30, most=30, pause=0.06)
     program.tell()
     program.tell()

@@ -77,7 +77,7 @@ def test_a_file_without_a_row_is_waited_for(writer):
 
 @pytest.mark.parametrize("kind", ["reopen", "swmr"])
 def test_requested_positions_that_do_not_come_are_named(writer, kind):
-    """After the time of `follow`, or when the program that writes has gone."""
+    """Following ends after the time of `follow`, or when the writer has ended."""
     program = writer(kind, count=3, pause=0)
     program.tell()
     if kind == "reopen":
@@ -155,7 +155,7 @@ def test_rows_of_one_read_are_of_one_content(tmp_path, script):
 def test_reading_a_file_that_is_always_being_written_ends_with_an_error(
     tmp_path, script, monkeypatch
 ):
-    """A worker does not wait for ever; the driver does, and can be stopped."""
+    """A worker waits for a limited time; the driver waits until it is stopped."""
     path = tmp_path / "live.h5"
     with h5py.File(path, "w") as file:
         file["data"] = np.zeros((1000, 2000))
@@ -171,7 +171,7 @@ def test_reading_a_file_that_is_always_being_written_ends_with_an_error(
 
 @pytest.mark.parametrize("version", ["earliest", "v110", "latest"])
 def test_the_marks_of_hdf5_are_read_in_every_version(tmp_path, version):
-    """Open, closed, and open for others to read, behind a user block too."""
+    """A file is open, closed, or open in SWMR mode, also behind a user block."""
     path = tmp_path / "live.h5"
     block = {"userblock_size": 1024} if version == "v110" else {}
     with h5py.File(path, "w", libver=version, **block) as file:
@@ -298,7 +298,7 @@ def test_positions_that_count_from_the_end_are_refused(chosen):
 
 
 def test_a_set_of_positions_as_text_comes_back(tmp_path):
-    """And a text that is not one, or is larger than it says, is refused."""
+    """A text that is no set of positions, or of another size, is refused."""
     positions = PositionSet.of(1000, np.array([0, 5, 999]))
     text = positions.to_text()
 

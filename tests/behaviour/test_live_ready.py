@@ -58,7 +58,7 @@ def fill(path, rows, value=None):
 
 
 def test_a_dataset_that_is_filled_in_is_followed(filled_in, script, tmp_path):
-    """In any order; it is the same run afterwards, also without waiting."""
+    """Rows may come in any order; a later compute returns the same run."""
     process = Awaited(f"{filled_in}::/data")
     process.calls = []
     program = script(
@@ -119,7 +119,6 @@ def test_rows_that_changed_after_they_were_ready_are_computed_again(filled_in):
 
 
 def test_rows_that_were_ready_later_count_while_they_are_as_they_were(filled_in):
-    """Whatever was computed, after a stop too, is covered by a digest."""
     source = f"{filled_in}::/data"
     fill(filled_in, [0])
     run = Awaited(source).start(follow=60)
@@ -194,7 +193,7 @@ def test_another_answer_than_a_bool_is_refused(filled_in, answer):
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_failed_positions_are_tried_again_once(filled_in, compression):
-    """Not for as long as there are any; a packed run is unpacked for it."""
+    """They are not tried for ever; a packed run is unpacked first."""
 
     class Fails(Awaited):
         version = 1
@@ -262,7 +261,7 @@ file.close()
 
 @pytest.mark.parametrize("kind", ["swmr", "reopen"])
 def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
-    """One is longer for a moment; positions are those that both have."""
+    """One of the two is longer for a moment; positions are those that both have."""
 
     class Product(rs.Process):
         version = 1

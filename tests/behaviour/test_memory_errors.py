@@ -56,7 +56,7 @@ def test_memory_that_others_have_leaked_is_no_positions_failure(
 def test_a_position_without_memory_even_alone_has_failed(
     source, rows, log, engine, workers, cls
 ):
-    """Just that one, the first of all, too, whatever leaks before it."""
+    """Only that position has failed, whatever the ones before it leak."""
     # A block that leaks has to be halved down to one position every time.
     most = MOST if cls is LeakingUnit else POSITIONS
     if engine == "serial":
@@ -82,7 +82,6 @@ def test_a_retry_is_told_from_a_leak_as_well(source, rows, log):
 
 
 def test_a_position_that_stops_the_run_is_tried_alone_first(source, log):
-    """With on_error="raise" a leak is no reason to stop either."""
     process = LeakingUnit(source, how="raise_memory_error", log=log, bad=[77])
     with pytest.raises(rs.UnitFailed, match=r"position 77 raised numpy\._core.*Memory"):
         process.compute(engine="local", workers=2, on_error="raise")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(90, method="signal")
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_give_the_bytes_of_serial(mpi, scan, tmp_path, ranks):
-    """Every output, random ones and one per run too, and on every rank the same."""
+    """Every output is the same on every rank, random ones and those per run too."""
     job = mpi.run(
         ranks,
         with_head("""
@@ -37,7 +37,7 @@ def test_ranks_give_the_bytes_of_serial(mpi, scan, tmp_path, ranks):
 
 
 def test_the_conformance_tests_pass_on_two_ranks(mpi):
-    """Rank 0 runs them, and the other one is called to every compute."""
+    """Rank 0 runs the tests; the other rank takes part in every compute."""
     script = SUPPORT / "mpi_conformance.py"
     job = mpi.end(mpi.start(2, script), timeout=80)
 
@@ -46,7 +46,7 @@ def test_the_conformance_tests_pass_on_two_ranks(mpi):
 
 
 def test_an_unchanged_script_computes_with_every_rank(mpi, scan, data, tmp_path):
-    """Without a word of MPI in it: all ranks compute, each position once."""
+    """The script does not mention MPI; all ranks compute, each position once."""
     job = mpi.run(
         3,
         with_head("""
@@ -103,7 +103,7 @@ def test_what_was_begun_elsewhere_is_finished_by_ranks(mpi, scan, tmp_path):
 
 
 def test_ranks_on_hosts_of_their_own_compute_alike(mpich, scan, data, tmp_path):
-    """Over the network, which MPICH can be told to take, and a budget for each."""
+    """MPICH is told to use the network; each rank has a budget of its own."""
     job = mpich.run(
         3,
         with_head("""
@@ -140,7 +140,7 @@ def test_dealt_out_positions_are_all_computed(mpi, scan, data, tmp_path):
 
 
 def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, scan, data, tmp_path):
-    """Every position once, though no rank is told which ones are left."""
+    """Every position is computed once; ranks read from rank 0 which ones are left."""
     job = mpi.run(
         3,
         with_head("""

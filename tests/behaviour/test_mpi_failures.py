@@ -86,7 +86,7 @@ def test_a_set_up_that_fails_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_set_up_that_exits_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
-    """A worker's exit is an error that names its rank; the driver's is one of all."""
+    """The exit of a rank is an error that names it; the exit of rank 0 ends all."""
     job = mpi.run(
         3,
         with_head(f"""
@@ -118,7 +118,7 @@ def test_a_set_up_that_exits_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_stop_inside_of_a_unit_stops_all_ranks(mpi, scan, tmp_path, rank):
-    """A time limit of what the unit computes: 75 on all, and the job can go on."""
+    """A compute inside of a unit meets its time limit: all ranks end with code 75."""
     (tmp_path / "inner").mkdir()
     job = mpi.run(
         3,
@@ -148,7 +148,7 @@ def test_a_stop_inside_of_a_unit_stops_all_ranks(mpi, scan, tmp_path, rank):
 
 
 def test_a_rank_that_leaves_in_the_middle_ends_all(mpi, scan, tmp_path):
-    """What only waits for all ranks inside of MPI is left out when one is gone."""
+    """Ranks do not wait inside of MPI for a rank that is gone."""
     job = mpi.run(
         3,
         with_head("""
@@ -244,7 +244,7 @@ def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, scan, where):
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_rank_that_leaves_before_mpi_has_started_is_told_of(mpi, scan, code):
-    """Open MPI's launcher ends the job; MPICH's does not, but it is seen who waits."""
+    """Open MPI's launcher ends the job; under MPICH the waiting ranks find out."""
     script = mpi.write(
         with_head(f"""
         from resumable.engines import mpi
@@ -467,7 +467,7 @@ def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
 
 
 def test_a_signal_while_a_run_is_finished_stops_the_script(mpi, scan, tmp_path):
-    """The run is complete: nothing of it is left for the job that goes on."""
+    """The run is complete, and the next job has nothing to compute."""
     job = mpi.run(
         2,
         with_head("""
@@ -486,7 +486,6 @@ def test_a_signal_while_a_run_is_finished_stops_the_script(mpi, scan, tmp_path):
 
 
 def test_a_signal_that_the_script_handles_itself_is_handed_on(mpi, scan, tmp_path):
-    """Where it came when nothing was computed: the script decides what follows."""
     job = mpi.run(
         2,
         with_head("""

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(90, method="signal")
 
 
 def test_tasks_of_mpi4py_futures_do_not_hang(mpi, scan, tmp_path):
-    """There rank 0 runs the script alone: it computes alone, and mpi is refused."""
+    """Rank 0 runs the script alone: it computes alone, and engine="mpi" is refused."""
     script = mpi.write(
         with_head("""
         if __name__ == "__main__":
@@ -97,7 +97,7 @@ def alone(folder, environment, options):
 
 
 def test_processes_that_another_mpi_started_are_refused(scan, tmp_path):
-    """Two of two, and each thinks that it is alone: refused before any work."""
+    """Two processes of two think that they are alone: refused before any work."""
     # As Open MPI's mpiexec would have it; the MPI here is MPICH.
     started = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
     done = alone(tmp_path, started, {})
@@ -132,7 +132,6 @@ def test_mpi_by_name_works_with_one_process(scan, tmp_path):
 
 
 def test_an_import_under_mpiexec_starts_no_mpi(mpi):
-    """Nor does it watch for exceptions; a class that is derived from Process does."""
     job = mpi.run(
         2,
         """
@@ -184,7 +183,6 @@ def test_the_launcher_says_how_many_ranks_there_are(monkeypatch, environment, ex
 
 
 def test_a_class_asks_no_mpi_for_the_number_of_ranks(script, monkeypatch):
-    """Where only MPI knows it: asking would start it."""
     monkeypatch.setenv("PALS_RANKID", "0")
     text = HEAD + "print('mpi4py.MPI' in sys.modules, world.ranks_without_mpi())\n"
     tests = f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"

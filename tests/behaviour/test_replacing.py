@@ -55,7 +55,6 @@ def test_positions_that_ended_their_worker_can_be_tried_again(source, rows, tmp_
 
 
 def test_block_computations_are_halved_until_the_position_is_alone(source, rows):
-    """Of a block only the guilty position is lost."""
     process = DeadlyBlock(source, bad={"77": "segfault"})
     process.compute(positions=[0])
     results = process.compute(engine="local", workers=2)
@@ -161,7 +160,7 @@ class Halfway:
     ids=["lost", "given back"],
 )
 def test_what_a_lost_batch_has_committed_is_counted(source, rows, log, tell):
-    """It is not computed again; what has failed in it is, and described."""
+    """Committed positions are not computed again; failures among them are described."""
     bad = dict.fromkeys(map(str, range(40, POSITIONS, 7)), "fail")
     process = Deadly(source, bad=bad, log=log)
     results = process.compute(engine=Halfway(tell))
@@ -175,7 +174,7 @@ def test_what_a_lost_batch_has_committed_is_counted(source, rows, log, tell):
 
 
 class Late(Deadly):
-    """Takes a bit too long at a position, once."""
+    """Takes longer than its time at one position, once."""
 
     def unit_computation(self, spectrum):
         late = self.position == 105 and "105" not in noted(self.log)
@@ -187,7 +186,7 @@ class Late(Deadly):
 def test_a_late_position_is_recorded_and_not_the_next_one(
     source, rows, log, monkeypatch
 ):
-    """The late one came to its end before its worker was ended for it."""
+    """The late position had ended before its worker was killed."""
     real = WorkerProcesses.kill
 
     def kill(pool, worker):
@@ -220,7 +219,7 @@ def test_on_error_raise_names_the_position_and_leaves_it_pending(source):
 
 
 def test_killed_workers_are_replaced_and_nothing_is_recorded(source, rows, tmp_path):
-    """Workers that somebody else kills cost time, and nothing else."""
+    """Workers that another program kills are replaced; no position is lost."""
     log = tmp_path / "log"
     process = Deadly(source, log=str(log), delay_s=0.01)
     killed_pids = []
@@ -249,7 +248,6 @@ def test_killed_workers_are_replaced_and_nothing_is_recorded(source, rows, tmp_p
 
 @pytest.mark.parametrize("engine", ["local", "auto"])
 def test_a_hanging_position_is_given_up(source, rows, engine):
-    """Even one that keeps the interpreter's lock; it is recorded, others go on."""
     process = Deadly(source, bad={"50": "hang", "51": "hang"})
     results = process.compute(engine=engine, workers=2, position_timeout=0.5)
 
@@ -287,7 +285,7 @@ def test_slow_positions_within_their_time_are_left_alone(source, rows):
 
 
 def test_a_position_is_not_charged_for_time_when_the_driver_is_stopped(monkeypatch):
-    """As while the machine sleeps: a position has its time while it is looked at."""
+    """While the machine sleeps, the time of a position does not run."""
     times = iter([0, 0, 1, 5.5, 6, 7])
     monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: next(times)))
     pool = SimpleNamespace(progress_words=lambda worker: (7, 3))
@@ -299,7 +297,7 @@ def test_a_position_is_not_charged_for_time_when_the_driver_is_stopped(monkeypat
 
 
 def test_a_timeout_needs_workers_that_can_be_ended(source):
-    """An engine without processes of its own refuses it, and says which to take."""
+    """An engine without processes of its own refuses the option and names another."""
     with pytest.raises(rs.PlanError, match="engine='local'"):
         Deadly(source).compute(engine="serial", position_timeout=1)
     with pytest.raises(rs.PlanError, match="not a duration"):

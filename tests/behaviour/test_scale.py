@@ -29,7 +29,6 @@ def test_every_position_is_handed_out_exactly_once(kind, ranks, dealt):
 
 
 def test_ranks_that_take_what_they_need_finish_earlier_than_with_fixed_shares():
-    """With heavy-tailed times they come near to what is possible in this order."""
     found = [
         simulation.compared(
             units_of("heavy tailed", 48, 200, seed), 48, simulation.Costs()

@@ -47,7 +47,7 @@ def test_computations_that_change_the_process_do_not_break_the_run(
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine):
-    """The pool ends its processes by a signal, which they must not take for ours."""
+    """The pool ends its processes by a signal, which our handlers must not catch."""
     process = script(
         f"""
         import sys
@@ -151,7 +151,6 @@ def test_nothing_is_written_into_a_file_that_took_our_descriptor(source, tmp_pat
 
 
 def test_parts_are_the_batch_and_name_the_suspect():
-    """Of the known position, or in halves; together they are what they were."""
     members = np.array([True, False, True, True, True, False, True])
     batch = Batch.of(10, members, block=3)
     alone = batch.parts(13)
@@ -177,11 +176,11 @@ def test_a_thread_that_computes_still_replaces_workers(source, rows):
 
 
 class Escapes(BaseException):
-    """What libraries raise to get past everybody, a panic for example."""
+    """An exception that is no Exception, as some libraries raise."""
 
 
 class Raises(rs.Process):
-    """Raises something unusual at one position; logs something that cannot be."""
+    """Raises an unusual exception at one position; logs a bad line."""
 
     version = 1
     outputs: ClassVar = {"mean": rs.Output(fill_value=-1.0)}
@@ -198,7 +197,7 @@ class Raises(rs.Process):
 def test_an_exception_of_any_kind_is_a_failed_position(
     source, rows, engine, monkeypatch
 ):
-    """With its type and message; and a log line that cannot be written fails none."""
+    """Its type and message are recorded; a bad log line makes no position fail."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
     results = Raises(source).compute(engine=engine, workers=2)
     (failure,) = results.failures

@@ -75,7 +75,6 @@ def test_a_disk_that_fills_up_later_takes_nothing_from_a_run(tmp_path, when):
 
 @pytest.mark.parametrize("when", ["rows", "failures", "finish"])
 def test_a_write_that_fails_ends_the_run_with_its_error(tmp_path, when):
-    """Of rows, of failures, sessions and the end: no signal, nothing wrong marked."""
     result = full_disk.run(when, tmp_path, "limit")
     first = result["first"]
 
