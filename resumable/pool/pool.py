@@ -1,4 +1,4 @@
-"""A pool: worker processes that call any function, ahead of who takes the results."""
+"""A pool: worker processes that call any function before its results are taken."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Pool(WorkerProcesses):
         args: Sequence[Any] = (),
         seed: int | None = None,
     ) -> Iterator[Any]:
-        """Call the same function again and again, ahead of whoever takes the results.
+        """Call the same function again and again, before the results are taken.
 
         Work begins at once. Every worker has one call at work and one waiting.
 
@@ -110,7 +110,7 @@ class Pool(WorkerProcesses):
         copy: bool = True,
         look_ahead: int | None = None,
     ) -> Iterator[Any]:
-        """Call a function for every item, ahead of whoever takes the results.
+        """Call a function for every item, before the results are taken.
 
         Work begins at once.
 

@@ -1,4 +1,4 @@
-"""Calls of one function, done ahead of whoever takes the results.
+"""Calls of one function, done before their results are taken.
 
 ::
 

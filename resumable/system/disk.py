@@ -134,7 +134,7 @@ def link_new(temporary: Path, path: Path) -> bool:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
         # No hard links here (exFAT, some network mounts). The caller holds the
-        # lock on the name, so nobody of ours can come between these two lines.
+        # lock on the name, so no process of ours can act between these two lines.
         if path.exists():
             return False
         temporary.rename(path)

@@ -1,8 +1,8 @@
 """What the driver and a worker tell each other about batches.
 
 A :class:`Job` says what to do, for all batches of a session, and can be sent
-anywhere. A :class:`Report` says what became of a batch, a :class:`Loss` that nobody
-will report any more.
+anywhere. A :class:`Report` says what became of a batch, a :class:`Loss` that
+its worker has ended.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ memory without a name, and the descriptor of this memory goes through the pipe::
                            `- no: memory, descriptor ->  copied out, or mapped
 
 So sending never waits for a receiver that is busy. The memory has no name: it is gone
-when nobody has it mapped any more, however the processes end. The receiver says with
+when no process has it mapped, however the processes end. The receiver says with
 its next message which memory it has released, and the sender writes to that again. Of
 arrays made by :func:`~resumable.system.shared_array` only the descriptor is sent.
 """
@@ -49,7 +49,7 @@ _ALIGNMENT = 64
 #: The system passes no more descriptors at once (SCM_MAX_FD is 253).
 _DESCRIPTORS = 200
 #: What the receiver makes of the arrays in a message: copies of them; arrays in the
-#: shared memory that can be changed, since nobody else has it; or read-only ones there.
+#: shared memory that can be changed, since no other process has it; or read-only ones.
 Arrays = Literal["copies", "own", "views"]
 #: Part of a message: its bytes, or the number of a memory, offset and length there.
 Part = bytes | tuple[int, int, int]
@@ -185,7 +185,7 @@ class SendBuffer:
         return block
 
     def free_unused(self, messages: int = 0) -> None:
-        """Free the memory that so many messages have not needed, and nobody reads."""
+        """Free unread memory that so many messages have not needed."""
         for block in self._blocks:
             block.unused += 1
         self._blocks = [b for b in self._blocks if b.receivers or b.unused <= messages]

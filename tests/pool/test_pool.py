@@ -197,7 +197,7 @@ def test_wait_gives_what_there_is_in_time(fast):
     assert [(e.worker, e.value) for e in second] == [(0, "told")]
 
 
-def test_a_nudge_reaches_the_call_at_work_and_no_other(fast):
+def test_a_request_to_stop_reaches_only_the_call_at_work(fast):
     """What is at work learns of it; the calls after it go their way."""
     fast.send(0, "it", "until_told")
     nothing = fast.wait(0.1)
@@ -330,7 +330,7 @@ def test_a_log_record_that_cannot_be_made_again_is_no_answer(fast):
     assert second.value == 3
 
 
-def test_a_flood_of_log_records_keeps_nobody_waiting(fast):
+def test_many_log_records_delay_no_answer_of_another_worker(fast):
     """While one worker logs without pause, the answer of another comes."""
     logging.getLogger("lab.flood").addHandler(logging.NullHandler())
     logging.getLogger("lab.flood").propagate = False
@@ -351,8 +351,8 @@ def test_a_flood_of_log_records_keeps_nobody_waiting(fast):
     ("how", "code"),
     [("kill", -signal.SIGKILL), ("exit", 7), ("segfault", -signal.SIGSEGV)],
 )
-def test_death_is_told_with_its_exit_code(pool, how, code):
-    """However a worker ends, its code is known and the other one works on."""
+def test_a_death_is_reported_with_its_exit_code(pool, how, code):
+    """The exit code is known, and the other worker goes on."""
     event = ask(pool, 0, "end", how)
     other = ask(pool, 1, "add", 4)
 
@@ -361,7 +361,7 @@ def test_death_is_told_with_its_exit_code(pool, how, code):
     assert not alive(pool.pids[0])
 
 
-def test_a_death_between_calls_is_told_too(fast):
+def test_a_death_between_calls_is_reported(fast):
     """A worker that is killed while idle shows in the next wait."""
     fast.kill(0)
     (event,) = collect(fast, 1)

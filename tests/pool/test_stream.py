@@ -142,7 +142,7 @@ def test_items_are_taken_as_far_ahead_as_was_said(pool, look_ahead, most):
 
 
 def test_a_large_look_ahead_does_not_block(pool):
-    """Messages that fill the pipe both ways keep nobody waiting for ever."""
+    """Messages that fill the pipe in both directions cause no deadlock."""
     items = [b"x" * (PIPE_BYTES - 1000)] * 100
 
     assert list(pool.imap(lambda item: item, items, look_ahead=100)) == items
@@ -155,7 +155,7 @@ def test_a_look_ahead_of_nothing_is_an_error(pool, look_ahead):
 
 
 def test_several_iterators_share_the_workers(pool):
-    """Their results are not mixed up, and one that is dropped harms nobody."""
+    """Each gets its own results, also after another one was dropped."""
     first = pool.imap(lambda item: item * 2, range(20))
     second = pool.prefetch(batch, 20, (3,), seed=0)
     dropped = pool.imap(lambda item: item, range(20))

@@ -88,7 +88,7 @@ def test_a_held_lock_lets_in_only_what_it_may(tmp_path, ours, theirs, answer):
     ],
 )
 def test_a_lock_of_another_process_is_respected(tmp_path, holder, theirs, ours, taken):
-    """What another process holds is not taken, whoever wrote its program."""
+    """A lock that another program holds is not taken."""
     lock = LockFile(tmp_path / "lock")
     holder(lock.path, theirs)
 
