@@ -83,7 +83,7 @@ class Chain:
         self._source_name, arguments = _arguments_of_head(self._head)
         self._stages: list[Stage] = []
         self._makers: dict[str, int] = {}
-        self._add(Stage(_copied(first)._request(), arguments, first=True))
+        self._add(Stage.of(_copied(first)._request(), arguments, first=True))
         for process in self._processes[1:]:
             self._add(self._bound(process))
         self._kept = self._chosen(self._keep)
@@ -116,7 +116,7 @@ class Chain:
             shape = (None, *output.shape) if output.ragged else output.shape
             dtype = output.dtype
         bound._join(self._head, shape, dtype)
-        return Stage(bound._request(), arguments, first=False)
+        return Stage.of(bound._request(), arguments, first=False)
 
     def _arguments(self, process: Process) -> tuple[str, ...]:
         known = [*self._makers, *self._head.inputs, self._source_name]
@@ -167,12 +167,9 @@ class Chain:
             chosen.setdefault(number, {}).update(wanted)
         # In the order of the declaration, whatever the order of keep.
         return {
-            number: {
-                name: output
-                for name, output in self._stages[number].request.outputs.items()
-                if name in chosen[number]
-            }
-            for number in sorted(chosen)
+            number: {n: o for n, o in outputs.items() if n in chosen[number]}
+            for number, outputs in enumerate(s.request.outputs for s in self._stages)
+            if number in chosen
         }
 
     # The links.

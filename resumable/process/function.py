@@ -97,10 +97,7 @@ def _process_of(
         version = _function_version(function, name)
     document = {
         **_defaults(function, name, inputs, parameters),
-        **{
-            key: encode(value, f"the parameter {key!r}")
-            for key, value in parameters.items()
-        },
+        **{k: encode(v, f"the parameter {k!r}") for k, v in parameters.items()},
     }
     if outputs is None or isinstance(outputs, Output):
         outputs = {"result": outputs or Output()}
@@ -125,12 +122,8 @@ def process_of_run(
 ) -> Process:
     """Make the Process that :func:`map_function` made for a run.
 
-    Raises
-    ------
-    DeclarationError
-        The function is not the one of the run, or does not take its parameters.
-    IdentityError
-        One of its parameters cannot be read back from the run file.
+    Raises DeclarationError where the function is not the one of the run or does not
+    take its parameters, IdentityError where one of these cannot be read back.
     """
     from resumable.model import decode
     from resumable.results import inputs_of_run, source_of_run

@@ -292,10 +292,7 @@ class Process(Declaration):
     def _computation(
         self, *, live: bool = False, length: int = 0, ready: PositionSet | None = None
     ) -> Computation:
-        """Open the source and the inputs, and work out what makes this run.
-
-        The arguments are those of `open_sources` and `resolve`.
-        """
+        """Open the source and the inputs, and work out what makes this run."""
         asked = self._request()
         with open_sources(asked.source, asked.inputs, live=live, length=length) as (
             reader,

@@ -46,8 +46,16 @@ class Stage(NamedTuple):
     """What its Process asks for, at the positions of the chain."""
     arguments: tuple[str, ...]
     """Names of the source, of inputs, and of outputs of earlier stages."""
+    outputs: Mapping[str, Output]
+    """Its outputs per position."""
     first: bool
     """It is the stage that reads the source first."""
+
+    @classmethod
+    def of(cls, request: Request, arguments: tuple[str, ...], *, first: bool) -> Stage:
+        """Make a stage of what its Process asks for."""
+        outputs = {n: o for n, o in request.outputs.items() if o.per == "position"}
+        return cls(request, arguments, outputs, first)
 
     @property
     def name(self) -> str:
@@ -58,12 +66,6 @@ class Stage(NamedTuple):
     def process(self) -> Any:
         """The user's object, a copy of it."""
         return self.request.process
-
-    @property
-    def outputs(self) -> dict[str, Output]:
-        """Its outputs per position."""
-        outputs = self.request.outputs
-        return {name: o for name, o in outputs.items() if o.per == "position"}
 
     @property
     def in_blocks(self) -> bool:
@@ -157,7 +159,7 @@ class Link(Process):
 
     def setup(self) -> None:
         """Set every stage up."""
-        self._live = []
+        self._live: list[tuple[Stage, Any]] = []
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
             check_unchanged(type(stage.process), read_from, text)
             process = shallow_copy(stage.process)
@@ -169,7 +171,7 @@ class Link(Process):
             own = process.spectrum_shape
             place(process, cursor, self._geometry._replace(spectrum_shape=own))
             process.setup()
-            self._live.append(process)
+            self._live.append((stage, process))
 
     def finish(self, results: Results) -> Any:
         """Have the last stage summarise."""
@@ -202,9 +204,7 @@ class UnitLink(Link):
         """Compute the stages, one after the other."""
         self._check_there(self._cursor.flat)
         known = {self._source_name: spectrum, **inputs}
-        for number, (stage, process) in enumerate(
-            zip(self._stages, self._live, strict=True)
-        ):
+        for number, (stage, process) in enumerate(self._live):
             known.update(_one(stage, process, self._taken(number, known)))
         return {name: known[name] for name in self.outputs if name in known}
 
@@ -216,12 +216,10 @@ class BlockLink(Link):
         """Compute the stages, one after the other, each for all positions."""
         self._check_there(self._cursor.flat)
         known = {self._source_name: spectra, **inputs}
-        for number, (stage, process) in enumerate(
-            zip(self._stages, self._live, strict=True)
-        ):
+        for number, (stage, process) in enumerate(self._live):
             taken = self._taken(number, known)
             if stage.in_blocks:
-                named = by_name(_called(process, "block", taken), stage.outputs)
+                named = by_name(process.block_computation(**taken), stage.outputs)
                 rows = {
                     name: block_rows(name, named[name], output, len(spectra))
                     for name, output in stage.outputs.items()
@@ -234,7 +232,6 @@ class BlockLink(Link):
     def _units(
         self, stage: Stage, process: Process, taken: dict[str, Any], count: int
     ) -> dict[str, Array]:
-        """Compute a stage of units position by position."""
         progress_words = self._cursor.progress_words
         found: list[dict[str, Any]] = []
         try:
@@ -252,13 +249,9 @@ class BlockLink(Link):
         }
 
 
-def _called(process: Any, kind: str, taken: dict[str, Any]) -> Any:
-    return getattr(process, f"{kind}_computation")(**taken)
-
-
 def _one(stage: Stage, process: Any, taken: dict[str, Any]) -> dict[str, Any]:
     """Compute a stage at one position; what it returns is as if it had been stored."""
-    named = by_name(_called(process, "unit", taken), stage.outputs)
+    named = by_name(process.unit_computation(**taken), stage.outputs)
     return {name: _stored(name, named[name], o) for name, o in stage.outputs.items()}
 
 
