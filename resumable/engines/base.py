@@ -13,7 +13,7 @@ to a worker and its report back::
 
     engine          dispatcher         transport             where workers live
     -----------------------------------------------------------------------------------
-    serial          SerialEngine.run   a call                the driver's process
+    serial          SerialEngine       a call                the driver's process
     local           LocalDispatcher    pipes                 child processes
     executor, dask  FutureDispatcher   tasks and futures     processes of the executor
     mpi             RankZero           messages, a counter   the other ranks, and rank 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resumable.engines.local import LocalEngine
-from resumable.engines.serial import SerialEngine
+from resumable.engines.local import LocalEngine, SerialEngine
 from resumable.errors import PlanError, near_miss
 from resumable.model import WORTH_STARTING_S
 from resumable.system import launcher, machine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ class DaskEngine(FuturesEngine):
         self, client: Any = None, workers: int | None = None, *, may_grow: bool = False
     ) -> None:
         self._client = client or _present_client()
+        # dask gives a task up when too many workers have died at it.
+        self.losses = sys.modules["distributed"].KilledWorker
         if self._client.asynchronous:
             msg = "an asynchronous client of dask cannot be waited for; give another"
             raise PlanError(msg)
@@ -90,12 +93,6 @@ class DaskEngine(FuturesEngine):
                 "stays: make a new one and run again to go on"
             )
             raise WorkerDied(msg)
-
-    def is_loss(self, error: BaseException) -> bool:
-        """Return whether dask has given up: workers have died at the same task."""
-        from distributed import KilledWorker
-
-        return isinstance(error, KilledWorker)
 
     def release(self, token: str) -> None:
         """Close the workers of a session in all processes."""

@@ -28,6 +28,7 @@ class ExecutorEngine(FuturesEngine):
     By default as many at once as the executor says it has workers, else cores here.
     """
 
+    losses = concurrent.futures.BrokenExecutor
     after_loss = "make another executor and run again"
 
     def __init__(
@@ -71,10 +72,6 @@ class ExecutorEngine(FuturesEngine):
             return set()
         return super().cancel(token, futures)
 
-    def is_loss(self, error: BaseException) -> bool:
-        """Return whether the executor is broken: one of its processes has ended."""
-        return isinstance(error, concurrent.futures.BrokenExecutor)
-
     def release(self, token: str) -> None:
         """Close the workers of a session: threads here, processes in one round.
 
@@ -92,10 +89,8 @@ class ExecutorEngine(FuturesEngine):
         except concurrent.futures.BrokenExecutor:
             # Its other processes still commit what they are at; the shutdown waits for
             # them, since a session that is over refuses what comes later.
-            logger.warning(
-                "the %s has lost a process; its others commit what they are at",
-                self.name,
-            )
+            told = "the %s has lost a process; its others commit what they are at"
+            logger.warning(told, self.name)
             self._executor.shutdown()
             return
         except RuntimeError:

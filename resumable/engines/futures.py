@@ -48,7 +48,8 @@ class FuturesEngine:
 
     own_processes = True
     can_replace = False
-    #: What a user can do when a worker was lost.
+    #: Errors of the executor that say it has lost a task, and what a user does then.
+    losses: type[BaseException]
     after_loss = "run again"
     hosts: tuple[int, ...] | None
     """Number of workers on each host; None: not known."""
@@ -96,10 +97,6 @@ class FuturesEngine:
             f"{self.after_loss}, or use engine='local', which finds a position that "
             "ends its worker"
         )
-
-    def is_loss(self, error: BaseException) -> bool:
-        """Return whether an error is the executor's, which has lost the task."""
-        return False
 
     def release(self, token: str) -> None:
         """Have the processes of the executor close what the session held."""
@@ -194,7 +191,7 @@ class FutureDispatcher:
         except Exception as error:
             # The executor was shut down, or has lost the task.
             is_cancelled = isinstance(error, CancelledError)
-            if not (is_cancelled or self._engine.is_loss(error)):
+            if not (is_cancelled or isinstance(error, self._engine.losses)):
                 raise
             self._driver.give_back(batch)
             if is_cancelled:

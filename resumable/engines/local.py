@@ -1,10 +1,9 @@
-"""The local engine: worker processes on this machine, and who gives them batches."""
+"""Engines of this machine: in the driver's process, and in processes of their own."""
 
 from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -36,32 +35,52 @@ _PATIENCE_S = 0.2
 _GRACE_S = 5.0
 
 
-class LocalEngine:
-    """Worker processes that read and write by themselves, started by a `start_method`.
+class SerialEngine:
+    """One worker, in the driver's own process."""
 
-    With `begin_here` this process computes while they start, and does without them
-    where the work is short.
+    name = "serial"
+    workers = 1
+    own_processes = can_replace = False
+
+    def run(self, job: Job, driver: Driver, workers: int) -> None:
+        """Do batches one after another."""
+        with contextlib.closing(Worker(job, own_process=False)) as worker:
+            while not driver.stopping:
+                batch = driver.next()
+                if batch is None:
+                    return
+                driver.take(worker.do(batch, lambda: driver.stopping))
+
+
+class LocalEngine:
+    """Worker processes that read and write by themselves.
+
+    The `method` starts them: "forkserver" or "spawn". With `begin_here` this process
+    computes while they start, and does without them where the work is short.
     """
 
     name = "local"
-    own_processes = True
-    can_replace = True
+    own_processes = can_replace = True
 
     def __init__(
-        self,
-        workers: int,
-        start_method: str = "forkserver",
-        *,
-        begin_here: bool = False,
+        self, workers: int, method: str = "forkserver", *, begin_here: bool = False
     ) -> None:
         self.workers = workers
-        self._start_method = start_method
+        self._start_method = method
         self._begin_here = begin_here
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches to whoever is free."""
         with contextlib.ExitStack() as stack:
-            start = functools.partial(self._start, job, driver, workers, stack)
+
+            def start() -> LocalDispatcher:
+                # Imported here: a short run does without processes.
+                from resumable.worker import WorkerProcesses
+
+                pool = WorkerProcesses(workers, start_method=self._start_method)
+                stack.enter_context(pool)
+                return LocalDispatcher(pool, job, driver, workers)
+
             if not self._begin_here:
                 start().work()
                 return
@@ -75,18 +94,6 @@ class LocalEngine:
                 dispatcher.hand_out()
                 here.flush()
                 dispatcher.work()
-
-    def _start(
-        self, job: Job, driver: Driver, workers: int, stack: contextlib.ExitStack
-    ) -> LocalDispatcher:
-        """Start the workers; they end with the stack."""
-        # Imported here: a short run does without processes.
-        from resumable.worker import WorkerProcesses
-
-        processes = stack.enter_context(
-            WorkerProcesses(workers, start_method=self._start_method)
-        )
-        return LocalDispatcher(processes, job, driver, workers)
 
     def _start_while_computing(
         self,
@@ -158,19 +165,13 @@ class _State(enum.Enum):
     """What a worker process is doing."""
 
     STARTING = enum.auto()
-    FRESH = enum.auto()
-    """Waits for a batch and has computed nothing yet."""
-    FREE = enum.auto()
-    """Waits for a batch."""
-    BUSY = enum.auto()
-    """Computes one."""
-    CLOSING = enum.auto()
-    """Commits, for the last time."""
+    FRESH = enum.auto()  # waits for a batch and has computed nothing yet
+    FREE = enum.auto()  # waits for a batch
+    BUSY = enum.auto()  # computes one
+    CLOSING = enum.auto()  # commits, for the last time
     CLOSED = enum.auto()
-    RENEWING = enum.auto()
-    """Commits; then it is ended, and another process takes its place."""
-    KILLED = enum.auto()
-    """Ended by the dispatcher; its death has not shown yet."""
+    RENEWING = enum.auto()  # commits; then another process takes its place
+    KILLED = enum.auto()  # by the dispatcher, which has not seen its death yet
     DEAD = enum.auto()
 
 
@@ -179,12 +180,9 @@ class _Process:
 
     def __init__(self) -> None:
         self.state = _State.STARTING
-        #: At work.
-        self.batch: Batch | None = None
-        #: The batch it begins with when it has started.
-        self.first: Batch | None = None
-        #: Reports of batches that are not committed yet.
-        self.unmarked: list[Report] = []
+        self.batch: Batch | None = None  # at work
+        self.first: Batch | None = None  # what it begins with when it has started
+        self.unmarked: list[Report] = []  # of batches that are not committed yet
 
 
 class LocalDispatcher:
