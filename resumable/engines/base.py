@@ -74,7 +74,7 @@ class Engine(Protocol):
     """Who computes.
 
     One whose workers are on several hosts also has ``hosts``, the number of workers
-    on each (None where nobody knows), and ``available_memory()``, the least that one
+    on each (None: not known), and ``available_memory()``, the least that one
     of the hosts has, in bytes.
     """
 

@@ -118,7 +118,7 @@ def _given(engine: Any, workers: int | None, may_grow: bool) -> Engine:
         from resumable.engines.executor import ExecutorEngine
 
         return ExecutorEngine(engine, workers)
-    # By name: distributed is not imported unless somebody has done so.
+    # By name: where distributed is not imported, this is no client of dask.
     if type(engine).__module__.partition(".")[0] == "distributed":
         from resumable.engines.dask import DaskEngine
 

@@ -89,8 +89,8 @@ class ExecutorEngine(FuturesEngine):
         except concurrent.futures.BrokenExecutor:
             # Its other processes still commit what they are at; the shutdown waits for
             # them, since a session that is over refuses what comes later.
-            told = "the %s has lost a process; its others commit what they are at"
-            logger.warning(told, self.name)
+            what = "the %s has lost a process; its others commit what they are at"
+            logger.warning(what, self.name)
             self._executor.shutdown()
             return
         except RuntimeError:

@@ -70,7 +70,7 @@ class LocalEngine:
         self._begin_here = begin_here
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
-        """Hand out batches to whoever is free."""
+        """Hand out batches to the workers that are free."""
         with contextlib.ExitStack() as stack:
 
             def start() -> LocalDispatcher:

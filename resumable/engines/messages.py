@@ -30,7 +30,7 @@ _PATIENCE_S = 60.0
 _PROGRESS_S = 5e-3
 #: And so many times in a row: each answers only some of the ranks that ask.
 _POLLS = 20
-#: Rank 0 waits so long for the others to end before it tells them that it ends.
+#: Rank 0 waits so long for the others to end before it sends them that it ends.
 _FAREWELL_S = 2.0
 _LEFT = "left"
 
@@ -178,12 +178,12 @@ class RankMessages:
 
 def naps(waiting_for: str = "") -> Iterator[None]:
     """Sleep for ever longer times, one each step; say once what is waited for."""
-    nap, began, told = _FIRST_NAP_S, time.monotonic(), not waiting_for
+    nap, began, is_said = _FIRST_NAP_S, time.monotonic(), not waiting_for
     while True:
         time.sleep(nap)
         nap = min(2 * nap, _LONGEST_NAP_S)
-        if not told and time.monotonic() - began > _PATIENCE_S:
-            told = True
+        if not is_said and time.monotonic() - began > _PATIENCE_S:
+            is_said = True
             logger.warning(
                 "still waiting for %s: compute() computes with all ranks, so every "
                 "rank must call it (or give engine='local' to compute on one alone)",

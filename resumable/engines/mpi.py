@@ -236,10 +236,10 @@ class MPIEngine:
             if info.error is not None:
                 raise pickle.loads(info.error)
             if info.request != own.request:
-                told = differences(info.request, own.request)
+                what = differences(info.request, own.request)
                 msg = (
                     f"rank {rank} asks for something else than rank 0 ("
-                    f"{'; '.join(told[:3])}); all ranks must call compute() with the "
+                    f"{'; '.join(what[:3])}); all ranks must call compute() with the "
                     "same process and arguments"
                 )
                 raise PlanError(msg)

@@ -227,8 +227,8 @@ class OtherRank:
 
     def _stopping(self) -> bool:
         self._look()
-        told = any(m.kind in (STOP, OUTCOME) for m in self._messages.inbox)
-        return told or self._signals.requested or self._deadline.requested
+        ordered = any(m.kind in (STOP, OUTCOME) for m in self._messages.inbox)
+        return ordered or self._signals.requested or self._deadline.requested
 
     def _work(self, part: RankJob) -> None:
         """Take part in a session."""
@@ -312,15 +312,15 @@ class OtherRank:
 
 def error_of_rank(error: BaseException, rank: int) -> bytes:
     """Return an exception of this rank as bytes, with its traceback as a note."""
-    told = error
+    sent = error
     # What would end the process does not say on which rank it was raised, and where.
     if not isinstance(error, (Exception, NotFinished)):
         msg = f"rank {rank} was to end in the middle of the run by {error!r}"
-        told = WorkerDied(msg)
+        sent = WorkerDied(msg)
     if not isinstance(error, WorkerDied):
         lines = traceback.format_exception(error)
-        told.add_note(f"on rank {rank} ({platform.node()}):\n{''.join(lines)}")
-    return to_bytes(told)
+        sent.add_note(f"on rank {rank} ({platform.node()}):\n{''.join(lines)}")
+    return to_bytes(sent)
 
 
 def to_bytes(error: BaseException) -> bytes:

@@ -1,4 +1,4 @@
-"""Workers in the processes of an executor, which belong to somebody else.
+"""Workers in the processes of an executor, which belong to the user's program.
 
 An executor calls one function at a time, in whatever process it likes, and says
 neither when a session begins nor when it ends. So the worker of a session stays in
@@ -98,14 +98,14 @@ def do(task: Task) -> bytes:
         return cloudpickle.dumps(TaskResult())  # type: ignore[no-any-return]
     with contextlib.ExitStack() as stack:
         collector = _RecordCollector()
-        told_to_end = _never
+        must_end = _never
         if task.driver != this_process():
-            told_to_end = stack.enter_context(deferred_termination())
+            must_end = stack.enter_context(deferred_termination())
             logging.root.addHandler(collector)
             stack.callback(logging.root.removeHandler, collector)
         try:
             with _cache().workers_of(task) as workers:
-                result = TaskResult(report=workers.do(task, told_to_end))
+                result = TaskResult(report=workers.do(task, must_end))
         except _NoJobError:
             result = TaskResult(needs_job=True)
         except BaseException as error:
@@ -195,7 +195,7 @@ class _SessionWorkers:
                 # For libraries that are loaded later, inside a computation.
                 os.environ.setdefault(name, "1")
 
-    def do(self, task: Task, told_to_end: Callable[[], bool]) -> Report:
+    def do(self, task: Task, must_end: Callable[[], bool]) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
         worker, writer = self._worker()
         left = task.batch
@@ -207,7 +207,7 @@ class _SessionWorkers:
         deadline = time.monotonic() + task.seconds
 
         def stop() -> bool:
-            return time.monotonic() > deadline or told_to_end()
+            return time.monotonic() > deadline or must_end()
 
         try:
             report = worker.do(left, stop)

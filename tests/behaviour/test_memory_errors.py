@@ -37,9 +37,7 @@ class LeakingBlock(Leaks):
     ("how", "workers"),
     [("limit", 1), ("limit", 2), ("raise_memory_error", 2), ("killed", 2)],
 )
-def test_memory_that_others_have_leaked_is_no_positions_failure(
-    source, rows, log, how, workers
-):
+def test_leaked_memory_fails_no_position(source, rows, log, how, workers):
     """Workers that have none left are replaced, and every position is computed."""
     process = LeakingUnit(source, how=how, log=log)
     results = process.compute(engine="local", workers=workers)
@@ -53,7 +51,7 @@ def test_memory_that_others_have_leaked_is_no_positions_failure(
     ("engine", "workers"), [("local", 1), ("local", 2), ("auto", 2), ("serial", 1)]
 )
 @pytest.mark.parametrize("cls", [LeakingUnit, LeakingBlock])
-def test_a_position_without_memory_even_alone_has_failed(
+def test_a_position_that_lacks_memory_even_alone_has_failed(
     source, rows, log, engine, workers, cls
 ):
     """Only that position has failed, whatever the ones before it leak."""
@@ -71,8 +69,8 @@ def test_a_position_without_memory_even_alone_has_failed(
     }
 
 
-def test_a_retry_is_told_from_a_leak_as_well(source, rows, log):
-    """Positions that fail again are tried once each, in however many workers."""
+def test_with_retry_failed_a_position_that_lacks_memory_fails_again(source, rows, log):
+    """Each is tried once, in however many workers."""
     process = LeakingUnit(source, how="raise_memory_error", log=log, bad=[3, 5])
     process.compute(engine="local", workers=2)
     results = process.compute(engine="local", workers=2, retry_failed=True)

@@ -64,8 +64,8 @@ def test_an_unchanged_script_computes_with_every_rank(mpi, scan, data, tmp_path)
     np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
 
-def test_other_ranks_and_other_engines_go_on(mpi, scan, data, tmp_path):
-    """Stopped on 4 ranks, then on 2, finished by processes: nothing twice."""
+def test_other_numbers_of_ranks_and_other_engines_continue(mpi, scan, data, tmp_path):
+    """Stopped on 4 ranks, then on 2, finished by processes; no position twice."""
     script = with_head("""
         from mpi_jobs import Halts
         process = Halts("scan.h5::/data", log=os.path.abspath("log"), delay_s=0.05)
@@ -102,7 +102,7 @@ def test_what_was_begun_elsewhere_is_finished_by_ranks(mpi, scan, tmp_path):
     assert of_log(tmp_path) == list(range(POSITIONS))
 
 
-def test_ranks_on_hosts_of_their_own_compute_alike(mpich, scan, data, tmp_path):
+def test_ranks_on_several_hosts_give_the_same_results(mpich, scan, data, tmp_path):
     """MPICH is told to use the network; each rank has a budget of its own."""
     job = mpich.run(
         3,
@@ -139,7 +139,7 @@ def test_dealt_out_positions_are_all_computed(mpi, scan, data, tmp_path):
     np.testing.assert_array_equal(only_run(tmp_path)["mean"][...], data.mean(axis=1))
 
 
-def test_what_is_too_much_to_be_told_is_read_from_rank_0(mpi, scan, data, tmp_path):
+def test_what_is_too_large_to_be_sent_is_read_from_rank_0(mpi, scan, data, tmp_path):
     """Every position is computed once; ranks read from rank 0 which ones are left."""
     job = mpi.run(
         3,
@@ -197,7 +197,7 @@ def test_two_halves_of_a_job_compute_different_things(mpi, scan, data, tmp_path)
         assert of_log(tmp_path / half) == list(range(POSITIONS))
 
 
-def test_everything_a_laptop_can_do_ranks_can(mpi, scan, data, tmp_path):
+def test_all_kinds_of_runs_work_with_ranks(mpi, scan, data, tmp_path):
     """Override, rechunking, a grown source, map, and chained results, in one job."""
     with h5py.File(tmp_path / "grow.h5", "w") as file:
         rows = data[:32].reshape(4, 8, 32)
@@ -252,7 +252,7 @@ def test_everything_a_laptop_can_do_ranks_can(mpi, scan, data, tmp_path):
 
 
 def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, tmp_path):
-    """The budget is for a host: it is divided among its ranks, and never exceeded."""
+    """The memory budget is for a host, and is divided among its ranks."""
     job = mpi.run(
         4,
         with_head("""

@@ -147,7 +147,7 @@ def test_a_stop_inside_of_a_unit_stops_all_ranks(mpi, scan, tmp_path, rank):
     assert only_run(tmp_path).status.done == len(of_log(tmp_path)) < POSITIONS
 
 
-def test_a_rank_that_leaves_in_the_middle_ends_all(mpi, scan, tmp_path):
+def test_a_rank_that_ends_during_a_run_ends_all(mpi, scan, tmp_path):
     """Ranks do not wait inside of MPI for a rank that is gone."""
     job = mpi.run(
         3,
@@ -211,7 +211,7 @@ def test_a_full_disk_on_one_rank_ends_all_and_the_run_goes_on(mpi, scan, tmp_pat
 
 @pytest.mark.parametrize("where", ["first", "before", "between", "exit", "exit 0"])
 def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, scan, where):
-    """Before the first Process, in it, between two computes; and one just leaves."""
+    """Before the first Process, in its constructor, between two computes, by exit."""
     # Which ends at all: a job that waits for a rank that is gone waits for ever.
     job = mpi.run(
         2,
@@ -243,7 +243,7 @@ def test_a_rank_that_ends_outside_of_compute_ends_all(mpi, scan, where):
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_rank_that_leaves_before_mpi_has_started_is_told_of(mpi, scan, code):
+def test_a_rank_that_ends_before_mpi_has_started_is_shown(mpi, scan, code):
     """Open MPI's launcher ends the job; under MPICH the waiting ranks find out."""
     script = mpi.write(
         with_head(f"""
@@ -263,7 +263,7 @@ def test_a_rank_that_leaves_before_mpi_has_started_is_told_of(mpi, scan, code):
 
 
 def test_a_run_in_the_background_is_refused(mpi, scan, tmp_path):
-    """Before anything is written, with what to do instead, which works."""
+    """Before anything is written; the error says what to do instead, which works."""
     job = mpi.run(
         2,
         with_head("""
@@ -309,7 +309,7 @@ def test_ranks_that_ask_for_different_things_are_refused(mpi, scan, tmp_path):
 
 
 def test_a_rank_that_does_not_see_the_run_file_says_so(mpi, scan, tmp_path):
-    """A target folder of one host only is an error that says what to do."""
+    """A target folder that only one host has is an error that says what to do."""
     job = mpi.run(
         2,
         with_head("""
@@ -327,7 +327,7 @@ def test_a_rank_that_does_not_see_the_run_file_says_so(mpi, scan, tmp_path):
 
 
 def test_a_killed_rank_loses_only_what_was_not_committed(mpi, scan, data, tmp_path):
-    """SIGKILL in a unit: the job ends, and other ranks go on where it was."""
+    """SIGKILL in a unit: the job ends, and the next job continues."""
     script = with_head("""
         class Killed(Logged):
             def unit_computation(self, spectrum):
@@ -358,7 +358,7 @@ def test_a_killed_rank_loses_only_what_was_not_committed(mpi, scan, data, tmp_pa
     [("SIGUSR1", "job"), ("SIGTERM", "job"), ("SIGINT", "job"), ("SIGTERM", "rank 1")],
 )
 def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
-    """Sent to mpiexec, or to one rank: 75 on all, all computed rows are there."""
+    """Sent to mpiexec or to one rank: code 75 on all; all computed rows are there."""
     script = mpi.write(
         with_head("""
         tell(pid=os.getpid())
@@ -405,8 +405,8 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
     assert job.err.count("run the same again to go on") == 1
 
 
-def test_a_signal_while_rank_0_still_looks_stops_the_run_it_begins(mpi, scan, tmp_path):
-    """A job that is told to end while it digests its source ends with 75, too."""
+def test_a_signal_while_rank_0_digests_the_source_stops_the_run(mpi, scan, tmp_path):
+    """The job ends with code 75, too."""
     job = mpi.run(
         2,
         with_head("""
@@ -485,7 +485,7 @@ def test_a_signal_while_a_run_is_finished_stops_the_script(mpi, scan, tmp_path):
     assert only_run(tmp_path).status.finished
 
 
-def test_a_signal_that_the_script_handles_itself_is_handed_on(mpi, scan, tmp_path):
+def test_a_signal_with_a_handler_of_the_script_reaches_the_handler(mpi, scan, tmp_path):
     job = mpi.run(
         2,
         with_head("""

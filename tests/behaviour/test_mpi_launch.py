@@ -42,7 +42,7 @@ def test_tasks_of_mpi4py_futures_do_not_hang(mpi, scan, tmp_path):
 
 
 def test_the_command_prints_once(mpi, scan, tmp_path):
-    """Results, errors and code 75 under mpiexec are those of a laptop."""
+    """Results, errors and code 75 under mpiexec are those without it."""
     mpi.write(
         """
         import time
@@ -117,7 +117,7 @@ def test_processes_that_another_mpi_started_are_refused(scan, tmp_path):
     ],
 )
 def test_one_process_needs_no_mpi(scan, tmp_path, environment):
-    """Plain Python in a batch script, or a job of one: as on a laptop."""
+    """Plain Python in a batch script, or a job of one rank."""
     done = alone(tmp_path, environment, {"workers": 1})
 
     assert done.stderr == ""

@@ -62,8 +62,8 @@ def test_block_computations_are_halved_until_the_position_is_alone(source, rows)
     check(results, rows, [77])
 
 
-def test_a_run_killed_by_its_computation_goes_on_in_workers(source, rows, script):
-    """With engine="auto" a segfault may end the driver once, and never twice."""
+def test_a_run_that_killed_its_driver_continues_in_workers(source, rows, script):
+    """With engine="auto" a segmentation fault ends the driver at most once."""
     body = f"""
         import sys
         sys.path.insert(0, {str(SUPPORT)!r})
@@ -81,7 +81,7 @@ def test_a_run_killed_by_its_computation_goes_on_in_workers(source, rows, script
 
 
 def test_a_computation_that_always_dies_is_told_from_bad_data(source):
-    """Twenty positions all over the run die alike: an error, nothing recorded."""
+    """20 positions spread over the run die alike: an error, nothing recorded."""
     process = Deadly(source, bad=dict.fromkeys(map(str, range(POSITIONS)), "segfault"))
     with pytest.raises(rs.UnitFailed, match=r"first 20 positions.*signal SIGSEGV"):
         process.compute(engine="local", workers=2)
@@ -91,7 +91,7 @@ def test_a_computation_that_always_dies_is_told_from_bad_data(source):
 
 
 def test_deaths_everywhere_stop_the_run(source):
-    """After twenty deaths in a row nothing more is recorded as failed."""
+    """After them nothing more is recorded as failed: the machine is at fault."""
     late = dict.fromkeys(map(str, range(100, POSITIONS)), "left")
     process = Deadly(source, bad=late)
     process.compute(positions=slice(0, 100))
@@ -103,7 +103,7 @@ def test_deaths_everywhere_stop_the_run(source):
 
 
 class Dying:
-    """An engine whose workers all die, one more than it takes to stop, at once."""
+    """An engine whose workers die all at once, one more than it takes to stop."""
 
     name = "dying"
     workers = 1
@@ -131,7 +131,7 @@ def test_a_death_beside_the_last_allowed_one_is_not_recorded(source):
 
 
 class Halfway:
-    """An engine whose worker ends in a batch, with the first part of it committed."""
+    """An engine whose worker ends in a batch when its first part is committed."""
 
     name = "halfway"
     workers = 1
@@ -276,8 +276,8 @@ def test_a_block_has_the_time_of_all_its_positions(source, rows):
     np.testing.assert_array_equal(results["mean"][76:79:2], rows[76:79:2].mean(axis=1))
 
 
-def test_slow_positions_within_their_time_are_left_alone(source, rows):
-    """The time of a batch is not the time of a position."""
+def test_slow_positions_within_their_time_are_computed(source, rows):
+    """The limit is for a position, not for a batch."""
     process = Deadly(source, delay_s=0.02)
     results = process.compute(engine="local", workers=2, position_timeout=0.5)
 

@@ -39,7 +39,7 @@ class TestLocal(EngineConformance):
 
 
 class TestAuto(EngineConformance):
-    """This process first, workers when they pay."""
+    """This process first, worker processes for long runs."""
 
     def engine(self):
         return "auto"
@@ -85,7 +85,7 @@ class Threads(rs.Process):
 
 
 class LateThreads(rs.Process):
-    """The same of a library that only the computation loads."""
+    """Says the same of a BLAS that only the computation loads."""
 
     version = 1
     outputs: ClassVar = {"threads": rs.Output(dtype="i8")}
@@ -162,7 +162,7 @@ def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path):
 
 
 def test_auto_starts_no_process_for_a_short_run(source, tmp_path, monkeypatch):
-    """A run of milliseconds, one for each position, stays in this process."""
+    """A run of 1 ms for each position stays in this process."""
     log = str(tmp_path / "log")
     clock = types.SimpleNamespace(perf_counter=lambda: len(noted(log)) / 1000)
     monkeypatch.setattr(work, "time", clock)
@@ -171,15 +171,15 @@ def test_auto_starts_no_process_for_a_short_run(source, tmp_path, monkeypatch):
     assert set(noted(log + ".pid")) == {str(os.getpid())}
 
 
-def test_auto_hands_over_what_has_been_set_up_here(source):
-    """What setup opened in this process does not keep auto from its workers."""
+def test_auto_uses_workers_although_setup_ran_in_this_process(source):
+    """What setup opened here, which cannot be pickled, is not sent to the workers."""
     results = Holder(source, delay_s=0.03).compute(engine="auto", workers=2)
 
     assert results.status.finished
 
 
-def test_given_engine_keeps_to_the_workers_the_budget_allows(source, tmp_path):
-    """An engine object of four workers starts two where memory is for two."""
+def test_an_engine_object_starts_as_many_workers_as_the_memory_allows(source, tmp_path):
+    """An engine of four workers starts two where memory is enough for two."""
     log = str(tmp_path / "log")
     process = Logged(source, log=log, delay_s=0.02)
     options = {"engine": LocalEngine(4), "workers": 4, "memory": "150 MB"}
@@ -191,7 +191,7 @@ def test_given_engine_keeps_to_the_workers_the_budget_allows(source, tmp_path):
 
 
 def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
-    """A time limit that ends before the workers are there is NotFinished."""
+    """A time limit that ends before the workers have started is NotFinished."""
     log = str(tmp_path / "log")
     process = Logged(source, log=log, delay_s=0.01)
     with pytest.raises(rs.NotFinished):
@@ -216,8 +216,8 @@ class Forgetful:
                     driver.take(worker.do(batch, lambda: False))
 
 
-def test_a_run_is_never_returned_with_a_part_of_it_missing(source, tmp_path):
-    """What an engine has lost is an error that tells how much, and computed again."""
+def test_positions_that_an_engine_has_lost_are_an_error(source, tmp_path):
+    """The error says how many are pending; they are computed by the next run."""
     process = Logged(source, log=str(tmp_path / "log"))
     with pytest.raises(rs.RunFileError, match=r"\d+ positions? .*pending.*Run again"):
         process.compute(engine=Forgetful())
@@ -238,7 +238,7 @@ class Environment(rs.Process):
 
 
 @pytest.mark.parametrize("engine", ["serial", "local", LocalEngine(2, "spawn")])
-def test_units_see_the_environment_as_it_is_now(source, monkeypatch, engine):
+def test_units_see_the_environment_at_the_time_of_compute(source, monkeypatch, engine):
     """A variable set before compute is seen by units, whatever the engine."""
     Environment(source).compute(engine="local", workers=1, positions=[0])
     monkeypatch.setenv("RESUMABLE_TEST_VALUE", str(int(time.time())))

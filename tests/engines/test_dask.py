@@ -51,7 +51,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def client(cluster):
-    """Return a client of it, which is not the present one of this process."""
+    """Return a client of the cluster that is not the default one of this process."""
     with distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
@@ -73,7 +73,7 @@ def await_lines(log, count):
         time.sleep(0.01)
 
 
-def test_the_present_client_is_found_by_name(cluster, scan, log):
+def test_dask_by_name_is_the_default_client_of_the_process(cluster, scan, log):
     with distributed.Client(cluster):
         results = Logged(scan, log=log).compute(engine="dask")
         plan = Logged(scan, log=log).plan(engine="dask")
@@ -99,7 +99,7 @@ def test_tasks_have_the_name_of_the_process(client, scan, log):
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])
-def test_a_lost_worker_is_made_good(client, scan, log, writer):
+def test_batches_of_a_lost_worker_are_computed_again(client, scan, log, writer):
     process = Logged(scan, log=log, delay_s=0.03)
     done = []
 
@@ -121,8 +121,8 @@ def test_a_lost_worker_is_made_good(client, scan, log, writer):
     client.wait_for_workers(2)
 
 
-def test_rows_committed_by_a_worker_that_could_not_answer_stay(client, scan, log):
-    """A batch that is done again begins where its worker was lost."""
+def test_rows_committed_before_a_worker_died_stay(client, scan, log):
+    """A batch that is computed again leaves out what is marked done."""
 
     class AnswersOnce(Logged):
         """Ends its process after it has committed, before the answer."""
@@ -180,7 +180,7 @@ class Deadly(Logged):
 
 @pytest.mark.usefixtures("_gives_up_at_once")
 def test_a_position_that_ends_its_workers_is_an_error(client, scan, log):
-    """It names the batch; what was committed stays, and engine="local" goes on."""
+    """The error names the batch; committed rows stay, and engine="local" continues."""
     process = Deadly(scan, log=log)
     process.compute(engine=client, positions=[0])
     with pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*engine='local'"):
@@ -196,8 +196,8 @@ def test_a_position_that_ends_its_workers_is_an_error(client, scan, log):
     assert set(times[done]) == {1}
 
 
-def test_a_task_is_either_called_back_or_waited_for(client):
-    """However long the client and the scheduler take to hear of it."""
+def test_a_task_is_either_cancelled_or_waited_for(client):
+    """However late the client and the scheduler know that it has begun."""
 
     def order(number):
         batch = Batch(number, number + 1, None, 1)
@@ -218,8 +218,8 @@ def test_a_task_is_either_called_back_or_waited_for(client):
 
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])
-def test_a_client_that_is_closed_loses_nothing(cluster, scan, log, writer):
-    """A clear error; what was committed stays, and another client goes on."""
+def test_a_closed_client_is_an_error_and_loses_no_row(cluster, scan, log, writer):
+    """The run continues with another client."""
     process = Logged(scan, log=log, delay_s=0.03)
 
     def close():
@@ -242,7 +242,7 @@ def test_a_client_that_is_closed_loses_nothing(cluster, scan, log, writer):
     assert set(times[before]) == {1}
 
 
-def test_workers_that_come_later_are_used(cluster, client):
+def test_workers_that_start_during_the_run_are_used(cluster, client):
     engine = DaskEngine(client, may_grow=True)
     fixed = DaskEngine(client, 2)
     cluster.scale(3)

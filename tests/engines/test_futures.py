@@ -51,7 +51,7 @@ def executors():
 
 
 class OverAnExecutor(EngineConformance):
-    """What the executors here have in common."""
+    """The conformance tests with one of the executors."""
 
     which: ClassVar[str]
 
@@ -82,7 +82,7 @@ class TestLoky(OverAnExecutor):
 
 
 class TestDriverWritesForSerial(EngineConformance):
-    """Rows go by way of reports within one process."""
+    """Rows are in the reports, within one process."""
 
     most_setups = 1
 
@@ -112,7 +112,7 @@ def held(pid, folder):
 
 
 def test_workers_are_those_of_the_executor(scan):
-    """The executor's own number counts where no other is asked for."""
+    """The number is the executor's where no other is given."""
     process = Logged(scan)
     with cf.ThreadPoolExecutor(3) as executor:
         planned = process.plan(engine=executor)
@@ -140,7 +140,7 @@ class Threads(rs.Process):
 
 
 def meet(path):
-    """Wait until a second process of the executor is here, too; return which it is."""
+    """Wait until two processes of the executor have come; return this one's number."""
     note(path, os.getpid())
     until(lambda: len(set(noted(path))) == 2)
     return os.getpid()
@@ -168,8 +168,8 @@ def test_processes_hold_nothing_after_a_run(executors, make_file, tmp_path, name
     assert any(map(lets_go, range(5)))
 
 
-def test_threads_let_go_of_blas_after_a_run(executors, scan):
-    """Limits on BLAS end with the run, though the threads live on."""
+def test_blas_in_threads_has_its_limits_back_after_a_run(executors, scan):
+    """Our limit ends with the run, though the threads of the executor stay."""
     before = blas_threads()
     results = Threads(scan).compute(engine=executors("threads"))
 
@@ -177,8 +177,8 @@ def test_threads_let_go_of_blas_after_a_run(executors, scan):
     assert blas_threads() == before
 
 
-def test_a_worker_that_nobody_ends_lets_go_by_itself(scan, log, tmp_path, monkeypatch):
-    """Where no end of the session is heard of, idling is enough."""
+def test_a_worker_without_tasks_is_closed(scan, log, tmp_path, monkeypatch):
+    """Also where the end of the session is not sent to it."""
     monkeypatch.setattr(remote_worker, "IDLE_S", 0.1)
     monkeypatch.setattr(ExecutorEngine, "release", lambda self, token: None)
     with cf.ThreadPoolExecutor(2) as executor:
@@ -243,8 +243,8 @@ class Stays(Logged):
 
 
 @pytest.mark.parametrize("is_quick", [True, False])
-def test_no_slow_position_waits_behind_another_one(scan, log, monkeypatch, is_quick):
-    """Where each takes long there is nothing to call back at a stop."""
+def test_tasks_that_are_slow_are_not_submitted_ahead(scan, log, monkeypatch, is_quick):
+    """Otherwise a stop would have to cancel them."""
     monkeypatch.setattr(futures, "BATCH_S", 10.0 if is_quick else 0.05)
     cancel, called_back = ExecutorEngine.cancel, []
 
@@ -285,8 +285,8 @@ class Kills(Logged):
         pytest.param(lambda: loky.ProcessPoolExecutor(1, timeout=300), id="loky"),
     ],
 )
-def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log, make):
-    """The batch is named, what was committed stays, another engine goes on."""
+def test_a_process_that_dies_is_an_error_and_committed_rows_stay(scan, log, make):
+    """The error names the batch, and another engine continues."""
     process = Kills(scan, log=log)
     with (
         make() as executor,
@@ -302,8 +302,8 @@ def test_a_process_that_ends_is_an_error_and_the_rest_is_kept(scan, log, make):
     assert set(again[before]) == {1}
 
 
-def test_processes_that_come_later_get_the_job(scan, log):
-    """A process that has not heard of the session asks for it."""
+def test_processes_that_start_during_the_run_get_the_job(scan, log):
+    """A process without the job of the session asks for it."""
     executor = cf.ProcessPoolExecutor(1, SPAWN, max_tasks_per_child=6)
     with executor:
         results = Logged(scan, log=log, delay_s=0.005).compute(engine=executor)
@@ -314,7 +314,7 @@ def test_processes_that_come_later_get_the_job(scan, log):
 
 
 def first_goes_on(folder):
-    """Have all processes of an executor but one wait, and say who they are."""
+    """Have all processes of an executor but one wait, and note their numbers."""
     try:
         (folder / "first").mkdir()
     except FileExistsError:
@@ -334,7 +334,7 @@ class SlowUntilOneDies(Logged):
 
 @pytest.mark.parametrize("dies", ["first", "second"])
 def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
-    """So does an executor that has lost one of its processes with all others."""
+    """An executor that has lost a process sends SIGTERM to all others, too."""
     process = SlowUntilOneDies(scan, log=log)
     second = tmp_path / "second"
     executor = cf.ProcessPoolExecutor(2, SPAWN, first_goes_on, [tmp_path])
@@ -360,15 +360,15 @@ def test_processes_that_are_told_to_end_commit_first(scan, log, tmp_path, dies):
 
 
 @pytest.mark.parametrize("name", ["processes", "loky"])
-def test_a_computation_in_them_may_use_a_pool_of_processes(executors, scan, name):
-    """The pool ends its copies by a signal, which they must obey."""
+def test_a_computation_in_an_executor_may_use_a_pool(executors, scan, name):
+    """The pool ends its child processes by a signal, which they must obey."""
     results = Pools(scan).compute(engine=executors(name))
 
     np.testing.assert_array_equal(results["mean"][...], data_of(scan).mean(axis=1))
 
 
-def test_nothing_is_called_back_from_processes_that_may_end():
-    """The interpreter would wait for the others for ever."""
+def test_tasks_of_a_process_pool_are_never_cancelled():
+    """Should a process die meanwhile, the interpreter would wait for ever."""
     with cf.ProcessPoolExecutor(1, SPAWN) as executor:
         futures = {n: executor.submit(time.sleep, 0.01) for n in range(5)}
         called_back = ExecutorEngine(executor).cancel("token", futures)

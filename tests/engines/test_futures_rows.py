@@ -138,7 +138,7 @@ def test_a_class_elsewhere_must_have_the_same_text(
 
 
 class Elsewhere(cf.ThreadPoolExecutor):
-    """An executor that may be anywhere, for all one knows."""
+    """An executor of which it is not known on which hosts it computes."""
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_rows_of_worker_processes_come_back_to_the_driver(scan, log):
 
 
 @pytest.mark.parametrize("engine", ["serial", "auto"])
-def test_rows_are_copied_before_they_travel(scan, engine):
+def test_rows_are_copied_before_they_are_sent(scan, engine):
     class Same(rs.Process):
         version = 1
         outputs: ClassVar = {"first": rs.Output()}
@@ -224,6 +224,6 @@ def test_an_unknown_writer_is_an_error(scan):
         Logged(scan).plan(writer="drivers")
 
 
-def test_what_is_no_engine_is_an_error(scan):
+def test_an_object_that_is_no_engine_is_an_error(scan):
     with pytest.raises(rs.PlanError, match="an Executor or a client of dask"):
         Logged(scan).plan(engine=object())

@@ -1,4 +1,4 @@
-"""What every engine must do. A new engine is one more subclass."""
+"""What every engine must do; for a new engine, one more subclass."""
 
 import logging
 import multiprocessing
@@ -21,7 +21,7 @@ WIDTH = 32
 
 
 def note(path, text):
-    """Append a line to a file; whole lines, whoever else writes."""
+    """Append a line to a file, whole although other processes write, too."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(fd, f"{text}\n".encode())
     os.close(fd)
@@ -75,7 +75,7 @@ class Weighted(rs.Process):
 
 
 class Pools(rs.Process):
-    """Computes every block with a pool of copies of its process."""
+    """Computes every block with a pool of forked processes."""
 
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
@@ -86,7 +86,7 @@ class Pools(rs.Process):
 
 
 class OnMap(rs.Process):
-    """Says where it is."""
+    """Returns its position on the map."""
 
     version = 1
     outputs: ClassVar = {
@@ -162,7 +162,7 @@ class Several(rs.Process):
 
 
 class Holder(rs.Process):
-    """Holds what cannot be pickled, made where it belongs: in setup."""
+    """Holds an object that cannot be pickled, made in setup."""
 
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
@@ -198,7 +198,7 @@ class WrongShape(rs.Process):
 
 
 class Unpicklable(Exception):
-    """Holds what no process can send."""
+    """Holds an object that cannot be pickled."""
 
     def __init__(self, text):
         super().__init__(text)
@@ -206,14 +206,14 @@ class Unpicklable(Exception):
 
 
 class TwoArguments(Exception):
-    """Can be pickled, and never unpickled."""
+    """Can be pickled, but not unpickled."""
 
     def __init__(self, one, two):
         super().__init__(f"{one} {two}")
 
 
 class RaisesOdd(rs.Process):
-    """Raises an exception that does not travel."""
+    """Raises an exception that cannot be sent to another process."""
 
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
@@ -290,7 +290,7 @@ class EngineConformance:
         assert len(noted(log)) == POSITIONS
 
     def test_the_rest_follows_into_the_same_results(self, source, data, log):
-        """A run of some positions is gone on with, none of them computed twice."""
+        """A run of some positions is continued; none of them is computed twice."""
         chosen = [0, 1, 5, 6, 7, 31, 40, 58]
         part = self.compute(Logged(source, log=log), positions=chosen)
         part_done = np.flatnonzero(part.completed_mask).tolist()
@@ -320,8 +320,8 @@ class EngineConformance:
         assert results.failures[1].message == "no fit at 30"
         assert "in unit_computation" in results.failures[1].traceback
 
-    def test_retry_computes_just_the_failed_ones(self, source, data, log):
-        """Mended, the failed positions are computed and nothing else is."""
+    def test_retry_failed_computes_only_the_failed_positions(self, source, data, log):
+        """Once the cause is gone, they succeed."""
         process = FailsAt(source, log=log)
         with pytest.warns(rs.ResumableWarning):
             process.compute(**self.options())
@@ -352,15 +352,15 @@ class EngineConformance:
     @pytest.mark.parametrize(
         ("kind", "name"), [("lock", "Unpicklable"), ("arguments", "TwoArguments")]
     )
-    def test_an_exception_that_cannot_travel_is_reported(self, source, kind, name):
-        """What stops the run is named even where it cannot be pickled."""
+    def test_an_exception_that_cannot_be_pickled_is_reported(self, source, kind, name):
+        """The error names its class."""
         process = RaisesOdd(source, kind=kind)
 
         with pytest.raises(rs.UnitFailed, match=name) as caught:
             self.compute(process, on_error="raise")
         assert caught.value.position == 40
 
-    def test_stopped_run_goes_on_where_it_was(self, source, data, log):
+    def test_a_stopped_run_continues_where_it_was(self, source, data, log):
         process = Logged(source, log=log, delay_s=0.01)
         with pytest.raises(rs.NotFinished) as stopped:
             self.compute(process, time_limit=0.12)
@@ -404,7 +404,7 @@ class EngineConformance:
 
     @pytest.mark.parametrize("keep", [["Sums"], ["Peaks", "Sums"]], ids=len)
     def test_a_chain_gives_what_its_stages_give(self, source, data, keep):
-        """In the same worker, or by what was kept of a stage."""
+        """All stages in one worker, or from the kept results of a stage."""
         results = self.compute(rs.Chain(Peaks(source), Sums(), keep=keep))
         heights = [row[row > 0] for row in data]
         sums = [h.sum() - row[0] for h, row in zip(heights, data, strict=True)]
@@ -453,8 +453,8 @@ class EngineConformance:
         assert len(setups) == len(set(setups)) <= self.most_setups
         assert set(noted(log + ".pid")) <= {name.partition(":")[0] for name in setups}
 
-    def test_what_setup_opens_never_travels(self, source, data):
-        """A Process that was set up here, by test and by a run, still computes."""
+    def test_what_setup_opens_is_not_sent_to_workers(self, source, data):
+        """A Process that has run setup here, by test and by a run, still computes."""
         process = Holder(source)
         process.test(3)
         self.compute(process, positions=[1, 2])
@@ -463,7 +463,7 @@ class EngineConformance:
         np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
     def test_a_function_that_is_wrong_everywhere_stops_the_run(self, source):
-        """After 20 like failures the run stops and records none of them."""
+        """After 20 failures of one kind the run stops and records none of them."""
         process = Wrong(source)
         with pytest.raises(rs.UnitFailed, match="no_such_method"):
             self.compute(process)
@@ -476,8 +476,8 @@ class EngineConformance:
 
         assert WrongShape(source).results.status.pending == POSITIONS
 
-    def test_functions_from_anywhere_can_be_mapped(self, source, data):
-        """A function made inside of another one is computed like a class."""
+    def test_a_function_defined_in_a_function_can_be_mapped(self, source, data):
+        """It is computed like a class."""
 
         def scaled(spectrum, factor=2.0):
             return spectrum.max() * factor

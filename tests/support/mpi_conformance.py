@@ -18,7 +18,7 @@ COMM = MPI.COMM_WORLD
 
 
 class Calling(rs.MPIEngine):
-    """Calls the other ranks before it computes with them."""
+    """Has the other ranks call compute, too."""
 
     def together(self, process, request, drive, time_limit):
         asked = request()
@@ -43,7 +43,7 @@ class TestMPI(EngineConformance):
 
 
 def follow():
-    """Come to every compute that rank 0 calls to, until it calls to none."""
+    """Call compute whenever rank 0 asks for it, until it asks for none."""
     while (call := COMM.bcast(None)) is not None:
         process, asked, time_limit = cloudpickle.loads(call)
         with contextlib.suppress(Exception, SystemExit):
