@@ -10,9 +10,8 @@ from resumable.model import WORTH_STARTING_S
 from resumable.system import launcher, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from resumable.engines.base import CollectiveEngine, Engine
+    from resumable.engines.mpi import MPIEngine
 
 #: A position hardly takes less where its function calls numpy once.
 _CALL_S = 2e-6
@@ -33,29 +32,28 @@ def on_one_host(engine: Engine) -> bool:
 
 def available_memory(engine: Engine) -> int:
     """Return the bytes that can still be used on every host."""
-    asked: Callable[[], int] = getattr(
-        engine, "available_memory", machine.available_memory
-    )
-    return asked()
+    asked: Any = getattr(engine, "available_memory", machine.available_memory)
+    return int(asked())
 
 
 def collective(engine: Any) -> CollectiveEngine | None:
     """Return the engine where all its workers have called ``compute``, else None."""
-    if hasattr(engine, "together"):
-        chosen: CollectiveEngine = engine
-        return chosen
-    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
+    chosen: CollectiveEngine | None
+    chosen = engine if hasattr(engine, "together") else _mpi(engine)
+    if chosen is None:
+        # Each rank for itself, so one that fails is no reason for the others to end.
+        launcher.end_alone()
+    return chosen
+
+
+def _mpi(engine: Any) -> MPIEngine | None:
+    # Under mpi4py.futures the others wait for work that rank 0 may give them.
+    is_one_of_several = launcher.ranks() > 1 and not launcher.is_mpi_pool()
+    if engine == "mpi" or (engine == "auto" and is_one_of_several):
         from resumable.engines.mpi import of_world
 
         return of_world()
-    # Each rank for itself, so one that fails is no reason for the others to end.
-    launcher.end_alone()
     return None
-
-
-def _is_one_of_several() -> bool:
-    # Under mpi4py.futures the others wait for work that rank 0 may give them.
-    return launcher.ranks() > 1 and not launcher.is_mpi_pool()
 
 
 def warm_up(engine: Any, workers: int | None, calls: int) -> None:
@@ -95,10 +93,8 @@ def choose(
     if not isinstance(engine, str):
         return _given(engine, workers, may_grow)
     check_name(engine)
-    if engine == "mpi" or (engine == "auto" and _is_one_of_several()):
-        from resumable.engines.mpi import of_world
-
-        return of_world()
+    if mpi := _mpi(engine):
+        return mpi
     if engine == "dask":
         from resumable.engines.dask import DaskEngine
 

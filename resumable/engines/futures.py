@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from resumable.engines.base import Driver
     from resumable.model import Batch
     from resumable.source import SourceRef
-    from resumable.worker import Job, Report
+    from resumable.worker import Job
 
 logger = logging.getLogger("resumable")
 
@@ -206,18 +206,16 @@ class FutureDispatcher:
             log_here(record)
         if result.error is not None:
             raise result.error from RemoteTraceback(result.trace)
-        if result.report is not None:
-            self._take_report(result.report)
+        report = result.report
+        if report is not None:
+            self._is_quick = report.seconds < BATCH_S
+            if report.error is None and report.rest is not None:
+                self._driver.give_back(report.rest)
+            self._driver.take(report)
         elif self._driver.stopping:
             self._driver.give_back(batch)
         else:
             self._send(batch, with_job=True)
-
-    def _take_report(self, report: Report) -> None:
-        self._is_quick = report.seconds < BATCH_S
-        if report.error is None and report.rest is not None:
-            self._driver.give_back(report.rest)
-        self._driver.take(report)
 
     def _wind_down(self) -> None:
         """Cancel the tasks that have not begun, and wait for the others."""
@@ -229,8 +227,10 @@ class FutureDispatcher:
                     self._wait()
             except Exception as later:
                 error = error or later
-                if not self._is_there():
-                    self._in_flight.clear()
+                try:
+                    self._engine.check()
+                except Exception:
+                    self._in_flight.clear()  # the executor is closed
         if error is not None:
             raise error
 
@@ -239,13 +239,6 @@ class FutureDispatcher:
         for number in self._engine.cancel(self.token, futures):
             _, batch = self._in_flight.pop(number)
             self._driver.give_back(batch)
-
-    def _is_there(self) -> bool:
-        try:
-            self._engine.check()
-        except Exception:
-            return False
-        return True
 
 
 def _absolute(job: Job) -> Job:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import collections
 import contextlib
+import functools
 import logging
 import pickle
 import threading
@@ -53,7 +54,11 @@ class RankMessages:
         from mpi4py import MPI
 
         self._mpi = MPI
-        self.comm = _duplicate(comm)
+        # Without waiting inside MPI.
+        self.comm, request = comm.Idup()
+        pause = naps("the other ranks")
+        while not request.Test():
+            next(pause)
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
         on_host = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -71,7 +76,7 @@ class RankMessages:
     @classmethod
     def of(cls, comm: Any) -> RankMessages:
         """Return the messages of a communicator, the same object each time."""
-        key = _attribute()
+        key = _key()
         messages: RankMessages | None = comm.Get_attr(key)
         if messages is None:
             messages = cls(comm)
@@ -192,23 +197,9 @@ def naps(waiting_for: str = "") -> Iterator[None]:
         yield
 
 
-def _duplicate(comm: Any) -> Any:
-    """Duplicate a communicator without waiting inside MPI."""
-    copy, request = comm.Idup()
-    pause = naps("the other ranks")
-    while not request.Test():
-        next(pause)
-    return copy
-
-
-_key: int | None = None
-
-
-def _attribute() -> int:
+@functools.cache
+def _key() -> int:
     """Return the key under which a communicator keeps its messages."""
-    global _key
-    if _key is None:
-        from mpi4py import MPI
+    from mpi4py import MPI
 
-        _key = MPI.Comm.Create_keyval()
-    return _key
+    return MPI.Comm.Create_keyval()
