@@ -47,13 +47,15 @@ def collective(engine: Any) -> CollectiveEngine | None:
 
 
 def _mpi(engine: Any) -> MPIEngine | None:
-    # Under mpi4py.futures the others wait for work that rank 0 may give them.
-    is_one_of_several = launcher.ranks() > 1 and not launcher.is_mpi_pool()
-    if engine == "mpi" or (engine == "auto" and is_one_of_several):
-        from resumable.engines.mpi import of_world
+    # To ask for the number of ranks may start MPI. Under mpi4py.futures the others wait
+    # for work that rank 0 may give them.
+    if engine != "mpi" and not (
+        engine == "auto" and launcher.ranks() > 1 and not launcher.is_mpi_pool()
+    ):
+        return None
+    from resumable.engines.mpi import of_world
 
-        return of_world()
-    return None
+    return of_world()
 
 
 def warm_up(engine: Any, workers: int | None, calls: int) -> None:
