@@ -62,12 +62,8 @@ class Driver(Protocol):
         """Batches at work should end early, and no new one begin."""
 
     @property
-    def seconds_left(self) -> float | None:
-        """Expected seconds of one worker's work; None before the first batch."""
-
-    @property
     def schedule(self) -> Schedule:
-        """What is left, for an engine whose workers divide it among themselves."""
+        """What is left, and how long it is expected to take."""
 
 
 class Engine(Protocol):

@@ -125,7 +125,7 @@ class LocalEngine:
             elif worked_s < _HERE_S:
                 # The first positions also pay for what is called and read first.
                 continue
-            elif (driver.seconds_left or 0) > WORTH_STARTING_S:
+            elif (driver.schedule.seconds_left or 0) > WORTH_STARTING_S:
                 slow = report.seconds > _SLOW_S
                 if start_server(self._start_method) or slow:
                     dispatcher = start()

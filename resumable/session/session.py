@@ -157,11 +157,6 @@ class Session:
         """A signal came, or the time is up."""
         return self._stop.requested
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Expected seconds of one worker's work."""
-        return self._schedule.seconds_left
-
     def take(self, report: Report) -> None:
         """Enter the report of a batch; raises where the session must stop."""
         self._write(report.rows)
