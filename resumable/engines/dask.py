@@ -6,15 +6,12 @@ import collections
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from resumable.engines import remote_worker
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
-
-if TYPE_CHECKING:
-    pass
 
 #: The size of the cluster is asked for this often, in seconds.
 _ASK_AGAIN_S = 2.0

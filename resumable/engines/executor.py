@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resumable.engines import remote_worker
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import WorkerDied
 from resumable.system import machine
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("resumable")
 
