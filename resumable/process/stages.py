@@ -47,7 +47,6 @@ class Stage(NamedTuple):
     arguments: tuple[str, ...]
     """Names of the source, of inputs, and of outputs of earlier stages."""
     outputs: Mapping[str, Output]
-    """Its outputs per position."""
     first: bool
     """It is the stage that reads the source first."""
 

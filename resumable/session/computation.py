@@ -28,21 +28,16 @@ class Request(NamedTuple):
     process: Any
     """The user's object, of which methods are called and nothing else is read."""
     name: str
-    """Name by which its runs are known."""
     version: Any
     """Its version, or what is told of its source text instead, as plain JSON."""
     parameters: dict[str, Any]
     """Their values, as plain JSON."""
     outputs: Mapping[str, Output]
-    """All outputs."""
     source: SourceRef
-    """Where the data are."""
     inputs: Mapping[str, SourceRef]
-    """Further sources by argument name."""
     geometry: Geometry
     """How the positions lie in the source, as it was seen last."""
     folder: Path
-    """Where run files go."""
     full: bool
     """All contents are digested, not samples of them."""
     asks_ready: bool
@@ -50,7 +45,6 @@ class Request(NamedTuple):
     source_text: Callable[[], str]
     """Returns the source text of the computation, empty where it cannot be found."""
     seconds_per_position: float | None
-    """As ``test`` measured it, or None."""
 
     def document(self, options: Options) -> dict[str, Any]:
         """Say what is asked for and how, as short JSON: all ranks must ask the same."""
@@ -77,25 +71,18 @@ class Computation(NamedTuple):
     """A computation with everything resolved: what is wanted, not how."""
 
     request: Request
-    """What was asked for."""
     source: SourceRef
-    """Where the data are."""
     inputs: Mapping[str, SourceRef]
-    """Further sources by argument name."""
     geometry: Geometry
-    """How the positions lie in the source."""
     footprint: Footprint
-    """Memory for a number of positions."""
     document: dict[str, Any]
     """The identity document: everything that can change results, as plain JSON."""
     contents: str | None
     """Digest of the contents where they are not in the document, as they can grow."""
     run_folder: RunFolder
-    """Where its runs lie."""
     spec: Callable[[], RunFileSpec]
     """Returns what a new run file would be made of."""
     open_reader: Callable[[], Reader]
-    """Opens the source."""
     earlier: RunFolder | None = None
     """Where its runs lie from when the source could still grow."""
     ready: PositionSet | None = None

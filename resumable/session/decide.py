@@ -39,7 +39,6 @@ class Found(NamedTuple):
     run: RunFile | None = None
     """The run to continue or to return."""
     snapshot: Snapshot | None = None
-    """What its file says."""
 
     def is_outdated(self, computation: Computation) -> bool:
         """Return whether another session may have computed something since."""
@@ -109,9 +108,7 @@ class Decision(NamedTuple):
     action: str
     """``"compute"``, ``"continue"``, ``"return"`` or ``"copy and continue"``."""
     reason: str
-    """Why, in words."""
     pending: int
-    """Positions that it will compute."""
 
 
 def decide(
@@ -148,13 +145,9 @@ class Prospect(NamedTuple):
     options: Options
     """How; where there is no run, there are no failures to try again."""
     engine: Engine
-    """Who computes."""
     plan: Plan
-    """What would be done."""
     run: RunFile | None
-    """What it would be done to."""
     snapshot: Snapshot | None
-    """What the run file says."""
 
 
 def prospect(

@@ -157,19 +157,16 @@ def tell_of_left_runs(computation: Computation) -> None:
     for candidate in explain(computation, lines=False).candidates:
         reasons, name = candidate.reasons, shown(candidate.path.name)
         if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
-            logger.warning(
-                "the source has changed since %s was computed, so a new run begins "
-                "(%s)",
-                name,
-                reasons[0],
+            told = (
+                "the source has changed since %s was computed, so a new run begins (%s)"
             )
+            logger.warning(told, name, reasons[0])
         elif len(reasons) == 1 and reasons[0].startswith(EDITED):
-            logger.warning(
-                "%s was edited since %s was computed, so a new run begins; declare "
-                "a version to decide yourself which edits change results",
-                computation.request.name,
-                name,
+            told = (
+                "%s was edited since %s was computed, so a new run begins; declare a "
+                "version to decide yourself which edits change results"
             )
+            logger.warning(told, computation.request.name, name)
 
 
 def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> None:

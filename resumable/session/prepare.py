@@ -28,9 +28,7 @@ class Assignment(NamedTuple):
     options: Options
     """How; its positions are those that can be read by now."""
     plan: Plan
-    """What was decided."""
     engine: Engine
-    """Who computes."""
     lock: RunLock
     """Held by the caller."""
 

@@ -34,19 +34,8 @@ def resolve(
 ) -> Computation:
     """Work out what makes a computation this run; reads up to 64 MB of each source.
 
-    Parameters
-    ----------
-    request : Request
-        With the geometry of the open source.
-    reader, inputs : Reader, dict of Reader
-        The open source and inputs.
-    ready : PositionSet, optional
-        Positions that may be read; default all.
-
-    Raises
-    ------
-    SourceError
-        The source cannot be read.
+    `request` has the geometry of the open source, `ready` are the positions that may
+    be read; None: all.
     """
     if not reader.has_data:
         ready = None
@@ -60,7 +49,10 @@ def resolve(
     prefix = _prefix(request.source, request.name)
     run_folder = RunFolder(request.folder, prefix, document_digest(document))
     earlier = None
-    if reader.may_have_grown and _has_growing(run_folder):
+    # Runs from when the source could still grow.
+    if reader.may_have_grown and any(
+        "first" in run.header.document["source"] for run in run_folder.others()
+    ):
         source_then = reader.fingerprint(kind="growing")
         then = document_digest({**document, "source": source_then})
         earlier = run_folder._replace(identity=then)
@@ -125,11 +117,6 @@ def least_calls(request: Request, options: Options) -> int:
     return request.geometry.size if chosen is None else len(chosen)
 
 
-def _has_growing(run_folder: RunFolder) -> bool:
-    """Return whether there are runs from when the source could still grow."""
-    return any("first" in run.header.document["source"] for run in run_folder.others())
-
-
 def _document(
     request: Request, reader: Reader, inputs: Mapping[str, Reader], *, awaited: bool
 ) -> dict[str, Any]:
@@ -184,14 +171,10 @@ def _provenance(request: Request) -> dict[str, str]:
         "host": system.node,
         "process": f"{cls.__module__}.{cls.__qualname__}",
         "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
-        "start_time": _now(),
+        "start_time": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
         "source_file": request.source.path,
         "source_dataset": request.source.dataset,
     }
-
-
-def _now() -> str:
-    return dt.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _prefix(source: SourceRef, process: str) -> str:
