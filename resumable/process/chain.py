@@ -259,7 +259,7 @@ class Chain:
         link = kind(head, self._source_name, self._stages, head.inputs, every, none)
         with self._frozen():
             trial = link.test(position)
-            # Nobody keeps the outputs of all stages in one run.
+            # No run keeps the outputs of all stages.
             plan = self._link(min(self._kept), {}).plan()
         seconds = trial.seconds_per_position
         plan = dataclasses.replace(plan, seconds_per_position=seconds)

@@ -142,7 +142,7 @@ class Link(Process):
         computation = super()._computation(live=live, length=length, ready=ready)
         if any(self._source_name in stage.arguments for stage in self._stages):
             return computation
-        # Nobody asks for the source: positions are all that is read of it.
+        # No stage takes the source: only its positions are used.
         positions = SourceRef("", "", (0,), computation.geometry.size)
         return computation._replace(source=positions)
 
@@ -264,7 +264,7 @@ def _stored(name: str, value: Any, output: Output) -> Any:
 def _with_last_use(
     stages: Sequence[Stage], kept: Mapping[str, Output]
 ) -> list[list[tuple[str, bool]]]:
-    """Return the arguments of every stage, and whether nobody needs them later."""
+    """Return the arguments of every stage, and whether no later stage needs them."""
     asked = []
     needed = set(kept)
     for stage in reversed(stages):

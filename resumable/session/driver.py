@@ -68,7 +68,7 @@ def _results(
     lock = RunLock(computation.run_folder)
     with lock.held():
         if found.is_outdated(computation):
-            # Somebody may have computed since we looked.
+            # Another process may have computed since the first look.
             found = find(computation, options, files)
             ahead = planned(computation, options, found)
             if ahead.plan.action == "return" and found.run and found.snapshot:
@@ -108,7 +108,7 @@ def packed_where_asked(computation: Computation, results: Results) -> Results:
 def writable(run: RunFile) -> RunFile:
     """Return a run that can be continued: not packed, and with all its ragged rows.
 
-    Rows that are missing are a RunFileError: behind further rows nobody would see it.
+    Missing rows are a RunFileError: once more rows follow, they cannot be detected.
     """
     if run.header.packed is not None:
         return unpack_locked(run)

@@ -1,4 +1,4 @@
-"""What failures mean: who is to blame, the data, the function or the machine."""
+"""What failures mean: the data, the function or the machine is wrong."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class FailurePolicy:
         self._lone_deaths = 0
 
     def succeeded(self) -> None:
-        """Take note that a position has been computed: the machine is in order."""
+        """Note that a position has been computed: the machine is in order."""
         self._lone_deaths = 0
 
     def tried(self, failures: list[Failure], done: int, geometry: Geometry) -> bool:
-        """Settle whether a function that has not succeeded yet is to blame.
+        """Decide whether the function is wrong, which has not succeeded yet.
 
         The failures of the position that was tried are held back. Returns whether the
         function has proven itself: failures are the data's from now on. Raises
-        UnitFailed where the function is to blame.
+        UnitFailed where the function is wrong.
         """
         self._held |= {failure.position: failure for failure in failures}
         kinds = {failure.exception for failure in self._held.values()}
@@ -63,17 +63,17 @@ class FailurePolicy:
         return list(held.values())
 
     @property
-    def is_the_machines(self) -> bool:
-        """So many in a row have ended their worker, alone, that it is."""
+    def machine_failed(self) -> bool:
+        """Too many positions in a row have ended their worker."""
         return self._lone_deaths >= TRIALS
 
     def died_alone(self, failure: Failure, geometry: Geometry) -> None:
-        """Take note of a position that has ended its worker, and was alone there.
+        """Note a position that has ended its worker, in a batch of its own.
 
         Raises WorkerDied where so many have that it is the machine.
         """
         self._lone_deaths += 1
-        if self.is_the_machines:
+        if self.machine_failed:
             where = name_of_position(failure.position, geometry.map_shape)
             msg = (
                 f"the last {TRIALS} positions have all ended their worker, {where} "

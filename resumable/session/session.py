@@ -89,7 +89,7 @@ class Session:
             self._tables = assignment.tables(self._run, ended=ended)
         self._stop, self._tell = stop, tell
         self._computed = self._failed = 0
-        self._blame = FailurePolicy()
+        self._policy = FailurePolicy()
         self._times = Times()
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
@@ -139,7 +139,7 @@ class Session:
     def _rest_of(self, batch: Batch) -> Batch | None:
         """Return what is left of a batch without a report, and count the other part.
 
-        What has failed is left, too: nobody has told how.
+        Failed positions are left, too: without a report their errors are unknown.
         """
         if batch.trial:
             return batch
@@ -164,7 +164,7 @@ class Session:
             self._untried.remove(reached)
         self._computed += report.done
         if report.done:
-            self._blame.succeeded()
+            self._policy.succeeded()
         self._warned.merge(report.warned)
         self._times.add(report)
         report.update(self._schedule)
@@ -227,7 +227,7 @@ class Session:
                 self._computed -= rest.count - failed
 
     def lost(self, loss: Loss) -> None:
-        """Take note of a worker's death, and look for the position that did it.
+        """Note the death of a worker, and look for the position that ended it.
 
         Raises UnitFailed where a position has ended its worker and
         ``on_error="raise"``, WorkerDied where whatever is computed ends its worker.
@@ -262,15 +262,15 @@ class Session:
         if batch.trial:
             self._judge_trial([failure], 0)
             return
-        if self._blame.is_the_machines:
-            return  # two died at once: this one is left pending
+        if self._policy.machine_failed:
+            return  # two workers ended at once: this position is left pending
         self._mark_failed([failure])
-        self._blame.died_alone(failure, geometry)
+        self._policy.died_alone(failure, geometry)
 
     def _judge_trial(self, failures: list[Failure], done: int) -> None:
-        """Settle whether a function that has not succeeded yet is to blame."""
+        """Decide whether the function is wrong, which has not succeeded yet."""
         self._schedule.trial_ended()
-        if self._blame.tried(failures, done, self._assignment.computation.geometry):
+        if self._policy.tried(failures, done, self._assignment.computation.geometry):
             self._schedule.proven = True
 
     # The course of a session.
@@ -324,8 +324,8 @@ class Session:
         finally:
             for warned, text in self._warned.told():
                 name, where = warned.category.__name__, warned.filename
-                told = f"{name}: {text} ({where}:{warned.lineno})"
-                line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), told)
+                text = f"{name}: {text} ({where}:{warned.lineno})"
+                line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), text)
                 self._tables.log(line)
             self._end()
             self._tables.close()
@@ -410,7 +410,7 @@ class Session:
             return
         proven = self._schedule.proven
         if proven or not self._schedule.remaining:
-            held = self._blame.released(proven=proven)
+            held = self._policy.released(proven=proven)
             if held:
                 self._mark_failed(held)
 
