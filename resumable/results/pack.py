@@ -144,23 +144,18 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
     # Refuses a file that another program has open for writing.
     writing = disk.OpenFile(path)
     try:
-        temporary.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        with disk.opened(temporary, flags) as fd:
-            os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
-            header = _write(fd, path, run, methods)
-            disk.write_at(fd, header.to_bytes(), 0)
-            os.fsync(fd)
-        _compare(run, RunFile(temporary), path)
-        disk.replace(temporary, path)
-        # Before, and had it been killed since, they are those of a packed run, or
-        # the rows of a plain one.
-        remove_spare_ragged_files(RunFile(path))
-    except RunFileError:
-        raise
-    except OSError as error:
-        needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
-        raise create.target_error(path.parent, error, needed) from error
+        with create.target_errors(path.parent, run.header.rows_bytes):
+            temporary.unlink(missing_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            with disk.opened(temporary, flags) as fd:
+                os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
+                header = _write(fd, path, run, methods)
+                disk.write_at(fd, header.to_bytes(), 0)
+                os.fsync(fd)
+            _compare(run, RunFile(temporary), path)
+            disk.replace(temporary, path)
+            # Until here they are needed, or after a kill are removed by the next run.
+            remove_spare_ragged_files(RunFile(path))
     finally:
         writing.close()
         with contextlib.suppress(OSError):
@@ -224,7 +219,7 @@ def _make(
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
     if name in header.tables:
-        return create.create(group, name, (header.rows[name],), old.dtype)
+        return create.create_contiguous(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
         return None
     output = header.outputs[name]
@@ -233,7 +228,9 @@ def _make(
         return create_chunked(
             group, name, old.shape, output.dtype, output.fill_value, method
         )
-    return create.create(group, name, old.shape, output.dtype, output.fill_value)
+    return create.create_contiguous(
+        group, name, old.shape, output.dtype, output.fill_value
+    )
 
 
 def _write_ragged(
@@ -248,7 +245,7 @@ def _write_ragged(
     """Write a ragged output: all rows in order, or their entries and a ragged file."""
     rows, output = RaggedRows(run, name), header.outputs[name]
     if header.packed is None:
-        made = create.create(group, name, header.map_shape, ENTRY_DTYPE)
+        made = create.create_contiguous(group, name, header.map_shape, ENTRY_DTYPE)
         entries = np.concatenate(list(copied_rows(rows, path)))
         made[...] = entries.reshape(header.map_shape)
         scaled, units = made, made
@@ -288,7 +285,7 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
     last = np.r_[first[1:], True]
     table = table[first]
     table["bytes"] = ends[last] - table["offset"]
-    made = create.create(group, CHUNKS, table.shape, CHUNKS_DTYPE)
+    made = create.create_contiguous(group, CHUNKS, table.shape, CHUNKS_DTYPE)
     made[...] = table
     return header._replace(rows={**header.rows, CHUNKS: len(table)})
 

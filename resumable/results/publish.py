@@ -95,7 +95,9 @@ def publish(
                 parent = _parent(file, path, names, overwrite=overwrite)
                 # All that is new comes first: what a deleted group leaves free lies
                 # in the middle of the file, where changes need memory.
-                made = parent.create_group(_free_name(parent, names[-1]))
+                made = parent.create_group(
+                    run_files.free_name(parent, f"{names[-1]}-new")
+                )
                 _fill(made, old, run, compression, safe)
                 _relink(made, run.path, real)
                 if names[-1] in parent:
@@ -161,8 +163,7 @@ def _check_file(path: Path, real: Path, fd: int) -> None:
 
 def _check_room(real: Path, run: RunFile) -> None:
     """Find a full disk early; it would be found in any case."""
-    needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
-    if disk.free_bytes(real.parent) < needed:
+    if disk.free_bytes(real.parent) < run.header.rows_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -175,11 +176,10 @@ def _told(path: Path, run: RunFile) -> Iterator[None]:
         raise
     except HDF5_ERRORS as error:
         if isinstance(error, OSError) and error.errno in disk.FULL:
-            needed = sum(o.row_bytes for o in run.header.outputs.values()) * run.size
             msg = (
                 f"no room for the results of {run.path.name} in {path}: they are "
-                f"{format_bytes(needed)} ({error.strerror}); nothing has changed in "
-                "it. Make room, or compress them"
+                f"{format_bytes(run.header.rows_bytes)} ({error.strerror}); nothing "
+                "has changed in it. Make room, or compress them"
             )
         else:
             msg = (
@@ -233,13 +233,6 @@ def _check_group(group: h5py.Group, name: str, path: Path) -> None:
         raise ParameterError(msg)
 
 
-def _free_name(group: h5py.Group, name: str) -> str:
-    name += "-new"
-    while name in group:
-        name += "_"
-    return name
-
-
 def _fill(
     made: h5py.Group,
     old: h5py.Group,
@@ -250,7 +243,7 @@ def _fill(
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
         if name in TABLES:
             shape = (used_rows(name, dataset[...]),)
-            return run_files.create(made, name, shape, dataset.dtype)
+            return run_files.create_contiguous(made, name, shape, dataset.dtype)
         output = run.header.outputs.get(name)
         if output is None or output.per == "run":
             return None
@@ -265,7 +258,7 @@ def _fill(
     ) -> h5py.Dataset:
         if compression is not None:
             return create_chunked(group, name, shape, dtype, fill, compression)
-        return run_files.create(group, name, shape, dtype, fill)
+        return run_files.create_contiguous(group, name, shape, dtype, fill)
 
     header = run.header
     copy_group(old, made, make, safe.check, skip=header.ragged)

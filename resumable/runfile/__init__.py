@@ -8,7 +8,7 @@ from resumable.runfile.create import (
     USID_SPECTROSCOPIC,
     Coordinates,
     RunFileSpec,
-    target_error,
+    target_errors,
 )
 from resumable.runfile.file import RunFile, Snapshot, find_runs
 from resumable.runfile.hdf5 import (
@@ -90,7 +90,7 @@ __all__ = [
     "structure_digest",
     "superblock_of",
     "table_rows",
-    "target_error",
+    "target_errors",
     "target_folder",
     "transaction",
 ]

@@ -1,7 +1,6 @@
 """Making a run file: whole, under a temporary name, then put in place.
 
-This is the only place where HDF5 writes. After :func:`create_run_file` nobody opens
-the file for writing through HDF5 again.
+After :func:`create_run_file` no process opens the file for writing through HDF5.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from resumable.errors import DeclarationError, TargetError
+from resumable.errors import DeclarationError, ResumableError, TargetError
 from resumable.model import WINDOW, canonical, format_bytes, runs
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
@@ -25,7 +24,7 @@ from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_file
 from resumable.system import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from resumable.model import Output, PositionSet
 
@@ -39,6 +38,7 @@ _LONGEST_INDEX = 1 << 20
 ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
+_STATUS = ("completed_positions", "failed_positions")
 
 
 class Coordinates(NamedTuple):
@@ -110,28 +110,25 @@ def create_run_file(
         Parameters and labels are too long for the header.
     """
     temporary = path.with_name(f".{path.stem}.birth")
+    row_bytes = sum(output.row_bytes for output in spec.outputs.values())
     try:
-        temporary.unlink(missing_ok=True)
-        header = _build(temporary, spec, coordinates)
-        with disk.opened(temporary, os.O_RDWR) as fd:
-            reserve(fd, header, requested)
-            if previous is not None:
-                _copy_rows(fd, path, header, previous, sessions=succeeds)
-            disk.write_at(fd, header.to_bytes(), 0)
-            os.fsync(fd)
-        if succeeds and previous is not None and previous.path == path:
-            disk.replace(temporary, path)
-        elif not disk.link_new(temporary, path):
-            msg = f"{path} appeared while it was being made; run again"
-            raise TargetError(msg)
-        elif succeeds and previous is not None:
-            previous.path.unlink()
-            remove_ragged_files(previous.path)
-    except OSError as error:
-        if isinstance(error, TargetError):
-            raise
-        needed = sum(o.row_bytes for o in spec.outputs.values()) * len(requested)
-        raise target_error(path.parent, error, needed) from error
+        with target_errors(path.parent, row_bytes * len(requested)):
+            temporary.unlink(missing_ok=True)
+            header = _build(temporary, spec, coordinates)
+            with disk.opened(temporary, os.O_RDWR) as fd:
+                reserve_rows(fd, header, requested)
+                if previous is not None:
+                    _copy_rows(fd, path, header, previous, sessions=succeeds)
+                disk.write_at(fd, header.to_bytes(), 0)
+                os.fsync(fd)
+            if succeeds and previous is not None and previous.path == path:
+                disk.replace(temporary, path)
+            elif not disk.link_new(temporary, path):
+                msg = f"{path} appeared while it was being made; run again"
+                raise TargetError(msg)
+            elif succeeds and previous is not None:
+                previous.path.unlink()
+                remove_ragged_files(previous.path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -141,7 +138,7 @@ def create_run_file(
 def _copy_rows(
     fd: int, path: Path, header: Header, previous: RunFile, *, sessions: bool
 ) -> None:
-    """Copy status, rows and failures of a shorter run: the first positions of ours."""
+    """Copy status, rows and failures of a shorter run: its positions come first."""
     names = ["completed_positions", "failed_positions", "failures"]
     if sessions:
         names += [n for n in ("sessions", "log_lines") if n in header.tables]
@@ -156,7 +153,7 @@ def _copy_rows(
         elif output.per == "position":
             names.append(name)
     for name in names:
-        # Through HDF5 where `previous` is packed.
+        # Where `previous` is packed they are read through HDF5.
         rows = previous.array(name)
         row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
         step = max(1, _RESERVE_STEP // row_bytes)
@@ -165,25 +162,43 @@ def _copy_rows(
             disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 
-def target_error(folder: Path, error: OSError, needed: int) -> TargetError:
-    """Say what to do about a folder that cannot be written."""
-    if error.errno in (*disk.FULL, errno.EFBIG):
-        with contextlib.suppress(OSError):
-            free = format_bytes(disk.free_bytes(folder))
-            msg = (
-                f"no room for the results in {folder}: they need "
-                f"{format_bytes(needed)}, {free} are free ({error.strerror}); make "
-                "room or give another folder as target="
-            )
-            return TargetError(msg)
-    msg = (
-        f"the folder {folder} cannot be written ({error.strerror or error}); give "
-        "another folder as target="
-    )
-    return TargetError(msg)
+@contextlib.contextmanager
+def target_errors(folder: Path, needed: int) -> Iterator[None]:
+    """Turn errors of the system at writing to a folder into one that says what to do.
+
+    Parameters
+    ----------
+    folder : Path
+        Where run files are written.
+    needed : int
+        Bytes that the results need.
+
+    Raises
+    ------
+    TargetError
+        The folder cannot be written, or has no room.
+    """
+    try:
+        yield
+    except ResumableError:
+        raise
+    except OSError as error:
+        msg = (
+            f"the folder {folder} cannot be written ({error.strerror or error}); give "
+            "another folder as target="
+        )
+        if error.errno in (*disk.FULL, errno.EFBIG):
+            with contextlib.suppress(OSError):
+                msg = (
+                    f"no room for the results in {folder}: they need "
+                    f"{format_bytes(needed)}, {format_bytes(disk.free_bytes(folder))} "
+                    f"are free ({error.strerror}); make room or give another "
+                    "folder as target="
+                )
+        raise TargetError(msg) from error
 
 
-def reserve(fd: int, header: Header, requested: PositionSet) -> None:
+def reserve_rows(fd: int, header: Header, requested: PositionSet) -> None:
     """Reserve disk space for the status and the rows of these positions.
 
     Raises
@@ -236,9 +251,8 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         user_block=0,
         source=spec.source,
     )
-    names = [*spec.outputs, "completed_positions", "failed_positions"]
-    names += [*header.tables, "finished"]
-    # Offsets of 20 digits stand for the real ones, which are not known yet.
+    names = [*spec.outputs, *_STATUS, *header.tables, "finished"]
+    # Offsets of 20 digits stand for the real ones, which the file will have.
     widest = header._replace(
         offsets=dict.fromkeys(names, 10**19),
         file_bytes=10**19,
@@ -254,25 +268,20 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         raise DeclarationError(msg)
     user_block = max(4096, 1 << (header_bytes - 1).bit_length())
     header = header._replace(user_block=user_block)
-    with new_hdf5(
-        path,
-        userblock_size=user_block,
-        **ALIGNMENT,
-    ) as file:
+    with new_hdf5(path, userblock_size=user_block, **ALIGNMENT) as file:
         group = file.create_group(header.group)
         for name, output in spec.outputs.items():
             lead = shape if output.per == "position" else ()
-            stored = output.stored
-            made = create(
-                group, name, (*lead, *stored.shape), stored.dtype, stored.fill_value
-            )
+            kind = output.stored
+            place = (*lead, *kind.shape)
+            made = create_contiguous(group, name, place, kind.dtype, kind.fill_value)
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())
-        create(group, "completed_positions", (size,), np.dtype("u1"))
-        create(group, "failed_positions", (size,), np.dtype("u1"))
+        for name in _STATUS:
+            create_contiguous(group, name, (size,), np.dtype("u1"))
         for name, dtype in header.tables.items():
-            create(group, name, (header.rows[name],), dtype)
-        create(group, "finished", (1,), np.dtype("u1"))
+            create_contiguous(group, name, (header.rows[name],), dtype)
+        create_contiguous(group, "finished", (1,), np.dtype("u1"))
         _describe(group, spec, coordinates, path.parent)
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
@@ -280,20 +289,20 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         return header._replace(structure=structure_digest(fd, header))
 
 
-def create(
+def create_contiguous(
     group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
 ) -> h5py.Dataset:
-    """Make a contiguous dataset whose place in the file is fixed at once."""
+    """Make a contiguous dataset that gets its place in the file at once."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     # The same results are the same bytes.
     properties.set_obj_track_times(False)
-    # Of a text h5py would store where it lies in memory, and not what it says.
+    # h5py would store the address of a text, not the text.
     if fill is not None and np.dtype(dtype).kind not in "SV":
         properties.set_fill_value(np.asarray(fill, dtype))
-    # The low-level call: the other one forgets the properties of a single value.
+    # The low-level call: h5py's own ignores the properties for a scalar.
     made = h5py.h5d.create(
         group.id,
         name.encode(),
@@ -305,15 +314,15 @@ def create(
 
 
 def _text(value: str) -> np.bytes_:
-    """Fixed-length text: variable length would need HDF5's global heap."""
-    # A file name may hold bytes that are no text; they are written as they are.
+    # Of fixed length: HDF5 writes variable length to its global heap. A file name may
+    # hold bytes that are no text; they are written as they are.
     return np.bytes_(value.encode(errors="surrogateescape") or b" ")
 
 
 def _describe(
     group: h5py.Group, spec: RunFileSpec, coordinates: Coordinates, folder: Path
 ) -> None:
-    """Add all that is for people and viewers."""
+    """Add what people and viewers read: attributes, texts, the source, axes."""
     for name, text in spec.provenance.items():
         group.attrs[name] = _text(text)
     group.attrs["identity_sha256"] = _text(spec.identity)
@@ -350,7 +359,7 @@ def _add_axes(
             values = np.arange(length)
         if not name or name in group:
             name = "position" if len(map_shape) == 1 else f"position_{number}"
-        name = _free_name(group, name)
+        name = free_name(group, name)
         scale = group.create_dataset(name, data=values)
         scale.make_scale(name)
         if units:
@@ -364,12 +373,12 @@ def _add_axes(
                 dataset.dims[number].attach_scale(group[axis])
         if output.labels:
             labels = np.array([text.encode() for text in output.labels])
-            group.create_dataset(_free_name(group, f"{name}_labels"), data=labels)
+            group.create_dataset(free_name(group, f"{name}_labels"), data=labels)
             if not output.ragged:
                 dataset.dims[dataset.ndim - 1].label = "labels"
     plain = [name for name in maps if not outputs[name].ragged]
     if not plain:
-        # What viewers plot is made of it when it is packed.
+        # Viewers can plot ragged rows when the file is packed.
         group.attrs["NX_class"] = _text("NXentry")
         group.attrs["default"] = _text(maps[0])
         return
@@ -382,8 +391,8 @@ def _add_axes(
     group.attrs["axes"] = np.array([n.encode() for n in [*axes, *["."] * rest]])
 
 
-def _free_name(group: h5py.Group, name: str) -> str:
-    """Return a name that nothing in the group has, outputs included."""
+def free_name(group: h5py.Group, name: str) -> str:
+    """Return the name, with underscores added until the group has no such name."""
     while name in group:
         name += "_"
     return name
@@ -406,7 +415,7 @@ def _add_usid(
         main = group[name]
         for ancillary, dtype in zip(USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
             values = np.arange(output.shape[0], dtype=dtype).reshape(1, -1)
-            made_name = _free_name(group, f"{name}_{ancillary}")
+            made_name = free_name(group, f"{name}_{ancillary}")
             made = group.create_dataset(made_name, data=values)
             made.attrs["labels"], made.attrs["units"] = labels, units
             main.attrs[ancillary] = made.ref

@@ -135,6 +135,11 @@ class Header(NamedTuple):
         return math.prod(self.map_shape)
 
     @property
+    def rows_bytes(self) -> int:
+        """Bytes of the rows of all positions, not compressed."""
+        return sum(output.row_bytes for output in self.outputs.values()) * self.size
+
+    @property
     def ragged(self) -> list[str]:
         """Names of the ragged outputs."""
         return [name for name, output in self.outputs.items() if output.ragged]

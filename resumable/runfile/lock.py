@@ -1,8 +1,8 @@
-"""Which run files a computation has, and the lock on them.
+"""The run files of a computation: found by name, and locked while one is computed.
 
 All runs of one identity share a stem: ``<source>-<dataset>-<process>-<first 8 of
 the identity>``. The first is ``<stem>.h5``, the ones after it ``<stem>_001.h5`` and
-on. Looking never writes.
+on. Looking for them writes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import RunBusy, RunFileError, TargetError, shown
-from resumable.runfile.create import target_error
+from resumable.runfile.create import target_errors
 from resumable.runfile.file import RunFile, find_runs, try_open
 from resumable.system import LockFile, disk, wait_until
 
@@ -36,10 +36,7 @@ ORPHAN_PATIENCE_S = 10.0
 
 
 class RunFolder(NamedTuple):
-    """Where the runs of one identity lie.
-
-    Attributes are of the wanted run; nothing need exist.
-    """
+    """The folder and the names of all runs of one identity. None of them need exist."""
 
     folder: Path
     """The target folder."""
@@ -50,7 +47,7 @@ class RunFolder(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """Common part of the names of all runs of this identity."""
+        """The common part of the names of all runs of this identity."""
         return f"{self.prefix}-{self.identity[:8]}"
 
     def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
@@ -65,7 +62,7 @@ class RunFolder(NamedTuple):
         ]
 
     def damaged(self) -> list[tuple[Path, RunFileError]]:
-        """Return the files of this identity's names that are not sound, and why."""
+        """Return the files with names of this identity that are damaged, and why."""
         return [
             (path, found)
             for path, found in self.found()
@@ -79,7 +76,7 @@ class RunFolder(NamedTuple):
         return [(path, try_open(path, files)) for _, path in sorted(self._numbered())]
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
-        """Go through the files that have this identity's names, with their numbers."""
+        """Yield number and path of the files with names of this identity."""
         stem = self.stem
         for path in disk.files_in(self.folder, stem, ".h5"):
             match = _AFTER_STEM.fullmatch(path.name, len(stem))
@@ -100,17 +97,17 @@ class RunFolder(NamedTuple):
         ]
 
     def new_path(self) -> Path:
-        """Return the name after the last one: later runs have higher numbers."""
+        """Return the path of the next run: later runs have higher numbers."""
         number = max((number for number, _ in self._numbered()), default=-1) + 1
         suffix = f"_{number:03d}" if number else ""
         return self.folder / f"{self.stem}{suffix}.h5"
 
     def overrides(self, run: RunFile) -> bool:
-        """Return whether a run was made beside an earlier one."""
+        """Return whether a run was made beside an earlier one, by ``override=True``."""
         return run.path.stem != self.stem
 
     def leftovers(self) -> list[Path]:
-        """Return what a killed birth, copy or packing of this identity has left."""
+        """Return temporary files of this identity that a kill has left."""
         return disk.files_in(self.folder, f".{self.stem}", ".birth", ".part", ".pack")
 
     def copies(self) -> list[Path]:
@@ -119,12 +116,14 @@ class RunFolder(NamedTuple):
 
 
 class RunLock:
-    """The right to compute an identity in a folder: held locks, so none survives.
+    """The exclusive lock on computing an identity in a folder.
+
+    The system releases it when the process ends, however that ends.
 
     Parameters
     ----------
     run_folder : RunFolder
-        Which.
+        Which identity and folder.
     """
 
     def __init__(self, run_folder: RunFolder) -> None:
@@ -145,35 +144,34 @@ class RunLock:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock for the time of a block.
+        """Hold the lock in a ``with`` block.
 
         Raises
         ------
         RunBusy
-            Another process holds it; who, is in the message.
+            Another process holds it; the message says which.
         TargetError
             The folder cannot be written or offers no locks.
         """
         try:
-            self._take_over()
-        except BaseException as error:
-            # Ctrl-C, too: it may wait for writers of a dead session.
+            with target_errors(self._run_folder.folder, 4096):
+                self._take()
+        except BaseException:
+            # Also at Ctrl-C while it waits for workers of a dead session.
             self._writers.release()
             self._lock.release(remove=True)
-            if isinstance(error, OSError):
-                raise target_error(self._run_folder.folder, error, 4096) from error
             raise
         try:
             yield
         finally:
-            # Whoever still writes keeps the file; the next session removes it.
+            # A worker that still writes keeps the file; the next session removes it.
             if self._writers.acquire(exclusive=True):
                 self._writers.release(remove=True)
             self._lock.release(remove=True)
 
-    def _take_over(self) -> None:
-        """Take the lock, wait for workers of a dead session, and tidy up."""
-        # Of a process that was killed this moment, the system still holds it.
+    def _take(self) -> None:
+        """Take the lock, wait for workers of a dead session, remove leftovers."""
+        # The system releases the lock of a killed process a moment after the kill.
         if not self._lock.acquire(exclusive=True, patience=_KILLED_S):
             raise RunBusy(self._busy_message())
         holder = {
@@ -182,7 +180,7 @@ class RunLock:
             "pid": os.getpid(),
             "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
         }
-        # From here a late worker of a dead session finds another token.
+        # From here on a late worker of a dead session finds another token and gives up.
         self._lock.write_text(json.dumps(holder))
         if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
             msg = (
@@ -195,7 +193,7 @@ class RunLock:
             path.unlink(missing_ok=True)
 
     def _busy_message(self) -> str:
-        # Who has taken it this moment is still writing down who it is.
+        # A process that has just taken the lock may not have written its name yet.
         wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
         holder = self.holder(self._lock)
         who = (
@@ -211,7 +209,7 @@ class RunLock:
     @staticmethod
     def holder(lock_file: LockFile) -> dict[str, Any]:
         """Return what the holder of a lock has written about itself; else empty."""
-        with contextlib.suppress(ValueError, RecursionError):
+        with contextlib.suppress(ValueError):
             plain = json.loads(lock_file.read_text())
             if isinstance(plain, dict) and {"pid", "host", "since"} <= plain.keys():
                 return {
@@ -221,18 +219,18 @@ class RunLock:
 
 
 def run_folder_of(run: RunFile) -> RunFolder:
-    """Return the folder and stem of a run."""
+    """Return folder and names of the runs of this one's identity."""
     identity = run.header.identity
     stem = re.sub(r"_\d{3,}$", "", run.path.stem)
     return RunFolder(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
 
 
 def busy(run: RunFile) -> dict[str, Any]:
-    """Who computes a run at this moment: ``host``, ``pid``, ``since``; or empty."""
+    """Return host, pid and since of the process that computes a run; else empty."""
     lock_file = LockFile(RunLock(run_folder_of(run)).lock_path)
     if not lock_file.path.exists():
         return {}
-    # Opened for reading only: looking must not make or change a file.
+    # Opened for reading: looking must not make or change a file.
     with contextlib.suppress(OSError), disk.opened(lock_file.path, os.O_RDONLY) as fd:
         if disk.try_lock(fd, exclusive=False):
             return {}

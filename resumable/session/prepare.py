@@ -60,20 +60,18 @@ class Assignment(NamedTuple):
         `ended`: the session before came to its end. RunBusy, where another program has
         the file open for writing.
         """
-        try:
+        outputs = self.computation.position_outputs.values()
+        needed = sum(o.row_bytes for o in outputs) * self.plan.pending
+        with create.target_errors(run.path.parent, needed):
             if not ended:
                 # It may have been killed before the name of the file was durable.
                 disk.sync_folder(run.path.parent)
             tables = SessionTables(run)
             try:
-                create.reserve(tables.fileno(), run.header, self._requested)
+                create.reserve_rows(tables.fileno(), run.header, self._requested)
             except BaseException:
                 tables.close()
                 raise
-        except OSError as error:
-            outputs = self.computation.position_outputs.values()
-            needed = sum(o.row_bytes for o in outputs) * self.plan.pending
-            raise create.target_error(run.path.parent, error, needed) from error
         return tables
 
     @property

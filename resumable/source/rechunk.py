@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from resumable.model import boxes, chunk_shape, format_bytes
-from resumable.runfile import new_hdf5, target_error
+from resumable.runfile import new_hdf5, target_errors
 from resumable.source.reference import SourceRef
 from resumable.system import disk
 
@@ -49,11 +49,10 @@ def rechunked(reader: Reader, path: Path, memory: int) -> SourceRef:
     logger.info("copying %s into position order: %s", path, format_bytes(size))
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.unlink(missing_ok=True)
-        _copy(reader, temporary, memory)
-        disk.link_new(temporary, path)
-    except OSError as error:
-        raise target_error(path.parent, error, size) from error
+        with target_errors(path.parent, size):
+            temporary.unlink(missing_ok=True)
+            _copy(reader, temporary, memory)
+            disk.link_new(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
