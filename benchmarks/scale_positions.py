@@ -28,7 +28,7 @@ from resumable.engines.ranks import Rest
 from resumable.errors import RunFileError
 from resumable.model.positions import windows
 from resumable.model.remainder import Remainder
-from resumable.model.schedule import TRIALS
+from resumable.model.schedule import PROBES
 from resumable.runfile import create
 from resumable.runfile.file import RunFile
 from resumable.system.disk import opened, write_at
@@ -70,7 +70,7 @@ class Telling:
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Time what happens between the plan and the first portion."""
         self.found["ready"] = time.perf_counter()
-        room = Remainder.room(driver.schedule.pending, TRIALS)
+        room = Remainder.room(driver.schedule.pending, PROBES)
         rest = Rest(driver.schedule.hand_over(), driver.schedule)
         self.lent = rest.remainder.lend() if room else b""
         self.message = pickle.dumps(rest)

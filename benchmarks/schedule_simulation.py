@@ -37,7 +37,7 @@ from resumable.engines.counter import InterleavedCounter, batches_taken
 from resumable.model.plan import Plan
 from resumable.model.positions import Batch, PositionSet
 from resumable.model.remainder import Remainder
-from resumable.model.schedule import TRIALS, Schedule
+from resumable.model.schedule import PROBES, Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -228,7 +228,7 @@ def simulate(
         PositionSet.full(len(units)), plan_for(len(units), ranks, checkpoint_s)
     )
     # The first positions are tried one each; the first that succeeds tells all.
-    tried = [schedule.next() for _ in range(min(ranks, TRIALS))]
+    tried = [schedule.next() for _ in range(min(ranks, PROBES))]
     trials = [seconds(batch) for batch in tried if batch is not None]
     begin = min(trials)
     schedule.note(1, begin)

@@ -27,7 +27,13 @@ from resumable.process import (
 )
 from resumable.process import verify as verify_run
 from resumable.results import Results
-from resumable.runfile import RunFile, busy, find_runs, mend, remove_ragged_files
+from resumable.runfile import (
+    RunFile,
+    find_runs,
+    holder_of,
+    mend_user_file,
+    remove_ragged_files,
+)
 from resumable.version import __version__
 
 
@@ -175,7 +181,7 @@ def verify(run_file: str, class_: str | None, sample: str, source: str | None) -
 def remove(run_file: str, *, yes: bool) -> None:
     """Ask, then delete a run file."""
     found = RunFile(Path(run_file))
-    holder = busy(found)
+    holder = holder_of(found)
     if holder:
         msg = (
             f"{shown(found.path)} is being computed by process {holder['pid']} on "
@@ -218,7 +224,7 @@ def publish(run_file: str, where: str, **given: Any) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def repair(file: str) -> None:
     """Finish or undo a publish that was killed."""
-    click.echo(f"{shown(file)}: {mend(file)}")
+    click.echo(f"{shown(file)}: {mend_user_file(file)}")
 
 
 @main.command()

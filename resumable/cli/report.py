@@ -17,7 +17,7 @@ from resumable.model import (
     name_of_position,
 )
 from resumable.results import Status
-from resumable.runfile import RunFile, busy, find_runs
+from resumable.runfile import RunFile, find_runs, holder_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def _different(runs: list[RunFile]) -> dict[Path, str]:
 def _state(run: RunFile) -> str:
     if run.finished:
         return "finished"
-    return "running" if busy(run) else "stopped"
+    return "running" if holder_of(run) else "stopped"
 
 
 def _when(seconds: float) -> str:
@@ -112,7 +112,7 @@ def status_text(run: RunFile) -> str:
     """Say how far a run is; also while it is computed."""
     state = Status.now(run)
     lines = [f"{shown(run.path.name)}: {_state(run)}, {state}"]
-    holder = busy(run)
+    holder = holder_of(run)
     if holder:
         lines.append(
             f"  computed by process {holder['pid']} on {holder['host']} "

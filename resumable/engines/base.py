@@ -45,10 +45,10 @@ class Driver(Protocol):
     def take(self, report: Report) -> None:
         """Take the report of a batch; raises when the session must stop."""
 
-    def give_back(self, batch: Batch) -> None:
+    def return_unfinished(self, batch: Batch) -> None:
         """Take back a batch of which there is no report, whatever was done of it."""
 
-    def take_back(self, reports: list[Report]) -> None:
+    def redo_unmarked(self, reports: list[Report]) -> None:
         """Have computed again what these report and what is not marked.
 
         Their worker has died before its next commit.

@@ -170,7 +170,7 @@ class FutureDispatcher:
         try:
             future = self._engine.submit(task, name)
         except BaseException:
-            self._driver.give_back(batch)
+            self._driver.return_unfinished(batch)
             raise
         self._in_flight[number] = future, batch
         future.add_done_callback(lambda _: self._ended.put(number))
@@ -193,7 +193,7 @@ class FutureDispatcher:
             is_cancelled = isinstance(error, CancelledError)
             if not (is_cancelled or isinstance(error, self._engine.losses)):
                 raise
-            self._driver.give_back(batch)
+            self._driver.return_unfinished(batch)
             if is_cancelled:
                 self._engine.check()
             if not self._driver.stopping:
@@ -210,10 +210,10 @@ class FutureDispatcher:
         if report is not None:
             self._is_quick = report.seconds < BATCH_S
             if report.error is None and report.rest is not None:
-                self._driver.give_back(report.rest)
+                self._driver.return_unfinished(report.rest)
             self._driver.take(report)
         elif self._driver.stopping:
-            self._driver.give_back(batch)
+            self._driver.return_unfinished(batch)
         else:
             self._send(batch, with_job=True)
 
@@ -238,7 +238,7 @@ class FutureDispatcher:
         futures = {number: future for number, (future, _) in self._in_flight.items()}
         for number in self._engine.cancel(self.token, futures):
             _, batch = self._in_flight.pop(number)
-            self._driver.give_back(batch)
+            self._driver.return_unfinished(batch)
 
 
 def _absolute(job: Job) -> Job:

@@ -288,7 +288,7 @@ class LocalDispatcher:
         """End batches at work early, and have every worker commit and close."""
         for known in self._known:
             if known.first is not None:
-                self._driver.give_back(known.first)
+                self._driver.return_unfinished(known.first)
                 known.first = None
         for worker in self._in(_State.BUSY):
             self._processes.ask_to_stop(worker)
@@ -377,10 +377,10 @@ class LocalDispatcher:
             raise death_error(death, "while it started")
         batch, known.batch = known.batch, None
         unmarked, known.unmarked = known.unmarked, []
-        self._driver.take_back(unmarked)
+        self._driver.redo_unmarked(unmarked)
         if before in (_State.RENEWING, _State.KILLED):
             if batch is not None:
-                self._driver.give_back(batch)
+                self._driver.return_unfinished(batch)
             return
         cause, message = cause_of_death(death)
         words = self._processes.progress_words(death.worker)

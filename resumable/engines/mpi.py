@@ -30,7 +30,7 @@ from resumable.engines.ranks import (
     to_bytes,
 )
 from resumable.errors import NotFinished, PlanError, WorkerDied
-from resumable.model import TRIALS, Remainder, differences
+from resumable.model import PROBES, Remainder, differences
 from resumable.results import Results
 from resumable.system import StopRequest, launcher, machine, stopped
 
@@ -167,7 +167,7 @@ class MPIEngine:
             self._early = StopRequest()
         by_rank = self._workers_by_rank(workers)
         plain = job._replace(process=None)
-        room = Remainder.room(driver.schedule.pending, TRIALS)
+        room = Remainder.room(driver.schedule.pending, PROBES)
         one_sided, count = self._one_sided, len(by_rank)
         for rank in range(1, messages.size):
             part = RankJob(plain, by_rank.get(rank), count, one_sided, room)

@@ -5,7 +5,7 @@ All ranks compute. Rank 0 is the driver besides::
     rank 0                                   the other ranks
       |  <--  INFO  ------------------------  memory and number of ranks of a host
       |  ---  SESSION  -------------------->  the job; all make the counter together
-      |  ---  TRY  ------------------------>  one position each, until one succeeds
+      |  ---  PROBE  ---------------------->  one position each, until `proven` is set
       |  ---  REST  ----------------------->  what is left: from here on each rank,
       |                                       also rank 0, takes portions of it from
       |                                       the counter
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from resumable.worker import Job, Report
 
 # From rank 0 to the others.
-SESSION, TRY, REST, STOP = "session", "try", "rest", "stop"
+SESSION, PROBE, REST, STOP = "session", "probe", "rest", "stop"
 END, OUTCOME = "end", "outcome"
 # From the others to rank 0.
 INFO, REPORT, FAILED, SIGNAL, CLOSED = "info", "report", "failed", "signal", "closed"
@@ -65,7 +65,7 @@ class RankJob(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """What is left when the first position has succeeded, and how long it takes."""
+    """What is left when failures are known to be the data's, and how long it takes."""
 
     remainder: Remainder
     schedule: Schedule
@@ -83,7 +83,7 @@ class RankZero:
     ) -> None:
         self._messages, self._counter, self._driver = messages, counter, driver
         self._computing = computing
-        self._trying: set[int] = set()
+        self._probing: set[int] = set()
         self._open = set(range(1, messages.size))
         self._error: BaseException | None = None
         self._rest_is_sent = False
@@ -92,7 +92,7 @@ class RankZero:
         """Compute with the others until nothing is left, or all must stop."""
         try:
             with contextlib.closing(Worker(job, own_process=False)) as worker:
-                self._try(worker)
+                self._probe(worker)
                 if self._driver.schedule.proven and not self._stopping():
                     self._share_out(worker)
         except BaseException as error:
@@ -101,19 +101,19 @@ class RankZero:
         if self._error is not None:
             raise self._error
 
-    def _try(self, worker: Worker) -> None:
-        """Have single positions computed until one of them has succeeded."""
+    def _probe(self, worker: Worker) -> None:
+        """Have single positions computed until failures are the data's."""
         driver, pause = self._driver, naps()
         while not (self._stopping() or driver.schedule.proven):
             for rank in self._computing:
-                batch = None if rank in self._trying else driver.next()
+                batch = None if rank in self._probing else driver.next()
                 if batch is not None:
-                    self._trying.add(rank)
-                    self._messages.send(rank, TRY, batch)
+                    self._probing.add(rank)
+                    self._messages.send(rank, PROBE, batch)
             own = driver.next()
             if own is not None:
                 driver.take(worker.do(own, self._stopping))
-            elif self._trying:
+            elif self._probing:
                 next(pause)
             else:
                 return
@@ -172,8 +172,8 @@ class RankZero:
     def _take(self, message: Message) -> None:
         if message.kind == REPORT:
             for report in message.content:
-                if report.batch.trial:
-                    self._trying.discard(message.rank)
+                if report.batch.probe:
+                    self._probing.discard(message.rank)
                 self._driver.take(report)
         elif message.kind == CLOSED:
             self._open.discard(message.rank)
@@ -282,7 +282,7 @@ class OtherRank:
         """Do what rank 0 sends, until it sends what is left; then take of that."""
         while not self._stopping():
             message = self._next()
-            if message.kind == TRY:
+            if message.kind == PROBE:
                 self._do(worker, message.content)
                 self._send_reports()
             elif message.kind == REST:

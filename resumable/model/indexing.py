@@ -30,7 +30,7 @@ def read_like_array(dataset: Any, key: Any) -> Any:
         ):
             part = dataset[(slice(start, stop), *box)]
             begins = [start, *(span.start for span in box)]
-            block[first:last] = picked(part, [rows[first:last], *others], begins)
+            block[first:last] = picked_rows(part, [rows[first:last], *others], begins)
     return block[inner]
 
 
@@ -63,7 +63,7 @@ def divided_key(
     return needs, inner, max(1, count)
 
 
-def picked(block: Array, needs: Sequence[Any], begins: Sequence[int]) -> Array:
+def picked_rows(block: Array, needs: Sequence[Any], begins: Sequence[int]) -> Array:
     """Return the needed indices of every axis of a block that begins at `begins`."""
     for axis, (need, begin) in enumerate(zip(needs, begins, strict=True)):
         part = (

@@ -13,7 +13,7 @@ import numpy as np
 
 from resumable.errors import DeclarationError, OutputError, near_miss
 from resumable.model.encoding import encode_dtype, leaves
-from resumable.model.values import fitted, gathered
+from resumable.model.values import fitted_array, gathered_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +180,7 @@ class Output:
         """Return an array of `rows` fill values; of a ragged output, of no rows."""
         if self.ragged:
             none = np.empty((0, *self.shape), self.dtype)
-            return gathered([none] * rows)
+            return gathered_rows([none] * rows)
         return np.full((rows, *self.shape), self.fill_value, self.dtype)
 
 
@@ -256,7 +256,7 @@ def _fitting_fill(fill: Any, dtype: np.dtype[Any]) -> Any:
     if isinstance(fill, float) and fill.is_integer() and dtype.kind in "iu":
         fill = int(fill)
     try:
-        return fitted("fill", fill, dtype, ()).astype(dtype)[()]
+        return fitted_array("fill", fill, dtype, ()).astype(dtype)[()]
     except OutputError as error:
         msg = f"the fill value {fill!r} does not fit the dtype {dtype}"
         raise DeclarationError(msg) from error
@@ -270,7 +270,7 @@ def _put_nan(array: Array) -> None:
         array[...] = np.nan
 
 
-def declared(value: Any, where: str) -> dict[str, Output]:
+def declared_outputs(value: Any, where: str) -> dict[str, Output]:
     """Return a declaration of outputs as a plain dict.
 
     DeclarationError for what is no mapping of names to outputs, has none per position,

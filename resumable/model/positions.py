@@ -175,14 +175,14 @@ class PositionSet:
         distinct = list(dict.fromkeys(order.astype(np.int64).tolist()))[:count]
         return self.members_at(np.array(sorted(distinct), np.int64))
 
-    def members_at(self, ranks: Array) -> list[int]:
-        """Return the members of these ranks, ascending; the first member has rank 0."""
+    def members_at(self, ordinals: Array) -> list[int]:
+        """Return the members of these ordinals, ascending; the first one is 0."""
         found: list[int] = []
         seen = 0
         for start, stop in self.windows():
             bits = self.bits[start // 8 : -(-stop // 8)]
             count = int(np.bitwise_count(bits).sum(dtype=np.int64))
-            here = ranks[(ranks >= seen) & (ranks < seen + count)]
+            here = ordinals[(ordinals >= seen) & (ordinals < seen + count)]
             if len(here):
                 members = np.flatnonzero(self.window(start, stop))
                 found += (start + members[here - seen]).tolist()
@@ -217,7 +217,7 @@ class Batch:
     """Number of members."""
     block: int = 1
     """Positions to hold in memory at once."""
-    trial: bool = False
+    probe: bool = False
     """Failures are reported but not recorded: nothing has succeeded so far."""
     suspect: bool = False
     """One of its positions may have ended a worker."""
@@ -257,7 +257,7 @@ class Batch:
             return None
         first, last = np.flatnonzero(members)[[0, -1]].tolist()
         rest = Batch.of(self.start + first, members[first : last + 1], self.block)
-        return dataclasses.replace(rest, trial=self.trial, suspect=self.suspect)
+        return dataclasses.replace(rest, probe=self.probe, suspect=self.suspect)
 
     def positions_from(self, start: int) -> Array:
         """Flat positions of the members from `start` on."""
@@ -303,10 +303,10 @@ class Batch:
         return cls(start, start + len(members), bits, count, block)
 
 
-def runs(members: Array) -> Array:
-    """Return the runs of True in a boolean array, as an (n, 2) array of bounds.
+def stretches(members: Array) -> Array:
+    """Return the stretches of True in a boolean array, as an (n, 2) array of bounds.
 
-    >>> runs(np.array([True, True, False, True])).tolist()
+    >>> stretches(np.array([True, True, False, True])).tolist()
     [[0, 2], [3, 4]]
     """
     if members.all():

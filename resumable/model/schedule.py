@@ -27,7 +27,7 @@ GROWTH = 16
 #: Computing should take this many times as long as reading, where chunks are split.
 _READ_SHARE = 4
 #: Positions tried before the function, not the data, is held to be wrong.
-TRIALS = 20
+PROBES = 20
 
 
 class Schedule:
@@ -51,9 +51,9 @@ class Schedule:
         self._seconds: float | None = None
         self._read_seconds = 0.0
         self._returned: collections.deque[Batch] = collections.deque()
-        self._trials = [] if proven else pending.spread(TRIALS)[::-1]
-        self._tried: list[int] = []
-        self._trying = 0
+        self._probes = [] if proven else pending.spread(PROBES)[::-1]
+        self._probed: list[int] = []
+        self._probing = 0
         self._memory = _MemoryModel(plan.block_bytes / max(1, plan.block))
 
     def next(self, seconds: float | None = None) -> Batch | None:
@@ -65,21 +65,21 @@ class Schedule:
             batch = self._returned.popleft()
             self.remaining -= batch.count
             return batch
-        if not self.proven and self._trials:
-            position = self._trials.pop()
+        if not self.proven and self._probes:
+            position = self._probes.pop()
             self.pending.discard(position)
-            self._tried.append(position)
-            self._trying += 1
+            self._probed.append(position)
+            self._probing += 1
             self.remaining -= 1
-            return Batch(position, position + 1, None, 1, trial=True)
-        if not self.proven and self._trying:
+            return Batch(position, position + 1, None, 1, probe=True)
+        if not self.proven and self._probing:
             # The verdict on the function is still out.
             return None
         return self._cut(self.next_rows(seconds))
 
-    def trial_ended(self) -> None:
+    def probe_ended(self) -> None:
         """Take note that one of the positions that were tried is settled."""
-        self._trying -= 1
+        self._probing -= 1
 
     def give_back(self, batch: Batch) -> None:
         """Take back a batch that was not computed; it is handed out next."""
@@ -96,7 +96,7 @@ class Schedule:
         bands = self.remaining / quantum
         seconds = math.inf if self._seconds is None else self._seconds * quantum
         whole = bands >= 4 * self.workers and seconds <= self._plan.checkpoint_s / 4
-        rest = Remainder(self.pending, quantum if whole else 1, self._tried)
+        rest = Remainder(self.pending, quantum if whole else 1, self._probed)
         self.pending, self.remaining = PositionSet(0), 0
         return rest
 
@@ -161,7 +161,7 @@ class Schedule:
             stop = self._cursor + int(found[min(rows, len(found)) - 1]) + 1
             stop = self._aligned(start, stop)
             # A span belongs to one worker, and another may be at a tried position.
-            stop = min([stop, *(p for p in self._tried if p > start)])
+            stop = min([stop, *(p for p in self._probed if p > start)])
             members = members[start - self._cursor : stop - self._cursor]
             self._cursor = stop
             batch = Batch.of(start, members, self.block)

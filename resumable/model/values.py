@@ -42,7 +42,7 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
     return value
 
 
-def fitted(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
+def fitted_array(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
     """Return a value as an array of this shape that the dtype can hold.
 
     A length of None in `shape` is any length. OutputError for another shape, or a dtype
@@ -95,7 +95,7 @@ def ragged_rows(name: str, value: Any, output: Output) -> Array:
         raise OutputError(msg)
     if isinstance(value, (list, tuple)) and not value:
         return np.empty((0, *output.shape), output.dtype)
-    rows = fitted(name, value, output.dtype, (None, *output.shape))
+    rows = fitted_array(name, value, output.dtype, (None, *output.shape))
     # A copy: the computation may use the same array for the next position.
     return np.array(rows, output.dtype, order="C")
 
@@ -106,7 +106,7 @@ def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
     OutputError where they are not as declared.
     """
     if not output.ragged:
-        rows = fitted(name, value, output.dtype, (count, *output.shape))
+        rows = fitted_array(name, value, output.dtype, (count, *output.shape))
         return np.ascontiguousarray(rows, output.dtype)
     objects = isinstance(value, np.ndarray) and value.dtype.kind == "O"
     if not (objects or isinstance(value, (list, tuple))) or len(value) != count:
@@ -121,7 +121,7 @@ def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
             f"{type(value).__name__}"
         )
         raise OutputError(msg)
-    return gathered([ragged_rows(name, item, output) for item in value])
+    return gathered_rows([ragged_rows(name, item, output) for item in value])
 
 
 def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
@@ -159,7 +159,7 @@ def _as_compound(value: Any, dtype: np.dtype[Any]) -> Array:
     for name, item in zip(names, value, strict=True):
         field = dtype[name]
         try:
-            compound[name] = fitted(name, item, field.base, field.shape)
+            compound[name] = fitted_array(name, item, field.base, field.shape)
         except OutputError as error:
             raise TypeError(str(error)) from error
     return compound
@@ -184,7 +184,7 @@ def _same_kind(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     return np.can_cast(given, wanted, "same_kind")
 
 
-def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]:
+def row_placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]:
     """Return the function that checks one value and puts it into its row.
 
     The function runs once per position. The common values, a scalar of a type seen
@@ -207,7 +207,7 @@ def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]
                 or value.shape != shape
                 or value.dtype is not dtype
             ):
-                value = fitted(name, value, dtype, shape)
+                value = fitted_array(name, value, dtype, shape)
             rows[index] = value
 
         return place_array
@@ -220,20 +220,20 @@ def placer(name: str, output: Output, rows: Array) -> Callable[[int, Any], None]
         if type(value) in passing:
             rows[index] = value
             return
-        rows[index] = fitted(name, value, dtype, ())
+        rows[index] = fitted_array(name, value, dtype, ())
         if isinstance(value, cacheable):
             passing.add(type(value))
 
     return place_scalar
 
 
-def divided(rows: Array, counts: Array) -> list[Array]:
+def divided_rows(rows: Array, counts: Array) -> list[Array]:
     """Divide rows into an array for each position; much faster than numpy.split."""
     ends = np.cumsum(counts).tolist()
     return [rows[start:stop] for start, stop in itertools.pairwise([0, *ends])]
 
 
-def gathered(parts: Sequence[Array]) -> Array:
+def gathered_rows(parts: Sequence[Array]) -> Array:
     """Return arrays, the rows of a position each, as an array of objects."""
     found = np.empty(len(parts), object)
     for index, part in enumerate(parts):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 #: What a Process knows of those that share parameters with it.
-_OF_SHARING = ("_frozen", "_given", "_links")
+_OF_SHARING = ("_frozen", "_given", "_shared_parameters")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

@@ -22,7 +22,7 @@ from resumable.model import (
     class_read_from,
     class_text,
     closed_over,
-    declared,
+    declared_outputs,
     encode,
     text_digest,
 )
@@ -189,7 +189,7 @@ class Declaration(Positioned, param.Parameterized):
                 "outputs = {name: Output(...)}"
             )
             raise DeclarationError(msg)
-        return declared(value, where)
+        return declared_outputs(value, where)
 
     # What a user may override.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _counting = threading.Lock()
 
 
-class Link:
+class SharedParameter:
     """Weak references to the Processes that share one parameter."""
 
     def __init__(self, *members: Any) -> None:
@@ -32,9 +32,9 @@ class Link:
         """Those that still exist."""
         return [process for ref in self._refs if (process := ref()) is not None]
 
-    def __reduce__(self) -> tuple[type[Link], tuple[()]]:
+    def __reduce__(self) -> tuple[type[SharedParameter], tuple[()]]:
         # A copy, as in a worker, has the value and shares it with none.
-        return Link, ()
+        return SharedParameter, ()
 
 
 def share_parameter(*processes_and_name: Any) -> None:
@@ -76,9 +76,9 @@ def share_parameter(*processes_and_name: Any) -> None:
     value = getattr((given or processes[:1])[-1], name)
     members = list({id(m): m for p in processes for m in _sharing(p, name)}.values())
     _set_all(members, name, value)
-    link = Link(*members)
+    shared = SharedParameter(*members)
     for member in members:
-        _links(member)[name] = link
+        _shared_parameters(member)[name] = shared
         if given:
             _given(member).add(name)
 
@@ -150,13 +150,15 @@ def _given(process: Any) -> set[str]:
     return found
 
 
-def _links(process: Any) -> dict[str, Link]:
-    found: dict[str, Link] = process.__dict__.setdefault("_links", {})
+def _shared_parameters(process: Any) -> dict[str, SharedParameter]:
+    found: dict[str, SharedParameter] = process.__dict__.setdefault(
+        "_shared_parameters", {}
+    )
     return found
 
 
 def _sharing(process: Any, name: str) -> list[Any]:
     """Return the Processes that share a parameter, the Process itself first."""
-    link = _links(process).get(name)
-    members = link.members if link else []
+    shared = _shared_parameters(process).get(name)
+    members = shared.members if shared else []
     return [process, *(member for member in members if member is not process)]

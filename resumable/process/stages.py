@@ -14,8 +14,8 @@ from resumable.model import (
     by_name,
     check_unchanged,
     class_read_from,
-    fitted,
-    gathered,
+    fitted_array,
+    gathered_rows,
     ragged_rows,
     text_digest,
 )
@@ -241,7 +241,7 @@ class BlockLink(Link):
         finally:
             progress_words[1] = WHOLE_BLOCK
         return {
-            name: gathered([one[name] for one in found])
+            name: gathered_rows([one[name] for one in found])
             if output.ragged
             else np.array([one[name] for one in found], output.dtype)
             for name, output in stage.outputs.items()
@@ -257,7 +257,7 @@ def _one(stage: Stage, process: Any, taken: dict[str, Any]) -> dict[str, Any]:
 def _stored(name: str, value: Any, output: Output) -> Any:
     if output.ragged:
         return ragged_rows(name, value, output)
-    array = fitted(name, value, output.dtype, output.shape)
+    array = fitted_array(name, value, output.dtype, output.shape)
     return np.array(array, output.dtype, order="C")[()]
 
 

@@ -31,10 +31,10 @@ from resumable.results.copy import (
 from resumable.runfile import (
     MAGIC,
     RaggedRows,
-    locked,
     reading_group,
     superblock_of,
-    transaction,
+    user_file_locked,
+    user_file_transaction,
 )
 from resumable.runfile import create as run_files
 from resumable.system import disk
@@ -76,7 +76,7 @@ def publish(
         msg = f"{run.path} is not finished; compute it before it is published"
         raise RunFileError(msg)
     existed = path.exists()
-    with locked(path, new=True) as (real, fd), contextlib.ExitStack() as undo:
+    with user_file_locked(path, new=True) as (real, fd), contextlib.ExitStack() as undo:
         image = _empty_file()
         found = disk.read_at(fd, len(image) + 1, 0)
         if image.startswith(found):
@@ -88,7 +88,7 @@ def publish(
             disk.write_at(fd, image, 0)
             disk.sync(fd)
         _check_file(path, real, fd)
-        with _told(path, run), transaction(real, fd) as safe:
+        with _told(path, run), user_file_transaction(real, fd) as safe:
             if compression is None:
                 _check_room(real, run)
             with reading_group(run) as old, h5py.File(safe, "r+") as file:

@@ -16,7 +16,7 @@ from resumable.runfile import (
     LogLine,
     RaggedRows,
     RunFile,
-    Session,
+    SessionRow,
     Snapshot,
 )
 from resumable.source import SourceRef
@@ -144,7 +144,7 @@ class Results(Mapping[str, Any]):
         return self._run.failures()
 
     @property
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[SessionRow]:
         """Calls of compute that worked on this run."""
         return self._run.sessions()
 

@@ -29,11 +29,16 @@ from resumable.runfile.header import (
     structure_digest,
     table_rows,
 )
-from resumable.runfile.journal import locked, mend, needs_mending, transaction
+from resumable.runfile.journal import (
+    mend_user_file,
+    user_file_locked,
+    user_file_needs_mending,
+    user_file_transaction,
+)
 from resumable.runfile.lock import (
     RunFolder,
     RunLock,
-    busy,
+    holder_of,
     run_folder_of,
     target_folder,
 )
@@ -44,7 +49,7 @@ from resumable.runfile.ragged import (
     ragged_files_of,
     remove_ragged_files,
 )
-from resumable.runfile.tables import Failure, LogLine, Session, SessionTables
+from resumable.runfile.tables import Failure, LogLine, SessionRow, SessionTables
 from resumable.runfile.writer import ComputedRows, RowBuffer, RowWriter, WriteTarget
 
 __all__ = [
@@ -69,19 +74,17 @@ __all__ = [
     "RunFolder",
     "RunLock",
     "SafeFile",
-    "Session",
+    "SessionRow",
     "SessionTables",
     "Snapshot",
     "WriteTarget",
-    "busy",
     "copied_rows",
     "create",
     "find_own",
     "find_runs",
     "hdf5_versions",
-    "locked",
-    "mend",
-    "needs_mending",
+    "holder_of",
+    "mend_user_file",
     "new_hdf5",
     "ragged_files_of",
     "reading_group",
@@ -92,5 +95,7 @@ __all__ = [
     "table_rows",
     "target_errors",
     "target_folder",
-    "transaction",
+    "user_file_locked",
+    "user_file_needs_mending",
+    "user_file_transaction",
 ]

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import DeclarationError, ResumableError, TargetError
-from resumable.model import WINDOW, canonical, format_bytes, runs
+from resumable.model import WINDOW, canonical, format_bytes, stretches
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
 from resumable.runfile.header import HEADER_LIMIT, Header, structure_digest, table_rows
@@ -231,7 +231,7 @@ def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
         edges[0] = 0  # a step may have begun in the window before
         found = np.logical_or.reduceat(requested.window(start, stop), edges)
         touched[first : first + len(edges)] |= found
-    return [(int(first) * step, int(last) * step) for first, last in runs(touched)]
+    return [(int(first) * step, int(last) * step) for first, last in stretches(touched)]
 
 
 def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:

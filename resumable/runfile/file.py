@@ -30,7 +30,7 @@ from resumable.runfile.rows import UnpackedRows, gone
 from resumable.runfile.tables import (
     Failure,
     LogLine,
-    Session,
+    SessionRow,
     failures_of,
     is_time,
     log_of,
@@ -421,7 +421,7 @@ class RunFile:
         """Return what is recorded of the positions that are failed now."""
         return failures_of(self)
 
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[SessionRow]:
         """Return the sessions that worked on this run, the oldest first."""
         return sessions_of(self)
 

@@ -14,7 +14,7 @@ from resumable.errors import RunFileError
 from resumable.model import (
     Output,
     canonical,
-    declared,
+    declared_outputs,
     decode_dtype,
     encode_dtype,
 )
@@ -233,7 +233,7 @@ def _from_json(plain: dict[str, Any]) -> Header:
         msg = "the group has no plain name"
         raise ValueError(msg)
     outputs = {n: _output_from_json(plain["outputs"][n]) for n in plain.pop("order")}
-    plain["outputs"] = declared(outputs, "the header")
+    plain["outputs"] = declared_outputs(outputs, "the header")
     plain["map_shape"] = tuple(plain["map_shape"])
     return Header(**plain)
 

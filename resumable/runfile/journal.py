@@ -120,7 +120,9 @@ class _Journal(NamedTuple):
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, *, new: bool = False) -> Iterator[tuple[Path, int]]:
+def user_file_locked(
+    path: str | Path, *, new: bool = False
+) -> Iterator[tuple[Path, int]]:
     """Open a file that nobody else has open, mended when it needs to be.
 
     Parameters
@@ -176,13 +178,13 @@ def _has_name(fd: int, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def transaction(path: Path, fd: int) -> Iterator[SafeFile]:
+def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     """Let HDF5 change a file; all of its changes are made, or none.
 
     Parameters
     ----------
     path, fd
-        As :func:`locked` yields them.
+        As :func:`user_file_locked` yields them.
 
     Raises
     ------
@@ -271,13 +273,13 @@ def _digest(fd: int, start: int, stop: int) -> str:
 # Mending.
 
 
-def needs_mending(path: str | Path) -> bool:
+def user_file_needs_mending(path: str | Path) -> bool:
     """Return whether a journal lies beside a file; the file is not looked at."""
     real = Path(os.path.realpath(path))
     return any(map(os.path.lexists, (journal_of(real), _unnamed(real))))
 
 
-def mend(path: str | Path) -> str:
+def mend_user_file(path: str | Path) -> str:
     """Finish or undo a change of a file that was interrupted by a kill.
 
     Returns
@@ -292,14 +294,14 @@ def mend(path: str | Path) -> str:
     RunBusy
         It is open elsewhere, or being changed at this moment.
     """
-    before = needs_mending(path)
-    with locked(path):
+    before = user_file_needs_mending(path)
+    with user_file_locked(path):
         return "mended" if before else "nothing to mend"
 
 
 def _mend(path: Path, fd: int) -> None:
     """Finish or undo what the journal beside a locked file describes."""
-    if not needs_mending(path):
+    if not user_file_needs_mending(path):
         return
     where = journal_of(path)
     if not os.path.lexists(where):

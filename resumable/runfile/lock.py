@@ -57,7 +57,7 @@ class RunFolder(NamedTuple):
         """
         return [
             run
-            for _, run in self.found(files)
+            for _, run in self.opened(files)
             if isinstance(run, RunFile) and run.header.identity == self.identity
         ]
 
@@ -65,11 +65,11 @@ class RunFolder(NamedTuple):
         """Return the files with names of this identity that are damaged, and why."""
         return [
             (path, found)
-            for path, found in self.found()
+            for path, found in self.opened()
             if isinstance(found, RunFileError)
         ]
 
-    def found(
+    def opened(
         self, files: contextlib.ExitStack | None = None
     ) -> list[tuple[Path, RunFile | RunFileError]]:
         """Return the files of this identity's names, opened, or why they are not."""
@@ -225,7 +225,7 @@ def run_folder_of(run: RunFile) -> RunFolder:
     return RunFolder(run.path.parent, stem.removesuffix(f"-{identity[:8]}"), identity)
 
 
-def busy(run: RunFile) -> dict[str, Any]:
+def holder_of(run: RunFile) -> dict[str, Any]:
     """Return host, pid and since of the process that computes a run; else empty."""
     lock_file = LockFile(RunLock(run_folder_of(run)).lock_path)
     if not lock_file.path.exists():

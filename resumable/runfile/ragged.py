@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunBusy, RunFileError
-from resumable.model import ENTRY_DTYPE, divided, divided_where
+from resumable.model import ENTRY_DTYPE, divided_rows, divided_where
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _read_file(
             begin, end = int(offsets[first]), int(ends[last - 1])
             data = bytearray(disk.read_at(fd, end - begin, begin))
             rows = np.frombuffer(data, output.dtype).reshape(-1, *output.shape)
-            of_each = divided(rows, counts[first:last])
+            of_each = divided_rows(rows, counts[first:last])
             for index, part in zip(where[first:last].tolist(), of_each, strict=True):
                 parts[index] = part
 
@@ -344,7 +344,7 @@ class RaggedRows:
             some = positions[a:b]
             first = int(ends[some[0]] - counts[some[0]])
             rows = values[first : int(ends[some[-1]])]
-            parts += divided(rows, counts[some])
+            parts += divided_rows(rows, counts[some])
         return parts
 
     def values(self) -> Array:

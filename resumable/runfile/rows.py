@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import divided_key, picked, spans_of
+from resumable.model import divided_key, picked_rows, spans_of
 from resumable.system import read_into
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class UnpackedRows:
             rows = np.empty((stop - start, *shape[1:]), self.dtype)
             self._take(_bytes_of(rows), there)
             begins = [start, *[0] * len(others)]
-            block[first:last] = picked(rows, [need[first:last], *others], begins)
+            block[first:last] = picked_rows(rows, [need[first:last], *others], begins)
 
     def _take(self, view: memoryview, place: int) -> None:
         """Read bytes.

@@ -43,7 +43,7 @@ class Failure(NamedTuple):
     """Its traceback, the last 3,000 bytes."""
 
 
-class Session(NamedTuple):
+class SessionRow(NamedTuple):
     """One call of compute that worked on this run."""
 
     start: float
@@ -108,19 +108,19 @@ def failures_of(run: RunFile) -> list[Failure]:
     return [latest[position] for position in sorted(latest)]
 
 
-def sessions_of(run: RunFile) -> list[Session]:
+def sessions_of(run: RunFile) -> list[SessionRow]:
     """Read the sessions that worked on a run, the oldest first."""
     table = np.array(run.array("sessions"))
     return [_session(row) for row in table[is_time(table["start"])]]
 
 
-def _session(row: Any) -> Session:
+def _session(row: Any) -> SessionRow:
     # A row of an older format has fewer fields.
     values = {name: row[name].item() for name in row.dtype.names}
     values["host"], values["engine"] = _texts(row, "host", "engine")
     if not is_time(values["end"]):
         values["end"] = 0.0
-    return Session(**values)
+    return SessionRow(**values)
 
 
 def log_of(run: RunFile) -> list[LogLine]:
@@ -245,7 +245,7 @@ class SessionTables:
         Parameters
         ----------
         **values
-            Fields of `Session`. Those that the file has no
+            Fields of `SessionRow`. Those that the file has no
             place for, because it is of an older format, are left out.
         """
         dtype = self._dtypes["sessions"]

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import RunBusy
-from resumable.model import runs
+from resumable.model import stretches
 from resumable.runfile.ragged import RaggedFile, entries_without_rows
 from resumable.system import LockFile, disk
 
@@ -270,7 +270,7 @@ class RowWriter:
             taken += count
 
     def _write_piece(self, rows: Array, where: Array, offset: int) -> None:
-        bounds, size = runs(where), rows.shape[1]
+        bounds, size = stretches(where), rows.shape[1]
         if len(bounds) > _SCATTERED:
             # Read the piece, merge our rows, write once. Rows between are rewritten
             # unchanged, so a torn write cannot alter them.

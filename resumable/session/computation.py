@@ -83,7 +83,7 @@ class Computation(NamedTuple):
     spec: Callable[[], RunFileSpec]
     """Returns what a new run file would be made of."""
     open_reader: Callable[[], Reader]
-    earlier: RunFolder | None = None
+    earlier_folder: RunFolder | None = None
     """Where its runs lie from when the source could still grow."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
@@ -110,7 +110,7 @@ class Computation(NamedTuple):
         the identity: a run counts while the source still begins with its contents.
         """
         found = self.run_folder.runs(files)
-        earlier = self.earlier.runs(files) if self.earlier else []
+        earlier = self.earlier_folder.runs(files) if self.earlier_folder else []
         if self.contents is None and not earlier:
             return found
         with self.open_reader() as reader:

@@ -34,7 +34,7 @@ _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 class Found(NamedTuple):
     """What is there of a computation."""
 
-    newer: Path
+    new_path: Path
     """Name that a new run would get."""
     run: RunFile | None = None
     """The run to continue or to return."""
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
     def is_outdated(self, computation: Computation) -> bool:
         """Return whether another session may have computed something since."""
-        if self.newer != computation.run_folder.new_path():
+        if self.new_path != computation.run_folder.new_path():
             return True
         run, snapshot = self.run, self.snapshot
         return run is not None and snapshot is not None and run.sessions_since(snapshot)
@@ -62,35 +62,35 @@ def find(
     It is `mine` where a session has begun that; `files` keeps its file open.
     """
     folder = computation.run_folder
-    newer = folder.new_path()
+    new_path = folder.new_path()
 
-    def found(run: RunFile) -> Found:
+    def found_with(run: RunFile) -> Found:
         snapshot = run.snapshot(
             options.positions,
             retry_failed=options.retry_failed,
             size=computation.geometry.size,
         )
-        return Found(newer, run, snapshot)
+        return Found(new_path, run, snapshot)
 
     if mine is not None:
-        return found(mine)
+        return found_with(mine)
     runs = computation.runs(files)
     if options.override:
         same = [run for run in runs if run.header.identity == folder.identity]
         if same and folder.overrides(same[-1]):
-            last = found(same[-1])
+            last = found_with(same[-1])
             if last.snapshot and not last.snapshot.finished:
                 return last
-        return Found(newer)
+        return Found(new_path)
     whole = [run for run in runs if computation.full_length(run.header)]
     for run in reversed(whole):
         if run.marked_finished:
-            complete = found(run)
+            complete = found_with(run)
             if complete.snapshot and complete.snapshot.finished:
                 return complete
     if whole or runs:
-        return found(whole[-1] if whole else max(runs, key=lambda run: run.size))
-    return Found(newer)
+        return found_with(whole[-1] if whole else max(runs, key=lambda run: run.size))
+    return Found(new_path)
 
 
 def _check_sound(folder: RunFolder) -> None:
@@ -167,7 +167,7 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
     RunFileError where a damaged file has the name of the run.
     """
     _, run, snapshot = found
-    path = found.newer
+    path = found.new_path
     if run is None:
         options = dataclasses.replace(options, retry_failed=False)
         if not options.override:

@@ -86,7 +86,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
             what = "complete"
         state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
         candidates.append(Candidate(run.path, True, finished, (state,)))
-    for path, run_or_error in run_folder.found():
+    for path, run_or_error in run_folder.opened():
         if isinstance(run_or_error, RunFileError):
             candidates.append(Candidate(path, False, False, (str(run_or_error),)))
         elif run_or_error.header.identity == run_folder.identity and path not in paths:

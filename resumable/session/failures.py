@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.errors import OutputError, UnitFailed, WorkerDied
-from resumable.model import TRIALS, name_of_position
+from resumable.model import PROBES, name_of_position
 
 if TYPE_CHECKING:
     from resumable.model import Geometry
@@ -33,7 +33,7 @@ class FailurePolicy:
         """Note that a position has been computed: the machine is in order."""
         self._lone_deaths = 0
 
-    def tried(self, failures: list[Failure], done: int, geometry: Geometry) -> bool:
+    def probed(self, failures: list[Failure], done: int, geometry: Geometry) -> bool:
         """Decide whether the function is wrong, which has not succeeded yet.
 
         The failures of the position that was tried are held back. Returns whether the
@@ -42,11 +42,11 @@ class FailurePolicy:
         """
         self._held |= {failure.position: failure for failure in failures}
         kinds = {failure.exception for failure in self._held.values()}
-        if len(kinds) == 1 and len(self._held) >= TRIALS and not done:
+        if len(kinds) == 1 and len(self._held) >= PROBES and not done:
             failure = next(iter(self._held.values()))
             where = name_of_position(failure.position, geometry.map_shape)
             msg = (
-                f"the first {TRIALS} positions tried, spread over the run, all raised "
+                f"the first {PROBES} positions tried, spread over the run, all raised "
                 f"{failure.exception}: {failure.message}\n{failure.traceback}"
                 "Nothing was recorded. Correct the computation and try it with "
                 f"test({where}). If it is correct at other positions, compute those "
@@ -57,7 +57,7 @@ class FailurePolicy:
 
     def released(self, *, proven: bool) -> list[Failure]:
         """Return what was held back, once; nothing where it may be the function's."""
-        if len(self._held) >= TRIALS and not proven:
+        if len(self._held) >= PROBES and not proven:
             return []
         held, self._held = self._held, {}
         return list(held.values())
@@ -65,7 +65,7 @@ class FailurePolicy:
     @property
     def machine_failed(self) -> bool:
         """Too many positions in a row have ended their worker."""
-        return self._lone_deaths >= TRIALS
+        return self._lone_deaths >= PROBES
 
     def died_alone(self, failure: Failure, geometry: Geometry) -> None:
         """Note a position that has ended its worker, in a batch of its own.
@@ -76,7 +76,7 @@ class FailurePolicy:
         if self.machine_failed:
             where = name_of_position(failure.position, geometry.map_shape)
             msg = (
-                f"the last {TRIALS} positions have all ended their worker, {where} "
+                f"the last {PROBES} positions have all ended their worker, {where} "
                 f"with {failure.exception} ({failure.message}); they are recorded as "
                 "failed. When the machine is in order again, compute(), then "
                 "compute(retry_failed=True)"

@@ -296,7 +296,7 @@ def _checked(answer: Any, count: int) -> Array:
 def _goes_on(computation: Computation, mine: RunFile) -> bool:
     """Return whether a run is of what the source holds now."""
     then, now = mine.header.document, computation.document
-    folders = [computation.run_folder, computation.earlier]
+    folders = [computation.run_folder, computation.earlier_folder]
     if mine.header.identity not in [folder.identity for folder in folders if folder]:
         if {**then, "source": 0} != {**now, "source": 0}:
             msg = (

@@ -69,7 +69,7 @@ def resolve(
             _spec, request, document, run_folder.identity, contents, ready
         ),
         open_reader=functools.partial(open_reader, reader.ref),
-        earlier=earlier,
+        earlier_folder=earlier,
         ready=ready,
     )
 

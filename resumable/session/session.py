@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import RunFileError, SourceError
-from resumable.model import PositionSet, Schedule, by_name, fitted, name_of_position
+from resumable.model import (
+    PositionSet,
+    Schedule,
+    by_name,
+    fitted_array,
+    name_of_position,
+)
 from resumable.results import Results, Status
 from resumable.runfile import (
     ComputedRows,
@@ -130,7 +136,7 @@ class Session:
         """Hand out the next batch."""
         return self._schedule.next(seconds)
 
-    def give_back(self, batch: Batch) -> None:
+    def return_unfinished(self, batch: Batch) -> None:
         """Take back a batch of which there is no report."""
         rest = self._rest_of(batch)
         if rest is not None:
@@ -141,7 +147,7 @@ class Session:
 
         Failed positions are left, too: without a report their errors are unknown.
         """
-        if batch.trial:
+        if batch.probe:
             return batch
         done, _ = self._run.status_of(batch.start, batch.stop)
         self._computed += int(np.count_nonzero(done & batch.members()))
@@ -172,8 +178,8 @@ class Session:
         if report.error is not None:
             geometry = self._assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
-        if report.batch.trial:
-            self._judge_trial(report.failures, report.done)
+        if report.batch.probe:
+            self._judge_probe(report.failures, report.done)
         else:
             self._failed += report.failed
             self._record(report.failures)
@@ -208,18 +214,18 @@ class Session:
             position, self._assignment.computation.geometry.map_shape
         )
 
-    def take_back(self, reports: list[Report]) -> None:
+    def redo_unmarked(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
         for report in reports:
             batch = report.reached
-            if batch is None or (batch.trial and not report.done):
+            if batch is None or (batch.probe and not report.done):
                 continue  # nothing was written: the failure is held back
             done, failed_there = self._run.status_of(batch.start, batch.stop)
             if not self._assignment.options.retry_failed:
                 done |= failed_there
             rest = batch.without(done)
             if rest is not None:
-                self._schedule.give_back(dataclasses.replace(rest, trial=False))
+                self._schedule.give_back(dataclasses.replace(rest, probe=False))
                 if self._untried is not None:
                     self._untried.add(rest)
                 failed = min(report.failed, rest.count)
@@ -259,18 +265,18 @@ class Session:
         geometry = self._assignment.computation.geometry
         if self._assignment.options.on_error == "raise":
             raise error_of_death(failure, geometry)
-        if batch.trial:
-            self._judge_trial([failure], 0)
+        if batch.probe:
+            self._judge_probe([failure], 0)
             return
         if self._policy.machine_failed:
             return  # two workers ended at once: this position is left pending
         self._mark_failed([failure])
         self._policy.died_alone(failure, geometry)
 
-    def _judge_trial(self, failures: list[Failure], done: int) -> None:
+    def _judge_probe(self, failures: list[Failure], done: int) -> None:
         """Decide whether the function is wrong, which has not succeeded yet."""
-        self._schedule.trial_ended()
-        if self._policy.tried(failures, done, self._assignment.computation.geometry):
+        self._schedule.probe_ended()
+        if self._policy.probed(failures, done, self._assignment.computation.geometry):
             self._schedule.proven = True
 
     # The course of a session.
@@ -405,7 +411,7 @@ class Session:
         self._bar.grow(done + failed + self._schedule.remaining)
 
     def _settle(self) -> None:
-        """Record the failures that were held back in the trial."""
+        """Record the failures that were held back while probing."""
         if self._assignment.options.on_error == "raise":
             return
         proven = self._schedule.proven
@@ -434,7 +440,7 @@ class Session:
         named = by_name(value, outputs) if outputs else {}
         self._tables.set_finished(
             {
-                name: fitted(name, named[name], o.dtype, o.shape).astype(o.dtype)
+                name: fitted_array(name, named[name], o.dtype, o.shape).astype(o.dtype)
                 for name, o in outputs.items()
             }
         )

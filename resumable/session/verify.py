@@ -28,7 +28,7 @@ from resumable.model import (
     windows,
 )
 from resumable.results import inputs_of_run, source_of_run
-from resumable.runfile import RaggedRows, RunFile, busy
+from resumable.runfile import RaggedRows, RunFile, holder_of
 from resumable.session.computation import begins_with
 from resumable.session.events import ProgressBar
 from resumable.session.trial import opened
@@ -161,7 +161,7 @@ def _status(run: RunFile) -> Check:
             remarks.append(f"{text}: tried again by a session that was killed")
         else:
             wrong.append(text)
-    holder = busy(run)
+    holder = holder_of(run)
     if holder:
         remarks.append(f"being computed by process {holder['pid']}")
     return Check("status", not wrong, _first(wrong, "more") or "; ".join(remarks))
@@ -353,8 +353,8 @@ def _sampled(settled: PositionSet, sample: int, seed: int | None) -> PositionSet
     """Choose members at random, each with the same chance."""
     if sample >= len(settled):
         return settled
-    ranks = np.random.default_rng(seed).choice(len(settled), sample, replace=False)
-    return PositionSet.of(settled.size, np.array(settled.members_at(np.sort(ranks))))
+    ordinals = np.random.default_rng(seed).choice(len(settled), sample, replace=False)
+    return PositionSet.of(settled.size, np.array(settled.members_at(np.sort(ordinals))))
 
 
 def _blocks(chosen: PositionSet, rows: int) -> Iterator[Array]:

@@ -15,7 +15,7 @@ from resumable.errors import (
     near_miss,
     shortened,
 )
-from resumable.runfile import mend, needs_mending
+from resumable.runfile import mend_user_file, user_file_needs_mending
 from resumable.source.live import file_state
 
 if TYPE_CHECKING:
@@ -168,9 +168,9 @@ def _mend(path: str) -> None:
     A file with a journal may be written in part only. To finish or undo what the
     journal says is what the user had asked for.
     """
-    if needs_mending(path):
+    if user_file_needs_mending(path):
         try:
-            mend(path)
+            mend_user_file(path)
         except (RunBusy, TargetError) as error:
             msg = (
                 f"results are being published into {path}, or were when that was "

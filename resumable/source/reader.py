@@ -18,7 +18,7 @@ from resumable.errors import (
     SourceError,
     hdf5_error,
 )
-from resumable.model import Geometry, PositionSet, encode_dtype, gathered, spans_of
+from resumable.model import Geometry, PositionSet, encode_dtype, gathered_rows, spans_of
 from resumable.runfile import RaggedRows, RunFile
 from resumable.source.checks import check_size
 from resumable.source.contiguous import contiguous
@@ -310,15 +310,15 @@ class Reader:
         """sha256 over the rows of some positions, whole up to 64 MB, samples beyond."""
         count = len(positions)
         row_bytes = max(1, self.geometry.row_bytes)
-        ranks = np.arange(count)
+        ordinals = np.arange(count)
         if not full and count * row_bytes > DIGEST_BYTES:
             most = max(1, SAMPLED_BYTES // row_bytes)
-            ranks = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+            ordinals = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
         result = hashlib.sha256()
         step = max(1, PART_BYTES // row_bytes)
         with readable(str(self.ref)):
-            for begin in range(0, len(ranks), step):
-                some = positions.members_at(ranks[begin : begin + step])
+            for begin in range(0, len(ordinals), step):
+                some = positions.members_at(ordinals[begin : begin + step])
                 flat = np.array(some, np.int64)
                 rows = self.empty(len(flat))
                 self._read_scattered(flat, rows)
@@ -382,7 +382,7 @@ class RaggedReader(Reader):
     def read(self, start: int, members: Array, out: Array) -> None:
         """Read the rows of the members of a span; SourceError if the run is damaged."""
         try:
-            out[...] = gathered(self._rows.read(start + np.flatnonzero(members)))
+            out[...] = gathered_rows(self._rows.read(start + np.flatnonzero(members)))
         except RunFileError as error:
             raise SourceError(str(error)) from error
 

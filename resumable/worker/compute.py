@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import NotFinished
-from resumable.model import block_rows, by_name, placer
+from resumable.model import block_rows, by_name, row_placer
 from resumable.source import open_reader
 from resumable.system import machine
 from resumable.worker.cursor import Cursor, new_progress_words, place
@@ -208,7 +208,7 @@ class UnitLoop:
         self._outputs = computer.outputs
         self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}
         self._places = {
-            n: placer(n, o, self.values[n]) for n, o in self._outputs.items()
+            n: row_placer(n, o, self.values[n]) for n, o in self._outputs.items()
         }
         self.failed = np.zeros(len(rows), bool)
         self.exceptions: list[tuple[int, BaseException]] = []

@@ -193,7 +193,7 @@ class Worker:
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
-        pending = batch.trial or self._job.stop_on_error
+        pending = batch.probe or self._job.stop_on_error
         kept = ~failed if pending else np.ones(reached, bool)
         done = np.zeros(len(members), bool)
         bad = np.zeros(len(members), bool)
@@ -261,7 +261,7 @@ class Worker:
             raise part.error
         self._judge(batch, part.positions, [(0, part.error)], tally)
         tally.failed += 1
-        if not (batch.trial or self._job.stop_on_error):
+        if not (batch.probe or self._job.stop_on_error):
             self._write(start, none, members, part.values, tally)
 
     def _judge(
@@ -276,7 +276,7 @@ class Worker:
             if len(tally.failures) < _DESCRIBED:
                 tally.failures.append(describe(int(positions[index]), error))
         first = exceptions[0][1]
-        wrong = batch.trial and isinstance(first, OutputError)
+        wrong = batch.probe and isinstance(first, OutputError)
         if wrong or self._job.stop_on_error:
             tally.error = (
                 first if isinstance(first, Exception) else RuntimeError(repr(first))

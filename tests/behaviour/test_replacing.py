@@ -17,7 +17,7 @@ from helpers import SUPPORT, until
 import resumable as rs
 from resumable.engines import local
 from resumable.model.positions import Batch
-from resumable.model.schedule import TRIALS
+from resumable.model.schedule import PROBES
 from resumable.worker.job import Loss
 from resumable.worker.processes import WorkerProcesses
 from resumable.worker.work import Worker
@@ -111,7 +111,7 @@ class Dying:
 
     def run(self, job, driver, workers):
         errors = []
-        for position in range(100, 101 + TRIALS):
+        for position in range(100, 101 + PROBES):
             alone = Batch(position, position + 1, None, 1, suspect=True)
             try:
                 driver.lost(Loss(alone, position, False, "exit code 3", ""))
@@ -155,7 +155,7 @@ class Halfway:
     "tell",
     [
         lambda driver, batch: driver.lost(Loss(batch, None, False, "exit code 1", "")),
-        lambda driver, batch: driver.give_back(batch),
+        lambda driver, batch: driver.return_unfinished(batch),
     ],
     ids=["lost", "given back"],
 )

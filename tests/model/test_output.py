@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable.errors import DeclarationError, OutputError
-from resumable.model.output import RESERVED_NAMES, Output, declared
-from resumable.model.values import by_name, fitted, placer
+from resumable.model.output import RESERVED_NAMES, Output, declared_outputs
+from resumable.model.values import by_name, fitted_array, row_placer
 
 PEAK = np.dtype([("height", "f4"), ("count", "i4")])
 
@@ -18,7 +18,7 @@ def place(value, shape=(), dtype="f8", rows=2):
     """Place a value into row 1 of an output, behind a row that must not change."""
     output = Output(shape, dtype)
     stored = output.filled(rows)
-    placer("fit", output, stored)(1, value)
+    row_placer("fit", output, stored)(1, value)
     return stored[1]
 
 
@@ -210,7 +210,7 @@ def test_a_fill_value_that_does_not_fit_is_refused(dtype, fill_value):
 def test_a_declaration_is_a_dict_of_outputs():
     fit = Output()
 
-    assert declared([("fit", fit)], "Fit.outputs") == {"fit": fit}
+    assert declared_outputs([("fit", fit)], "Fit.outputs") == {"fit": fit}
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_a_declaration_is_a_dict_of_outputs():
 )
 def test_a_wrong_declaration_is_refused(value, message):
     with pytest.raises(DeclarationError, match=message):
-        declared(value, "Fit.outputs")
+        declared_outputs(value, "Fit.outputs")
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
 def test_names_of_the_run_file_itself_are_refused(name):
     """An output can never take the place of the status."""
     with pytest.raises(DeclarationError, match="is taken by the run file itself"):
-        declared({name: Output()}, "Fit.outputs")
+        declared_outputs({name: Output()}, "Fit.outputs")
 
 
 TWO = {"height": Output(), "centre": Output()}
@@ -320,7 +320,7 @@ def test_the_other_rows_stay_as_they_are():
     output = Output(2)
     rows = output.filled(3)
 
-    placer("fit", output, rows)(1, [1.0, 2.0])
+    row_placer("fit", output, rows)(1, [1.0, 2.0])
 
     np.testing.assert_array_equal(rows, [[np.nan] * 2, [1, 2], [np.nan] * 2])
 
@@ -486,7 +486,7 @@ def test_types_may_change_from_position_to_position(dtype, values):
     """What was learned from one value never spoils the next."""
     output = Output(dtype=dtype)
     rows = output.filled(len(values))
-    put = placer("fit", output, rows)
+    put = row_placer("fit", output, rows)
 
     for index, value in enumerate(values):
         put(index, value)
@@ -513,7 +513,7 @@ def test_types_may_change_from_position_to_position(dtype, values):
 def test_a_good_value_opens_no_door_for_a_bad_one(dtype, good, bad):
     output = Output(dtype=dtype)
     rows = output.filled(2)
-    put = placer("fit", output, rows)
+    put = row_placer("fit", output, rows)
     put(0, good)
 
     with pytest.raises(OutputError):
@@ -541,8 +541,8 @@ def test_a_block_of_rows_is_checked_as_a_whole():
     """A block computation's array has one axis more, and is checked alike."""
     rows = np.arange(6.0).reshape(3, 2)
 
-    fit = fitted("fit", rows, np.dtype("f8"), (3, 2))
+    fit = fitted_array("fit", rows, np.dtype("f8"), (3, 2))
 
     assert fit is rows
     with pytest.raises(OutputError, match=r"declared with shape \(4, 2\)"):
-        fitted("fit", rows, np.dtype("f8"), (4, 2))
+        fitted_array("fit", rows, np.dtype("f8"), (4, 2))

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from resumable.errors import PlanError
 from resumable.model import positions as module
-from resumable.model.positions import WINDOW, Batch, PositionSet, flat_positions, runs
+from resumable.model.positions import (
+    WINDOW,
+    Batch,
+    PositionSet,
+    flat_positions,
+    stretches,
+)
 
 SIZES = st.integers(0, 200)
 
@@ -191,7 +197,7 @@ def test_a_batch_of_a_whole_span_carries_no_bitmap():
 @example([True])
 def test_runs_are_the_longest_stretches_of_members(members):
     """Joined they give the members back, and no two of them touch."""
-    found = runs(np.array(members, bool))
+    found = stretches(np.array(members, bool))
 
     assert found.shape == (len(found), 2)
     inside = [i for start, stop in found.tolist() for i in range(start, stop)]
@@ -333,12 +339,12 @@ def test_a_tuple_on_a_map_counts_in_c_order(map_shape, data):
 def test_a_split_batch_has_the_same_positions_in_order(count):
     """The first so many, and the others; nothing twice and nothing left out."""
     members = np.array([True, False, True, True, False, False, True])
-    batch = dataclasses.replace(Batch.of(10, members, 5), trial=True)
+    batch = dataclasses.replace(Batch.of(10, members, 5), probe=True)
     parts = [part for part in batch.split(count) if part is not None]
 
     assert [p for part in parts for p in part.positions()] == [10, 12, 13, 16]
     assert parts[0].count == (min(count, 4) or 4)
-    assert all((part.block, part.trial) == (5, True) for part in parts)
+    assert all((part.block, part.probe) == (5, True) for part in parts)
 
 
 def test_a_batch_without_all_its_positions_is_none():

@@ -14,7 +14,7 @@ from plans import MB, make_plan, walk
 from resumable.model import schedule as module
 from resumable.model.plan import WORKER_BYTES
 from resumable.model.positions import PositionSet
-from resumable.model.schedule import TRIALS, Schedule
+from resumable.model.schedule import PROBES, Schedule
 
 
 @settings(max_examples=30)
@@ -57,8 +57,8 @@ def test_every_pending_position_is_handed_out_exactly_once(
             assert schedule.remaining == left
             seen.update(positions)
             schedule.note(batch.count, data.draw(st.floats(0, 1000)))
-            if batch.trial:
-                schedule.trial_ended()
+            if batch.probe:
+                schedule.probe_ended()
             schedule.proven |= data.draw(st.booleans())
 
     assert seen == collections.Counter(np.flatnonzero(pattern).tolist())
@@ -66,13 +66,13 @@ def test_every_pending_position_is_handed_out_exactly_once(
 
 def test_the_first_batches_are_single_positions_spread_over_the_run():
     pending = PositionSet.full(1000)
-    expected = pending.spread(TRIALS)
+    expected = pending.spread(PROBES)
 
     schedule = Schedule(pending, make_plan())
-    batches = [schedule.next() for _ in range(TRIALS)]
+    batches = [schedule.next() for _ in range(PROBES)]
 
     assert [batch.positions().tolist() for batch in batches] == [[i] for i in expected]
-    assert all(batch.trial for batch in batches)
+    assert all(batch.probe for batch in batches)
     assert max(expected) > 900
 
 
@@ -83,14 +83,14 @@ def test_no_more_is_tried_once_a_position_has_succeeded():
     batches = walk(schedule)
 
     assert schedule.next() is None
-    assert batches[0].trial
-    assert not any(batch.trial for batch in batches[1:])
+    assert batches[0].probe
+    assert not any(batch.probe for batch in batches[1:])
 
 
 def test_a_run_that_has_succeeded_before_is_not_tried_again():
     schedule = Schedule(PositionSet.full(1000), make_plan(), proven=True)
 
-    assert not any(batch.trial for batch in walk(schedule))
+    assert not any(batch.probe for batch in walk(schedule))
 
 
 @given(

@@ -16,7 +16,7 @@ from published import Level, digest, fill, left_over
 
 import resumable as rs
 from resumable.cli import commands
-from resumable.runfile.journal import mend
+from resumable.runfile.journal import mend_user_file
 from resumable.source.opening import open_file
 
 pytestmark = pytest.mark.filterwarnings(
@@ -59,7 +59,7 @@ def moments(tmp_path_factory):
             # The first moment at which it is decided, and the last at which not.
             decided = b'"decided":true' in journal.read_bytes()
             found[decided] = path.read_bytes(), journal.read_bytes()
-        mend(path)
+        mend_user_file(path)
         path.write_bytes(old)
         step += 1
     return found, old, new
@@ -83,7 +83,7 @@ def killed(source, moments):
 def test_a_journal_that_is_not_decided_is_undone(killed, source):
     _, old, _ = killed(decided=False)
     assert source.read_bytes() != old
-    mend(source)
+    mend_user_file(source)
 
     assert source.read_bytes() == old
     assert left_over(source) == []
@@ -99,7 +99,7 @@ def test_a_journal_that_is_not_whole_is_removed(killed, source):
         flipped[place] ^= 1 << int(chance.integers(8))
         for damaged in (whole[:place], bytes(flipped), flipped + b"more"):
             journal.write_bytes(damaged)
-            assert mend(source) == "mended"
+            assert mend_user_file(source) == "mended"
             assert source.read_bytes() == before
             assert left_over(source) == []
 
@@ -153,7 +153,7 @@ def test_a_forged_journal_changes_nothing(killed, source, change):
     forge(journal, change)
     before = source.read_bytes(), journal.read_bytes()
     with pytest.raises(rs.TargetError, match="nothing was changed"):
-        mend(source)
+        mend_user_file(source)
     with pytest.raises(rs.SourceError, match="resumable repair"):
         Level(f"{source}::/data")
 
@@ -165,7 +165,7 @@ def test_a_forged_journal_cuts_no_file(killed, source, old_bytes):
     """One that is not decided takes away what lies behind the end, and no more."""
     journal, old, _ = killed(decided=False)
     forge(journal, lambda j, _: j.update(old_bytes=old_bytes, new_bytes=old_bytes))
-    mend(source)
+    mend_user_file(source)
 
     assert source.read_bytes()[: len(old)] == old
 
@@ -189,7 +189,7 @@ def test_a_journal_that_is_no_file_harms_nobody(source, tmp_path):
     ):
         make()
         with pytest.raises(rs.TargetError, match="cannot be used to mend"):
-            mend(source)
+            mend_user_file(source)
         journal.rmdir() if journal.is_dir() else journal.unlink()
 
     assert precious.read_text() == "precious"
@@ -201,12 +201,12 @@ def test_a_journal_beside_a_restored_file_is_not_applied(killed, source):
     _, old, _ = killed()
     source.write_bytes(old)
     with pytest.raises(rs.TargetError, match=r"not [\d,]+\); nothing was changed"):
-        mend(source)
+        mend_user_file(source)
     assert source.read_bytes() == old
     fill(source, libver="latest")
     other = source.read_bytes()
     with pytest.raises(rs.TargetError, match="nothing was changed"):
-        mend(source)
+        mend_user_file(source)
 
     assert source.read_bytes() == other
 
@@ -217,7 +217,7 @@ def test_another_writer_after_the_kill_is_respected(killed, source):
     with h5py.File(source, "r+") as file:
         file["theirs"] = np.arange(1000)
     before = source.read_bytes()
-    mend(source)
+    mend_user_file(source)
 
     assert source.read_bytes() == before
     assert left_over(source) == []

@@ -17,7 +17,7 @@ from published import Level, digest, fill, left_over
 
 import resumable as rs
 from resumable.runfile.hdf5 import superblock_of
-from resumable.runfile.journal import locked, transaction
+from resumable.runfile.journal import user_file_locked, user_file_transaction
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions failed:resumable.ResumableWarning"
@@ -309,8 +309,8 @@ def test_an_error_in_the_middle_undoes_all(source):
 
     def interrupted():
         with (
-            locked(source) as (path, fd),
-            transaction(path, fd) as safe,
+            user_file_locked(source) as (path, fd),
+            user_file_transaction(path, fd) as safe,
             h5py.File(safe, "r+") as file,
         ):
             file["new"] = np.zeros(100_000)

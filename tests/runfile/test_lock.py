@@ -18,7 +18,7 @@ from processes import Mean
 
 import resumable as rs
 from resumable.runfile.file import RunFile
-from resumable.runfile.lock import busy
+from resumable.runfile.lock import holder_of
 from resumable.system import LockFile
 
 
@@ -102,7 +102,7 @@ def test_a_second_process_gets_an_error_that_names_the_first_at_once(holder):
 def test_looking_at_a_busy_run_works(holder):
     process, target = holder
     results = Slow(5, target).results
-    who = busy(RunFile(results.path))
+    who = holder_of(RunFile(results.path))
 
     assert (who["pid"], who["host"]) == (process.pid, socket.gethostname())
     assert results.status.pending > 0
@@ -117,7 +117,7 @@ def test_a_dead_holder_holds_nothing(holder):
     process.wait()
     left = [name for name in names(target) if name.endswith(".claim")]
     path = Slow(5, target).results.path
-    holds = busy(RunFile(path))
+    holds = holder_of(RunFile(path))
     results = compute(Slow(5, target))
 
     assert len(left) == 1

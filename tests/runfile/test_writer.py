@@ -296,18 +296,18 @@ def test_scattered_spans_leave_their_neighbours_alone(place):
 def test_a_trial_inside_the_span_of_another_worker_survives(
     place, monkeypatch, tmp_path, at_once
 ):
-    """Row and mark of a slow trial are not lost to a batch that lies around it.
+    """Row and mark of a slow probe are not lost to a batch that lies around it.
 
     The other worker writes just when this one has read what lies between its rows,
     to write it back with them.
     """
     monkeypatch.setattr(writer, "_SCATTERED", at_once, raising=False)
     schedule = Schedule(PositionSet.full(SIZE), Pair(SIZE, target=tmp_path).plan())
-    first, trial = schedule.next(), schedule.next()
+    first, probe = schedule.next(), schedule.next()
     schedule.proven = True
     schedule.note(1, 1e-6)
     read_at = disk.read_at
-    late = [trial]
+    late = [probe]
 
     def read_and_let_the_other_write(fd, size, offset):
         data = read_at(fd, size, offset)
@@ -333,7 +333,7 @@ def test_a_trial_inside_the_span_of_another_worker_survives(
             do(other, late.pop())
     everything = values(range(SIZE))
 
-    assert trial.count == 1
+    assert probe.count == 1
     assert place.status()[0] == list(range(SIZE))
     np.testing.assert_array_equal(place.rows("pair"), everything["pair"])
     np.testing.assert_array_equal(place.rows("one"), everything["one"])

@@ -4,7 +4,7 @@ import pytest
 
 import resumable as rs
 from resumable.model.geometry import Geometry
-from resumable.model.schedule import TRIALS
+from resumable.model.schedule import PROBES
 from resumable.runfile.file import Failure
 from resumable.session.failures import FailurePolicy
 
@@ -31,13 +31,13 @@ class Hopeless(rs.Process):
 def test_alike_failures_of_all_that_are_tried_are_the_functions():
     """The last of them is an error that names the first, and none is recorded."""
     blame = FailurePolicy()
-    for position in range(11, 10 + TRIALS):
-        assert not blame.tried([failure(position)], 0, MAP)
+    for position in range(11, 10 + PROBES):
+        assert not blame.probed([failure(position)], 0, MAP)
 
     with pytest.raises(
         rs.UnitFailed, match=r"no fit\n(.*\n)*.*test\(\(1, 1\)\)"
     ) as info:
-        blame.tried([failure(90)], 0, MAP)
+        blame.probed([failure(90)], 0, MAP)
 
     assert info.value.position == 11
     assert blame.released(proven=False) == []
@@ -49,9 +49,9 @@ def test_alike_failures_of_all_that_are_tried_are_the_functions():
 def test_a_success_or_another_failure_proves_the_function(failures, done):
     """What was held back until then is the data's, and is released once."""
     blame = FailurePolicy()
-    assert not blame.tried([failure(1)], 0, MAP)
+    assert not blame.probed([failure(1)], 0, MAP)
 
-    assert blame.tried(failures, done, MAP)
+    assert blame.probed(failures, done, MAP)
 
     assert blame.released(proven=True) == [failure(1), *failures]
     assert blame.released(proven=True) == []
@@ -60,15 +60,15 @@ def test_a_success_or_another_failure_proves_the_function(failures, done):
 def test_a_run_of_fewer_positions_is_no_trial():
     """Too few to tell: their failures are recorded when none is left."""
     blame = FailurePolicy()
-    for position in range(TRIALS - 1):
-        assert not blame.tried([failure(position)], 0, MAP)
+    for position in range(PROBES - 1):
+        assert not blame.probed([failure(position)], 0, MAP)
 
-    assert len(blame.released(proven=False)) == TRIALS - 1
+    assert len(blame.released(proven=False)) == PROBES - 1
 
 
 def test_nothing_is_recorded_where_all_of_a_run_was_tried_in_vain(tmp_path):
     """As in a longer run, though nothing is left that could prove the function."""
-    process = Hopeless(TRIALS, tmp_path)
+    process = Hopeless(PROBES, tmp_path)
 
     with pytest.raises(rs.UnitFailed, match="Nothing was recorded"):
         process.compute(engine="serial", progress=False)
@@ -79,10 +79,10 @@ def test_nothing_is_recorded_where_all_of_a_run_was_tried_in_vain(tmp_path):
 def test_a_success_between_deaths_shows_that_the_machine_is_in_order():
     """Only so many in a row that have ended their worker stop a session."""
     blame = FailurePolicy()
-    for position in range(TRIALS - 1):
+    for position in range(PROBES - 1):
         blame.died_alone(failure(position, "signal SIGSEGV"), MAP)
     blame.succeeded()
-    for position in range(TRIALS - 1):
+    for position in range(PROBES - 1):
         blame.died_alone(failure(position, "signal SIGSEGV"), MAP)
 
     with pytest.raises(rs.WorkerDied, match=r"last 20 positions.*\(4, 2\) with signal"):

@@ -28,7 +28,7 @@ import numpy as np
 from kill_matrix import STEPS, SYNCS, Tally, in_fork, write_half
 
 import resumable as rs
-from resumable.runfile.journal import mend
+from resumable.runfile.journal import mend_user_file
 from resumable.source.opening import open_file
 
 GROUP = "/results/level"
@@ -159,7 +159,7 @@ class Publish:
 
     def go_on(self, turn):
         if turn % 4 == 0:
-            mend("scan.h5")
+            mend_user_file("scan.h5")
         elif turn % 4 == 1:
             Level(SOURCE)
         elif turn % 4 == 2:
@@ -242,7 +242,7 @@ class Repair(Publish):
         self.publish()
 
     def act(self):
-        mend("scan.h5")
+        mend_user_file("scan.h5")
 
 
 CASES = {
