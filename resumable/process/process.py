@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from resumable.model import Plan, PositionSet
-    from resumable.session import Computation, Event, Listener, Run, Trial, VerifyReport
+    from resumable.session import (
+        Computation,
+        Event,
+        Listener,
+        Request,
+        Run,
+        Trial,
+        VerifyReport,
+    )
 
 
 class Process(Declaration):
@@ -278,7 +286,7 @@ class Process(Declaration):
         if options.get("follow") is None and not asked.asks_ready:
             how = self._options(options)
             warm_up(how.engine, how.workers, least_calls(asked, how))
-            computation = self._computation()
+            computation = self._computation(asked)
             return lambda hear: driver.compute(computation, how, stop, hear)
         from resumable.session import follow_source
 
@@ -290,10 +298,15 @@ class Process(Declaration):
         )
 
     def _computation(
-        self, *, live: bool = False, length: int = 0, ready: PositionSet | None = None
+        self,
+        asked: Request | None = None,
+        *,
+        live: bool = False,
+        length: int = 0,
+        ready: PositionSet | None = None,
     ) -> Computation:
         """Open the source and the inputs, and work out what makes this run."""
-        asked = self._request()
+        asked = asked or self._request()
         with open_sources(asked.source, asked.inputs, live=live, length=length) as (
             reader,
             inputs,

@@ -32,7 +32,7 @@ from resumable.worker import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from resumable.model import Output, PositionSet
+    from resumable.model import Output
     from resumable.results import Results
     from resumable.session import Computation, Request
 
@@ -136,10 +136,8 @@ class Link(Process):
             seconds_per_position=self._seconds_per_position,
         )
 
-    def _computation(
-        self, *, live: bool = False, length: int = 0, ready: PositionSet | None = None
-    ) -> Computation:
-        computation = super()._computation(live=live, length=length, ready=ready)
+    def _computation(self, asked: Request | None = None, **how: Any) -> Computation:
+        computation = super()._computation(asked, **how)
         if any(self._source_name in stage.arguments for stage in self._stages):
             return computation
         # No stage takes the source: only its positions are used.

@@ -165,7 +165,8 @@ class Session:
 
     def take(self, report: Report) -> None:
         """Enter the report of a batch; raises where the session must stop."""
-        self._write(report.rows)
+        if report.rows:
+            self._write(report.rows)
         if self._untried is not None and (reached := report.reached):
             self._untried.remove(reached)
         self._computed += report.done
