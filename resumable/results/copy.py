@@ -148,20 +148,7 @@ def write_ragged(
     create: Callable[[str, tuple[int, ...], Any], h5py.Dataset],
     check: Callable[[], None],
 ) -> None:
-    """Write ragged rows in position order: ``values``, ``count`` and ``index``.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Where to; it is empty, and becomes NXdata.
-    rows : RaggedRows
-        Of a complete run.
-    map_shape : tuple of int
-    create : callable
-        Makes a dataset of a name, shape and dtype in the group.
-    check : callable
-        Called between rows; raises what has gone wrong.
-    """
+    """Write ragged rows in position order: ``values``, ``count`` and ``index``."""
     counts, output = rows.counts(), rows.output
     total = int(counts.sum())
     values = create("values", (total, *output.shape), output.dtype)

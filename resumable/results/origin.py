@@ -44,15 +44,7 @@ def source_of_run(run: RunFile, source: Any = None) -> tuple[Any, tuple[int, ...
 
 
 def inputs_of_run(run: RunFile, source: Any) -> dict[str, Any]:
-    """Return the inputs of a run, found again, with their position axes.
-
-    Parameters
-    ----------
-    run : RunFile
-        It says where they were.
-    source : object
-        What :func:`source_of_run` has found: inputs of its file are looked for there.
-    """
+    """Return the inputs of a run, found again, with their position axes."""
     header = run.header
     places = header.source.get("inputs")
     places = places if isinstance(places, dict) else {}

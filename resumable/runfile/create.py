@@ -166,13 +166,6 @@ def _copy_rows(
 def target_errors(folder: Path, needed: int) -> Iterator[None]:
     """Turn errors of the system at writing to a folder into one that says what to do.
 
-    Parameters
-    ----------
-    folder : Path
-        Where run files are written.
-    needed : int
-        Bytes that the results need.
-
     Raises
     ------
     TargetError

@@ -93,14 +93,7 @@ class Snapshot(NamedTuple):
 
 
 class RunFile:
-    """An existing run file, checked. Reading takes no lock.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    files : ExitStack, optional
-        Keeps the file open until it is closed: reading then opens nothing.
+    """An existing run file, checked. Reading takes no lock; it stays open with `files`.
 
     Raises
     ------
@@ -209,12 +202,9 @@ class RunFile:
             return self._array(fd, header, name)
 
     def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
-        """Return which positions are done, in the map's shape, indexed as an output.
+        """Return which positions are done, in the map's shape.
 
-        Parameters
-        ----------
-        further : tuple of int
-            Lengths of further axes, along which the marks are repeated.
+        They are repeated along `further` axes, to be indexed like an output.
         """
         with self._reading() as (fd, header):
             place = header.offsets["completed_positions"]
@@ -268,15 +258,7 @@ class RunFile:
             return read_at(fd, 1, header.offsets["finished"]) == b"\1"
 
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
-        """Go through the status window by window.
-
-        Yields
-        ------
-        start : int
-            First position of the window.
-        done, failed : ndarray of bool
-            Status of its positions; done wins.
-        """
+        """Yield start, done and failed of every window of the status; done wins."""
         with self.opened() as (fd, header):
             for start, done, failed in self._scan(fd, header, 0, header.size):
                 yield (

@@ -48,13 +48,6 @@ def hdf5_versions() -> dict[str, str]:
 def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     """Make an HDF5 file and have it open for the time of a block.
 
-    Parameters
-    ----------
-    path : Path
-        Its name; there is no such file yet.
-    **options
-        As h5py takes them.
-
     Raises
     ------
     OSError

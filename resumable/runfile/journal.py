@@ -181,11 +181,6 @@ def _has_name(fd: int, path: Path) -> bool:
 def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     """Let HDF5 change a file; all of its changes are made, or none.
 
-    Parameters
-    ----------
-    path, fd
-        As :func:`user_file_locked` yields them.
-
     Raises
     ------
     OSError
@@ -281,11 +276,6 @@ def user_file_needs_mending(path: str | Path) -> bool:
 
 def mend_user_file(path: str | Path) -> str:
     """Finish or undo a change of a file that was interrupted by a kill.
-
-    Returns
-    -------
-    str
-        "mended" or "nothing to mend".
 
     Raises
     ------

@@ -119,11 +119,6 @@ class RunLock:
     """The exclusive lock on computing an identity in a folder.
 
     The system releases it when the process ends, however that ends.
-
-    Parameters
-    ----------
-    run_folder : RunFolder
-        Which identity and folder.
     """
 
     def __init__(self, run_folder: RunFolder) -> None:
@@ -238,15 +233,7 @@ def holder_of(run: RunFile) -> dict[str, Any]:
 
 
 def target_folder(target: str | Path | None, source_path: str) -> Path:
-    """Return the folder for run files.
-
-    Parameters
-    ----------
-    target : str or Path, optional
-        What the user gave; default the environment, else the folder of the source.
-    source_path : str
-        File of the source; empty for a source without data.
-    """
+    """Return the folder for run files: given, of the environment, or of the source."""
     chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
     if chosen is None:
         if not source_path:

@@ -28,20 +28,7 @@ if TYPE_CHECKING:
 
 
 class PackedRows:
-    """One output of a packed run: indexed like an array, and read then.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    opened : callable
-        Opens the file and returns descriptor and header, in a context.
-    name : str
-        Of the output; with ``/values`` and the like of a ragged one.
-    dtype : numpy.dtype
-    shape : tuple of int
-        As the header says.
-    """
+    """One output of a packed run: indexed like an array, and read then."""
 
     def __init__(
         self,

@@ -80,11 +80,6 @@ def _own_half() -> int:
 class RaggedFile:
     """A ragged file to append to: one that no other writer has locked, or a new one.
 
-    Parameters
-    ----------
-    run : Path
-        The run file. The caller may write to it.
-
     Raises
     ------
     OSError
@@ -166,14 +161,6 @@ def _new_file(run: Path) -> tuple[int, disk.OpenFile]:
 
 def read_rows(run: Path, entries: Array, output: Output) -> list[Array]:
     """Read the rows of some positions by their entries.
-
-    Parameters
-    ----------
-    run : Path
-        The run file.
-    entries : ndarray of ENTRY_DTYPE
-    output : Output
-        Whose rows they are.
 
     Raises
     ------
@@ -257,16 +244,7 @@ def _opened(path: Path, number: int) -> Iterator[tuple[int, int]]:
 
 
 class RaggedRows:
-    """The rows that every position of a run has; those not done have none.
-
-    Parameters
-    ----------
-    run : RunFile
-    name : str
-        A ragged output.
-    home : Path, optional
-        The run file that the ragged files belong to, where it is not `run` itself.
-    """
+    """The rows of every position; their ragged files belong to the run file `home`."""
 
     def __init__(self, run: RunFile, name: str, home: Path | None = None) -> None:
         self._run, self._name = run, name
@@ -285,13 +263,9 @@ class RaggedRows:
         return np.where(done, counts, 0)
 
     def read(self, positions: Array, *, marked: bool = True) -> list[Array]:
-        """Return the rows of some flat positions, an array for each.
+        """Return the rows of some flat positions, an array each.
 
-        Parameters
-        ----------
-        positions : ndarray of int
-        marked : bool
-            Positions that are not marked as done have no rows.
+        Where `marked`, positions that are not marked as done have no rows.
 
         Raises
         ------
@@ -364,13 +338,7 @@ class RaggedRows:
 
 
 def copied_rows(rows: RaggedRows, path: Path) -> Iterator[Array]:
-    """Copy all rows into a ragged file of the run file `path`; durable at the end.
-
-    Yields
-    ------
-    entries : ndarray of ENTRY_DTYPE
-        Of the positions, span by span.
-    """
+    """Copy all rows into a ragged file of `path`, durable at the end; yield entries."""
     with contextlib.closing(RaggedFile(path)) as file:
         for start, stop in rows.spans():
             parts = rows.read(np.arange(start, stop))

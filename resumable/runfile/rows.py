@@ -29,19 +29,7 @@ _PIECE_BYTES = 1 << 18
 class UnpackedRows:
     """A dataset that has one place in a run file: indexed like an array, and read then.
 
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    fd : int
-        The open file; what is read is of this one, whatever takes its place.
-    offset : int
-        Where the dataset begins.
-    dtype : numpy.dtype
-    shape : tuple of int
-        Of what is stored.
-    repeated : tuple of int
-        Further axes, along which all values are the same.
+    All reads are from the given open file, whatever takes its place by name.
 
     Notes
     -----

@@ -172,12 +172,7 @@ class FailureRows:
 
 
 class SessionTables:
-    """What only the driver writes: sessions, failures, the byte ``finished``.
-
-    Parameters
-    ----------
-    run : RunFile
-        Of which file. The caller holds its lock.
+    """What only the driver writes, under the lock: tables and the byte ``finished``.
 
     Raises
     ------
@@ -240,13 +235,9 @@ class SessionTables:
         return header.offsets[table] + index * self._dtypes[table].itemsize
 
     def end(self, **values: float) -> None:
-        """Close the session's entry; durable on return.
+        """Close the session's entry; fields unknown to an older file are left out.
 
-        Parameters
-        ----------
-        **values
-            Fields of `SessionRow`. Those that the file has no
-            place for, because it is of an older format, are left out.
+        Durable on return.
         """
         dtype = self._dtypes["sessions"]
         place = self._place("sessions", self._session)

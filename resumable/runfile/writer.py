@@ -150,11 +150,6 @@ class _Marks(NamedTuple):
 class RowWriter:
     """Writes the rows and the status of one worker. A process has one per run.
 
-    Parameters
-    ----------
-    target : WriteTarget
-        Where.
-
     Raises
     ------
     RunBusy
