@@ -29,8 +29,8 @@ from resumable.errors import RunFileError
 from resumable.model.positions import windows
 from resumable.model.remainder import Remainder
 from resumable.model.schedule import PROBES
-from resumable.runfile import create
 from resumable.runfile.file import RunFile
+from resumable.session import prepare
 from resumable.system.disk import opened, write_at
 from resumable.worker.job import Job
 
@@ -88,7 +88,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
     """Be rank 0: plan, create or open the run file, send the pending positions."""
     process = Level(count, folder)
     engine, created = Telling(), []
-    create_run_file = create.create_run_file
+    create_run_file = prepare.create_run_file
 
     def timed(*arguments: Any, **options: Any) -> RunFile:
         began = time.perf_counter()
@@ -96,7 +96,7 @@ def driven(count: int, folder: Path) -> dict[str, float]:
         created.append(time.perf_counter() - began)
         return made
 
-    create.create_run_file = timed
+    prepare.create_run_file = timed
     before = peak_bytes()
     began = time.perf_counter()
     process.plan(engine=engine)

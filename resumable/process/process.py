@@ -17,7 +17,7 @@ from resumable.results import Results
 from resumable.session import (
     Explanation,
     Options,
-    driver,
+    compute,
     explain,
     find,
     least_calls,
@@ -217,14 +217,14 @@ class Process(Declaration):
 
         def computed() -> Results:
             stop = _stop_request(time_limit)
-            return self._drive(options, stop)(listener or _ignore)
+            return self._prepared(options, stop)(listener or _ignore)
 
         with frozen(self):
-            together = collective(options.get("engine", "auto"))
-            if together is None:
+            engine = collective(options.get("engine", "auto"))
+            if engine is None:
                 return computed()
-            options["engine"] = together
-            return together.together(
+            options["engine"] = engine
+            return engine.together(
                 self,
                 lambda: self._request().document(self._options(options)),
                 computed,
@@ -272,29 +272,29 @@ class Process(Declaration):
         hold = contextlib.ExitStack()
         hold.enter_context(frozen(self))
         try:
-            drive = self._drive({**options, "progress": progress}, stop)
+            drive = self._prepared({**options, "progress": progress}, stop)
             return Run(drive, stop, listener, hold)
         except BaseException:
             hold.close()
             raise
 
-    def _drive(
-        self, options: dict[str, Any], stop: StopRequest
+    def _prepared(
+        self, given: dict[str, Any], stop: StopRequest
     ) -> Callable[[Listener], Results]:
-        """Check the options; return what computes with a listener."""
+        """Check the options and read the source; return what computes."""
         asked = self._request()
-        if options.get("follow") is None and not asked.asks_ready:
-            how = self._options(options)
-            warm_up(how.engine, how.workers, least_calls(asked, how))
+        if given.get("follow") is None and not asked.asks_ready:
+            options = self._options(given)
+            warm_up(options.engine, options.workers, least_calls(asked, options))
             computation = self._computation(asked)
-            return lambda hear: driver.compute(computation, how, stop, hear)
+            return lambda listener: compute(computation, options, stop, listener)
         from resumable.session import follow_source
 
         # They need not be there yet.
-        positions = options.pop("positions", None)
-        how = self._options(options)
-        return lambda hear: follow_source(
-            asked, self._computation, how, positions, stop, hear
+        positions = given.pop("positions", None)
+        options = self._options(given)
+        return lambda listener: follow_source(
+            asked, self._computation, options, positions, stop, listener
         )
 
     def _computation(
@@ -377,8 +377,9 @@ class Process(Declaration):
             Positions that do not exist, a memory budget that is too small.
         """
         computation = self._computation()
-        how = self._options({**options, "positions": positions})
-        return prospect(computation, how).plan
+        return prospect(
+            computation, self._options({**options, "positions": positions})
+        ).plan
 
     def test(self, position: Any = 0) -> Trial:
         """Compute one or a few positions, and estimate the time of all of them.

@@ -29,6 +29,7 @@ from resumable.results.copy import (
     write_ragged,
 )
 from resumable.runfile import (
+    ALIGNMENT,
     CHUNKS,
     CHUNKS_DTYPE,
     FORMAT,
@@ -38,12 +39,13 @@ from resumable.runfile import (
     RunLock,
     SafeFile,
     copied_rows,
-    create,
+    create_contiguous,
     reading_group,
     remove_ragged_files,
     run_folder_of,
     structure_digest,
     table_rows,
+    target_errors,
 )
 from resumable.system import disk
 
@@ -144,7 +146,7 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
     # Refuses a file that another program has open for writing.
     writing = disk.OpenFile(path)
     try:
-        with create.target_errors(path.parent, run.header.rows_bytes):
+        with target_errors(path.parent, run.header.rows_bytes):
             temporary.unlink(missing_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
             with disk.opened(temporary, flags) as fd:
@@ -175,7 +177,7 @@ def _write(
     safe = SafeFile(fd)
     options: dict[str, Any] = {"meta_block_size": _META_BLOCK_BYTES}
     if methods is None:
-        options = create.ALIGNMENT
+        options = ALIGNMENT
     with (
         safe.checked(),
         reading_group(run) as old,
@@ -219,7 +221,7 @@ def _make(
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
     if name in header.tables:
-        return create.create_contiguous(group, name, (header.rows[name],), old.dtype)
+        return create_contiguous(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
         return None
     output = header.outputs[name]
@@ -228,9 +230,7 @@ def _make(
         return create_chunked(
             group, name, old.shape, output.dtype, output.fill_value, method
         )
-    return create.create_contiguous(
-        group, name, old.shape, output.dtype, output.fill_value
-    )
+    return create_contiguous(group, name, old.shape, output.dtype, output.fill_value)
 
 
 def _write_ragged(
@@ -245,7 +245,7 @@ def _write_ragged(
     """Write a ragged output: all rows in order, or their entries and a ragged file."""
     rows, output = RaggedRows(run, name), header.outputs[name]
     if header.packed is None:
-        made = create.create_contiguous(group, name, header.map_shape, ENTRY_DTYPE)
+        made = create_contiguous(group, name, header.map_shape, ENTRY_DTYPE)
         entries = np.concatenate(list(copied_rows(rows, path)))
         made[...] = entries.reshape(header.map_shape)
         scaled, units = made, made
@@ -285,7 +285,7 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
     last = np.r_[first[1:], True]
     table = table[first]
     table["bytes"] = ends[last] - table["offset"]
-    made = create.create_contiguous(group, CHUNKS, table.shape, CHUNKS_DTYPE)
+    made = create_contiguous(group, CHUNKS, table.shape, CHUNKS_DTYPE)
     made[...] = table
     return header._replace(rows={**header.rows, CHUNKS: len(table)})
 

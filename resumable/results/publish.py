@@ -31,12 +31,13 @@ from resumable.results.copy import (
 from resumable.runfile import (
     MAGIC,
     RaggedRows,
+    create_contiguous,
+    free_name,
     reading_group,
     superblock_of,
     user_file_locked,
     user_file_transaction,
 )
-from resumable.runfile import create as run_files
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def publish(
                 parent = _parent(file, path, names, overwrite=overwrite)
                 # All that is new comes first: what a deleted group leaves free lies
                 # in the middle of the file, where changes need memory.
-                made = parent.create_group(
-                    run_files.free_name(parent, f"{names[-1]}-new")
-                )
+                made = parent.create_group(free_name(parent, f"{names[-1]}-new"))
                 _fill(made, old, run, compression, safe)
                 _relink(made, run.path, real)
                 if names[-1] in parent:
@@ -243,7 +242,7 @@ def _fill(
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
         if name in TABLES:
             shape = (used_rows(name, dataset[...]),)
-            return run_files.create_contiguous(made, name, shape, dataset.dtype)
+            return create_contiguous(made, name, shape, dataset.dtype)
         output = run.header.outputs.get(name)
         if output is None or output.per == "run":
             return None
@@ -258,7 +257,7 @@ def _fill(
     ) -> h5py.Dataset:
         if compression is not None:
             return create_chunked(group, name, shape, dtype, fill, compression)
-        return run_files.create_contiguous(group, name, shape, dtype, fill)
+        return create_contiguous(group, name, shape, dtype, fill)
 
     header = run.header
     copy_group(old, made, make, safe.check, skip=header.ragged)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from resumable.runfile import create
 from resumable.runfile.create import (
+    ALIGNMENT,
     USID_ANCILLARIES,
     USID_SPECTROSCOPIC,
     Coordinates,
     RunFileSpec,
+    create_contiguous,
+    create_run_file,
+    free_name,
+    reserve_rows,
     target_errors,
 )
 from resumable.runfile.file import RunFile, Snapshot, find_runs
@@ -54,6 +58,7 @@ from resumable.runfile.writer import ComputedRows, RowBuffer, RowWriter, WriteTa
 
 __all__ = [
     "ADVICE",
+    "ALIGNMENT",
     "CHUNKS",
     "CHUNKS_DTYPE",
     "FAILURE_ROWS",
@@ -79,9 +84,11 @@ __all__ = [
     "Snapshot",
     "WriteTarget",
     "copied_rows",
-    "create",
+    "create_contiguous",
+    "create_run_file",
     "find_own",
     "find_runs",
+    "free_name",
     "hdf5_versions",
     "holder_of",
     "mend_user_file",
@@ -89,6 +96,7 @@ __all__ = [
     "ragged_files_of",
     "reading_group",
     "remove_ragged_files",
+    "reserve_rows",
     "run_folder_of",
     "structure_digest",
     "superblock_of",

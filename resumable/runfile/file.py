@@ -36,7 +36,7 @@ from resumable.runfile.tables import (
     log_of,
     sessions_of,
 )
-from resumable.system import disk, opened, read_at, read_into
+from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -105,7 +105,7 @@ class RunFile:
         self.path = path
         self._kept: int | None = None
         try:
-            with opened(path, os.O_RDONLY) as fd:
+            with disk.opened(path, os.O_RDONLY) as fd:
                 self.header = self._checked(fd)
                 self._begin, self._file_id = self._begin_of(fd), disk.file_id(fd)
                 if files is not None:
@@ -119,11 +119,11 @@ class RunFile:
 
     def _checked(self, fd: int) -> Header:
         size = os.fstat(fd).st_size
-        start = read_at(fd, 4096, 0)
+        start = disk.read_at(fd, 4096, 0)
         block = start
         if start.startswith(MAGIC) and b"\n" not in start[len(MAGIC) + 65 :]:
             # A header longer than a page.
-            block = read_at(fd, min(size, HEADER_LIMIT), 0)
+            block = disk.read_at(fd, min(size, HEADER_LIMIT), 0)
         header = Header.from_bytes(block, self.path)
         if size < header.file_bytes:
             msg = (
@@ -142,7 +142,7 @@ class RunFile:
     @staticmethod
     def _begin_of(fd: int) -> bytes:
         """Read the first line and the digest of the header, which tell files apart."""
-        return read_at(fd, len(MAGIC) + 64, 0)
+        return disk.read_at(fd, len(MAGIC) + 64, 0)
 
     def _close(self) -> None:
         if self._kept is not None:
@@ -176,7 +176,7 @@ class RunFile:
                 return
             # The computation has closed descriptors that are not its own.
             self._kept = None
-        with opened(self.path, os.O_RDONLY) as fd:
+        with disk.opened(self.path, os.O_RDONLY) as fd:
             begin = self._begin_of(fd)
             if begin != self._begin:
                 header = self._checked(fd)
@@ -255,7 +255,7 @@ class RunFile:
     def marked_finished(self) -> bool:
         """The byte ``finished`` is set; it counts only where no position is pending."""
         with self.opened() as (fd, header):
-            return read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            return disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
 
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
         """Yield start, done and failed of every window of the status; done wins."""
@@ -301,7 +301,7 @@ class RunFile:
 
     def _read_status(self, fd: int, into: Array, count: int, offset: int) -> None:
         into[count:] = 0
-        if not read_into(fd, into[:count].data, offset):
+        if not disk.read_into(fd, into[:count].data, offset):
             raise RunFileError(gone(self.path, "it ends within the status"))
 
     def snapshot(
@@ -340,8 +340,8 @@ class RunFile:
 
         with self.opened() as (fd, header):
             offset, length = header.extents()["sessions"]
-            sessions = read_at(fd, length, offset)
-            marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            sessions = disk.read_at(fd, length, offset)
+            marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
             counts = _in_halves(count, pending.size)
         done_count, failed_count, left = counts.tolist()
         table = np.frombuffer(sessions, header.tables["sessions"])
@@ -371,7 +371,7 @@ class RunFile:
             return True
         with self.opened() as (fd, header):
             offset, length = header.extents()["sessions"]
-            return read_at(fd, length, offset) != snapshot.sessions
+            return disk.read_at(fd, length, offset) != snapshot.sessions
 
     def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
         """Return the positions for which ``keep(done, failed)`` holds."""
@@ -391,7 +391,7 @@ class RunFile:
         """
         done_count = failed_count = 0
         with self.opened() as (fd, header):
-            marked = read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
             for _, done, failed in self._scan(fd, header, 0, header.size):
                 done_count += int(np.count_nonzero(done))
                 if failed is not None:
@@ -443,7 +443,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunFile | RunFileError]:
     """Open those of some files that are run files, by name; the bad ones as errors."""
     found: list[RunFile | RunFileError] = []
     for path in sorted(paths):
-        with contextlib.suppress(OSError), opened(path, os.O_RDONLY) as fd:
-            if read_at(fd, len(MAGIC), 0) == MAGIC:
+        with contextlib.suppress(OSError), disk.opened(path, os.O_RDONLY) as fd:
+            if disk.read_at(fd, len(MAGIC), 0) == MAGIC:
                 found.append(try_open(path))
     return found

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 
-from resumable.system import opened, read_at, write_at
+from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     OSError
         As the disk says, ENOSPC for example; at the end of the block.
     """
-    with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+    with disk.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
         safe = SafeFile(fd)
         with safe.checked(), h5py.File(safe, "w", **options) as file:
             yield file
@@ -109,7 +109,7 @@ class SafeFile:
         """Read what has been written so far."""
         view = memoryview(buffer).cast("B")
         start, size = self._position, view.nbytes
-        found = read_at(self._fd, size, start)
+        found = disk.read_at(self._fd, size, start)
         view[: len(found)] = found
         # HDF5 may read what it has allocated and nobody has written.
         view[len(found) :] = bytes(size - len(found))
@@ -132,7 +132,7 @@ class SafeFile:
             try:
                 if below:
                     self._change(start, view[:below])
-                write_at(self._fd, view[below:], start + below)
+                disk.write_at(self._fd, view[below:], start + below)
             except OSError as error:
                 self._error = error
         self._position += size
@@ -186,7 +186,7 @@ class SafeFile:
         """Yield offset, old and new bytes of the old pages that have changed."""
         for number in sorted(self._pages):
             new = bytes(self._pages[number])
-            old = read_at(self._fd, len(new), number * _PAGE)
+            old = disk.read_at(self._fd, len(new), number * _PAGE)
             if new != old:
                 yield number * _PAGE, old, new
 
@@ -207,7 +207,7 @@ class SafeFile:
                     )
                     raise OSError(errno.EFBIG, msg)
                 size = min(_PAGE, self._kept - first)
-                self._pages[number] = bytearray(read_at(self._fd, size, first))
+                self._pages[number] = bytearray(disk.read_at(self._fd, size, first))
             page = self._pages[number]
             begin, end = max(start, first), min(stop, first + len(page))
             page[begin - first : end - first] = view[begin - start : end - start]
@@ -247,7 +247,7 @@ def superblock_of(fd: int) -> Superblock | None:
     """Find the superblock, behind the user block; None when it is no HDF5 file."""
     size, offset = os.fstat(fd).st_size, 0
     while offset < size:
-        raw = read_at(fd, _SUPERBLOCK_BYTES, offset)
+        raw = disk.read_at(fd, _SUPERBLOCK_BYTES, offset)
         if raw.startswith(_SIGNATURE):
             return _superblock_in(raw)
         # Behind a user block of a power of two.

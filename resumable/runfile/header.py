@@ -18,7 +18,7 @@ from resumable.model import (
     decode_dtype,
     encode_dtype,
 )
-from resumable.system import read_at
+from resumable.system import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -281,14 +281,14 @@ def _not_digested(fd: int, header: Header) -> list[tuple[int, int]]:
     if header.packed is None:
         return extents
     offset, length = header.extents()[CHUNKS]
-    table = np.frombuffer(read_at(fd, length, offset), CHUNKS_DTYPE)
+    table = np.frombuffer(disk.read_at(fd, length, offset), CHUNKS_DTYPE)
     return sorted(table.tolist())
 
 
 def update_digest(digest: Any, fd: int, start: int, stop: int) -> None:
     """Add a range of bytes of a file to a digest, as far as there are any."""
     while start < stop:
-        part = read_at(fd, min(1 << 20, stop - start), start)
+        part = disk.read_at(fd, min(1 << 20, stop - start), start)
         if not part:
             return
         digest.update(part)

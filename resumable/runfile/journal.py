@@ -34,16 +34,7 @@ from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
 from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, superblock_of
 from resumable.runfile.header import update_digest
-from resumable.system import (
-    read_at,
-    replace,
-    reserve,
-    sync,
-    sync_folder,
-    try_lock,
-    wait_until,
-    write_at,
-)
+from resumable.system import disk, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +147,7 @@ def user_file_locked(
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             msg = f"{path} is not a regular file; give an HDF5 file"
             raise TargetError(msg)
-        if not wait_until(lambda: try_lock(fd, exclusive=True), PATIENCE_S):
+        if not wait_until(lambda: disk.try_lock(fd, exclusive=True), PATIENCE_S):
             msg = (
                 f"{path} is open, in this program or in another one; close it there, "
                 "then try again"
@@ -193,7 +184,7 @@ def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
         safe = SafeFile(fd, old_bytes)
         with safe.checked():
             yield safe
-        sync(fd)
+        disk.sync(fd)
         end = safe.size
         decided = begun._replace(
             decided=True,
@@ -208,7 +199,7 @@ def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
         )
         for offset, old, _ in decided.changes:
             # The file may have holes there, or share blocks with a copy.
-            reserve(fd, offset, len(old))
+            disk.reserve(fd, offset, len(old))
         _write(path, decided)
     except BaseException:
         # The second journal may be in place already.
@@ -225,33 +216,33 @@ def _write(path: Path, journal: _Journal) -> None:
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        write_at(fd, journal.to_bytes(), 0)
-        sync(fd)
+        disk.write_at(fd, journal.to_bytes(), 0)
+        disk.sync(fd)
     finally:
         os.close(fd)
-    replace(new, journal_of(path))
+    disk.replace(new, journal_of(path))
 
 
 def _undo(path: Path, fd: int, journal: _Journal) -> None:
     if os.fstat(fd).st_size > journal.old_bytes:
         os.ftruncate(fd, journal.old_bytes)
-        sync(fd)
+        disk.sync(fd)
     _remove(path)
 
 
 def _apply(path: Path, fd: int, journal: _Journal) -> None:
     for offset, _, new in journal.changes:
-        write_at(fd, new, offset)
+        disk.write_at(fd, new, offset)
     if os.fstat(fd).st_size != journal.new_bytes:
         os.ftruncate(fd, journal.new_bytes)
-    sync(fd)
+    disk.sync(fd)
     _remove(path)
 
 
 def _remove(path: Path) -> None:
     for leftover in (_unnamed(path), journal_of(path)):
         leftover.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    disk.sync_folder(path.parent)
 
 
 def _unnamed(path: Path) -> Path:
@@ -333,7 +324,7 @@ def _read(where: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
             msg = "it is not a journal of ours"
             raise ValueError(msg)
-        return read_at(fd, status.st_size, 0)
+        return disk.read_at(fd, status.st_size, 0)
     finally:
         os.close(fd)
 
@@ -354,7 +345,7 @@ def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
         msg = "what was added to the file is not there"
         raise ValueError(msg)
     for offset, old, new in journal.changes:
-        found = read_at(fd, len(old), offset)
+        found = disk.read_at(fd, len(old), offset)
         if not _mixed(found, old, new):
             msg = f"the file was changed since, at {offset:,}"
             raise ValueError(msg)

@@ -11,7 +11,7 @@ import numpy as np
 
 from resumable.errors import RunFileError
 from resumable.model import divided_key, picked_rows, spans_of
-from resumable.system import read_into
+from resumable.system import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +138,7 @@ class UnpackedRows:
             They are not there any more.
         """
         try:
-            if read_into(self._fd, view, place):
+            if disk.read_into(self._fd, view, place):
                 return
             reason = f"it ends before byte {place + view.nbytes:,}"
         except OSError as error:

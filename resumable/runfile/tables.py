@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.runfile.header import FAILURE_DTYPE
-from resumable.system import FULL, OpenFile
+from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +182,7 @@ class SessionTables:
 
     def __init__(self, run: RunFile) -> None:
         self._run, self._dtypes = run, run.header.tables
-        self._file = OpenFile(run.path)
+        self._file = disk.OpenFile(run.path)
         self._session = 0
         self._told_of_full_disk = False
 
@@ -312,7 +312,7 @@ class SessionTables:
         try:
             self._put(table, index, **values)
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in disk.FULL:
                 raise
             if not self._told_of_full_disk:
                 self._told_of_full_disk = True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resumable.session import driver
 from resumable.session.computation import Computation, Options, Request
+from resumable.session.compute import compute
 from resumable.session.decide import find, prospect
 from resumable.session.events import (
     BatchDone,
@@ -40,8 +40,8 @@ __all__ = [
     "Trial",
     "VerifyReport",
     "check_alone",
+    "compute",
     "draw_default",
-    "driver",
     "explain",
     "find",
     "follow_source",

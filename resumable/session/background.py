@@ -88,7 +88,7 @@ class Run:
         results, error = None, None
         try:
             with self._hold:
-                results = self._drive(self._listen)
+                results = self._drive(self._take)
         except BaseException as raised:
             error = raised
         failed = error is not None and not isinstance(error, NotFinished)
@@ -99,7 +99,7 @@ class Run:
             self._results, self._error, self._ended = results, error, True
             self._changed.notify_all()
 
-    def _listen(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:
         with self._changed:
             if isinstance(event, Started):
                 self._computing = True

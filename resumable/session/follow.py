@@ -27,14 +27,14 @@ from resumable.model import (
 from resumable.results import Results
 from resumable.runfile import RunLock
 from resumable.session.computation import begins_with
-from resumable.session.decide import prospect
-from resumable.session.driver import (
+from resumable.session.compute import (
     packed_where_asked,
     tell_of_left_runs,
     warn_of_edit,
     warn_of_failures,
     writable,
 )
+from resumable.session.decide import prospect
 from resumable.session.events import Finished
 from resumable.session.prepare import Assignment
 from resumable.session.session import Session

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.model import PositionSet, class_file, class_read_from, parse_seconds
-from resumable.runfile import SessionTables, WriteTarget, create
+from resumable.runfile import (
+    SessionTables,
+    WriteTarget,
+    create_run_file,
+    reserve_rows,
+    target_errors,
+)
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, warning_filters
@@ -45,7 +51,7 @@ class Assignment(NamedTuple):
         in_place = succeeds and run and run.header.identity == folder.identity
         path = run.path if run and in_place else folder.new_path()
         with computation.open_reader() as reader:
-            return create.create_run_file(
+            return create_run_file(
                 path,
                 computation.spec(),
                 coordinates_of(reader),
@@ -62,13 +68,13 @@ class Assignment(NamedTuple):
         """
         outputs = self.computation.position_outputs.values()
         needed = sum(o.row_bytes for o in outputs) * self.plan.pending
-        with create.target_errors(run.path.parent, needed):
+        with target_errors(run.path.parent, needed):
             if not ended:
                 # It may have been killed before the name of the file was durable.
                 disk.sync_folder(run.path.parent)
             tables = SessionTables(run)
             try:
-                create.reserve_rows(tables.fileno(), run.header, self._requested)
+                reserve_rows(tables.fileno(), run.header, self._requested)
             except BaseException:
                 tables.close()
                 raise

@@ -69,8 +69,8 @@ logger = logging.getLogger("resumable")
 class Session:
     """One session on a run: the one to continue, or a new one where `run` is None.
 
-    `tell` takes the events. `snapshot` is what the file of `run` says, if no session
-    has worked on it since.
+    `listener` takes the events. `snapshot` is what the file of `run` says, unless a
+    session has worked on it since.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Session:
         assignment: Assignment,
         run: RunFile | None,
         stop: StopRequest,
-        tell: Listener,
+        listener: Listener,
         snapshot: Snapshot | None = None,
     ) -> None:
         self._assignment, self._engine = assignment, assignment.engine
@@ -93,7 +93,7 @@ class Session:
         else:
             ended = snapshot is not None and bool(snapshot.last_end)
             self._tables = assignment.tables(self._run, ended=ended)
-        self._stop, self._tell = stop, tell
+        self._stop, self._listener = stop, listener
         self._computed = self._failed = 0
         self._policy = FailurePolicy()
         self._times = Times()
@@ -185,7 +185,7 @@ class Session:
             self._failed += report.failed
             self._record(report.failures)
         batch, done, failed = report.batch, report.done, report.failed
-        self._tell(BatchDone(self._results, batch, done, failed, self._counts()))
+        self._listener(BatchDone(self._results, batch, done, failed, self._counts()))
         self._bar.update(self._computed + self._failed, self._failed)
 
     def _counts(self) -> Counts:
@@ -201,7 +201,7 @@ class Session:
     def _record(self, failures: list[Failure]) -> None:
         self._tables.record(failures)
         for failure in failures:
-            self._tell(PositionFailed(failure))
+            self._listener(PositionFailed(failure))
 
     def _write(self, parts: tuple[ComputedRows, ...]) -> None:
         """Write what workers have sent, by the same protocol as theirs."""
@@ -308,7 +308,7 @@ class Session:
                 self._bar,
                 log_written(lambda line: self._tables.log(line)),
             ):
-                self._tell(Started(self._results, self._counts()))
+                self._listener(Started(self._results, self._counts()))
                 if more is None:
                     self._work()
                 else:

@@ -5,19 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.system import disk, forks, launcher, machine
-from resumable.system.disk import (
-    FULL,
-    OpenFile,
-    opened,
-    read_at,
-    read_into,
-    replace,
-    reserve,
-    sync,
-    sync_folder,
-    try_lock,
-    write_at,
-)
 from resumable.system.locks import LockFile, wait_until
 from resumable.system.machine import WORKER_VARIABLES, usable_cores
 from resumable.system.signals import Uninterrupted, deferred_termination, mark_as_worker
@@ -34,11 +21,9 @@ if TYPE_CHECKING:
 from resumable.system.lazy import lazily
 
 __all__ = [
-    "FULL",
     "WORKER_VARIABLES",
     "LockFile",
     "Memory",
-    "OpenFile",
     "StopRequest",
     "Uninterrupted",
     "deferred_termination",
@@ -50,20 +35,11 @@ __all__ = [
     "machine",
     "map_memory",
     "mark_as_worker",
-    "opened",
-    "read_at",
-    "read_into",
-    "replace",
-    "reserve",
     "shared_array",
     "stopped",
-    "sync",
-    "sync_folder",
-    "try_lock",
     "unnamed_file",
     "usable_cores",
     "wait_until",
-    "write_at",
 ]
 
 # Imported when they are used: most runs do without.

@@ -195,7 +195,7 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
         write_at(fd, data, offset)
 
     before = large.path.read_bytes()
-    monkeypatch.setattr("resumable.runfile.hdf5.write_at", lying)
+    monkeypatch.setattr(disk, "write_at", lying)
     with (
         RunLock(run_folder_of(RunFile(large.path))).held(),
         pytest.raises((rs.RunFileError, rs.TargetError)),

@@ -10,7 +10,7 @@ import pytest
 from written_runs import SIZE, Pair
 
 from resumable.model.positions import PositionSet
-from resumable.runfile import create, lock
+from resumable.runfile import create_run_file, lock
 from resumable.runfile.writer import WriteTarget
 from resumable.source.coordinates import coordinates_of
 from resumable.system import disk
@@ -55,7 +55,7 @@ def locked(tmp_path):
                 run = found[0]
             else:
                 with computation.open_reader() as reader:
-                    run = create.create_run_file(
+                    run = create_run_file(
                         computation.run_folder.new_path(),
                         computation.spec(),
                         coordinates_of(reader),

@@ -36,15 +36,15 @@ logger = logging.getLogger("resumable")
 
 
 def compute(
-    computation: Computation, options: Options, stop: StopRequest, tell: Listener
+    computation: Computation, options: Options, stop: StopRequest, listener: Listener
 ) -> Results:
-    """Compute what is pending and return the results; `tell` takes the events.
+    """Compute what is pending and return the results; `listener` takes the events.
 
     The errors are those of :meth:`Process.compute`.
     """
     with contextlib.ExitStack() as files:
-        results, status = _results(computation, options, stop, tell, files)
-    tell(Finished(results))
+        results, status = _results(computation, options, stop, listener, files)
+    listener(Finished(results))
     warn_of_failures(results, status, computation.geometry.map_shape)
     return results
 
@@ -53,7 +53,7 @@ def _results(
     computation: Computation,
     options: Options,
     stop: StopRequest,
-    tell: Listener,
+    listener: Listener,
     files: contextlib.ExitStack,
 ) -> tuple[Results, Status]:
     found = find(computation, options, files)
@@ -82,7 +82,7 @@ def _results(
         assignment = Assignment(
             computation, ahead.options, ahead.plan, ahead.engine, lock
         )
-        session = Session(assignment, run, stop, tell, ahead.snapshot)
+        session = Session(assignment, run, stop, listener, ahead.snapshot)
         # The snapshot has N / 8 bytes, which the session gives up as it hands them out.
         del found, ahead
         files.close()
