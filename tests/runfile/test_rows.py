@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import resumable as rs
 from resumable.runfile import rows as plain
 from resumable.runfile.rows import UnpackedRows
+from resumable.system import disk
 
 RECORD = np.dtype([("x", "<f4"), ("n", "<i8", (2,)), ("s", "S3")], align=True)
 OFFSET = 7
@@ -149,13 +150,13 @@ class Counted:
 
     def __init__(self, monkeypatch):
         self.bytes = 0
-        read = plain.read_into
+        read = disk.read_into
 
         def counting(fd, view, offset):
             self.bytes += view.nbytes
             return read(fd, view, offset)
 
-        monkeypatch.setattr(plain, "read_into", counting)
+        monkeypatch.setattr(disk, "read_into", counting)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ form with its counts.
 
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import scenarios
@@ -108,8 +109,8 @@ BROKEN = {
     "finished": (
         "plain",
         tables,
-        "OpenFile",
-        _Unsynced,
+        "disk",
+        SimpleNamespace(**vars(disk) | {"OpenFile": _Unsynced}),
         "finished, but an output per run is not there",
     ),
     "copy": ("rechunk", rechunk, "disk", _NoSync(disk), "it does not go on"),
