@@ -8,8 +8,8 @@ to a worker and its report back::
      Driver  ----------->   dispatcher   --------------------------->    Worker
     (Session) <----------  of the engine <---------------------------  reads, computes,
                 take()                               Report            writes its rows
-                lost()
-                give_back()
+                return_unfinished()
+                lost(), redo_unmarked(): called by the local engine alone
 
     engine          dispatcher         transport             where workers live
     -----------------------------------------------------------------------------------
@@ -46,13 +46,10 @@ class Driver(Protocol):
         """Take the report of a batch; raises when the session must stop."""
 
     def return_unfinished(self, batch: Batch) -> None:
-        """Take back a batch of which there is no report, whatever was done of it."""
+        """Have done what is not marked of a batch, or of what a report left of it."""
 
     def redo_unmarked(self, reports: list[Report]) -> None:
-        """Have computed again what these report and what is not marked.
-
-        Their worker has died before its next commit.
-        """
+        """Have done again what a worker that died has reported and not marked."""
 
     def lost(self, loss: Loss) -> None:
         """Take note that a worker has died; raises when the session must stop."""

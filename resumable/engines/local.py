@@ -86,7 +86,10 @@ class LocalEngine:
                 return
             words = new_progress_words()
             here = Worker(
-                job, own_process=False, progress_words=words, raises_memory_errors=True
+                job,
+                own_process=False,
+                progress_words=words,
+                not_recorded=(MemoryError,),
             )
             stack.callback(here.close)
             dispatcher = self._start_while_computing(here, words, driver, start)
@@ -144,7 +147,7 @@ class LocalWorker:
             job,
             own_process=True,
             progress_words=parent.progress_words,
-            raises_memory_errors=True,
+            not_recorded=(MemoryError,),
         )
         self._parent = parent
 

@@ -26,15 +26,16 @@ SHORTEST_BATCH_S = 0.05
 GROWTH = 16
 #: Computing should take this many times as long as reading, where chunks are split.
 _READ_SHARE = 4
-#: Positions tried before the function, not the data, is held to be wrong.
+#: Positions tried one by one before the function, not the data, is held to be wrong.
 PROBES = 20
 
 
 class Schedule:
     """Cuts the pending positions into batches, sized by what the ones before took.
 
-    Positions are taken out of `pending` as they are handed out. `proven`: a position of
-    this run has succeeded before, so failures are due to the data.
+    What was handed out lies before a cursor in `pending`; only probes are taken out of
+    it. `proven`: failures are due to the data, as a position of this run has succeeded,
+    or probes have raised different exceptions.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Schedule:
     def next(self, seconds: float | None = None) -> Batch | None:
         """Hand out the next batch, of at most `seconds`.
 
-        None when none is left, or none until the positions being tried are settled.
+        None when none is left, or none until the probes at work are settled.
         """
         if self._returned:
             batch = self._returned.popleft()
@@ -78,7 +79,7 @@ class Schedule:
         return self._cut(self.next_rows(seconds))
 
     def probe_ended(self) -> None:
-        """Take note that one of the positions that were tried is settled."""
+        """Take note that a probe is settled."""
         self._probing -= 1
 
     def give_back(self, batch: Batch) -> None:
@@ -160,7 +161,7 @@ class Schedule:
             start = self._cursor + int(found[0])
             stop = self._cursor + int(found[min(rows, len(found)) - 1]) + 1
             stop = self._aligned(start, stop)
-            # A span belongs to one worker, and another may be at a tried position.
+            # A span belongs to one worker, and another may be at a probe.
             stop = min([stop, *(p for p in self._probed if p > start)])
             members = members[start - self._cursor : stop - self._cursor]
             self._cursor = stop

@@ -209,8 +209,10 @@ class Process(Declaration):
 
         Notes
         -----
-        Writes one run file into the target folder, and two small lock files while it
-        runs. Never changes the source.
+        Writes one run file into the target folder, with files beside it for ragged
+        rows; while it runs also two small lock files and, with `rechunk`, a copy of the
+        source. Never changes the source, but for mending it after a killed
+        :meth:`Results.publish`.
         """
         self._check_source()
         time_limit = options.get("time_limit")

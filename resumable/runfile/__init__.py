@@ -1,4 +1,7 @@
-"""The run file: its format, creation, lock, writer and tables."""
+"""The run file: its format, creation, lock, writer and tables.
+
+What has ``user_file`` in its name is about a file of the user, and may change it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Making a run file: whole, under a temporary name, then put in place.
 
-After :func:`create_run_file` no process opens the file for writing through HDF5.
+After :func:`create_run_file` no process opens an unpacked run file for writing through
+HDF5: to pack or unpack it makes another file, which takes its place.
 """
 
 from __future__ import annotations

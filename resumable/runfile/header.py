@@ -40,6 +40,7 @@ CHUNKS = "packed-chunks"
 CHUNKS_DTYPE = np.dtype([("offset", "<i8"), ("bytes", "<i8")])
 #: Rows of the table of failures; further failures are only counted.
 FAILURE_ROWS = 1000
+#: The same in formats 1 and 2.
 FAILURE_DTYPE = np.dtype(
     [
         ("used", "u1"),

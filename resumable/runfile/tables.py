@@ -31,7 +31,7 @@ _LATEST = float(1 << 37)
 
 
 class Failure(NamedTuple):
-    """A position whose computation raised."""
+    """A position that failed: it raised, or ended its worker."""
 
     position: int
     """Flat position."""

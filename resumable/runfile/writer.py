@@ -114,7 +114,7 @@ class RowBuffer:
     """
 
     #: No row that is kept here waits to be marked.
-    written = marked = 0
+    calls_written = calls_marked = 0
 
     def __init__(self) -> None:
         self._rows: list[ComputedRows] = []
@@ -175,7 +175,7 @@ class RowWriter:
         # Opened when there are ragged rows to write.
         self._ragged: RaggedFile | None = None
         #: Calls of :meth:`write`, and how many of them are marked by now.
-        self.written = self.marked = 0
+        self.calls_written = self.calls_marked = 0
         self._marks: list[_Marks] = []
         self._bytes = 0
         self._oldest = self._newest = 0.0
@@ -236,7 +236,7 @@ class RowWriter:
                 self._oldest = self._newest
                 self._changed.notify_all()
             self._durable = False
-            self.written += 1
+            self.calls_written += 1
             marks = _Marks(start, done[reached].copy(), failed[reached].copy())
             self._marks.append(marks)
             self._bytes += written
@@ -361,7 +361,7 @@ class RowWriter:
             self._file.sync()
             for mark in marks:
                 self._mark(mark)
-            self.marked += len(marks)
+            self.calls_marked += len(marks)
         if durable:
             self._file.sync()
 

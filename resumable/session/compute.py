@@ -68,7 +68,7 @@ def _results(
     lock = RunLock(computation.run_folder)
     with lock.held():
         if found.is_outdated(computation):
-            # Another process may have computed since the first look.
+            # Another process may have computed between the first look and the lock.
             found = find(computation, options, files)
             ahead = planned(computation, options, found)
             if ahead.plan.action == "return" and found.run and found.snapshot:
@@ -83,7 +83,7 @@ def _results(
             computation, ahead.options, ahead.plan, ahead.engine, lock
         )
         session = Session(assignment, run, stop, listener, ahead.snapshot)
-        # The snapshot has N / 8 bytes, which the session gives up as it hands them out.
+        # Else the snapshot, of N / 8 bytes a bitmap, would stay in memory to the end.
         del found, ahead
         files.close()
         results, status = session.run_to_end()

@@ -35,7 +35,7 @@ class Found(NamedTuple):
     """What is there of a computation."""
 
     new_path: Path
-    """Name that a new run would get."""
+    """Path of a new run."""
     run: RunFile | None = None
     """The run to continue or to return."""
     snapshot: Snapshot | None = None

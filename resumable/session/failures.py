@@ -70,7 +70,7 @@ class FailurePolicy:
     def died_alone(self, failure: Failure, geometry: Geometry) -> None:
         """Note a position that has ended its worker, in a batch of its own.
 
-        Raises WorkerDied where so many have that it is the machine.
+        Raises WorkerDied where as many in a row as there are probes have ended theirs.
         """
         self._lone_deaths += 1
         if self.machine_failed:

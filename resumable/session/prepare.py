@@ -87,7 +87,7 @@ class Assignment(NamedTuple):
         return PositionSet.full(self.computation.geometry.size)
 
     def job(self, run: RunFile) -> Job:
-        """Return what workers are told; makes the copy in position order."""
+        """Make the copy in position order, if planned; return what workers get."""
         computation, timeout = self.computation, self.options.position_timeout
         cls = type(computation.process)
         # The text is of the file as it is now, which may be newer than the class.

@@ -2,7 +2,7 @@
 
 ::
 
-    decide --Assignment--> Session <-- next, take, lost, give_back --> engine
+    decide --Assignment--> Session <-- next, take: engines/base ----> engine
                            |  |  |                                      |  ^
                SessionTables  |  Schedule: what is left          Batch  |  |  Report
             sessions, log,    |                                         v  |
@@ -69,8 +69,8 @@ logger = logging.getLogger("resumable")
 class Session:
     """One session on a run: the one to continue, or a new one where `run` is None.
 
-    `listener` takes the events. `snapshot` is what the file of `run` says, unless a
-    session has worked on it since.
+    A new run file is made here. `listener` takes the events. `snapshot` is what the
+    file of `run` says, unless a session has worked on it since.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Session:
         return self._schedule.next(seconds)
 
     def return_unfinished(self, batch: Batch) -> None:
-        """Take back a batch of which there is no report."""
+        """Take back a batch, but for what is marked of it."""
         rest = self._rest_of(batch)
         if rest is not None:
             self._schedule.give_back(rest)
@@ -270,7 +270,7 @@ class Session:
             self._judge_probe([failure], 0)
             return
         if self._policy.machine_failed:
-            return  # two workers ended at once: this position is left pending
+            return  # the session ends for this already: the position stays pending
         self._mark_failed([failure])
         self._policy.died_alone(failure, geometry)
 

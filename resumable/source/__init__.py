@@ -1,4 +1,7 @@
-"""HDF5 files of others, opened for reading only and read by position."""
+"""HDF5 files of others, opened for reading only and read by position.
+
+But for one that a killed ``publish`` has left half changed: that is mended first.
+"""
 
 from __future__ import annotations
 

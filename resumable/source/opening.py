@@ -1,4 +1,7 @@
-"""HDF5 files of others, opened for reading only, and never waiting for a pipe."""
+"""HDF5 files of others, opened for reading only, and never waiting for a pipe.
+
+But for one that a killed ``publish`` has left half changed: that is mended first.
+"""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class Worker:
     """One worker of a session: opens everything once, then does batches.
 
     Rows go to `writer`; by default they are written, or kept for the report where the
-    job has no target. With `raises_memory_errors` a position's MemoryError ends a batch
-    of several: positions before it may have used up the memory of the process.
+    job has no target. What positions raise of the types `not_recorded` ends a batch of
+    several: a MemoryError, as positions before may have used up the process's memory.
 
     Raises RunBusy where the session is over, DeclarationError where the file of the
     class is not the one the driver has imported, and what ``setup`` raises.
@@ -70,10 +70,10 @@ class Worker:
         progress_words: memoryview | None = None,
         writer: RowBuffer | None = None,
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
-        raises_memory_errors: bool = False,
+        not_recorded: tuple[type[Exception], ...] = (),
     ) -> None:
         self._job = job
-        self._raises_memory_errors = raises_memory_errors
+        self._not_recorded = not_recorded
         check_unchanged(type(job.process), job.read_from, job.text)
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
@@ -102,7 +102,8 @@ class Worker:
             resident - machine.proportional_memory() if own_process else before
         )
         self._ask_after = 1
-        self._written: collections.deque[int] = collections.deque()
+        #: The writer's `calls_written` at the end of each batch that is not all marked.
+        self._at_ends: collections.deque[int] = collections.deque()
         self._closed = False
 
     def flush(self) -> None:
@@ -130,8 +131,7 @@ class Worker:
             self._writer.flush()
         self._peak.start()
         began = time.perf_counter()
-        raises = self._raises_memory_errors and not batch.alone
-        tally = _Tally((MemoryError,) if raises else ())
+        tally = _Tally(() if batch.alone else self._not_recorded)
         with count_warnings(self._job.filters, self._warned):
             try:
                 self._do_blocks(batch, tally, stop)
@@ -139,9 +139,9 @@ class Worker:
                 self._computer.end_if_forked()
                 self._writer.flush()
                 raise
-        self._written.append(self._writer.written)
-        while self._written and self._written[0] <= self._writer.marked:
-            self._written.popleft()
+        self._at_ends.append(self._writer.calls_written)
+        while self._at_ends and self._at_ends[0] <= self._writer.calls_marked:
+            self._at_ends.popleft()
         warned, self._warned = self._warned, WarningCounts()
         return Report(
             batch,
@@ -152,7 +152,7 @@ class Worker:
             tally.read_seconds,
             tally.write_seconds,
             max(0, self._peak.peak() - self._not_ours),
-            len(self._written),
+            len(self._at_ends),
             warned,
             tally.error,
             self._writer.collect() if isinstance(self._writer, RowBuffer) else (),
