@@ -51,36 +51,46 @@ def check_usable(dataset: h5py.Dataset, path: str) -> None:
     with readable(where):
         # First: HDF5 may open the parts of a virtual dataset to find its shape.
         check_storage(dataset, path, where)
-        _check_shape_and_type(dataset, where)
-        _load_filters(dataset, where)
+        problem = _problem_of(dataset)
+    if problem:
+        msg = f"{where} {problem}"
+        raise SourceError(msg)
 
 
-def _check_shape_and_type(dataset: h5py.Dataset, where: str) -> None:
+def _problem_of(dataset: h5py.Dataset) -> str:
+    """Return why a dataset cannot be read; load hdf5plugin where it is needed."""
     dtype, shape = dataset.dtype, dataset.shape
     if not shape:
-        problem = "is a single value; a source needs an axis that counts positions"
-    elif any(n == most == 0 for n, most in zip(shape, dataset.maxshape, strict=True)):
-        problem = f"has the shape {shape}: there is nothing to compute"
-    elif dtype.hasobject:
+        return "is a single value; a source needs an axis that counts positions"
+    if any(n == most == 0 for n, most in zip(shape, dataset.maxshape, strict=True)):
+        return f"has the shape {shape}: there is nothing to compute"
+    if dtype.hasobject:
         kind = "text" if h5py.check_string_dtype(dtype) else dtype
-        problem = (
+        return (
             f"has entries of variable length ({kind}); only data of a fixed size can "
             "be computed position by position"
         )
-    elif dtype.subdtype is not None:
-        problem = (
-            f"has arrays as entries ({dtype}); store them along an axis of their own"
-        )
-    elif dtype.itemsize > _LARGEST_ELEMENT:
-        problem = (
+    if dtype.subdtype is not None:
+        return f"has arrays as entries ({dtype}); store them along an axis of their own"
+    if dtype.itemsize > _LARGEST_ELEMENT:
+        return (
             f"has elements of {dtype.itemsize:,} bytes, more than {_LARGEST_ELEMENT:,}"
         )
-    elif not _is_shallow(dtype, _DEEPEST_TYPE):
-        problem = f"has compounds within each other more than {_DEEPEST_TYPE} deep"
-    else:
-        return
-    msg = f"{where} {problem}"
-    raise SourceError(msg)
+    if not _is_shallow(dtype, _DEEPEST_TYPE):
+        return f"has compounds within each other more than {_DEEPEST_TYPE} deep"
+    properties = dataset.id.get_create_plist()
+    codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    missing = [code for code in codes if not h5py.h5z.filter_avail(code)]
+    if missing:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+        missing = [code for code in missing if not h5py.h5z.filter_avail(code)]
+    if missing:
+        return (
+            f"is compressed with HDF5 filter {missing[0]}, which is not "
+            "installed; pip install hdf5plugin (or resumable-hdf5[filters])"
+        )
+    return ""
 
 
 def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:
@@ -157,23 +167,6 @@ def _datasets_of_part(
                 msg = f"{where} is virtual and its part {path}::{name} is missing"
                 raise SourceError(msg)
             yield name
-
-
-def _load_filters(dataset: h5py.Dataset, where: str) -> None:
-    """Load hdf5plugin where the dataset's compression needs it."""
-    properties = dataset.id.get_create_plist()
-    codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    missing = [code for code in codes if not h5py.h5z.filter_avail(code)]
-    if missing:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("hdf5plugin")
-        missing = [code for code in missing if not h5py.h5z.filter_avail(code)]
-    if missing:
-        msg = (
-            f"{where} is compressed with HDF5 filter {missing[0]}, which is not "
-            "installed; pip install hdf5plugin (or resumable-hdf5[filters])"
-        )
-        raise SourceError(msg)
 
 
 def check_size(

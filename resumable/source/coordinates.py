@@ -52,23 +52,20 @@ def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
         return found
     for number, axis in enumerate(reader.ref.position_axes):
         with contextlib.suppress(SourceError), readable(str(reader.ref)):
-            scale = _scale(reader, axis)
-            if scale is not None:
-                name = str(scale.name or "").rsplit("/", 1)[-1]
-                values = scale[: reader.shape[axis]]
-                found[number] = (name, values, _units(scale))
+            scales = reader.dataset.dims[axis].values()
+            for scale in itertools.islice(scales, _MOST_SCALES):
+                # The first one that has a number for each position.
+                if (
+                    scale.shape == (reader.dataset.shape[axis],)
+                    and scale.dtype.kind in "iuf"
+                    and scale.nbytes <= LARGEST_SCALE_BYTES
+                ):
+                    check_storage(scale, reader.ref.path, str(scale.name))
+                    name = str(scale.name or "").rsplit("/", 1)[-1]
+                    values = scale[: reader.shape[axis]]
+                    found[number] = (name, values, _units(scale))
+                    break
     return found
-
-
-def _scale(reader: Reader, axis: int) -> h5py.Dataset | None:
-    """Return the first scale of an axis that has a number for each position."""
-    dataset = reader.dataset
-    for scale in itertools.islice(dataset.dims[axis].values(), _MOST_SCALES):
-        numbers = scale.shape == (dataset.shape[axis],) and scale.dtype.kind in "iuf"
-        if numbers and scale.nbytes <= LARGEST_SCALE_BYTES:
-            check_storage(scale, reader.ref.path, str(scale.name))
-            return scale
-    return None
 
 
 def _units(scale: h5py.Dataset) -> str:

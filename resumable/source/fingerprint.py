@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from resumable.source.contiguous import Contiguous
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    #: Flat index of the first element, and where it and the others are.
-    Piece = tuple[int, tuple[slice, ...]]
+    #: Flat index of the first element, number of elements, and where they are.
+    Piece = tuple[int, int, tuple[slice, ...]]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -79,22 +79,18 @@ def contents_digest(
     """sha256 over the contents, whole up to 64 MB, 16 MB in 64 places beyond.
 
     `box` is the shape of what is digested: the dataset, or a part from the origin on.
-    `contents` is usable only if the box spans every axis but the first; otherwise its
-    bytes are not contiguous. `stored`: digest the whole of a compressed dataset as it
-    is stored, which is faster than to decompress it; compressed anew it counts as
-    changed.
-
-    The result is the digest of the digests of parts, so that parts can be digested at
-    the same time. Reading with HDF5 holds h5py's lock, digesting holds none: two
-    threads are enough.
+    `stored`: digest the whole of a compressed dataset as it is stored, which is faster
+    than to decompress it; compressed anew it counts as changed. The result is the
+    digest of the digests of parts, so that threads can digest parts.
     """
-    result = hashlib.sha256()
+    # In a box that cuts another axis than the first, the bytes are not contiguous.
     if contents is not None and box[1:] == dataset.shape[1:]:
         digests = _digests_at(contents, _pieces(dataset, box, full), dataset.dtype)
     elif stored and is_filtered(dataset):
         digests = _digests_of(_stored_parts(dataset, full))
     else:
         digests = _digests_of(_plain_parts(dataset, box, full))
+    result = hashlib.sha256()
     for part in digests:
         result.update(part)
     return result.hexdigest()
@@ -109,8 +105,8 @@ def _digests_at(
         found = []
         # Read into the same memory, which stays in the processor's cache.
         buffer = np.empty(0, np.uint8)
-        for start, slab in some:
-            size = math.prod(_shape(slab)) * dtype.itemsize
+        for start, count, _ in some:
+            size = count * dtype.itemsize
             if len(buffer) < size:
                 buffer = np.empty(size, np.uint8)
             contents.read(start * dtype.itemsize, buffer[:size])
@@ -131,7 +127,7 @@ def _digests_at(
 
 
 def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
-    """Digest parts while the next ones are read."""
+    """Digest parts while the next ones are read; reading holds h5py's lock."""
     with ThreadPoolExecutor(2) as threads:
         waiting: collections.deque[Future[bytes]] = collections.deque()
         for part in parts:
@@ -162,8 +158,8 @@ def _plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
 ) -> Iterator[Array]:
     """Yield the values of pieces, read by HDF5."""
-    for _, slab in _pieces(dataset, box, full):
-        part = np.empty(_shape(slab), dataset.dtype)
+    for *_, slab in _pieces(dataset, box, full):
+        part = np.empty([axis.stop - axis.start for axis in slab], dataset.dtype)
         dataset.read_direct(part, slab)
         yield part
 
@@ -186,18 +182,18 @@ def _pieces(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator
     for start in starts:
         begin = start
         for slab in slabs(start, min(start + step, total), box):
-            yield begin, slab
-            begin += math.prod(_shape(slab))
-
-
-def _shape(slab: tuple[slice, ...]) -> list[int]:
-    return [part.stop - part.start for part in slab]
+            count = math.prod(axis.stop - axis.start for axis in slab)
+            yield begin, count, slab
+            begin += count
 
 
 def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
     """Yield chunks as they are stored, each after its place: all, or samples."""
-    yield _storage(dataset)
-    chunks = dataset.chunks
+    # What turns stored bytes into values: chunks, filters, fill value.
+    properties, chunks = dataset.id.get_create_plist(), dataset.chunks
+    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
+    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
+    yield repr((chunks, filters, fill)).encode()
     grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
     total, size = math.prod(grid), dataset.id.get_storage_size()
     count = total
@@ -229,14 +225,6 @@ def _corners(
     for index in indices:
         cell = np.unravel_index(index, grid)
         yield tuple(int(i) * c for i, c in zip(cell, dataset.chunks, strict=True))
-
-
-def _storage(dataset: h5py.Dataset) -> bytes:
-    """Return what turns stored bytes into values: chunks, filters, fill value."""
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
-    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
-    return repr((dataset.chunks, filters, fill)).encode()
 
 
 def _sha256(part: Any) -> bytes:

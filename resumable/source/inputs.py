@@ -84,7 +84,11 @@ def align_input(
                 raise SourceError(msg) from error
             continue
         found = seen.geometry.map_shape
-        if found == map_shape or _have_grown(source, map_shape, found):
+        if found == map_shape:
+            return seen.ref
+        # Both may have grown, the source after it was measured.
+        now = measure_source(str(source), axes).geometry.map_shape
+        if map_shape[1:] == found[1:] == now[1:] and map_shape[0] <= found[0] <= now[0]:
             return seen.ref
         shapes.append(found)
     msg = (
@@ -93,14 +97,6 @@ def align_input(
         "when its positions are on other axes)"
     )
     raise SourceError(msg)
-
-
-def _have_grown(
-    source: SourceRef, before: tuple[int, ...], found: tuple[int, ...]
-) -> bool:
-    """Return whether both have grown, the source after it was measured."""
-    now = measure_source(str(source), source.position_axes).geometry.map_shape
-    return before[1:] == found[1:] == now[1:] and before[0] <= found[0] <= now[0]
 
 
 @contextlib.contextmanager
@@ -123,23 +119,25 @@ def open_sources(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_reader(source))
         if live:
-            map_shape = reader.geometry.map_shape
-            inputs = {name: _cut(name, ref, map_shape) for name, ref in inputs.items()}
+            # As much of every input as there is of the source.
+            wanted = reader.geometry.map_shape
+            whole = {
+                n: dataclasses.replace(ref, live=True) for n, ref in inputs.items()
+            }
+            for name, ref in whole.items():
+                with open_reader(ref) as found:
+                    there = found.geometry.map_shape
+                if there[0] < wanted[0] or there[1:] != wanted[1:]:
+                    msg = (
+                        f"the input {name!r} has positions of shape {there}, the "
+                        f"source of shape {wanted}"
+                    )
+                    raise SourceError(msg)
+            inputs = {
+                name: dataclasses.replace(ref, length=wanted[0])
+                for name, ref in whole.items()
+            }
         opened = {
             name: stack.enter_context(open_reader(ref)) for name, ref in inputs.items()
         }
         yield reader, opened
-
-
-def _cut(name: str, ref: SourceRef, map_shape: tuple[int, ...]) -> SourceRef:
-    """Return a reference to as much of an input as there is of the source."""
-    ref = dataclasses.replace(ref, live=True)
-    with open_reader(ref) as reader:
-        there = reader.geometry.map_shape
-    if there[0] < map_shape[0] or there[1:] != map_shape[1:]:
-        msg = (
-            f"the input {name!r} has positions of shape {there}, the source of shape "
-            f"{map_shape}"
-        )
-        raise SourceError(msg)
-    return dataclasses.replace(ref, length=map_shape[0])

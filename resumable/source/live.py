@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from resumable.errors import SourceError
 from resumable.runfile import superblock_of
@@ -74,18 +74,18 @@ def file_state(path: str) -> FileState:
     """Return the state of a file; never fails, takes no lock, and reads a few bytes."""
     try:
         with disk.opened(Path(path), os.O_RDONLY) as fd:
-            block = superblock_of(fd)
-            return _state(block, _stamp(os.fstat(fd)))
+            return _state(fd)
     except OSError:
         return FileState()
 
 
-def stamp_of(path: str) -> tuple[int, ...]:
+def stamp_of(file: str | int) -> tuple[int, ...]:
     """Return the stamp of a file, empty where there is none; opens nothing."""
     try:
-        return _stamp(Path(path).stat())
+        found = os.stat(file)  # noqa: PTH116 - it may be a descriptor
     except OSError:
         return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def state_of_open(file: h5py.File, path: str, stamp: tuple[int, ...]) -> FileState:
@@ -95,17 +95,14 @@ def state_of_open(file: h5py.File, path: str, stamp: tuple[int, ...]) -> FileSta
         if disk.file_id(fd) != stamp[:2]:
             # A link leads to another file, or the file was replaced.
             return file_state(path)._replace(stamp=stamp)
-        return _state(superblock_of(fd), stamp)
+        return _state(fd, stamp)
     except (RuntimeError, ValueError, OSError):
         # Another driver of HDF5, which has no descriptor.
         return file_state(path)._replace(stamp=stamp)
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, ...]:
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-def _state(block: Any, stamp: tuple[int, ...]) -> FileState:
+def _state(fd: int, stamp: tuple[int, ...] = ()) -> FileState:
+    block, stamp = superblock_of(fd), stamp or stamp_of(fd)
     if block is None:
         return FileState(stamp)
     return FileState(stamp, block.open_for_writing, block.swmr)

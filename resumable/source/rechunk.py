@@ -11,10 +11,9 @@ import contextlib
 import logging
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
-import numpy as np
 
 from resumable.model import boxes, chunk_shape, format_bytes
 from resumable.runfile import new_hdf5, target_errors
@@ -68,7 +67,15 @@ def _copy(reader: Reader, path: Path, memory: int) -> None:
     shape = tuple(source.shape[a] for a in order)
     tile_out = tuple(tile[a] for a in order)
     chunk = chunk_shape(tile_out, reader.dtype.itemsize, _CHUNK_BYTES)
-    _lay_out(path, shape, reader.dtype, chunk)
+    # An address for every chunk, without taking space yet.
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk(chunk)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(reader.dtype, logical=True)
+    space = h5py.h5s.create_simple(shape)
+    with new_hdf5(path) as file:
+        h5py.h5d.create(file.id, _DATASET.encode(), kind, space, dcpl=properties)
     with disk.opened(path, os.O_RDWR) as fd:
         # Reserved at once: HDF5 may crash when the disk fills up while it writes.
         disk.reserve(fd, 0, os.fstat(fd).st_size)
@@ -79,23 +86,6 @@ def _copy(reader: Reader, path: Path, memory: int) -> None:
                 copy[tuple(box[a] for a in order)] = part
         # A file of the final name counts as complete, so its data come first.
         disk.sync(fd)
-
-
-def _lay_out(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    chunk: tuple[int, ...],
-) -> None:
-    """Make the file with an address for every chunk, without taking space yet."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_chunk(chunk)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    kind = h5py.h5t.py_create(dtype, logical=True)
-    space = h5py.h5s.create_simple(shape)
-    with new_hdf5(path) as file:
-        h5py.h5d.create(file.id, _DATASET.encode(), kind, space, dcpl=properties)
 
 
 def _tile(
