@@ -114,7 +114,7 @@ class Process(Declaration):
         super().__init_subclass__(**arguments)
         note_class_file(cls)
         # A rank that fails from here on must not leave the others waiting in compute.
-        launcher.end_all_on_error(launcher.ranks_without_mpi())
+        launcher.end_all_on_error(launcher.ranks(ask_mpi=False))
         if "param" in vars(cls):
             msg = (
                 f"{cls.__name__}: the name 'param' is taken by Process, where its "

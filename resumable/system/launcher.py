@@ -56,35 +56,26 @@ def rank() -> int:
     return _number(_RANKS) or 0
 
 
-def ranks() -> int:
-    """Return how many ranks a launcher started, 1 where none did."""
-    known = _ranks_in_environment()
-    return known or (1 if _number(_RANKS) is None else _ranks_of_mpi())
+def ranks(*, ask_mpi: bool = True) -> int:
+    """Return how many ranks a launcher started, 1 where none did.
 
-
-def ranks_without_mpi() -> int:
-    """Return how many ranks a launcher started, 1 where only MPI itself knows."""
-    return _ranks_in_environment() or 1
-
-
-def _ranks_in_environment() -> int | None:
+    Also 1 where only MPI itself knows, unless it may be asked, which may start it.
+    """
     if _number(_RANKS) is None:
-        return None
-    return _number(_SIZES) or _number(_STEP_SIZE)
-
-
-def ranks_on_host() -> int:
-    """Return how many of the ranks are on this host, as far as it is known."""
-    return max(1, _number(_ON_HOST) or ranks())
-
-
-def _ranks_of_mpi() -> int:
-    """Return the number of ranks where only MPI itself knows it."""
+        return 1
+    known = _number(_SIZES) or _number(_STEP_SIZE)
+    if known or not ask_mpi:
+        return known or 1
     try:
         from mpi4py import MPI
     except ImportError:
         return 1
     return int(MPI.COMM_WORLD.size)
+
+
+def ranks_on_host() -> int:
+    """Return how many of the ranks are on this host, as far as it is known."""
+    return max(1, _number(_ON_HOST) or ranks())
 
 
 def is_mpi_pool() -> bool:
@@ -123,7 +114,7 @@ def abort_at_exit(error: BaseException) -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    if not _uses_mpi():
+    if "mpi4py.MPI" not in sys.modules:
         # Importing MPI waits for all ranks. If one never does, SIGALRM ends this.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_BEFORE_MPI_S)
@@ -134,10 +125,6 @@ def abort_at_exit(error: BaseException) -> None:
     aborting = True
     interrupted = isinstance(error, KeyboardInterrupt)
     set_abort_status(128 + signal.SIGINT if interrupted else 1)
-
-
-def _uses_mpi() -> bool:
-    return "mpi4py.MPI" in sys.modules
 
 
 def _end_all(

@@ -41,33 +41,31 @@ class LockFile:
 
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""
-
-        def take() -> bool:
-            with forks.lock:
-                return self._try(exclusive)
-
-        return wait_until(take, patience)
+        return wait_until(lambda: self._try(exclusive), patience)
 
     def _try(self, exclusive: bool) -> bool:
-        if self._fd is not None:
-            return disk.try_lock(self._fd, exclusive=exclusive)
-        while True:
-            fd = disk.open_regular(self.path, os.O_RDWR | os.O_CREAT)
-            try:
-                if os.fstat(fd).st_nlink > 1:
-                    # Our lock files have one name: this is another file.
-                    msg = f"{self.path.name} is another name of some file; remove it"
-                    raise OSError(errno.EMLINK, msg)
-                if not disk.try_lock(fd, exclusive=exclusive):
-                    return False
-                if self._is_current(fd):
-                    self._fd, fd = fd, -1
-                    forks.close_in_children(self)
-                    return True
-                # Its holder removed the file between our open and lock: open again.
-            finally:
-                if fd >= 0:
-                    os.close(fd)
+        with forks.lock:
+            if self._fd is not None:
+                return disk.try_lock(self._fd, exclusive=exclusive)
+            while True:
+                fd = disk.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+                try:
+                    if os.fstat(fd).st_nlink > 1:
+                        # Our lock files have one name: this is another file.
+                        msg = (
+                            f"{self.path.name} is another name of some file; remove it"
+                        )
+                        raise OSError(errno.EMLINK, msg)
+                    if not disk.try_lock(fd, exclusive=exclusive):
+                        return False
+                    if self._is_current(fd):
+                        self._fd, fd = fd, -1
+                        forks.close_in_children(self)
+                        return True
+                    # Its holder removed the file between our open and lock: open again.
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
 
     def _is_current(self, fd: int) -> bool:
         try:

@@ -34,25 +34,37 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # pragma: no cover - macOS
         cores = os.cpu_count() or 1
-    quota = _cgroup_cores()
-    return max(1, min(cores, int(quota))) if quota else cores
+    quotas = []
+    for folder in _cgroup_folders("cpu"):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                quotas.append(int(quota) / int(period))
+        quota_us = _read_number(folder / "cpu.cfs_quota_us") or 0
+        period_us = quota_us > 0 and _read_number(folder / "cpu.cfs_period_us")
+        if period_us:
+            quotas.append(quota_us / period_us)
+    least = min(quotas, default=None)
+    return max(1, min(cores, int(least))) if least else cores
 
 
 def available_memory() -> int:
     """Bytes that can still be used: free on the host, and left in the cgroup."""
-    free = _host_memory_free()
-    left = _cgroup_memory_left()
-    return free if left is None else min(free, left)
+    free = _bytes_in(Path("/proc/meminfo"), "MemAvailable:")
+    if free is None:
+        import psutil  # not on Linux; its import takes as long as a short run
+
+        free = int(psutil.virtual_memory().available)
+    return min([free, *_left_in_cgroups()])
 
 
-def _host_memory_free() -> int:
+def _bytes_in(path: Path, name: str) -> int | None:
+    """Return a size that a file of the proc file system gives in kB, if it does."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
+        for line in path.read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
-    import psutil  # elsewhere than on Linux; its import takes as long as a short run
-
-    return int(psutil.virtual_memory().available)
+    return None
 
 
 def resident_memory() -> int:
@@ -70,11 +82,8 @@ def proportional_memory() -> int:
 
     Where the system does not tell (macOS), the resident size.
     """
-    with contextlib.suppress(OSError):
-        for line in (_PROC / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return resident_memory()
+    size = _bytes_in(_PROC / "smaps_rollup", "Pss:")
+    return resident_memory() if size is None else size
 
 
 class OneThread:
@@ -119,14 +128,8 @@ class PeakMemory:
 
     def peak(self) -> int:
         """Bytes resident at the peak since the start."""
-        return _high_water_mark() if self._resettable else resident_memory()
-
-
-def _high_water_mark() -> int:
-    for line in (_PROC / "status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resident_memory()  # pragma: no cover
+        size = _bytes_in(_PROC / "status", "VmHWM:") if self._resettable else None
+        return resident_memory() if size is None else size
 
 
 def _cgroup_folders(controller: str) -> list[Path]:
@@ -154,7 +157,7 @@ def _read_number(path: Path) -> int | None:
         return None
 
 
-def _cgroup_memory_left() -> int | None:
+def _left_in_cgroups() -> list[int]:
     left = []
     for folder in _cgroup_folders("memory"):
         # Version 2, and version 1, which older clusters still have.
@@ -168,7 +171,7 @@ def _cgroup_memory_left() -> int | None:
             used = _read_number(folder / used_name)
             if used is not None:
                 left.append(max(0, limit - used + _reclaimable(folder)))
-    return min(left, default=None)
+    return left
 
 
 def _reclaimable(folder: Path) -> int:
@@ -179,17 +182,3 @@ def _reclaimable(folder: Path) -> int:
             if name == "inactive_file":
                 return int(value)
     return 0
-
-
-def _cgroup_cores() -> float | None:
-    quotas = []
-    for folder in _cgroup_folders("cpu"):
-        with contextlib.suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.max").read_text().split()
-            if quota != "max":
-                quotas.append(int(quota) / int(period))
-        quota_us = _read_number(folder / "cpu.cfs_quota_us") or 0
-        period_us = quota_us > 0 and _read_number(folder / "cpu.cfs_period_us")
-        if period_us:
-            quotas.append(quota_us / period_us)
-    return min(quotas, default=None)

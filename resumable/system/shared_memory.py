@@ -28,23 +28,13 @@ class Memory(mmap.mmap):
 
     Pages take no space before they are written to. It is freed with the last object
     that refers to it, such as an array in it, here and in other processes.
-
-    Parameters
-    ----------
-    size : int
-        Bytes.
-
-    Attributes
-    ----------
-    number : int
-        Unique in this process.
     """
 
-    number: int
+    number: int  # unique in this process
     _fd: int
 
     def __new__(cls, size: int) -> Memory:
-        """Create and map a file without a name."""
+        """Create and map a file without a name, of so many bytes."""
         with unnamed_file() as file:
             # An empty file cannot be mapped.
             file.truncate(max(size, mmap.PAGESIZE))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import logging
 import signal
 import threading
@@ -14,7 +13,7 @@ from resumable.errors import NotFinished
 from resumable.system.signals import handling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 logger = logging.getLogger("resumable")
 
@@ -37,60 +36,46 @@ class StopRequest:
         silent: bool = False,
     ) -> None:
         self._silent = silent
-        self._deadline: float | None = None
         self._limit = limit_s if limit is None else limit
-        if limit_s is not None:
-            self._deadline = time.monotonic() + limit_s
-        self._signal: int | None = None
+        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+        #: The signal that came, if one did.
+        self.signal_number: int | None = None
         self._signal_time = 0.0
         self._cancelled = threading.Event()
 
     @property
     def requested(self) -> bool:
         """Whether the session should stop."""
-        if self._signal is not None or self._cancelled.is_set():
+        if self.signal_number is not None or self._cancelled.is_set():
             return True
         return self._deadline is not None and time.monotonic() >= self._deadline
-
-    @property
-    def signal_number(self) -> int | None:
-        """The signal that came, if one did."""
-        return self._signal
 
     def cancel(self) -> None:
         """Have the session stop, from any thread."""
         self._cancelled.set()
 
     @property
-    def by_keyboard(self) -> bool:
-        """It was Ctrl-C."""
-        return self._signal == signal.SIGINT
-
-    @property
     def reason(self) -> str:
         """Why, in words."""
-        if self._signal is not None:
-            return f"stopped by {signal.Signals(self._signal).name}"
+        if self.signal_number is not None:
+            return f"stopped by {signal.Signals(self.signal_number).name}"
         if self._cancelled.is_set():
             return "cancelled"
         return f"stopped at the time limit of {self._limit}"
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Catch signals for the time of a block."""
-        names = ("SIGINT", "SIGTERM", "SIGUSR1")
-        with handling(dict.fromkeys(names, self._handle)):
-            yield
+        return handling(dict.fromkeys(("SIGINT", "SIGTERM", "SIGUSR1"), self._handle))
 
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()
-        if self._signal == number == signal.SIGINT:
+        if self.signal_number == number == signal.SIGINT:
             # Launchers pass one Ctrl-C on twice; a later one means that the user does
             # not want to wait for the position at work.
             if now - self._signal_time > _SECOND_PRESS_S:
                 raise KeyboardInterrupt
             return
-        self._signal, self._signal_time = number, now
+        self.signal_number, self._signal_time = number, now
         if not self._silent:
             logger.warning(
                 "stopping: what is at work is being committed (Ctrl-C again: at once)"
@@ -105,12 +90,8 @@ def stopped(stop: StopRequest, results: Any) -> BaseException:
             f"{stop.reason}: {results.status}. Everything computed is kept in "
             f"{results.path}; run the same again to go on"
         )
-    if stop.by_keyboard and _in_notebook():
+    if stop.signal_number == signal.SIGINT and hasattr(builtins, "__IPYTHON__"):
         # A SystemExit there prints advice on leaving the interpreter.
         return KeyboardInterrupt(message)
     logger.warning("%s", message)
     return NotFinished(message, results)
-
-
-def _in_notebook() -> bool:
-    return hasattr(builtins, "__IPYTHON__")

@@ -184,7 +184,7 @@ def test_the_launcher_says_how_many_ranks_there_are(monkeypatch, environment, ex
 
 def test_a_class_asks_no_mpi_for_the_number_of_ranks(script, monkeypatch):
     monkeypatch.setenv("PALS_RANKID", "0")
-    text = HEAD + "print('mpi4py.MPI' in sys.modules, world.ranks_without_mpi())\n"
+    text = HEAD + "print('mpi4py.MPI' in sys.modules, world.ranks(ask_mpi=False))\n"
     tests = f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
     out, _ = script(tests + text).communicate(timeout=30)
 
