@@ -135,7 +135,7 @@ def test_rows_that_were_ready_later_count_while_they_are_as_they_were(filled_in)
     np.testing.assert_array_equal(results["mean"], serial(source))
 
 
-def test_only_the_driver_asks(filled_in, tmp_path):
+def test_only_the_driver_asks_which_positions_are_ready(filled_in, tmp_path):
     fill(filled_in, range(20))
     log = tmp_path / "asked"
 

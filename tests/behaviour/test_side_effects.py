@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import param
 import pytest
 from deadly import SIDE_EFFECTS, Deadly, check
@@ -15,7 +14,6 @@ from engine_conformance import Pools
 from helpers import SUPPORT
 
 import resumable as rs
-from resumable.model.positions import Batch
 
 pytestmark = [
     pytest.mark.timeout(60, method="signal"),
@@ -148,19 +146,6 @@ def test_nothing_is_written_into_a_file_that_took_our_descriptor(source, tmp_pat
         process.compute(engine="serial", checkpoint=100)
 
     assert victim.read_bytes() == bytes(1 << 16)
-
-
-def test_parts_are_the_batch_and_name_the_suspect():
-    members = np.array([True, False, True, True, True, False, True])
-    batch = Batch.of(10, members, block=3)
-    alone = batch.parts(13)
-    halves = batch.parts(None)
-
-    assert [part.positions().tolist() for part in alone] == [[10, 12], [13], [14, 16]]
-    assert [part.suspect for part in alone] == [False, True, False]
-    assert [part.positions().tolist() for part in halves] == [[10, 12], [13, 14, 16]]
-    assert all(part.suspect and part.block == 3 for part in halves)
-    assert Batch.of(4, np.ones(1, bool)).parts(None)[0].positions().tolist() == [4]
 
 
 def test_a_thread_that_computes_still_replaces_workers(source, rows):

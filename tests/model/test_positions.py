@@ -354,15 +354,28 @@ def test_a_batch_without_all_its_positions_is_none():
     assert batch.without(np.array([True, True, False])) == Batch(5, 6, None, 1)
 
 
-def test_members_are_found_by_their_rank_in_every_window():
+def test_members_are_found_by_their_ordinal_in_every_window():
     """The first and the last of each, and where a window has none."""
     size = 4 * WINDOW + 13
     mask = np.random.default_rng(1).random(size) < 0.1
     mask[WINDOW : 2 * WINDOW] = False
     members = np.flatnonzero(mask)
     edge = int(np.searchsorted(members, WINDOW))
-    ranks = np.array([0, edge - 1, edge, len(members) - 1])
+    ordinals = np.array([0, edge - 1, edge, len(members) - 1])
 
-    found = PositionSet.of(size, members).members_at(ranks)
+    found = PositionSet.of(size, members).members_at(ordinals)
 
-    assert found == members[ranks].tolist()
+    assert found == members[ordinals].tolist()
+
+
+def test_parts_are_the_batch_and_name_the_suspect():
+    members = np.array([True, False, True, True, True, False, True])
+    batch = Batch.of(10, members, block=3)
+    alone = batch.parts(13)
+    halves = batch.parts(None)
+
+    assert [part.positions().tolist() for part in alone] == [[10, 12], [13], [14, 16]]
+    assert [part.suspect for part in alone] == [False, True, False]
+    assert [part.positions().tolist() for part in halves] == [[10, 12], [13, 14, 16]]
+    assert all(part.suspect and part.block == 3 for part in halves)
+    assert Batch.of(4, np.ones(1, bool)).parts(None)[0].positions().tolist() == [4]

@@ -5,7 +5,6 @@ import textwrap
 import numpy as np
 import pytest
 from programs import MODULE
-from verified_runs import Unit
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +19,6 @@ def growing(make_file):
     data = np.random.default_rng(1).random((40, 8))
     made = {"data": data, "maxshape": (None, 8), "chunks": (16, 8)}
     return make_file(data=made) + "::/data"
-
-
-@pytest.fixture
-def run(scan):
-    """Return a finished run with two failures and its path."""
-    process = Unit(scan, bad=[3, 40])
-    return process, process.compute(engine="serial").path
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ import resumable as rs
 @pytest.mark.parametrize("by_argv", [False, True])
 @pytest.mark.parametrize("by_keyword", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_default_shared_keyword_command_line(scan, shared, by_keyword, by_argv):
-    """The last of them that gives a value wins, in both Processes that share it."""
+def test_the_last_source_of_a_parameters_value_wins(scan, shared, by_keyword, by_argv):
+    """In this order: default, shared, keyword, command line; for all that share it."""
     first = Fit(scan, half_width=0.2) if shared else None
     process = Fit.from_argv(
         [scan, *(["--half-width", "0.4"] if by_argv else [])],

@@ -69,7 +69,7 @@ def test_a_status_that_claims_a_pending_row_is_noticed(scan):
     assert "hold another value of 'low' (44)" in check(found, "rows").words
 
 
-def test_the_failure_in_the_report_is_a_new_one(scan):
+def test_a_done_position_that_raises_when_computed_again_is_reported(scan):
     process = Block(scan, bad=[40, 45])
     path = process.compute(engine="serial").path
     put(path, offset(path, "completed_positions", 45), b"\1")
