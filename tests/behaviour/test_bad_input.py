@@ -131,7 +131,6 @@ def test_a_source_that_cannot_be_used_is_refused_at_construction(odd, kind):
     ids=str,
 )
 def test_what_is_no_source_is_refused(tmp_path, source, words):
-    """The kinds of sources there are, or what is missing, is in the message."""
     with pytest.raises(rs.SourceError, match=words):
         Mean(source, tmp_path)
 
@@ -147,7 +146,6 @@ def test_a_dataset_of_a_file_open_for_writing_is_refused(scan, mode):
 
 
 def test_a_file_open_for_writing_elsewhere_is_refused(scan, script):
-    """Another program that writes to the source is named as the reason."""
     path = scan.partition("::")[0]
     other = script(
         """
@@ -285,7 +283,6 @@ def locked(lockable):
 
 
 def test_finished_results_can_be_had_where_nothing_can_be_written(lockable):
-    """Looking, and the third run, need no right to write."""
     folder, lock = lockable
     first = compute(Mean(f"{folder}/scan.h5::/data"))
     lock()
@@ -297,7 +294,6 @@ def test_finished_results_can_be_had_where_nothing_can_be_written(lockable):
 
 
 def test_an_unfinished_run_where_nothing_can_be_written_says_so(lockable):
-    """Going on needs the right to write: an error of ours, and nothing changes."""
     folder, lock = lockable
     compute(Mean(f"{folder}/scan.h5::/data"), positions=[0])
     lock()
@@ -430,7 +426,6 @@ KINDS = {
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sources_of_odd_dtypes_work(make_file, kind, chunked):
-    """What is read is what was written, in the dtype it has on disk."""
     dtype = KINDS[kind]
     raw = np.random.default_rng(0).integers(0, 2, (12, 5, dtype.itemsize), dtype="u1")
     data = raw.view(dtype)[..., 0]

@@ -178,7 +178,6 @@ def test_a_source_with_the_same_contents_goes_on(scan, kind, caplog):
 
 
 def test_a_truncated_source_is_refused_and_its_results_stay(scan):
-    """Nothing can be computed from it; what was computed can be read."""
     results, _ = compute(scan)
     path = Path(scan.partition("::")[0])
     os.truncate(path, path.stat().st_size // 2)
@@ -189,7 +188,6 @@ def test_a_truncated_source_is_refused_and_its_results_stay(scan):
 
 
 def test_a_source_that_is_gone_is_refused_and_its_results_stay(scan):
-    """The same of a source that is not there."""
     results, _ = compute(scan)
     Path(scan.partition("::")[0]).unlink()
     with pytest.raises(rs.SourceError, match="there is no file"):
@@ -347,7 +345,6 @@ def test_other_labels_are_the_same_run(scan):
 
 
 def test_a_copy_of_a_run_beside_it_is_not_in_the_way(scan):
-    """The original goes on, the copy keeps its bytes."""
     first, _ = compute(scan, positions=slice(0, 20))
     copy = Path(shutil.copy(first.path, first.path.with_name("backup.h5")))
     before = copy.read_bytes()

@@ -273,7 +273,6 @@ def test_a_planted_link_is_read_and_not_written_through(scan, tmp_path):
 
 
 def test_a_planted_temporary_file_is_replaced_and_not_written_to(scan, tmp_path):
-    """The temporary name is ours: what lies there is taken away, not written to."""
     precious = tmp_path / "precious"
     precious.write_text("do not touch")
     path = Path(Mean(scan).plan().path)

@@ -350,7 +350,6 @@ def attached(path, scale, **attributes):
     ids=["long", "array", "number", "texts", "evil", "not text"],
 )
 def test_odd_units_of_a_scale_do_no_harm(make_file, units):
-    """The run is computed; units that are no short text are left out."""
     path = make_file(data=np.ones((4, 3)))
     with h5py.File(path, "r+", libver="latest") as file:
         made = file.create_dataset("x", data=np.arange(4.0))
@@ -445,7 +444,6 @@ def test_a_long_list_of_long_names_is_cut(tmp_path):
 
 
 def test_a_damaged_chunk_is_an_error_that_names_the_source(tmp_path):
-    """The run stops there, nothing is recorded, and all others can be computed."""
     path = tmp_path / "x.h5"
     data = np.random.default_rng(0).random((100, 64))
     with h5py.File(path, "w") as file:

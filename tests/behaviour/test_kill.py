@@ -65,7 +65,6 @@ def test_a_kill_before_any_step_leaves_a_run_that_goes_on(steps):
 
 
 def test_a_kill_before_any_step_leaves_no_file_behind(steps):
-    """After the next run there is no lock, no temporary name, nothing but results."""
     assert [fault for fault in steps.faults if "left over" in fault] == []
 
 
@@ -127,7 +126,6 @@ def stopped(start, tmp_path, source):
 def test_a_signal_commits_and_says_how_to_go_on(
     tmp_path, source, stopped, engine, number, group
 ):
-    """Exit code 75, all that was computed kept, and the rest follows."""
     process, output, errors, seconds = stopped(engine, number, group=group)
     log = str(tmp_path / "log")
     computed = len(noted(log))
@@ -205,7 +203,6 @@ def test_a_computation_inside_a_unit_catches_no_signal(tmp_path, script):
 def test_stopped_twice_it_still_computes_nothing_twice(
     tmp_path, source, stopped, monkeypatch
 ):
-    """Two stops and a last run: every position was computed exactly once."""
     first = stopped("local", signal.SIGINT, group=True)[0]
     second = stopped("local", signal.SIGTERM, group=True)[0]
     monkeypatch.chdir(tmp_path)
@@ -256,7 +253,6 @@ class Signals(Logged):
 
 
 def test_handlers_are_put_back_after_a_stop(tmp_path, source):
-    """The user's own handlers are there again, and were not called meanwhile."""
     called = []
     old = signal.signal(signal.SIGUSR1, lambda *_: called.append(1))
     try:
@@ -275,7 +271,6 @@ def test_handlers_are_put_back_after_a_stop(tmp_path, source):
 
 
 def test_a_stop_in_a_thread_leaves_signals_alone(source, tmp_path):
-    """Outside of the main thread compute works and installs no handler."""
     before = signal.getsignal(signal.SIGINT)
     seen = []
 

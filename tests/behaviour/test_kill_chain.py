@@ -123,7 +123,6 @@ def test_tens_of_kills_of_a_chain_do_no_harm(folder, start_cells, engine, victim
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_a_chain_over_cells_survives_kills(folder, start_cells, engine):
-    """Killed in both stages, it is bit for bit what a plain loop gives."""
     source = hashlib.sha256(Path(cells.FILE).read_bytes()).digest()
     chain = cells.chain(("Segment", "Features"))
     for stage, delay in (("Segment", "0.1"), ("Features", "0")):

@@ -55,7 +55,6 @@ def lists(parts):
 def test_a_measurement_is_followed_to_its_end(
     writer, tmp_path, monkeypatch, kind, most, options
 ):
-    """All rows, one file, one session; the writing program meets no error."""
     # A writer that keeps the file open is recognised after 0.3 s instead of 2 s.
     monkeypatch.setattr(live, "_KEPT_OPEN_S", 0.3)
     pause = {"swmr": 0.01, "reopen": 0.06, "keep": 0.1}[kind]
@@ -328,7 +327,6 @@ def follow(script, source):
 @pytest.mark.filterwarnings("ignore:Above was edited since:resumable.ResumableWarning")
 @pytest.mark.parametrize("kind", ["swmr", "reopen"])
 def test_kills_of_the_follower_lose_nothing(writer, script, tmp_path, kind):
-    """Kills at any moment leave one run file, and the next run computes the rest."""
     program = writer(kind, count=30, most=30, pause=0.06)
     program.tell()
     program.tell()

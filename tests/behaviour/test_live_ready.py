@@ -58,7 +58,6 @@ def fill(path, rows, value=None):
 
 
 def test_a_dataset_that_is_filled_in_is_followed(filled_in, script, tmp_path):
-    """Rows may come in any order; a later compute returns the same run."""
     process = Awaited(f"{filled_in}::/data")
     process.calls = []
     program = script(
@@ -87,7 +86,6 @@ def test_a_dataset_that_is_filled_in_is_followed(filled_in, script, tmp_path):
 
 
 def test_what_is_not_ready_in_time_is_not_finished(filled_in):
-    """The position and the seconds are named; what is ready is done, and kept."""
     fill(filled_in, [0, 1, 5])
     process = Awaited(f"{filled_in}::/data")
     with pytest.raises(rs.NotFinished, match=r"position 2 .* after 200 ms") as info:

@@ -38,7 +38,6 @@ class LeakingBlock(Leaks):
     [("limit", 1), ("limit", 2), ("raise_memory_error", 2), ("killed", 2)],
 )
 def test_leaked_memory_fails_no_position(source, rows, log, how, workers):
-    """Workers that have none left are replaced, and every position is computed."""
     process = LeakingUnit(source, how=how, log=log)
     results = process.compute(engine="local", workers=workers)
 

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.timeout(90, method="signal")
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_give_the_bytes_of_serial(mpi, scan, tmp_path, ranks):
-    """Every output is the same on every rank, random ones and those per run too."""
     job = mpi.run(
         ranks,
         with_head("""
@@ -46,7 +45,6 @@ def test_the_conformance_tests_pass_on_two_ranks(mpi):
 
 
 def test_an_unchanged_script_computes_with_every_rank(mpi, scan, data, tmp_path):
-    """The script does not mention MPI; all ranks compute, each position once."""
     job = mpi.run(
         3,
         with_head("""
@@ -65,7 +63,6 @@ def test_an_unchanged_script_computes_with_every_rank(mpi, scan, data, tmp_path)
 
 
 def test_other_numbers_of_ranks_and_other_engines_continue(mpi, scan, data, tmp_path):
-    """Stopped on 4 ranks, then on 2, finished by processes; no position twice."""
     script = with_head("""
         from mpi_jobs import Halts
         process = Halts("scan.h5::/data", log=os.path.abspath("log"), delay_s=0.05)
@@ -198,7 +195,6 @@ def test_two_halves_of_a_job_compute_different_things(mpi, scan, data, tmp_path)
 
 
 def test_all_kinds_of_runs_work_with_ranks(mpi, scan, data, tmp_path):
-    """Override, rechunking, a grown source, map, and chained results, in one job."""
     with h5py.File(tmp_path / "grow.h5", "w") as file:
         rows = data[:32].reshape(4, 8, 32)
         file.create_dataset("map", data=rows, maxshape=(None, 8, 32), chunks=(1, 8, 32))

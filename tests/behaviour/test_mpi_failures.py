@@ -41,7 +41,6 @@ def test_a_function_that_is_wrong_everywhere_ends_all_ranks(mpi, scan, tmp_path)
 
 
 def test_failures_are_recorded_and_warned_of_once(mpi, scan, tmp_path):
-    """One warning for all ranks; the next run tries the failed ones again."""
     script = with_head("""
         process = FailsAt("scan.h5::/data", log="log")
         results = process.compute(**OPTIONS)
@@ -263,7 +262,6 @@ def test_a_rank_that_ends_before_mpi_has_started_is_shown(mpi, scan, code):
 
 
 def test_a_run_in_the_background_is_refused(mpi, scan, tmp_path):
-    """Before anything is written; the error says what to do instead, which works."""
     job = mpi.run(
         2,
         with_head("""
@@ -327,7 +325,6 @@ def test_a_rank_that_does_not_see_the_run_file_says_so(mpi, scan, tmp_path):
 
 
 def test_a_killed_rank_loses_only_what_was_not_committed(mpi, scan, data, tmp_path):
-    """SIGKILL in a unit: the job ends, and the next job continues."""
     script = with_head("""
         class Killed(Logged):
             def unit_computation(self, spectrum):
@@ -406,7 +403,6 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
 
 
 def test_a_signal_while_rank_0_digests_the_source_stops_the_run(mpi, scan, tmp_path):
-    """The job ends with code 75, too."""
     job = mpi.run(
         2,
         with_head("""
@@ -467,7 +463,6 @@ def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
 
 
 def test_a_signal_while_a_run_is_finished_stops_the_script(mpi, scan, tmp_path):
-    """The run is complete, and the next job has nothing to compute."""
     job = mpi.run(
         2,
         with_head("""

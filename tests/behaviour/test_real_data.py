@@ -71,7 +71,6 @@ def test_the_files_own_brightness_is_reproduced(tmp_path, cells, script, engine)
 def test_the_brightness_is_reproduced_after_a_kill_in_the_middle(
     tmp_path, cells, script, engine, monkeypatch
 ):
-    """Killed half way and run again: the same numbers, the source untouched."""
     digest = hashlib.sha256((tmp_path / FILE).read_bytes()).digest()
     monkeypatch.setenv("DELAY_S", "0.15")
     killed = script(SCRIPT, engine)

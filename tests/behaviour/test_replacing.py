@@ -30,7 +30,6 @@ pytestmark = [
 
 @pytest.mark.parametrize("engine", ["local", "auto"])
 def test_a_position_that_ends_its_worker_is_found_and_recorded(source, rows, engine):
-    """The signal or exit code is named; every other position is computed."""
     bad = {"30": "segfault", "31": "left", "150": "killed"}
     process = Deadly(source, bad=bad)
     process.compute(positions=[0])
@@ -219,7 +218,6 @@ def test_on_error_raise_names_the_position_and_leaves_it_pending(source):
 
 
 def test_killed_workers_are_replaced_and_nothing_is_recorded(source, rows, tmp_path):
-    """Workers that another program kills are replaced; no position is lost."""
     log = tmp_path / "log"
     process = Deadly(source, log=str(log), delay_s=0.01)
     killed_pids = []
@@ -297,7 +295,6 @@ def test_a_position_is_not_charged_for_time_when_the_driver_is_stopped(monkeypat
 
 
 def test_a_timeout_needs_workers_that_can_be_ended(source):
-    """An engine without processes of its own refuses the option and names another."""
     with pytest.raises(rs.PlanError, match="engine='local'"):
         Deadly(source).compute(engine="serial", position_timeout=1)
     with pytest.raises(rs.PlanError, match="not a duration"):

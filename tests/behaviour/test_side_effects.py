@@ -182,7 +182,6 @@ class Raises(rs.Process):
 def test_an_exception_of_any_kind_is_a_failed_position(
     source, rows, engine, monkeypatch
 ):
-    """Its type and message are recorded; a bad log line makes no position fail."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
     results = Raises(source).compute(engine=engine, workers=2)
     (failure,) = results.failures

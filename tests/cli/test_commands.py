@@ -101,7 +101,6 @@ def test_run_help_shows_the_parameters_of_the_class(fit):
     ],
 )
 def test_mistakes_get_one_line_and_a_code(fit, scan, arguments, code, message):
-    """Wrong usage is 2, an error of the library 1, and both say what to do."""
     out = invoke("run", *arguments, code=code)
 
     assert message in out
@@ -157,7 +156,6 @@ def test_status_of_a_run_in_finish_names_no_time(scan):
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 def test_list_tells_runs_apart_by_what_they_differ_in(fit, scan):
-    """By the parameters that are not the same in all runs of a class."""
     invoke("run", fit, scan, "--engine", "serial")
     alone = invoke("list")
     invoke("run", fit, scan, "--engine", "serial", "--factor", "4")
@@ -189,7 +187,6 @@ def test_no_arguments_help():
 
 
 def test_stopped_run_exits_75_and_status_sees_it_run(fit, scan, tmp_path):
-    """Another terminal sees the run; SIGTERM ends it with code 75."""
     command = [sys.executable, "-m", "resumable"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     run = subprocess.Popen(

@@ -132,7 +132,6 @@ HOW += [(KEPT[0], "local"), (KEPT[4], "local"), (KEPT[1], "driver")]
 
 @pytest.mark.parametrize(("keep", "how"), HOW, ids=str)
 def test_a_chain_gives_what_a_loop_gives(data, keep, how):
-    """Fused or by the disk, units, blocks and ragged rows: the same bit for bit."""
     options = {"engine": "local", "workers": 2} if how != "serial" else {}
     options |= {"writer": "driver"} if how == "driver" else {}
     chain = rs.Chain(head(), Heights(), Sums(), keep=keep)
@@ -149,7 +148,6 @@ def test_a_chain_gives_what_a_loop_gives(data, keep, how):
 
 
 def test_only_what_has_changed_is_computed_again(data):
-    """A stage of another parameter, and what depends on it; nothing before it."""
     keep = ("Peaks", "Heights")
     compute(rs.Chain(head(), Heights(), keep=keep))
     first = calls()
@@ -180,7 +178,6 @@ def test_every_parameter_before_a_stage_is_in_its_identity():
 
 
 def test_a_first_stage_alone_shares_the_runs_of_its_process():
-    """What was computed before there was a chain is a part of it."""
     alone = compute(head())
     calls()
     results = compute(rs.Chain(head(), Heights(), keep=("Peaks", "Heights")))
@@ -197,7 +194,6 @@ def test_kept_outputs_are_read_and_others_computed_again():
 
 
 def test_what_failed_fails_in_every_later_stage_and_is_tried_again():
-    """The others go on; retrying mends the stage and those after it."""
     chain = rs.Chain(
         head(bad=[3, 30]), Heights(bad=[5]), Sums(), keep=("Peaks", "Heights", "Sums")
     )
@@ -250,8 +246,6 @@ def test_a_stage_cannot_change_what_others_get(data):
 
 
 def test_stages_have_random_numbers_of_their_own():
-    """The same however it is fused, and not those of another stage."""
-
     class Noise(rs.Process):
         version = 1
         outputs: ClassVar = {"noise": rs.Output()}
@@ -287,7 +281,6 @@ def test_stages_have_random_numbers_of_their_own():
 
 
 def test_a_source_that_has_grown_computes_the_rest(data):
-    """Both stages go on with a longer run; what is done is not computed again."""
     with h5py.File("grows.h5", "w") as file:
         file.create_dataset("data", data=data[0][:25], maxshape=(None, 32))
 
@@ -406,8 +399,6 @@ def test_a_chain_that_cannot_be_is_refused(make, told):
 
 
 def test_a_chain_does_not_wait_for_positions():
-    """It is refused, and so is a stage that would have to be asked."""
-
     class Asks(Heights):
         def ready(self, positions):
             return False
@@ -419,7 +410,6 @@ def test_a_chain_does_not_wait_for_positions():
 
 
 def test_a_stage_without_a_source_says_so():
-    """It can only be computed in a chain, or with a source."""
     stage = Heights(scale=2)
     for call in (stage.compute, stage.test, stage.plan, lambda: rs.Chain(stage)):
         with pytest.raises(rs.SourceError, match="made without a source"):

@@ -24,8 +24,6 @@ def test_outputs_may_be_a_class_attribute(scan):
 
 
 def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
-    """Shapes and dtypes may follow from the spectrum, the map and parameters."""
-
     class Histogram(rs.Process):
         version = 1
         bins = param.Integer(4)
@@ -53,8 +51,6 @@ def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
 
 
 def test_unit_and_block_computation_agree(scan):
-    """One position at a time or a whole batch: the same numbers."""
-
     class Block(rs.Process):
         version = 1
 
@@ -71,7 +67,6 @@ def test_unit_and_block_computation_agree(scan):
 
 
 def test_setup_runs_once_before_the_first_position(scan):
-    """What setup prepares is there at every position; it is not called again."""
     events = []
 
     class Prepared(rs.Process):
@@ -92,7 +87,6 @@ def test_setup_runs_once_before_the_first_position(scan):
 
 
 def test_setup_runs_once_in_every_worker(scan, tmp_path):
-    """Each of two local workers prepares itself once, before its first batch."""
     log = tmp_path / "log"
     log.mkdir()
 
@@ -171,7 +165,6 @@ def test_what_cannot_be_sent_is_told_before_anything_is_computed(scan):
 
 
 def test_finish_summarises_once_after_the_last_position(scan):
-    """finish sees complete results, and what it returns is an output per run."""
     seen = []
 
     class Summed(rs.Process):
@@ -200,7 +193,6 @@ def test_finish_summarises_once_after_the_last_position(scan):
 
 
 def test_finish_without_an_output_may_return_anything(scan):
-    """A finish that only writes elsewhere needs no per-run output."""
     seen = []
 
     class Told(Mean):
@@ -251,8 +243,6 @@ def test_a_wrong_value_from_finish_is_refused_and_nothing_is_finished(scan):
 
 
 def test_scratch_counts_in_the_budget(scan):
-    """Declared working memory makes blocks smaller, as a number or a method."""
-
     class Hungry(Mean):
         version = 1
         scratch = 1_000_000
@@ -310,20 +300,17 @@ def test_keywords_win_over_class_values_and_those_over_defaults(scan):
     ids=str,
 )
 def test_a_wrong_parameter_is_an_error_at_construction(scan, given, words):
-    """The near miss, the bounds or the choices are in the message."""
     with pytest.raises(rs.ParameterError, match=words):
         Scaled(scan, **given)
 
 
 @pytest.mark.parametrize("value", [print, object(), np.array([None]), {1: 2}])
 def test_a_parameter_that_cannot_be_identified_is_refused(scan, value):
-    """At construction, by name; never left out of the identity."""
     with pytest.raises(rs.IdentityError, match="'anything'"):
         Scaled(scan, anything=value)
 
 
 def test_setting_an_attribute_named_nearly_like_a_parameter_warns(scan):
-    """A slip of the pen is told at the line that made it."""
     process = Scaled(scan)
     with pytest.warns(rs.ResumableWarning, match=r"did you mean 'factor'\?") as caught:
         process.facter = 3
@@ -366,7 +353,6 @@ def test_a_parameter_cannot_take_a_name_of_ours(name):
 def test_a_wrong_option_is_an_error_before_anything_is_made(
     scan, tmp_path, options, words
 ):
-    """compute and plan say the same, and no file is made."""
     before = listing(tmp_path)
     with pytest.raises(rs.PlanError, match=words):
         Mean(scan).compute(**{"engine": "serial", **options})

@@ -107,7 +107,6 @@ def test_a_retry_summarises_again(scan):
 
 
 def test_retry_failed_does_what_its_plan_says_where_no_run_is(scan):
-    """Without a run nothing has failed: plan and compute say the same about it."""
     process = Mean(scan)
     process.calls = []
     planned = process.plan(retry_failed=True).pending
@@ -119,7 +118,6 @@ def test_retry_failed_does_what_its_plan_says_where_no_run_is(scan):
 @pytest.mark.parametrize("cls", [Failing, FailingBlock])
 @pytest.mark.parametrize("bad", [0, 33, 59])
 def test_on_error_raise_stops_at_once_and_keeps_what_is_done(scan, cls, bad):
-    """UnitFailed with position and cause; that position is pending, not failed."""
     process = cls(scan)
     error = ValueError("bad luck")
     process.raises = lambda p: error if p == bad else None
@@ -186,7 +184,6 @@ def test_twenty_spread_positions_with_the_same_exception_stop_the_run(scan):
 
 
 def test_different_exceptions_everywhere_are_recorded(scan):
-    """Where positions fail in different ways, it is the data: all are recorded."""
     process = Failing(scan)
     kinds = [ValueError, TypeError, KeyError]
     process.raises = lambda p: kinds[p // 7 % 3](f"at {p}")
@@ -201,7 +198,6 @@ def test_different_exceptions_everywhere_are_recorded(scan):
 
 
 def test_one_success_among_the_first_shows_that_the_data_are_to_blame(scan):
-    """19 same failures and a success: recorded, and the run goes on."""
     process = Failing(scan)
     calls = []
 
@@ -227,7 +223,6 @@ def test_a_success_in_an_earlier_session_counts(scan):
 
 
 def test_system_exit_in_a_computation_is_a_failure(scan):
-    """A library that calls sys.exit() does not end the run."""
     process = Failing(scan)
     process.raises = lambda p: SystemExit(3) if p == 5 else None
     with pytest.warns(rs.ResumableWarning, match="1 of 60"):
@@ -272,7 +267,6 @@ class Untold(Exception):
 )
 @pytest.mark.parametrize("cls", [Failing, FailingBlock])
 def test_any_exception_can_be_recorded(scan, error, cls):
-    """Whatever the exception's text is, the run goes on and records it."""
     process = cls(scan)
     process.raises = lambda p: error if p == 5 else None
     with pytest.warns(rs.ResumableWarning, match="1 of 60"):

@@ -53,7 +53,6 @@ def test_outputs_may_be_one_or_several(scan):
 
 
 def test_parameters_and_defaults_are_part_of_the_identity(scan):
-    """A default spelled out is the same run; another value is another."""
     first = data_of(scan)[:, 0]
     default = run(scaled, scan)
     spelled = run(scaled, scan, offset=0.0, factor=2.0)
@@ -92,7 +91,6 @@ def test_further_keywords_reach_a_function_that_takes_any(scan):
 
 
 def test_position_axes_and_target_are_as_for_a_process(make_file, tmp_path):
-    """A map comes out in the map's shape, in the folder named."""
     cube = np.random.default_rng(0).random((5, 3, 4))
     source = make_file(cube=cube) + "::/cube"
     target = tmp_path / "target"
@@ -131,7 +129,6 @@ def theirs(spectrum, a=1):
     ],
 )
 def test_an_edited_function_is_another_run(tmp_path, monkeypatch, scan, old, new, same):
-    """It is never answered with old numbers; a comment is no edit."""
     assert old in TEXT
     one = run(load(tmp_path / "a" / "theirs.py", TEXT, monkeypatch).theirs, scan)
     text = TEXT.replace(old, new)
@@ -168,7 +165,6 @@ def test_what_a_function_has_closed_over_counts(scan):
 
 
 def test_a_closure_that_cannot_be_identified_is_refused(scan, tmp_path):
-    """A function closed over cannot be told from another: named, and nothing made."""
     helper = functools.partial(np.percentile, q=5)
 
     def inner(spectrum):
@@ -183,7 +179,6 @@ def test_a_closure_that_cannot_be_identified_is_refused(scan, tmp_path):
 
 
 def test_a_lambda_needs_a_version(scan):
-    """Two lambdas cannot be told apart; with a version it runs."""
     with pytest.raises(rs.DeclarationError, match="use def, or give version="):
         run(lambda spectrum: spectrum.max(), scan)
     results = run(lambda spectrum: spectrum.max(), scan, version=1)
@@ -236,8 +231,6 @@ def test_parameters_the_function_does_not_take_are_refused(scan, given, words):
 
 
 def test_a_missing_parameter_is_refused(scan):
-    """A parameter without a default must be given."""
-
     def needs(spectrum, width):
         return width
 
@@ -251,7 +244,6 @@ def test_a_parameter_that_cannot_be_identified_is_refused(scan):
 
 
 def test_a_failed_run_goes_on_where_it_stopped(scan):
-    """Mended from outside, only what is missing is computed."""
     calls, bad = [], [17]
     trouble = {"at": 17}
 
@@ -290,7 +282,6 @@ def test_the_second_call_answers_without_calling_the_function(scan):
 
 
 def test_the_functions_text_is_kept_with_the_results(scan):
-    """As for a class, what was computed can be read in the run file."""
     with h5py.File(run(mean, scan).path) as file:
         group = file["data-mean_000"]
         text = group["source_text"][()].decode()

@@ -65,7 +65,6 @@ def test_a_block_computation_without_data_gets_the_indices(tmp_path):
 
 
 def test_inputs_are_aligned_position_by_position(make_file):
-    """From the same file, another file, on other axes, of other shapes."""
     rng = np.random.default_rng(4)
     cube, weight, stack = (
         rng.random((3, 4, 6)),
@@ -164,7 +163,6 @@ def test_results_are_the_source_of_another_process(make_file):
 
 
 def test_a_changed_parameter_upstream_is_another_run_downstream(scan):
-    """The identity of the results a process starts from is part of its own."""
     one = Mean(compute(Scaled(scan, factor=1.0))["scaled"])
     two = Mean(compute(Scaled(scan, factor=2.0))["scaled"])
     same = Mean(compute(Scaled(scan, factor=1.0))["scaled"])
@@ -189,7 +187,6 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_axes_in_any_order_give_results_in_the_maps_shape(make_file, layout):
-    """Every choice of position axes of a 4-D dataset against plain numpy."""
     data = np.random.default_rng(7).random((3, 4, 5, 4))
     source = make_file(data={"data": data, **LAYOUTS[layout]}) + "::/data"
 
@@ -215,7 +212,6 @@ def test_any_axes_in_any_order_give_results_in_the_maps_shape(make_file, layout)
 
 
 def test_negative_axes_count_from_the_end(make_file):
-    """-1 is the last axis, and the same run as its positive number."""
     data = np.random.default_rng(7).random((3, 4, 5))
     source = make_file(data=data) + "::/data"
     results = compute(Mean(source, position_axes=-1))
@@ -240,7 +236,6 @@ def test_all_axes_may_count_positions(make_file):
 
 
 def test_a_rechunked_copy_gives_the_same_results_and_is_deleted(make_file, tmp_path):
-    """rechunk=True changes the way of reading, not the numbers or the source."""
     data = np.random.default_rng(7).random((6, 20, 5))
     made = {"data": data, "chunks": (1, 20, 5), "compression": "gzip"}
     source = make_file(stack=made) + "::/stack"
@@ -269,7 +264,6 @@ def test_what_an_end_that_was_cut_short_has_left_is_removed(make_file, tmp_path)
 
 
 def test_a_copy_that_is_still_needed_is_kept(make_file, tmp_path):
-    """What was asked for is there, the rest is not: its copy is used again."""
     data = np.random.default_rng(7).random((6, 20))
     process = Mean(make_file(stack=data) + "::/stack", position_axes=(1,))
     compute(process, rechunk=True, positions=slice(0, 5))
@@ -279,7 +273,6 @@ def test_a_copy_that_is_still_needed_is_kept(make_file, tmp_path):
 
 
 def test_a_rechunked_copy_of_old_contents_is_not_used(make_file):
-    """The source changed while a rechunking run was stopped: no old rows come in."""
     data = np.random.default_rng(7).random((6, 20, 5))
     path = make_file(
         stack={"data": data, "chunks": (1, 20, 5), "maxshape": (6, None, 5)}

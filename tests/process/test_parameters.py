@@ -20,7 +20,6 @@ import resumable as rs
 
 
 def test_an_assignment_to_one_is_made_in_all(scan):
-    """In any direction, by assignment or by update, for three of them."""
     a, b, c = Fit(scan), Fit(scan), Narrow(scan)
     rs.share_parameter(a, b, "half_width")
     rs.share_parameter(b, c, "half_width")
@@ -78,7 +77,6 @@ def test_what_cannot_be_shared_is_an_error(scan):
 
 
 def test_sharing_keeps_nothing_alive(scan):
-    """A Process without other references is collected; the others still share."""
     a, b, c = Fit(scan), Fit(scan), Fit(scan)
     rs.share_parameter(a, b, c, "order")
     gone = weakref.ref(b)
@@ -110,7 +108,6 @@ def test_a_copy_does_not_share(scan, duplicate):
 
 
 def test_a_shallow_copy_shares_with_its_original(scan):
-    """It has the values of the original, as with param, also when that is gone."""
     a, b = Fit(scan), Fit(scan)
     rs.share_parameter(a, b, "order")
     other = copy.copy(a)
@@ -242,7 +239,6 @@ def test_parameters_cannot_be_set_from_before_they_are_resolved(
 
 
 def test_parameters_can_be_set_after_a_refused_start(scan):
-    """An option that does not exist, a file that is gone."""
     process = Held(scan)
     # The traceback, which is kept, has the call's variables.
     with pytest.raises(rs.PlanError, match="nonsense") as told:

@@ -34,7 +34,6 @@ from resumable.system.stop import StopRequest
     ids=str,
 )
 def test_positions_restrict_a_run_and_the_rest_can_follow(make_file, positions, chosen):
-    """Just these now; the others later into the same results, none twice."""
     cube = np.random.default_rng(0).random((3, 4, 6))
     process = Mean(make_file(cube=cube) + "::/cube", position_axes=(0, 1))
     process.calls = []
@@ -82,7 +81,6 @@ def test_positions_done_before_are_not_computed_again(scan):
 def test_positions_that_do_not_exist_are_refused_before_anything(
     scan, tmp_path, positions, words
 ):
-    """The message names what is wrong, and no file is made."""
     before = listing(tmp_path)
     with pytest.raises(rs.PlanError, match=words):
         compute(Mean(scan), positions=positions)
@@ -125,7 +123,6 @@ class Sleepy(Mean):
 
 
 def test_a_time_limit_stops_with_code_75_and_goes_on(scan):
-    """NotFinished carries what is there; the same line again does the rest."""
     process = Sleepy(scan)
     process.calls = []
     with pytest.raises(rs.NotFinished, match="run the same again to go on") as info:

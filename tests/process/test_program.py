@@ -63,7 +63,6 @@ def test_the_command_line_of_a_script(make_file, tmp_path):
 
 
 def test_the_constructor_never_reads_the_command_line(scan, monkeypatch):
-    """Only from_argv does, and only when it is called."""
     monkeypatch.setattr(sys, "argv", ["fit.py", scan, "--half-width", "0.9"])
 
     assert Fit(scan).half_width == 0.1
@@ -72,7 +71,6 @@ def test_the_constructor_never_reads_the_command_line(scan, monkeypatch):
 
 
 def test_help_and_wrong_usage_end_a_script(scan, capsys):
-    """Help comes from the parameters' docs; what is not an option is an error."""
     with pytest.raises(SystemExit) as ended:
         Fit.from_argv(["--help"], half_width=0.25)
     out = capsys.readouterr().out
@@ -132,7 +130,6 @@ def test_the_codes_of_a_program(home):
 
 
 def test_workers_receive_values_not_a_command_line(home):
-    """What was assigned after the command line was read counts in them."""
     code = PROGRAM.partition("if __name__")[0] + textwrap.dedent("""
         process = Level.from_argv()
         other = Level("scan.h5::/data")
@@ -163,7 +160,6 @@ class Odd(rs.Process):
 
 
 def test_none_on_the_command_line_is_a_value(tmp_path):
-    """It differs from an option that is not given."""
     argv = ["3", "--target", str(tmp_path), "--mode", "None"]
     argv += ["--mask", "None", "--cut", "None"]
     said, unsaid = Odd.from_argv(argv), Odd.from_argv(argv[:3])
@@ -174,7 +170,6 @@ def test_none_on_the_command_line_is_a_value(tmp_path):
 
 
 def test_dates_are_parameters(tmp_path):
-    """They are part of the identity, and no numbers."""
     one = Odd(3, target=tmp_path)
     other = Odd(3, target=tmp_path, day=dt.date(2026, 1, 3))
 

@@ -157,7 +157,6 @@ def test_source_inputs_axes_target_and_fingerprint_come_back(make_file, tmp_path
 
 
 def test_a_chained_process_and_one_without_data_come_back(scan, tmp_path):
-    """An output is known by its run, a number of positions by itself."""
     first = Fit(scan).compute(engine="serial")
     second = Fit(first["low"], extra=1)
     third = Fit(5, tmp_path)

@@ -70,7 +70,6 @@ def test_a_wrong_output_stops_at_the_first_position(scan, kind):
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_output_later_is_recorded(scan, kind):
-    """After good ones it is a failure of that position, with the same message."""
     value, words = WRONG[kind]
     process = Returns(scan)
     process.value = lambda p: value if p == 41 else GOOD
@@ -133,7 +132,6 @@ def test_numbers_of_the_same_kind_are_converted(scan):
 
 
 def test_a_scalar_type_that_passed_once_is_checked_again(tmp_path):
-    """A good first value opens no door for a later one that does not fit."""
     values = {0: 1, 1: 300, 2: 2.5, 3: True, 4: np.int64(7), 5: -1}
 
     class Mixed(rs.Process):
@@ -167,7 +165,6 @@ def test_one_output_may_come_bare_or_in_a_dict(scan):
 
 
 def test_self_position_is_an_index_or_a_tuple_of_ints(make_file):
-    """An int on one axis, a tuple on a map; arrays of them in a block."""
     cube = np.zeros((3, 4, 2))
     source = make_file(cube=cube) + "::/cube"
     flat, mapped = Mean(source), Mean(source, position_axes=(0, 1))
@@ -213,7 +210,6 @@ class Random(rs.Process):
 
 
 def test_self_rng_is_the_same_in_every_run_whatever_the_batches(scan, tmp_path):
-    """Whole, in pieces, in another order, in test: the same numbers everywhere."""
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:
         folder.mkdir()
@@ -293,7 +289,6 @@ def test_a_failing_block_that_changed_its_spectra_gives_right_results(scan):
 
 
 def test_a_returned_view_of_the_spectrum_is_copied(scan):
-    """A result that is memory used again holds what it held when it was returned."""
     buffer = np.zeros(32)
 
     class Reuses(rs.Process):

@@ -61,7 +61,6 @@ def identity_of(tmp_path, monkeypatch, text, source, *, folder, name="usermodule
 def test_without_a_version_the_source_text_counts(
     tmp_path, monkeypatch, scan, old, new, same
 ):
-    """An edited function is another run; comments, layout and docs are not edits."""
     assert old in USERS
     before = identity_of(tmp_path, monkeypatch, USERS, scan, folder="a")
     after = identity_of(
@@ -92,7 +91,6 @@ def helper():
 def test_what_stands_outside_of_the_class_does_not_count(
     tmp_path, monkeypatch, scan, what, same
 ):
-    """A static method is of the class; functions and constants beside it are not."""
     assert HELPED.count(what) == 1
     before = identity_of(tmp_path, monkeypatch, HELPED, scan, folder="a")
     text = HELPED.replace(what, "99")
@@ -102,7 +100,6 @@ def test_what_stands_outside_of_the_class_does_not_count(
 
 
 def test_the_text_of_a_users_base_class_counts(tmp_path, monkeypatch, scan):
-    """What is inherited from a class of the user's own is part of the algorithm."""
     text = (
         USERS.replace("class Users", "class Base") + "\nclass Users(Base):\n    pass\n"
     )
@@ -115,7 +112,6 @@ def test_the_text_of_a_users_base_class_counts(tmp_path, monkeypatch, scan):
 
 
 def test_with_a_version_an_edit_only_warns(tmp_path, monkeypatch, scan):
-    """The same identity, the old results, and a warning that shows the lines."""
     text = USERS.replace('"""Doc."""', '"""Doc."""\n    version = 1')
     first = load(tmp_path / "a" / "m.py", text, monkeypatch, "m").Users(scan)
     results = compute(first)
@@ -145,7 +141,6 @@ def test_the_name_of_the_class_counts(scan):
 
 @pytest.mark.parametrize("version", [2, "1", 1.5, None])
 def test_the_version_counts(scan, version):
-    """Raised, of another type, or not declared at all: another identity."""
     made = type("Mean", (Mean,), {"version": version, "__module__": Mean.__module__})
 
     assert made(scan).identity != Mean(scan).identity
@@ -167,12 +162,10 @@ def test_the_version_counts(scan, version):
     ids=str,
 )
 def test_each_parameter_counts(scan, given):
-    """Any change of any parameter, the unset one included, is another run."""
     assert Scaled(scan, **given).identity != Scaled(scan).identity
 
 
 def test_defaults_and_types_that_are_equal_do_not_count(scan):
-    """A default spelled out, 2 for a float 2.0, numpy numbers: the same run."""
     same = Scaled(scan).identity
 
     assert Scaled(scan, factor=2).identity == same
@@ -182,7 +175,6 @@ def test_defaults_and_types_that_are_equal_do_not_count(scan):
 
 
 def test_the_contents_of_the_source_count(scan):
-    """One changed number is noticed, and changed back it is the old run again."""
     path = scan.partition("::")[0]
     process = Mean(scan)
     first = compute(process)
@@ -208,7 +200,6 @@ def test_a_run_that_is_left_because_the_source_changed_is_named(scan, caplog):
 
 
 def test_metadata_and_chunks_of_the_source_do_not_count(make_file):
-    """Attributes, other datasets and chunks are not the contents."""
     data = np.random.default_rng(0).random((6, 4))
     one = make_file("one.h5", data=data) + "::/data"
     two = make_file("two.h5", data={"data": data, "chunks": (2, 2)}, x=1)
@@ -244,7 +235,6 @@ STORED = {
 
 @pytest.mark.parametrize("kind", STORED)
 def test_contents_of_filtered_sources_count_however_they_are_stored(make_file, kind):
-    """Sources that read differently are different, whatever bytes lie on disk."""
     one, two = (
         make_file(f"{name}.h5", data=made) + "::/data"
         for name, made in zip(("one", "two"), STORED[kind], strict=True)
@@ -354,7 +344,6 @@ def test_the_way_of_computing_does_not_count(scan, options):
 def test_the_folder_and_the_name_of_the_source_file_do_not_count(
     scan, tmp_path, monkeypatch
 ):
-    """A moved source has the identity it had, however its path is typed."""
     before = Mean(scan).identity
     path = Path(scan.partition("::")[0])
     monkeypatch.chdir(tmp_path)
@@ -382,7 +371,6 @@ def test_a_source_that_only_grew_goes_on(growing):
 
 
 def test_changed_contents_of_a_growable_source_are_noticed(growing):
-    """A changed row is not answered with old numbers, nor mixed with them."""
     first = compute(Mean(growing))
     change(growing.partition("::")[0], "data", (30, 0), 99.0)
     second = compute(Mean(growing))
@@ -392,7 +380,6 @@ def test_changed_contents_of_a_growable_source_are_noticed(growing):
 
 
 def test_a_change_while_a_growable_source_is_half_computed_is_noticed(growing):
-    """Going on never adds rows of new contents to rows of old ones."""
     compute(Mean(growing), positions=slice(0, 20))
     change(growing.partition("::")[0], "data", (10, 0), 99.0)
     results = compute(Mean(growing))
@@ -401,7 +388,6 @@ def test_a_change_while_a_growable_source_is_half_computed_is_noticed(growing):
 
 
 def test_a_growable_source_that_shrank_is_a_new_run(growing):
-    """Fewer positions than a run has: results have what the source has now."""
     compute(Mean(growing))
     with h5py.File(growing.partition("::")[0], "r+") as file:
         file["data"].resize((25, 8))

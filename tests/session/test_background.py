@@ -49,7 +49,6 @@ def let_go(held):
 
 @ENGINES
 def test_start_returns_at_once_and_wait_returns_the_results(held, scan, engine):
-    """start() returns at once; wait() returns what compute() would."""
     run = held.start(engine=engine, workers=2)
     early = run.status()
     with pytest.raises(TimeoutError, match=r"0\.001 s"):
@@ -106,7 +105,6 @@ class FailsOften(Logged):
 @ENGINES
 @pytest.mark.filterwarnings("ignore:.*positions failed:resumable.ResumableWarning")
 def test_a_retry_tries_every_failed_position_once(scan, tmp_path, engine):
-    """Those that have failed again are left alone, and what is left is counted."""
     log = tmp_path / "log"
     process = FailsOften(scan, log=str(log), delay_s=0.01)
     process.compute(engine="serial")

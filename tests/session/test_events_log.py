@@ -41,7 +41,6 @@ class Talks(rs.Process):
 @ENGINES
 @pytest.mark.filterwarnings("ignore:a strange one")
 def test_log_lines_of_driver_and_workers_are_in_the_results(scan, engine):
-    """With level, logger and process; what the levels hold back is not there."""
     results = Talks(scan).compute(engine=engine, workers=2)
     mine = [line for line in results.log if line.logger == "mine"]
     before = len(logging.root.handlers)
@@ -90,7 +89,6 @@ def test_show_tells_times_and_log_lines(scan):
 
 
 def test_lines_of_a_killed_session_are_there_and_more_follow(scan, script):
-    """Every line is written when it is logged; later sessions add theirs."""
     body = f"""
         import logging, os, signal
         import resumable as rs

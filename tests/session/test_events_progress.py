@@ -99,7 +99,6 @@ def test_a_terminal_sees_positions_rate_and_failures(run, engine):
 
 
 def test_a_bar_begins_where_the_run_was(run):
-    """A continued run begins with the number of settled positions, not with zero."""
     run(terminal=False, options="positions=slice(0, 60), engine='serial'")
     text = run(terminal=True, options="engine='serial'")
     counts = [float(n) for n in re.findall(r"([\d.]+)/120 ", text)]
@@ -125,7 +124,6 @@ def test_a_bar_can_be_refused(run):
 
 
 def test_nothing_is_shown_when_nothing_is_pending(run):
-    """A finished run shows no bar, on a terminal and with ``progress=True``."""
     run(terminal=False, options="engine='serial'")
     text = run(
         terminal=True,

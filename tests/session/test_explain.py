@@ -34,7 +34,6 @@ def reasons(explanation):
 
 
 def test_without_runs_it_says_what_compute_would_make(scan, tmp_path):
-    """No run: the identity that would be computed, and where was looked."""
     process = Fit(scan)
     explanation = process.explain()
 
@@ -46,7 +45,6 @@ def test_without_runs_it_says_what_compute_would_make(scan, tmp_path):
 
 
 def test_a_matching_run_is_told_with_its_state(scan):
-    """Unfinished, it would be continued; complete, it would be returned."""
     process = Fit(scan)
     compute(process, positions=slice(0, 20))
     (part,) = process.explain().candidates
@@ -121,7 +119,6 @@ def test_many_differences_are_cut_and_counted(scan):
 
 
 def test_runs_of_other_processes_and_datasets_are_not_told(make_file):
-    """Only runs of this process on this dataset; names are compared whole."""
     path = make_file(
         **{
             "data": np.ones((4, 3)),
@@ -140,7 +137,6 @@ def test_runs_of_other_processes_and_datasets_are_not_told(make_file):
 
 
 def test_a_damaged_run_file_is_told_with_its_name(scan):
-    """Why it is not used, and which file it is."""
     path = compute(Fit(scan)).path
     path.write_bytes(path.read_bytes()[:-10])
     (candidate,) = Fit(scan).explain().candidates

@@ -76,7 +76,6 @@ def test_without_an_argument_the_first_position_is_tried(scan):
 
 
 def test_a_tuple_names_a_position_on_a_map(mapped):
-    """Row and column; the position comes back as a tuple of ints."""
     trial = Try(mapped, position_axes=(0, 1)).test((2, -1))
 
     assert trial.positions == [(2, 4)]
@@ -134,8 +133,6 @@ def test_a_position_that_does_not_exist_is_refused(scan, chosen, words):
 
 
 def test_the_trial_times_a_position_and_plans_the_whole(scan):
-    """Seconds per position, and with them time and batches of the whole run."""
-
     class Slow(rs.Process):
         version = 1
 
@@ -205,7 +202,6 @@ def test_a_trial_writes_nothing(scan, tmp_path):
 @BOTH
 @pytest.mark.parametrize("chosen", [7, [3, 7, 30]], ids=["one", "several"])
 def test_the_users_exception_comes_through_with_the_position(scan, cls, chosen):
-    """The same object, not wrapped; where it happened is a note on it."""
     with pytest.raises(ValueError, match=r"^bad spectrum") as info:
         cls(scan, bad=[7]).test(chosen)
 

@@ -100,7 +100,6 @@ def test_an_output_of_another_run_as_source(scan):
 
 
 def test_a_source_that_has_grown(make_file):
-    """The shorter run is still sound, the longer one with its copied rows, too."""
     path = make_file(
         data={"data": np.ones((20, 4)), "maxshape": (None, 4), "chunks": (5, 4)}
     )
@@ -123,8 +122,6 @@ def test_a_source_that_has_grown(make_file):
 
 
 def test_a_function_that_was_mapped(scan):
-    """Its parameters come from the run file, and its name must agree."""
-
     def level(spectrum, gain=2.0, power=1):
         return spectrum.mean() ** power * gain
 
@@ -173,7 +170,6 @@ def test_compounds_with_padding_and_text(make_file):
 
 
 def test_a_failed_position_that_succeeds_now_is_no_damage(scan, tmp_path):
-    """The report says so, and how to enter it; the check passes."""
     trouble = tmp_path / "trouble"
     trouble.touch()
 
@@ -233,7 +229,6 @@ KILLED = """
 
 
 def test_a_run_that_was_killed_is_sound(scan, script, tmp_path):
-    """What a kill leaves is not taken for damage, and every marked row is right."""
     started = script(KILLED, name="slow.py")
     deadline = time.monotonic() + 60
     done = 0

@@ -37,7 +37,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
     ],
 )
 def test_damage_of_what_changes_is_noticed(run, name, position, data, part, words):
-    """A wrong byte in the status or the rows fails its check."""
     process, path = run
     put(path, offset(path, name, position), data)
 
@@ -49,7 +48,6 @@ def test_damage_of_what_changes_is_noticed(run, name, position, data, part, word
 
 
 def test_one_bit_of_a_row_is_noticed_by_computing_it_again(run):
-    """The last bit of a number, in all rows or in the sample that has it."""
     process, path = run
     flip(path, offset(path, "low", 20))
 
@@ -209,7 +207,6 @@ def test_the_full_digest_sees_what_the_samples_miss(make_file):
 
 
 def test_another_class_or_other_parameters_are_named(run, scan):
-    """What is wrong with the class comes before any row is compared."""
     _, path = run
 
     class Unit(rs.Process):  # of the same name
@@ -281,7 +278,6 @@ def test_rtol_is_not_part_of_the_identity(scan):
 
 
 def test_a_source_that_has_moved(run, scan, tmp_path):
-    """Beside the run file it is found; elsewhere it must be named."""
     _, path = run
     away = tmp_path / "away"
     away.mkdir()
@@ -323,7 +319,6 @@ def test_what_setup_raises_is_in_the_report(run, scan):
 
 
 def test_everything_goes_block_by_block(make_file, monkeypatch):
-    """Memory is bounded: no more rows at once than fit the budget."""
     seen = []
 
     class Rows(rs.Process):
