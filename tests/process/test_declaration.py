@@ -4,6 +4,7 @@ import functools
 import os
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import param
@@ -14,13 +15,7 @@ from processes import MEAN, Mean, Scaled, listing
 import resumable as rs
 from resumable.engines.local import LocalEngine
 
-# What a user writes.
-
-
-def test_outputs_may_be_a_class_attribute(scan):
-    results = compute(Mean(scan))
-
-    np.testing.assert_array_equal(results["mean"], data_of(scan).mean(axis=1))
+SUMMED = MEAN | {"total": rs.Output(2, per="run")}
 
 
 def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
@@ -53,9 +48,7 @@ def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
 def test_unit_and_block_computation_agree(scan):
     class Block(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"low": rs.Output(), "all": rs.Output(32)}
+        outputs: ClassVar = {"low": rs.Output(), "all": rs.Output(32)}
 
         def block_computation(self, spectra):
             return {"low": spectra.min(axis=1), "all": spectra * 2}
@@ -117,7 +110,7 @@ def with_a_table():
     class Table(rs.Process):
         version = 1
         gain = param.Number(1.0)
-        outputs = {"value": rs.Output()}  # noqa: RUF012
+        outputs: ClassVar = {"value": rs.Output()}
 
         @functools.cached_property
         def table(self):
@@ -136,11 +129,7 @@ def with_a_table():
 
 @pytest.mark.parametrize(
     "engine",
-    [
-        "serial",
-        LocalEngine(2, "forkserver"),
-        LocalEngine(2, "spawn"),
-    ],
+    ["serial", LocalEngine(2, "forkserver"), LocalEngine(2, "spawn")],
     ids=["serial", "forkserver", "spawn"],
 )
 def test_a_cached_property_is_computed_in_every_worker(scan, engine):
@@ -169,9 +158,7 @@ def test_finish_summarises_once_after_the_last_position(scan):
 
     class Summed(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"mean": rs.Output(), "total": rs.Output(2, per="run")}
+        outputs = SUMMED
 
         def unit_computation(self, spectrum):
             return spectrum.mean()
@@ -224,9 +211,7 @@ def test_a_failing_finish_is_run_again_without_computing_again(scan):
 def test_a_wrong_value_from_finish_is_refused_and_nothing_is_finished(scan):
     class Summed(Mean):
         version = 1
-
-        def outputs(self):
-            return {"mean": rs.Output(), "total": rs.Output(2, per="run")}
+        outputs = SUMMED
 
         def unit_computation(self, spectrum):
             return {"mean": spectrum.mean()}

@@ -19,76 +19,51 @@ import resumable as rs
 def test_a_source_has_several_forms(scan, form):
     path, _, name = scan.partition("::")
     with h5py.File(path, "r") as file:
-        source = {
-            "text": scan,
-            "dataset": file[name],
-            "path object": Path(scan),
-        }[form]
-        results = compute(Mean(source))
+        forms = {"text": scan, "dataset": file[name], "path object": Path(scan)}
+        results = compute(Mean(forms[form]))
 
     assert results.identity == Mean(scan).identity
     np.testing.assert_array_equal(results["mean"], data_of(scan).mean(axis=1))
 
 
-def test_a_number_of_positions_is_a_source(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "kind"), [("unit_computation", int), ("block_computation", np.ndarray)]
+)
+def test_a_number_of_positions_is_a_source(tmp_path, method, kind):
     kinds = set()
 
-    class Squares(rs.Process):
-        version = 1
+    def square(self, index):
+        kinds.add(type(index))
+        return index**2
 
-        def outputs(self):
-            return {"x": rs.Output(dtype="i8")}
-
-        def unit_computation(self, index):
-            kinds.add(type(index))
-            return index**2
-
+    outputs = {"x": rs.Output(dtype="i8")}
+    body = {"version": 1, "outputs": outputs, method: square}
+    Squares = type("Squares", (rs.Process,), body)
     results = compute(Squares(9, tmp_path))
 
     np.testing.assert_array_equal(results["x"], np.arange(9) ** 2)
-    assert kinds == {int}
+    assert kinds == {kind}
     with pytest.raises(rs.TargetError, match="give target="):
         Squares(9)
 
 
-def test_a_block_computation_without_data_gets_the_indices(tmp_path):
-    class Squares(rs.Process):
-        version = 1
-
-        def outputs(self):
-            return {"x": rs.Output(dtype="i8")}
-
-        def block_computation(self, indices):
-            return indices**2
-
-    np.testing.assert_array_equal(compute(Squares(9, tmp_path))["x"], np.arange(9) ** 2)
-
-
 def test_inputs_are_aligned_position_by_position(make_file):
     rng = np.random.default_rng(4)
-    cube, weight, stack = (
-        rng.random((3, 4, 6)),
-        rng.random((3, 4, 6)),
-        rng.random((5, 4, 3)),
-    )
+    cube, weight, stack = map(rng.random, ((3, 4, 6), (3, 4, 6), (5, 4, 3)))
     path = make_file(cube=cube, weight=weight)
     other = make_file("other.h5", stack=stack, flat=rng.random((3, 4)))
     expected = (cube * weight).sum(axis=-1)
-    process = Weighted(
-        f"{path}::/cube",
-        position_axes=(0, 1),
-        inputs={"weight": "::/weight", "offset": (f"{other}::/stack", (2, 1))},
-    )
-    scalar = Weighted(
-        f"{path}::/cube",
-        position_axes=(0, 1),
-        inputs={"weight": "::/weight", "offset": f"{other}::/flat"},
-    )
 
-    np.testing.assert_allclose(compute(process)["mean"], expected + stack.sum(axis=0).T)
-    np.testing.assert_allclose(
-        compute(scalar)["mean"], expected + data_of(f"{other}::/flat")
-    )
+    def with_offset(offset):
+        inputs = {"weight": "::/weight", "offset": offset}
+        process = Weighted(f"{path}::/cube", position_axes=(0, 1), inputs=inputs)
+        return compute(process)["mean"]
+
+    stacked = with_offset((f"{other}::/stack", (2, 1)))
+    flat = with_offset(f"{other}::/flat")
+
+    np.testing.assert_allclose(stacked, expected + stack.sum(axis=0).T)
+    np.testing.assert_allclose(flat, expected + data_of(f"{other}::/flat"))
 
 
 def test_an_input_on_leading_axes_fits_a_source_on_other_axes(make_file):

@@ -41,9 +41,13 @@ class Users(rs.Process):
 '''
 
 
-def identity_of(tmp_path, monkeypatch, text, source, *, folder, name="usermodule"):
-    module = load(tmp_path / folder / f"{name}.py", text, monkeypatch, name)
-    return module.Users(source).identity
+@pytest.fixture
+def identity_of(tmp_path, monkeypatch, scan):
+    def identity_of(text, folder, name="usermodule"):
+        module = load(tmp_path / folder / f"{name}.py", text, monkeypatch, name)
+        return module.Users(scan).identity
+
+    return identity_of
 
 
 @pytest.mark.parametrize(
@@ -58,16 +62,11 @@ def identity_of(tmp_path, monkeypatch, text, source, *, folder, name="usermodule
     ],
     ids=["number", "method", "comment", "docstring", "layout", "attribute"],
 )
-def test_without_a_version_the_source_text_counts(
-    tmp_path, monkeypatch, scan, old, new, same
-):
+def test_without_a_version_the_source_text_counts(identity_of, old, new, same):
     assert old in USERS
-    before = identity_of(tmp_path, monkeypatch, USERS, scan, folder="a")
-    after = identity_of(
-        tmp_path, monkeypatch, USERS.replace(old, new), scan, folder="b"
-    )
+    after = identity_of(USERS.replace(old, new), "b")
 
-    assert (before == after) is same
+    assert (identity_of(USERS, "a") == after) is same
 
 
 HELPED = """
@@ -88,27 +87,19 @@ def helper():
 
 
 @pytest.mark.parametrize(("what", "same"), [("30", False), ("20", True), ("10", True)])
-def test_what_stands_outside_of_the_class_does_not_count(
-    tmp_path, monkeypatch, scan, what, same
-):
+def test_what_stands_outside_of_the_class_does_not_count(identity_of, what, same):
     assert HELPED.count(what) == 1
-    before = identity_of(tmp_path, monkeypatch, HELPED, scan, folder="a")
-    text = HELPED.replace(what, "99")
-    after = identity_of(tmp_path, monkeypatch, text, scan, folder="b")
+    after = identity_of(HELPED.replace(what, "99"), "b")
 
-    assert (before == after) is same
+    assert (identity_of(HELPED, "a") == after) is same
 
 
-def test_the_text_of_a_users_base_class_counts(tmp_path, monkeypatch, scan):
+def test_the_text_of_a_users_base_class_counts(identity_of):
     text = (
         USERS.replace("class Users", "class Base") + "\nclass Users(Base):\n    pass\n"
     )
-    before = identity_of(tmp_path, monkeypatch, text, scan, folder="a")
-    after = identity_of(
-        tmp_path, monkeypatch, text.replace("* 2 ", "* 3 "), scan, folder="b"
-    )
 
-    assert before != after
+    assert identity_of(text, "a") != identity_of(text.replace("* 2 ", "* 3 "), "b")
 
 
 def test_with_a_version_an_edit_only_warns(tmp_path, monkeypatch, scan):
@@ -125,11 +116,8 @@ def test_with_a_version_an_edit_only_warns(tmp_path, monkeypatch, scan):
     assert c[0].filename == __file__
 
 
-def test_the_name_of_the_module_does_not_count(tmp_path, monkeypatch, scan):
-    one = identity_of(tmp_path, monkeypatch, USERS, scan, folder="a", name="one")
-    two = identity_of(tmp_path, monkeypatch, USERS, scan, folder="b", name="two")
-
-    assert one == two
+def test_the_name_of_the_module_does_not_count(identity_of):
+    assert identity_of(USERS, "a", "one") == identity_of(USERS, "b", "two")
 
 
 def test_the_name_of_the_class_counts(scan):
@@ -174,29 +162,22 @@ def test_defaults_and_types_that_are_equal_do_not_count(scan):
     assert Scaled(scan, kind="linear", factor=2.0).identity == same
 
 
-def test_the_contents_of_the_source_count(scan):
+def test_the_contents_of_the_source_count(scan, caplog):
     path = scan.partition("::")[0]
     process = Mean(scan)
     first = compute(process)
     old = data_of(scan)[59, 31]
     change(path, "data", (59, 31), old + 1)
-    second = compute(Mean(scan))
+    with caplog.at_level(logging.WARNING, "resumable"):
+        second = compute(Mean(scan))
     change(path, "data", (59, 31), old)
 
     assert first.path != second.path
     np.testing.assert_array_equal(second["mean"][:59], first["mean"][:59])
     assert second["mean"][59] != first["mean"][59]
-    assert compute(Mean(scan)) == first
-
-
-def test_a_run_that_is_left_because_the_source_changed_is_named(scan, caplog):
-    first = compute(Mean(scan))
-    change(scan.partition("::")[0], "data", (0, 0), 99.0)
-    with caplog.at_level(logging.WARNING, "resumable"):
-        compute(Mean(scan))
-
     assert f"the source has changed since {first.path.name}" in caplog.text
     assert "source.contents" in caplog.text
+    assert compute(Mean(scan)) == first
 
 
 def test_metadata_and_chunks_of_the_source_do_not_count(make_file):
@@ -299,25 +280,24 @@ class Declares(rs.Process):
         return spectrum[:2]
 
 
-def declaring(source, monkeypatch, **outputs):
-    monkeypatch.setattr(Declares, "declared", staticmethod(lambda: outputs))
-    return Declares(source).identity
-
-
 def test_outputs_count_by_name_shape_dtype_and_per_only(scan, monkeypatch):
-    same = declaring(scan, monkeypatch, x=rs.Output(2))
+    def declaring(**outputs):
+        monkeypatch.setattr(Declares, "declared", staticmethod(lambda: outputs))
+        return Declares(scan).identity
+
+    same = declaring(x=rs.Output(2))
     others = [
-        declaring(scan, monkeypatch, y=rs.Output(2)),
-        declaring(scan, monkeypatch, x=rs.Output(3)),
-        declaring(scan, monkeypatch, x=rs.Output((2, 1))),
-        declaring(scan, monkeypatch, x=rs.Output(2, "f4")),
-        declaring(scan, monkeypatch, x=rs.Output(2), z=rs.Output(per="run")),
-        declaring(scan, monkeypatch, x=rs.Output(2), z=rs.Output()),
+        declaring(y=rs.Output(2)),
+        declaring(x=rs.Output(3)),
+        declaring(x=rs.Output((2, 1))),
+        declaring(x=rs.Output(2, "f4")),
+        declaring(x=rs.Output(2), z=rs.Output(per="run")),
+        declaring(x=rs.Output(2), z=rs.Output()),
     ]
     equal = [
-        declaring(scan, monkeypatch, x=rs.Output((2,), float)),
-        declaring(scan, monkeypatch, x=rs.Output(2, units="V", labels=("a", "b"))),
-        declaring(scan, monkeypatch, x=rs.Output(2, fill_value=-1)),
+        declaring(x=rs.Output((2,), float)),
+        declaring(x=rs.Output(2, units="V", labels=("a", "b"))),
+        declaring(x=rs.Output(2, fill_value=-1)),
     ]
 
     assert len({same, *others}) == 7
@@ -370,21 +350,14 @@ def test_a_source_that_only_grew_goes_on(growing):
     assert compute(Mean(growing)) == results
 
 
-def test_changed_contents_of_a_growable_source_are_noticed(growing):
-    first = compute(Mean(growing))
-    change(growing.partition("::")[0], "data", (30, 0), 99.0)
+@pytest.mark.parametrize(("done", "changed"), [(None, 30), (slice(0, 20), 10)])
+def test_changed_contents_of_a_growable_source_are_noticed(growing, done, changed):
+    first = compute(Mean(growing), positions=done)
+    change(growing.partition("::")[0], "data", (changed, 0), 99.0)
     second = compute(Mean(growing))
 
     assert second.path != first.path
     np.testing.assert_array_equal(second["mean"], data_of(growing).mean(axis=1))
-
-
-def test_a_change_while_a_growable_source_is_half_computed_is_noticed(growing):
-    compute(Mean(growing), positions=slice(0, 20))
-    change(growing.partition("::")[0], "data", (10, 0), 99.0)
-    results = compute(Mean(growing))
-
-    np.testing.assert_array_equal(results["mean"], data_of(growing).mean(axis=1))
 
 
 def test_a_growable_source_that_shrank_is_a_new_run(growing):

@@ -107,20 +107,24 @@ def test_a_bar_begins_where_the_run_was(run):
     assert max(counts) == 120
 
 
-def test_nothing_is_shown_without_a_terminal(run):
-    assert run(terminal=False, options="engine='local', workers=2") == "DONE"
-
-
 def test_a_bar_can_be_asked_for(run):
     text = run(terminal=False, options="engine='serial', progress=True")
 
     assert "120/120" in text
 
 
-def test_a_bar_can_be_refused(run):
-    text = run(terminal=True, options="engine='serial', progress=False")
-
-    assert text == "DONE"
+@pytest.mark.parametrize(
+    ("terminal", "options", "before"),
+    [
+        (False, "engine='local', workers=2", ""),
+        (True, "engine='serial', progress=False", ""),
+        # A library of Jupyter in memory does not make a program a notebook.
+        (False, "engine='serial'", "import ipykernel"),
+    ],
+    ids=["no terminal", "refused", "no notebook"],
+)
+def test_no_bar_is_shown(run, terminal, options, before):
+    assert run(terminal=terminal, options=options, before=before) == "DONE"
 
 
 def test_nothing_is_shown_when_nothing_is_pending(run):
@@ -130,13 +134,6 @@ def test_nothing_is_shown_when_nothing_is_pending(run):
         options="engine='serial', progress=True",
         after="process.compute()",
     )
-
-    assert text == "DONE"
-
-
-def test_a_program_that_only_imports_ipykernel_shows_no_bar(run):
-    """A library of Jupyter in memory does not make this a notebook."""
-    text = run(terminal=False, options="engine='serial'", before="import ipykernel")
 
     assert text == "DONE"
 

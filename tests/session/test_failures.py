@@ -1,5 +1,7 @@
 """What failures mean, by those that came before."""
 
+from typing import ClassVar
+
 import pytest
 
 import resumable as rs
@@ -19,9 +21,7 @@ class Hopeless(rs.Process):
     """Fails everywhere."""
 
     version = 1
-
-    def outputs(self):
-        return {"x": rs.Output()}
+    outputs: ClassVar = {"x": rs.Output()}
 
     def unit_computation(self, position):
         msg = "always"

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import param
@@ -13,6 +14,7 @@ from resumable.source.reader import Reader
 
 pytestmark = pytest.mark.usefixtures("quick")
 
+X = {"x": rs.Output()}
 OUT = {"low": rs.Output(), "pair": rs.Output(2, units="V")}
 
 
@@ -135,9 +137,7 @@ def test_a_position_that_does_not_exist_is_refused(scan, chosen, words):
 def test_the_trial_times_a_position_and_plans_the_whole(scan):
     class Slow(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"x": rs.Output()}
+        outputs = X
 
         def unit_computation(self, spectrum):
             time.sleep(0.02)
@@ -226,9 +226,7 @@ def test_a_wrong_output_is_told_in_a_trial(scan):
 def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
     class Full(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"x": rs.Output()}
+        outputs = X
 
         def setup(self):
             self.table = np.arange(8.0)
@@ -248,9 +246,7 @@ def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
 def test_outputs_per_run_are_not_part_of_a_trial(scan):
     class Summed(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"x": rs.Output(), "total": rs.Output(per="run")}
+        outputs = X | {"total": rs.Output(per="run")}
 
         def unit_computation(self, spectrum):
             return {"x": 1.0}
@@ -261,9 +257,7 @@ def test_outputs_per_run_are_not_part_of_a_trial(scan):
 def test_a_source_without_data_can_be_tried(tmp_path):
     class Square(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"x": rs.Output(dtype="i8")}
+        outputs: ClassVar = {"x": rs.Output(dtype="i8")}
 
         def unit_computation(self, index):
             assert type(index) is int

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import data_of
 from verified_runs import LOW, Block, Unit, check, flip, offset, put, whole
 
 import resumable as rs
@@ -353,9 +352,3 @@ def test_control_characters_of_a_file_are_shown_as_text(run):
 
     assert "\x1b" not in text
     assert "\\x1b[2Jx\\u202e.h5" in text
-
-
-def test_the_scan_holds_the_data_that_are_compared(scan):
-    np.testing.assert_array_equal(
-        Unit(scan).compute(engine="serial")["low"], data_of(scan).min(axis=1)
-    )

@@ -148,15 +148,18 @@ def test_an_edited_source_is_noticed_and_named(run, scan):
         assert check(found, "rows").passed is None
 
 
+class Difference(rs.Process):
+    """A spectrum without its background."""
+
+    version = 1
+    outputs = LOW
+
+    def unit_computation(self, spectrum, back):
+        return spectrum.sum() - back
+
+
 def test_a_run_file_that_does_not_say_where_inputs_were(make_file):
     """One of an earlier version: inputs of the source's file are found."""
-
-    class Difference(rs.Process):
-        version = 1
-        outputs = LOW
-
-        def unit_computation(self, spectrum, back):
-            return spectrum.sum() - back
 
     path = make_file(data=np.ones((6, 2)), back=np.arange(6.0))
     process = Difference(f"{path}::/data", inputs={"back": "::/back"})
@@ -171,13 +174,6 @@ def test_a_run_file_that_does_not_say_where_inputs_were(make_file):
 
 
 def test_an_edited_input_is_noticed(make_file):
-    class Difference(rs.Process):
-        version = 1
-        outputs = LOW
-
-        def unit_computation(self, spectrum, back):
-            return spectrum.sum() - back
-
     path = make_file(data=np.ones((6, 2)))
     other = make_file("back.h5", back=np.arange(6.0))
     inputs = {"back": f"{other}::/back"}
