@@ -24,7 +24,7 @@ FOR_THE_COMMAND["cli.lorentz"] = {"scipy"}
 
 # Decisions outside of the room `model`: no file is read or written there either.
 FILES_NAMED = {"model.source_text", "model.encoding"}
-DECISIONS = {"session.decide", "session.explain", "session.failures", "worker.job"}
+DECISIONS = {"session.decide", "session.failures", "worker.job"}
 
 
 def name_of(path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resumable.session.computation import Computation, Options, Request
 from resumable.session.compute import compute
-from resumable.session.decide import find, prospect
+from resumable.session.decide import Explanation, explain, find, prospect
 from resumable.session.events import (
     BatchDone,
     Event,
@@ -15,7 +15,6 @@ from resumable.session.events import (
     PositionFailed,
     Started,
 )
-from resumable.session.explain import Explanation, explain
 from resumable.session.resolve import least_calls, resolve
 from resumable.system import lazily
 

@@ -88,21 +88,6 @@ class Computation(NamedTuple):
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
 
-    @property
-    def process(self) -> Any:
-        """The user's object, of which methods are called and nothing else is read."""
-        return self.request.process
-
-    @property
-    def outputs(self) -> Mapping[str, Output]:
-        """All outputs."""
-        return self.request.outputs
-
-    @property
-    def text(self) -> str:
-        """Digest of the source text of the computation; empty where there is none."""
-        return text_digest(self.request.source_text())
-
     def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
         """Return the runs of this computation, the oldest first, open until `files` is.
 
@@ -131,7 +116,7 @@ class Computation(NamedTuple):
     @property
     def position_outputs(self) -> dict[str, Output]:
         """Outputs that have a row per position."""
-        return {n: o for n, o in self.outputs.items() if o.per == "position"}
+        return {n: o for n, o in self.request.outputs.items() if o.per == "position"}
 
     @property
     def packing(self) -> dict[str, str | None]:

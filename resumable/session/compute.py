@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
-from resumable.model import name_of_position
+from resumable.model import name_of_position, text_digest
 from resumable.results import (
     Results,
     Status,
@@ -18,9 +18,15 @@ from resumable.results import (
     unpack_locked,
 )
 from resumable.runfile import FORMAT, RaggedRows, RunFile, RunLock, ragged_files_of
-from resumable.session.decide import decide, find, planned
+from resumable.session.decide import (
+    EDITED,
+    changed_lines,
+    decide,
+    explain,
+    find,
+    planned,
+)
 from resumable.session.events import Finished
-from resumable.session.explain import EDITED, changed_lines, explain
 from resumable.session.prepare import Assignment
 from resumable.session.session import Session
 
@@ -67,8 +73,10 @@ def _results(
     ahead = planned(computation, options, found)
     lock = RunLock(computation.run_folder)
     with lock.held():
-        if found.is_outdated(computation):
-            # Another process may have computed between the first look and the lock.
+        if found.new_path != computation.run_folder.new_path() or (
+            found.run and found.snapshot and found.run.sessions_since(found.snapshot)
+        ):
+            # Another session may have computed between the first look and the lock.
             found = find(computation, options, files)
             ahead = planned(computation, options, found)
             if ahead.plan.action == "return" and found.run and found.snapshot:
@@ -171,14 +179,16 @@ def tell_of_left_runs(computation: Computation) -> None:
 
 def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> None:
     """Warn when the class was edited and its declared version is still the same."""
-    then, now = run.header.source.get("text"), computation.text
-    if computation.process.version is None or not then or not now or then == now:
+    then = run.header.source.get("text")
+    now = text_digest(computation.request.source_text())
+    version = computation.request.process.version
+    if version is None or not then or not now or then == now:
         return
     if not snapshot.done + snapshot.failed:
         return  # no row of the older text is there
     warnings.warn(
         f"{computation.request.name} was edited since {run.path.name} was "
-        f"made, but version is still {computation.process.version!r}: its rows stay "
+        f"made, but version is still {version!r}: its rows stay "
         "and further ones join them; raise it if results change:\n"
         + "\n".join(changed_lines(run, computation)),
         ResumableWarning,

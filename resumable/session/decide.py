@@ -1,4 +1,4 @@
-"""What a session will do: look at what is there, decide, plan. Nothing is written."""
+"""Look at what is there, decide, plan, explain. Nothing is written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.engines import available_memory, choose, on_one_host, workers_by_host
-from resumable.errors import PlanError, RunFileError
+from resumable.errors import PlanError, RunFileError, shown
 from resumable.model import (
     SHIPPED_BYTES,
     Plan,
+    differences,
     fit_memory,
     format_bytes,
     parse_bytes,
 )
+from resumable.results import source_text
 from resumable.runfile import ADVICE
 from resumable.system import disk
 
@@ -22,13 +24,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.engines import Engine
-    from resumable.runfile import RunFile, RunFolder, Snapshot
+    from resumable.runfile import RunFile, Snapshot
     from resumable.session.computation import Computation, Options
 
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
 #: File systems on which a host may not see at once what another one has written.
 _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
+#: Why a run of a source that can grow is left, though its identity is the same.
+CHANGED = "source.contents: not what the source begins with now"
+#: How a difference begins that is one of the class's text.
+EDITED = "version.source_text"
+#: Differences told per run, and lines of a class's text.
+_TOLD, _LINES_TOLD = 5, 6
 
 
 class Found(NamedTuple):
@@ -39,13 +47,6 @@ class Found(NamedTuple):
     run: RunFile | None = None
     """The run to continue or to return."""
     snapshot: Snapshot | None = None
-
-    def is_outdated(self, computation: Computation) -> bool:
-        """Return whether another session may have computed something since."""
-        if self.new_path != computation.run_folder.new_path():
-            return True
-        run, snapshot = self.run, self.snapshot
-        return run is not None and snapshot is not None and run.sessions_since(snapshot)
 
 
 def find(
@@ -91,15 +92,6 @@ def find(
     if whole or runs:
         return found_with(whole[-1] if whole else max(runs, key=lambda run: run.size))
     return Found(new_path)
-
-
-def _check_sound(folder: RunFolder) -> None:
-    """Refuse to begin beside a damaged file that may be of the same run."""
-    for _, error in folder.damaged()[-1:]:
-        if ADVICE in str(error):
-            raise error
-        msg = f"{error}: {ADVICE}"
-        raise RunFileError(msg) from error
 
 
 class Decision(NamedTuple):
@@ -170,8 +162,13 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
     path = found.new_path
     if run is None:
         options = dataclasses.replace(options, retry_failed=False)
-        if not options.override:
-            _check_sound(computation.run_folder)
+        damaged = [] if options.override else computation.run_folder.damaged()
+        for _, error in damaged[-1:]:
+            # It may be of the same run.
+            if ADVICE in str(error):
+                raise error
+            msg = f"{error}: {ADVICE}"
+            raise RunFileError(msg) from error
     elif computation.full_length(run.header):
         path = run.path  # else it is copied into a new, longer file
     decision = decide(computation, options, snapshot)
@@ -215,9 +212,16 @@ def make_plan(
         notes.append(
             f"{format_bytes(memory)} is enough for {blocks.workers} of {most} workers"
         )
-    writer, why_writer = _writer(computation, options, engine)
-    if why_writer:
-        notes.append(why_writer)
+    writer = options.writer
+    if writer == "auto":
+        folder = computation.run_folder.folder
+        kind = "" if on_one_host(engine) else disk.file_system(folder)
+        writer = "driver" if kind.startswith(_INCOHERENT) else "workers"
+        if writer == "driver":
+            notes.append(
+                f"the driver writes all rows, because {folder} is on a {kind} file "
+                "system and workers may be on several hosts"
+            )
     longest = None
     if writer == "driver":
         # A worker keeps the rows of a whole batch beside the block at work.
@@ -240,7 +244,7 @@ def make_plan(
         read_amplification=amplification,
         output_bytes=sum(
             o.stored.row_bytes * (geometry.size if o.per == "position" else 1)
-            for o in computation.outputs.values()
+            for o in computation.request.outputs.values()
         ),
         checkpoint_s=float(options.checkpoint),
         writer=writer,
@@ -273,17 +277,109 @@ def engine_for(options: Options, snapshot: Snapshot | None) -> Engine:
     return engine
 
 
-def _writer(
-    computation: Computation, options: Options, engine: Engine
-) -> tuple[str, str]:
-    """Return who writes, and why where it is not what everybody expects."""
-    if options.writer != "auto":
-        return options.writer, ""
-    folder = computation.run_folder.folder
-    kind = "" if on_one_host(engine) else disk.file_system(folder)
-    if not kind.startswith(_INCOHERENT):
-        return "workers", ""
-    return "driver", (
-        f"the driver writes all rows, because {folder} is on a {kind} file system and "
-        "workers may be on several hosts"
-    )
+# Why an existing run does or does not match what is wanted.
+
+
+class Candidate(NamedTuple):
+    """A run that exists, and how it compares."""
+
+    path: Path
+    """Its file."""
+    matches: bool
+    """It is a run of exactly this computation."""
+    finished: bool
+    """It is complete."""
+    reasons: tuple[str, ...]
+    """State, or the first differences, in words."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Explanation:
+    """All runs of a process on a dataset; print it to read it."""
+
+    identity: str
+    """Of the wanted run."""
+    folder: Path
+    """Where was looked."""
+    candidates: tuple[Candidate, ...]
+    """One per run file."""
+
+    def __str__(self) -> str:
+        if not self.candidates:
+            return (
+                f"no run of this process on this dataset in {shown(self.folder)}; "
+                f"compute() would make one with the identity {self.identity[:8]}"
+            )
+        lines = [f"wanted: identity {self.identity[:8]}, in {shown(self.folder)}"]
+        for candidate in self.candidates:
+            verdict = "matches" if candidate.matches else "differs"
+            lines.append(f"{shown(candidate.path.name)}: {verdict}")
+            lines += [
+                "    " + reason.replace("\n", "\n        ")
+                for reason in candidate.reasons
+            ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def explain(computation: Computation, *, lines: bool = True) -> Explanation:
+    """Compare every run of this process on this dataset with the wanted one.
+
+    `lines`: show those of an edited class, which reads the text in every run file.
+    """
+    run_folder = computation.run_folder
+    matching = computation.runs()
+    paths = {run.path for run in matching}
+    candidates = []
+    for run in matching:
+        done, failed, finished = run.progress()
+        what = "unfinished, would be continued"
+        if not computation.full_length(run.header):
+            what = "of a shorter source, would be copied and continued"
+            if run.size == computation.geometry.size:
+                what = "of less of the source, would be copied and continued"
+        elif finished:
+            what = "complete"
+        state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
+        candidates.append(Candidate(run.path, True, finished, (state,)))
+    for path, run_or_error in run_folder.opened():
+        if isinstance(run_or_error, RunFileError):
+            candidates.append(Candidate(path, False, False, (str(run_or_error),)))
+        elif run_or_error.header.identity == run_folder.identity and path not in paths:
+            candidates.append(Candidate(path, False, run_or_error.finished, (CHANGED,)))
+    for run in run_folder.others():
+        if run.path in paths:
+            continue  # from when the source could still grow
+        told = differences(run.header.document, computation.document)
+        reasons = [shown(reason) for reason in told[:_TOLD]]
+        for number, reason in enumerate(reasons):
+            if lines and reason.startswith(EDITED):
+                reasons[number] = "\n".join([reason, *_lines(run, computation)])
+        if len(told) > _TOLD:
+            reasons.append(f"and {len(told) - _TOLD} more")
+        candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
+    return Explanation(run_folder.identity, run_folder.folder, tuple(candidates))
+
+
+def changed_lines(run: RunFile, computation: Computation) -> list[str]:
+    """Return the first lines of the class's text that differ: - there, + here."""
+    # Imported here: it costs a millisecond that only an edit needs.
+    import difflib
+
+    there, here = source_text(run), computation.request.source_text()
+    changed = [
+        line
+        for line in difflib.unified_diff(
+            there.splitlines(), here.splitlines(), n=0, lineterm=""
+        )
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    return [shown(line) for line in changed[:_LINES_TOLD]]
+
+
+def _lines(run: RunFile, computation: Computation) -> list[str]:
+    try:
+        return changed_lines(run, computation)
+    except RunFileError as error:
+        return [str(error)]

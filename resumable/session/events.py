@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from resumable.model import Batch
     from resumable.results import Results
     from resumable.runfile import Failure
-    from resumable.worker import Report
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -102,7 +100,9 @@ class ProgressBar:
         self, *, show: bool | None, total: int, initial: int, label: str
     ) -> None:
         if show is None:
-            show = sys.stderr.isatty() or _in_notebook()
+            ipython = sys.modules.get("IPython")
+            shell = ipython.get_ipython() if ipython else None
+            show = sys.stderr.isatty() or hasattr(shell, "kernel")
         self._show = show and total > initial
         self._total, self._initial, self._label = total, initial, label
         self._bar: Any = None
@@ -139,12 +139,6 @@ class ProgressBar:
         self._total = total
         if self._bar is not None:
             self._bar.total = total
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel")
 
 
 @contextlib.contextmanager
@@ -195,28 +189,3 @@ class _LogHandler(logging.Handler):
                 return True
             logger = logger.parent if logger.propagate else None
         return False
-
-
-class Times:
-    """Seconds that the workers have spent on each kind of work, all together."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._reading = self._computing = self._writing = 0.0
-
-    def add(self, report: Report) -> None:
-        """Add those of a batch."""
-        self._reading += report.read_seconds
-        self._writing += report.write_seconds
-        self._computing += report.seconds - report.read_seconds - report.write_seconds
-
-    def of(self, workers: int) -> dict[str, float]:
-        """Return the sums until now; the rest of the workers' time was waiting."""
-        busy = self._reading + self._computing + self._writing
-        available = workers * (time.perf_counter() - self._began)
-        return {
-            "reading": self._reading,
-            "computing": self._computing,
-            "writing": self._writing,
-            "waiting": max(0.0, available - busy),
-        }

@@ -368,7 +368,7 @@ class Follower:
         """Wait until there is more to do for a session; None when there is not."""
         self._mine = session.run
         now = time.monotonic()
-        worked = (session.worked_s - self._worked_s) / session.workers
+        worked = (session.worked_s - self._worked_s) / session.assignment.plan.workers
         self._worked_s = session.worked_s
         if session.trouble is not None:
             self._judge(session.trouble, self._news_at if worked == 0 else now)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.model import PositionSet, class_file, class_read_from, parse_seconds
+from resumable.model import (
+    PositionSet,
+    class_file,
+    class_read_from,
+    parse_seconds,
+    text_digest,
+)
 from resumable.runfile import (
     SessionTables,
     WriteTarget,
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from resumable.model import Plan
     from resumable.runfile import RunFile, RunLock
     from resumable.session.computation import Computation, Options
-    from resumable.source import SourceRef
 
 
 class Assignment(NamedTuple):
@@ -89,13 +94,18 @@ class Assignment(NamedTuple):
     def job(self, run: RunFile) -> Job:
         """Make the copy in position order, if planned; return what workers get."""
         computation, timeout = self.computation, self.options.position_timeout
-        cls = type(computation.process)
+        source = computation.source
+        if self.plan.rechunk:
+            with computation.open_reader() as reader:
+                source = rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
+        cls = type(computation.request.process)
         # The text is of the file as it is now, which may be newer than the class.
-        text = computation.text if class_file(cls) == class_read_from(cls) else ""
+        same = class_file(cls) == class_read_from(cls)
+        text = text_digest(computation.request.source_text()) if same else ""
         return Job(
-            computation.process,
+            computation.request.process,
             computation.position_outputs,
-            self._source_or_copy(),
+            source,
             computation.inputs,
             self.target(run) if self.plan.writer == "workers" else None,
             stop_on_error=self.options.on_error == "raise",
@@ -118,12 +128,6 @@ class Assignment(NamedTuple):
             self.plan.checkpoint_s,
             self.plan.workers if self.plan.writer == "workers" else 1,
         )
-
-    def _source_or_copy(self) -> SourceRef:
-        if not self.plan.rechunk:
-            return self.computation.source
-        with self.computation.open_reader() as reader:
-            return rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
 
     @property
     def copy_path(self) -> Path:

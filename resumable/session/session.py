@@ -32,7 +32,6 @@ from resumable.model import (
 )
 from resumable.results import Results, Status
 from resumable.runfile import (
-    ComputedRows,
     Failure,
     LogLine,
     RowWriter,
@@ -46,7 +45,6 @@ from resumable.session.events import (
     PositionFailed,
     ProgressBar,
     Started,
-    Times,
     log_written,
 )
 from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
@@ -81,49 +79,54 @@ class Session:
         listener: Listener,
         snapshot: Snapshot | None = None,
     ) -> None:
-        self._assignment, self._engine = assignment, assignment.engine
-        self._run = assignment.run_file(run)
-        self._made = self._run is not run
+        #: What it does now.
+        self.assignment = assignment
+        self._engine = assignment.engine
+        #: The run file that it writes to now.
+        self.run = assignment.run_file(run)
+        self._made = self.run is not run
         #: Seconds of work that workers have reported.
         self.worked_s = 0.0
         #: Why the source could not be read the last time.
         self.trouble: SourceError | None = None
         if self._made:
-            self._tables = SessionTables(self._run)
+            self._tables = SessionTables(self.run)
         else:
             ended = snapshot is not None and bool(snapshot.last_end)
-            self._tables = assignment.tables(self._run, ended=ended)
+            self._tables = assignment.tables(self.run, ended=ended)
         self._stop, self._listener = stop, listener
         self._computed = self._failed = 0
         self._policy = FailurePolicy()
-        self._times = Times()
+        self._began = time.perf_counter()
+        self._read_s = self._write_s = 0.0
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
         self._untried: PositionSet | None = None
         if run is None:
-            snapshot = Snapshot.of_new(self._run.header, assignment.options.positions)
+            snapshot = Snapshot.of_new(self.run.header, assignment.options.positions)
         elif snapshot is None or self._made:
             snapshot = self._snapshot()
         self._was_finished = snapshot.finished
         done, failed = self._before = snapshot.done, snapshot.failed
-        self._results = Results(self._run)
+        self._results = Results(self.run)
         # Failed positions not retried yet; the status cannot tell failed before from
         # failed again.
         if assignment.options.retry_failed:
             self._untried = snapshot.pending.copy()
-        self._schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
-        self._wanted = self._schedule.remaining
+        #: What is left and how it is cut.
+        self.schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
+        self._wanted = self.schedule.remaining
         self._bar = ProgressBar(
             show=assignment.options.progress,
-            total=done + failed + self._schedule.remaining,
+            total=done + failed + self.schedule.remaining,
             initial=done + failed,
             label=assignment.computation.run_folder.prefix,
         )
 
     def _snapshot(self) -> Snapshot:
         """Read what is marked on the disk, and so what is left to compute."""
-        options = self._assignment.options
-        snapshot = self._run.snapshot(
+        options = self.assignment.options
+        snapshot = self.run.snapshot(
             options.positions, retry_failed=options.retry_failed
         )
         if self._untried is None:
@@ -134,13 +137,13 @@ class Session:
 
     def next(self, seconds: float | None = None) -> Batch | None:
         """Hand out the next batch."""
-        return self._schedule.next(seconds)
+        return self.schedule.next(seconds)
 
     def return_unfinished(self, batch: Batch) -> None:
         """Take back a batch, but for what is marked of it."""
         rest = self._rest_of(batch)
         if rest is not None:
-            self._schedule.give_back(rest)
+            self.schedule.give_back(rest)
 
     def _rest_of(self, batch: Batch) -> Batch | None:
         """Return what is left of a batch without a report, and count the other part.
@@ -149,14 +152,9 @@ class Session:
         """
         if batch.probe:
             return batch
-        done, _ = self._run.status_of(batch.start, batch.stop)
+        done, _ = self.run.status_of(batch.start, batch.stop)
         self._computed += int(np.count_nonzero(done & batch.members()))
         return batch.without(done)
-
-    @property
-    def schedule(self) -> Schedule:
-        """What is left and how it is cut."""
-        return self._schedule
 
     @property
     def stopping(self) -> bool:
@@ -165,19 +163,22 @@ class Session:
 
     def take(self, report: Report) -> None:
         """Enter the report of a batch; raises where the session must stop."""
-        if report.rows:
-            self._write(report.rows)
+        for rows in report.rows:  # written by the same protocol as that of workers
+            if self._writer is None:
+                self._writer = RowWriter(self.assignment.target(self.run))
+            self._writer.write(rows.start, rows.done, rows.failed, rows.values)
         if self._untried is not None and (reached := report.reached):
             self._untried.remove(reached)
         self._computed += report.done
         if report.done:
             self._policy.succeeded()
         self._warned.merge(report.warned)
-        self._times.add(report)
-        report.update(self._schedule)
+        self._read_s += report.read_seconds
+        self._write_s += report.write_seconds
+        report.update(self.schedule)
         self.worked_s += report.seconds
         if report.error is not None:
-            geometry = self._assignment.computation.geometry
+            geometry = self.assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
         if report.batch.probe:
             self._judge_probe(report.failures, report.done)
@@ -190,7 +191,7 @@ class Session:
 
     def _counts(self) -> Counts:
         done, failed = self._before
-        if self._assignment.options.retry_failed:
+        if self.assignment.options.retry_failed:
             # Every one that succeeds has failed before.
             failed -= self._computed + self._failed
         settled = self._computed + self._failed
@@ -203,30 +204,18 @@ class Session:
         for failure in failures:
             self._listener(PositionFailed(failure))
 
-    def _write(self, parts: tuple[ComputedRows, ...]) -> None:
-        """Write what workers have sent, by the same protocol as theirs."""
-        for part in parts:
-            if self._writer is None:
-                self._writer = RowWriter(self._assignment.target(self._run))
-            self._writer.write(part.start, part.done, part.failed, part.values)
-
-    def _name(self, position: int) -> str:
-        return name_of_position(
-            position, self._assignment.computation.geometry.map_shape
-        )
-
     def redo_unmarked(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
         for report in reports:
             batch = report.reached
             if batch is None or (batch.probe and not report.done):
                 continue  # nothing was written: the failure is held back
-            done, failed_there = self._run.status_of(batch.start, batch.stop)
-            if not self._assignment.options.retry_failed:
+            done, failed_there = self.run.status_of(batch.start, batch.stop)
+            if not self.assignment.options.retry_failed:
                 done |= failed_there
             rest = batch.without(done)
             if rest is not None:
-                self._schedule.give_back(dataclasses.replace(rest, probe=False))
+                self.schedule.give_back(dataclasses.replace(rest, probe=False))
                 if self._untried is not None:
                     self._untried.add(rest)
                 failed = min(report.failed, rest.count)
@@ -239,7 +228,10 @@ class Session:
         Raises UnitFailed where a position has ended its worker and
         ``on_error="raise"``, WorkerDied where whatever is computed ends its worker.
         """
-        where = "" if loss.position is None else f" at {self._name(loss.position)}"
+        where = ""
+        if loss.position is not None:
+            shape = self.assignment.computation.geometry.map_shape
+            where = f" at {name_of_position(loss.position, shape)}"
         advice = f" ({loss.message})" if loss.message else ""
         logger.warning("a worker ended%s: %s%s", where, loss.cause, advice)
         if loss.batch is None:
@@ -254,7 +246,7 @@ class Session:
             if part.suspect and (alone or known):
                 self._give_up(part, loss)
             else:
-                self._schedule.give_back(part)
+                self.schedule.give_back(part)
 
     def _give_up(self, batch: Batch, loss: Loss) -> None:
         """Record a position that has ended its worker."""
@@ -263,8 +255,8 @@ class Session:
             self._untried.remove(batch)
         message = loss.message or "it ended the worker process"
         failure = Failure(position, loss.cause, message, "")
-        geometry = self._assignment.computation.geometry
-        if self._assignment.options.on_error == "raise":
+        geometry = self.assignment.computation.geometry
+        if self.assignment.options.on_error == "raise":
             raise error_of_death(failure, geometry)
         if batch.probe:
             self._judge_probe([failure], 0)
@@ -276,21 +268,11 @@ class Session:
 
     def _judge_probe(self, failures: list[Failure], done: int) -> None:
         """Decide whether the function is wrong, which has not succeeded yet."""
-        self._schedule.probe_ended()
-        if self._policy.probed(failures, done, self._assignment.computation.geometry):
-            self._schedule.proven = True
+        self.schedule.probe_ended()
+        if self._policy.probed(failures, done, self.assignment.computation.geometry):
+            self.schedule.proven = True
 
     # The course of a session.
-
-    @property
-    def run(self) -> RunFile:
-        """The run file that it writes to now."""
-        return self._run
-
-    @property
-    def workers(self) -> int:
-        """How many work at once."""
-        return self._assignment.plan.workers
 
     def run_to_end(
         self, more: Callable[[Session], Assignment | None] | None = None
@@ -322,7 +304,7 @@ class Session:
             elif left and not self._stop.requested:
                 # Never silently: a result of which a part is missing looks like one.
                 msg = (
-                    f"{left:,} positions are still pending in {self._run.path}, though "
+                    f"{left:,} positions are still pending in {self.run.path}, though "
                     "the session has handed out all that were asked for: a worker or "
                     "another program has lost their status. Run again to compute them; "
                     "if it happens again, please report it"
@@ -338,7 +320,7 @@ class Session:
             self._tables.close()
             self._warned.show()
         status = Status.of(end._replace(finished=end.settled))
-        logger.info("%s: %s", self._assignment.computation.run_folder.stem, status)
+        logger.info("%s: %s", self.assignment.computation.run_folder.stem, status)
         return results, status
 
     def _begin(self) -> None:
@@ -346,38 +328,48 @@ class Session:
         self._tables.begin(
             host=platform.node(),
             pid=os.getpid(),
-            engine=self._assignment.plan.engine,
-            workers=self._assignment.plan.workers,
+            engine=self.assignment.plan.engine,
+            workers=self.assignment.plan.workers,
         )
         if self._was_finished:
             self._tables.reopen()
 
     def _end(self) -> None:
         """Close the session's entry in the table."""
-        times = self._times.of(self._assignment.plan.workers)
-        self._tables.end(computed=self._computed, failed=self._failed, **times)
+        elapsed = time.perf_counter() - self._began
+        available = self.assignment.plan.workers * elapsed
+        self._tables.end(
+            computed=self._computed,
+            failed=self._failed,
+            reading=self._read_s,
+            computing=self.worked_s - self._read_s - self._write_s,
+            writing=self._write_s,
+            waiting=max(0.0, available - self.worked_s),
+        )
 
     def _work(self) -> None:
         """Compute what is pending; on return it is committed."""
-        if not self._schedule.remaining:
+        if not self.schedule.remaining:
             return
         try:
-            self._engine.run(self._assignment.job(self._run), self, self.workers)
+            job, workers = self.assignment.job(self.run), self.assignment.plan.workers
+            self._engine.run(job, self, workers)
         finally:
             # First what was written here is made durable and marked.
             writer, self._writer = self._writer, None
-            with contextlib.ExitStack() as stack:
-                stack.callback(self._settle)
+            try:
                 if writer is not None:
                     writer.close()
+            finally:
+                self._settle()
 
     def _follow(self, more: Callable[[Session], Assignment | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
-        assignment: Assignment | None = self._assignment
+        assignment: Assignment | None = self.assignment
         while assignment is not None:
             self.trouble = None
             try:
-                if assignment is not self._assignment:
+                if assignment is not self.assignment:
                     self._extend(assignment)
                 self._work()
             except SourceError as error:
@@ -388,44 +380,44 @@ class Session:
 
     def _extend(self, assignment: Assignment) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""
-        if not assignment.computation.full_length(self._run.header):
+        if not assignment.computation.full_length(self.run.header):
             made = self._made
             # First: where the source cannot be read now, all is as it was.
-            longer = assignment.run_file(self._run, succeeds=made)
+            longer = assignment.run_file(self.run, succeeds=made)
             if not made:
                 # It was there before: it stays, with its part of this session.
                 self._end()
-            self._run, self._made, self._was_finished = longer, True, False
-            old, self._tables = self._tables, SessionTables(self._run)
+            self.run, self._made, self._was_finished = longer, True, False
+            old, self._tables = self._tables, SessionTables(self.run)
             old.close()
             if made:
                 self._tables.go_on()
             else:
                 self._begin()
-            self._results = Results(self._run)
-        self._assignment = assignment
+            self._results = Results(self.run)
+        self.assignment = assignment
         snapshot = self._snapshot()
         done, failed = snapshot.done, snapshot.failed
-        self._schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
+        self.schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
         settled = self._computed + self._failed
-        self._wanted = settled + self._schedule.remaining
-        self._bar.grow(done + failed + self._schedule.remaining)
+        self._wanted = settled + self.schedule.remaining
+        self._bar.grow(done + failed + self.schedule.remaining)
 
     def _settle(self) -> None:
         """Record the failures that were held back while probing."""
-        if self._assignment.options.on_error == "raise":
+        if self.assignment.options.on_error == "raise":
             return
-        proven = self._schedule.proven
-        if proven or not self._schedule.remaining:
+        proven = self.schedule.proven
+        if proven or not self.schedule.remaining:
             held = self._policy.released(proven=proven)
             if held:
                 self._mark_failed(held)
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""
-        outputs = self._assignment.computation.position_outputs
+        outputs = self.assignment.computation.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
-        target = self._assignment.target(self._run)
+        target = self.assignment.target(self.run)
         with contextlib.closing(RowWriter(target)) as writer:
             for failure in failures:
                 rows = {name: output.filled(1) for name, output in outputs.items()}
@@ -435,9 +427,9 @@ class Session:
 
     def _finish(self, results: Results) -> None:
         """Run the user's ``finish`` and declare the run complete."""
-        computation = self._assignment.computation
-        outputs = {n: o for n, o in computation.outputs.items() if o.per == "run"}
-        value = computation.process.finish(results)
+        request = self.assignment.computation.request
+        outputs = {n: o for n, o in request.outputs.items() if o.per == "run"}
+        value = request.process.finish(results)
         named = by_name(value, outputs) if outputs else {}
         self._tables.set_finished(
             {
@@ -445,4 +437,4 @@ class Session:
                 for name, o in outputs.items()
             }
         )
-        self._assignment.copy_path.unlink(missing_ok=True)
+        self.assignment.copy_path.unlink(missing_ok=True)

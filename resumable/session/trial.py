@@ -121,7 +121,7 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
         rows=values,
         seconds_per_position=seconds,
         plan=dataclasses.replace(plan, seconds_per_position=seconds),
-        process=computation.process,
+        process=computation.request.process,
     )
 
 
@@ -129,7 +129,7 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
 def opened(computation: Computation) -> Iterator[Computer]:
     """Compute positions in this process; the caller has frozen the parameters."""
     computer = Computer(
-        computation.process,
+        computation.request.process,
         computation.position_outputs,
         computation.source,
         computation.inputs,

@@ -333,7 +333,7 @@ def _rows(
         initial=0,
         label="verify",
     )
-    process = computation.process
+    process = computation.request.process
     rtol = process.rtol if hasattr(process, "block_computation") else None
     try:
         with opened(computation) as computer, bar:
