@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.system import Uninterrupted, machine
-from resumable.worker import generator_of
+from resumable.worker import Call, generator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.worker import Arrays, Call, WorkerProcesses
+    from resumable.worker import Arrays, WorkerProcesses
 
 #: Unanswered calls of a worker: one at work, and one so that it need not wait.
 _CALLS_EACH = 2
@@ -160,6 +160,12 @@ class _Pending(NamedTuple):
     """The call for the item."""
 
 
+def _failed(error: Exception) -> _Pending:
+    call = Call("")
+    call.end(None, error)
+    return _Pending(None, call)
+
+
 class Stream(Iterator[Any]):
     """Results of calls that workers do ahead, see :func:`start_stream`."""
 
@@ -238,7 +244,7 @@ class Stream(Iterator[Any]):
             except Exception as error:
                 # Raised in its place, after the results before it.
                 self._ended = True
-                self._pending.append(_Pending(None, self._pool.failed_call(error)))
+                self._pending.append(_failed(error))
         return bool(self._next)
 
     def _send(self, worker: int, item: Any) -> _Pending:
@@ -252,7 +258,7 @@ class Stream(Iterator[Any]):
                 results=self._results,
             )
         except TypeError as error:
-            return _Pending(None, self._pool.failed_call(error))
+            return _failed(error)
         return _Pending(created, call)
 
     def _create(self, worker: int) -> Call:

@@ -52,13 +52,14 @@ class Computer:
         self._pid = os.getpid()
         self._open = contextlib.ExitStack()
         self._ahead = ReadAhead()
-        self.reader = self._opened(open_reader(source))
-        self._inputs = {n: self._opened(open_reader(r)) for n, r in inputs.items()}
+        self.reader = self._opened(source)
+        self._inputs = {n: self._opened(ref) for n, ref in inputs.items()}
         process.setup()
         # After setup, when the libraries of the user's choice are loaded too.
         self._open.enter_context((one_thread or machine.OneThread)())
 
-    def _opened(self, reader: Reader) -> Reader:
+    def _opened(self, ref: SourceRef) -> Reader:
+        reader = open_reader(ref)
         self._open.callback(reader.close)
         return reader
 
@@ -88,7 +89,7 @@ class Computer:
         if reader.was_closed:
             self._ahead.forget(reader)
             reader.close()
-            return self._opened(open_reader(reader.ref))
+            return self._opened(reader.ref)
         return reader
 
     def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:

@@ -219,12 +219,6 @@ class WorkerProcesses:
             raise TypeError(msg) from error
         return calls
 
-    def failed_call(self, error: Exception) -> Call:
-        """Return an answered call that raises an error."""
-        call = Call("")
-        call.end(None, error)
-        return call
-
     def _send(
         self,
         workers: Sequence[int],
@@ -235,7 +229,15 @@ class WorkerProcesses:
         with Uninterrupted():
             processes = [self._processes[worker] for worker in workers]
             message = self._buffer.pack(content, {p.channel for p in processes})
-            self._send_dropped()
+            keys = []
+            while self._dropped:
+                keys.append(self._dropped.pop())
+            if keys:
+                alive = [process for process in self._processes if process.alive]
+                dropping = self._buffer.pack(("drop", keys), {p.channel for p in alive})
+                for process in alive:
+                    with contextlib.suppress(OSError):
+                        process.channel.send(dropping)
             for process, call in zip(processes, calls, strict=True):
                 if content[0] != "stop":
                     process.unanswered.append(call)
@@ -246,18 +248,6 @@ class WorkerProcesses:
     def drop(self, key: str) -> None:
         """Have the workers drop an object, before the next message; from any thread."""
         self._dropped.append(key)
-
-    def _send_dropped(self) -> None:
-        keys = []
-        while self._dropped:
-            keys.append(self._dropped.pop())
-        if keys:
-            processes = [process for process in self._processes if process.alive]
-            channels = {process.channel for process in processes}
-            message = self._buffer.pack(("drop", keys), channels)
-            for process in processes:
-                with contextlib.suppress(OSError):
-                    process.channel.send(message)
 
     def free_memory(self) -> None:
         """Free shared memory that is not in use."""

@@ -24,17 +24,20 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "resumable-read")
-        self._begun: dict[Reader, tuple[Span, Future[Array]]] = {}
+        self._begun: dict[Reader, tuple[Span, Array, Future[None]]] = {}
 
     def read(self, reader: Reader, block: Span) -> Array:
         """Return the data of a block."""
         begun = self._begun.get(reader)
         if begun is not None:
-            (start, members), rows = begun
+            (start, members), rows, reading = begun
             if start == block[0] and np.array_equal(members, block[1]):
                 del self._begun[reader]
-                return rows.result()
-        return _read(reader, block, _room(reader, block))
+                reading.result()
+                return rows
+        rows = reader.empty(int(np.count_nonzero(block[1])))
+        reader.read(*block, rows)
+        return rows
 
     def begin(self, reader: Reader, block: Span) -> None:
         """Begin to read the block that will be asked for next, where that can be."""
@@ -42,24 +45,16 @@ class ReadAhead:
             return
         # Without memory for it, or a thread, it is read when it is asked for.
         with contextlib.suppress(MemoryError, RuntimeError):
-            rows = self._thread.submit(_read, reader, block, _room(reader, block))
-            self._begun[reader] = (block, rows)
+            rows = reader.empty(int(np.count_nonzero(block[1])))
+            reading = self._thread.submit(reader.read, *block, rows)
+            self._begun[reader] = (block, rows, reading)
 
     def forget(self, reader: Reader) -> None:
         """Wait for what was begun with a reader that is to be closed, and drop it."""
         begun = self._begun.pop(reader, None)
-        wait([begun[1]] if begun else [])
+        wait([begun[2]] if begun else [])
 
     def close(self) -> None:
         """Wait for what was begun, and drop it."""
         self._thread.shutdown()
         self._begun.clear()
-
-
-def _room(reader: Reader, block: Span) -> Array:
-    return reader.empty(int(np.count_nonzero(block[1])))
-
-
-def _read(reader: Reader, block: Span, room: Array) -> Array:
-    reader.read(*block, room)
-    return room

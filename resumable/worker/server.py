@@ -153,7 +153,7 @@ class WorkerServer:
         """Wait for a worker's exit code; None where the server has ended, too."""
         try:
             with self.talk:
-                return self._ask(_end_of(pid))
+                return self._ask_exitcode(pid)
         except WorkerDied:
             return None
 
@@ -170,7 +170,10 @@ class WorkerServer:
     def _reap(self) -> None:
         with contextlib.suppress(WorkerDied):
             while self._killed:
-                self._ask(_end_of(self._killed.popleft()))
+                self._ask_exitcode(self._killed.popleft())
+
+    def _ask_exitcode(self, pid: int) -> int:
+        return self._ask(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
 
     def _ask(self, question: bytes, fds: tuple[int, ...] = ()) -> int:
         with self._undivided():
@@ -241,7 +244,7 @@ def _run_server(
     """Start workers on request until the owner closes the socket or ends."""
     if owner is not None:
         _die_with(owner)
-    start = _spawn
+    start: Callable[[list[int], socket.socket], int] = _spawn
     if start_method == "forkserver":
         for name in _PRELOADED:
             importlib.import_module(name)
@@ -253,27 +256,22 @@ def _run_server(
     os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as control:
         with contextlib.suppress(OSError):
-            _answer_requests(control, start)
+            number = 0
+            while True:
+                answer = number.to_bytes(_NUMBER_BYTES, "big", signed=True)
+                control.sendall(answer)
+                command, fds, _, _ = socket.recv_fds(control, 1, 2)
+                if not command:
+                    break
+                if command == _START:
+                    number = start(fds, control)
+                    for worker_fd in fds:
+                        os.close(worker_fd)
+                else:
+                    pid = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
+                    number = _wait_for(pid)
         # Not sys.exit, which would run exit handlers of the imported modules.
         os._exit(0)
-
-
-def _answer_requests(
-    control: socket.socket, start: Callable[[list[int], socket.socket], int]
-) -> None:
-    _answer(control, 0)
-    while True:
-        command, fds, _, _ = socket.recv_fds(control, 1, 2)
-        if not command:
-            return
-        if command == _START:
-            answer = start(fds, control)
-            for fd in fds:
-                os.close(fd)
-        else:
-            number = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
-            answer = _wait_for(number)
-        _answer(control, answer)
 
 
 def _fork(fds: list[int], control: socket.socket) -> int:
@@ -294,21 +292,12 @@ def _spawn(fds: list[int], control: socket.socket) -> int:
     return os.posix_spawn(command[0], command, os.environ)
 
 
-def _answer(control: socket.socket, number: int) -> None:
-    control.sendall(number.to_bytes(_NUMBER_BYTES, "big", signed=True))
-
-
 def _wait_for(pid: int) -> int:
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:
         return 0
     return os.waitstatus_to_exitcode(status)
-
-
-def _end_of(pid: int) -> bytes:
-    """Return the question for a worker's exit code."""
-    return _WAIT + pid.to_bytes(_NUMBER_BYTES, "big")
 
 
 def _run_worker(server: int, fd: int, shared: int) -> None:

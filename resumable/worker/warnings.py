@@ -73,17 +73,6 @@ def warning_filters() -> tuple[Any, ...]:
     )
 
 
-def _loaded_categories() -> dict[str, type[Warning]]:
-    """Return the classes of warnings in this process, by name."""
-    found: dict[str, type[Warning]] = {}
-    left: list[type[Warning]] = [Warning]
-    while left:
-        category = left.pop()
-        found[f"{category.__module__}.{category.__qualname__}"] = category
-        left += category.__subclasses__()
-    return found
-
-
 @contextlib.contextmanager
 def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
     """Count the warnings that this thread gives in a block, instead of showing them.
@@ -121,7 +110,12 @@ class _Hook:
             self._show = warnings.showwarning
             # Other actions than "always" would have only the first warning counted.
             warnings.simplefilter("always")
-            loaded = _loaded_categories()
+            loaded: dict[str, type[Warning]] = {}
+            left: list[type[Warning]] = [Warning]
+            while left:
+                kind = left.pop()
+                loaded[f"{kind.__module__}.{kind.__qualname__}"] = kind
+                left += kind.__subclasses__()
             for action, message, category, module, lineno in reversed(filters):
                 if category not in loaded:
                     continue  # nothing here can have given such a warning

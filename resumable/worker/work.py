@@ -134,7 +134,15 @@ class Worker:
         tally = _Tally(() if batch.alone else self._not_recorded)
         with count_warnings(self._job.filters, self._warned):
             try:
-                self._do_blocks(batch, tally, stop)
+                blocks = batch.blocks()
+                following = next(blocks, None)
+                while following is not None:
+                    block, following = following, next(blocks, None)
+                    # A block of one position: there may be no memory for two.
+                    ahead = following if batch.block > 1 else None
+                    self._do_block(batch, block, ahead, tally, stop)
+                    if tally.error is not None or stop():
+                        break
             except MemoryError:
                 self._computer.end_if_forked()
                 self._writer.flush()
@@ -157,17 +165,6 @@ class Worker:
             tally.error,
             self._writer.collect() if isinstance(self._writer, RowBuffer) else (),
         )
-
-    def _do_blocks(self, batch: Batch, tally: _Tally, stop: Callable[[], bool]) -> None:
-        blocks = batch.blocks()
-        following = next(blocks, None)
-        while following is not None:
-            block, following = following, next(blocks, None)
-            # A block of one position: there may be no memory for two.
-            ahead = following if batch.block > 1 else None
-            self._do_block(batch, block, ahead, tally, stop)
-            if tally.error is not None or stop():
-                break
 
     def _do_block(
         self,
@@ -307,11 +304,8 @@ def describe(position: int, error: BaseException) -> Failure:
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
-    return Failure(position, name, _message(error), text)
-
-
-def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        message = str(error)
     except Exception as second:
-        return f"(its text raised {type(second).__name__})"
+        message = f"(its text raised {type(second).__name__})"
+    return Failure(position, name, message, text)
