@@ -18,6 +18,7 @@ from resumable.runfile.create import (
     target_errors,
 )
 from resumable.runfile.file import RunFile, Snapshot, find_runs
+from resumable.runfile.folder import RunFolder, run_folder_of, target_folder
 from resumable.runfile.hdf5 import (
     SafeFile,
     find_own,
@@ -42,13 +43,7 @@ from resumable.runfile.journal import (
     user_file_needs_mending,
     user_file_transaction,
 )
-from resumable.runfile.lock import (
-    RunFolder,
-    RunLock,
-    holder_of,
-    run_folder_of,
-    target_folder,
-)
+from resumable.runfile.lock import RunLock, holder_of
 from resumable.runfile.packed import reading_group
 from resumable.runfile.ragged import (
     RaggedRows,

@@ -13,7 +13,8 @@ After a kill before 3 the file is cut to its old length and is what it was, byte
 byte. After a later kill the changes are written once more, which gives the same file.
 
 A journal is applied only to the file whose name it holds, and only where every sector
-of that file is the old or the new one.
+of that file is the old or the new one. The module is here, not in ``results``, because
+``source`` mends a file before it reads it.
 """
 
 from __future__ import annotations
@@ -116,25 +117,9 @@ def user_file_locked(
 ) -> Iterator[tuple[Path, int]]:
     """Open a file that nobody else has open, mended when it needs to be.
 
-    Parameters
-    ----------
-    path : str or Path
-    new : bool, default False
-        Make an empty file where there is none.
-
-    Yields
-    ------
-    path : Path
-        The file itself, where the name is a link.
-    fd : int
-        Open for reading and writing.
-
-    Raises
-    ------
-    TargetError
-        It cannot be written, or its journal does not fit it.
-    RunBusy
-        It is open elsewhere.
+    Yields its path, past links, and a descriptor to read and write; `new` makes an
+    empty file where there is none. Raises TargetError where it cannot be written or its
+    journal does not fit it, RunBusy where it is open elsewhere.
     """
     real = Path(os.path.realpath(path))
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if new else 0)

@@ -271,7 +271,7 @@ def test_only_rank_0_digests_the_source(mpi, scan, tmp_path):
     job = mpi.run(
         2,
         with_head("""
-        from resumable.runfile import lock
+        from resumable.runfile import folder
         from resumable.source import reader
         counts = {"fingerprint": 0, "runs": 0}
 
@@ -283,7 +283,7 @@ def test_only_rank_0_digests_the_source(mpi, scan, tmp_path):
             setattr(cls, name, method)
 
         counted(reader.Reader, "fingerprint")
-        counted(lock.RunFolder, "runs")
+        counted(folder.RunFolder, "runs")
         Logged("scan.h5::/data", log="log").compute()
         tell(**counts)
         """),
