@@ -85,30 +85,13 @@ def create_run_file(
     *,
     succeeds: bool = False,
 ) -> RunFile:
-    """Make a run file; the caller holds the lock on its name.
+    """Make a run file `path`, which does not exist; the caller holds the run's lock.
 
-    Parameters
-    ----------
-    path : Path
-        Its name; no file has it yet.
-    spec : RunFileSpec
-        What goes in.
-    coordinates : Coordinates
-        What the open source says of its positions.
-    requested : PositionSet
-        Positions to reserve disk space for.
-    previous : RunFile, optional
-        The run of the same source when the source was shorter; its rows are copied.
-    succeeds : bool
-        The new file takes the place of `previous`, whose file is gone on return. Its
-        sessions are copied too; no process may write to it.
-
-    Raises
-    ------
-    TargetError
-        The folder cannot be written, or the disk has no room; nothing is left.
-    DeclarationError
-        Parameters and labels are too long for the header.
+    Disk space is reserved for the positions `requested`. `previous` is the run of the
+    same source when that was shorter: its rows are copied. With `succeeds` the new
+    file takes its place and has its sessions, too; no process may write to it. Raises
+    TargetError where the folder cannot be written or the disk has no room, and
+    DeclarationError where the header gets too long; then nothing is left.
     """
     temporary = path.with_name(f".{path.stem}.birth")
     row_bytes = sum(output.row_bytes for output in spec.outputs.values())
@@ -165,13 +148,7 @@ def _copy_rows(
 
 @contextlib.contextmanager
 def target_errors(folder: Path, needed: int) -> Iterator[None]:
-    """Turn errors of the system at writing to a folder into one that says what to do.
-
-    Raises
-    ------
-    TargetError
-        The folder cannot be written, or has no room.
-    """
+    """Turn an OSError at writing to a folder into a TargetError with advice."""
     try:
         yield
     except ResumableError:

@@ -157,10 +157,7 @@ def _has_name(fd: int, path: Path) -> bool:
 def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
     """Let HDF5 change a file; all of its changes are made, or none.
 
-    Raises
-    ------
-    OSError
-        ENOSPC, for example. On any error the file is what it was.
+    On any error, such as OSError where the disk is full, the file is what it was.
     """
     old_bytes = os.fstat(fd).st_size
     begun = _Journal(path.name, False, old_bytes, old_bytes, "")
@@ -253,12 +250,7 @@ def user_file_needs_mending(path: str | Path) -> bool:
 def mend_user_file(path: str | Path) -> str:
     """Finish or undo a change of a file that was interrupted by a kill.
 
-    Raises
-    ------
-    TargetError
-        The file cannot be written, or the journal does not fit it.
-    RunBusy
-        It is open elsewhere, or being changed at this moment.
+    Raises what :func:`user_file_locked` raises.
     """
     before = user_file_needs_mending(path)
     with user_file_locked(path):

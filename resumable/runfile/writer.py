@@ -197,21 +197,9 @@ class RowWriter:
     ) -> None:
         """Write the rows of a span of positions; the commit thread marks them later.
 
-        Parameters
-        ----------
-        start : int
-            First position of the span.
-        done, failed : ndarray of bool
-            Which positions of the span were computed, or failed. The others are
-            not touched.
-        values : dict of ndarray
-            Output name -> rows of the done and failed positions, in order (the
-            fill value for failed ones); of a ragged output an array for each.
-
-        Raises
-        ------
-        OSError
-            As the disk says; also where an earlier commit failed.
+        `done` and `failed` are masks over the span. `values` has the rows of these
+        positions in order, fill values for failed ones; a ragged output has an array
+        for each. Raises OSError, also where an earlier commit failed.
         """
         self._raise_error()
         touched = done | failed
