@@ -165,60 +165,64 @@ def test_a_changed_source_starts_anew(scan, kind, done, caplog):
     assert "source." in caplog.text
 
 
+def assert_goes_on(source, path, target=None):
+    """All that is computed now is what the run at this path lacked."""
+    results, calls = compute(source, target)
+
+    assert results.path == path
+    assert calls == list(range(20, 60))
+
+
 @pytest.mark.parametrize("kind", SAME)
 def test_a_source_with_the_same_contents_goes_on(scan, kind, caplog):
     first, _ = compute(scan, positions=slice(0, 20))
     SAME[kind](Path(scan.partition("::")[0]))
     with caplog.at_level(logging.WARNING, "resumable"):
-        results, calls = compute(scan)
+        assert_goes_on(scan, first.path)
 
-    assert results.path == first.path
-    assert calls == list(range(20, 60))
     assert caplog.text == ""
 
 
-def test_a_truncated_source_is_refused_and_its_results_stay(scan):
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda p: os.truncate(p, p.stat().st_size // 2), "cannot be read as HDF5"),
+        (Path.unlink, "there is no file"),
+    ],
+    ids=["truncated", "gone"],
+)
+def test_a_lost_source_is_refused_and_its_results_stay(scan, harm, words):
     results, _ = compute(scan)
-    path = Path(scan.partition("::")[0])
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(rs.SourceError, match="cannot be read as HDF5"):
-        compute(scan)
-
-    assert rs.open(results.path)["mean"][...].shape == (60,)
-
-
-def test_a_source_that_is_gone_is_refused_and_its_results_stay(scan):
-    results, _ = compute(scan)
-    Path(scan.partition("::")[0]).unlink()
-    with pytest.raises(rs.SourceError, match="there is no file"):
+    harm(Path(scan.partition("::")[0]))
+    with pytest.raises(rs.SourceError, match=words):
         compute(scan)
 
     assert rs.open(results.path).status.finished
+    assert rs.open(results.path)["mean"][...].shape == (60,)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
 
 
 @pytest.mark.parametrize("how", [shutil.move, shutil.copy])
-def test_a_source_moved_or_copied_with_its_run_goes_on(scan, tmp_path, how):
+def test_a_source_moved_or_copied_with_its_run_goes_on(scan, elsewhere, how):
     """Path and mount are not part of the identity."""
     first, _ = compute(scan, positions=slice(0, 20))
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    how(first.path, folder)
-    how(scan.partition("::")[0], folder)
-    results, calls = compute(f"{folder}/scan.h5::/data")
+    how(first.path, elsewhere)
+    how(scan.partition("::")[0], elsewhere)
 
-    assert results.path == folder / first.path.name
-    assert calls == list(range(20, 60))
+    assert_goes_on(f"{elsewhere}/scan.h5::/data", elsewhere / first.path.name)
 
 
-def test_a_moved_source_goes_on_in_the_old_target(scan, tmp_path):
+def test_a_moved_source_goes_on_in_the_old_target(scan, tmp_path, elsewhere):
     first, _ = compute(scan, positions=slice(0, 20))
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    shutil.move(scan.partition("::")[0], folder)
-    results, calls = compute(f"{folder}/scan.h5::/data", target=tmp_path)
+    shutil.move(scan.partition("::")[0], elsewhere)
 
-    assert results.path == first.path
-    assert calls == list(range(20, 60))
+    assert_goes_on(f"{elsewhere}/scan.h5::/data", first.path, target=tmp_path)
 
 
 def test_a_renamed_source_starts_anew_under_its_new_name(scan, tmp_path):
@@ -348,24 +352,18 @@ def test_a_copy_of_a_run_beside_it_is_not_in_the_way(scan):
     first, _ = compute(scan, positions=slice(0, 20))
     copy = Path(shutil.copy(first.path, first.path.with_name("backup.h5")))
     before = copy.read_bytes()
-    results, calls = compute(scan)
 
-    assert results.path == first.path
-    assert calls == list(range(20, 60))
+    assert_goes_on(scan, first.path)
     assert copy.read_bytes() == before
     assert rs.open(copy).status.done == 20
 
 
 @pytest.mark.parametrize("how", [shutil.move, shutil.copy])
-def test_a_run_moved_to_another_folder_goes_on_there(scan, tmp_path, how):
+def test_a_run_moved_to_another_folder_goes_on_there(scan, elsewhere, how):
     first, _ = compute(scan, positions=slice(0, 20))
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    how(first.path, folder)
-    results, calls = compute(scan, target=folder)
+    how(first.path, elsewhere)
 
-    assert results.path == folder / first.path.name
-    assert calls == list(range(20, 60))
+    assert_goes_on(scan, elsewhere / first.path.name, target=elsewhere)
     if how is shutil.copy:
         assert rs.open(first.path).status.done == 20
 
@@ -381,10 +379,8 @@ def put(results, name, index, new):
 def test_bytes_behind_a_run_file_do_not_count(scan):
     first, _ = compute(scan, positions=slice(0, 20))
     appended(first.path)
-    results, calls = compute(scan)
 
-    assert results.path == first.path
-    assert calls == list(range(20, 60))
+    assert_goes_on(scan, first.path)
 
 
 @pytest.mark.parametrize("value", [0, 2, 255])

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import compute
-from strangers import assert_printable
+from strangers import Mean, assert_printable
 
 import resumable as rs
 from resumable.model.positions import MOST_POSITIONS
@@ -22,16 +22,6 @@ from resumable.source.reference import refer
 from resumable.system import machine
 
 EVIL = "a\x1b[31m\nb\u202e"
-
-
-class Mean(rs.Process):
-    """The mean of every spectrum."""
-
-    version = 1
-    outputs = {"mean": rs.Output()}  # noqa: RUF012 - as users write it
-
-    def unit_computation(self, spectrum):
-        return np.mean(spectrum, dtype="f8")
 
 
 def nested_type(levels, leaf=h5py.h5t.NATIVE_DOUBLE):
@@ -336,7 +326,8 @@ def test_a_sparse_dataset_is_digested_by_what_is_written(tmp_path):
 
 def attached(path, scale, **attributes):
     """Attach a scale to the first axis of ``data``."""
-    with h5py.File(path, "r+") as file:
+    # In the latest format an attribute may have more than 64 kB.
+    with h5py.File(path, "r+", libver="latest") as file:
         made = file.create_dataset("x", **scale)
         made.make_scale("x")
         file["data"].dims[0].attach_scale(made)
@@ -351,11 +342,7 @@ def attached(path, scale, **attributes):
 )
 def test_odd_units_of_a_scale_do_no_harm(make_file, units):
     path = make_file(data=np.ones((4, 3)))
-    with h5py.File(path, "r+", libver="latest") as file:
-        made = file.create_dataset("x", data=np.arange(4.0))
-        made.make_scale("x")
-        file["data"].dims[0].attach_scale(made)
-        made.attrs["units"] = units
+    attached(path, {"data": np.arange(4.0)}, units=units)
     results = compute(Mean(f"{path}::/data"))
 
     assert results.status.finished

@@ -11,6 +11,14 @@ from mpi_jobs import POSITIONS, Halts, of_log, only_run, told, with_head
 pytestmark = pytest.mark.timeout(90, method="signal")
 
 
+def check(job, folder, data, ranks):
+    """So many ranks have computed every position once, and have ended well."""
+    assert (job.code, job.err) == (0, "")
+    assert of_log(folder) == list(range(POSITIONS))
+    assert len(set(noted(folder / "log.pid"))) == ranks
+    np.testing.assert_array_equal(only_run(folder)["mean"][...], data.mean(axis=1))
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_give_the_bytes_of_serial(mpi, scan, tmp_path, ranks):
     job = mpi.run(
@@ -52,14 +60,10 @@ def test_an_unchanged_script_computes_with_every_rank(mpi, scan, data, tmp_path)
         print(results.status)
         """),
     )
-    results = only_run(tmp_path)
 
-    assert (job.code, job.err) == (0, "")
+    check(job, tmp_path, data, 3)
     assert job.out.count("60 of 60 positions done") == 3
-    assert of_log(tmp_path) == list(range(POSITIONS))
-    assert len(set(noted(tmp_path / "log.pid"))) == 3
-    assert results.sessions[-1].computed == POSITIONS
-    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+    assert only_run(tmp_path).sessions[-1].computed == POSITIONS
 
 
 def test_other_numbers_of_ranks_and_other_engines_continue(mpi, scan, data, tmp_path):
@@ -114,11 +118,8 @@ def test_ranks_on_several_hosts_give_the_same_results(mpich, scan, data, tmp_pat
         MPIR_CVAR_NOLOCAL="1",
     )
 
-    assert (job.code, job.err) == (0, "")
+    check(job, tmp_path, data, 3)
     assert [one["workers"] for one in told(tmp_path)] == [3] * 3
-    assert of_log(tmp_path) == list(range(POSITIONS))
-    assert len(set(noted(tmp_path / "log.pid"))) == 3
-    np.testing.assert_array_equal(only_run(tmp_path)["mean"][...], data.mean(axis=1))
 
 
 def test_dealt_out_positions_are_all_computed(mpi, scan, data, tmp_path):
@@ -130,10 +131,7 @@ def test_dealt_out_positions_are_all_computed(mpi, scan, data, tmp_path):
         """),
     )
 
-    assert (job.code, job.err) == (0, "")
-    assert of_log(tmp_path) == list(range(POSITIONS))
-    assert len(set(noted(tmp_path / "log.pid"))) == 3
-    np.testing.assert_array_equal(only_run(tmp_path)["mean"][...], data.mean(axis=1))
+    check(job, tmp_path, data, 3)
 
 
 def test_what_is_too_large_to_be_sent_is_read_from_rank_0(mpi, scan, data, tmp_path):
@@ -247,7 +245,7 @@ def test_all_kinds_of_runs_work_with_ranks(mpi, scan, data, tmp_path):
     assert [one["fine"] for one in told(tmp_path)] == [True, True]
 
 
-def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, tmp_path):
+def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, data, tmp_path):
     """The memory budget is for a host, and is divided among its ranks."""
     job = mpi.run(
         4,
@@ -261,10 +259,8 @@ def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, tmp_path):
         """),
     )
 
-    assert (job.code, job.err) == (0, "")
+    check(job, tmp_path, data, 2)
     assert [one["workers"] for one in told(tmp_path)] == [2] * 4
-    assert of_log(tmp_path) == list(range(POSITIONS))
-    assert len(set(noted(tmp_path / "log.pid"))) == 2
 
 
 def test_only_rank_0_digests_the_source(mpi, scan, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import data_of
+from programs import ROOT, invoke
 
 import resumable as rs
 from resumable.cli import report
@@ -55,14 +56,6 @@ def fit(tmp_path, monkeypatch):
     sys.modules.pop("fit", None)
 
 
-def invoke(*arguments, code=0, **more):
-    """Run the command in this process and return what it printed."""
-    result = CliRunner().invoke(main, list(arguments), **more)
-
-    assert result.exit_code == code, result.output
-    return result.output
-
-
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 def test_run_computes_with_parameters_as_options(fit, scan):
     out = invoke(
@@ -101,10 +94,7 @@ def test_run_help_shows_the_parameters_of_the_class(fit):
     ],
 )
 def test_mistakes_get_one_line_and_a_code(fit, scan, arguments, code, message):
-    out = invoke("run", *arguments, code=code)
-
-    assert message in out
-    assert "Traceback" not in out
+    assert message in invoke("run", *arguments, code=code)
 
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
@@ -188,7 +178,7 @@ def test_no_arguments_help():
 
 def test_stopped_run_exits_75_and_status_sees_it_run(fit, scan, tmp_path):
     command = [sys.executable, "-m", "resumable"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": ROOT}
     run = subprocess.Popen(
         [*command, "run", fit, scan, "--pause", "0.5", "--checkpoint", "0.2"],
         env=environment,

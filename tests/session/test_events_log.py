@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from click.testing import CliRunner
 from helpers import DATA
+from programs import invoke
 
 import resumable as rs
-from resumable.cli.commands import main
 from resumable.runfile.file import LogLine, RunFile
 from resumable.runfile.header import LOG_ROWS
 from resumable.runfile.tables import SessionTables
@@ -80,7 +79,7 @@ def test_the_time_of_the_workers_is_accounted_for(scan, engine):
 @pytest.mark.filterwarnings("ignore:a strange one")
 def test_show_tells_times_and_log_lines(scan):
     results = Talks(scan).compute(engine="serial")
-    text = CliRunner().invoke(main, ["show", str(results.path)]).output
+    text = invoke("show", str(results.path))
 
     assert "computing" in text
     assert "waiting" in text

@@ -9,11 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from programs import invoke
 from verified_runs import LOW, Block, Unit, check, flip, offset, put, whole
 
 import resumable as rs
-from resumable.cli.commands import main
 from resumable.process.restore import find_class
 from resumable.runfile.header import SESSION_DTYPE
 
@@ -289,15 +288,6 @@ def fit(tmp_path, monkeypatch, scan):
     sys.modules.pop("fit", None)
     yield "fit.py:Scale", str(path)
     sys.modules.pop("fit", None)
-
-
-def invoke(*arguments, code=0):
-    """Run the command in this process and return what it printed."""
-    result = CliRunner().invoke(main, list(arguments))
-
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
 
 
 def test_the_command_checks_without_the_class_and_says_what_to_type(fit):

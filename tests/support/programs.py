@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import param
+from click.testing import CliRunner
 
 import resumable as rs
+from resumable.cli.commands import main
 
 ROOT = str(Path(__file__).parents[2])
 LOW = {"low": rs.Output()}
@@ -69,6 +71,15 @@ MODULE = """
                 time.sleep(self.pause)
             return spectrum.mean() * self.gain
 """
+
+
+def invoke(*arguments, code=0, **more):
+    """Run the command in this process and return what it printed."""
+    result = CliRunner().invoke(main, list(arguments), **more)
+
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
 
 
 def python(code, *arguments, seed="1", code_expected=0):
