@@ -132,7 +132,11 @@ def status(runs: tuple[str, ...]) -> None:
     """
     paths: list[Path] = []
     for path in map(Path, runs or (".",)):
-        paths += _run_files(path) if path.is_dir() else [path]
+        if path.is_dir():
+            found = find_runs(path.glob("*.h5"))
+            paths += [run.path for run in found if isinstance(run, RunFile)]
+        else:
+            paths.append(path)
     if not paths:
         click.echo("no runs here")
     for path in paths:
@@ -141,11 +145,6 @@ def status(runs: tuple[str, ...]) -> None:
         except ResumableError as error:
             # The status of the other runs is still shown.
             click.echo(f"{error}", err=True)
-
-
-def _run_files(folder: Path) -> list[Path]:
-    found = find_runs(folder.glob("*.h5"))
-    return [run.path for run in found if isinstance(run, RunFile)]
 
 
 @main.command()

@@ -165,7 +165,18 @@ def show_text(run: RunFile) -> str:
         "",
         table(
             ["session", "lasted", "host", "process", "engine", "computed", "failed"],
-            [_session_row(session) for session in sessions],
+            [
+                [
+                    _when(s.start),
+                    format_seconds(s.end - s.start) if s.end else "not ended",
+                    s.host,
+                    str(s.pid),
+                    f"{s.engine} x {s.workers}",
+                    f"{s.computed:,}" if s.end else "",
+                    f"{s.failed:,}" if s.end else "",
+                ]
+                for s in sessions
+            ],
         ),
     ]
     if header.packed is not None:
@@ -200,13 +211,3 @@ def show_text(run: RunFile) -> str:
         if len(lines) > len(rows):
             parts.append(f"and {len(lines) - len(rows):,} before; see results.log")
     return "\n".join(parts)
-
-
-def _session_row(session: Any) -> list[str]:
-    engine = f"{session.engine} x {session.workers}"
-    row = [session.host, str(session.pid), engine]
-    if not session.end:
-        return [_when(session.start), "not ended", *row, "", ""]
-    lasted = format_seconds(session.end - session.start)
-    counts = f"{session.computed:,}", f"{session.failed:,}"
-    return [_when(session.start), lasted, *row, *counts]

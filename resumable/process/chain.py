@@ -14,6 +14,7 @@ import param
 
 from resumable.errors import DeclarationError, PlanError, RunFileError, near_miss
 from resumable.model import parse_seconds
+from resumable.process.declaration import NAMED
 from resumable.process.parameters import frozen
 from resumable.process.stages import BlockLink, Stage, UnitLink
 from resumable.results import reference_to
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 #: What a Process knows of those that share parameters with it.
 _OF_SHARING = ("_frozen", "_given", "_shared_parameters")
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Chain:
@@ -382,7 +382,7 @@ def _copied(process: Process) -> Process:
 def _signature(process: Process) -> list[inspect.Parameter]:
     method = getattr(process, process._method())
     found = inspect.signature(method).parameters.values()
-    return [argument for argument in found if argument.kind in _NAMED]
+    return [argument for argument in found if argument.kind in NAMED]
 
 
 def _arguments_of_head(head: Request) -> tuple[str, tuple[str, ...]]:

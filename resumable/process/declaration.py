@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Kinds of arguments that can be given by name.
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_DATES = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
 #: What the constructor takes besides parameters.
 ARGUMENTS = ("source", "target", "inputs", "position_axes", "fingerprint")
 
@@ -73,7 +76,20 @@ class Declaration(Positioned, param.Parameterized):
         # Again: where only MPI knows how many ranks there are, and for classes that
         # were there before each rank computed for itself.
         launcher.end_all_on_error()
-        self._set_parameters(parameters)
+        known = [name for name in type(self).param if name != "name"]
+        for name in parameters:
+            if name not in known:
+                hint = near_miss(name, [*known, *ARGUMENTS])
+                msg = (
+                    f"{type(self).__name__} has no parameter {name!r}{hint} "
+                    f"(there are {', '.join(known)})"
+                )
+                raise ParameterError(msg)
+        try:
+            super().__init__(**parameters)  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, OSError) as error:
+            msg = f"{type(self).__name__}: {error}"
+            raise ParameterError(msg) from error
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
             raise ParameterError(msg)
@@ -101,22 +117,6 @@ class Declaration(Positioned, param.Parameterized):
         self._outputs()
         self._parameter_document()
 
-    def _set_parameters(self, parameters: dict[str, Any]) -> None:
-        known = [name for name in type(self).param if name != "name"]
-        for name in parameters:
-            if name not in known:
-                hint = near_miss(name, [*known, *ARGUMENTS])
-                msg = (
-                    f"{type(self).__name__} has no parameter {name!r}{hint} "
-                    f"(there are {', '.join(known)})"
-                )
-                raise ParameterError(msg)
-        try:
-            super().__init__(**parameters)  # type: ignore[no-untyped-call]
-        except (ValueError, TypeError, OSError) as error:
-            msg = f"{type(self).__name__}: {error}"
-            raise ParameterError(msg) from error
-
     def __setattr__(self, name: str, value: Any) -> None:
         known = name in self.__dict__ or hasattr(type(self), name)
         if name[0] != "_" and not known:
@@ -137,7 +137,6 @@ class Declaration(Positioned, param.Parameterized):
         return uncached(self)
 
     def _method(self) -> str:
-        """Return which of the two methods there is."""
         both = ("unit_computation", "block_computation")
         methods = [method for method in both if hasattr(self, method)]
         if len(methods) != 1:
@@ -160,14 +159,10 @@ class Declaration(Positioned, param.Parameterized):
         try:
             signature.bind(None, **dict.fromkeys(self._inputs))
         except TypeError as error:
-            named = (
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                inspect.Parameter.KEYWORD_ONLY,
-            )
             missing = [
                 argument.name
                 for argument in arguments
-                if argument.default is argument.empty and argument.kind in named
+                if argument.default is argument.empty and argument.kind in NAMED
                 if argument.name not in self._inputs
             ]
             wanted = ", ".join(["self", "spectrum", *self._inputs])
@@ -181,7 +176,6 @@ class Declaration(Positioned, param.Parameterized):
             raise DeclarationError(msg) from error
 
     def _outputs(self) -> dict[str, Output]:
-        where = f"{type(self).__name__}.outputs"
         value = self.outputs() if callable(self.outputs) else self.outputs
         if value is None:
             msg = (
@@ -189,7 +183,7 @@ class Declaration(Positioned, param.Parameterized):
                 "outputs = {name: Output(...)}"
             )
             raise DeclarationError(msg)
-        return declared_outputs(value, where)
+        return declared_outputs(value, f"{type(self).__name__}.outputs")
 
     # What a user may override.
 
@@ -216,10 +210,6 @@ class Declaration(Positioned, param.Parameterized):
         ``h5py.File(path, "r", locking=False)``.
         """
         return True
-
-    @property
-    def _asks_ready(self) -> bool:
-        return type(self).ready is not Declaration.ready
 
     def setup(self) -> None:
         """Prepare a worker: load tables and models. Called once in each worker."""
@@ -266,7 +256,6 @@ class Declaration(Positioned, param.Parameterized):
         return self._dtype
 
     def _source_text(self) -> str:
-        """Return the source of the computation, empty when it cannot be found."""
         return class_text(type(self)) or ""
 
     def _check_source(self) -> None:
@@ -291,7 +280,7 @@ class Declaration(Positioned, param.Parameterized):
             geometry=self._geometry,
             folder=self._folder,
             full=self._full,
-            asks_ready=self._asks_ready,
+            asks_ready=type(self).ready is not Declaration.ready,
             source_text=self._source_text,
             seconds_per_position=self._seconds_per_position,
         )
@@ -334,7 +323,16 @@ class Declaration(Positioned, param.Parameterized):
         document = {}
         for name in type(self).param:
             if name != "name":
-                value = _declared_type(self.param[name], getattr(self, name))
+                declared, value = self.param[name], getattr(self, name)
+                # As declared: 1 is 1.0 where it is a float. Dates are no such numbers.
+                if value is None or isinstance(declared, _DATES):
+                    pass
+                elif isinstance(declared, param.NumericTuple):
+                    value = [float(item) for item in value]
+                elif isinstance(declared, param.Number) and not isinstance(
+                    declared, param.Integer
+                ):
+                    value = float(value)
                 document[name] = encode(value, f"the parameter {name!r}")
         return document
 
@@ -346,15 +344,3 @@ class Declaration(Positioned, param.Parameterized):
         )
         source = self.__dict__.get("_source")
         return f"{type(self).__name__}({str(source or 'no source')!r}{values})"
-
-
-def _declared_type(parameter: Any, value: Any) -> Any:
-    """Give a value the type its parameter declares: 1 is 1.0 where it is a float."""
-    dates = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
-    if isinstance(parameter, dates):
-        return value  # numbers by their class only
-    if isinstance(parameter, param.Number) and not isinstance(parameter, param.Integer):
-        return value if value is None else float(value)
-    if isinstance(parameter, param.NumericTuple) and value is not None:
-        return [float(item) for item in value]
-    return value

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from resumable.model import Plan, PositionSet
     from resumable.session import (
         Computation,
-        Event,
         Listener,
         Request,
         Run,
@@ -219,7 +218,7 @@ class Process(Declaration):
 
         def computed() -> Results:
             stop = _stop_request(time_limit)
-            return self._prepared(options, stop)(listener or _ignore)
+            return self._prepared(options, stop)(listener or (lambda _: None))
 
         with frozen(self):
             engine = collective(options.get("engine", "auto"))
@@ -228,7 +227,7 @@ class Process(Declaration):
             options["engine"] = engine
             return engine.together(
                 self,
-                lambda: self._request().document(self._options(options)),
+                lambda: self._request().document(Options.of(options, self.map_shape)),
                 computed,
                 time_limit,
             )
@@ -286,7 +285,7 @@ class Process(Declaration):
         """Check the options and read the source; return what computes."""
         asked = self._request()
         if given.get("follow") is None and not asked.asks_ready:
-            options = self._options(given)
+            options = Options.of(given, self.map_shape)
             warm_up(options.engine, options.workers, least_calls(asked, options))
             computation = self._computation(asked)
             return lambda listener: compute(computation, options, stop, listener)
@@ -294,7 +293,7 @@ class Process(Declaration):
 
         # They need not be there yet.
         positions = given.pop("positions", None)
-        options = self._options(given)
+        options = Options.of(given, self.map_shape)
         return lambda listener: follow_source(
             asked, self._computation, options, positions, stop, listener
         )
@@ -318,9 +317,6 @@ class Process(Declaration):
                 self._geometry = reader.geometry
                 asked = self._request()
             return resolve(asked, reader, inputs, ready)
-
-    def _options(self, given: dict[str, Any]) -> Options:
-        return Options.of(given, self.map_shape)
 
     @property
     def identity(self) -> str:
@@ -380,7 +376,7 @@ class Process(Declaration):
         """
         computation = self._computation()
         return prospect(
-            computation, self._options({**options, "positions": positions})
+            computation, Options.of({**options, "positions": positions}, self.map_shape)
         ).plan
 
     def test(self, position: Any = 0) -> Trial:
@@ -504,10 +500,6 @@ class Process(Declaration):
 
         made: Self = process_of_argv(cls, argv, keywords)
         return made
-
-
-def _ignore(event: Event) -> None:
-    """Listen to nothing."""
 
 
 def _stop_request(time_limit: float | str | None) -> StopRequest:

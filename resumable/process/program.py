@@ -50,7 +50,6 @@ _HELP = {
     "progress": "Show a progress bar; default: on a terminal.",
 }
 _TYPES = {"int | None": click.INT, "float": click.FLOAT}
-_CHOICES = {"on_error": ["record", "raise"]}
 
 
 # What is shown.
@@ -97,21 +96,24 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
 
 def compute_options() -> list[click.Parameter]:
     """Make the options that say how it is computed: arguments of ``compute``."""
-    return [_compute_option(field) for field in dataclasses.fields(Options)]
-
-
-def _compute_option(field: dataclasses.Field[Any]) -> click.Option:
-    name, annotation = field.name, str(field.type)
-    flag, kind = "--" + name.replace("_", "-"), _TYPES.get(annotation)
-    if annotation == "bool | None":
-        flag = f"{flag}/--no-{flag[2:]}"
-    return click.Option(
-        [flag],
-        type=click.Choice(_CHOICES[name]) if name in _CHOICES else kind,
-        is_flag=annotation.startswith("bool"),
-        default=field.default,
-        help=_HELP[name],
-    )
+    options: list[click.Parameter] = []
+    for field in dataclasses.fields(Options):
+        flag, annotation = "--" + field.name.replace("_", "-"), str(field.type)
+        if annotation == "bool | None":
+            flag = f"{flag}/--no-{flag[2:]}"
+        kind: Any = _TYPES.get(annotation)
+        if field.name == "on_error":
+            kind = click.Choice(["record", "raise"])
+        options.append(
+            click.Option(
+                [flag],
+                type=kind,
+                is_flag=annotation.startswith("bool"),
+                default=field.default,
+                help=_HELP[field.name],
+            )
+        )
+    return options
 
 
 def parameter_options(
@@ -165,7 +167,13 @@ def make_process(
                 value = None if value is NOTHING else value
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
-    axes, inputs = options.pop("axes"), _inputs(options.pop("inputs"))
+    axes, inputs = options.pop("axes"), {}
+    for text in options.pop("inputs"):
+        name, separator, where = text.partition("=")
+        inputs[name] = where
+        if not separator:
+            msg = f"--input takes NAME=SOURCE, not {text!r}"
+            raise click.UsageError(msg)
     if source is not None:
         arguments["source"] = int(source) if source.isdigit() else source
     if target is not None:
@@ -176,17 +184,6 @@ def make_process(
     if inputs:
         arguments["inputs"] = {**(arguments.get("inputs") or {}), **inputs}
     return cls(**arguments)
-
-
-def _inputs(texts: Sequence[str]) -> dict[str, str]:
-    inputs = {}
-    for text in texts:
-        name, separator, where = text.partition("=")
-        if not separator:
-            msg = f"--input takes NAME=SOURCE, not {text!r}"
-            raise click.UsageError(msg)
-        inputs[name] = where
-    return inputs
 
 
 def _read(text: str, read: Callable[[str], Any], option: str, example: str) -> Any:
