@@ -177,15 +177,11 @@ class _LogHandler(logging.Handler):
             self.handleError(record)
         # logging writes warnings to stderr itself where no handler is set up. This
         # handler ends that, so it has to do the same.
-        last = logging.lastResort
-        if last and record.levelno >= last.level and not self._has_other(record.name):
-            last.handle(record)
-
-    def _has_other(self, name: str) -> bool:
-        """Return whether a logger has any handler besides this one."""
-        logger: logging.Logger | None = logging.getLogger(name)
+        logger: logging.Logger | None = logging.getLogger(record.name)
         while logger is not None:
             if any(handler is not self for handler in logger.handlers):
-                return True
+                return
             logger = logger.parent if logger.propagate else None
-        return False
+        last = logging.lastResort
+        if last and record.levelno >= last.level:
+            last.handle(record)

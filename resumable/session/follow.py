@@ -318,7 +318,17 @@ class Follower:
     def __init__(
         self, source: SourceWatcher, options: Options, stop: StopRequest
     ) -> None:
-        _check(options)
+        if hasattr(options.engine, "together"):
+            msg = (
+                "follow= and ready() need one process that waits, and the ranks of MPI "
+                "all call compute; use another engine, or compute() when it is all "
+                "there"
+            )
+            raise PlanError(msg)
+        for name in ("rechunk", "retry_failed"):
+            if getattr(options, name) and options.follow is not None:
+                msg = f"{name}=True is for what is there, follow= for what is to come: "
+                raise PlanError(msg + "call compute once with each of them")
         self._source = source
         self._options, self._stop = options, stop
         self._wait_s = 0.0 if options.follow is None else parse_seconds(options.follow)
@@ -524,17 +534,3 @@ class Follower:
         latest = self._source.latest
         run = self._mine or (latest.run if latest else None)
         return Results(run) if run else None
-
-
-def _check(options: Options) -> None:
-    """Refuse options that make no sense for what is written meanwhile."""
-    if hasattr(options.engine, "together"):
-        msg = (
-            "follow= and ready() need one process that waits, and the ranks of MPI all "
-            "call compute; use another engine, or compute() when it is all there"
-        )
-        raise PlanError(msg)
-    for name in ("rechunk", "retry_failed"):
-        if getattr(options, name) and options.follow is not None:
-            msg = f"{name}=True is for what is there, follow= for what is to come: "
-            raise PlanError(msg + "call compute once with each of them")

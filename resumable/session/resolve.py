@@ -40,7 +40,26 @@ def resolve(
     if not reader.has_data:
         ready = None
     awaited = request.asks_ready and reader.has_data
-    document = _document(request, reader, inputs, awaited=awaited)
+    document = {
+        "schema": SCHEMA,
+        "process": request.name,
+        "version": request.version,
+        "parameters": request.parameters,
+        "outputs": {
+            name: output.identity() for name, output in request.outputs.items()
+        },
+        "position_axes": list(request.source.position_axes),
+        "source": reader.fingerprint(
+            full=request.full, kind="awaited" if awaited else None
+        ),
+        "inputs": {
+            name: {
+                **other.fingerprint(full=request.full),
+                "axes": list(other.ref.position_axes),
+            }
+            for name, other in inputs.items()
+        },
+    }
     contents: str | None = None
     if ready is not None:
         contents = reader.contents_at(ready, full=request.full)
@@ -81,6 +100,7 @@ def _spec(
     contents: str | None,
     ready: PositionSet | None,
 ) -> RunFileSpec:
+    cls, system = type(request.process), platform.uname()
     source = {
         "source": str(request.source),
         "inputs": {name: str(ref) for name, ref in request.inputs.items()},
@@ -96,7 +116,20 @@ def _spec(
         document=document,
         process=request.name,
         outputs=request.outputs,
-        provenance=_provenance(request),
+        provenance={
+            "resumable_version": __version__,
+            **hdf5_versions(),
+            "numpy_version": np.__version__,
+            "python_version": platform.python_version(),
+            # platform.platform() would read all of the interpreter for its C library.
+            "platform": f"{system.system}-{system.release}-{system.machine}",
+            "host": system.node,
+            "process": f"{cls.__module__}.{cls.__qualname__}",
+            "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
+            "start_time": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "source_file": request.source.path,
+            "source_dataset": request.source.dataset,
+        },
         source_text=request.source_text(),
         source=source,
     )
@@ -117,32 +150,6 @@ def least_calls(request: Request, options: Options) -> int:
     return request.geometry.size if chosen is None else len(chosen)
 
 
-def _document(
-    request: Request, reader: Reader, inputs: Mapping[str, Reader], *, awaited: bool
-) -> dict[str, Any]:
-    """Everything that can change results, as plain JSON."""
-    return {
-        "schema": SCHEMA,
-        "process": request.name,
-        "version": request.version,
-        "parameters": request.parameters,
-        "outputs": {
-            name: output.identity() for name, output in request.outputs.items()
-        },
-        "position_axes": list(request.source.position_axes),
-        "source": reader.fingerprint(
-            full=request.full, kind="awaited" if awaited else None
-        ),
-        "inputs": {
-            name: {
-                **other.fingerprint(full=request.full),
-                "axes": list(other.ref.position_axes),
-            }
-            for name, other in inputs.items()
-        },
-    }
-
-
 def _footprint(request: Request, readers: list[Reader]) -> Footprint:
     process, outputs = request.process, request.outputs.values()
     read = sum(reader.held_bytes for reader in readers)
@@ -157,24 +164,6 @@ def _footprint(request: Request, readers: list[Reader]) -> Footprint:
     if callable(scratch):
         return Footprint(read, 2 * results, 0, ahead, lambda rows: int(scratch(rows)))
     return Footprint(read, 2 * results + int(scratch), 0, ahead)
-
-
-def _provenance(request: Request) -> dict[str, str]:
-    cls, system = type(request.process), platform.uname()
-    return {
-        "resumable_version": __version__,
-        **hdf5_versions(),
-        "numpy_version": np.__version__,
-        "python_version": platform.python_version(),
-        # platform.platform() would read the whole interpreter to find its C library.
-        "platform": f"{system.system}-{system.release}-{system.machine}",
-        "host": system.node,
-        "process": f"{cls.__module__}.{cls.__qualname__}",
-        "description": inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
-        "start_time": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "source_file": request.source.path,
-        "source_dataset": request.source.dataset,
-    }
 
 
 def _prefix(source: SourceRef, process: str) -> str:

@@ -361,7 +361,14 @@ class Session:
                 if writer is not None:
                     writer.close()
             finally:
-                self._settle()
+                # Failures that were held back while probing.
+                proven = self.schedule.proven
+                if self.assignment.options.on_error != "raise" and (
+                    proven or not self.schedule.remaining
+                ):
+                    held = self._policy.released(proven=proven)
+                    if held:
+                        self._mark_failed(held)
 
     def _follow(self, more: Callable[[Session], Assignment | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
@@ -402,16 +409,6 @@ class Session:
         settled = self._computed + self._failed
         self._wanted = settled + self.schedule.remaining
         self._bar.grow(done + failed + self.schedule.remaining)
-
-    def _settle(self) -> None:
-        """Record the failures that were held back while probing."""
-        if self.assignment.options.on_error == "raise":
-            return
-        proven = self.schedule.proven
-        if proven or not self.schedule.remaining:
-            held = self._policy.released(proven=proven)
-            if held:
-                self._mark_failed(held)
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""

@@ -140,7 +140,10 @@ def opened(computation: Computation) -> Iterator[Computer]:
 
 def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
     """Read and compute the positions; return rows, values and seconds per position."""
-    rows, inputs = _read(computer, flat)
+    parts = [computer.read((int(position), np.ones(1, bool))) for position in flat]
+    rows = np.concatenate([part for part, _ in parts])
+    names = parts[0][1]
+    inputs = {n: np.concatenate([given[n] for _, given in parts]) for n in names}
 
     def timed() -> tuple[dict[str, Array], float]:
         # Copies, because the computation may change its rows in place.
@@ -158,13 +161,6 @@ def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], 
             took = timed()[1]
             seconds, rounds = seconds + took, rounds + 1
     return rows, values, seconds / rounds / len(flat)
-
-
-def _read(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array]]:
-    parts = [computer.read((int(position), np.ones(1, bool))) for position in flat]
-    rows = np.concatenate([part for part, _ in parts])
-    names = parts[0][1]
-    return rows, {n: np.concatenate([given[n] for _, given in parts]) for n in names}
 
 
 def _once(
