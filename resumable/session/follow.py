@@ -99,11 +99,9 @@ class Look(NamedTuple):
     """What a look at the source has found."""
 
     assignment: Assignment
-    """What would be done, of the source as it is now."""
     run: RunFile | None
     """The run to continue or to return."""
     snapshot: Snapshot | None
-    """What the run file says."""
     unready: int | None
     """The first requested position that exists and is not ready."""
     to_come: int | None

@@ -324,7 +324,6 @@ class Session:
         return results, status
 
     def _begin(self) -> None:
-        """Enter the session into the table."""
         self._tables.begin(
             host=platform.node(),
             pid=os.getpid(),
@@ -335,7 +334,6 @@ class Session:
             self._tables.reopen()
 
     def _end(self) -> None:
-        """Close the session's entry in the table."""
         elapsed = time.perf_counter() - self._began
         available = self.assignment.plan.workers * elapsed
         self._tables.end(
