@@ -135,22 +135,18 @@ class FutureDispatcher:
             self._wind_down()
 
     def _hand_out(self) -> None:
-        while len(self._in_flight) < self._room():
+        while True:
+            # Twice as many as are at work, so that no worker waits for the driver. But
+            # what is taken out of our reach cannot be stopped: not where one task is
+            # long, nor where the executor would begin more than it should.
+            at_once = self._engine.at_once(self._workers)
+            ahead = self._is_quick and at_once == self._engine.slots()
+            if len(self._in_flight) >= (2 * at_once if ahead else at_once):
+                return
             batch = self._driver.next(BATCH_S)
             if batch is None:
                 return
             self._send(batch)
-
-    def _room(self) -> int:
-        """Return how many tasks may be in flight.
-
-        Twice as many as are at work, so that no worker waits for the driver. But
-        what is taken out of our reach cannot be stopped: not where one task is
-        long, nor where the executor would begin more than it should.
-        """
-        at_once = self._engine.at_once(self._workers)
-        ahead = self._is_quick and at_once == self._engine.slots()
-        return 2 * at_once if ahead else at_once
 
     def _send(self, batch: Batch, *, with_job: bool = False) -> None:
         """Submit a batch, with the job where the process may not have it."""
@@ -222,7 +218,10 @@ class FutureDispatcher:
         error: BaseException | None = None
         while self._in_flight:
             try:
-                self._cancel()
+                pending = {n: future for n, (future, _) in self._in_flight.items()}
+                for number in self._engine.cancel(self.token, pending):
+                    _, batch = self._in_flight.pop(number)
+                    self._driver.return_unfinished(batch)
                 if self._in_flight:
                     self._wait()
             except Exception as later:
@@ -233,12 +232,6 @@ class FutureDispatcher:
                     self._in_flight.clear()  # the executor is closed
         if error is not None:
             raise error
-
-    def _cancel(self) -> None:
-        futures = {number: future for number, (future, _) in self._in_flight.items()}
-        for number in self._engine.cancel(self.token, futures):
-            _, batch = self._in_flight.pop(number)
-            self._driver.return_unfinished(batch)
 
 
 def _absolute(job: Job) -> Job:

@@ -212,23 +212,20 @@ class LocalDispatcher:
     def work(self) -> None:
         """Hand out batches until none is left, then have everything committed."""
         while True:
+            stopped = True
             try:
-                stopped = self._work()
+                while not self._driver.stopping:
+                    self.hand_out()
+                    if not any(known.batch or known.first for known in self._known):
+                        stopped = False
+                        break
+                    self._wait(_PATIENCE_S)
             finally:
                 self.wind_down()
             # A worker that dies while it commits leaves something to do again. Not here
             # where the run was stopped: another dispatcher goes on with it.
             if stopped or not self._in(_State.DEAD):
                 return
-
-    def _work(self) -> bool:
-        """Do batches until none is left; return whether it was stopped before."""
-        while not self._driver.stopping:
-            self.hand_out()
-            if not any(known.batch or known.first for known in self._known):
-                return False
-            self._wait(_PATIENCE_S)
-        return True
 
     def look(self) -> bool:
         """Take what has come, without waiting; return whether a worker is ready."""
@@ -331,7 +328,6 @@ class LocalDispatcher:
             raise errors[0]
 
     def _take(self, event: Answer | Death) -> None:
-        """Take an answer or a death."""
         from resumable.worker import Death
 
         known = self._known[event.worker]
@@ -354,7 +350,10 @@ class LocalDispatcher:
         if event.error is not None:
             raise event.error
         if batch is not None:
-            self._take_report(known, event.value)
+            report: Report = event.value
+            known.unmarked.append(report)
+            del known.unmarked[: len(known.unmarked) - report.unmarked]
+            self._driver.take(report)
         elif before is _State.STARTING:
             if known.first is not None:
                 first, known.first = known.first, None
@@ -363,12 +362,6 @@ class LocalDispatcher:
             known.unmarked.clear()
             if before is _State.RENEWING:
                 self._kill(event.worker)
-
-    def _take_report(self, known: _Process, report: Report) -> None:
-        """Take the report of a batch."""
-        known.unmarked.append(report)
-        del known.unmarked[: len(known.unmarked) - report.unmarked]
-        self._driver.take(report)
 
     def _take_death(self, death: Death, known: _Process) -> None:
         """Tell the driver of a worker's death."""

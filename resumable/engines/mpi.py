@@ -145,7 +145,11 @@ class MPIEngine:
             with self._early.watching():
                 self._infos = self._all_infos(messages, info)
                 results = drive()
-                self._note_signals(messages)
+                messages.look()
+                for message in messages.inbox:
+                    # Once: a second Ctrl-C would mean something else.
+                    if message.kind == SIGNAL and self._early.signal_number is None:
+                        deliver(message.content)
             self._end_if_signalled(results)
         except BaseException as error:
             messages.send_all(OUTCOME, _Outcome.of(error))
@@ -165,7 +169,10 @@ class MPIEngine:
         if self._early.signal_number is not None:
             deliver(self._early.signal_number)
             self._early = StopRequest()
-        by_rank = self._workers_by_rank(workers)
+        # As many ranks on each host compute as the memory allows.
+        ranks = range(len(self._infos))
+        order = sorted(ranks, key=lambda r: (self._infos[r].rank_on_host, r))
+        by_rank = {rank: worker for worker, rank in enumerate(order[:workers])}
         plain = job._replace(process=None)
         room = Remainder.room(driver.schedule.pending, PROBES)
         one_sided, count = self._one_sided, len(by_rank)
@@ -245,14 +252,6 @@ class MPIEngine:
                 raise PlanError(msg)
         return [info for _, info in sorted(infos.items())]
 
-    def _note_signals(self, messages: RankMessages) -> None:
-        """Note a signal that has come to another rank since rank 0 last looked."""
-        messages.look()
-        for message in messages.inbox:
-            # Once: a second Ctrl-C would mean something else.
-            if message.kind == SIGNAL and self._early.signal_number is None:
-                deliver(message.content)
-
     def _end_if_signalled(self, results: Results) -> None:
         """End the script by a signal that came when there was nothing to stop.
 
@@ -262,15 +261,6 @@ class MPIEngine:
         number = self._early.signal_number
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             raise stopped(self._early, results)
-
-    def _workers_by_rank(self, workers: int) -> dict[int, int]:
-        """Return the ranks that compute, and which of the workers each of them is.
-
-        As many on each host as the memory allows.
-        """
-        ranks = range(len(self._infos))
-        order = sorted(ranks, key=lambda r: (self._infos[r].rank_on_host, r))
-        return {rank: worker for worker, rank in enumerate(order[:workers])}
 
 
 def _info_of(messages: RankMessages, request: Callable[[], dict[str, Any]]) -> RankInfo:

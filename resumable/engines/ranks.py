@@ -274,27 +274,24 @@ class OtherRank:
         job = job._replace(process=self._process, read_from=read_from)
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             try:
-                self._do_batches(worker, counter)
+                # What rank 0 sends, until it sends what is left; then of that.
+                while not self._stopping():
+                    message = self._next()
+                    if message.kind == PROBE:
+                        self._do(worker, message.content)
+                        self._send_reports()
+                        continue
+                    if message.kind != REST:
+                        self._messages.inbox.appendleft(message)
+                        break
+                    rest: Rest = message.content
+                    for batch in batches_taken(
+                        counter, rest.remainder, rest.schedule, self._stopping
+                    ):
+                        self._do(worker, batch).update(rest.schedule)
+                    break
             finally:
                 self._send_reports()
-
-    def _do_batches(self, worker: Worker, counter: Counter) -> None:
-        """Do what rank 0 sends, until it sends what is left; then take of that."""
-        while not self._stopping():
-            message = self._next()
-            if message.kind == PROBE:
-                self._do(worker, message.content)
-                self._send_reports()
-            elif message.kind == REST:
-                rest: Rest = message.content
-                for batch in batches_taken(
-                    counter, rest.remainder, rest.schedule, self._stopping
-                ):
-                    self._do(worker, batch).update(rest.schedule)
-                return
-            else:
-                self._messages.inbox.appendleft(message)
-                return
 
     def _do(self, worker: Worker, batch: Batch) -> Report:
         report = worker.do(batch, self._stopping).sendable()

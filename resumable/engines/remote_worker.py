@@ -247,7 +247,7 @@ class WorkerCache:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sessions: dict[str, _SessionWorkers] = {}
         # By session: the numbers of the last tasks that were begun, and of those that
         # must not be.
@@ -298,17 +298,14 @@ class WorkerCache:
     def release(self, token: str) -> None:
         """Close the workers of a session, where none of its tasks is at work."""
         with self._lock:
-            self._close(token)
-
-    def _close(self, token: str) -> None:
-        workers = self._sessions.get(token)
-        if workers is not None and workers.busy:
-            return
-        self._begun.pop(token, None)
-        self._revoked.pop(token, None)
-        if workers is not None:
-            del self._sessions[token]
-            workers.close()
+            workers = self._sessions.get(token)
+            if workers is not None and workers.busy:
+                return
+            self._begun.pop(token, None)
+            self._revoked.pop(token, None)
+            if workers is not None:
+                del self._sessions[token]
+                workers.close()
 
     def _close_idle(self) -> None:
         """Close the workers of sessions that are idle, until none is left."""
@@ -318,7 +315,7 @@ class WorkerCache:
                 earliest = time.monotonic() - IDLE_S
                 for token, workers in list(self._sessions.items()):
                     if workers.last < earliest:
-                        self._close(token)
+                        self.release(token)
                 if not self._sessions:
                     self._watches_idle = False
                     return
@@ -343,7 +340,9 @@ class BlasLimit:
         with self._lock:
             self._users += 1
             self._thread = self._thread or ThreadPoolExecutor(1, "resumable-blas")
-            self._thread.submit(self._limit).result()
+            self._thread.submit(
+                lambda: self._limits.enter_context(machine.OneThread())
+            ).result()
         try:
             yield
         finally:
@@ -353,9 +352,6 @@ class BlasLimit:
                     self._thread.submit(self._limits.close).result()
                     self._thread.shutdown()
                     self._thread = None
-
-    def _limit(self) -> None:
-        self._limits.enter_context(machine.OneThread())
 
 
 class TaskWriter(RowBuffer):

@@ -45,20 +45,17 @@ class Operator(Protocol):
 class _Failure(NamedTuple):
     """An operator has raised."""
 
-    number: int
-    """Of the operator."""
+    number: int  # of the operator
     error: Exception
-    text: str
-    """Of the traceback."""
+    text: str  # of the traceback
 
 
 class _Arguments(NamedTuple):
     """What the operators are called with."""
 
-    value: Any
-    """An argument for all, or a list."""
+    value: Any  # an argument for all, or a list
+    #: By operator the members of the list it gets: one, or a list of them.
     rows: Mapping[int, list[int] | int] | None = None
-    """By operator the members of the list it gets: one, or a list of them."""
 
     def of(self, number: int) -> Any:
         """Return the argument of an operator."""
@@ -71,13 +68,7 @@ class _Arguments(NamedTuple):
 
 
 class _OperatorHost:
-    """The operators of one worker, or of this process.
-
-    Parameters
-    ----------
-    parent : ParentConnection or None
-        Of the worker, or None in the process of the pool.
-    """
+    """The operators of one worker, or of this process, where `parent` is None."""
 
     def __init__(self, parent: Any) -> None:
         self._in_worker = parent is not None
@@ -247,7 +238,12 @@ class Operators:
         """Call a method of every operator with the same message."""
         self._prepare(method)
         if self._host is not None:
-            values = self._host.do(method, *_read_only(arguments))
+            # Read-only, as a worker would get them.
+            value = arguments.value
+            value = (
+                [*map(_frozen, value)] if isinstance(value, list) else _frozen(value)
+            )
+            values = self._host.do(method, value, arguments.rows)
             return self._done(method, [values])
         calls = self._ask(self._workers, method, arguments)
         self._finish(calls, timeout)
@@ -257,7 +253,12 @@ class Operators:
         self, method: str, values: Sequence[Any], timeout: float | None
     ) -> list[Any]:
         """Call a method of every operator with an argument of its own."""
-        self._check_one_each(method, values)
+        if len(values) != self._count:
+            msg = (
+                f"{method} needs one argument for each of {self._count} operators, and "
+                f"got {len(values)}"
+            )
+            raise ValueError(msg)
         numbers = range(self._count)
         if self._host is not None:
             own = _Arguments(list(values), {i: i for i in numbers})
@@ -271,14 +272,6 @@ class Operators:
             calls += self._ask([worker], method, arguments)
         self._finish(calls, timeout)
         return self._done(method, [call.result() for call in calls])
-
-    def _check_one_each(self, method: str, values: Sequence[Any]) -> None:
-        if len(values) != self._count:
-            msg = (
-                f"{method} needs one argument for each of {self._count} operators, and "
-                f"got {len(values)}"
-            )
-            raise ValueError(msg)
 
     def _prepare(self, method: str) -> None:
         """Check that a method can be called."""
@@ -306,8 +299,9 @@ class Operators:
         for worker, token in zip(self._workers, self._tokens, strict=True):
             if not self._pool.still_has(worker, token):
                 numbers = range(worker, self._count, len(self._workers))
+                some = ", ".join(map(str, numbers[:5])) + ", ..." * (len(numbers) > 5)
                 msg = (
-                    f"the worker process of operators {_some(numbers)} has ended, and "
+                    f"the worker process of operators {some} has ended, and "
                     "with it their state; make new Operators"
                 )
                 raise WorkerDied(msg)
@@ -415,22 +409,9 @@ def _rows(select: Any, operators: int, parts: int | None) -> list[list[int]]:
     return [np.flatnonzero(row).tolist() for row in matrix]
 
 
-def _read_only(arguments: _Arguments) -> _Arguments:
-    """Return arguments as a worker would get them."""
-    value = arguments.value
-    if isinstance(value, list):
-        return arguments._replace(value=[_frozen(one) for one in value])
-    return arguments._replace(value=_frozen(value))
-
-
 def _frozen(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     view = value.view()
     view.flags.writeable = False
     return view
-
-
-def _some(numbers: range) -> str:
-    text = ", ".join(map(str, numbers[:5]))
-    return f"{text}, ..." if len(numbers) > 5 else text

@@ -154,10 +154,8 @@ def start_stream(
 class _Pending(NamedTuple):
     """An item whose result has not been taken."""
 
-    created: Call | None
-    """The call that has brought the function to the worker."""
-    call: Call
-    """The call for the item."""
+    created: Call | None  # has brought the function to the worker
+    call: Call  # for the item
 
 
 def _failed(error: Exception) -> _Pending:
