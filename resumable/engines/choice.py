@@ -113,7 +113,7 @@ def _given(engine: Any, workers: int | None, may_grow: bool) -> Engine:
     from concurrent.futures import Executor
 
     if isinstance(engine, Executor):
-        from resumable.engines.executor import ExecutorEngine
+        from resumable.engines.futures import ExecutorEngine
 
         return ExecutorEngine(engine, workers)
     # By name: where distributed is not imported, this is no client of dask.

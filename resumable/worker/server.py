@@ -269,7 +269,10 @@ def _run_server(
                         os.close(worker_fd)
                 else:
                     pid = int.from_bytes(control.recv(_NUMBER_BYTES), "big")
-                    number = _wait_for(pid)
+                    number = 0
+                    with contextlib.suppress(ChildProcessError):
+                        _, status = os.waitpid(pid, 0)
+                        number = os.waitstatus_to_exitcode(status)
         # Not sys.exit, which would run exit handlers of the imported modules.
         os._exit(0)
 
@@ -290,14 +293,6 @@ def _spawn(fds: list[int], control: socket.socket) -> int:
         os.set_inheritable(fd, True)
     command = _interpreter(f"_run_worker({os.getpid()}, *{fds})")
     return os.posix_spawn(command[0], command, os.environ)
-
-
-def _wait_for(pid: int) -> int:
-    try:
-        _, status = os.waitpid(pid, 0)
-    except ChildProcessError:
-        return 0
-    return os.waitstatus_to_exitcode(status)
 
 
 def _run_worker(server: int, fd: int, shared: int) -> None:

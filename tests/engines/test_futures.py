@@ -22,7 +22,7 @@ from helpers import ROOT, SUPPORT, data_of, until
 
 import resumable as rs
 from resumable.engines import futures, remote_worker
-from resumable.engines.executor import ExecutorEngine
+from resumable.engines.futures import ExecutorEngine
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -16,7 +16,7 @@ import resumable as rs
 from resumable.source.contiguous import Contiguous
 from resumable.source.reader import Reader
 from resumable.source.reference import refer
-from resumable.worker.readahead import ReadAhead
+from resumable.worker.compute import ReadAhead
 
 COUNT, WIDTH = 60, 4
 ROWS = np.arange(COUNT * WIDTH, dtype="f8").reshape(COUNT, WIDTH)
