@@ -73,8 +73,6 @@ class FuturesEngine:
         finally:
             self.release(dispatcher.token)
 
-    # What an executor does its own way.
-
     def slots(self) -> int | None:
         """Return how many tasks the executor does at once; None: not known."""
         raise NotImplementedError

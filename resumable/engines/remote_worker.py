@@ -62,13 +62,10 @@ class Task(NamedTuple):
 
 
 class JobPackage(NamedTuple):
-    """The job of a session, and the :func:`file_numbers` of its sources.
-
-    All paths are absolute.
-    """
+    """The job of a session; all paths are absolute."""
 
     job: Job
-    sources: Mapping[str, tuple[int, ...]]
+    sources: Mapping[str, tuple[int, ...]]  # the file_numbers() by path
 
 
 class TaskResult(NamedTuple):
@@ -83,9 +80,6 @@ class TaskResult(NamedTuple):
 
 class _NoJobError(Exception):
     """The process does not have the job of the session yet."""
-
-
-# What the executor calls.
 
 
 def do(task: Task) -> bytes:
@@ -150,22 +144,6 @@ def file_numbers(path: str) -> tuple[int, ...]:
     return stat.st_ino, stat.st_size, int(stat.st_mtime)
 
 
-def _check_source(path: str, expected: tuple[int, ...]) -> None:
-    """Raise SourceError where the file of that name here is not the driver's."""
-    with contextlib.suppress(OSError):
-        found = file_numbers(path)
-        # The inode differs where the file was copied or the file system makes inodes
-        # up; size and time change while the file is written to.
-        if found[0] == expected[0] or found[1:] == expected[1:]:
-            return
-    msg = (
-        f"a worker on {platform.node()} does not see the source {path} as the driver "
-        "does: put it where all workers find it under the same absolute path, or "
-        "compute with engine='local'"
-    )
-    raise SourceError(msg)
-
-
 class _SessionWorkers:
     """The workers of one session in this process, one for each thread with tasks."""
 
@@ -181,7 +159,18 @@ class _SessionWorkers:
             )
             raise RuntimeError(msg) from error
         for path, expected in package.sources.items():
-            _check_source(path, expected)
+            with contextlib.suppress(OSError):
+                found = file_numbers(path)
+                # The inode differs where the file was copied or the file system makes
+                # inodes up; size and time change while the file is written to.
+                if found[0] == expected[0] or found[1:] == expected[1:]:
+                    continue
+            msg = (
+                f"a worker on {platform.node()} does not see the source {path} as the "
+                "driver does: put it where all workers find it under the same absolute "
+                "path, or compute with engine='local'"
+            )
+            raise SourceError(msg)
         self._job = package.job
         self._workers: dict[int, tuple[Worker, TaskWriter]] = {}
         self._blas_limit = blas_limit

@@ -151,7 +151,7 @@ class StageCursor:
 
     @property
     def flat(self) -> Any:
-        """Flat position, or all of the block's."""
+        """As that of the first stage's cursor."""
         return self._cursor.flat
 
     def generator(self, seed: int) -> np.random.Generator:
