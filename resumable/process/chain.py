@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resumable.model import Output
     from resumable.process.process import Process
     from resumable.results import Results
-    from resumable.session import Request, Trial
+    from resumable.session import Trial
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,7 +80,16 @@ class Chain:
         """Find out who gets what of whom, with the parameters as they are now."""
         first = self._processes[0]
         self._head = first._request()
-        self._source_name, arguments = _arguments_of_head(self._head)
+        names = [argument.name for argument in _signature(self._head.process)]
+        if not names:
+            msg = (
+                f"{self._head.name} must name its first argument, for later stages to "
+                "ask for it"
+            )
+            raise DeclarationError(msg)
+        self._source_name = names[0]
+        named = [name for name in names[1:] if name in self._head.inputs]
+        arguments = (names[0], *named)
         self._stages: list[Stage] = []
         self._makers: dict[str, int] = {}
         self._add(Stage.of(_copied(first)._request(), arguments, first=True))
@@ -383,15 +392,3 @@ def _signature(process: Process) -> list[inspect.Parameter]:
     method = getattr(process, process._method())
     found = inspect.signature(method).parameters.values()
     return [argument for argument in found if argument.kind in NAMED]
-
-
-def _arguments_of_head(head: Request) -> tuple[str, tuple[str, ...]]:
-    """Return what the first stage calls the source, and all of its arguments."""
-    signature = [argument.name for argument in _signature(head.process)]
-    if not signature:
-        msg = (
-            f"{head.name} must name its first argument, for later stages to ask for it"
-        )
-        raise DeclarationError(msg)
-    named = [name for name in signature[1:] if name in head.inputs]
-    return signature[0], (signature[0], *named)

@@ -75,7 +75,14 @@ def load(
         path = Path(state)
         if _is_run(path):
             return _load_run(path, cls)
-        state = _parsed(path)
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{path} is neither a run file nor a state in JSON ({error})"
+            raise DeclarationError(msg) from error
+        if not isinstance(state, dict):
+            msg = f"{path} holds a {type(state).__name__}, and a state is a dict"
+            raise DeclarationError(msg)
     if cls is None:
         name = str(state.get("class", ""))
         module, _, qualified = name.partition(":")
@@ -114,18 +121,6 @@ def _is_run(path: Path) -> bool:
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise DeclarationError(msg) from error
-
-
-def _parsed(path: Path) -> Mapping[str, Any]:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path} is neither a run file nor a state in JSON ({error})"
-        raise DeclarationError(msg) from error
-    if not isinstance(plain, dict):
-        msg = f"{path} holds a {type(plain).__name__}, and a state is a dict"
-        raise DeclarationError(msg)
-    return plain
 
 
 def verify(

@@ -315,7 +315,12 @@ def _rows(
 ) -> Check:
     """Compute positions again, block by block, and compare."""
     settled = run.select(lambda done, failed: done | failed)
-    chosen = settled if isinstance(sample, str) else _sampled(settled, sample, seed)
+    chosen, count = settled, len(settled)
+    if not isinstance(sample, str) and sample < count:
+        # At random, each with the same chance.
+        ordinals = np.random.default_rng(seed).choice(count, sample, replace=False)
+        members = settled.members_at(np.sort(ordinals))
+        chosen = PositionSet.of(settled.size, np.array(members))
     if not len(chosen):
         words = "no position is done" if sample else "none asked for"
         return Check("rows", None, words)
@@ -346,15 +351,7 @@ def _rows(
         found = describe(0, error)
         words = f"computing again raised {found.exception}: {found.message}"
         return Check("rows", False, words)
-    return _judged(run, tally, len(settled), rtol)
-
-
-def _sampled(settled: PositionSet, sample: int, seed: int | None) -> PositionSet:
-    """Choose members at random, each with the same chance."""
-    if sample >= len(settled):
-        return settled
-    ordinals = np.random.default_rng(seed).choice(len(settled), sample, replace=False)
-    return PositionSet.of(settled.size, np.array(settled.members_at(np.sort(ordinals))))
+    return _judged(run, tally, count, rtol)
 
 
 def _blocks(chosen: PositionSet, rows: int) -> Iterator[Array]:
