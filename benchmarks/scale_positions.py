@@ -27,8 +27,7 @@ from resumable.engines import Driver
 from resumable.engines.ranks import Rest
 from resumable.errors import RunFileError
 from resumable.model.positions import windows
-from resumable.model.remainder import Remainder
-from resumable.model.schedule import PROBES
+from resumable.model.schedule import PROBES, Remainder
 from resumable.runfile.file import RunFile
 from resumable.session import prepare
 from resumable.system.disk import opened, write_at

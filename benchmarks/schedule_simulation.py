@@ -36,8 +36,7 @@ from resumable.engines import counter
 from resumable.engines.counter import InterleavedCounter, batches_taken
 from resumable.model.plan import Plan
 from resumable.model.positions import Batch, PositionSet
-from resumable.model.remainder import Remainder
-from resumable.model.schedule import PROBES, Schedule
+from resumable.model.schedule import PROBES, Remainder, Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

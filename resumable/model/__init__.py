@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from resumable.model.encoding import (
+    SCHEMA,
+    brief,
     canonical,
     decode,
     decode_dtype,
+    differences,
+    document_digest,
     encode,
     encode_dtype,
 )
 from resumable.model.geometry import Geometry
-from resumable.model.identity import SCHEMA, brief, differences, document_digest
 from resumable.model.indexing import (
     boxes,
     chunk_shape,
@@ -47,8 +50,7 @@ from resumable.model.positions import (
     stretches,
     windows,
 )
-from resumable.model.remainder import Remainder
-from resumable.model.schedule import PROBES, Schedule
+from resumable.model.schedule import PROBES, Remainder, Schedule
 from resumable.model.source_text import (
     at_margin,
     check_unchanged,

@@ -11,8 +11,7 @@ import numpy as np
 
 from resumable.errors import SourceError
 from resumable.runfile import USID_ANCILLARIES, USID_SPECTROSCOPIC, Coordinates
-from resumable.source.checks import check_storage
-from resumable.source.opening import readable
+from resumable.source.opening import check_storage, readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

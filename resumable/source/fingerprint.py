@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from resumable.source.contiguous import Contiguous
+    from resumable.source.reader import Contiguous
 
     Array = np.ndarray[Any, np.dtype[Any]]
     #: Flat index of the first element, number of elements, and where they are.

@@ -12,8 +12,13 @@ import h5py
 import numpy as np
 
 from resumable.errors import SourceError
-from resumable.source.checks import check_usable
-from resumable.source.opening import find_dataset, listed, names_of, open_file
+from resumable.source.opening import (
+    check_usable,
+    find_dataset,
+    listed,
+    names_of,
+    open_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -139,9 +139,9 @@ def test_what_is_too_large_to_be_sent_is_read_from_rank_0(mpi, scan, data, tmp_p
     job = mpi.run(
         3,
         with_head("""
-        from resumable.model import remainder
+        from resumable.model import schedule
         from resumable.engines import counter
-        remainder.SENT_BYTES = -1
+        schedule.SENT_BYTES = -1
         reads, read = [], counter._Loan.read
 
         def counted(self, *place):

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import resumable as rs
 from resumable.errors import IdentityError
-from resumable.model.encoding import canonical, encode
-from resumable.model.identity import (
+from resumable.model.encoding import (
     SCHEMA,
+    canonical,
     differences,
     document_digest,
+    encode,
 )
 
 

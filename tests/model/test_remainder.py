@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from resumable.engines.counter import InterleavedCounter
 from resumable.model.positions import WINDOW, PositionSet
-from resumable.model.remainder import Remainder
+from resumable.model.schedule import Remainder
 
 
 def of_mask(mask):

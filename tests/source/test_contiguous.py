@@ -12,8 +12,7 @@ from helpers import close_all_hdf5_files
 
 import resumable as rs
 from resumable.errors import SourceError
-from resumable.source.contiguous import contiguous
-from resumable.source.reader import Reader
+from resumable.source.reader import Reader, contiguous
 from resumable.source.reference import refer
 
 MIXED = np.dtype([("small", "i1"), ("large", "f8")], align=True)

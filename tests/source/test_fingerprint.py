@@ -12,8 +12,7 @@ from sources import LAYOUTS, fingerprint
 import resumable.source.fingerprint
 import resumable.source.reader
 from resumable.model.positions import PositionSet
-from resumable.source.contiguous import Contiguous
-from resumable.source.reader import Reader
+from resumable.source.reader import Contiguous, Reader
 from resumable.source.reference import refer
 
 # Fingerprints.

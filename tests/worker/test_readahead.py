@@ -13,8 +13,7 @@ import pytest
 from helpers import close_all_hdf5_files
 
 import resumable as rs
-from resumable.source.contiguous import Contiguous
-from resumable.source.reader import Reader
+from resumable.source.reader import Contiguous, Reader
 from resumable.source.reference import refer
 from resumable.worker.compute import ReadAhead
 
