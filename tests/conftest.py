@@ -9,6 +9,7 @@ import h5py
 import hypothesis
 import numpy as np
 import pytest
+from helpers import ROOT, SUPPORT
 from program_server import ProgramServer
 
 from resumable.worker import server
@@ -82,12 +83,12 @@ def start(program_server, tmp_path):
 
 @pytest.fixture
 def script(start, tmp_path):
-    """Return a function that starts a script of a user in its folder."""
+    """Return a function that starts a script, which can import tests/support."""
 
     def start_script(text, *arguments, name="script.py"):
         path = tmp_path / name
         path.write_text(textwrap.dedent(text))
-        return start(path, *arguments)
+        return start(path, *arguments, PYTHONPATH=f"{ROOT}:{SUPPORT}")
 
     return start_script
 

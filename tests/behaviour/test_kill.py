@@ -13,7 +13,7 @@ import kill_matrix
 import numpy as np
 import pytest
 from engine_conformance import Logged, noted
-from helpers import ROOT, SUPPORT
+from helpers import ROOT, SUPPORT, data_of
 from kill_matrix import alive, members, wait_until
 
 import resumable as rs
@@ -144,8 +144,7 @@ def test_a_signal_commits_and_says_how_to_go_on(
 
 
 NESTED = """
-    import os, signal, sys
-    sys.path.insert(0, {tests!r})
+    import os, signal
     import param
     import resumable as rs
     from engine_conformance import Logged, note
@@ -153,12 +152,12 @@ NESTED = """
 
     class Inner(rs.Process):
         version = 1
-        outputs = {{"product": rs.Output()}}
+        outputs = {"product": rs.Output()}
         factor = param.Integer(0)
 
         def unit_computation(self, index):
-            handlers = {{signal.getsignal(s) for s in (2, 15, 10)}}
-            note("log.left", handlers == {{signal.SIG_IGN, _ignore_signal}})
+            handlers = {signal.getsignal(s) for s in (2, 15, 10)}
+            note("log.left", handlers == {signal.SIG_IGN, _ignore_signal})
             return self.factor * index
 
     class Outer(Logged):
@@ -176,15 +175,14 @@ def test_a_computation_inside_a_unit_catches_no_signal(tmp_path, script):
     """Only the driver handles the signal; it stops cleanly and can go on."""
     kill_matrix.make_source(tmp_path, 60)
     number = signal.SIGTERM
-    text = NESTED.format(tests=str(SUPPORT))
     log = tmp_path / "log"
-    process = script(text)
+    process = script(NESTED)
     assert wait_until(lambda: len(noted(log)) >= 20, 30)
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=20)
     gone = wait_until(lambda: not members(process.pid), 2)
     computed = len(noted(log))
-    again = script(text)
+    again = script(NESTED)
     _, errors_again = again.communicate(timeout=60)
     (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]
 
@@ -218,8 +216,7 @@ def test_ctrl_c_while_workers_start_is_a_clean_stop(
 ):
     process = script(
         f"""
-        import os, signal, sys, threading, time
-        sys.path.insert(0, {str(SUPPORT)!r})
+        import signal, threading, time
         from engine_conformance import Logged
         from resumable.engines.local import LocalEngine
 
@@ -294,9 +291,7 @@ def test_an_orphan_cannot_write_into_a_new_session(
 ):
     """A worker that outlives its driver is waited for or refused, never mixed in."""
     process = script(
-        f"""
-        import sys
-        sys.path.insert(0, {str(SUPPORT)!r})
+        """
         from engine_conformance import Logged
         Logged("scan.h5::/data", log="log", delay_s=0.005).compute(
             engine="local", workers=2, checkpoint=0.02
@@ -314,24 +309,15 @@ def test_an_orphan_cannot_write_into_a_new_session(
     sessions = results.sessions
 
     assert results.status.finished
-    np.testing.assert_array_equal(done, [row.mean() for row in _rows(source)])
+    np.testing.assert_array_equal(done, [row.mean() for row in data_of(source)])
     assert len(sessions) == 2
     assert sessions[0].end == 0
     assert sum(s.computed for s in sessions) <= 200
     assert not alive(process.pid)
 
 
-def _rows(source):
-    import h5py
-
-    with h5py.File(source.partition("::")[0], "r") as file:
-        return file["data"][...]
-
-
 SLOW = """
-    import sys
-    sys.path.insert(0, {tests!r})
-    from engine_conformance import Logged
+    from engine_conformance import Logged, note
 
     class Slow(Logged):
         def unit_computation(self, spectrum):
@@ -341,7 +327,6 @@ SLOW = """
                 ctypes.CDLL(None).sleep(60)
             return super().unit_computation(spectrum)
 
-    from engine_conformance import note
     Slow("scan.h5::/data", log="log", delay_s=0.001).compute(
         engine="local", workers=2, checkpoint=100
     )
@@ -350,7 +335,7 @@ SLOW = """
 
 def test_a_stop_does_not_wait_for_a_long_position(tmp_path, source, script):
     """After 5 s its batch is given up; the ones before it are kept, none has failed."""
-    process = script(SLOW.format(tests=str(SUPPORT)))
+    process = script(SLOW)
     log = tmp_path / "log"
     assert wait_until(lambda: "slow" in noted(log), 30)
     (run,) = [p for p in tmp_path.glob("*.h5") if p.name != "scan.h5"]

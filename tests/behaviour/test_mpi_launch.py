@@ -9,7 +9,6 @@ import h5py
 import mpiexec
 import pytest
 from engine_conformance import Logged
-from helpers import SUPPORT
 from mpi_jobs import HEAD, told, with_head
 
 import resumable as rs
@@ -185,7 +184,6 @@ def test_the_launcher_says_how_many_ranks_there_are(monkeypatch, environment, ex
 def test_a_class_asks_no_mpi_for_the_number_of_ranks(script, monkeypatch):
     monkeypatch.setenv("PALS_RANKID", "0")
     text = HEAD + "print('mpi4py.MPI' in sys.modules, world.ranks(ask_mpi=False))\n"
-    tests = f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
-    out, _ = script(tests + text).communicate(timeout=30)
+    out, _ = script(text).communicate(timeout=30)
 
     assert out.split() == ["False", "1"]

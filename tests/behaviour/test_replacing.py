@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from deadly import POSITIONS, Deadly, DeadlyBlock, check
 from engine_conformance import note, noted
-from helpers import SUPPORT, until
+from helpers import until
 
 import resumable as rs
 from resumable.engines import local
@@ -64,8 +64,6 @@ def test_block_computations_are_halved_until_the_position_is_alone(source, rows)
 def test_a_run_that_killed_its_driver_continues_in_workers(source, rows, script):
     """With engine="auto" a segmentation fault ends the driver at most once."""
     body = f"""
-        import sys
-        sys.path.insert(0, {str(SUPPORT)!r})
         from deadly import Deadly
         Deadly({source!r}, bad={{"150": "segfault"}}).compute(workers=1)
     """

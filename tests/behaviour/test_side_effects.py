@@ -11,7 +11,6 @@ import param
 import pytest
 from deadly import SIDE_EFFECTS, Deadly, check
 from engine_conformance import Pools
-from helpers import SUPPORT
 
 import resumable as rs
 
@@ -28,12 +27,10 @@ def test_computations_that_change_the_process_do_not_break_the_run(
     bad = {str(20 * (i + 1)): effect.__name__ for i, effect in enumerate(SIDE_EFFECTS)}
     process = script(
         f"""
-        import sys
-        sys.path.insert(0, {str(SUPPORT)!r})
         from deadly import Deadly
         process = Deadly({source!r}, bad={bad!r}, delay_s=0.0005)
         process.compute(engine={engine!r}, workers=2, memory="2 GB")
-        sys.stdout.write("finished")
+        print("finished")
         """
     )
     output, errors = process.communicate(timeout=40)
@@ -48,8 +45,6 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
     """The pool ends its processes by a signal, which our handlers must not catch."""
     process = script(
         f"""
-        import sys
-        sys.path.insert(0, {str(SUPPORT)!r})
         from engine_conformance import Pools
         Pools({source!r}).compute(engine={engine!r}, workers=2)
         """
@@ -103,8 +98,6 @@ def test_a_child_process_of_a_worker_keeps_no_lock(source, rows, script, tmp_pat
     bad = {"20": "fork_and_stay"}
     process = script(
         f"""
-        import sys
-        sys.path.insert(0, {str(SUPPORT)!r})
         from deadly import Deadly
         process = Deadly({source!r}, bad={bad!r}, delay_s=0.0005)
         process.compute(engine="local", workers=2, positions=range(100))
