@@ -62,14 +62,9 @@ class Stage(NamedTuple):
         return self.request.name
 
     @property
-    def process(self) -> Any:
-        """The user's object, a copy of it."""
-        return self.request.process
-
-    @property
     def in_blocks(self) -> bool:
         """Whether it takes many positions at once."""
-        return hasattr(self.process, "block_computation")
+        return hasattr(self.request.process, "block_computation")
 
     def document(self) -> dict[str, Any]:
         """Everything of it that can change results, as plain JSON."""
@@ -113,7 +108,7 @@ class Link(Process):
         self.outputs = dict(kept)
         self._texts = [
             (
-                class_read_from(type(stage.process)),
+                class_read_from(type(stage.request.process)),
                 text_digest(stage.request.source_text()),
             )
             for stage in stages
@@ -148,7 +143,7 @@ class Link(Process):
         """Bytes of working memory of the stages, and of what goes between them."""
         total = 0
         for stage in self._stages:
-            own = stage.process.scratch
+            own = stage.request.process.scratch
             total += int(own(count)) if callable(own) else int(own) * count
             if stage is not self._stages[-1]:
                 total += count * sum(o.row_bytes for o in stage.outputs.values())
@@ -158,8 +153,8 @@ class Link(Process):
         """Set every stage up."""
         self._live: list[tuple[Stage, Any]] = []
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
-            check_unchanged(type(stage.process), read_from, text)
-            process = shallow_copy(stage.process)
+            check_unchanged(type(stage.request.process), read_from, text)
+            process = shallow_copy(stage.request.process)
             cursor: Any = self._cursor
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()
@@ -172,13 +167,13 @@ class Link(Process):
 
     def finish(self, results: Results) -> Any:
         """Have the last stage summarise."""
-        return self._stages[-1].process.finish(results)
+        return self._stages[-1].request.process.finish(results)
 
     def draw(
         self, axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
     ) -> None:
         """Draw as the last stage does."""
-        self._stages[-1].process.draw(axes, position, spectrum, outputs)
+        self._stages[-1].request.process.draw(axes, position, spectrum, outputs)
 
     def _check_there(self, flat: Any) -> None:
         """Refuse positions at which an earlier stage has failed."""

@@ -355,7 +355,11 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         reasons = [shown(reason) for reason in told[:_TOLD]]
         for number, reason in enumerate(reasons):
             if lines and reason.startswith(EDITED):
-                reasons[number] = "\n".join([reason, *_lines(run, computation)])
+                try:
+                    changed = changed_lines(run, computation)
+                except RunFileError as error:
+                    changed = [str(error)]
+                reasons[number] = "\n".join([reason, *changed])
         if len(told) > _TOLD:
             reasons.append(f"and {len(told) - _TOLD} more")
         candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
@@ -376,10 +380,3 @@ def changed_lines(run: RunFile, computation: Computation) -> list[str]:
         if not line.startswith(("---", "+++", "@@"))
     ]
     return [shown(line) for line in changed[:_LINES_TOLD]]
-
-
-def _lines(run: RunFile, computation: Computation) -> list[str]:
-    try:
-        return changed_lines(run, computation)
-    except RunFileError as error:
-        return [str(error)]
