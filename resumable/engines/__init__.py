@@ -34,7 +34,4 @@ __all__ = [
 ]
 
 # Imported when they are used: most runs do without.
-__getattr__ = lazily(
-    __name__,
-    MPIEngine="mpi",
-)
+__getattr__ = lazily(__name__, MPIEngine="mpi")

@@ -206,7 +206,6 @@ class LocalDispatcher:
         self._processes.create(worker, "worker", LocalWorker, self._job)
 
     def _in(self, *states: _State) -> list[int]:
-        """Return the workers that are in one of these states."""
         return [i for i, known in enumerate(self._known) if known.state in states]
 
     def work(self) -> None:
@@ -276,7 +275,6 @@ class LocalDispatcher:
         self._processes.send(worker, "worker", "do", batch)
 
     def _close(self, worker: int, state: _State) -> None:
-        """Have a worker commit everything."""
         self._known[worker].state = state
         self._processes.send(worker, "worker", "close")
 
@@ -364,7 +362,6 @@ class LocalDispatcher:
                 self._kill(event.worker)
 
     def _take_death(self, death: Death, known: _Process) -> None:
-        """Tell the driver of a worker's death."""
         from resumable.worker import cause_of_death, death_error
 
         before, known.state = known.state, _State.DEAD
@@ -413,7 +410,6 @@ class _PositionClock:
         return _PATIENCE_S if self._limit_s is None else min(1.0, self._limit_s / 4)
 
     def begin(self, worker: int, batch: Batch) -> None:
-        """Note that a worker begins a batch."""
         self._run_out.pop(worker, None)
         self._seen.pop(worker, None)
         if self._limit_s is not None:

@@ -45,9 +45,6 @@ __all__ = [
 # Imported when they are used: most runs do without.
 __getattr__ = lazily(
     __name__,
-    Memory="shared_memory",
-    map_memory="shared_memory",
-    unnamed_file="shared_memory",
-    shared_array="shared_memory",
-    find_shared="shared_memory",
+    **dict.fromkeys(("Memory", "find_shared", "map_memory"), "shared_memory"),
+    **dict.fromkeys(("shared_array", "unnamed_file"), "shared_memory"),
 )
