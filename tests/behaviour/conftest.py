@@ -11,7 +11,7 @@ import pytest
 from deadly import POSITIONS, Leaks
 from helpers import compute, data_of
 from live_sources import WRITER
-from strangers import Mean
+from run_files import Mean
 
 
 class Writer:

@@ -1,4 +1,4 @@
-"""Run files from strangers: nothing in them is run, and no path in them is followed."""
+"""Run files of unknown origin: nothing in them is run, no path in them followed."""
 
 import ast
 import os
@@ -15,7 +15,7 @@ import pytest
 from forged_files import plain_of, restructured, rewritten, write_body
 from helpers import compute
 from programs import invoke
-from strangers import PACKAGE, Mean, assert_printable
+from run_files import PACKAGE, Mean, assert_printable
 
 import resumable as rs
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import compute
-from strangers import Mean, assert_printable
+from run_files import Mean, assert_printable
 
 import resumable as rs
 from resumable.model.positions import MOST_POSITIONS

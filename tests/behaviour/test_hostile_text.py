@@ -1,4 +1,4 @@
-"""Text of strangers in a run file: a terminal and a notebook show it tamed."""
+"""Text of unknown origin in a run file: a terminal and a notebook show it tamed."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from forged_files import rewritten
 from helpers import compute
-from strangers import PACKAGE, Mean, assert_printable
+from run_files import PACKAGE, Mean, assert_printable
 
 import resumable as rs
 from resumable.cli import report

@@ -1,7 +1,6 @@
 """Engines, each held to the same conformance tests, and what is special to one."""
 
 import contextlib
-import ctypes
 import os
 import time
 import types
@@ -23,8 +22,6 @@ pytestmark = pytest.mark.timeout(30, method="signal")
 
 
 class TestSerial(EngineConformance):
-    """Everything in this process."""
-
     def engine(self):
         return "serial"
 
@@ -32,15 +29,11 @@ class TestSerial(EngineConformance):
 
 
 class TestLocal(EngineConformance):
-    """Worker processes, chosen by name."""
-
     def engine(self):
         return "local"
 
 
 class TestAuto(EngineConformance):
-    """This process first, worker processes for long runs."""
-
     def engine(self):
         return "auto"
 
@@ -48,25 +41,13 @@ class TestAuto(EngineConformance):
 
 
 class TestLocalSpawn(EngineConformance):
-    """Workers in interpreters of their own."""
-
     def engine(self):
         return LocalEngine(2, "spawn")
 
 
 class TestLocalForkserver(EngineConformance):
-    """Workers forked from our server."""
-
     def engine(self):
         return LocalEngine(2, "forkserver")
-
-
-@pytest.fixture
-def source(tmp_path):
-    """Return a source of 60 spectra."""
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["data"] = np.random.default_rng(3).normal(size=(60, 32))
-    return f"{tmp_path}/scan.h5::/data"
 
 
 def _threads():
@@ -75,8 +56,6 @@ def _threads():
 
 
 class Threads(rs.Process):
-    """Says how many threads BLAS would take."""
-
     version = 1
     outputs: ClassVar = {"threads": rs.Output(dtype="i8")}
 
@@ -97,31 +76,18 @@ class LateThreads(rs.Process):
         return _threads()
 
 
-class Deadly(rs.Process):
-    """Ends its worker at one position."""
-
-    version = 1
-    outputs: ClassVar = {"mean": rs.Output()}
-
-    def unit_computation(self, spectrum):
-        if self.position == 33:
-            ctypes.string_at(0)
-        return spectrum.mean()
-
-
 @pytest.mark.parametrize("engine", ["serial", "local"])
-def test_blas_has_one_thread_while_units_run_and_all_after(source, engine):
+def test_blas_has_one_thread_while_units_run_and_all_after(scan, engine):
     with threadpoolctl.threadpool_limits(2):
-        results = Threads(source).compute(engine=engine, workers=2)
+        results = Threads(scan).compute(engine=engine, workers=2)
         after = _threads()
 
     assert set(results["threads"][...]) == {1}
     assert after == 2
 
 
-def test_blas_gets_its_threads_back_after_an_error(source):
-    """A run that ends with an exception leaves BLAS as it was."""
-    process = conformance.FailsAt(source, log=source.rpartition("::")[0] + ".log")
+def test_blas_gets_its_threads_back_after_an_error(scan, log):
+    process = conformance.FailsAt(scan, log=log)
     with threadpoolctl.threadpool_limits(2):
         with pytest.raises(rs.UnitFailed):
             process.compute(engine="serial", on_error="raise")
@@ -131,9 +97,8 @@ def test_blas_gets_its_threads_back_after_an_error(source):
 
 
 @pytest.mark.parametrize("engine", ["local", LocalEngine(2, "spawn")])
-def test_libraries_that_units_load_get_one_thread_in_workers(source, engine):
-    """A BLAS that is loaded by a unit computation is single-threaded, too."""
-    results = LateThreads(source).compute(engine=engine, workers=2)
+def test_libraries_that_units_load_get_one_thread_in_workers(scan, engine):
+    results = LateThreads(scan).compute(engine=engine, workers=2)
 
     assert set(results["threads"][...]) == {1}
 
@@ -148,11 +113,9 @@ class SlowAlone(Logged):
         return result
 
 
-def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path):
-    """A long run is shared by several processes, none of its positions twice."""
+def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path, log):
     with h5py.File(tmp_path / "long.h5", "w") as file:
         file["data"] = np.zeros((800, 2))
-    log = str(tmp_path / "log")
     process = SlowAlone(f"{tmp_path}/long.h5::/data", log=log)
     results = process.compute(engine="auto", workers=2)
 
@@ -161,27 +124,22 @@ def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path):
     assert sorted(map(int, noted(log))) == list(range(800))
 
 
-def test_auto_starts_no_process_for_a_short_run(source, tmp_path, monkeypatch):
-    """A run of 1 ms for each position stays in this process."""
-    log = str(tmp_path / "log")
+def test_auto_starts_no_process_for_a_short_run(scan, log, monkeypatch):
     clock = types.SimpleNamespace(perf_counter=lambda: len(noted(log)) / 1000)
     monkeypatch.setattr(work, "time", clock)
-    Logged(source, log=log).compute(engine="auto", workers=2)
+    Logged(scan, log=log).compute(engine="auto", workers=2)
 
     assert set(noted(log + ".pid")) == {str(os.getpid())}
 
 
-def test_auto_uses_workers_although_setup_ran_in_this_process(source):
-    """What setup opened here, which cannot be pickled, is not sent to the workers."""
-    results = Holder(source, delay_s=0.03).compute(engine="auto", workers=2)
+def test_auto_uses_workers_although_setup_ran_in_this_process(scan):
+    results = Holder(scan, delay_s=0.03).compute(engine="auto", workers=2)
 
     assert results.status.finished
 
 
-def test_an_engine_object_starts_as_many_workers_as_the_memory_allows(source, tmp_path):
-    """An engine of four workers starts two where memory is enough for two."""
-    log = str(tmp_path / "log")
-    process = Logged(source, log=log, delay_s=0.02)
+def test_an_engine_object_starts_as_many_workers_as_the_memory_allows(scan, log):
+    process = Logged(scan, log=log, delay_s=0.02)
     options = {"engine": LocalEngine(4), "workers": 4, "memory": "150 MB"}
     planned = process.plan(**options).workers
     process.compute(**options)
@@ -190,10 +148,8 @@ def test_an_engine_object_starts_as_many_workers_as_the_memory_allows(source, tm
     assert len(set(noted(log + ".pid"))) <= planned
 
 
-def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
-    """A time limit that ends before the workers have started is NotFinished."""
-    log = str(tmp_path / "log")
-    process = Logged(source, log=log, delay_s=0.01)
+def test_stopping_while_workers_start_leaves_nothing_behind(scan, log):
+    process = Logged(scan, log=log, delay_s=0.01)
     with pytest.raises(rs.NotFinished):
         process.compute(engine=LocalEngine(2, "spawn"), time_limit=0.001)
     results = process.compute(engine="local", workers=2)
@@ -203,8 +159,6 @@ def test_stopping_while_workers_start_leaves_nothing_behind(source, tmp_path):
 
 
 class Forgetful:
-    """An engine that loses a batch."""
-
     name = "forgetful"
     workers = 1
     own_processes = can_replace = False
@@ -216,9 +170,8 @@ class Forgetful:
                     driver.take(worker.do(batch, lambda: False))
 
 
-def test_positions_that_an_engine_has_lost_are_an_error(source, tmp_path):
-    """The error says how many are pending; they are computed by the next run."""
-    process = Logged(source, log=str(tmp_path / "log"))
+def test_positions_that_an_engine_has_lost_are_an_error(scan, log):
+    process = Logged(scan, log=log)
     with pytest.raises(rs.RunFileError, match=r"\d+ positions? .*pending.*Run again"):
         process.compute(engine=Forgetful())
     (partial,) = process.partials
@@ -228,8 +181,6 @@ def test_positions_that_an_engine_has_lost_are_an_error(source, tmp_path):
 
 
 class Environment(rs.Process):
-    """Returns a variable of the environment."""
-
     version = 1
     outputs: ClassVar = {"value": rs.Output(dtype="i8")}
 
@@ -238,10 +189,9 @@ class Environment(rs.Process):
 
 
 @pytest.mark.parametrize("engine", ["serial", "local", LocalEngine(2, "spawn")])
-def test_units_see_the_environment_at_the_time_of_compute(source, monkeypatch, engine):
-    """A variable set before compute is seen by units, whatever the engine."""
-    Environment(source).compute(engine="local", workers=1, positions=[0])
+def test_units_see_the_environment_at_the_time_of_compute(scan, monkeypatch, engine):
+    Environment(scan).compute(engine="local", workers=1, positions=[0])
     monkeypatch.setenv("RESUMABLE_TEST_VALUE", str(int(time.time())))
-    results = Environment(source).compute(engine=engine, workers=2, override=True)
+    results = Environment(scan).compute(engine=engine, workers=2, override=True)
 
     assert set(results["value"][...]) == {int(os.environ["RESUMABLE_TEST_VALUE"])}

@@ -30,7 +30,6 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Return a cluster of two worker processes on this machine."""
     # Workers import the tests' classes by name.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     # A worker that happens to be away so long after one of its ends is not started
@@ -57,8 +56,6 @@ def client(cluster):
 
 
 class TestDask(EngineConformance):
-    """Workers of a cluster."""
-
     @pytest.fixture(autouse=True)
     def _client(self, client):
         self._the_client = client
@@ -122,8 +119,6 @@ def test_batches_of_a_lost_worker_are_computed_again(client, scan, log, writer):
 
 
 def test_rows_committed_before_a_worker_died_stay(client, scan, log):
-    """A batch that is computed again leaves out what is marked done."""
-
     class AnswersOnce(Logged):
         """Ends its process after it has committed, before the answer."""
 
@@ -170,8 +165,6 @@ def _gives_up_at_once(client):
 
 
 class Deadly(Logged):
-    """Ends its process at a position."""
-
     def unit_computation(self, spectrum):
         if self.position == 33:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -180,7 +173,6 @@ class Deadly(Logged):
 
 @pytest.mark.usefixtures("_gives_up_at_once")
 def test_a_position_that_ends_its_workers_is_an_error(client, scan, log):
-    """The error names the batch; committed rows stay, and engine="local" continues."""
     process = Deadly(scan, log=log)
     process.compute(engine=client, positions=[0])
     with pytest.raises(rs.WorkerDied, match=r"positions \d+ to \d+.*engine='local'"):
@@ -197,8 +189,6 @@ def test_a_position_that_ends_its_workers_is_an_error(client, scan, log):
 
 
 def test_a_task_is_either_cancelled_or_waited_for(client):
-    """However late the client and the scheduler know that it has begun."""
-
     def order(number):
         batch = Batch(number, number + 1, None, 1)
         return remote_worker.Task("token", number, batch, 1.5, ("elsewhere", 1), 30)
@@ -219,7 +209,6 @@ def test_a_task_is_either_cancelled_or_waited_for(client):
 
 @pytest.mark.parametrize("writer", ["workers", "driver"])
 def test_a_closed_client_is_an_error_and_loses_no_row(cluster, scan, log, writer):
-    """The run continues with another client."""
     process = Logged(scan, log=log, delay_s=0.03)
 
     def close():

@@ -51,8 +51,6 @@ def executors():
 
 
 class OverAnExecutor(EngineConformance):
-    """The conformance tests with one of the executors."""
-
     which: ClassVar[str]
 
     @pytest.fixture(autouse=True)
@@ -64,20 +62,14 @@ class OverAnExecutor(EngineConformance):
 
 
 class TestThreads(OverAnExecutor):
-    """The standard library's threads."""
-
     which = "threads"
 
 
 class TestProcesses(OverAnExecutor):
-    """The standard library's processes."""
-
     which = "processes"
 
 
 class TestLoky(OverAnExecutor):
-    """Processes of loky."""
-
     which = "loky"
 
 
@@ -103,7 +95,6 @@ class TestDriverWritesForProcesses(OverAnExecutor):
 
 
 def held(pid, folder):
-    """Return the files below a folder that a process has open."""
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -112,7 +103,6 @@ def held(pid, folder):
 
 
 def test_workers_are_those_of_the_executor(scan):
-    """The number is the executor's where no other is given."""
     process = Logged(scan)
     with cf.ThreadPoolExecutor(3) as executor:
         planned = process.plan(engine=executor)
@@ -123,7 +113,6 @@ def test_workers_are_those_of_the_executor(scan):
 
 
 def blas_threads():
-    """Return how many threads BLAS would take."""
     pools = threadpoolctl.threadpool_info()
     return max((pool["num_threads"] for pool in pools), default=0)
 
@@ -148,7 +137,6 @@ def meet(path):
 
 @pytest.mark.parametrize("name", ["processes", "loky"])
 def test_processes_hold_nothing_after_a_run(executors, make_file, tmp_path, name):
-    """The source can be written and the run file's locks are free at once."""
     executor = executors(name)
     pids = list(executor.map(meet, [tmp_path / "met"] * 2))
 
@@ -169,7 +157,6 @@ def test_processes_hold_nothing_after_a_run(executors, make_file, tmp_path, name
 
 
 def test_blas_in_threads_has_its_limits_back_after_a_run(executors, scan):
-    """Our limit ends with the run, though the threads of the executor stay."""
     before = blas_threads()
     results = Threads(scan).compute(engine=executors("threads"))
 
@@ -191,16 +178,12 @@ def test_a_worker_without_tasks_is_closed(scan, log, tmp_path, monkeypatch):
 
 
 class Slows(Logged):
-    """Quick at first, then slow."""
-
     def unit_computation(self, spectrum):
         time.sleep(0.001 if self.position < 40 else 0.05)
         return super().unit_computation(spectrum)
 
 
 class Recording(cf.ThreadPoolExecutor):
-    """Keeps its futures."""
-
     def __init__(self, workers):
         super().__init__(workers)
         self.futures = []
@@ -212,7 +195,6 @@ class Recording(cf.ThreadPoolExecutor):
 
 
 def reports(executor):
-    """Return the reports that the tasks of an executor have given."""
     outcomes = [f.result() for f in executor.futures if f.result() is not None]
     return [pickle.loads(data).report for data in outcomes]
 
@@ -220,7 +202,6 @@ def reports(executor):
 def test_a_task_that_takes_longer_than_expected_ends_and_the_rest_follows(
     scan, log, monkeypatch
 ):
-    """No stop has to reach a task: it ends in time, and nothing is left out."""
     monkeypatch.setattr(futures, "LONGEST_S", 0.1)
     with Recording(1) as executor:
         results = Slows(scan, log=log).compute(engine=executor)
@@ -269,8 +250,6 @@ def test_tasks_that_are_slow_are_not_submitted_ahead(scan, log, monkeypatch, is_
 
 
 class Kills(Logged):
-    """Ends its process at a position, once."""
-
     def unit_computation(self, spectrum):
         if self.position == 45 and not Path(self.log + ".killed").exists():
             Path(self.log + ".killed").touch()
@@ -286,7 +265,6 @@ class Kills(Logged):
     ],
 )
 def test_a_process_that_dies_is_an_error_and_committed_rows_stay(scan, log, make):
-    """The error names the batch, and another engine continues."""
     process = Kills(scan, log=log)
     with (
         make() as executor,
@@ -303,7 +281,6 @@ def test_a_process_that_dies_is_an_error_and_committed_rows_stay(scan, log, make
 
 
 def test_processes_that_start_during_the_run_get_the_job(scan, log):
-    """A process without the job of the session asks for it."""
     executor = cf.ProcessPoolExecutor(1, SPAWN, max_tasks_per_child=6)
     with executor:
         results = Logged(scan, log=log, delay_s=0.005).compute(engine=executor)
@@ -392,7 +369,6 @@ def test_an_executor_that_is_shut_down_is_an_error(scan, log):
 
 
 def test_ctrl_c_to_all_processes_ends_with_75_and_loses_nothing(scan, log, tmp_path):
-    """The driver obeys, the processes of the executor do not."""
     script = tmp_path / "script.py"
     script.write_text(
         "import concurrent.futures, multiprocessing\n"

@@ -47,7 +47,6 @@ def apart(tmp_path, monkeypatch):
 
 
 def test_a_relative_source_is_found_from_another_folder(apart, log):
-    """A relative path is relative to the folder of the driver, not of a worker."""
     executor, data = apart
     results = Logged("scan.h5::/data", log=log).compute(
         engine=executor, writer="workers"
@@ -58,7 +57,6 @@ def test_a_relative_source_is_found_from_another_folder(apart, log):
 
 @pytest.mark.parametrize("there", [None, 16], ids=["none", "another"])
 def test_workers_that_do_not_see_the_source_are_an_error(apart, log, tmp_path, there):
-    """It names file and host; another file of the same name is not computed."""
     executor, _ = apart
     if there is not None:
         with h5py.File(tmp_path / "there" / "scan.h5", "w") as file:
@@ -118,7 +116,6 @@ class Far(rs.Process):
 def test_a_class_elsewhere_must_have_the_same_text(
     apart, tmp_path, monkeypatch, edited
 ):
-    """Where the file was written does not matter, what is in it does."""
     executor, data = apart
     (tmp_path / "here" / "far_away.py").write_text(MODULE)
     there = tmp_path / "there" / "far_away.py"

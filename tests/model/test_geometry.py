@@ -22,7 +22,6 @@ from plans import make_geometry
     ],
 )
 def test_the_quantum_is_a_band_of_whole_chunks(map_shape, chunk_map, quantum):
-    """In flat order, so that a batch of that length ends where chunks end."""
     geometry = make_geometry(map_shape=map_shape, chunk_map=chunk_map)
 
     assert geometry.quantum == quantum

@@ -120,12 +120,10 @@ def golden_now():
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_digest_never_changes(name):
-    """The same value has the digest it had when this was written."""
     assert digest_of(VALUES[name]) == GOLDEN[name]
 
 
 def test_the_digest_of_a_whole_document_never_changes():
-    """Canonical JSON and sha256, of a document as a Process makes it."""
     assert document_digest(WHOLE) == GOLDEN_WHOLE
 
 
@@ -235,7 +233,6 @@ SAME = {
 
 @pytest.mark.parametrize("name", SAME)
 def test_equal_values_have_one_digest(name):
-    """How a value is held in memory does not count."""
     first, second = SAME[name]
 
     assert digest_of(first) == digest_of(second)
@@ -273,10 +270,7 @@ DIFFERENT = {
     "infinities": (np.inf, -np.inf),
     "not a number and its name": (float("nan"), "nan"),
     "not a number in disguise": (float("nan"), {"float": "nan"}),
-    "array in disguise": (
-        np.arange(3),
-        encode(np.arange(3)),
-    ),
+    "array in disguise": (np.arange(3), encode(np.arange(3))),
     "real and complex": (1.0, 1 + 0j),
     "array and list": (np.array([1, 2]), [1, 2]),
     "array shapes": (np.arange(6), np.arange(6).reshape(2, 3)),
@@ -285,10 +279,7 @@ DIFFERENT = {
     "array dtypes": (np.zeros(2, "f4"), np.zeros(2, "f8")),
     "array kinds": (np.zeros(1, "i8"), np.zeros(1, "u8")),
     "field names": (np.zeros(1, [("a", "f8")]), np.zeros(1, [("b", "f8")])),
-    "last element of a large array": (
-        np.zeros(100_000),
-        np.r_[np.zeros(99_999), 1.0],
-    ),
+    "last element of a large array": (np.zeros(100_000), np.r_[np.zeros(99_999), 1.0]),
     "a shorter dict": ({"a": 1}, {"a": 1, "b": 2}),
     "an empty dict": ({}, {"a": 1}),
     "a missing key and none": ({}, {"a": None}),
@@ -312,7 +303,6 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_different_values_have_different_digests(name):
-    """Nothing is taken for something that it is not."""
     first, second = DIFFERENT[name]
 
     assert digest_of(first) != digest_of(second)
@@ -355,7 +345,6 @@ def test_digests_agree_exactly_where_the_values_do(first, second):
 
 @given(values)
 def test_an_encoded_value_survives_json(value):
-    """What is stored in a run file reads back as the same document."""
     document = encode(value)
 
     assert canonical(json.loads(canonical(document))) == canonical(document)
@@ -385,13 +374,11 @@ def test_an_encoded_value_survives_json(value):
     ids=[str(number) for number in range(17)],
 )
 def test_what_cannot_be_identified_is_refused_by_its_place(value, named):
-    """It is never skipped, and the message leads to it."""
     with pytest.raises(IdentityError, match=named):
         encode(value, "the parameter 'p'")
 
 
 def test_equal_documents_have_no_differences():
-    """Key order and the time of making do not count."""
     assert differences(WHOLE, dict(reversed(WHOLE.items()))) == []
 
 
@@ -419,7 +406,6 @@ def test_equal_documents_have_no_differences():
     ],
 )
 def test_differences_are_told_in_words(old, new, words):
-    """Where, what was there, what is here; every place once, in order."""
     assert differences(old, new) == words
 
 
@@ -433,7 +419,6 @@ def test_a_long_value_is_cut_in_the_words():
 
 @given(values, values)
 def test_there_are_differences_exactly_where_the_digests_differ(first, second):
-    """No change goes without words, and no words without a change."""
     old, new = {"p": encode(first)}, {"p": encode(second)}
 
     assert bool(differences(old, new)) == (document_digest(old) != document_digest(new))

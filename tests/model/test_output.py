@@ -34,14 +34,12 @@ def test_a_shape_is_a_number_or_a_sequence_of_them(given_shape, shape):
     "shape", [None, 2.5, "3", (2.5,), (2, None), ((1, 2),), ([1, 2], [3]), "ab"]
 )
 def test_a_shape_that_is_not_exact_is_refused(shape):
-    """Whole numbers only; what numpy would round or guess is an error."""
     with pytest.raises(DeclarationError, match="must be whole numbers, not"):
         Output(shape)
 
 
 @pytest.mark.parametrize("shape", [0, -1, (3, 0)])
 def test_an_empty_output_is_refused(shape):
-    """An output of no elements can hold no result."""
     with pytest.raises(DeclarationError, match="must be at least 1"):
         Output(shape)
 
@@ -101,18 +99,15 @@ def test_a_dtype_that_a_file_cannot_hold_is_refused_at_once(dtype, message):
     ],
 )
 def test_labels_that_do_not_fit_the_last_axis_are_refused(shape, labels, message):
-    """One text per element; a text alone is not a sequence of texts."""
     with pytest.raises(DeclarationError, match=message):
         Output(shape, labels=labels)
 
 
 def test_labels_that_fit_are_kept():
-    """A list of texts becomes a tuple, so that an Output never changes."""
     assert Output((3, 2), labels=["a", "b"]).labels == ("a", "b")
 
 
 def test_per_is_position_or_run():
-    """A misspelled word is not taken for the default."""
     with pytest.raises(DeclarationError, match="'position' or 'run', not 'Run'"):
         Output(per="Run")
 
@@ -146,7 +141,6 @@ def test_what_is_only_for_people_is_no_part_of_the_identity(first, second):
     ids=["length", "axes", "dtype", "byte order", "per"],
 )
 def test_shape_dtype_and_per_are_part_of_the_identity(other):
-    """Whatever changes the bytes on disk is another run."""
     assert other.identity() != Output(2).identity()
 
 
@@ -232,7 +226,6 @@ def test_a_wrong_declaration_is_refused(value, message):
 
 @pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
 def test_names_of_the_run_file_itself_are_refused(name):
-    """An output can never take the place of the status."""
     with pytest.raises(DeclarationError, match="is taken by the run file itself"):
         declared_outputs({name: Output()}, "Fit.outputs")
 
@@ -268,7 +261,6 @@ def test_names_that_are_not_the_declared_ones_are_refused(value, message):
 
 
 def test_a_dict_under_one_output_must_have_its_name():
-    """A misspelled name is not taken for the value."""
     with pytest.raises(OutputError, match=r"'fitt', .*did you mean 'fit'"):
         by_name({"fitt": 5}, {"fit": Output()})
 
@@ -310,7 +302,6 @@ def test_a_dict_under_one_output_must_have_its_name():
     ],
 )
 def test_a_value_of_the_declared_shape_and_kind_is_stored_as_it_is(value, shape, dtype):
-    """Precision may change as declared; the row before it never does."""
     stored = place(value, shape, dtype)
 
     np.testing.assert_array_equal(stored, np.asarray(value).astype(dtype))
@@ -383,7 +374,6 @@ def test_a_value_of_another_shape_is_never_broadcast(value, shape):
     ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_a_value_that_would_lose_something_is_refused(value, shape, dtype):
-    """Where numpy would cut 2.7 to 2, we stop."""
     with pytest.raises(OutputError, match="output 'fit'"):
         place(value, shape, dtype)
 
@@ -409,7 +399,6 @@ def test_masked_values_are_never_stored(value):
     ids=repr,
 )
 def test_text_is_stored_as_utf_8(value, dtype):
-    """Where its bytes fit, whether it is Python's text or numpy's."""
     assert place(value, (), dtype) == str(value).encode()
 
 
@@ -459,13 +448,11 @@ def test_several_compounds_are_a_list_of_tuples():
     ],
 )
 def test_a_compound_that_would_lose_something_is_refused(value):
-    """Fields are never cut, and never taken for each other."""
     with pytest.raises(OutputError, match="output 'fit'"):
         place(value, (), PEAK)
 
 
 def test_fields_of_the_same_kind_are_never_taken_for_each_other():
-    """Numpy would store the centre as the height without a word."""
     swapped = np.array((1.0, 2.0), [("centre", "f8"), ("height", "f8")])
 
     with pytest.raises(OutputError, match="output 'fit'"):
@@ -483,7 +470,6 @@ def test_fields_of_the_same_kind_are_never_taken_for_each_other():
     ],
 )
 def test_types_may_change_from_position_to_position(dtype, values):
-    """What was learned from one value never spoils the next."""
     output = Output(dtype=dtype)
     rows = output.filled(len(values))
     put = row_placer("fit", output, rows)
@@ -525,7 +511,6 @@ def test_a_good_value_opens_no_door_for_a_bad_one(dtype, good, bad):
     st.integers(-(2**65), 2**65) | st.integers(-300, 300),
 )
 def test_a_python_integer_is_stored_exactly_or_refused(dtype, number):
-    """Python's integers have no width; they fit when their value does."""
     info = np.iinfo(dtype)
     fits = info.min <= number <= info.max
 
@@ -538,7 +523,6 @@ def test_a_python_integer_is_stored_exactly_or_refused(dtype, number):
 
 
 def test_a_block_of_rows_is_checked_as_a_whole():
-    """A block computation's array has one axis more, and is checked alike."""
     rows = np.arange(6.0).reshape(3, 2)
 
     fit = fitted_array("fit", rows, np.dtype("f8"), (3, 2))

@@ -8,12 +8,7 @@ from hypothesis import strategies as st
 from plans import MB, footprint, make_geometry, make_plan, walk
 
 from resumable.errors import PlanError
-from resumable.model.plan import (
-    BLOCK_BYTES,
-    SERVER_BYTES,
-    WORKER_BYTES,
-    fit_memory,
-)
+from resumable.model.plan import BLOCK_BYTES, SERVER_BYTES, WORKER_BYTES, fit_memory
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import Schedule
 from resumable.model.units import parse_bytes
@@ -120,7 +115,6 @@ def test_a_small_budget_takes_fewer_workers():
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("per_row", [700, 1001, 123_456, 7_654_321, 1_234_567_890])
 def test_a_budget_too_small_names_the_least_and_the_least_works(local, per_row):
-    """Pasting the named budget into the call is all a user has to do."""
     needs, geometry = footprint(per_row), make_geometry()
     limit = {"workers": 4, "local": local}
     with pytest.raises(PlanError, match="more than the budget of") as caught:
@@ -134,7 +128,6 @@ def test_a_budget_too_small_names_the_least_and_the_least_works(local, per_row):
 
 @pytest.mark.parametrize("local", [False, True])
 def test_one_byte_below_the_least_is_refused(local):
-    """The least is the least: what is named is not more than is needed."""
     base = WORKER_BYTES + SERVER_BYTES if local else 0
     limit = {"workers": 1, "local": local}
     least = base + 1000
@@ -147,7 +140,6 @@ def test_one_byte_below_the_least_is_refused(local):
 
 
 def test_scratch_counts_for_the_budget():
-    """A computation that says what it needs gets blocks that leave room for it."""
     with_scratch = footprint(1000, lambda rows: 99_000 * rows)
 
     blocks = fit_memory(
@@ -157,31 +149,17 @@ def test_scratch_counts_for_the_budget():
     assert blocks.rows == 10
 
 
-def test_blocks_are_whole_chunks_under_a_small_budget_too():
-    """A block of nine chunks and a part of the tenth reads that one twice."""
-    geometry = make_geometry(chunk_map=(100,), indivisible=True)
+@pytest.mark.parametrize(
+    ("chunk", "memory", "rows"),
+    [(100, 976_000, 900), (9000, 100 * MB, 9000), (9000, 8 * MB, 8000)],
+    ids=["whole chunks", "one chunk", "a chunk does not fit"],
+)
+def test_blocks_are_whole_chunks_where_a_chunk_fits(chunk, memory, rows):
+    geometry = make_geometry(chunk_map=(chunk,), indivisible=True)
 
-    blocks = fit_memory(footprint(), geometry, memory=976_000, workers=1, local=False)
+    blocks = fit_memory(footprint(), geometry, memory=memory, workers=1, local=False)
 
-    assert blocks.rows == 900
-
-
-def test_a_block_holds_at_least_one_chunk_where_it_fits():
-    """Chunks above the usual size of a block are still read once."""
-    geometry = make_geometry(chunk_map=(9000,), indivisible=True)
-
-    blocks = fit_memory(footprint(), geometry, memory=100 * MB, workers=1, local=False)
-
-    assert blocks.rows == 9000
-
-
-def test_blocks_are_as_large_as_possible_where_a_chunk_does_not_fit():
-    """The fewer and larger the blocks, the less of a chunk is read again."""
-    geometry = make_geometry(chunk_map=(9000,), indivisible=True)
-
-    blocks = fit_memory(footprint(), geometry, memory=8 * MB, workers=1, local=False)
-
-    assert blocks.rows == 8000
+    assert blocks.rows == rows
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10_000), st.integers(0, 10**8))

@@ -57,7 +57,6 @@ def test_a_position_given_twice_is_held_once(case):
 
 @given(SIZES)
 def test_a_full_set_holds_every_position_and_no_more(size):
-    """The unused bits of the last byte are not members."""
     full = PositionSet.full(size)
 
     assert (plain(full), len(full)) == (set(range(size)), size)
@@ -70,7 +69,6 @@ def test_a_new_set_is_empty(size):
 
 @given(size_and_members(), st.data())
 def test_a_window_shows_the_membership_between_its_bounds(case, data):
-    """Windows may begin and end anywhere, not only at whole bytes."""
     size, members = case
     start = data.draw(st.integers(0, size))
     stop = data.draw(st.integers(start, size))
@@ -110,7 +108,6 @@ def test_a_discarded_position_is_out_and_the_others_stay(case, data):
 
 @given(size_and_members(least=1), st.data())
 def test_a_batch_is_added_and_removed_whole(case, data):
-    """Its members and no other positions of its span, wherever that begins."""
     size, members = case
     start = data.draw(st.integers(0, size - 1))
     span = data.draw(st.integers(1, size - start))
@@ -127,7 +124,6 @@ def test_a_batch_is_added_and_removed_whole(case, data):
 
 @given(st.integers(0, 100))
 def test_windows_cover_every_position_once_from_whole_bytes(size):
-    """Each window begins at a multiple of 8, where the last one ended."""
     with mock.patch.object(module, "WINDOW", 16):
         windows = list(PositionSet(size).windows())
 
@@ -137,7 +133,6 @@ def test_windows_cover_every_position_once_from_whole_bytes(size):
 
 @given(size_and_members(), st.integers(1, 30))
 def test_spread_members_are_different_and_begin_with_the_first(case, count):
-    """As many as asked for where there are as many, in ascending order."""
     size, members = case
     with mock.patch.object(module, "WINDOW", 16):
         found = set_of(size, members).spread(count)
@@ -149,7 +144,6 @@ def test_spread_members_are_different_and_begin_with_the_first(case, count):
 
 @given(size_and_members(least=1), st.integers(1, 30))
 def test_spread_members_lie_evenly(case, count):
-    """About as many members lie between any two neighbours, and behind the last."""
     size, members = case
     ordered = sorted(members)
 
@@ -162,7 +156,6 @@ def test_spread_members_lie_evenly(case, count):
 
 
 def test_spread_members_reach_over_all_windows():
-    """Members far beyond the first window of a large set are found."""
     size = 3 * module.WINDOW + 5
     everything = PositionSet.full(size)
 
@@ -175,7 +168,6 @@ def test_spread_members_reach_over_all_windows():
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(0, 1000))
 def test_a_batch_knows_its_members_and_their_positions(members, start):
-    """What goes into a batch comes out of it, whole spans and gaps alike."""
     batch = Batch.of(start, np.array(members, bool), block=7)
 
     assert batch.members().tolist() == members
@@ -186,7 +178,6 @@ def test_a_batch_knows_its_members_and_their_positions(members, start):
 
 
 def test_a_batch_of_a_whole_span_carries_no_bitmap():
-    """A hand-out of a million positions in a row is a few numbers."""
     batch = Batch.of(5, np.ones(1_000_000, bool))
 
     assert batch.bits is None
@@ -196,7 +187,6 @@ def test_a_batch_of_a_whole_span_carries_no_bitmap():
 @example([])
 @example([True])
 def test_runs_are_the_longest_stretches_of_members(members):
-    """Joined they give the members back, and no two of them touch."""
     found = stretches(np.array(members, bool))
 
     assert found.shape == (len(found), 2)
@@ -245,7 +235,6 @@ MASK = np.arange(12).reshape(MAP) % 5 == 0
 def test_positions_of_every_kind_become_flat_sorted_and_unique(
     chosen, map_shape, expected
 ):
-    """An index, a tuple on a map, several of them, a slice and a mask."""
     flat = flat_positions(chosen, map_shape)
 
     assert flat.tolist() == expected
@@ -270,7 +259,6 @@ def test_a_chosen_slice_is_that_of_a_list(map_shape, start, stop, step):
 
 @given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.booleans(), st.data())
 def test_a_chosen_mask_holds_its_true_positions(map_shape, turned, data):
-    """Of the map's shape, however it lies in memory, over any number of windows."""
     count = map_shape[0] * map_shape[1]
     flat = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
     mask = np.array(flat).reshape(map_shape)
@@ -324,10 +312,7 @@ def test_what_names_no_position_is_refused(chosen, map_shape, message):
         PositionSet.chosen(chosen, map_shape)
 
 
-@given(
-    st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
-    st.data(),
-)
+@given(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)), st.data())
 def test_a_tuple_on_a_map_counts_in_c_order(map_shape, data):
     index = tuple(data.draw(st.integers(-n, n - 1)) for n in map_shape)
     flat = np.arange(np.prod(map_shape)).reshape(map_shape)
@@ -337,7 +322,6 @@ def test_a_tuple_on_a_map_counts_in_c_order(map_shape, data):
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
 def test_a_split_batch_has_the_same_positions_in_order(count):
-    """The first so many, and the others; nothing twice and nothing left out."""
     members = np.array([True, False, True, True, False, False, True])
     batch = dataclasses.replace(Batch.of(10, members, 5), probe=True)
     parts = [part for part in batch.split(count) if part is not None]
@@ -355,7 +339,6 @@ def test_a_batch_without_all_its_positions_is_none():
 
 
 def test_members_are_found_by_their_ordinal_in_every_window():
-    """The first and the last of each, and where a window has none."""
     size = 4 * WINDOW + 13
     mask = np.random.default_rng(1).random(size) < 0.1
     mask[WINDOW : 2 * WINDOW] = False

@@ -29,7 +29,6 @@ def positions(remainder, first, last):
     st.sets(st.integers(0, 79), max_size=4),
 )
 def test_portions_hold_every_position_once_and_in_order(mask, cuts, quantum, excluded):
-    """Whatever is left, whatever the portions and the quantum."""
     excluded = [p for p in excluded if p < len(mask)]
     mask = np.array(mask)
     mask[excluded] = False
@@ -52,7 +51,6 @@ def test_portions_hold_every_position_once_and_in_order(mask, cuts, quantum, exc
 
 @given(st.integers(1, 10), st.integers(1, 10), st.integers(1, 20))
 def test_portions_end_at_multiples_of_the_quantum(first, more, quantum):
-    """So that no chunk of the source is read by two ranks."""
     size = 200
     remainder = Remainder(PositionSet.full(size), quantum)
     found = positions(remainder, first, first + more)
@@ -63,7 +61,6 @@ def test_portions_end_at_multiples_of_the_quantum(first, more, quantum):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
 def test_portions_may_span_several_windows(share):
-    """Windows that are whole, empty or have holes; portions cross their bounds."""
     size = 2 * WINDOW + 77
     mask = np.random.default_rng(1).random(size) < share
     mask[WINDOW : WINDOW + 5] = mask[-1] = True
@@ -94,7 +91,6 @@ def test_no_batch_is_longer_than_a_window():
 
 
 def test_what_is_left_of_very_many_positions_is_few_bytes():
-    """A new run, and one with a hole for each of 10,000 ranks."""
     fresh = PositionSet.full(10**8)
     resumed = PositionSet.full(10**8)
     for position in range(0, 10**8, 10**4):
@@ -106,7 +102,6 @@ def test_what_is_left_of_very_many_positions_is_few_bytes():
 
 @pytest.mark.parametrize("share", [0.001, 0.5])
 def test_bitmaps_too_large_to_be_sent_are_lent(share):
-    """The message is short, and portions hold the same positions as before."""
     size = 20 * WINDOW
     mask = np.random.default_rng(1).random(size) < share
     mask[:WINDOW], mask[5 * WINDOW : 6 * WINDOW] = True, False
@@ -124,7 +119,6 @@ def test_bitmaps_too_large_to_be_sent_are_lent(share):
 
 
 def test_room_is_reserved_only_where_bitmaps_must_be_lent():
-    """Enough for all of it, also when some positions have been taken out since."""
     size = 20 * WINDOW
     pending = of_mask(np.random.default_rng(1).random(size) < 0.5)
     room = Remainder.room(pending, 20)
@@ -142,7 +136,6 @@ def test_room_is_reserved_only_where_bitmaps_must_be_lent():
 
 @given(st.integers(1, 5), st.integers(0, 3000))
 def test_numbers_dealt_out_in_turn_are_all_dealt_out_once(workers, total):
-    """Each worker computes its own without a message to the others."""
     dealt = []
     for worker in range(workers):
         counter = InterleavedCounter(worker, workers)

@@ -103,7 +103,6 @@ class Derived(Base):
 
 
 def test_the_source_text_holds_the_users_own_bases_and_not_the_librarys():
-    """An edit of an inherited method is noticed, a new release of ours is not."""
     text = class_text(Derived)
 
     assert "spectrum.mean() * self.factor" in text
@@ -113,8 +112,6 @@ def test_the_source_text_holds_the_users_own_bases_and_not_the_librarys():
 
 
 def test_the_text_of_a_nested_class_is_normalised_beside_that_of_its_base():
-    """Each class has an indentation of its own, and a long text may hide it."""
-
     class Nested(Base):
         text = """
 at the margin
@@ -127,7 +124,6 @@ at the margin
 
 
 def test_a_class_without_source_text_has_none():
-    """A class typed into a bare prompt is not taken for an empty one."""
     namespace = {"rs": rs, "__name__": "nowhere"}
     exec("class Typed(rs.Process): version = 1", namespace)
 
@@ -139,7 +135,6 @@ def test_the_digest_of_a_text_is_its_sha256():
 
 
 def test_what_a_class_has_closed_over_is_part_of_its_identity(tmp_path):
-    """Classes of one text that were made with other values are other computations."""
     import resumable as rs
 
     def make(number):

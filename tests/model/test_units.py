@@ -46,14 +46,12 @@ def test_a_size_is_read_as_bytes(text, expected):
     "text", ["", "GB", "two GB", "2 XB", "-2 GB", "2 GB/s", "nan", "inf", None, True]
 )
 def test_what_is_no_size_is_refused_with_an_example(text):
-    """The message repeats what was given and shows how to write a size."""
     with pytest.raises(PlanError, match="is not a size; write for example '2 GB'"):
         parse_bytes(text)
 
 
 @pytest.mark.parametrize("size", [0, "0 GB", 0.5, "0.4 B"])
 def test_a_size_below_one_byte_is_refused(size):
-    """A budget of nothing is a mistake, not a request for the least."""
     with pytest.raises(PlanError, match="must be positive"):
         parse_bytes(size)
 
@@ -78,7 +76,6 @@ def test_a_size_below_one_byte_is_refused(size):
     ],
 )
 def test_a_duration_is_read_as_seconds(text, expected):
-    """Days, hours, minutes and seconds in any combination, or a plain number."""
     assert parse_seconds(text) == pytest.approx(expected, rel=1e-12)
 
 
@@ -104,7 +101,6 @@ def test_what_is_no_duration_is_refused_with_an_example(text):
     ],
 )
 def test_bytes_are_written_with_three_digits(size, expected):
-    """The prefix is the largest one that leaves a number of at least one."""
     assert format_bytes(size) == expected
 
 
@@ -132,7 +128,6 @@ def test_a_written_size_reads_back_within_its_three_digits(size):
     ],
 )
 def test_a_duration_is_written_for_people(seconds, expected):
-    """Microseconds to days, in the unit a person would choose."""
     assert format_seconds(seconds) == expected
 
 
@@ -140,5 +135,4 @@ def test_a_duration_is_written_for_people(seconds, expected):
 @example(0.9999)
 @example(0.0009999)
 def test_a_written_duration_never_has_an_exponent(seconds):
-    """``1e+03 ms`` is not how people write a second."""
     assert "e+" not in format_seconds(seconds)

@@ -70,8 +70,6 @@ def kinds():
         linearize = derivative = adjoint = evaluate
 
     class Act:
-        """Does what its argument says."""
-
         def __init__(self, number):
             self.number = number
 
@@ -89,7 +87,6 @@ FACTORS = [0.1, -1 / 3, 7.7, 1e-3, 2.5]
 
 @pytest.fixture(scope="module")
 def shared_pools():
-    """Return pools of 0, 1 and 2 workers."""
     with rs.Pool(0) as none, rs.Pool(1) as one, rs.Pool(2) as two:
         yield [none, one, two]
 
@@ -245,7 +242,6 @@ def test_large_operators_are_shipped_once(two):
 
 
 def test_operators_side_by_side(two):
-    """Several sets and iterators on one pool do not disturb each other."""
     first = rs.Operators([Scale(2.0), Scale(3.0)], two)
     second = rs.Operators([Scale(5.0)], two)
     for item in two.imap(abs, range(-20, 0)):
@@ -336,7 +332,6 @@ def test_an_operator_that_cannot_be_sent_is_named(two):
     ],
 )
 def test_errors_keep_type_and_traceback(two, error, kind, text):
-    """Or are named where they would end something here; all goes on after them."""
     T = rs.Operators([Act(number) for number in range(5)], two)
 
     def act(number):
@@ -368,8 +363,6 @@ def test_an_error_that_cannot_travel_is_named(two):
 
 @pytest.mark.parametrize("when", ["at work", "between"])
 def test_a_worker_that_dies_ends_its_operators(when):
-    """The call at work and all later ones say so; another set can be made."""
-
     class Fragile(Scale):
         def derivative(self, h):
             if h == "die" and self.factor == 3:
@@ -444,7 +437,6 @@ KILLED = """
 
 
 def test_nothing_survives_the_parent(script):
-    """Busy or idle, workers and their server are gone after its SIGKILL."""
     process = script(KILLED)
     pids = list(map(int, process.stdout.readline().split()))
     pids += [child.pid for child in psutil.Process(process.pid).children(True)]

@@ -53,7 +53,7 @@ def gadget():
             deadline = time.monotonic() + 20
             while not self.parent.pending():
                 if time.monotonic() > deadline:
-                    return "nobody told"
+                    return "not told"
                 time.sleep(0.005)
             return "told"
 
@@ -128,7 +128,6 @@ def gadget():
 
 @pytest.fixture(params=START_METHODS)
 def pool(request):
-    """Return a pool of two workers that hold a Gadget each, as ``it``."""
     with ready(2, request.param) as pool:
         yield pool
 
@@ -172,7 +171,6 @@ def test_objects_keep_their_state_between_calls(pool):
 
 
 def test_a_worker_holds_objects_by_name(fast):
-    """Several objects live side by side; a new one replaces its namesake."""
     fast.create(0, "other", gadget(), 100)
     fast.send(0, "other", "add", 1)
     fast.send(0, "it", "add", 1)
@@ -184,7 +182,6 @@ def test_a_worker_holds_objects_by_name(fast):
 
 
 def test_wait_gives_what_there_is_in_time(fast):
-    """An empty list when nothing came; answers of the quick before the slow."""
     fast.send(0, "it", "until_told")
     fast.send(1, "it", "sleep", 0.01)
     first = collect(fast, 1)
@@ -198,7 +195,6 @@ def test_wait_gives_what_there_is_in_time(fast):
 
 
 def test_a_request_to_stop_reaches_only_the_call_at_work(fast):
-    """What is at work learns of it; the calls after it go their way."""
     fast.send(0, "it", "until_told")
     nothing = fast.wait(0.1)
     fast.ask_to_stop(0)
@@ -211,7 +207,6 @@ def test_a_request_to_stop_reaches_only_the_call_at_work(fast):
 
 
 def test_large_messages_pass_both_ways(fast):
-    """Sizes far above the pipe's buffer do not block anybody for good."""
     size = 20_000_000
     fast.send(0, "it", "big", size)
     fast.send(1, "it", "size", b"y" * size)
@@ -222,7 +217,6 @@ def test_large_messages_pass_both_ways(fast):
 
 
 def test_an_error_keeps_type_traceback_and_cause(pool):
-    """What the worker raised arrives as it was, with its story as the cause."""
     event = ask(pool, 0, "raises")
     story = str(event.error.__cause__)
 
@@ -256,7 +250,6 @@ def test_an_exception_that_cannot_travel_becomes_its_text(fast, method, text):
 
 
 def test_an_answer_that_cannot_travel_is_an_error(fast):
-    """A value that cannot be pickled is reported, and the worker lives on."""
     event = ask(fast, 0, "returns_lock")
 
     assert isinstance(event, Answer)
@@ -265,7 +258,7 @@ def test_an_answer_that_cannot_travel_is_an_error(fast):
 
 
 def test_a_missing_object_or_method_is_an_error(fast):
-    fast.send(0, "nobody", "add", 1)
+    fast.send(0, "missing", "add", 1)
     missing = collect(fast, 1)[0].error
     unknown = ask(fast, 0, "nothing").error
 
@@ -274,7 +267,6 @@ def test_a_missing_object_or_method_is_an_error(fast):
 
 
 def test_a_factory_that_raises_is_an_error(fast):
-    """An object that cannot be made is reported like a failed call."""
     fast.create(0, "bad", gadget(), 1, 2, 3)
     (event,) = collect(fast, 1)
 
@@ -282,7 +274,6 @@ def test_a_factory_that_raises_is_an_error(fast):
 
 
 def test_what_cannot_be_sent_says_what_to_do(fast):
-    """A lock in the arguments is an error here, and the worker never sees it."""
     import threading
 
     with pytest.raises(TypeError, match=r"setup\(\).*engine='serial'"):
@@ -305,7 +296,6 @@ def test_log_records_reach_the_loggers_here(pool, caplog):
 
 
 def test_log_records_below_the_level_here_are_dropped(fast, caplog):
-    """A logger set to ERROR here shows no warnings of workers."""
     with caplog.at_level(logging.ERROR, "lab.quiet"):
         ask(fast, 0, "log", "lab.quiet", logging.WARNING, "not this")
         ask(fast, 0, "log", "lab.quiet", logging.ERROR, "but this")
@@ -314,7 +304,6 @@ def test_log_records_below_the_level_here_are_dropped(fast, caplog):
 
 
 def test_a_logger_that_is_open_here_is_open_in_workers(caplog):
-    """INFO of one logger, with the root at WARNING, arrives as it would here."""
     with caplog.at_level(logging.INFO, "lab.open"), ready(1) as pool:
         ask(pool, 0, "log", "lab.open", logging.INFO, "told")
         ask(pool, 0, "log", "lab.other", logging.INFO, "not told")
@@ -331,7 +320,6 @@ def test_a_log_record_that_cannot_be_made_again_is_no_answer(fast):
 
 
 def test_many_log_records_delay_no_answer_of_another_worker(fast):
-    """While one worker logs without pause, the answer of another comes."""
     logging.getLogger("lab.flood").addHandler(logging.NullHandler())
     logging.getLogger("lab.flood").propagate = False
     fast.send(0, "it", "flood", "lab.flood", True)
@@ -352,7 +340,6 @@ def test_many_log_records_delay_no_answer_of_another_worker(fast):
     [("kill", -signal.SIGKILL), ("exit", 7), ("segfault", -signal.SIGSEGV)],
 )
 def test_a_death_is_reported_with_its_exit_code(pool, how, code):
-    """The exit code is known, and the other worker goes on."""
     event = ask(pool, 0, "end", how)
     other = ask(pool, 1, "add", 4)
 
@@ -362,7 +349,6 @@ def test_a_death_is_reported_with_its_exit_code(pool, how, code):
 
 
 def test_a_death_between_calls_is_reported(fast):
-    """A worker that is killed while idle shows in the next wait."""
     fast.kill(0)
     (event,) = collect(fast, 1)
     fast.send(0, "it", "add", 1)
@@ -374,7 +360,6 @@ def test_a_death_between_calls_is_reported(fast):
 
 
 def test_sys_exit_in_a_call_ends_no_worker_silently(fast):
-    """SystemExit is told, as an error or as a death, and the other works on."""
     event = ask(fast, 0, "end", "system exit")
 
     assert isinstance(event, Death) or event.error is not None
@@ -391,7 +376,6 @@ def test_sys_exit_in_a_call_ends_no_worker_silently(fast):
     ],
 )
 def test_the_error_for_a_death_names_what_happened(code, words):
-    """The message names signal or code, and what the worker was at."""
     error = death_error(Death(0, code), "at work on positions 3 to 9")
 
     with pytest.raises(rs.WorkerDied, match=words):
@@ -414,7 +398,6 @@ def test_closing_lets_objects_close(tmp_path):
 
 
 def test_closing_ends_workers_that_are_busy(pool):
-    """A call that does not end is ended when patience is over."""
     pool.send(0, "it", "sleep", 60)
     pool.send(1, "it", "sleep", 60)
     time.sleep(0.1)
@@ -425,7 +408,6 @@ def test_closing_ends_workers_that_are_busy(pool):
 
 
 def test_closing_ends_a_worker_that_logs_without_pause(fast):
-    """Messages that keep coming do not keep the pool open."""
     fast.send(0, "it", "flood", "lab.flood", False)
     time.sleep(0.2)
     began = time.monotonic()
@@ -437,7 +419,6 @@ def test_closing_ends_a_worker_that_logs_without_pause(fast):
 
 
 def test_closing_at_once_ends_workers_that_still_start():
-    """A pool that is closed before its workers are there leaves none of them."""
     for method in START_METHODS:
         pool = Pool(2, start_method=method)
         pids = pool.pids
@@ -447,15 +428,12 @@ def test_closing_at_once_ends_workers_that_still_start():
 
 
 def named_memory():
-    """Return shared memory with a name that this process has mapped."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm" in line}
 
 
 @pytest.mark.parametrize(("method", "pools"), [("forkserver", 20), ("spawn", 5)])
 def test_pools_leak_neither_descriptors_nor_processes(method, pools):
-    """After many pools, also ones whose workers died, all is as before."""
-
     def state():
         folder = Path("/proc/self/fd")
         processes = psutil.Process().children(recursive=True)

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.timeout(60, method="signal")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("size", [5, LARGE])
 def test_items_do_not_depend_on_the_number_of_workers(workers, size):
-    """With a seed, no worker, one and two give the same, and other seeds another."""
     with rs.Pool(0) as here, rs.Pool(workers) as pool:
         wanted = list(here.prefetch(batch, 7, (size,), seed=3))
         got = list(pool.prefetch(batch, 7, (size,), seed=3))
@@ -54,14 +53,11 @@ def test_items_without_a_seed_differ(pool):
 
 
 def test_a_seed_for_a_function_without_generator_is_an_error(pool):
-    """A seed that changes nothing is not accepted silently."""
     with pytest.raises(TypeError, match=r"seed=1 has no effect.*'rng'"):
         pool.prefetch(os.getpid, 3, seed=1)
 
 
 def test_calls_go_to_the_workers_in_turn(pool):
-    """Results come in the order of the calls, which alternate between workers."""
-
     def whose():
         time.sleep(0.01 * (os.getpid() % 3))
         return os.getpid()
@@ -72,7 +68,6 @@ def test_calls_go_to_the_workers_in_turn(pool):
 
 
 def test_prefetch_without_end_gives_as_many_as_are_wanted(pool):
-    """It works ahead by two calls per worker and no more."""
     calls = pool.prefetch(os.getpid)
     for _ in range(20):
         next(calls)
@@ -84,7 +79,6 @@ def test_prefetch_without_end_gives_as_many_as_are_wanted(pool):
 
 
 def test_work_is_done_while_the_results_are_used(pool, tmp_path):
-    """The next items are computed before the consumer comes back for them."""
     log = tmp_path / "log"
     log.touch()
 
@@ -108,7 +102,6 @@ def test_imap_keeps_the_order_of_items(pool):
 
 
 def test_imap_without_order_gives_what_is_ready(pool, tmp_path):
-    """A slow item does not keep the others waiting."""
     go = tmp_path / "go"
 
     def slow_first(item):
@@ -142,7 +135,6 @@ def test_items_are_taken_as_far_ahead_as_was_said(pool, look_ahead, most):
 
 
 def test_a_large_look_ahead_does_not_block(pool):
-    """Messages that fill the pipe in both directions cause no deadlock."""
     items = [b"x" * (PIPE_BYTES - 1000)] * 100
 
     assert list(pool.imap(lambda item: item, items, look_ahead=100)) == items
@@ -155,7 +147,6 @@ def test_a_look_ahead_of_nothing_is_an_error(pool, look_ahead):
 
 
 def test_several_iterators_share_the_workers(pool):
-    """Each gets its own results, also after another one was dropped."""
     first = pool.imap(lambda item: item * 2, range(20))
     second = pool.prefetch(batch, 20, (3,), seed=0)
     dropped = pool.imap(lambda item: item, range(20))
@@ -170,8 +161,6 @@ def test_several_iterators_share_the_workers(pool):
 
 
 def test_workers_forget_the_functions_that_are_done(pool):
-    """What a dropped iterator has brought to a worker goes with it."""
-
     class Heavy:
         def __call__(self, _):
             return sum(type(one).__name__ == "Heavy" for one in gc.get_objects())
@@ -275,8 +264,6 @@ def test_a_result_that_cannot_be_sent_is_an_error_in_its_place(pool):
 
 
 def test_a_function_that_a_worker_cannot_make_is_its_error(pool):
-    """What went wrong there is told, not what follows from it."""
-
     class Broken:
         def __call__(self, item):
             return item

@@ -33,7 +33,6 @@ ARRAYS = [
 @pytest.mark.parametrize("copy", [False, True])
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}-{a.shape}")
 def test_any_array_passes_both_ways(pool, array, copy, large):
-    """Values, dtype, shape and order, in the pipe and in shared memory."""
     more = np.ones(LARGE if large else 1)
     results = pool.imap(lambda item: item, [(array, more)] * 3, copy=copy)
     got = [one for one, _ in results]
@@ -46,7 +45,6 @@ def test_any_array_passes_both_ways(pool, array, copy, large):
 
 
 def test_arrays_inside_of_anything_pass(pool):
-    """In dicts and objects, several in one message, and beside other values."""
     item = {"a": np.arange(LARGE), "b": [np.ones((LARGE, 2), order="F"), "text", None]}
     (got,) = pool.imap(lambda item: item, [item])
 
@@ -161,7 +159,6 @@ def test_part_of_a_view_keeps_it(pool):
 
 
 def test_a_shared_array_is_one_memory_for_all():
-    """Workers read it without memory of their own, and cannot write."""
     with rs.Pool(2) as pool:
         array = np.ones((50, 2**17))  # 50 MB
         big = rs.shared_array(array)
@@ -187,7 +184,6 @@ def test_a_shared_array_is_one_memory_for_all():
 
 @pytest.mark.parametrize("array", ARRAYS[:-1], ids=lambda a: f"{a.dtype}-{a.shape}")
 def test_any_array_can_be_shared(pool, array):
-    """Values, dtype, shape and order; also after the name here is gone."""
     big = rs.shared_array(array)
     here = big.copy(order="K")
     results = pool.prefetch(lambda array: array, 3, (big,))
@@ -219,8 +215,6 @@ def test_a_shared_array_is_read_only_here(pool):
 
 
 def test_a_shared_array_is_an_attribute_of_a_process(scan):
-    """The local engine passes it on as the pool does; the results are the same."""
-
     class Weighted(rs.Process):
         version = 1
         outputs = {"sum": rs.Output(), "writable": rs.Output(dtype="i1")}  # noqa: RUF012

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.timeout(60, method="signal")
 
 
 def named_memory(*pids):
-    """Return shared memory with a name that processes have mapped."""
     lines = [Path(f"/proc/{pid}/maps").read_text().splitlines() for pid in pids]
     paths = {line.split(maxsplit=5)[-1] for each in lines for line in each}
     return {path for path in paths if "/dev/shm" in path}
@@ -106,7 +105,6 @@ def test_a_script_that_never_closes_its_pool_ends(script):
 
 
 def test_nothing_is_left_of_a_killed_process(script, tmp_path):
-    """Workers go, and with them all memory; no file was ever named."""
     process = script(textwrap.dedent(UNCLOSED).format(rest="time.sleep(60)"))
     pids = list(map(int, process.stdout.readline().split()))
     named = named_memory(process.pid, *pids)
@@ -118,7 +116,6 @@ def test_nothing_is_left_of_a_killed_process(script, tmp_path):
 
 
 def test_a_child_process_leaves_the_workers_alone():
-    """One made by os.fork ends without ending the pool."""
     with rs.Pool(1) as pool:
         before = pool.pids
         pid = os.fork()

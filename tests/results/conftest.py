@@ -24,6 +24,10 @@ def run(source):
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
+
+
+@pytest.fixture
 def large(tmp_path):
-    """Return finished results of 200 positions, 1.6 MB."""
     return compute(Large(200, tmp_path))

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import compute
 from packed_runs import Large, Many, bits, packed, same
+from sources import usid_source
 
 import resumable as rs
 from resumable.cli import commands
@@ -48,7 +49,6 @@ def sorted_where(name, value):
 
 
 def all_of(results, *, leave_out=(CHUNKS,)):
-    """Return everything that any HDF5 program sees of a results group."""
     group = results.group()
     found = {"": {k: plain(v, group.file) for k, v in group.attrs.items()}}
     for name in set(group) - set(leave_out):
@@ -115,19 +115,6 @@ def test_rows_are_in_chunks_with_checksums_and_the_method(large, method):
 
 
 def test_references_of_usid_stay(tmp_path):
-    """Every output of a USID source is still a main dataset after packing."""
-    with h5py.File(tmp_path / "usid.h5", "w") as file:
-        main = file.create_dataset("Raw_Data", data=np.random.rand(6, 4))
-        for name, shape in (
-            ("Position_Indices", (6, 2)),
-            ("Position_Values", (6, 2)),
-            ("Spectroscopic_Indices", (1, 4)),
-            ("Spectroscopic_Values", (1, 4)),
-        ):
-            made = file.create_dataset(name, data=np.ones(shape))
-            made.attrs["labels"] = ["X", "Y"][: shape[1]]
-            main.attrs[name] = made.ref
-
     class Two(rs.Process):
         version = 1
         outputs: ClassVar = {"fit": rs.Output(2)}
@@ -135,7 +122,7 @@ def test_references_of_usid_stay(tmp_path):
         def unit_computation(self, spectrum):
             return spectrum[:2]
 
-    results = compute(Two(f"{tmp_path}/usid.h5::/Raw_Data"))
+    results = compute(Two(usid_source(tmp_path / "usid.h5")))
     before = all_of(results)
     results.pack()
     group = results.group()
@@ -153,7 +140,6 @@ def test_references_of_usid_stay(tmp_path):
 
 
 def test_indexing_is_that_of_numpy(tmp_path):
-    """Any key gives what it gives of an array, or the same kind of error."""
     chance = np.random.default_rng(0)
 
     def part(length):
@@ -200,7 +186,6 @@ def test_indexing_is_that_of_numpy(tmp_path):
 
 
 def test_reading_a_part_reads_only_its_chunks(large):
-    """Where the rest is damaged, what is asked for is read all the same."""
     large.pack("gzip")
     chunks = []
     with h5py.File(large.path) as file:
@@ -315,7 +300,6 @@ def test_a_full_disk_at_the_end_leaves_a_complete_run(small_disk):
 
 
 def test_a_packed_run_is_found_and_returned(run, source):
-    """Nothing is computed, duplicates and explain know it, partials do not."""
     process = Many(source, position_axes=(0, 1))
     run.pack("gzip")
     results = compute(process)
@@ -329,7 +313,6 @@ def test_a_packed_run_is_found_and_returned(run, source):
 
 
 def test_failed_positions_are_tried_again_after_unpacking(run, source):
-    """The rest is kept; it stays plain where no output asks for compression."""
     process = Many(source, position_axes=(0, 1))
     level = run["level"][...]
     run.pack("zstd")
@@ -349,7 +332,6 @@ def test_failed_positions_are_tried_again_after_unpacking(run, source):
 
 
 def test_it_is_packed_again_where_an_output_asks_for_it(tmp_path):
-    """After failed positions were tried again the run is as small as before."""
     process = Declared(50, tmp_path)
     compute(process)
     process.sick = False

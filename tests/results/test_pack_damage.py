@@ -70,7 +70,6 @@ def test_a_run_can_be_read_while_it_is_packed_again_and_again(large):
 
 
 def test_results_of_a_run_that_was_replaced_by_another_say_so(large, run):
-    """A file of the same name and another identity is not read as if it were this."""
     run.path.replace(large.path)
     with pytest.raises(rs.RunFileError, match="another run by now"):
         large["row"][...]
@@ -84,7 +83,6 @@ def test_permissions_stay(large):
 
 
 def test_a_name_that_is_a_link_leads_to_the_packed_file(large, tmp_path):
-    """The file that it leads to is replaced, and the link stays."""
     link = tmp_path / "link.h5"
     link.symlink_to(large.path.name)
     rs.open(link).pack("gzip")
@@ -114,7 +112,6 @@ def test_a_method_that_is_not_there_is_named_with_the_nearest(large):
 
 
 def test_what_needs_a_package_says_which(large, monkeypatch):
-    """At construction; a file that needs it is refused with the same words."""
     large.pack("zstd")
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     needs = r"needs the package hdf5plugin.*resumable-hdf5\[filters\]"
@@ -129,7 +126,6 @@ def test_what_needs_a_package_says_which(large, monkeypatch):
 
 
 def test_a_run_at_work_is_not_packed(large):
-    """Neither one that is being computed nor a file that is open for writing."""
     with (
         RunLock(run_folder_of(RunFile(large.path))).held(),
         pytest.raises(rs.RunBusy, match="is being computed by process"),
@@ -145,7 +141,6 @@ def test_a_run_at_work_is_not_packed(large):
 
 
 def test_damage_of_a_packed_file_is_noticed(run):
-    """A byte flipped anywhere: the file is refused, or the rows that it is part of."""
     run.pack("gzip")
     sound = run.path.read_bytes()
     rows = {name: np.array(run[name][...]) for name in run}
@@ -217,26 +212,24 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
     ],
 )
 def test_a_kill_before_any_step_leaves_one_whole_file(tmp_path, how, what, least):
-    """The old one or the new one; the next run or packing tidies up."""
     tally = kill_pack.tally_of(how, what, tmp_path)
 
     assert tally.faults == []
     assert tally.kills >= least
 
 
-@pytest.mark.parametrize("what", ["pack", "unpack"])
-def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what):
-    tally = kill_pack.tally_of("random", what, tmp_path, 10)
+LONG = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
+
+
+@pytest.mark.parametrize(
+    ("what", "kills"),
+    [
+        *((what, 10) for what in ["pack", "unpack"]),
+        *(pytest.param(what, 500, marks=LONG) for what in ["pack", "unpack"]),
+    ],
+)
+def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what, kills):
+    tally = kill_pack.tally_of("random", what, tmp_path, kills)
 
     assert tally.faults == []
-    assert tally.kills == 10
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
-@pytest.mark.parametrize("what", ["pack", "unpack"])
-def test_five_hundred_kills_leave_one_whole_file(tmp_path, what):
-    tally = kill_pack.tally_of("random", what, tmp_path, 500)
-
-    assert tally.faults == []
-    assert tally.kills == 500
+    assert tally.kills == kills

@@ -5,15 +5,15 @@ import errno
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import ClassVar
 
 import h5py
 import kill_pack
 import numpy as np
 import pytest
-from helpers import compute
-from published import Level, digest, fill, left_over
+from helpers import ROOT, compute
+from published import Level, fill, left_over
+from run_files import digest
 
 import resumable as rs
 from resumable.runfile.hdf5 import superblock_of
@@ -35,14 +35,8 @@ FILES = {
 }
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
-
-
 @pytest.fixture(params=FILES)
 def scan(request, tmp_path):
-    """Return the path of a file of every kind."""
     fill(tmp_path / "scan.h5", **FILES[request.param])
     return tmp_path / "scan.h5"
 
@@ -59,7 +53,6 @@ def results(source):
 
 
 def contents(path, without):
-    """Return all that is in a file, as bytes, but for a group."""
     found = {}
     with h5py.File(path, "r") as file:
 
@@ -110,7 +103,6 @@ def test_a_group_is_added_and_all_else_is_as_it_was(scan, compression):
 
 
 def test_the_source_is_known_again_after_publishing_into_it(source):
-    """Its data have not changed, so neither has the identity of the run."""
     results = compute(Level(f"{source}::/data"))
     results.publish(f"{source}::/fit")
 
@@ -151,7 +143,6 @@ def test_a_group_that_was_published_can_be_replaced(source, results):
 
 
 def test_a_name_that_is_a_link_to_the_file_stays_one(tmp_path, source, results):
-    """The file that it leads to is changed, and its journal lies beside that."""
     link = tmp_path / "link.h5"
     link.symlink_to("scan.h5")
     results.publish(f"{link}::/fit")
@@ -163,8 +154,6 @@ def test_a_name_that_is_a_link_to_the_file_stays_one(tmp_path, source, results):
 
 @pytest.fixture
 def refused(source, results):
-    """Return a function that sees a publishing refused, and nothing changed."""
-
     def publish(error, match, where="/fit", path=source, **options):
         before = digest(path) if path.is_file() else None
         with pytest.raises(error, match=match):
@@ -189,7 +178,6 @@ def refused(source, results):
     ],
 )
 def test_a_place_that_is_taken_is_refused(refused, where, match):
-    """Or one that is none, or behind a link that may lead to another file."""
     refused(rs.ParameterError, match, where)
 
 
@@ -244,7 +232,6 @@ def test_a_file_with_other_names_is_refused(refused, source, tmp_path):
 
 
 def test_a_file_that_is_open_is_refused(refused, source, results, impatient):
-    """Here or elsewhere, for reading or for writing; closed it is not."""
     for mode in ("r", "r+"):
         with h5py.File(source, mode):
             refused(rs.RunBusy, "is open, in this program or in another one")
@@ -281,8 +268,6 @@ def test_a_method_that_is_not_there_is_refused(refused):
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_a_full_disk_changes_nothing(small_disk, tmp_path, compression):
-    """Found before or while rows are written: the file is what it was."""
-
     class Noise(rs.Process):
         version = 1
         outputs: ClassVar = {"row": rs.Output(1 << 17)}
@@ -304,7 +289,6 @@ def test_a_full_disk_changes_nothing(small_disk, tmp_path, compression):
 
 
 def test_an_error_in_the_middle_undoes_all(source):
-    """Whatever is raised inside of a transaction, the file is what it was."""
     before = digest(source)
 
     def interrupted():
@@ -335,7 +319,6 @@ def test_two_at_once_come_one_after_the_other(source, results):
 
 
 def test_large_rows_are_not_held_in_memory(tmp_path):
-    """Of 64 MB of rows hardly anything is kept in memory, compressed or not."""
     code = """
 import resource, sys
 import h5py, numpy as np
@@ -355,16 +338,13 @@ results.publish("scan.h5::/third", compression="lzf")
 results.publish("scan.h5::/first", overwrite=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run(
+    grown = subprocess.check_output(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
-    assert int(done.stdout) < 16_000
+    assert int(grown) < 16_000
 
 
 @pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
@@ -405,19 +385,21 @@ def test_a_kill_before_any_step_or_in_a_write_is_mended(tmp_path, what, how):
     assert tally.kills >= 3
 
 
-@pytest.mark.parametrize("what", ["publish", "overwrite"])
-def test_kills_at_random_moments_are_mended(tmp_path, what):
-    tally = kill_pack.tally_of("random", what, tmp_path, 10)
+LONG = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
+
+
+@pytest.mark.parametrize(
+    ("what", "kills"),
+    [
+        *((what, 10) for what in ["publish", "overwrite"]),
+        *(
+            pytest.param(what, 500, marks=LONG)
+            for what in ["publish", "overwrite", "repair"]
+        ),
+    ],
+)
+def test_kills_at_random_moments_are_mended(tmp_path, what, kills):
+    tally = kill_pack.tally_of("random", what, tmp_path, kills)
 
     assert tally.faults == []
-    assert tally.kills == 10
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
-@pytest.mark.parametrize("what", ["publish", "overwrite", "repair"])
-def test_five_hundred_kills_are_mended(tmp_path, what):
-    tally = kill_pack.tally_of("random", what, tmp_path, 500)
-
-    assert tally.faults == []
-    assert tally.kills == 500
+    assert tally.kills == kills

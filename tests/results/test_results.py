@@ -104,7 +104,6 @@ def finished(source, tmp_path_factory):
 
 
 def same(found, wanted):
-    """Equal values, shape and dtype, NaN in a field equal to NaN."""
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape
     # A single text in numpy has its own length, not its array's.
@@ -117,7 +116,6 @@ def same(found, wanted):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_pending_and_failed_rows_read_as_the_fill_value(results, name):
-    """All of an output reads as numpy would have it, with fill values in the gaps."""
     same(results[name][...], EXPECTED[name])
     same(np.asarray(results[name]), EXPECTED[name])
     assert isinstance(results[name][...], np.ndarray)
@@ -127,7 +125,6 @@ def test_pending_and_failed_rows_read_as_the_fill_value(results, name):
 @CALM
 @hypothesis.given(data=st.data())
 def test_basic_indexing_is_numpys(results, name, data):
-    """Integers, slices, ellipsis and new axes give what they give on an array."""
     wanted = EXPECTED[name]
     key = data.draw(
         arrays.basic_indices(wanted.shape, allow_newaxis=True, allow_ellipsis=True)
@@ -173,7 +170,6 @@ def test_mixed_indexing_is_numpys(results, key):
 
 @pytest.mark.parametrize("field", ["a", "b", ["a", "b"], ["b"]], ids=str)
 def test_field_names_are_numpys(results, field):
-    """A field or several fields of a compound output, with their fill values."""
     same(results["fields"][field], EXPECTED["fields"][field])
 
 
@@ -184,7 +180,6 @@ def test_an_index_beyond_the_end_is_numpys_error(results, key):
 
 
 def test_arrays_are_writable_copies(results):
-    """What is read can be changed and the file is not."""
     line = results["line"][...]
     line[...] = 0
 
@@ -220,7 +215,6 @@ def test_operators_and_functions_of_numpy_work_as_with_arrays(results):
 
 
 def test_results_are_never_written_to(results):
-    """Neither by an operator in place nor as the place of a result."""
     line = results["line"]
     with pytest.raises(TypeError, match=r"change a copy, results\['line'\]\[...\]"):
         line += 1
@@ -229,7 +223,6 @@ def test_results_are_never_written_to(results):
 
 
 def test_outputs_per_run_are_hidden_until_the_run_is_finished(results, finished):
-    """A summary over a part of the positions is never shown."""
     total = CUBE[..., :3][~FAILING].sum()
 
     same(results["total"][...], np.full(2, np.nan))
@@ -239,7 +232,6 @@ def test_outputs_per_run_are_hidden_until_the_run_is_finished(results, finished)
 
 
 def test_results_are_a_mapping_in_the_declared_order(results):
-    """Names in the user's order; an unknown one names the near miss."""
     assert list(results) == ["line", "whole", "fields", "flag", "text", "total"]
     assert len(results) == 6
     assert "line" in results
@@ -286,8 +278,6 @@ class One(rs.Process):
 
 
 class Block(rs.Process):
-    """Computes blocks; one position fails."""
-
     version = 1
     outputs: ClassVar = {"root": rs.Output()}
 
@@ -321,13 +311,9 @@ def test_repr_says_what_is_there(results):
 
 
 def test_html_escapes_what_others_wrote(tmp_path):
-    """Names, units and messages cannot smuggle markup into a notebook."""
-
     class Nasty(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {"x": rs.Output(units="<script>alert(1)</script>")}
+        outputs: ClassVar = {"x": rs.Output(units="<script>alert(1)</script>")}
 
         def unit_computation(self, index):
             if index == 1:
@@ -368,13 +354,11 @@ def test_open_gives_the_same_results_by_path(finished):
 
 
 def test_an_unfinished_run_is_no_source(results):
-    """What depends on it would change: refused until it is finished."""
     with pytest.raises(rs.SourceError, match="is not finished; compute it before"):
         Many(results["line"], position_axes=(0, 1))
 
 
 def test_results_are_read_at_the_moment_of_indexing(source, tmp_path):
-    """An object made before a run shows what was computed since."""
     process = Many(source, tmp_path, position_axes=(0, 1))
     results = compute(process, positions=[0])
     before = results["whole"][0, 2]

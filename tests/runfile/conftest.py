@@ -26,7 +26,6 @@ class Place:
     target: WriteTarget
 
     def status(self):
-        """Read the done and the failed positions, past all caches of ours."""
         found = []
         for name in ("completed_positions", "failed_positions"):
             offset = self.run.header.offsets[name]
@@ -36,7 +35,6 @@ class Place:
         return found
 
     def rows(self, name):
-        """Read the rows of an output."""
         with h5py.File(self.run.path, "r") as file:
             return file[self.run.header.group][name][...]
 
@@ -76,5 +74,4 @@ def locked(tmp_path):
 
 @pytest.fixture
 def place(locked):
-    """Return a place whose checkpoint never comes by itself."""
     return locked()

@@ -4,9 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -31,8 +30,6 @@ from resumable.session.events import Started
 
 
 class HalfFails(rs.Process):
-    """Fails at every odd position."""
-
     version = 1
     outputs = MEAN
 
@@ -117,7 +114,6 @@ DAMAGES = {
 
 @pytest.fixture(params=DAMAGES)
 def bad(request, scan):
-    """A process whose finished run file has been damaged, and what is said of it."""
     path = compute(Mean(scan)).path
     damage, words = DAMAGES[request.param]
     damage(path)
@@ -125,7 +121,6 @@ def bad(request, scan):
 
 
 def test_a_bad_run_file_is_refused_and_left_as_it_is(bad):
-    """Neither open nor compute trusts a damaged file, or changes a byte of it."""
     process, path, words = bad
     before = digest(path)
     with pytest.raises(rs.RunFileError, match=words):
@@ -140,7 +135,6 @@ def test_a_bad_run_file_is_refused_and_left_as_it_is(bad):
 
 
 def test_the_message_about_a_bad_run_file_says_what_to_do(bad):
-    """Whoever meets a bad run file in compute reads how to go on."""
     process, path, _ = bad
 
     with pytest.raises(rs.RunFileError, match=r"override=True|install a newer") as info:
@@ -149,7 +143,6 @@ def test_the_message_about_a_bad_run_file_says_what_to_do(bad):
 
 
 def test_override_computes_beside_a_bad_run_file(bad):
-    """A new file takes the next name and the bad one keeps its bytes."""
     process, path, _ = bad
     before = digest(path)
     results = compute(process, override=True)
@@ -161,7 +154,6 @@ def test_override_computes_beside_a_bad_run_file(bad):
 
 
 def test_header_comes_back_as_it_was_written():
-    """Every field of the header survives being written and read, in order."""
     compound = np.dtype([("a", "<f4"), ("b", ">i2", (3,)), ("c", "S5")])
     outputs = {
         "z": Output((2, 3), ">f4", units="µV", labels=("x", "y", "z"), fill_value=-1),
@@ -205,14 +197,11 @@ def test_header_comes_back_as_it_was_written():
 
 
 def test_a_header_longer_than_a_page_is_read_whole(make_file):
-    """Fifty outputs with long names make a header beyond the first 4 kB."""
     names = [f"output_with_a_rather_long_name_{i:03d}" for i in range(50)]
 
     class Many(rs.Process):
         version = 1
-
-        def outputs(self):
-            return {name: rs.Output(units="long units") for name in names}
+        outputs: ClassVar = {name: rs.Output(units="long units") for name in names}
 
         def unit_computation(self, spectrum):
             return dict.fromkeys(names, spectrum[0])
@@ -235,7 +224,6 @@ def with_status(results, done, failed):
 
 
 def test_counts_scan_and_select_let_done_win_over_failed(make_file):
-    """A position that is both done and failed is done; anything but 1 is pending."""
     source = make_file(data=np.ones((6, 2))) + "::/data"
     run = with_status(compute(Mean(source)), [1, 1, 0, 0, 2, 0], [0, 1, 1, 0, 0, 9])
     ((start, done, failed),) = run.scan()
@@ -279,7 +267,6 @@ def test_going_on_reads_the_status_once_and_so_does_the_end(make_file, monkeypat
 
 
 def test_first_thousand_failures_are_described_and_all_are_counted(tmp_path):
-    """1,500 failures: 1,000 with exception and message, 1,500 in the status."""
     with pytest.warns(rs.ResumableWarning, match="1,500 of 3,000 positions failed"):
         results = compute(HalfFails(3000, tmp_path))
     failures = results.failures
@@ -292,18 +279,13 @@ def test_first_thousand_failures_are_described_and_all_are_counted(tmp_path):
     assert len({f.position for f in failures}) == FAILURE_ROWS
 
 
-def test_failures_of_a_killed_session_are_still_described(tmp_path):
-    """A failure that is marked on disk has its exception there too, after a kill."""
-    script = tmp_path / "killed.py"
-    script.write_text(
-        """
+DIES = """
 import os, pathlib, signal, sys, time
 import resumable as rs
 
 class Dies(rs.Process):
     version = 1
-    def outputs(self):
-        return {"x": rs.Output()}
+    outputs = {"x": rs.Output()}
     def unit_computation(self, index):
         if index == 3:
             raise ValueError("bad three")
@@ -318,14 +300,12 @@ class Dies(rs.Process):
 
 Dies(200, sys.argv[1]).compute(engine="serial", checkpoint=0.01, progress=False)
 """
-    )
+
+
+def test_failures_of_a_killed_session_are_still_described(tmp_path, script):
     target = tmp_path / "target"
     target.mkdir()
-    subprocess.run(
-        [sys.executable, str(script), str(target)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        check=False,
-    )
+    script(DIES, str(target)).wait(50)
     (path,) = target.glob("*.h5")
     results = rs.open(path)
 
@@ -334,7 +314,6 @@ Dies(200, sys.argv[1]).compute(engine="serial", checkpoint=0.01, progress=False)
 
 
 def test_sessions_beyond_a_thousand_use_the_last_row_again(scan):
-    """The table of sessions never grows; its last row is the newest session."""
     run = RunFile(compute(Mean(scan)).path)
     full = np.zeros(SESSION_ROWS - 1, SESSION_DTYPE)
     full["start"] = full["pid"] = np.arange(1, SESSION_ROWS)
@@ -355,7 +334,6 @@ def test_sessions_beyond_a_thousand_use_the_last_row_again(scan):
 
 
 def test_a_session_says_who_computed_how_much(scan):
-    """Start, end, host, pid, engine, workers and counts of each session are kept."""
     compute(Mean(scan), positions=slice(0, 10))
     results = compute(Mean(scan))
     first, second = results.sessions

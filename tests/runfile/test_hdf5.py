@@ -12,7 +12,6 @@ from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, new_hdf5
 
 @pytest.fixture
 def limit():
-    """Return a function that limits the size of files; lifted after the test."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

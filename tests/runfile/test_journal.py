@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from helpers import compute
 from kill_matrix import in_fork
-from published import Level, digest, fill, left_over
+from published import Level, fill, left_over
+from run_files import digest
 
 import resumable as rs
 from resumable.cli import commands
@@ -67,7 +68,6 @@ def moments(tmp_path_factory):
 
 @pytest.fixture
 def killed(source, moments):
-    """Return a function that puts a file and its journal as a kill leaves them."""
     found, old, new = moments
     journal = source.with_name("scan.h5.resumable-journal")
 
@@ -170,8 +170,7 @@ def test_a_forged_journal_cuts_no_file(killed, source, old_bytes):
     assert source.read_bytes()[: len(old)] == old
 
 
-def test_a_journal_that_is_no_file_harms_nobody(source, tmp_path):
-    """A pipe, a link, a folder or a huge file in its place."""
+def test_a_journal_that_is_no_file_changes_nothing(source, tmp_path):
     journal = source.with_name("scan.h5.resumable-journal")
     precious = tmp_path / "precious"
     precious.write_text("precious")
@@ -212,7 +211,6 @@ def test_a_journal_beside_a_restored_file_is_not_applied(killed, source):
 
 
 def test_another_writer_after_the_kill_is_respected(killed, source):
-    """What was begun is not undone where another program has written since."""
     killed(decided=False)
     with h5py.File(source, "r+") as file:
         file["theirs"] = np.arange(1000)

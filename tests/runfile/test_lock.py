@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -23,8 +24,6 @@ from resumable.system import LockFile
 
 
 class Watched(Mean):
-    """Calls ``watch`` at the first position."""
-
     watch = staticmethod(lambda: None)
 
     def unit_computation(self, spectrum):
@@ -44,8 +43,7 @@ import resumable as rs
 
 class Slow(rs.Process):
     version = 1
-    def outputs(self):
-        return {"x": rs.Output()}
+    outputs = {"x": rs.Output()}
     def unit_computation(self, index):
         if index == 1:
             Path(sys.argv[1], "started").touch()
@@ -60,9 +58,7 @@ class Slow(rs.Process):
     """The same computation as in the script, without waiting."""
 
     version = 1
-
-    def outputs(self):
-        return {"x": rs.Output()}
+    outputs: ClassVar = {"x": rs.Output()}
 
     def unit_computation(self, index):
         return index
@@ -87,7 +83,6 @@ def holder(tmp_path):
 
 
 def test_a_second_process_gets_an_error_that_names_the_first_at_once(holder):
-    """RunBusy says host and process number, and does not wait."""
     process, target = holder
     began = time.monotonic()
     with pytest.raises(rs.RunBusy) as info:
@@ -111,7 +106,6 @@ def test_looking_at_a_busy_run_works(holder):
 
 
 def test_a_dead_holder_holds_nothing(holder):
-    """After SIGKILL the lock files lie there and the next run simply goes on."""
     process, target = holder
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -127,14 +121,12 @@ def test_a_dead_holder_holds_nothing(holder):
 
 
 def test_another_computation_in_the_same_folder_is_not_held_up(holder):
-    """The lock is on one identity, not on the folder."""
     _, target = holder
 
     assert compute(Slow(6, target)).status.finished
 
 
 def test_a_run_within_the_same_run_is_busy(scan):
-    """The same computation started from inside itself is refused, not deadlocked."""
     process = Watched(scan)
     refused = []
 
@@ -151,7 +143,6 @@ def test_a_run_within_the_same_run_is_busy(scan):
 
 
 def test_lock_files_exist_only_during_a_run(scan):
-    """After a run the folder holds the source and the run file, nothing else."""
     process = Watched(scan)
     folder = Path(scan.partition("::")[0]).parent
     during = []
@@ -166,7 +157,6 @@ def test_lock_files_exist_only_during_a_run(scan):
 
 @pytest.mark.parametrize("ending", [ValueError, KeyboardInterrupt])
 def test_lock_files_are_gone_after_a_run_that_fails(scan, ending):
-    """An exception, whatever it is, leaves no lock behind."""
     process = Watched(scan)
 
     def watch():
@@ -203,7 +193,6 @@ def test_an_interrupt_while_the_lock_waits_leaves_it_free(scan, monkeypatch):
 
 
 def test_the_lock_file_says_who_holds_the_lock(scan):
-    """The text in the lock file is JSON with host, pid and time."""
     process = Watched(scan)
     claim = Path(process.plan().path).with_suffix(".claim")
     said = []
@@ -216,7 +205,6 @@ def test_the_lock_file_says_who_holds_the_lock(scan):
 
 
 def test_runs_are_named_after_source_dataset_process_and_identity(scan):
-    """The name tells what is in it; looking a run up is looking a name up."""
     process = Mean(scan)
     first = compute(process)
     second = compute(process, override=True)
@@ -252,7 +240,6 @@ def test_a_source_without_data_is_named_by_its_count(tmp_path):
     ],
 )
 def test_odd_characters_in_names_are_no_obstacle(tmp_path, file, dataset):
-    """Whatever HDF5 and the file system allow can be computed, found and opened."""
     path = tmp_path / file
     with h5py.File(path, "w") as made:
         made[dataset] = np.arange(12.0).reshape(4, 3)
@@ -272,7 +259,6 @@ def test_odd_characters_in_names_are_no_obstacle(tmp_path, file, dataset):
 
 
 def test_a_name_that_is_too_long_is_our_error_and_leaves_nothing(tmp_path):
-    """250 letters of dataset name do not fit into a file name with the rest."""
     path = tmp_path / "long.h5"
     with h5py.File(path, "w") as made:
         made["n" * 230] = np.ones((3, 2))
@@ -283,7 +269,6 @@ def test_a_name_that_is_too_long_is_our_error_and_leaves_nothing(tmp_path):
 
 
 def test_a_file_name_that_is_not_utf8_is_no_obstacle(tmp_path):
-    """Linux allows any bytes in names; such a source computes like any other."""
     path = os.fsdecode(os.fsencode(tmp_path) + b"/sc\xff.h5")
     try:
         with h5py.File(path, "w") as made:
@@ -309,7 +294,6 @@ def test_override_computes_anew_each_time(scan):
 
 
 def test_after_override_the_newest_run_answers(scan):
-    """A finished overriding run is the one that is returned from then on."""
     process = Mean(scan)
     compute(process)
     newest = compute(process, override=True)
@@ -319,7 +303,6 @@ def test_after_override_the_newest_run_answers(scan):
 
 
 def test_an_unfinished_overriding_run_is_gone_on_with(scan):
-    """Stopped and run again with override, it goes on and does not begin anew."""
     process = Mean(scan)
     process.calls = []
     first = compute(process)
@@ -333,7 +316,6 @@ def test_an_unfinished_overriding_run_is_gone_on_with(scan):
 
 
 def test_the_finished_run_answers_while_an_overriding_one_is_unfinished(scan):
-    """Without override the complete results are returned, not the partial ones."""
     process = Mean(scan)
     first = compute(process)
     part = compute(process, override=True, positions=slice(0, 20))
@@ -344,7 +326,6 @@ def test_the_finished_run_answers_while_an_overriding_one_is_unfinished(scan):
 
 
 def test_override_over_an_unfinished_run_begins_anew(scan):
-    """A run that was not made by override is left when override is asked for."""
     process = Mean(scan)
     process.calls = []
     part = compute(process, positions=slice(0, 20))
@@ -355,7 +336,6 @@ def test_override_over_an_unfinished_run_begins_anew(scan):
 
 
 def test_override_beside_a_damaged_file_is_gone_on_with(scan):
-    """Where the first file is damaged, a stopped override is not begun again."""
     process = Mean(scan)
     bad = compute(process).path
     bad.write_bytes(bad.read_bytes()[:5000])
@@ -368,7 +348,6 @@ def test_override_beside_a_damaged_file_is_gone_on_with(scan):
 
 
 def test_override_is_newest_also_where_an_older_name_was_removed(scan):
-    """With the first of two files removed, the next override becomes the answer."""
     process = Mean(scan)
     first = compute(process)
     compute(process, override=True)
@@ -379,7 +358,6 @@ def test_override_is_newest_also_where_an_older_name_was_removed(scan):
 
 
 def test_a_renamed_run_is_not_found_and_not_in_the_way(scan):
-    """A run file that the user has renamed opens by its path."""
     process = Mean(scan)
     path = compute(process).path
     mine = path.rename(path.with_name("mine.h5"))
@@ -411,7 +389,6 @@ def process_reference(source):
 
 
 def test_results_lie_in_the_folder_the_user_typed(tmp_path, make_file):
-    """For a linked source it is the link's folder, not the one it leads to."""
     source = make_file(data=np.ones((3, 2)))
     here = tmp_path / "here"
     here.mkdir()

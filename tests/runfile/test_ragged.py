@@ -47,8 +47,6 @@ class Events(Declared):
 
 
 class Blocks(Declared):
-    """The same, a block at a time."""
-
     def block_computation(self, spectra):
         parts = [
             row[:8].reshape(4, 2)[: position % 5]
@@ -58,7 +56,6 @@ class Blocks(Declared):
 
 
 def expected(source):
-    """Return what every position of a source has, by a plain loop."""
     path, _, name = source.partition("::")
     with h5py.File(path) as file:
         data = file[name][...]
@@ -72,7 +69,6 @@ def compute(process, **options):
 
 
 def same(found, wanted):
-    """Return whether lists of arrays are the same, bit for bit but for padding."""
     return len(found) == len(wanted) and all(
         (a.shape, a.dtype.descr) == (b.shape, b.dtype.descr) and same_values(a, b)
         for a, b in zip(found, wanted, strict=True)
@@ -103,7 +99,6 @@ def check_packed(results, wanted):
     "how", ["serial", "local", "driver", "executor", "blocks", "blocks local"]
 )
 def test_rows_come_in_the_order_of_positions_whoever_computes(scan, how):
-    """Every engine and writer gives what a plain loop gives, packed at the end."""
     cls = Blocks if how.startswith("blocks") else Events
     options = {"engine": "local", "workers": 2} if "local" in how else {}
     if how == "driver":
@@ -126,7 +121,6 @@ def test_rows_come_in_the_order_of_positions_whoever_computes(scan, how):
 
 
 def test_a_run_in_parts_is_readable_meanwhile(scan):
-    """Positions that are pending or failed have no rows; later ones join in order."""
     process = Events(scan, bad=[9])
     first = compute(process, positions=slice(40, 60))
     wanted = expected(scan)
@@ -174,8 +168,6 @@ def test_positions_on_a_map(make_file):
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_no_rows_at_all(scan, compression):
-    """A run in which no position has a row is complete, and reads as none."""
-
     class Empty(rs.Process):
         version = 1
         outputs: ClassVar = {
@@ -200,7 +192,6 @@ DTYPES = [*(np.dtype(name) for name in ("u1", "f4", ">i2", "?", "c16", "S3")), P
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_any_dtype_is_kept_bit_for_bit(scan, dtype, compression):
-    """Whatever a row is, it is read as it was returned, packed and before."""
     every = np.zeros(3, dtype)
     for name in dtype.names or ():
         every[name] = np.random.default_rng(4).normal(size=every[name].shape) * 1000
@@ -225,8 +216,6 @@ def test_any_dtype_is_kept_bit_for_bit(scan, dtype, compression):
 
 
 class Gives(rs.Process):
-    """Gives what it is told."""
-
     version = 1
     outputs: ClassVar = {"rows": rs.Output(3, "f8", ragged=True)}
     what = param.Parameter()
@@ -266,8 +255,6 @@ def test_a_list_of_rows_is_fine(scan, what):
 
 
 def test_a_block_computation_gives_a_list_per_position(scan):
-    """One array for all positions is refused, with the number that there should be."""
-
     class Wrong(rs.Process):
         version = 1
         outputs: ClassVar = {"rows": rs.Output(ragged=True)}
@@ -280,7 +267,6 @@ def test_a_block_computation_gives_a_list_per_position(scan):
 
 
 def test_a_declaration_that_makes_no_sense_is_refused():
-    """A ragged output is per position and has no fill value."""
     with pytest.raises(rs.DeclarationError, match="per='run'"):
         rs.Output(ragged=True, per="run")
     with pytest.raises(rs.DeclarationError, match="fill value"):
@@ -302,7 +288,6 @@ def test_ragged_is_part_of_the_identity(scan):
 
 
 def test_failed_positions_are_tried_again(scan, monkeypatch):
-    """A packed run is unpacked, computed where it had failed, and packed again."""
     process = Events(scan, bad=[8, 31])
     results = compute(process)
     done = results.status.done
@@ -316,7 +301,6 @@ def test_failed_positions_are_tried_again(scan, monkeypatch):
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_source_that_has_grown_takes_the_rows_along(tmp_path, finished):
-    """A longer run file begins with the rows of the shorter one, packed or not."""
     data = np.random.default_rng(1).normal(size=(POSITIONS, 32))
     with h5py.File(tmp_path / "grows.h5", "w") as file:
         file.create_dataset("data", data=data[:40], maxshape=(None, 32))
@@ -348,7 +332,6 @@ def test_torn_or_longer_ragged_files_do_no_harm(scan):
 
 @pytest.mark.parametrize("lost", ["whole", "end", "other"])
 def test_a_lost_ragged_file_is_an_error_and_is_never_read_as_rows(scan, lost):
-    """A ragged file that is missing, cut or replaced is an error that names it."""
     process = Events(scan)
     results = compute(process, positions=slice(0, 30))
     (ragged,) = ragged_files_of(results.path)
@@ -376,7 +359,6 @@ def test_a_lost_ragged_file_is_an_error_and_is_never_read_as_rows(scan, lost):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_verify_compares_ragged_rows(scan, packed):
-    """Rows that are computed again are the same; one changed bit is found."""
     process = Events(scan)
     results = compute(process, positions=None if packed else slice(0, 30))
     sound = process.verify(sample="all")
@@ -402,7 +384,6 @@ def test_verify_compares_ragged_rows(scan, packed):
 
 
 def test_test_shows_the_rows_of_a_position(scan):
-    """A tested position has an array of its rows, several a list of arrays."""
     process = Events(scan)
     wanted = expected(scan)
 
@@ -434,41 +415,32 @@ def test_remove_takes_the_ragged_files_along(scan):
     assert not any(path.exists() for path in [results.path, *ragged_files])
 
 
+LONG = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
 CASES = [("serial", "parent"), ("local", "group")]
+MORE_CASES = [*CASES, ("local", "parent"), ("local", "worker")]
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_nothing_is_lost_or_wrong_whoever_is_killed(tmp_path, case):
-    tally = kill_matrix.matrix(tmp_path, *case, 4, seed=1, name="Scatter")
+@pytest.mark.parametrize(
+    ("case", "kills"),
+    [
+        *((case, 4) for case in CASES),
+        *(pytest.param(case, 100, marks=LONG) for case in MORE_CASES),
+    ],
+)
+def test_nothing_is_lost_or_wrong_whatever_process_is_killed(tmp_path, case, kills):
+    tally = kill_matrix.matrix(tmp_path, *case, kills, seed=1, name="Scatter")
 
     assert tally.faults == []
-    assert tally.kills == 4
+    assert tally.kills == kills
     assert tally.completed >= 1
 
 
-def test_a_kill_before_any_step_leaves_a_run_that_goes_on(tmp_path):
-    tally = kill_matrix.every_step(tmp_path, positions=3, name="Scatter", stride=15)
-
-    assert tally.faults == []
-    assert tally.kills > 10
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
-def test_a_kill_before_each_step_leaves_a_run_that_goes_on(tmp_path):
-    tally = kill_matrix.every_step(tmp_path, name="Scatter")
-
-    assert tally.faults == []
-    assert tally.kills > 200
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(3600, method="signal")
 @pytest.mark.parametrize(
-    "case", [*CASES, ("local", "parent"), ("local", "worker")], ids="-".join
+    ("options", "least"),
+    [({"positions": 3, "stride": 15}, 10), pytest.param({}, 200, marks=LONG)],
 )
-def test_hundreds_of_kills_do_no_harm(tmp_path, case):
-    tally = kill_matrix.matrix(tmp_path, *case, 100, seed=2, name="Scatter")
+def test_a_kill_before_any_step_leaves_a_run_that_goes_on(tmp_path, options, least):
+    tally = kill_matrix.every_step(tmp_path, name="Scatter", **options)
 
     assert tally.faults == []
-    assert tally.kills == 100
+    assert tally.kills > least

@@ -21,7 +21,6 @@ OFFSET = 7
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """Return a function that stores an array in a file and opens it."""
     path = tmp_path_factory.mktemp("plain") / "rows"
 
     def store(array, repeated=()):
@@ -48,7 +47,6 @@ def steps(sizes):
 
 
 def numbers(shape, dtype="i4"):
-    """Return an array in which no two elements are alike."""
     return np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
 
 
@@ -146,8 +144,6 @@ def test_every_fixed_dtype_can_be_read(stored, dtype):
 
 
 class Counted:
-    """Counts the bytes that are read."""
-
     def __init__(self, monkeypatch):
         self.bytes = 0
         read = disk.read_into
@@ -231,7 +227,6 @@ CUT = """
 
 
 def test_a_file_that_is_cut_while_it_is_open_is_an_error(make_file, script):
-    """And not the end of the process by SIGBUS, whatever is looked at."""
     source = make_file(data=np.arange(20_000.0).reshape(10_000, 2)) + "::/data"
     process = script(CUT, str(Mean(source).compute(engine="serial").path))
     output, errors = process.communicate(timeout=50)

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.timeout(30, method="signal")
 
 @pytest.fixture
 def events(monkeypatch):
-    """Return the list of writes and syncs, by what is written."""
     seen = []
     write_at, sync = disk.write_at, disk.sync
 
@@ -51,7 +50,6 @@ def kinds(events, run):
 
 
 def test_rows_are_there_at_once_and_marked_only_later(place):
-    """Before a commit the rows are in the file and no position is marked."""
     with writing(place.target) as row_writer:
         write(row_writer, 5, done=range(5, 15), failed=[20])
         before = place.status()
@@ -79,7 +77,6 @@ def test_status_is_written_after_a_sync_of_the_rows(place, events):
 
 
 def test_nothing_is_marked_while_the_disk_still_syncs(place, monkeypatch):
-    """Stopped inside the sync, the world sees no position done."""
     inside, go_on = threading.Event(), threading.Event()
     sync = disk.sync
 
@@ -108,7 +105,6 @@ def test_nothing_is_marked_while_the_disk_still_syncs(place, monkeypatch):
 
 
 def test_rows_written_during_a_sync_wait_for_the_next(place, monkeypatch):
-    """What came too late for a sync is not marked by it."""
     sync = disk.sync
     row_writers = []
     seen = []
@@ -134,7 +130,6 @@ def test_rows_written_during_a_sync_wait_for_the_next(place, monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return the times of a clock that writers look at: the last one is now."""
     times = [0.0]
     clock = SimpleNamespace(monotonic=lambda: times[-1])
     monkeypatch.setattr(writer, "time", clock)
@@ -207,7 +202,6 @@ def test_writers_know_how_many_they_are(tmp_path, who, count):
 
 
 def test_many_bytes_are_marked_before_the_checkpoint(place, clock, monkeypatch):
-    """After so many bytes the commit begins, however long the checkpoint is."""
     monkeypatch.setattr(writer, "COMMIT_BYTES", 100)
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=[0])
@@ -252,7 +246,6 @@ def test_flush_after_a_checkpoint_makes_the_marks_durable(locked, events):
 
 
 def test_done_wins_over_failed(place):
-    """A position that failed and then succeeded is done and not failed."""
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=[0, 2], failed=[1, 3])
         row_writer.flush()
@@ -374,7 +367,6 @@ def test_what_was_not_reached_is_left_to_another_worker(place, monkeypatch, at_o
 
 
 def test_rows_of_a_run_never_leave_their_datasets(place, events):
-    """Every byte that is written lies in a row or in the status."""
     with writing(place.target) as row_writer:
         write(row_writer, 0, done=[0, SIZE - 1], failed=range(1, 4))
         row_writer.flush()

@@ -39,12 +39,7 @@ def test_a_worker_is_refused_after_its_session(tmp_path):
     run = computation.run_folder.runs()[0]
     with held.held():
         target = WriteTarget(
-            run.path,
-            run.header,
-            held.lock_path,
-            held.writers_path,
-            held.token,
-            1.0,
+            run.path, run.header, held.lock_path, held.writers_path, held.token, 1.0
         )
     with lock.RunLock(computation.run_folder).held(), pytest.raises(rs.RunBusy):
         RowWriter(target)
@@ -53,7 +48,6 @@ def test_a_worker_is_refused_after_its_session(tmp_path):
 
 
 def test_a_new_session_waits_for_writers_of_the_old_one(tmp_path, place, monkeypatch):
-    """While a worker of a dead session writes, nobody else begins."""
     monkeypatch.setattr(lock, "ORPHAN_PATIENCE_S", 0.2)
     run_folder = place.run_folder
     with writing(place.target) as row_writer:
@@ -72,7 +66,6 @@ def test_a_new_session_waits_for_writers_of_the_old_one(tmp_path, place, monkeyp
 
 
 def test_hdf5_writers_are_kept_out_and_readers_let_in(place):
-    """While it is written, a run file opens for reading, not for writing."""
     with writing(place.target):
         with h5py.File(place.run.path, "r") as file:
             names = list(file)
@@ -87,7 +80,6 @@ def broken(fd):
 
 
 def test_a_failed_sync_is_told_and_marks_nothing(place, monkeypatch):
-    """Flush and the next write say it; no position is marked, then or later."""
     row_writer = RowWriter(place.target)
     write(row_writer, 0, done=[0, 1])
     monkeypatch.setattr(disk, "sync", broken)
@@ -124,8 +116,6 @@ def test_a_commit_that_failed_unseen_is_told_at_the_latest_by_close(
 
 
 def test_an_unexpected_error_of_the_commit_does_not_hang(place, monkeypatch):
-    """Also an error that is not the disk's ends the wait of flush."""
-
     def fail(fd):
         raise MemoryError("no memory to mark with")
 
@@ -164,7 +154,6 @@ class Breaks(rs.Process):
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_compute_never_returns_when_a_commit_failed(tmp_path, monkeypatch, engine):
-    """An idle worker's failed commit is an error; the next run goes on."""
     from resumable.engines.local import LocalEngine
 
     mended = tmp_path / ("mended-spawn" if engine == "local" else "mended")
@@ -230,8 +219,6 @@ def test_a_limit_of_the_file_size_is_an_error_and_the_run_goes_on(
 
 
 def test_descriptors_are_closed_with_the_writer(place):
-    """A writer leaves no open file and no thread behind."""
-
     def held():
         """Return our descriptors; other tests may have left some that end now."""
         folder = str(Path(place.target.path).parent)
@@ -250,27 +237,3 @@ def test_descriptors_are_closed_with_the_writer(place):
 
     assert held() == before
     assert set(threading.enumerate()) <= threads
-
-
-def test_an_output_may_be_called_position(tmp_path):
-    """Names of outputs do not collide with the scales we add, or are refused."""
-
-    class Named(rs.Process):
-        version = 1
-        outputs: ClassVar = {
-            "position": rs.Output(),
-            "x": rs.Output(),
-            "x_labels": rs.Output(),
-        }
-
-        def unit_computation(self, position):
-            return dict.fromkeys(self.outputs, float(position))
-
-    try:
-        results = Named(3, target=tmp_path).compute(engine="serial")
-    except rs.DeclarationError:
-        # Refused with a clear error would be as good.
-        return
-    values = [results[name][2] for name in Named.outputs]
-
-    assert values == [2.0, 2.0, 2.0]

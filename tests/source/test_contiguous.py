@@ -34,7 +34,6 @@ SAME_IN_MEMORY = {
 
 
 def descriptors_of(path):
-    """Return the descriptors by which this process has a file open."""
     return {
         int(entry.name)
         for entry in Path("/proc/self/fd").iterdir()
@@ -43,7 +42,6 @@ def descriptors_of(path):
 
 
 def read_contiguous(dataset):
-    """Read all of a dataset without HDF5."""
     found = contiguous(dataset)
     out = np.empty(dataset.shape, dataset.dtype)
     found.read(0, out)
@@ -54,7 +52,6 @@ def read_contiguous(dataset):
 @pytest.mark.parametrize("user_block", [0, 1024])
 @pytest.mark.parametrize("kind", SAME_IN_MEMORY)
 def test_the_bytes_of_a_contiguous_dataset_are_its_values(tmp_path, kind, user_block):
-    """Behind a user block, too, and with data before and after it."""
     with h5py.File(tmp_path / "f.h5", "w", userblock_size=user_block) as file:
         file["before"] = np.arange(3)
         file["data"] = SAME_IN_MEMORY[kind]
@@ -87,7 +84,6 @@ def of_24_bits(file):
 
 
 def virtual(file):
-    """Make a dataset whose data are in another one."""
     file["whole"] = NUMBERS
     layout = h5py.VirtualLayout(NUMBERS.shape, "f8")
     layout[...] = h5py.VirtualSource(file["whole"])
@@ -95,7 +91,6 @@ def virtual(file):
 
 
 def compact(file):
-    """Make a dataset whose data are in its header."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.COMPACT)
     space = h5py.h5s.create_simple((5,))
@@ -136,10 +131,11 @@ def test_hdf5_reads_what_is_not_as_it_is_in_memory(
     assert rows.tobytes() == expected.tobytes()
 
 
-def test_what_this_process_has_written_and_not_flushed_is_read_by_hdf5(tmp_path):
+def test_what_this_process_has_written_and_not_flushed_is_read_by_hdf5(
+    make_file, tmp_path
+):
     """The same process may have the file open for writing: HDF5 has it in a buffer."""
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        file["data"] = np.zeros((10, 4))
+    make_file("f.h5", data=np.zeros((10, 4)))
     with h5py.File(tmp_path / "f.h5", "r+") as file:
         written = file["data"]
         written[...] = 1
@@ -169,7 +165,6 @@ def test_an_address_that_hdf5_does_not_understand_is_an_error(make_file):
 @pytest.mark.parametrize("axes", [(0,), (1,), (1, 0)])
 @pytest.mark.parametrize("length", [None, 1, 3])
 def test_the_digest_does_not_depend_on_how_it_is_read(make_file, axes, length):
-    """Of a part, too: a source that has grown may have been copied into one piece."""
     chunked = {"data": NUMBERS, "chunks": (4, 5), "maxshape": (None, None)}
     path = make_file(contiguous=NUMBERS, chunked=chunked)
     found = set()
@@ -234,7 +229,6 @@ def test_a_computation_that_closes_all_files_uses_up_no_descriptors(make_file):
 
 
 def test_no_row_is_read_from_a_file_that_got_our_descriptor(make_file, tmp_path):
-    """After user code closed it, its number may be that of another file."""
     path = make_file(data=NUMBERS)
     (tmp_path / "other").write_bytes(bytes(1 << 16))
     with h5py.File(path, "r") as file:

@@ -24,12 +24,9 @@ from resumable.source.reference import refer
     # What lies behind the first position of a growable one may still be written.
     + [("growable", 0)],
 )
-def test_one_changed_element_changes_the_fingerprint(tmp_path, layout, position):
-    """Anywhere in a source of up to 64 MB; of one that can grow, at the start."""
+def test_one_changed_element_changes_the_fingerprint(make_file, layout, position):
     data = np.zeros((60, 3, 4))
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=data, **LAYOUTS[layout])
+    path = make_file(data={"data": data, **LAYOUTS[layout]})
     before = fingerprint(f"{path}::/data")
 
     with h5py.File(path, "r+") as file:
@@ -39,12 +36,10 @@ def test_one_changed_element_changes_the_fingerprint(tmp_path, layout, position)
 
 
 def test_a_change_of_content_that_a_growable_source_hides_changes_its_contents(
-    tmp_path,
+    make_file,
 ):
     """What the fingerprint leaves out is compared when the run is found."""
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=np.zeros((6, 4)), maxshape=(None, 4))
+    path = make_file(data={"data": np.zeros((6, 4)), "maxshape": (None, 4)})
     with Reader(refer(f"{path}::/data")) as reader:
         before = reader.contents()
 
@@ -92,11 +87,9 @@ def test_what_cannot_change_results_is_not_in_the_fingerprint(make_file):
     assert fingerprint(f"{first}::/data") == fingerprint(f"{second}::/data")
 
 
-def test_chunks_that_were_never_written_have_a_fingerprint(tmp_path):
-    """They read as the fill value, and writing one is a change."""
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", (6, 4), "f8", chunks=(2, 4), compression="gzip")
+def test_chunks_that_were_never_written_have_a_fingerprint(make_file):
+    stored = {"chunks": (2, 4), "compression": "gzip"}
+    path = make_file(data={"shape": (6, 4), "dtype": "f8", **stored})
     before = fingerprint(f"{path}::/data")
 
     with h5py.File(path, "r+") as file:
@@ -105,12 +98,10 @@ def test_chunks_that_were_never_written_have_a_fingerprint(tmp_path):
     assert fingerprint(f"{path}::/data") != before
 
 
-def test_of_a_large_compressed_source_chunks_spread_over_it_are_digested(tmp_path):
-    """The first and the last of them among these, and all with ``full``."""
-    path = tmp_path / "scan.h5"
+def test_of_a_large_compressed_source_chunks_spread_over_it_are_digested(make_file):
     noise = np.random.default_rng(3).integers(0, 255, (1200, 64 << 10), np.uint8)
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=noise, chunks=(1, 64 << 10), compression=1)
+    stored = {"chunks": (1, 64 << 10), "compression": 1}
+    path = make_file(data={"data": noise, **stored})
     parts = []
     real = resumable.source.fingerprint._sha256
 
@@ -134,11 +125,8 @@ def test_of_a_large_compressed_source_chunks_spread_over_it_are_digested(tmp_pat
     assert corners() == list(range(1200))
 
 
-def test_a_source_that_only_grew_has_the_same_fingerprint(tmp_path):
-    """The length of a position axis that can grow is left out."""
-    path = tmp_path / "live.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=np.ones((6, 4)), maxshape=(None, 4))
+def test_a_source_that_only_grew_has_the_same_fingerprint(make_file):
+    path = make_file(data={"data": np.ones((6, 4)), "maxshape": (None, 4)})
     before = fingerprint(f"{path}::/data")
 
     with h5py.File(path, "r+") as file:
@@ -148,11 +136,9 @@ def test_a_source_that_only_grew_has_the_same_fingerprint(tmp_path):
     assert fingerprint(f"{path}::/data") == before
 
 
-def test_the_first_rows_of_a_source_that_grew_have_the_same_contents(tmp_path):
+def test_the_first_rows_of_a_source_that_grew_have_the_same_contents(make_file):
     """So that rows of another measurement are never taken for them."""
-    path = tmp_path / "live.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=np.ones((6, 4)), maxshape=(None, 4))
+    path = make_file(data={"data": np.ones((6, 4)), "maxshape": (None, 4)})
     with Reader(refer(f"{path}::/data")) as reader:
         before = reader.contents()
 
@@ -176,12 +162,10 @@ def test_the_first_rows_of_a_source_that_grew_have_the_same_contents(tmp_path):
     ],
 )
 def test_a_source_can_grow_along_its_first_position_axis(
-    tmp_path, maxshape, axes, growable
+    make_file, maxshape, axes, growable
 ):
-    """Growing spectra, or growing within a row of the map, is another source."""
-    path = tmp_path / "live.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", (6, 4), "f8", maxshape=maxshape, chunks=(2, 2))
+    stored = {"maxshape": maxshape, "chunks": (2, 2)}
+    path = make_file(data={"shape": (6, 4), "dtype": "f8", **stored})
 
     with Reader(refer(f"{path}::/data", axes)) as reader:
         assert reader.growable is growable
@@ -210,7 +194,6 @@ def change(large, at, value):
 
 
 def test_beyond_64_mb_the_fingerprint_covers_samples_unless_full(large):
-    """First and last bytes always count, every byte does with ``full``."""
     source = f"{large[0]}::/data"
     # The samples are 0.25 MB each and begin every 1.27 MB.
     between = 700_000
@@ -268,15 +251,13 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_digest_of_contents_never_changes(tmp_path, monkeypatch, name):
+def test_the_digest_of_contents_never_changes(make_file, monkeypatch, name):
     stored, sampled = KINDS[name]
     if sampled:
         for module in (resumable.source.fingerprint, resumable.source.reader):
             monkeypatch.setattr(module, "DIGEST_BYTES", 50_000)
             monkeypatch.setattr(module, "SAMPLED_BYTES", 20_000)
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=VALUES, **stored)
+    path = make_file(data={"data": VALUES, **stored})
     some = PositionSet.of(200, np.r_[0:50:3, 100:190])
 
     with Reader(refer(f"{path}::/data")) as source:
@@ -290,10 +271,8 @@ def test_the_digest_of_contents_never_changes(tmp_path, monkeypatch, name):
     assert [digest[:16] for digest in found] == GOLDEN[name]
 
 
-def test_the_digest_of_other_axes_never_changes(tmp_path):
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=VALUES)
+def test_the_digest_of_other_axes_never_changes(make_file):
+    path = make_file(data=VALUES)
 
     with Reader(refer(f"{path}::/data", 1)) as source:
         found = [source.contents(), source.contents(30)]

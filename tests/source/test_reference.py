@@ -47,8 +47,6 @@ def test_a_number_is_a_source_without_data():
 
 
 class Twice(rs.Process):
-    """Return twice the data."""
-
     version = 1
     outputs: ClassVar = {"twice": rs.Output(shape=(32,))}
 

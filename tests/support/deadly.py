@@ -140,7 +140,6 @@ def check(results, rows, bad):
 
 
 def raise_memory_error():
-    """Fail as numpy does where there is no room."""
     np.empty(1 << 50)
 
 

@@ -28,7 +28,6 @@ def note(path, text):
 
 
 def noted(path):
-    """Return the lines of a file, none where it is missing."""
     path = Path(path)
     return path.read_text().split() if path.exists() else []
 
@@ -65,8 +64,6 @@ class FailsAt(Logged):
 
 
 class Weighted(rs.Process):
-    """Takes a further source."""
-
     version = 1
     outputs: ClassVar = {"sum": rs.Output()}
 
@@ -86,13 +83,8 @@ class Pools(rs.Process):
 
 
 class OnMap(rs.Process):
-    """Returns its position on the map."""
-
     version = 1
-    outputs: ClassVar = {
-        "where": rs.Output(2, "i8"),
-        "mean": rs.Output(),
-    }
+    outputs: ClassVar = {"where": rs.Output(2, "i8"), "mean": rs.Output()}
 
     def unit_computation(self, spectrum):
         return {"mean": spectrum.mean(), "where": np.array(self.position)}
@@ -162,8 +154,6 @@ class Several(rs.Process):
 
 
 class Holder(rs.Process):
-    """Holds an object that cannot be pickled, made in setup."""
-
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
     delay_s = param.Number(0.0)
@@ -178,8 +168,6 @@ class Holder(rs.Process):
 
 
 class Wrong(rs.Process):
-    """Raises at every position."""
-
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
 
@@ -188,8 +176,6 @@ class Wrong(rs.Process):
 
 
 class WrongShape(rs.Process):
-    """Returns another shape than it declares."""
-
     version = 1
     outputs: ClassVar = {"mean": rs.Output(3)}
 
@@ -198,23 +184,17 @@ class WrongShape(rs.Process):
 
 
 class Unpicklable(Exception):
-    """Holds an object that cannot be pickled."""
-
     def __init__(self, text):
         super().__init__(text)
         self.lock = threading.Lock()
 
 
 class TwoArguments(Exception):
-    """Can be pickled, but not unpickled."""
-
     def __init__(self, one, two):
         super().__init__(f"{one} {two}")
 
 
 class RaisesOdd(rs.Process):
-    """Raises an exception that cannot be sent to another process."""
-
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
     kind = param.Selector(objects=["lock", "arguments"])
@@ -228,8 +208,6 @@ class RaisesOdd(rs.Process):
 
 
 class Talks(rs.Process):
-    """Logs one record per position."""
-
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}
 
@@ -272,7 +250,6 @@ class EngineConformance:
 
     @pytest.fixture
     def log(self, tmp_path):
-        """Return the name of the file where Logged notes positions."""
         return str(tmp_path / "log")
 
     def test_fresh_run_computes_every_position_once(self, source, data, log):
@@ -290,7 +267,6 @@ class EngineConformance:
         assert len(noted(log)) == POSITIONS
 
     def test_the_rest_follows_into_the_same_results(self, source, data, log):
-        """A run of some positions is continued; none of them is computed twice."""
         chosen = [0, 1, 5, 6, 7, 31, 40, 58]
         part = self.compute(Logged(source, log=log), positions=chosen)
         part_done = np.flatnonzero(part.completed_mask).tolist()
@@ -304,7 +280,6 @@ class EngineConformance:
     def test_failing_positions_are_recorded_and_the_run_goes_on(
         self, source, data, log
     ):
-        """A failure leaves the fill value and its exception; all else is done."""
         process = FailsAt(source, log=log)
         with pytest.warns(rs.ResumableWarning, match="3 of 60 positions failed") as w:
             results = process.compute(**self.options())
@@ -321,7 +296,6 @@ class EngineConformance:
         assert "in unit_computation" in results.failures[1].traceback
 
     def test_retry_failed_computes_only_the_failed_positions(self, source, data, log):
-        """Once the cause is gone, they succeed."""
         process = FailsAt(source, log=log)
         with pytest.warns(rs.ResumableWarning):
             process.compute(**self.options())
@@ -353,7 +327,6 @@ class EngineConformance:
         ("kind", "name"), [("lock", "Unpicklable"), ("arguments", "TwoArguments")]
     )
     def test_an_exception_that_cannot_be_pickled_is_reported(self, source, kind, name):
-        """The error names its class."""
         process = RaisesOdd(source, kind=kind)
 
         with pytest.raises(rs.UnitFailed, match=name) as caught:
@@ -404,7 +377,6 @@ class EngineConformance:
 
     @pytest.mark.parametrize("keep", [["Sums"], ["Peaks", "Sums"]], ids=len)
     def test_a_chain_gives_what_its_stages_give(self, source, data, keep):
-        """All stages in one worker, or from the kept results of a stage."""
         results = self.compute(rs.Chain(Peaks(source), Sums(), keep=keep))
         heights = [row[row > 0] for row in data]
         sums = [h.sum() - row[0] for h, row in zip(heights, data, strict=True)]
@@ -413,7 +385,6 @@ class EngineConformance:
         assert list(results.stages) == keep
 
     def test_block_computation_fills_all_its_outputs(self, source, data):
-        """A block of positions at once gives the same as one by one."""
         results = self.compute(Block(source), positions=[2, 3, 50])
         results = self.compute(Block(source))
 
@@ -422,7 +393,6 @@ class EngineConformance:
         np.testing.assert_array_equal(results["first"][...], data[:, :2])
 
     def test_a_block_that_fails_loses_only_the_bad_position(self, tmp_path, data):
-        """The position that made a block fail is found, the others are done."""
         data[[11, 44]] = np.nan
         with h5py.File(tmp_path / "nan.h5", "w") as file:
             file["data"] = data
@@ -446,7 +416,6 @@ class EngineConformance:
             assert ours[name][...].tobytes() == serial[name][...].tobytes()
 
     def test_setup_runs_once_in_every_worker(self, source, log):
-        """No worker sets up twice, and every process that computed was set up."""
         self.compute(Logged(source, log=log, delay_s=0.002))
         setups = noted(log + ".setup")
 
@@ -454,7 +423,6 @@ class EngineConformance:
         assert set(noted(log + ".pid")) <= {name.partition(":")[0] for name in setups}
 
     def test_what_setup_opens_is_not_sent_to_workers(self, source, data):
-        """A Process that has run setup here, by test and by a run, still computes."""
         process = Holder(source)
         process.test(3)
         self.compute(process, positions=[1, 2])
@@ -463,7 +431,6 @@ class EngineConformance:
         np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
 
     def test_a_function_that_is_wrong_everywhere_stops_the_run(self, source):
-        """After 20 failures of one kind the run stops and records none of them."""
         process = Wrong(source)
         with pytest.raises(rs.UnitFailed, match="no_such_method"):
             self.compute(process)
@@ -477,8 +444,6 @@ class EngineConformance:
         assert WrongShape(source).results.status.pending == POSITIONS
 
     def test_a_function_defined_in_a_function_can_be_mapped(self, source, data):
-        """It is computed like a class."""
-
         def scaled(spectrum, factor=2.0):
             return spectrum.max() * factor
 

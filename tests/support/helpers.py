@@ -19,7 +19,6 @@ def until(condition, seconds=30):
 
 
 def data_of(source):
-    """Read the whole dataset of a source."""
     path, _, name = source.rpartition("::")
     with h5py.File(path, "r") as file:
         return file[name][...]
@@ -35,5 +34,4 @@ def close_all_hdf5_files():
 
 
 def compute(process, **options):
-    """Compute in this process, without a progress bar."""
     return process.compute(engine="serial", progress=False, **options)

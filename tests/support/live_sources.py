@@ -48,7 +48,6 @@ sys.stdin.readline()
 
 
 def run_files(folder):
-    """Return the names of what lies beside the source."""
     return sorted(p.name for p in folder.iterdir() if p.name.startswith("live-"))
 
 
@@ -57,7 +56,6 @@ def serial(source):
 
 
 def done_in(folder):
-    """Return how many positions are done in the furthest run file of a folder."""
     done = [0]
     for name in run_files(folder):
         if name.endswith(".h5"):

@@ -31,8 +31,6 @@ ENGINE = Calling() if COMM.rank == 0 else rs.MPIEngine()
 
 
 class TestMPI(EngineConformance):
-    """All ranks compute."""
-
     most_setups = COMM.size
 
     def engine(self):

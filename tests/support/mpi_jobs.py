@@ -42,7 +42,6 @@ def told(folder):
 
 
 def only_run(folder):
-    """Return the results of the one run in a folder."""
     (path,) = folder.glob("scan-*.h5")
     return rs.open(path)
 

@@ -72,13 +72,11 @@ class Mpi:
         return process
 
     def write(self, text, name="script.py"):
-        """Write a script into the folder and return its path."""
         path = self.folder / name
         path.write_text(textwrap.dedent(text))
         return path
 
     def run(self, ranks, text, *arguments, timeout=30, **environment):
-        """Run a script to its end."""
         script = self.write(text)
         return self.end(self.start(ranks, script, *arguments, **environment), timeout)
 
@@ -102,7 +100,6 @@ class Mpi:
 
 
 def stop(process):
-    """End a job with all its ranks."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(3)

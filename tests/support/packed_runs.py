@@ -11,8 +11,6 @@ PAIR = np.dtype([("x", "<f4"), ("n", "<i8")], align=True)
 
 
 class Many(rs.Process):
-    """An output of every kind, and two positions that fail."""
-
     version = 1
     outputs: ClassVar = {
         "level": rs.Output(units="V"),

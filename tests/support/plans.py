@@ -37,7 +37,6 @@ def make_geometry(size=10_000, **changes):
 
 
 def footprint(per_row=1000, scratch=lambda rows: 0):
-    """Return a footprint of so many bytes per row."""
     return Footprint(per_row, 0, scratch=scratch)
 
 

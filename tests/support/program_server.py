@@ -34,7 +34,6 @@ class ProgramServer:
 
     @classmethod
     def of_package(cls):
-        """Return one that has imported the package; not what only an example needs."""
         found = pkgutil.walk_packages(resumable.__path__, "resumable.")
         names = [one.name for one in found]
         return cls(*(n for n in names if not n.endswith(("__main__", "lorentz"))))
@@ -74,8 +73,6 @@ class ProgramServer:
 
 
 class Program:
-    """A program that was started; has what tests need of a ``subprocess.Popen``."""
-
     def __init__(self, pid, fds):
         self.pid, self.returncode = pid, None
         self.stdin = os.fdopen(fds[0], "w")
@@ -83,13 +80,11 @@ class Program:
         self._status = os.fdopen(fds[3])
 
     def poll(self):
-        """Return how it has ended; None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout=None):
-        """Wait for its end, and return the code."""
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("program", timeout)
@@ -97,7 +92,6 @@ class Program:
         return self.returncode
 
     def communicate(self, timeout=None):
-        """Wait for its end, and return what it has written."""
         with ThreadPoolExecutor(2) as readers:
             texts = [readers.submit(s.read) for s in (self.stdout, self.stderr)]
             try:
@@ -108,20 +102,16 @@ class Program:
             return texts[0].result(), texts[1].result()
 
     def send_signal(self, number):
-        """Send a signal."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self):
-        """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self):
-        """End it at once."""
         self.send_signal(signal.SIGKILL)
 
     def close(self):
-        """End it and close all pipes."""
         self.kill()
         self.wait()
         # What was not read by a program that was killed is of no interest.

@@ -1,6 +1,5 @@
 """Files to publish into, and all that can be seen of one."""
 
-import hashlib
 from typing import ClassVar
 
 import h5py
@@ -44,10 +43,6 @@ def fill(path, **options):
         file["many"] = np.zeros(100)
         for number in range(100):
             file["many"].attrs[f"n{number}"] = number
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def left_over(path):

@@ -26,10 +26,7 @@ class Unit(rs.Process):
         if self.position in self.bad:
             msg = f"bad spectrum at {self.position}"
             raise ValueError(msg)
-        return {
-            "low": spectrum.min() * self.gain,
-            "pair": spectrum[:2].astype("f4"),
-        }
+        return {"low": spectrum.min() * self.gain, "pair": spectrum[:2].astype("f4")}
 
 
 class Block(rs.Process):
@@ -50,7 +47,6 @@ class Block(rs.Process):
 
 
 def check(found, name):
-    """Return the one check of this name."""
     (one,) = [check for check in found.checks if check.name == name]
     return one
 
@@ -60,7 +56,6 @@ def whole(results, process=None, **more):
 
 
 def offset(path, name, position=0):
-    """Where the row of a position lies in the file."""
     header = RunFile(path).header
     per = {"failures": FAILURE_DTYPE.itemsize, "sessions": SESSION_DTYPE.itemsize}
     for output in header.outputs:

@@ -12,7 +12,6 @@ from resumable.system import disk
 
 @pytest.fixture
 def fd(tmp_path):
-    """Return a descriptor of a file of ten bytes, ``0123456789``."""
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
     with disk.opened(path, os.O_RDWR) as descriptor:
@@ -46,7 +45,6 @@ def test_all_bytes_of_any_fixed_size_data_are_written_at_the_offset(fd, data):
 
 
 def test_a_write_that_the_system_cuts_short_goes_on(fd, monkeypatch):
-    """The system may write less than it was given; the rest must follow."""
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda f, data, at: real(f, data[:3], at))
 
@@ -56,7 +54,6 @@ def test_a_write_that_the_system_cuts_short_goes_on(fd, monkeypatch):
 
 
 def test_a_read_that_the_system_cuts_short_goes_on(fd, monkeypatch):
-    """The system may read less than was asked for before the end of the file."""
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda f, size, at: real(f, min(size, 3), at))
 
@@ -66,12 +63,10 @@ def test_a_read_that_the_system_cuts_short_goes_on(fd, monkeypatch):
 
 
 def test_a_read_is_shorter_only_at_the_end_of_the_file(fd):
-    """Bytes that are not there are left out, not made up."""
     assert [disk.read_at(fd, 4, at) for at in (0, 8, 10)] == [b"0123", b"89", b""]
 
 
 def test_reserved_space_is_taken_and_changes_no_byte(tmp_path):
-    """After a reservation the blocks are there and the contents are as before."""
     path = tmp_path / "sparse"
     path.write_bytes(b"head")
     os.truncate(path, 1 << 20)
@@ -119,7 +114,6 @@ def test_a_finished_file_gets_its_name(tmp_path):
 
 @pytest.mark.usefixtures("_links")
 def test_a_name_that_is_taken_is_never_replaced(tmp_path):
-    """The file that has the name and the one that wants it both stay."""
     new, path = tmp_path / "new", tmp_path / "run.h5"
     new.write_text("new")
     path.write_text("old")
@@ -131,7 +125,6 @@ def test_a_name_that_is_taken_is_never_replaced(tmp_path):
 
 
 def test_an_error_other_than_missing_links_is_raised(tmp_path):
-    """A folder that is gone is not taken for a file system without links."""
     new = tmp_path / "new"
     new.touch()
 

@@ -33,7 +33,6 @@ except BlockingIOError:
 
 @pytest.fixture
 def holder(tmp_path):
-    """Return a function that starts a process which holds a lock on a file."""
     started = []
 
     def hold(path, kind):
@@ -53,33 +52,20 @@ def holder(tmp_path):
 
 
 def ask(path, kind):
-    """Try to lock a file in another process: ``"taken"`` or ``"refused"``."""
     command = [sys.executable, "-I", "-S", "-c", _ASKER, str(path), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "answer"),
-    [
-        ("exclusive", "exclusive", "refused"),
-        ("exclusive", "shared", "refused"),
-        ("shared", "exclusive", "refused"),
-        ("shared", "shared", "taken"),
-    ],
-)
-def test_a_held_lock_lets_in_only_what_it_may(tmp_path, ours, theirs, answer):
+@pytest.fixture
+def lock(tmp_path):
     lock = LockFile(tmp_path / "lock")
-    lock.acquire(exclusive=ours == "exclusive")
-
-    answered = ask(lock.path, theirs)
-
-    assert answered == answer
+    yield lock
     lock.release()
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours", "taken"),
+KINDS = pytest.mark.parametrize(
+    ("first", "second", "both"),
     [
         ("exclusive", "exclusive", False),
         ("exclusive", "shared", False),
@@ -87,20 +73,23 @@ def test_a_held_lock_lets_in_only_what_it_may(tmp_path, ours, theirs, answer):
         ("shared", "shared", True),
     ],
 )
-def test_a_lock_of_another_process_is_respected(tmp_path, holder, theirs, ours, taken):
-    """A lock that another program holds is not taken."""
-    lock = LockFile(tmp_path / "lock")
-    holder(lock.path, theirs)
-
-    answer = lock.acquire(exclusive=ours == "exclusive")
-
-    assert answer is taken
-    lock.release()
 
 
-def test_a_killed_process_holds_no_lock(tmp_path, holder):
-    """The lock of a dead driver never has to be cleaned up by hand."""
-    lock = LockFile(tmp_path / "lock")
+@KINDS
+def test_a_held_lock_lets_in_only_what_it_may(lock, first, second, both):
+    lock.acquire(exclusive=first == "exclusive")
+
+    assert ask(lock.path, second) == ("taken" if both else "refused")
+
+
+@KINDS
+def test_a_lock_of_another_process_is_respected(lock, holder, first, second, both):
+    holder(lock.path, first)
+
+    assert lock.acquire(exclusive=second == "exclusive") is both
+
+
+def test_a_killed_process_holds_no_lock(lock, holder):
     process = holder(lock.path, "exclusive")
     assert not lock.acquire(exclusive=True)
 
@@ -108,12 +97,9 @@ def test_a_killed_process_holds_no_lock(tmp_path, holder):
     process.wait()
 
     assert lock.acquire(exclusive=True)
-    lock.release()
 
 
-def test_a_released_lock_can_be_taken_by_another_process(tmp_path):
-    """Giving back without removing leaves the file, and the lock free."""
-    lock = LockFile(tmp_path / "lock")
+def test_a_released_lock_can_be_taken_by_another_process(lock):
     lock.acquire(exclusive=True)
 
     lock.release()
@@ -121,9 +107,7 @@ def test_a_released_lock_can_be_taken_by_another_process(tmp_path):
     assert ask(lock.path, "exclusive") == "taken"
 
 
-def test_a_removed_lock_file_is_gone(tmp_path):
-    """A run that ends leaves no small file behind."""
-    lock = LockFile(tmp_path / "lock")
+def test_a_removed_lock_file_is_gone(lock):
     lock.acquire(exclusive=True)
 
     lock.release(remove=True)
@@ -131,9 +115,8 @@ def test_a_removed_lock_file_is_gone(tmp_path):
     assert not lock.path.exists()
 
 
-def test_a_lock_on_a_removed_name_does_not_count(tmp_path, monkeypatch):
+def test_a_lock_on_a_removed_name_does_not_count(lock, monkeypatch):
     """Between our open and our lock the holder before us may remove the name."""
-    lock = LockFile(tmp_path / "lock")
     real, calls = disk.try_lock, []
 
     def removed_meanwhile(fd, *, exclusive):
@@ -147,11 +130,9 @@ def test_a_lock_on_a_removed_name_does_not_count(tmp_path, monkeypatch):
     assert lock.acquire(exclusive=True)
     assert len(calls) == 2
     assert ask(lock.path, "exclusive") == "refused"
-    lock.release()
 
 
 def test_a_patient_lock_is_taken_when_the_holder_removes_its_file(tmp_path):
-    """Waiting ends with a lock on the file that has the name now."""
     first, second = (LockFile(tmp_path / "lock") for _ in range(2))
     first.acquire(exclusive=True)
     answers = []
@@ -168,44 +149,30 @@ def test_a_patient_lock_is_taken_when_the_holder_removes_its_file(tmp_path):
     second.release()
 
 
-def test_a_lock_can_be_taken_again_after_it_was_given_back(tmp_path):
-    lock = LockFile(tmp_path / "lock")
+def test_a_lock_can_be_taken_again_after_it_was_given_back(lock):
     lock.acquire(exclusive=True)
     lock.release(remove=True)
 
-    again = lock.acquire(exclusive=True)
-
-    assert again
+    assert lock.acquire(exclusive=True)
     assert ask(lock.path, "shared") == "refused"
-    lock.release()
 
 
-def test_the_text_of_the_holder_replaces_the_one_before(tmp_path):
-    """A shorter text leaves no tail of a longer one."""
-    lock = LockFile(tmp_path / "lock")
+def test_the_text_of_the_holder_replaces_the_one_before(lock):
     lock.acquire(exclusive=True)
     lock.write_text("a rather long text of an earlier session")
 
     lock.write_text("pid 7")
 
     assert LockFile(lock.path).read_text() == "pid 7"
-    lock.release()
 
 
-def test_a_text_is_only_written_under_the_lock(tmp_path):
-    """A process writes its text only while it holds the lock."""
-    lock = LockFile(tmp_path / "lock")
-
+def test_a_text_is_only_written_under_the_lock(lock):
     with pytest.raises(RuntimeError, match="not held"):
         lock.write_text("me")
 
 
-def test_a_lock_file_that_is_not_there_reads_as_nothing(tmp_path):
-    lock = LockFile(tmp_path / "lock")
-
-    text = lock.read_text()
-
-    assert text == ""
+def test_a_lock_file_that_is_not_there_reads_as_nothing(lock, tmp_path):
+    assert lock.read_text() == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -37,8 +37,6 @@ def unsynced():
 
 @dataclasses.dataclass
 class Tally:
-    """What was examined, and what was found."""
-
     recordings: int = 0
     gaps: int = 0
     states: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -60,8 +58,6 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What a run file says."""
-
     faults: tuple
     done: object = None
     failed: object = None
@@ -69,8 +65,6 @@ class _Found:
 
 
 class Examiner:
-    """Examines the states of one case."""
-
     def __init__(self, case, truth, source, folder, tally):
         self._case, self._truth, self._source = case, truth, source
         self._folder, self.tally = Path(folder), tally
@@ -148,9 +142,9 @@ class Examiner:
         failing = np.isin(np.arange(len(done)), FAILING)
         faults = []
         if (failed & ~failing).any():
-            faults.append("over-claim: failed, but nothing was wrong")
+            faults.append("marked wrongly: failed, but nothing was wrong")
         if not self._case.mended and (done & failing).any():
-            faults.append("over-claim: done, but it fails")
+            faults.append("marked wrongly: done, but it fails")
         rows, index = results["wide"][...], results["index"][...]
         truth = np.where(done[:, None], self._truth[: len(done)], np.nan)
         numbers = np.where(done, np.arange(len(done)), -1)
@@ -160,13 +154,13 @@ class Examiner:
         )
         if wrong:
             bad = np.flatnonzero((np.nan_to_num(rows) != np.nan_to_num(truth)).any(1))
-            faults.append(f"over-claim: done, but not what is right: {bad[:10]}")
+            faults.append(f"marked wrongly: done, but not what is right: {bad[:10]}")
         if "some" in results:
             some = zip(results["some"][:], truth, done, strict=True)
             for position, (found, row, is_done) in enumerate(some):
                 wanted = scenarios.some_of(row, position) if is_done else []
                 if found.tobytes() != np.array(wanted).tobytes():
-                    faults.append(f"over-claim: done, but other rows: {position}")
+                    faults.append(f"marked wrongly: done, but other rows: {position}")
         if not self._case.mended:
             # Tried again, a failed position may have its row already.
             raw = np.array(RunFile(results.path).array("wide"))[failed]
@@ -203,7 +197,7 @@ class Examiner:
             done, failed = self._status(file, file.durable)
             found = runs.get(name)
             if found is None:
-                # With its first sync, when it is made, nobody knows it yet.
+                # With its first sync, when it is made, no process knows it yet.
                 if file.syncs > 1 or name in disk.durable_names:
                     yield f"acknowledged, but lost: {name}"
                 continue

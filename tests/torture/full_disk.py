@@ -26,8 +26,8 @@ WIDTH = 1000
 HOW, WHEN = "RESUMABLE_TEST_HOW", "RESUMABLE_TEST_WHEN"
 #: Case -> bytes of the disk (of which the source takes 0.8 MB, or 3.2), or of a file.
 SIZES = {
-    "birth": (1_400_000, 500_000),
-    "claim": (3_000_000, 0),
+    "creation": (1_400_000, 500_000),
+    "lock file": (3_000_000, 0),
     "copy": (5_300_000, 2_000_000),
     "rows": (6_000_000, 4_000_000),
     "failures": (6_000_000, 4_000_000),
@@ -52,10 +52,7 @@ class Wide(rs.Process):
     """Fills the disk at the moment that it is told to."""
 
     version = 1
-    outputs: ClassVar = {
-        "wide": rs.Output(WIDTH),
-        "total": rs.Output(WIDTH, per="run"),
-    }
+    outputs: ClassVar = {"wide": rs.Output(WIDTH), "total": rs.Output(WIDTH, per="run")}
 
     def _fill(self, moment):
         if os.environ.get(WHEN) == moment:
@@ -111,7 +108,6 @@ def attempt(case, when, limit):
 
 
 def look(truth):
-    """Return how many rows are marked and how many of these are wrong."""
     found = {}
     for path in Path.cwd().glob("*.h5"):
         if path.name.startswith("scan-") and "rechunked" not in path.name:
@@ -138,7 +134,7 @@ def supervise(case, how):
         file["data"] = np.tile(data, 4).T if case == "copy" else data
     source = Path("scan.h5").read_bytes()
     limit = SIZES[case][1] if how == "limit" else None
-    if case == "claim" and how == "disk":
+    if case == "lock file" and how == "disk":
         fill_up(Path.cwd())
     code, errors = attempt(case, case, limit)
     first = {"code": code, "errors": errors[-8000:], "status": look(2 * data)}
@@ -171,7 +167,6 @@ def namespace():
 
 
 def run(case, folder, how):
-    """Do a case from outside; return what happened."""
     if how == "disk":
         enter = namespace()
         if enter is None:

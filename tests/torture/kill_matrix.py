@@ -101,7 +101,6 @@ def alive(pid):
 
 
 def members(session):
-    """Return the processes of a session that run."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     stats = {pid: stat_of(pid) for pid in pids}
     return [
@@ -110,7 +109,6 @@ def members(session):
 
 
 def wait_until(condition, seconds):
-    """Wait for a condition; return whether it became true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -131,12 +129,10 @@ class Tally:
 
 
 def temporary_folder(source):
-    """Return the folder for temporary files of the processes of a matrix."""
     return Path(source.partition("::")[0]).parent / "temporary"
 
 
 def start(program_server, source, engine, name="Transform"):
-    """Start a computing process in a session of its own."""
     return program_server.start(
         __file__,
         *("run", source, engine, name),
@@ -146,7 +142,6 @@ def start(program_server, source, engine, name="Transform"):
 
 
 def run_files(source):
-    """Return the run files beside a source."""
     path = Path(source.partition("::")[0])
     return sorted(p for p in path.parent.glob("*.h5") if p != path)
 
@@ -158,7 +153,6 @@ def rows_of(results, name):
 
 
 def left_over(source):
-    """Return the names of all files but the source and its runs."""
     path = Path(source.partition("::")[0])
     temporary = temporary_folder(source)
     known = {path, temporary, *run_files(source)}

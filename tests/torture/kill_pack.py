@@ -57,26 +57,21 @@ SOURCE = "scan.h5::/data"
 
 
 def compute(**options):
-    """Compute the run of this folder, or go on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rs.ResumableWarning)
         return Level(SOURCE).compute(engine="serial", progress=False, **options)
 
 
 def run_path(*others):
-    """Return the one run file of this folder."""
     (path,) = [p for p in Path().glob("*.h5") if p.name not in ("scan.h5", *others)]
     return path
 
 
 def rows_of(results):
-    """Return the bytes of all outputs."""
     return {name: np.asarray(results[name]).tobytes() for name in results}
 
 
 class Pack:
-    """A run is packed."""
-
     def prepare(self):
         self.wanted = rows_of(compute())
 
@@ -373,7 +368,6 @@ def _check(case, tally, turn):
 
 
 def at_random(what, folder, kills):
-    """Kill at random moments; go on, and check."""
     case, start = _prepared(what, folder)
     chance, tally = random.Random(kills), Tally()
     _anew(start)
@@ -404,7 +398,6 @@ def at_random(what, folder, kills):
 
 
 def tally_of(how, what, folder, kills=0):
-    """Run this file, and return what it found."""
     done = subprocess.run(
         [sys.executable, __file__, how, what, str(folder), str(kills)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

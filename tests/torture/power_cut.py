@@ -24,8 +24,6 @@ PACES = ((0.012, 0.003), (0.004, 0.004), (0.05, 0.001), (0.1, 0.002))
 
 
 class Recording:
-    """A run that was recorded, and the folder as it was before."""
-
     def __init__(self, case, base, tally, seed=0, every=1):
         self.case, self.base = case, Path(base)
         self._chance = random.Random(seed)
@@ -41,7 +39,6 @@ class Recording:
 
     @property
     def tally(self):
-        """What was examined and found."""
         return self._examiner.tally
 
     @tally.setter
@@ -79,7 +76,6 @@ class Recording:
         return self
 
     def _disk(self):
-        """Return the disk before the run."""
         disk = Disk(self.folder)
         disk.meet(self._before)
         return disk
@@ -195,14 +191,12 @@ def _scratch(folder):
 
 
 def table(tallies):
-    """Return the counts of the long form as text."""
     lines = [f"{name}: {tally}" for name, tally in tallies.items()]
     lines += [f"{f}: {e}" for t in tallies.values() for f, e in t.examples.items()]
     return "\n".join(lines) + "\n"
 
 
 def main():
-    """Print the tallies of the long form."""
     with tempfile.TemporaryDirectory() as folder:
         sys.stdout.write(table(long_form(folder, int(sys.argv[1]))))
 

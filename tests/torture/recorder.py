@@ -45,7 +45,6 @@ class Event:
 
 
 def read_log(path):
-    """Return the events of a log, in order."""
     text = Path(path).read_bytes()
     events, at = [], 0
     while at < len(text):

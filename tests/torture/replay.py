@@ -34,8 +34,6 @@ class _Write:
 
 
 class File:
-    """A file: what of it is durable, and what was written since."""
-
     def __init__(self, durable=b""):
         self.durable = durable
         self.syncs = 0
@@ -179,7 +177,6 @@ class Disk:
             self._files[file_key(path.stat())] = file
 
     def take(self, event):
-        """Apply the next event; return the file that it wrote to, if any."""
         self._when += 1
         kind = event.kind
         if kind in ("begin", "sync"):
@@ -254,11 +251,7 @@ class Disk:
         """
         if not (self._changes or any(f.dirty for f in self._known())):
             return
-        extremes = {
-            "nothing": lambda n: 0,
-            "all": lambda n: n - 1,
-            "one": lambda n: 1,
-        }
+        extremes = {"nothing": lambda n: 0, "all": lambda n: n - 1, "one": lambda n: 1}
         for content, choose in extremes.items():
             for every in (False, True):
                 yield self._one(content, PAGE, choose, lambda e=every: e, None)

@@ -87,14 +87,11 @@ def some_of(row, position):
 
 
 def total_of(rows):
-    """Return the outputs per run, from the rows."""
     return np.resize(np.nansum(rows, axis=0), 1500), np.int64(np.isfinite(rows).sum())
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is computed, and how."""
-
     process: type = Summed
     options: dict = dataclasses.field(default_factory=dict)
     first: str = "nothing"

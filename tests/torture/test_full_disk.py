@@ -19,8 +19,7 @@ def check_goes_on(result):
 
 @pytest.mark.parametrize("how", HOWS)
 def test_no_room_for_a_run_file_is_told_before_any_work(tmp_path, how):
-    """The bytes needed and free, exit code 1, and nothing is left behind."""
-    result = full_disk.run("birth", tmp_path, how)
+    result = full_disk.run("creation", tmp_path, how)
     first = result["first"]
 
     assert first["code"] == 1, first["errors"]
@@ -33,7 +32,7 @@ def test_no_room_for_a_run_file_is_told_before_any_work(tmp_path, how):
 
 @pytest.mark.parametrize("how", HOWS)
 def test_no_room_for_a_lock_file_is_told_too(tmp_path, how):
-    result = full_disk.run("claim", tmp_path, how)
+    result = full_disk.run("lock file", tmp_path, how)
     first = result["first"]
 
     assert first["code"] == 1, first["errors"]
@@ -44,7 +43,6 @@ def test_no_room_for_a_lock_file_is_told_too(tmp_path, how):
 
 @pytest.mark.parametrize("how", HOWS)
 def test_no_room_for_a_copy_in_position_order_is_told_before_it_begins(tmp_path, how):
-    """The bytes of the copy, exit code 1, no part of it is left."""
     result = full_disk.run("copy", tmp_path, how)
     first = result["first"]
 
@@ -60,7 +58,6 @@ def test_no_room_for_a_copy_in_position_order_is_told_before_it_begins(tmp_path,
 
 @pytest.mark.parametrize("when", ["rows", "failures", "finish"])
 def test_a_disk_that_fills_up_later_takes_nothing_from_a_run(tmp_path, when):
-    """Space was reserved before: rows, status and the end need no more."""
     if full_disk.namespace() is None:
         # No disk of its own here. A limit of the size of files, which stops every
         # write, is the harder case; the test below has it.

@@ -10,7 +10,6 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
 
 @pytest.mark.parametrize("case", kill_matrix.CASES, ids="-".join)
 def test_a_thousand_kills_do_no_harm(tmp_path, case):
-    """300 SIGKILLs of each kind leave nothing damaged, and the run completes."""
     tally = kill_matrix.matrix(tmp_path, *case, 300, seed=int(time.time()))
 
     assert tally.faults == []

@@ -56,7 +56,6 @@ def test_no_cut_in_a_session_that_goes_on_does_harm(tmp_path, tally, name):
 
 
 def test_no_cut_does_harm_where_only_the_end_was_missing(tmp_path, tally):
-    """All was marked, but not durably, when the session before was killed."""
     run = Recording(scenarios.CASES["bare"], tmp_path, tally).record("serial")
     run.go_on(run.killed_at(run.marked_unsynced()), 6)
 
@@ -101,10 +100,10 @@ class _Unsynced(disk.OpenFile):
 
 
 BROKEN = {
-    "rows": ("plain", disk, "OpenFile", _Unsynced, "over-claim"),
-    "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "over-claim"),
-    "heap": ("ragged", ragged.RaggedFile, "sync", lambda self: None, "unreadable"),
-    "birth": ("plain", create, "os", _NoSync(os), "unreadable"),
+    "rows": ("plain", disk, "OpenFile", _Unsynced, "marked wrongly"),
+    "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "marked wrongly"),
+    "ragged": ("ragged", ragged.RaggedFile, "sync", lambda self: None, "unreadable"),
+    "creation": ("plain", create, "os", _NoSync(os), "unreadable"),
     "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
     "finished": (
         "plain",
@@ -119,7 +118,6 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_replay_finds_a_sync_that_is_missing(tmp_path, tally, monkeypatch, broken):
-    """Without any one of them there are states that are wrong, and they are seen."""
     name, place, attribute, instead, fault = BROKEN[broken]
     every = 1 if fault == "it does not go on" else 1000
     run = Recording(scenarios.CASES[name], tmp_path, tally, every=every)

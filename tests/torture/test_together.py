@@ -54,7 +54,6 @@ def forked(work):
 
 
 def exit_code(pid):
-    """Wait for the end of a copy."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -81,7 +80,6 @@ def start_two(folder):
 
 @pytest.mark.parametrize("starts", [40, pytest.param(400, marks=pytest.mark.torture)])
 def test_of_two_starts_at_once_one_computes(tmp_path, starts):
-    """One run file, every position once, and the other one is told who computes."""
     outcomes = []
     for first in range(0, starts, TOGETHER):
         folders = [tmp_path / str(first + number) for number in range(TOGETHER)]
@@ -112,7 +110,7 @@ class Stuck(rs.Process):
     outputs = {{"mean": rs.Output()}}
     def unit_computation(self, spectrum):
         if self.position == 150 and not Path("stuck").exists():
-            # Nobody ends this worker: neither the kernel nor its own watch.
+            # Neither the kernel nor its own watch ends this worker.
             ctypes.CDLL(None).prctl(1, 0)
             Path("stuck").write_text(str(os.getpid()))
             # Asleep in C, with the interpreter's lock.
@@ -128,7 +126,6 @@ if __name__ == "__main__":
 def test_an_orphan_stuck_in_c_cannot_write_over_a_new_session(
     tmp_path, script, start_method, monkeypatch
 ):
-    """The new session waits for it; what it would have written is refused."""
     from kill_matrix import alive, wait_until
 
     with h5py.File(tmp_path / "scan.h5", "w") as file:

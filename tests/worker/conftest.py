@@ -16,7 +16,6 @@ def means(tmp_path):
 
 @pytest.fixture
 def source(tmp_path):
-    """Return a source of 200 spectra."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["data"] = np.random.default_rng(3).random((200, 4))
     return f"{tmp_path / 'scan.h5'}::/data"

@@ -46,7 +46,6 @@ def source(make_file):
 
 
 def members(count):
-    """Return that all of so many positions are meant."""
     return np.ones(count, bool)
 
 
@@ -61,10 +60,7 @@ def test_a_block_is_read_in_a_thread_before_it_is_asked_for(source):
         read.set()
 
     ahead = ReadAhead()
-    with (
-        mock.patch.object(Contiguous, "read", noted),
-        Reader(refer(source)) as reader,
-    ):
+    with mock.patch.object(Contiguous, "read", noted), Reader(refer(source)) as reader:
         ahead.begin(reader, (10, members(5)))
         assert read.wait(60)
         rows = ahead.read(reader, (10, members(5)))
@@ -79,7 +75,6 @@ def test_a_block_is_read_in_a_thread_before_it_is_asked_for(source):
 
 
 def test_another_block_than_the_one_begun_is_read_as_asked(source):
-    """After a failure a block is computed by halves; the next one is kept for later."""
     ahead = ReadAhead()
     with Reader(refer(source)) as reader:
         ahead.begin(reader, (10, members(5)))
@@ -141,7 +136,6 @@ def test_where_one_position_is_a_block_it_is_not_read_ahead(source):
 
 
 def test_the_next_block_counts_in_the_memory_of_a_block(source):
-    """Of more than one position; a single one waits for its turn."""
     footprint = Sums(source)._computation().footprint
 
     assert footprint(1) == ROW_BYTES + 2 * 8 + Sums.scratch
@@ -199,7 +193,6 @@ def test_a_computation_that_closes_all_files_leaves_no_blocks_behind(source):
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_positions_that_fail_are_found_though_the_next_block_is_read(source, engine):
-    """What was changed in place is read anew, and every other row is right."""
     bad = [7, 20, 21, 22, 59]
     with pytest.warns(rs.ResumableWarning, match="5 of 60"):
         results = Sums(source, bad=bad).compute(engine=engine, workers=2)
@@ -228,7 +221,6 @@ def test_scattered_positions_of_source_and_input(make_file):
 
 
 def test_a_source_cut_short_loses_nothing_that_was_computed(source):
-    """The block that cannot be read is the one that is blamed."""
     path = source.partition("::")[0]
 
     class Cuts(Sums):

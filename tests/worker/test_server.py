@@ -9,11 +9,10 @@ import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from helpers import ROOT
 from user_scripts import UNGUARDED, both_methods, finished
 
 import resumable as rs
@@ -21,20 +20,16 @@ from resumable.pool.pool import Pool
 from resumable.worker import server as launch
 from resumable.worker.call import Answer
 
-pytestmark = [
-    pytest.mark.timeout(60, method="signal"),
-]
+pytestmark = [pytest.mark.timeout(60, method="signal")]
 
 
 def the_results(folder):
-    """Return the results of the one run file beside the source."""
     (path,) = [p for p in folder.glob("*.h5") if p.name != "scan.h5"]
     return rs.open(path)
 
 
 @both_methods
 def test_a_script_needs_no_guard(tmp_path, means, script, method):
-    """A class of an unguarded script is computed, the script run just once."""
     finished(script(UNGUARDED.format(method=method)))
     results = the_results(tmp_path)
 
@@ -65,17 +60,15 @@ def test_a_class_may_lie_in_a_module_beside_the_script(tmp_path, means, script, 
 
 @both_methods
 def test_a_script_on_standard_input_works(tmp_path, means, method):
-    """Where there is no file to import again, nothing tries to."""
     text = textwrap.dedent(UNGUARDED.format(method=method))
     text = text.replace("outputs =", "version = 1\n    outputs =")
     subprocess.run(
         [sys.executable, "-"],
         input=text,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
         text=True,
-        capture_output=True,
         timeout=40,
     )
 
@@ -85,7 +78,6 @@ def test_a_script_on_standard_input_works(tmp_path, means, method):
 
 @both_methods
 def test_a_process_that_cannot_be_sent_says_what_to_do(means, script, method):
-    """A lock held by the user's object is an error that names the way out."""
     process = script(
         f"""
         import threading
@@ -115,7 +107,6 @@ def test_a_process_that_cannot_be_sent_says_what_to_do(means, script, method):
 
 
 def test_a_server_that_is_killed_before_it_has_read_the_question_has_ended():
-    """It is an error that says what to do, as where it was killed after that."""
     server = launch.WorkerServer("forkserver")
     with server.talk:
         server.await_ready()
@@ -129,7 +120,6 @@ def test_a_server_that_is_killed_before_it_has_read_the_question_has_ended():
 
 
 def test_a_server_that_was_killed_is_replaced():
-    """The next pool starts a new server, without an error."""
     for _ in range(2):
         with Pool(1) as pool:
             pool.create(0, "it", lambda parent: None)
@@ -152,7 +142,6 @@ def test_an_unknown_start_method_is_named():
 
 
 def test_two_threads_may_start_pools_at_once(monkeypatch):
-    """Workers asked for by two threads are not mixed up."""
     receive = launch.WorkerServer.receive
     delays = itertools.cycle([0.05, 0.0])
 
@@ -240,19 +229,17 @@ NUMBER_OF_CHILDREN = """
     ],
 )
 def test_a_short_run_starts_no_process(
-    script, tmp_path, name, positions, workers, children
+    script, make_file, name, positions, workers, children
 ):
     """Not even the one that workers would be forked from; so many calls do at once."""
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["data"] = np.zeros((positions, 2))
+    make_file(data=np.zeros((positions, 2)))
     process = script(NUMBER_OF_CHILDREN, name, str(workers))
 
     assert finished(process).strip() == children
 
 
-def test_what_was_computed_before_starts_no_process(script, tmp_path):
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["data"] = np.zeros((60_000, 2))
+def test_what_was_computed_before_starts_no_process(script, make_file):
+    make_file(data=np.zeros((60_000, 2)))
     process = script(
         NUMBER_OF_CHILDREN.replace(
             "made.compute(workers=int(sys.argv[2]))",
@@ -279,8 +266,7 @@ def test_a_short_run_that_started_the_server_ends_quietly(script):
     assert errors == ""
 
 
-def test_a_module_edited_during_a_session_is_not_mixed_in(script, tmp_path):
-    """Workers that import a newer file than the driver's end the run, and say why."""
+def test_a_module_edited_during_a_session_is_not_mixed_in(script, make_file, tmp_path):
     module = """
         import resumable as rs
 
@@ -292,8 +278,7 @@ def test_a_module_edited_during_a_session_is_not_mixed_in(script, tmp_path):
                 return {value}
     """
     (tmp_path / "theirs.py").write_text(textwrap.dedent(module.format(value="1.0")))
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["data"] = np.zeros((10, 2))
+    make_file(data=np.zeros((10, 2)))
     process = script(
         """
         import os, pathlib
@@ -317,7 +302,6 @@ def test_a_module_edited_during_a_session_is_not_mixed_in(script, tmp_path):
 
 
 def test_a_class_whose_file_was_edited_after_its_import_is_refused(script, tmp_path):
-    """Its text is part of the identity, and it is not what would be computed."""
     (tmp_path / "theirs.py").write_text(
         "import resumable as rs\n\n"
         "class Constant(rs.Process):\n"

@@ -16,9 +16,7 @@ from resumable.pool.pool import Pool
 from resumable.worker import server as launch
 from resumable.worker.call import Answer
 
-pytestmark = [
-    pytest.mark.timeout(60, method="signal"),
-]
+pytestmark = [pytest.mark.timeout(60, method="signal")]
 
 
 ORPHANS = """
@@ -81,7 +79,6 @@ def test_workers_and_server_end_when_their_parent_is_killed(script, method, how)
 
 @both_methods
 def test_workers_end_when_their_parent_just_ends(script, method):
-    """A script that ends without closing its pool leaves nothing behind."""
     text = ORPHANS.replace("time.sleep(60)\n\n    if", "\n    if")
     process = script(text, method, "gil", "sleep")
     pids = list(map(int, process.stdout.readline().split()))
@@ -126,7 +123,6 @@ def test_signals_to_all_processes_leave_workers_to_their_driver(method):
 
 @both_methods
 def test_signals_that_come_at_once_leave_the_server_to_its_driver(method):
-    """It ignores them from its first moment, before it has imported anything."""
     server = launch.WorkerServer(method)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         server.process.send_signal(number)
@@ -176,8 +172,6 @@ def test_a_signal_in_the_middle_of_a_question_shifts_no_answer(monkeypatch, name
 
 @both_methods
 def test_programs_that_a_worker_starts_can_be_ended(method):
-    """They do not inherit what the worker itself ignores."""
-
     def ended(_):
         program = subprocess.Popen(["sleep", "60"])
         program.terminate()
@@ -188,7 +182,6 @@ def test_programs_that_a_worker_starts_can_be_ended(method):
 
 
 def test_how_workers_end_is_known_whatever_the_script_ignores(script):
-    """Ends of processes may be none of its business, but they are ours."""
     process = script(
         """
         import os, signal

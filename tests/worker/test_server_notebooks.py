@@ -11,9 +11,7 @@ from user_scripts import UNGUARDED, finished
 
 from resumable.worker.server import START_METHODS
 
-pytestmark = [
-    pytest.mark.timeout(60, method="signal"),
-]
+pytestmark = [pytest.mark.timeout(60, method="signal")]
 
 
 NOTEBOOK = """
@@ -73,7 +71,6 @@ INTERRUPTED = """
 
 
 def in_kernel(script, text, cells):
-    """Have a script run cells in a kernel; return what it printed last."""
     env = {"JUPYTER_PLATFORM_DIRS": "1", "PYTHONWARNINGS": "ignore"}
     old = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
@@ -92,7 +89,6 @@ def in_kernel(script, text, cells):
 
 
 def test_a_class_typed_into_a_notebook_works_with_both_start_methods(means, script):
-    """Cells define and compute; workers get the class without any file."""
     cell = textwrap.dedent(UNGUARDED).replace("outputs =", "version = 1\n    outputs =")
     top, _, last = cell.rpartition("Mean(")
     computed = [
@@ -110,7 +106,6 @@ def test_a_class_typed_into_a_notebook_works_with_both_start_methods(means, scri
 
 
 def test_a_class_typed_into_a_notebook_needs_no_version(tmp_path, means, script):
-    """Its source text is found in the cell; an edited cell is another run."""
     cell = textwrap.dedent(
         """
         import resumable as rs
@@ -130,7 +125,6 @@ def test_a_class_typed_into_a_notebook_needs_no_version(tmp_path, means, script)
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_interrupting_a_kernel_leaves_it_usable(tmp_path, script, engine):
-    """KeyboardInterrupt is raised in the cell, and the next cell goes on."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["data"] = np.ones((200, 4))
     cells = [

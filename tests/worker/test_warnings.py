@@ -53,7 +53,6 @@ class Warns(rs.Process):
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_warnings_of_units_are_shown_once_with_a_count(source, engine):
-    """As they would be by the user's own filters, but once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         Warns(source).compute(engine=engine, workers=2)
