@@ -63,11 +63,9 @@ class RunFileSpec(NamedTuple):
     identity: str
     """sha256 of the identity document."""
     document: dict[str, Any]
-    """The identity document."""
     process: str
     """Name of the Process."""
     outputs: Mapping[str, Output]
-    """What it computes."""
     provenance: Mapping[str, str]
     """Attributes of the results group, for people."""
     source_text: str
@@ -172,10 +170,7 @@ def target_errors(folder: Path, needed: int) -> Iterator[None]:
 def reserve_rows(fd: int, header: Header, requested: PositionSet) -> None:
     """Reserve disk space for the status and the rows of these positions.
 
-    Raises
-    ------
-    OSError
-        ENOSPC; what is in the file is not touched.
+    OSError, such as ENOSPC: what is in the file is not touched.
     """
     extents = header.extents()
     for name in ("completed_positions", "failed_positions", "sessions", "finished"):
@@ -301,18 +296,15 @@ def _describe(
     if spec.source_text:
         group.create_dataset("source_text", data=_text(spec.source_text))
     if coordinates.link is not None:
-        _link_source(group, *coordinates.link, folder)
+        path, dataset = coordinates.link
+        target = Path(path).resolve()
+        # Relative where it lies in the same folder or below.
+        with contextlib.suppress(ValueError):
+            target = target.relative_to(folder.resolve())
+        group["source"] = h5py.ExternalLink(str(target), dataset)
     _add_axes(group, spec.outputs, coordinates)
     if coordinates.usid:
         _add_usid(group, spec.outputs, coordinates.usid)
-
-
-def _link_source(group: h5py.Group, path: str, dataset: str, folder: Path) -> None:
-    """Link to the source, relative where it lies in the same folder or below."""
-    target = Path(path).resolve()
-    with contextlib.suppress(ValueError):
-        target = target.relative_to(folder.resolve())
-    group["source"] = h5py.ExternalLink(str(target), dataset)
 
 
 def _add_axes(

@@ -53,14 +53,6 @@ class RunFolder(NamedTuple):
             if isinstance(run, RunFile) and run.header.identity == self.identity
         ]
 
-    def damaged(self) -> list[tuple[Path, RunFileError]]:
-        """Return the files with names of this identity that are damaged, and why."""
-        return [
-            (path, found)
-            for path, found in self.opened()
-            if isinstance(found, RunFileError)
-        ]
-
     def opened(
         self, files: contextlib.ExitStack | None = None
     ) -> list[tuple[Path, RunFile | RunFileError]]:
@@ -93,10 +85,6 @@ class RunFolder(NamedTuple):
         number = max((number for number, _ in self._numbered()), default=-1) + 1
         suffix = f"_{number:03d}" if number else ""
         return self.folder / f"{self.stem}{suffix}.h5"
-
-    def overrides(self, run: RunFile) -> bool:
-        """Return whether a run was made beside an earlier one, by ``override=True``."""
-        return run.path.stem != self.stem
 
     def leftovers(self) -> list[Path]:
         """Return temporary files of this identity that a kill has left."""

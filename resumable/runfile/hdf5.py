@@ -48,10 +48,7 @@ def hdf5_versions() -> dict[str, str]:
 def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     """Make an HDF5 file and have it open for the time of a block.
 
-    Raises
-    ------
-    OSError
-        As the disk says, ENOSPC for example; at the end of the block.
+    OSError, ENOSPC for example, comes at the end of the block.
     """
     with disk.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
         safe = SafeFile(fd)
@@ -60,24 +57,10 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
 
 
 class SafeFile:
-    """A file for h5py's driver ``fileobj`` over an open descriptor.
+    """A file for h5py's driver ``fileobj`` over an open descriptor, which stays open.
 
-    Parameters
-    ----------
-    fd : int
-        Open for reading and writing. It stays open.
-    kept_bytes : int, default 0
-        So many bytes from the start of the file are not written to.
-
-    Attributes
-    ----------
-    size : int
-        Size of the file as HDF5 wants it.
-
-    Notes
-    -----
-    The first error is kept here, whatever follows goes nowhere, and :meth:`check`
-    raises it.
+    The first `kept_bytes` of the file are not written to. The first error is kept here,
+    whatever follows goes nowhere, and :meth:`check` raises it.
     """
 
     def __init__(self, fd: int, kept_bytes: int = 0) -> None:
@@ -86,6 +69,7 @@ class SafeFile:
         self._pages: dict[int, bytearray] = {}
         self._position = 0
         self._error: OSError | None = None
+        #: Size of the file as HDF5 wants it.
         self.size = os.fstat(fd).st_size
 
     # What h5py calls.
@@ -155,25 +139,13 @@ class SafeFile:
     # What has become of it.
 
     def check(self) -> None:
-        """Raise the first error, if there was one.
-
-        Raises
-        ------
-        OSError
-            For example ENOSPC.
-        """
+        """Raise the first error, for example ENOSPC, if there was one."""
         if self._error is not None:
             raise self._error
 
     @contextlib.contextmanager
     def checked(self) -> Iterator[None]:
-        """Raise the first error, if there was one, at the end of a block.
-
-        Raises
-        ------
-        OSError
-            For example ENOSPC; or what HDF5 has raised without such an error.
-        """
+        """Raise the first error at the end of a block, or what HDF5 has raised."""
         try:
             yield
         except Exception:
@@ -249,13 +221,11 @@ def superblock_of(fd: int) -> Superblock | None:
     while offset < size:
         raw = disk.read_at(fd, _SUPERBLOCK_BYTES, offset)
         if raw.startswith(_SIGNATURE):
-            return _superblock_in(raw)
+            break
         # Behind a user block of a power of two.
         offset = max(512, 2 * offset)
-    return None
-
-
-def _superblock_in(raw: bytes) -> Superblock | None:
+    else:
+        return None
     if len(raw) < _LEAST_BYTES:
         return None
     version = raw[8]

@@ -101,13 +101,11 @@ class Header(NamedTuple):
     identity: str
     """sha256 of the identity document."""
     document: dict[str, Any]
-    """The identity document."""
     group: str
     """Name of the results group."""
     map_shape: tuple[int, ...]
     """Lengths of the position axes."""
     outputs: dict[str, Output]
-    """What is computed."""
     offsets: dict[str, int]
     """Byte offset in the file of every dataset that is written while it is computed."""
     rows: dict[str, int]
@@ -123,7 +121,6 @@ class Header(NamedTuple):
     packed: dict[str, str | None] | None = None
     """Of a packed file: how the rows of each output are compressed. Else None."""
     format: int = FORMAT
-    """Version of the format."""
 
     @property
     def tables(self) -> dict[str, np.dtype[Any]]:
@@ -191,15 +188,8 @@ class Header(NamedTuple):
 
     @classmethod
     def from_bytes(cls, block: bytes, path: Path) -> Header:
-        """Read the user block, refusing what is damaged, newer or not ours.
+        """Read the user block; RunFileError where it is damaged, newer or not ours.
 
-        Raises
-        ------
-        RunFileError
-            With what is wrong.
-
-        Notes
-        -----
         The digest finds accidents, not malice: whoever writes a file can digest it. So
         nothing in it is executed or unpickled, and names lead nowhere but into it.
         """
@@ -221,22 +211,21 @@ class Header(NamedTuple):
                     f"to {FORMAT}: install a newer resumable-hdf5 to use it"
                 )
                 raise RunFileError(msg)
-            return _from_json(plain)
+            # No name is a way through the file, or by a link out of it.
+            if not re.fullmatch("/(?!\\.{1,2}$)[^/\0]+", plain["group"]):
+                msg = "the group has no plain name"
+                raise ValueError(msg)
+            order = plain.pop("order")
+            outputs = {
+                name: _output_from_json(plain["outputs"][name]) for name in order
+            }
+            plain["outputs"] = declared_outputs(outputs, "the header")
+            plain["map_shape"] = tuple(plain["map_shape"])
+            return Header(**plain)
         except _NO_HEADER as error:
             reason = f"{type(error).__name__}: {error!s:.200}"
             msg = f"{path} is damaged, its header makes no sense ({reason}): {ADVICE}"
             raise RunFileError(msg) from error
-
-
-def _from_json(plain: dict[str, Any]) -> Header:
-    # No name is a way through the file, or by a link out of it.
-    if not re.fullmatch("/(?!\\.{1,2}$)[^/\0]+", plain["group"]):
-        msg = "the group has no plain name"
-        raise ValueError(msg)
-    outputs = {n: _output_from_json(plain["outputs"][n]) for n in plain.pop("order")}
-    plain["outputs"] = declared_outputs(outputs, "the header")
-    plain["map_shape"] = tuple(plain["map_shape"])
-    return Header(**plain)
 
 
 def _output_to_json(output: Output) -> dict[str, Any]:
@@ -267,23 +256,19 @@ def _output_from_json(plain: dict[str, Any]) -> Output:
 
 def structure_digest(fd: int, header: Header) -> str:
     """sha256 of all bytes behind the user block that never change, chunks left out."""
+    skipped = header.extents().values()
+    if header.packed is not None:
+        # These have checksums of their own.
+        offset, length = header.extents()[CHUNKS]
+        chunks = np.frombuffer(disk.read_at(fd, length, offset), CHUNKS_DTYPE)
+        skipped = chunks.tolist()
     result = hashlib.sha256()
     position = header.user_block
-    for offset, length in _not_digested(fd, header):
+    for offset, length in sorted(skipped):
         update_digest(result, fd, position, offset)
         position = offset + length
     update_digest(result, fd, position, header.file_bytes)
     return result.hexdigest()
-
-
-def _not_digested(fd: int, header: Header) -> list[tuple[int, int]]:
-    """Return what can change, or of a packed file its chunks: these have checksums."""
-    extents = sorted(header.extents().values())
-    if header.packed is None:
-        return extents
-    offset, length = header.extents()[CHUNKS]
-    table = np.frombuffer(disk.read_at(fd, length, offset), CHUNKS_DTYPE)
-    return sorted(table.tolist())
 
 
 def update_digest(digest: Any, fd: int, start: int, stop: int) -> None:

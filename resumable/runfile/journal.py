@@ -63,7 +63,6 @@ class _Journal(NamedTuple):
     """What is about to happen to a file."""
 
     name: str
-    """Name of the file."""
     decided: bool
     """The changes are to be made; else what was written is to be undone."""
     old_bytes: int
@@ -87,10 +86,7 @@ class _Journal(NamedTuple):
     def from_bytes(cls, data: bytes) -> _Journal | None:
         """Read a journal; None where its digest is not right.
 
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            It is of another version.
+        ValueError, TypeError or KeyError: it is of another version.
         """
         start = len(_MAGIC) + 65
         body = data[start:]
@@ -138,19 +134,16 @@ def user_file_locked(
                 "then try again"
             )
             raise RunBusy(msg)
-        if not _has_name(fd, real):
+        named = False
+        with contextlib.suppress(FileNotFoundError):
+            named = os.path.samestat(os.fstat(fd), real.stat())
+        if not named:
             msg = f"{path} was removed or replaced at this moment; try again"
             raise RunBusy(msg)
         _mend(real, fd)
         yield real, fd
     finally:
         os.close(fd)
-
-
-def _has_name(fd: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), path.stat())
-    return False
 
 
 @contextlib.contextmanager
@@ -323,18 +316,16 @@ def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
         raise ValueError(msg)
     for offset, old, new in journal.changes:
         found = disk.read_at(fd, len(old), offset)
-        if not _mixed(found, old, new):
+        arrays = [np.frombuffer(part, np.uint8) for part in (found, old, new)]
+        # Every sector is the old or the new one.
+        mixed = len({array.size for array in arrays}) == 1
+        if mixed:
+            starts = np.arange(0, len(old), _SECTOR)
+            is_old, is_new = (
+                np.logical_and.reduceat(arrays[0] == other, starts)
+                for other in arrays[1:]
+            )
+            mixed = bool((is_old | is_new).all())
+        if not mixed:
             msg = f"the file was changed since, at {offset:,}"
             raise ValueError(msg)
-
-
-def _mixed(found: bytes, old: bytes, new: bytes) -> bool:
-    """Return whether every sector of `found` is the old or the new one."""
-    arrays = [np.frombuffer(part, np.uint8) for part in (found, old, new)]
-    if len({array.size for array in arrays}) > 1:
-        return False
-    starts = np.arange(0, arrays[0].size, _SECTOR)
-    is_old, is_new = (
-        np.logical_and.reduceat(arrays[0] == other, starts) for other in arrays[1:]
-    )
-    return bool((is_old | is_new).all())

@@ -35,29 +35,19 @@ class RunLock:
     def __init__(self, run_folder: RunFolder) -> None:
         self.token = os.urandom(16).hex()
         self._run_folder = run_folder
-        self._lock = LockFile(run_folder.folder / f"{run_folder.stem}.claim")
-        self._writers = LockFile(run_folder.folder / f"{run_folder.stem}.writers")
-
-    @property
-    def lock_path(self) -> Path:
-        """File that is locked exclusively by the driver."""
-        return self._lock.path
-
-    @property
-    def writers_path(self) -> Path:
-        """File that every writer holds a shared lock on."""
-        return self._writers.path
+        #: File that is locked exclusively by the driver.
+        self.lock_path = run_folder.folder / f"{run_folder.stem}.claim"
+        #: File that every writer holds a shared lock on.
+        self.writers_path = self.lock_path.with_suffix(".writers")
+        self._lock = LockFile(self.lock_path)
+        self._writers = LockFile(self.writers_path)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock in a ``with`` block.
 
-        Raises
-        ------
-        RunBusy
-            Another process holds it; the message says which.
-        TargetError
-            The folder cannot be written or offers no locks.
+        RunBusy: another process holds it. TargetError: the folder cannot be written, or
+        offers no locks.
         """
         try:
             with target_errors(self._run_folder.folder, 4096):
@@ -79,7 +69,19 @@ class RunLock:
         """Take the lock, wait for workers of a dead session, remove leftovers."""
         # The system releases the lock of a killed process a moment after the kill.
         if not self._lock.acquire(exclusive=True, patience=_KILLED_S):
-            raise RunBusy(self._busy_message())
+            # Who has just taken the lock may not have written its name yet.
+            wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
+            holder = self.holder(self._lock)
+            who = (
+                f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+                if holder
+                else "another process"
+            )
+            msg = (
+                f"{self._run_folder.stem} is being computed by {who}; look at it with "
+                "'resumable status', or stop that process and run again"
+            )
+            raise RunBusy(msg)
         holder = {
             "token": self.token,
             "host": platform.node(),
@@ -97,20 +99,6 @@ class RunLock:
         self._writers.release()
         for path in self._run_folder.leftovers():
             path.unlink(missing_ok=True)
-
-    def _busy_message(self) -> str:
-        # A process that has just taken the lock may not have written its name yet.
-        wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
-        holder = self.holder(self._lock)
-        who = (
-            f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-            if holder
-            else "another process"
-        )
-        return (
-            f"{self._run_folder.stem} is being computed by {who}; look at it with "
-            "'resumable status', or stop that process and run again"
-        )
 
     @staticmethod
     def holder(lock_file: LockFile) -> dict[str, Any]:

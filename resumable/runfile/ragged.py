@@ -61,10 +61,6 @@ def remove_ragged_files(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _number_of(path: Path) -> int:
-    return int(path.suffixes[-2][1:], 16)
-
-
 def _own_half() -> int:
     """Return the upper half of the numbers of ragged files written by this kernel.
 
@@ -78,13 +74,7 @@ def _own_half() -> int:
 
 
 class RaggedFile:
-    """A ragged file to append to: one that no other writer has locked, or a new one.
-
-    Raises
-    ------
-    OSError
-        As the disk says.
-    """
+    """A ragged file to append to: one that no other writer has locked, or a new one."""
 
     def __init__(self, run: Path) -> None:
         self.number, self._file = _free_file(run) or _new_file(run)
@@ -126,22 +116,19 @@ def entries_without_rows(parts: Sequence[Array] | Array) -> Array:
 def _free_file(run: Path) -> tuple[int, disk.OpenFile] | None:
     half = _own_half()
     for path in ragged_files_of(run):
-        number = _number_of(path)
+        number = int(path.suffixes[-2][1:], 16)
         if number >> 32 == half:
             # Taken by another worker, or by the worker of another thread.
             with contextlib.suppress(RunBusy):
                 file = disk.OpenFile(path, exclusive=True)
-                if file.size() < _LINE_BYTES or _begins(file, number):
+                line = _LINE.format(number).encode()
+                if file.size() < _LINE_BYTES or file.read_at(_LINE_BYTES, 0) == line:
                     # Its maker may have been killed before its name was durable.
                     disk.sync_folder(path.parent)
                     return number, file
                 # A power cut took its first line, but not what came after.
                 file.close()
     return None
-
-
-def _begins(file: disk.OpenFile, number: int) -> bool:
-    return file.read_at(_LINE_BYTES, 0) == _LINE.format(number).encode()
 
 
 def _new_file(run: Path) -> tuple[int, disk.OpenFile]:
@@ -160,34 +147,10 @@ def _new_file(run: Path) -> tuple[int, disk.OpenFile]:
 
 
 def read_rows(run: Path, entries: Array, output: Output) -> list[Array]:
-    """Read the rows of some positions by their entries.
-
-    Raises
-    ------
-    RunFileError
-        A ragged file is missing, or entries point to what is not in it.
-    """
+    """Read the rows of some positions by their entries."""
     parts = [np.empty((0, *output.shape), output.dtype)] * len(entries)
-    filled = entries["count"] != 0
-    for number in np.unique(entries["heap"][filled]).tolist():
-        where = np.flatnonzero(filled & (entries["heap"] == number))
-        _read_file(
-            ragged_path(run, number), number, entries[where], output, where, parts
-        )
-    return parts
-
-
-def _read_file(
-    path: Path,
-    number: int,
-    entries: Array,
-    output: Output,
-    where: Array,
-    parts: list[Array],
-) -> None:
-    counts, offsets = entries["count"], entries["offset"]
-    with _opened(path, number) as (fd, size):
-        _check_inside(path, size, entries, output)
+    for fd, where in _opened_files(run, entries, output):
+        counts, offsets = entries["count"][where], entries["offset"][where]
         # Rows that were written together are read together.
         ends = offsets + counts * output.row_bytes
         for first, last in divided_where(offsets[1:] != ends[:-1]):
@@ -197,44 +160,43 @@ def _read_file(
             of_each = divided_rows(rows, counts[first:last])
             for index, part in zip(where[first:last].tolist(), of_each, strict=True):
                 parts[index] = part
+    return parts
 
 
-def check_entries(run: Path, entries: Array, output: Output) -> None:
-    """Check that the rows of some positions are where their entries say.
+def _opened_files(
+    run: Path, entries: Array, output: Output
+) -> Iterator[tuple[int, Array]]:
+    """Open the ragged files that entries point to; yield each, and which entries do.
 
-    Raises
-    ------
-    RunFileError
-        A ragged file is missing, or entries point to what is not in it.
+    RunFileError: one is missing, or entries point to what is not in it.
     """
-    entries = entries[entries["count"] != 0]
-    for number in np.unique(entries["heap"]).tolist():
+    filled = entries["count"] != 0
+    for number in np.unique(entries["heap"][filled]).tolist():
         path = ragged_path(run, number)
-        with _opened(path, number) as (_, size):
-            _check_inside(path, size, entries[entries["heap"] == number], output)
-
-
-def _check_inside(path: Path, size: int, entries: Array, output: Output) -> None:
-    counts, offsets = entries["count"], entries["offset"]
-    inside = (counts > 0) & (offsets >= _LINE_BYTES) & (offsets <= size)
-    if not (inside & (counts <= (size - offsets) // output.row_bytes)).all():
-        msg = (
-            f"rows are missing at the end of {path}, which has {size:,} bytes: it was "
-            "cut or replaced. Put the whole file back, or use override=True to compute "
-            "into a new file"
-        )
-        raise RunFileError(msg)
+        where = np.flatnonzero(filled & (entries["heap"] == number))
+        counts, offsets = entries["count"][where], entries["offset"][where]
+        with _opened(path, number) as fd:
+            size = os.fstat(fd).st_size
+            inside = (counts > 0) & (offsets >= _LINE_BYTES) & (offsets <= size)
+            if not (inside & (counts <= (size - offsets) // output.row_bytes)).all():
+                msg = (
+                    f"rows are missing at the end of {path}, which has {size:,} bytes: "
+                    "it was cut or replaced. Put the whole file back, or use "
+                    "override=True to compute into a new file"
+                )
+                raise RunFileError(msg)
+            yield fd, where
 
 
 @contextlib.contextmanager
-def _opened(path: Path, number: int) -> Iterator[tuple[int, int]]:
+def _opened(path: Path, number: int) -> Iterator[int]:
     try:
         with disk.opened(path, os.O_RDONLY) as fd:
             line = disk.read_at(fd, _LINE_BYTES, 0)
             if line != _LINE.format(number).encode():
                 msg = f"{path} is not the file of ragged rows that its name says"
                 raise RunFileError(msg)
-            yield fd, os.fstat(fd).st_size
+            yield fd
     except FileNotFoundError as error:
         msg = (
             f"{path} is missing, in which there are rows of an unfinished run: put it "
@@ -266,11 +228,7 @@ class RaggedRows:
         """Return the rows of some flat positions, an array each.
 
         Where `marked`, positions that are not marked as done have no rows.
-
-        Raises
-        ------
-        RunFileError
-            They are not where they should be.
+        RunFileError: the rows are not where they should be.
         """
         if self._packed():
             return self._read_packed(positions)
@@ -296,7 +254,8 @@ class RaggedRows:
             return
         entries = self._run.array(self._name)[...].reshape(-1)
         done = self._run.array("completed_positions")[...] == 1
-        check_entries(self._home, entries[done], self.output)
+        for _ in _opened_files(self._home, entries[done], self.output):
+            pass
 
     def _packed(self) -> bool:
         with self._run.opened() as (_, header):

@@ -51,11 +51,9 @@ class SessionRow(NamedTuple):
     end: float
     """Seconds since 1970; 0 while it works, or when it was killed."""
     host: str
-    """Where."""
     pid: int
     """Process number of the driver."""
     engine: str
-    """Which engine."""
     workers: int
     """How many at once."""
     computed: int
@@ -78,9 +76,7 @@ class LogLine(NamedTuple):
     time: float
     """Seconds since 1970."""
     level: str
-    """Name of its level."""
     logger: str
-    """Name of the logger."""
     pid: int
     """Process that has logged it: the driver or a worker."""
     message: str
@@ -111,16 +107,15 @@ def failures_of(run: RunFile) -> list[Failure]:
 def sessions_of(run: RunFile) -> list[SessionRow]:
     """Read the sessions that worked on a run, the oldest first."""
     table = np.array(run.array("sessions"))
-    return [_session(row) for row in table[is_time(table["start"])]]
-
-
-def _session(row: Any) -> SessionRow:
-    # A row of an older format has fewer fields.
-    values = {name: row[name].item() for name in row.dtype.names}
-    values["host"], values["engine"] = _texts(row, "host", "engine")
-    if not is_time(values["end"]):
-        values["end"] = 0.0
-    return SessionRow(**values)
+    found = []
+    for row in table[is_time(table["start"])]:
+        # A row of an older format has fewer fields.
+        values = {name: row[name].item() for name in row.dtype.names}
+        values["host"], values["engine"] = _texts(row, "host", "engine")
+        if not is_time(values["end"]):
+            values["end"] = 0.0
+        found.append(SessionRow(**values))
+    return found
 
 
 def log_of(run: RunFile) -> list[LogLine]:
@@ -132,8 +127,7 @@ def log_of(run: RunFile) -> list[LogLine]:
     found = []
     for row in rows[np.argsort(rows["time"], kind="stable")]:
         level, name, message = _texts(row, "level", "logger", "message")
-        line = LogLine(float(row["time"]), level, name, int(row["pid"]), message)
-        found.append(line)
+        found.append(LogLine(float(row["time"]), level, name, int(row["pid"]), message))
     return found
 
 
@@ -146,38 +140,10 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-class FailureRows:
-    """Rows of the failures table: those of positions that have failed, and free ones.
-
-    A row is free again when its position is settled.
-    """
-
-    def __init__(self, run: RunFile) -> None:
-        table = np.array(run.array("failures"))
-        current = {failure.position for failure in run.failures()}
-        self._taken: dict[int, int] = {}
-        self._free: list[int] = []
-        for index in reversed(range(len(table))):
-            position = int(table[index]["position"])
-            if table[index]["used"] and position in current:
-                self._taken[position] = index
-            else:
-                self._free.append(index)
-
-    def of(self, position: int) -> int | None:
-        """Return the row for a position, its own or a free one."""
-        if position not in self._taken and self._free:
-            self._taken[position] = self._free.pop()
-        return self._taken.get(position)
-
-
 class SessionTables:
     """What only the driver writes, under the lock: tables and the byte ``finished``.
 
-    Raises
-    ------
-    RunBusy
-        Another program has the file open for writing.
+    RunBusy: another program has the file open for writing.
     """
 
     def __init__(self, run: RunFile) -> None:
@@ -194,8 +160,22 @@ class SessionTables:
         return itertools.count(len(self._run.log()))
 
     @functools.cached_property
-    def _places(self) -> FailureRows:
-        return FailureRows(self._run)
+    def _failure_rows(self) -> tuple[dict[int, int], list[int]]:
+        """Rows of the failures: position -> index, and those that are free.
+
+        A row is free again when its position is settled.
+        """
+        table = np.array(self._run.array("failures"))
+        current = {failure.position for failure in self._run.failures()}
+        taken: dict[int, int] = {}
+        free: list[int] = []
+        for index in reversed(range(len(table))):
+            position = int(table[index]["position"])
+            if table[index]["used"] and position in current:
+                taken[position] = index
+            else:
+                free.append(index)
+        return taken, free
 
     def fileno(self) -> int:
         """Return the descriptor of the run file, open for writing."""
@@ -268,15 +248,16 @@ class SessionTables:
     def record(self, failures: list[Failure]) -> None:
         """Enter failures: messages and tracebacks."""
         for failure in failures:
-            index = self._places.of(failure.position)
-            if index is None:
-                # The table is full; the status still counts them all.
-                continue
+            taken, free = self._failure_rows
+            if failure.position not in taken:
+                if not free:
+                    continue  # the status still counts them all
+                taken[failure.position] = free.pop()
             # The end of a traceback tells more than its beginning.
             trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
             self._put_where_room_is(
                 "failures",
-                index,
+                taken[failure.position],
                 used=1,
                 position=failure.position,
                 exception=_encoded(failure.exception),

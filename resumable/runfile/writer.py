@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from resumable.model import Output
     from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,15 +72,13 @@ class WriteTarget(NamedTuple):
     """Where a worker writes; sent to the worker with its job."""
 
     path: Path
-    """The run file."""
     header: Header
-    """The header of the run file, with all offsets."""
     lock: Path
     """File whose text names the session that may write."""
     writers: Path
     """File that every writer holds a shared lock on."""
     token: str
-    """Name of this session."""
+    """Names this session."""
     checkpoint_s: float
     """Seconds after which rows are committed."""
     workers: int = 1
@@ -110,10 +107,9 @@ class ComputedRows(NamedTuple):
 class RowBuffer:
     """Keeps rows, to be sent to the driver with the report of their batch.
 
-    A worker uses it in place of a :class:`RowWriter`; it writes nothing.
+    A worker uses it in place of a :class:`RowWriter`. No row waits to be marked.
     """
 
-    #: No row that is kept here waits to be marked.
     calls_written = calls_marked = 0
 
     def __init__(self) -> None:
@@ -139,34 +135,24 @@ class RowBuffer:
         """Do nothing: nothing is open."""
 
 
-class _Marks(NamedTuple):
-    """Rows that are written but not yet marked."""
-
-    start: int
-    done: Array
-    failed: Array
-
-
 class RowWriter:
     """Writes the rows and the status of one worker. A process has one per run.
 
-    Raises
-    ------
-    RunBusy
-        The session this worker belongs to is over.
+    RunBusy: the session this worker belongs to is over.
     """
 
     def __init__(self, target: WriteTarget) -> None:
         self._target = target
         self._header = target.header
         self._lock_file = LockFile(target.writers)
+        over = f"the session of this worker on {target.path} is over"
         # A new session takes this lock exclusively before it reads the status. So it
         # waits until this process has closed its writer or has ended.
         if not self._lock_file.acquire(exclusive=False, patience=10):
-            self._refuse()
+            raise RunBusy(over)
         if target.token not in LockFile(target.lock).read_text():
             self._lock_file.release()
-            self._refuse()
+            raise RunBusy(over)
         try:
             self._file = disk.OpenFile(target.path)
         except BaseException:
@@ -176,7 +162,8 @@ class RowWriter:
         self._ragged: RaggedFile | None = None
         #: Calls of :meth:`write`, and how many of them are marked by now.
         self.calls_written = self.calls_marked = 0
-        self._marks: list[_Marks] = []
+        #: Start, done and failed of spans that are written but not yet marked.
+        self._marks: list[tuple[int, Array, Array]] = []
         self._bytes = 0
         self._oldest = self._newest = 0.0
         self._asked = self._closing = False
@@ -187,10 +174,6 @@ class RowWriter:
             target=self._commit_loop, name="resumable-commit", daemon=True
         )
         self._thread.start()
-
-    def _refuse(self) -> None:
-        msg = f"the session of this worker on {self._target.path} is over"
-        raise RunBusy(msg)
 
     def write(
         self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
@@ -214,7 +197,12 @@ class RowWriter:
         for name, rows in values.items():
             output = self._header.outputs[name]
             if output.ragged:
-                rows = self._ragged_entries(rows, output)
+                if not any(map(len, rows)):
+                    rows = entries_without_rows(rows)
+                else:
+                    if self._ragged is None:
+                        self._ragged = RaggedFile(self._target.path)
+                    rows = self._ragged.add(rows, output)
                 written += int(rows["count"].sum()) * output.row_bytes
             written += rows.nbytes
             self._write_rows(name, start, touched, rows)
@@ -225,19 +213,11 @@ class RowWriter:
                 self._changed.notify_all()
             self._durable = False
             self.calls_written += 1
-            marks = _Marks(start, done[reached].copy(), failed[reached].copy())
+            marks = (start, done[reached].copy(), failed[reached].copy())
             self._marks.append(marks)
             self._bytes += written
             if self._bytes >= COMMIT_BYTES:
                 self._changed.notify_all()
-
-    def _ragged_entries(self, parts: Array, output: Output) -> Array:
-        """Append the rows of some positions to the ragged file; return entries."""
-        if not any(map(len, parts)):
-            return entries_without_rows(parts)
-        if self._ragged is None:
-            self._ragged = RaggedFile(self._target.path)
-        return self._ragged.add(parts, output)
 
     def _write_rows(self, name: str, start: int, touched: Array, rows: Array) -> None:
         """Write the rows of the touched positions of a span, piece by piece."""
@@ -282,10 +262,7 @@ class RowWriter:
     def close(self) -> None:
         """Commit what is written and close the file.
 
-        Raises
-        ------
-        OSError
-            The last commit failed; its rows are left pending.
+        OSError: the last commit failed; its rows are left pending.
         """
         try:
             if self._error is None:
@@ -308,8 +285,8 @@ class RowWriter:
     def _commit_loop(self) -> None:
         while True:
             with self._changed:
-                while not (self._closing or self._due()):
-                    self._changed.wait(self._patience())
+                while not self._closing and (wait_s := self._until_due()) != 0:
+                    self._changed.wait(wait_s)
                 if self._closing:
                     return
                 marks, self._marks, self._bytes = self._marks, [], 0
@@ -328,45 +305,43 @@ class RowWriter:
                     self._asked, self._durable = False, True
                 self._changed.notify_all()
 
-    def _due(self) -> bool:
+    def _until_due(self) -> float | None:
+        """Return the seconds until a commit is due; None where no rows wait for it."""
         if self._asked:
-            return True
+            return 0.0
         if not self._marks:
-            return False
-        return self._bytes >= COMMIT_BYTES or time.monotonic() >= self._due_at()
-
-    def _due_at(self) -> float:
+            return None
+        if self._bytes >= COMMIT_BYTES:
+            return 0.0
         target = self._target
-        return min(self._oldest + target.checkpoint_s, self._newest + target.quiet_s)
+        due = min(self._oldest + target.checkpoint_s, self._newest + target.quiet_s)
+        return max(0.0, due - time.monotonic())
 
-    def _patience(self) -> float | None:
-        return max(0.0, self._due_at() - time.monotonic()) if self._marks else None
-
-    def _commit(self, marks: list[_Marks], *, durable: bool) -> None:
+    def _commit(self, marks: list[tuple[int, Array, Array]], *, durable: bool) -> None:
         if marks:
             if self._ragged is not None:
                 self._ragged.sync()
             self._file.sync()
-            for mark in marks:
-                self._mark(mark)
+            for start, done, failed in marks:
+                self._mark(start, done, failed)
             self.calls_marked += len(marks)
         if durable:
             self._file.sync()
 
-    def _mark(self, mark: _Marks) -> None:
+    def _mark(self, start: int, done: Array, failed: Array) -> None:
         """Set the status of a span: first what is done, then what has failed.
 
         Where both are set between the two writes, done counts. Bytes of other positions
         are written back as they are: in a session a span belongs to one worker.
         """
         changes = (
-            ("completed_positions", mark.done, mark.done),
-            ("failed_positions", mark.done | mark.failed, mark.failed),
+            ("completed_positions", done, done),
+            ("failed_positions", done | failed, failed),
         )
         for name, where, value in changes:
             if not where.any():
                 continue
-            offset = self._header.offsets[name] + mark.start
+            offset = self._header.offsets[name] + start
             if where.all():
                 status = np.empty(len(where), np.uint8)
             else:

@@ -78,7 +78,7 @@ def find(
     runs = computation.runs(files)
     if options.override:
         same = [run for run in runs if run.header.identity == folder.identity]
-        if same and folder.overrides(same[-1]):
+        if same and same[-1].path.stem != folder.stem:
             last = found_with(same[-1])
             if last.snapshot and not last.snapshot.finished:
                 return last
@@ -162,8 +162,9 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
     path = found.new_path
     if run is None:
         options = dataclasses.replace(options, retry_failed=False)
-        damaged = [] if options.override else computation.run_folder.damaged()
-        for _, error in damaged[-1:]:
+        beside = [] if options.override else computation.run_folder.opened()
+        damaged = [error for _, error in beside if isinstance(error, RunFileError)]
+        for error in damaged[-1:]:
             # It may be of the same run.
             if ADVICE in str(error):
                 raise error
