@@ -136,7 +136,7 @@ def _killed_half_way(source: str, folder: Path) -> int:
     deadline = time.monotonic() + _PATIENCE_S
     while process.poll() is None and time.monotonic() < deadline:
         runs = _runs(folder)
-        if runs and runs[-1].counts()[0] >= _SIDE * _SIDE // 2:
+        if runs and runs[-1].progress()[0] >= _SIDE * _SIDE // 2:
             break
         time.sleep(0.01)
     if process.poll() is not None:
@@ -146,7 +146,7 @@ def _killed_half_way(source: str, folder: Path) -> int:
         raise ResumableError(msg)
     process.kill()
     process.wait()
-    return _runs(folder)[-1].counts()[0]
+    return _runs(folder)[-1].progress()[0]
 
 
 def _runs(folder: Path) -> list[RunFile]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from resumable.errors import SourceError, shown
 from resumable.results.group import check_own
-from resumable.runfile import RaggedRows
+from resumable.runfile import RaggedRows, names_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> Any:
         # The status first: what is marked then is there when it is read after that.
-        if isinstance(key, str) or _names_fields(key):
+        if names_fields(key):
             hidden = self._hidden(())
             fill = np.asarray(self._output.fill_value, self.dtype)[key]
         else:
@@ -228,7 +228,3 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     """Write a shape as Python does, any number of rows as ``any``."""
     lengths = ["any" if n is None else str(n) for n in shape]
     return f"({', '.join(lengths)}{',' * (len(shape) == 1)})"
-
-
-def _names_fields(key: Any) -> bool:
-    return isinstance(key, list) and bool(key) and isinstance(key[0], str)

@@ -51,7 +51,8 @@ class Status:
     @classmethod
     def of(cls, snapshot: Snapshot) -> Status:
         """Return the status that was read from a run file."""
-        return cls(snapshot.size, snapshot.done, snapshot.failed, snapshot.finished)
+        size = snapshot.header.size
+        return cls(size, snapshot.done, snapshot.failed, snapshot.finished)
 
     def __str__(self) -> str:
         text = f"{self.done:,} of {self.positions:,} positions done"

@@ -44,13 +44,13 @@ from resumable.runfile.journal import (
     user_file_transaction,
 )
 from resumable.runfile.lock import RunLock, holder_of
-from resumable.runfile.packed import reading_group
 from resumable.runfile.ragged import (
     RaggedRows,
     copied_rows,
     ragged_files_of,
     remove_ragged_files,
 )
+from resumable.runfile.rows import names_fields, reading_group
 from resumable.runfile.tables import Failure, LogLine, SessionRow, SessionTables
 from resumable.runfile.writer import ComputedRows, RowBuffer, RowWriter, WriteTarget
 
@@ -90,6 +90,7 @@ __all__ = [
     "hdf5_versions",
     "holder_of",
     "mend_user_file",
+    "names_fields",
     "new_hdf5",
     "ragged_files_of",
     "reading_group",

@@ -25,8 +25,7 @@ from resumable.runfile.header import (
     Header,
     structure_digest,
 )
-from resumable.runfile.packed import PackedRows
-from resumable.runfile.rows import UnpackedRows, gone
+from resumable.runfile.rows import PackedRows, UnpackedRows, gone
 from resumable.runfile.tables import (
     Failure,
     LogLine,
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 
 
 _BYTE = np.dtype(np.uint8)
+#: The first line and the digest of the header, which tell files apart.
+_BEGIN_BYTES = len(MAGIC) + 64
 #: Status is read in windows that stay in the processor's cache.
 _AT_ONCE = 1 << 18
 #: From so many positions on, two threads read the status.
@@ -58,7 +59,6 @@ class Snapshot(NamedTuple):
     """
 
     header: Header
-    """The header of the file."""
     done: int
     """Positions that are done."""
     failed: int
@@ -74,11 +74,6 @@ class Snapshot(NamedTuple):
     sessions: bytes
     """The table of sessions, which every session changes when it begins and ends."""
 
-    @property
-    def size(self) -> int:
-        """Number of positions."""
-        return self.header.size
-
     @classmethod
     def of_new(cls, header: Header, requested: PositionSet | None) -> Snapshot:
         """Return the snapshot of a run that was just made, without reading it."""
@@ -89,16 +84,13 @@ class Snapshot(NamedTuple):
     @property
     def settled(self) -> bool:
         """No position is left, requested or not."""
-        return self.done + self.failed == self.size
+        return self.done + self.failed == self.header.size
 
 
 class RunFile:
     """An existing run file, checked. Reading takes no lock; it stays open with `files`.
 
-    Raises
-    ------
-    RunFileError
-        It is missing, truncated, damaged, of a newer format or not a run file.
+    RunFileError: it is missing, truncated, damaged, of a newer format or no run file.
     """
 
     def __init__(self, path: Path, files: contextlib.ExitStack | None = None) -> None:
@@ -107,7 +99,8 @@ class RunFile:
         try:
             with disk.opened(path, os.O_RDONLY) as fd:
                 self.header = self._checked(fd)
-                self._begin, self._file_id = self._begin_of(fd), disk.file_id(fd)
+                self._begin = disk.read_at(fd, _BEGIN_BYTES, 0)
+                self._file_id = disk.file_id(fd)
                 if files is not None:
                     self._kept = os.dup(fd)
                     files.callback(self._close)
@@ -139,36 +132,17 @@ class RunFile:
             raise RunFileError(msg)
         return header
 
-    @staticmethod
-    def _begin_of(fd: int) -> bytes:
-        """Read the first line and the digest of the header, which tell files apart."""
-        return disk.read_at(fd, len(MAGIC) + 64, 0)
-
     def _close(self) -> None:
         if self._kept is not None:
             disk.close_if_same(self._kept, self._file_id)
             self._kept = None
 
-    def _is_in_place(self) -> bool:
-        """Return whether the file still has its name."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._file_id
-
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[int, Header]]:
         """Open the file, with its header as it is now: it may have been packed since.
 
-        A file that is kept open is used as it is.
-
-        Raises
-        ------
-        RunFileError
-            Another run has taken its place, or it is damaged.
-        OSError
-            It is gone.
+        A file that is kept open is used as it is. RunFileError: another run has taken
+        its place, or it is damaged. OSError: it is gone.
         """
         if self._kept is not None:
             if disk.is_same_file(self._kept, self._file_id):
@@ -177,7 +151,7 @@ class RunFile:
             # The computation has closed descriptors that are not its own.
             self._kept = None
         with disk.opened(self.path, os.O_RDONLY) as fd:
-            begin = self._begin_of(fd)
+            begin = disk.read_at(fd, _BEGIN_BYTES, 0)
             if begin != self._begin:
                 header = self._checked(fd)
                 if header.identity != self.header.identity:
@@ -199,7 +173,19 @@ class RunFile:
         is not packed the entries are returned.
         """
         with self._reading() as (fd, header):
-            return self._array(fd, header, name)
+            output = header.outputs.get(name)
+            if output is None:
+                dtype = header.tables.get(name, _BYTE)
+                length = header.extents()[name][1] // dtype.itemsize
+                place = header.offsets[name]
+                return UnpackedRows(self.path, fd, place, dtype, (length,))
+            lead = header.map_shape if output.per == "position" else ()
+            if header.packed is None or output.per == "run":
+                stored = output.stored
+                place, shape = header.offsets[name], (*lead, *stored.shape)
+                return UnpackedRows(self.path, fd, place, stored.dtype, shape)
+            shape = (*lead, *output.shape)
+            return PackedRows(self.path, self.opened, name, output.dtype, shape)
 
     def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
         """Return which positions are done, in the map's shape.
@@ -223,28 +209,13 @@ class RunFile:
 
     def rows(self, name: str, positions: Array) -> Array:
         """Read what is stored of an output at some flat positions."""
-        found = self.array(name)
-        lead = self.header.map_shape
-        return np.asarray(found[np.unravel_index(positions, lead)])
+        index = np.unravel_index(positions, self.header.map_shape)
+        return np.asarray(self.array(name)[index])
 
     def packed_part(self, name: str, part: str) -> PackedRows:
         """Return ``values``, ``count`` or ``index`` of a packed ragged output."""
         shape, dtype = self.header.parts(name)[part]
         return PackedRows(self.path, self.opened, f"{name}/{part}", dtype, shape)
-
-    def _array(self, fd: int, header: Header, name: str) -> Any:
-        output = header.outputs.get(name)
-        if output is None:
-            dtype = header.tables.get(name, _BYTE)
-            length = header.extents()[name][1] // dtype.itemsize
-            return UnpackedRows(self.path, fd, header.offsets[name], dtype, (length,))
-        lead = header.map_shape if output.per == "position" else ()
-        if header.packed is None or output.per == "run":
-            stored = output.stored
-            place, shape = header.offsets[name], (*lead, *stored.shape)
-            return UnpackedRows(self.path, fd, place, stored.dtype, shape)
-        shape = (*lead, *output.shape)
-        return PackedRows(self.path, self.opened, name, output.dtype, shape)
 
     @property
     def finished(self) -> bool:
@@ -261,11 +232,8 @@ class RunFile:
         """Yield start, done and failed of every window of the status; done wins."""
         with self.opened() as (fd, header):
             for start, done, failed in self._scan(fd, header, 0, header.size):
-                yield (
-                    start,
-                    done,
-                    np.zeros(len(done), bool) if failed is None else failed,
-                )
+                none = np.zeros(len(done), bool)
+                yield start, done, none if failed is None else failed
 
     def _scan(
         self, fd: int, header: Header, start: int, stop: int
@@ -367,7 +335,13 @@ class RunFile:
         Its file may have been replaced, too. Whatever changes the status, the rows or
         the byte ``finished`` is a session; one that was killed may have left workers.
         """
-        if snapshot.last_end == 0 or not self._is_in_place():
+        if snapshot.last_end == 0:
+            return True
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        if (found.st_dev, found.st_ino) != self._file_id:
             return True
         with self.opened() as (fd, header):
             offset, length = header.extents()["sessions"]
@@ -379,10 +353,6 @@ class RunFile:
         for start, done, failed in self.scan():
             chosen.set_window(start, keep(done, failed))
         return chosen
-
-    def counts(self) -> tuple[int, int]:
-        """Return the numbers of done and of failed positions."""
-        return self.progress()[:2]
 
     def progress(self) -> tuple[int, int, bool]:
         """Return how many positions are done, how many failed, and if it is complete.
@@ -396,7 +366,7 @@ class RunFile:
                 done_count += int(np.count_nonzero(done))
                 if failed is not None:
                     failed_count += int(np.count_nonzero(failed))
-        finished = marked and done_count + failed_count == header.size
+            finished = marked and done_count + failed_count == header.size
         return done_count, failed_count, finished
 
     def failures(self) -> list[Failure]:

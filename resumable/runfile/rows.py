@@ -1,22 +1,38 @@
-"""Rows of a run file that is not packed, read when indexed."""
+"""Rows of a run file, read when indexed, and unpacked where it is packed."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import divided_key, picked_rows, spans_of
+from resumable.model import (
+    divided_key,
+    filter_problem,
+    load_filter,
+    picked_rows,
+    read_like_array,
+    spans_of,
+)
+from resumable.runfile.hdf5 import find_own
+from resumable.runfile.header import ADVICE
 from resumable.system import disk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import DTypeLike
+
+    from resumable.runfile.file import RunFile
+    from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,7 +42,36 @@ _GAP_BYTES = 1 << 13
 _PIECE_BYTES = 1 << 18
 
 
-class UnpackedRows:
+class _Rows:
+    """A dataset of a run file: indexed like an array, and read then."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        raise NotImplementedError
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Array:
+        return np.asarray(self[...], dtype)
+
+
+def names_fields(key: Any) -> bool:
+    """Return whether an index is the name of a field, or a list of names."""
+    one = key[0] if isinstance(key, list) and key else key
+    return isinstance(one, str)
+
+
+class UnpackedRows(_Rows):
     """A dataset that has one place in a run file: indexed like an array, and read then.
 
     All reads are from the given open file, whatever takes its place by name.
@@ -52,20 +97,10 @@ class UnpackedRows:
         self._fd = os.dup(fd)
         self._end = weakref.finalize(self, os.close, self._fd)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getitem__(self, key: Any) -> Any:
         if not self.shape:
             return self._read((1,), [range(1)]).reshape(())[key]
-        if isinstance(key, str) or (
-            isinstance(key, list) and key and isinstance(key[0], str)
-        ):
+        if names_fields(key):
             return self._fields(key)
         stored = len(self._stored)
         needs, inner, merged = divided_key(key, self.shape, stored)
@@ -76,11 +111,6 @@ class UnpackedRows:
             block = block.reshape(*block.shape, *[1] * len(rest))
             block = np.broadcast_to(block, [len(need) for need in needs])
         return block[inner]
-
-    def __array__(
-        self, dtype: DTypeLike | None = None, copy: bool | None = None
-    ) -> Array:
-        return np.asarray(self[...], dtype)
 
     def _fields(self, key: Any) -> Array:
         """Read some fields of all rows, and not more than a piece of the others."""
@@ -130,13 +160,7 @@ class UnpackedRows:
             block[first:last] = picked_rows(rows, [need[first:last], *others], begins)
 
     def _take(self, view: memoryview, place: int) -> None:
-        """Read bytes.
-
-        Raises
-        ------
-        RunFileError
-            They are not there any more.
-        """
+        """Read bytes; RunFileError where they are not there any more."""
         try:
             if disk.read_into(self._fd, view, place):
                 return
@@ -144,6 +168,79 @@ class UnpackedRows:
         except OSError as error:
             reason = str(error)
         raise RunFileError(gone(self._path, reason))
+
+
+class PackedRows(_Rows):
+    """One output of a packed run: indexed like an array, and read then."""
+
+    def __init__(
+        self,
+        path: Path,
+        opened: Callable[[], AbstractContextManager[tuple[int, Header]]],
+        name: str,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+    ) -> None:
+        self._path, self._opened, self._name = path, opened, name
+        self.dtype, self.shape = dtype, shape
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            with self._dataset() as dataset:
+                if names_fields(key):
+                    return dataset[key] if isinstance(key, str) else dataset[...][key]
+                return read_like_array(dataset, key)
+        except RunFileError:
+            raise
+        except OSError as error:
+            msg = (
+                f"{self._path} is damaged, a part of {self._name} cannot be "
+                f"unpacked ({error}): {ADVICE}"
+            )
+            raise RunFileError(msg) from error
+
+    @contextlib.contextmanager
+    def _dataset(self) -> Iterator[h5py.Dataset]:
+        with self._opened() as (fd, header):
+            if header.packed is None:
+                # It has been unpacked since; whoever asks again gets it plain.
+                msg = f"{self._path} has been unpacked meanwhile; index it again"
+                raise RunFileError(msg)
+            _load(self._path, header.packed[self._name.partition("/")[0]])
+            with _hdf5(fd) as file:
+                found = find_own(file, header.group, *self._name.split("/"))
+                if not isinstance(found, h5py.Dataset):
+                    msg = (
+                        f"{self._path} is damaged, its {self._name} is not what was "
+                        f"packed: {ADVICE}"
+                    )
+                    raise RunFileError(msg)
+                yield found
+
+
+def _load(path: Path, method: str | None) -> None:
+    wrong = filter_problem(method)
+    if wrong:
+        msg = f"{path} cannot be read: {wrong}"
+        raise RunFileError(msg)
+    load_filter(method)
+
+
+@contextlib.contextmanager
+def _hdf5(fd: int) -> Iterator[h5py.File]:
+    """Open the file of a descriptor, not by name: another one may have that by now."""
+    with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def reading_group(run: RunFile) -> Iterator[h5py.Group]:
+    """Open the results group of a run file that may be replaced meanwhile."""
+    with run.opened() as (fd, header):
+        for method in (header.packed or {}).values():
+            _load(run.path, method)
+        with _hdf5(fd) as file:
+            yield file[header.group]
 
 
 def _bytes_of(array: Array) -> memoryview:

@@ -117,7 +117,7 @@ def decide(
         return Decision("compute", why, count)
     done, pending = snapshot.done, snapshot.left
     if not computation.full_length(snapshot.header):
-        new = size - snapshot.size
+        new = size - snapshot.header.size
         why = f"the source has {new:,} new positions, {done:,} are copied"
         if not new:
             why = f"more of the source can be read, {done:,} positions are copied"
@@ -127,7 +127,7 @@ def decide(
         return Decision("continue", why, pending)
     if not pending and (snapshot.finished or not snapshot.settled):
         return Decision("return", "all of it was computed before", 0)
-    why = f"{done:,} of {snapshot.size:,} positions are done"
+    why = f"{done:,} of {snapshot.header.size:,} positions are done"
     return Decision("continue", why, pending)
 
 

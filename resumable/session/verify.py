@@ -148,7 +148,7 @@ def _status(run: RunFile) -> Check:
         count = sum(int((status[a:b] > 1).sum()) for a, b in windows(run.size))
         if count:
             wrong.append(f"{count:,} bytes of {name} are neither 0 nor 1")
-    done, failed = run.counts()
+    done, failed, _ = run.progress()
     pending = run.size - done - failed
     if finished and pending:
         wrong.append(f"it is marked finished, and {pending:,} positions are pending")
