@@ -25,7 +25,38 @@ if TYPE_CHECKING:
 _ITERATED_BYTES = 1 << 20
 
 
-class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
+class _StoredOutput:
+    """One output of a run, finished or not."""
+
+    shape: tuple[int | None, ...]
+
+    def __init__(self, run: RunFile, name: str) -> None:
+        self._run = run
+        self._output: Output = run.header.outputs[name]
+        self.name = name
+        self.dtype = self._output.dtype
+        self.units = self._output.units
+        self.labels = self._output.labels
+
+    def as_source(self) -> tuple[str, str, str]:
+        """Return file, dataset and identity, for a Process that starts from here.
+
+        SourceError: the run is not finished, and what depends on it would change.
+        """
+        run, header = self._run, self._run.header
+        if not run.finished:
+            msg = f"{run.path} is not finished; compute it before its outputs are used"
+            raise SourceError(msg)
+        if not self._output.ragged:
+            check_own(run, self.name)
+        return str(run.path), f"{header.group}/{self.name}", header.identity
+
+    def __repr__(self) -> str:
+        units = f", {shown(self.units)}" if self.units else ""
+        return f"<{self.name}: {shape_text(self.shape)} {shown(self.dtype)}{units}>"
+
+
+class ResultArray(_StoredOutput, np.lib.mixins.NDArrayOperatorsMixin):
     """One output of a run: numpy-like, read from disk when indexed.
 
     Positions that are not done read as the output's fill value. Indexing returns
@@ -42,14 +73,9 @@ class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
     """
 
     def __init__(self, run: RunFile, name: str) -> None:
-        self._run = run
-        self._output: Output = run.header.outputs[name]
-        self.name = name
+        super().__init__(run, name)
         lead = run.header.map_shape if self._output.per == "position" else ()
         self.shape: tuple[int, ...] = (*lead, *self._output.shape)
-        self.dtype = self._output.dtype
-        self.units = self._output.units
-        self.labels = self._output.labels
 
     @property
     def ndim(self) -> int:
@@ -113,24 +139,8 @@ class ResultArray(np.lib.mixins.NDArrayOperatorsMixin):
             return np.broadcast_to(np.asarray(not self._run.finished), self.shape)[key]
         return self._run.marks(self._output.shape)[key] != 1
 
-    def as_source(self) -> tuple[str, str, str]:
-        """Return file, dataset and identity, for a Process that starts from here.
 
-        Raises
-        ------
-        SourceError
-            The run is not finished: what depends on it would change.
-        """
-        place = _place_as_source(self._run, self.name)
-        check_own(self._run, self.name)
-        return place
-
-    def __repr__(self) -> str:
-        units = f", {shown(self.units)}" if self.units else ""
-        return f"<{self.name}: {shape_text(self.shape)} {shown(self.dtype)}{units}>"
-
-
-class RaggedArray:
+class RaggedArray(_StoredOutput):
     """A ragged output of a run: any number of rows per position, read when indexed.
 
     ``[position]``, an index or a tuple on a map, reads the rows of one position, an
@@ -148,15 +158,9 @@ class RaggedArray:
     """
 
     def __init__(self, run: RunFile, name: str) -> None:
-        self._run = run
+        super().__init__(run, name)
         self._rows = RaggedRows(run, name)
-        output = run.header.outputs[name]
-        self.name = name
-        self.shape: tuple[int | None, ...]
-        self.shape = (*run.header.map_shape, None, *output.shape)
-        self.dtype = output.dtype
-        self.units = output.units
-        self.labels = output.labels
+        self.shape = (*run.header.map_shape, None, *self._output.shape)
 
     def __len__(self) -> int:
         return self._run.header.map_shape[0]
@@ -201,27 +205,6 @@ class RaggedArray:
     def position_axes(self) -> tuple[int, ...]:
         """Axes that count positions, where this is a source."""
         return tuple(range(len(self._run.header.map_shape)))
-
-    def as_source(self) -> tuple[str, str, str]:
-        """Return file, name and identity, for a Process that starts from here.
-
-        Raises
-        ------
-        SourceError
-            The run is not finished: what depends on it would change.
-        """
-        return _place_as_source(self._run, self.name)
-
-    def __repr__(self) -> str:
-        units = f", {shown(self.units)}" if self.units else ""
-        return f"<{self.name}: {shape_text(self.shape)} {shown(self.dtype)}{units}>"
-
-
-def _place_as_source(run: RunFile, name: str) -> tuple[str, str, str]:
-    if not run.finished:
-        msg = f"{run.path} is not finished; compute it before its outputs are used"
-        raise SourceError(msg)
-    return str(run.path), f"{run.header.group}/{name}", run.header.identity
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:

@@ -12,7 +12,7 @@ from resumable.model import FILTERS, Output, boxes, chunk_shape, load_filter
 from resumable.runfile import CHUNKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from resumable.runfile import RaggedRows
 
@@ -35,17 +35,9 @@ def copy_group(
 ) -> None:
     """Copy all that a results group holds: data, attributes, links, references.
 
-    Parameters
-    ----------
-    old, new : h5py.Group
-        From where and to where; `new` is empty.
-    make : callable
-        Makes the dataset of a name, to be filled with the rows of the old one, or
-        returns None for one that is copied as it is.
-    check : callable
-        Called between rows; raises what has gone wrong.
-    skip : collection of str
-        Names that are not copied.
+    `make` makes the dataset of a name, to be filled with the rows of the old one, or
+    returns None for one that is copied as it is. `check` is called between rows and
+    raises what has gone wrong. The names of `skip` are not copied.
     """
     for name in old:
         if name == CHUNKS or name in skip:
@@ -58,7 +50,9 @@ def copy_group(
         if made is None:
             old.file.copy(old[name], new, name, without_attrs=True)
         else:
-            copy_rows(old[name], made, check)
+            for box in _shared_boxes(old[name], made):
+                made[box] = old[name][box]
+                check()
         check()
     _copy_attributes(old, new, old, new)
     copied = [name for name in datasets(old) if name not in skip]
@@ -68,24 +62,18 @@ def copy_group(
         attach_scales(old[name], new[name], old, new)
 
 
-def copy_rows(old: h5py.Dataset, new: h5py.Dataset, check: Callable[[], None]) -> None:
-    """Copy the rows that both datasets have, each chunk in one go."""
+def _shared_boxes(old: h5py.Dataset, new: h5py.Dataset) -> Iterable[tuple[slice, ...]]:
+    """Divide the rows that both datasets have, each chunk in one box."""
     shape = (*map(min, zip(old.shape, new.shape, strict=True)),)
     chunk = (
         new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize, CHUNK_BYTES)
     )
-    for box in boxes(shape, chunk):
-        new[box] = old[box]
-        check()
+    return boxes(shape, chunk)
 
 
 def same_rows(old: h5py.Dataset, new: h5py.Dataset) -> bool:
     """Return whether all rows that both datasets have are the same, bit for bit."""
-    shape = (*map(min, zip(old.shape, new.shape, strict=True)),)
-    chunk = (
-        new.chunks or old.chunks or chunk_shape(shape, new.dtype.itemsize, CHUNK_BYTES)
-    )
-    return all(same_values(old[box], new[box]) for box in boxes(shape, chunk))
+    return all(same_values(old[box], new[box]) for box in _shared_boxes(old, new))
 
 
 def same_values(left: Any, right: Any) -> bool:
@@ -203,8 +191,13 @@ def _copy_attributes(
         if name in _OF_SCALES or kind is h5py.RegionReference:
             continue
         if kind is h5py.Reference:
+            # Of what does not lie in the group there is no copy.
             target = attribute.shape == () and old.attrs[name]
-            inside = _name_inside(target, from_group) if target else ""
+            place, inside = "", ""
+            with contextlib.suppress(ValueError, KeyError):
+                place = str(from_group.file[target].name) if target else ""
+            if place.startswith(f"{from_group.name}/"):
+                inside = place.removeprefix(f"{from_group.name}/")
             if inside:
                 new.attrs[name] = to_group[inside].ref
             continue
@@ -217,15 +210,6 @@ def _copy_attributes(
             new.id, name.encode(), attribute.get_type(), attribute.get_space()
         )
         made.write(values)
-
-
-def _name_inside(reference: Any, group: h5py.Group) -> str:
-    """Return the name of what is referred to, when it lies in the group."""
-    with contextlib.suppress(ValueError, KeyError):
-        name = str(group.file[reference].name)
-        if name.startswith(f"{group.name}/"):
-            return name.removeprefix(f"{group.name}/")
-    return ""
 
 
 def attach_scales(

@@ -43,10 +43,7 @@ def check_own(run: RunFile, name: str) -> None:
 def source_text(run: RunFile) -> str:
     """Read the source text of the class from a run file; empty if there is none.
 
-    Raises
-    ------
-    RunFileError
-        There is a link in its place.
+    RunFileError: there is a link in its place.
     """
     with _opened(run) as file:
         if "source_text" not in file[run.header.group]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,7 @@ if TYPE_CHECKING:
 def source_of_run(run: RunFile, source: Any = None) -> tuple[Any, tuple[int, ...]]:
     """Return what a run was computed from, found again, and its position axes.
 
-    Parameters
-    ----------
-    run : RunFile
-        It says where the source was.
-    source : optional
-        Where it is now, when it has moved.
-
-    Raises
-    ------
-    SourceError
-        It is not where it was.
+    `source` says where it is now, when it has moved. SourceError: it is not there.
     """
     document = run.header.document
     written = document["source"]
@@ -36,7 +27,13 @@ def source_of_run(run: RunFile, source: Any = None) -> tuple[Any, tuple[int, ...
         return int(written["positions"]), axes
     if source is None:
         typed = str(run.header.source.get("source", "")).rpartition("::")[0]
-        path = _found("the source", [*_linked(run), Path(typed), *_beside(run, typed)])
+        places = [Path(typed), run.path.parent / Path(typed).name]
+        # Where the link in the run file leads, seen from the folder it lies in.
+        group = Results(run).group()
+        with contextlib.closing(group.file), contextlib.suppress(AttributeError):
+            link = group.get("source", getlink=True)
+            places.insert(0, run.path.parent / link.filename)
+        path = _found("the source", places)
         source = f"{path}::{written['dataset']}"
     elif isinstance(source, (str, Path)) and "::" not in str(source):
         source = f"{source}::{written['dataset']}"
@@ -54,10 +51,11 @@ def inputs_of_run(run: RunFile, source: Any) -> dict[str, Any]:
     for name, written in header.document["inputs"].items():
         # Files of earlier versions do not say where inputs were.
         typed = str(places.get(name, main)).rpartition("::")[0] or main
-        beside = [Path(now).parent / Path(typed).name]
         near = [Path(now)] if typed == main else []
-        candidates = [*near, Path(typed), *_beside(run, typed), *beside]
-        path = _found(f"the input {name!r}", candidates)
+        beside = [
+            folder / Path(typed).name for folder in (run.path.parent, Path(now).parent)
+        ]
+        path = _found(f"the input {name!r}", [*near, Path(typed), *beside])
         value = _of_run_or_file(f"{path}::{written['dataset']}", written)
         inputs[name] = (value, tuple(int(axis) for axis in written["axes"]))
     return inputs
@@ -69,22 +67,6 @@ def _of_run_or_file(source: Any, written: Mapping[str, Any]) -> Any:
         path, _, dataset = source.rpartition("::")
         return Results(path)[dataset.rpartition("/")[2]]
     return source
-
-
-def _linked(run: RunFile) -> list[Path]:
-    """Where the link in the run file leads, seen from the folder it lies in."""
-    group = Results(run).group()
-    try:
-        link = group.get("source", getlink=True)
-        return [run.path.parent / link.filename]
-    except AttributeError:
-        return []
-    finally:
-        group.file.close()
-
-
-def _beside(run: RunFile, typed: str) -> list[Path]:
-    return [run.path.parent / Path(typed).name]
 
 
 def _found(what: str, candidates: list[Path]) -> Path:

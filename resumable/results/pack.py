@@ -59,25 +59,7 @@ _META_BLOCK_BYTES = 64 << 10
 
 
 def pack(run: RunFile, compression: str | None = "gzip") -> None:
-    """Replace a finished run file by one whose rows are compressed and checksummed.
-
-    Parameters
-    ----------
-    run : RunFile
-    compression : {"gzip", "lzf", "zstd", "lz4"} or None
-        Of all outputs per position; None for checksums alone.
-
-    Raises
-    ------
-    ParameterError
-        There is no such compression, or it is not installed.
-    RunFileError
-        The run is not finished, or the file is damaged.
-    RunBusy
-        Another process computes or packs this run, or has the file open for writing.
-    TargetError
-        The folder cannot be written, or has no room; the file is as it was.
-    """
+    """Replace a finished run file by a packed one, as :meth:`Results.pack` says."""
     wrong = filter_problem(compression)
     if wrong:
         raise ParameterError(wrong)
@@ -88,13 +70,7 @@ def pack(run: RunFile, compression: str | None = "gzip") -> None:
 
 
 def pack_locked(run: RunFile, methods: Mapping[str, str | None]) -> None:
-    """Pack a run whose lock is held, each output by its method.
-
-    Raises
-    ------
-    RunFileError, RunBusy, TargetError
-        As :func:`pack`.
-    """
+    """Pack a run whose lock is held, each output by its method."""
     if not run.finished:
         msg = f"{run.path} is not finished; compute it before it is packed"
         raise RunFileError(msg)
@@ -108,28 +84,13 @@ def pack_locked(run: RunFile, methods: Mapping[str, str | None]) -> None:
 
 
 def unpack_locked(run: RunFile) -> RunFile:
-    """Turn a packed run, whose lock is held, into a plain one, to be written to.
-
-    Raises
-    ------
-    RunFileError, RunBusy, TargetError
-        As :func:`pack`.
-    """
+    """Turn a packed run, whose lock is held, into a plain one, to be written to."""
     _replace(run, None)
     return RunFile(run.path)
 
 
 def _rows_of(header: Header) -> list[str]:
     return [name for name, o in header.outputs.items() if o.per == "position"]
-
-
-def _chunked_of(header: Header) -> list[str]:
-    """Return the names of the datasets that are chunked in a packed file."""
-    return [
-        f"{name}/{part}" if part else name
-        for name in _rows_of(header)
-        for part in (("values", "index", "count") if name in header.ragged else ("",))
-    ]
 
 
 def remove_spare_ragged_files(run: RunFile) -> None:
@@ -170,7 +131,12 @@ def _write(
     """Write all but the user block, and return the header that goes there."""
     header = run.header._replace(
         packed=methods,
-        rows=_table_rows(run, packed=methods is not None),
+        # As long as they are used, or with room again.
+        rows=(
+            table_rows(run.size)
+            if methods is None
+            else {n: used_rows(n, run.array(n)[...]) for n in run.header.tables}
+        ),
         # The text gets longer by less than it says of every output anyway.
         user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
     )
@@ -207,13 +173,6 @@ def _write(
     header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
     structure = structure_digest(fd, header)
     return header._replace(structure=structure)
-
-
-def _table_rows(run: RunFile, *, packed: bool) -> dict[str, int]:
-    """Return how long the tables get: as long as they are used, or with room again."""
-    if not packed:
-        return table_rows(run.size)
-    return {name: used_rows(name, run.array(name)[...]) for name in run.header.tables}
 
 
 def _make(
@@ -277,8 +236,12 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
     # Until then the last ones are in the cache and have no place.
     file.flush()
     found: list[tuple[int, int]] = []
-    for name in _chunked_of(header):
-        group[name].id.chunk_iter(lambda c: found.append((c.byte_offset, c.size)))
+    for name in _rows_of(header):
+        parts = [group[name]]
+        if name in header.ragged:
+            parts = [group[name][part] for part in ("values", "index", "count")]
+        for part in parts:
+            part.id.chunk_iter(lambda c: found.append((c.byte_offset, c.size)))
     table = np.array(sorted(found), CHUNKS_DTYPE)
     ends = table["offset"] + table["bytes"]
     first = np.r_[True, table["offset"][1:] != ends[:-1]]
@@ -293,32 +256,29 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
 def _compare(old: RunFile, new: RunFile, path: Path) -> None:
     """Read the new file, which will be `path`, and compare it with the old one.
 
-    Raises
-    ------
-    RunFileError
-        They differ: the disk or the memory of this machine does not keep its word.
+    RunFileError: the disk or the memory of this machine does not keep its word.
     """
-    ragged = old.header.ragged
+    ragged, other = old.header.ragged, ""
     with reading_group(old) as left, reading_group(new) as right:
         for name in datasets(left):
             # Single values are the texts of the birth; both are in the digest.
             if name in ragged or not left[name].shape:
                 continue
             if not same_rows(left[name], right[name]):
-                raise _other_rows(old, name)
-    for name in ragged:
+                other = name
+                break
+    for name in () if other else ragged:
         rows, written = RaggedRows(old, name), RaggedRows(new, name, path)
         same = np.array_equal(rows.counts(), written.counts()) and all(
             same_values(*parts)
             for parts in zip(rows.in_order(), written.in_order(), strict=True)
         )
         if not same:
-            raise _other_rows(old, name)
-
-
-def _other_rows(run: RunFile, name: str) -> RunFileError:
-    msg = (
-        f"{name} of {run.path} did not read back as it was written; the file is left "
-        "as it was. Check this machine's disk and memory"
-    )
-    return RunFileError(msg)
+            other = name
+            break
+    if other:
+        msg = (
+            f"{other} of {old.path} did not read back as it was written; the file is "
+            "left as it was. Check this machine's disk and memory"
+        )
+        raise RunFileError(msg)

@@ -52,23 +52,7 @@ _MARKS = ("completed_positions", "identity", "sessions")
 def publish(
     run: RunFile, where: str, *, overwrite: bool = False, compression: str | None = None
 ) -> None:
-    """Copy the results group of a finished run into another file, or nothing of it.
-
-    Parameters
-    ----------
-    run : RunFile
-    where : str
-        ``"file.h5::/group"``; the file is made where there is none.
-    overwrite : bool
-        Replace a group that was published before.
-    compression : str, optional
-        Method for the rows.
-
-    Raises
-    ------
-    ParameterError, RunFileError, RunBusy, TargetError
-        As :meth:`resumable.Results.publish`. The file has not changed then.
-    """
+    """Copy a finished run into another file, as :meth:`Results.publish` says."""
     wrong = filter_problem(compression)
     if wrong:
         raise ParameterError(wrong)
@@ -78,7 +62,10 @@ def publish(
         raise RunFileError(msg)
     existed = path.exists()
     with user_file_locked(path, new=True) as (real, fd), contextlib.ExitStack() as undo:
-        image = _empty_file()
+        # An HDF5 file without objects.
+        empty = io.BytesIO()
+        h5py.File(empty, "w").close()
+        image = empty.getvalue()
         found = disk.read_at(fd, len(image) + 1, 0)
         if image.startswith(found):
             # New, empty, or all that was written before a kill.
@@ -103,13 +90,6 @@ def publish(
                     del parent[names[-1]]
                 parent.move(made.name, names[-1])
         undo.pop_all()
-
-
-def _empty_file() -> bytes:
-    """Return the bytes of an HDF5 file without objects."""
-    image = io.BytesIO()
-    h5py.File(image, "w").close()
-    return image.getvalue()
 
 
 def _place(where: str) -> tuple[Path, list[str]]:
@@ -193,10 +173,7 @@ def _parent(
 ) -> h5py.Group:
     """Return the group to write into, made where it is missing.
 
-    Raises
-    ------
-    ParameterError
-        The name is taken, or leads through a link or a dataset.
+    ParameterError: the name is taken, or leads through a link or a dataset.
     """
     group = file["/"]
     for name in names[:-1]:

@@ -317,10 +317,7 @@ def open_results(path: str | Path) -> Results:
 def reference_to(results: Results, name: str) -> SourceRef:
     """Refer to an output as what a later stage reads, finished or not.
 
-    Raises
-    ------
-    RunFileError
-        The output is not stored as the header says.
+    RunFileError: the output is not stored as the header says.
     """
     run = results._run
     header, ragged = run.header, run.header.outputs[name].ragged

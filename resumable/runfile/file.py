@@ -26,15 +26,7 @@ from resumable.runfile.header import (
     structure_digest,
 )
 from resumable.runfile.rows import PackedRows, UnpackedRows, gone
-from resumable.runfile.tables import (
-    Failure,
-    LogLine,
-    SessionRow,
-    failures_of,
-    is_time,
-    log_of,
-    sessions_of,
-)
+from resumable.runfile.tables import Failure, LogLine, SessionRow, is_time, texts_of
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -370,16 +362,47 @@ class RunFile:
         return done_count, failed_count, finished
 
     def failures(self) -> list[Failure]:
-        """Return what is recorded of the positions that are failed now."""
-        return failures_of(self)
+        """Return what is recorded of the positions that are failed now, by position."""
+        table = np.array(self.array("failures"))
+        known = (table["position"] >= 0) & (table["position"] < self.size)
+        rows = table[(table["used"] == 1) & known]
+        failed = self.array("failed_positions")[rows["position"]] == 1
+        done = self.array("completed_positions")[rows["position"]] == 1
+        latest = {
+            int(row["position"]): Failure(
+                int(row["position"]),
+                *texts_of(row, "exception", "message", "traceback"),
+            )
+            for row in rows[failed & ~done]
+        }
+        return [latest[position] for position in sorted(latest)]
 
     def sessions(self) -> list[SessionRow]:
         """Return the sessions that worked on this run, the oldest first."""
-        return sessions_of(self)
+        table = np.array(self.array("sessions"))
+        found = []
+        for row in table[is_time(table["start"])]:
+            # A row of an older format has fewer fields.
+            values = {name: row[name].item() for name in row.dtype.names}
+            values["host"], values["engine"] = texts_of(row, "host", "engine")
+            if not is_time(values["end"]):
+                values["end"] = 0.0
+            found.append(SessionRow(**values))
+        return found
 
     def log(self) -> list[LogLine]:
         """Return the log lines of all sessions, the oldest first."""
-        return log_of(self)
+        if "log_lines" not in self.header.tables:
+            return []
+        table = np.array(self.array("log_lines"))
+        rows = table[is_time(table["time"])]
+        found = []
+        for row in rows[np.argsort(rows["time"], kind="stable")]:
+            level, name, message = texts_of(row, "level", "logger", "message")
+            found.append(
+                LogLine(float(row["time"]), level, name, int(row["pid"]), message)
+            )
+        return found
 
 
 def _in_halves(count: Callable[[int, int], Array], size: int) -> Array:

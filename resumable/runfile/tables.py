@@ -88,50 +88,8 @@ def is_time(seconds: Any) -> Any:
     return (seconds > 0) & (seconds < _LATEST)
 
 
-def failures_of(run: RunFile) -> list[Failure]:
-    """Read what is recorded of the positions that are failed now, by position."""
-    table = np.array(run.array("failures"))
-    known = (table["position"] >= 0) & (table["position"] < run.size)
-    rows = table[(table["used"] == 1) & known]
-    failed = run.array("failed_positions")[rows["position"]] == 1
-    done = run.array("completed_positions")[rows["position"]] == 1
-    latest = {
-        int(row["position"]): Failure(
-            int(row["position"]), *_texts(row, "exception", "message", "traceback")
-        )
-        for row in rows[failed & ~done]
-    }
-    return [latest[position] for position in sorted(latest)]
-
-
-def sessions_of(run: RunFile) -> list[SessionRow]:
-    """Read the sessions that worked on a run, the oldest first."""
-    table = np.array(run.array("sessions"))
-    found = []
-    for row in table[is_time(table["start"])]:
-        # A row of an older format has fewer fields.
-        values = {name: row[name].item() for name in row.dtype.names}
-        values["host"], values["engine"] = _texts(row, "host", "engine")
-        if not is_time(values["end"]):
-            values["end"] = 0.0
-        found.append(SessionRow(**values))
-    return found
-
-
-def log_of(run: RunFile) -> list[LogLine]:
-    """Read the log lines of all sessions, the oldest first."""
-    if "log_lines" not in run.header.tables:
-        return []
-    table = np.array(run.array("log_lines"))
-    rows = table[is_time(table["time"])]
-    found = []
-    for row in rows[np.argsort(rows["time"], kind="stable")]:
-        level, name, message = _texts(row, "level", "logger", "message")
-        found.append(LogLine(float(row["time"]), level, name, int(row["pid"]), message))
-    return found
-
-
-def _texts(row: Any, *names: str) -> list[str]:
+def texts_of(row: Any, *names: str) -> list[str]:
+    """Return the texts of some fields of a row."""
     return [row[name].decode(errors="replace") for name in names]
 
 
