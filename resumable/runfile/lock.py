@@ -16,7 +16,6 @@ from resumable.system import LockFile, disk, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from resumable.runfile.file import RunFile
 
