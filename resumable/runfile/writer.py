@@ -322,18 +322,19 @@ class RowWriter:
             if self._ragged is not None:
                 self._ragged.sync()
             self._file.sync()
-            for start, done, failed in marks:
-                self._mark(start, done, failed)
+            for mark in marks:
+                self._mark(mark)
             self.calls_marked += len(marks)
         if durable:
             self._file.sync()
 
-    def _mark(self, start: int, done: Array, failed: Array) -> None:
+    def _mark(self, mark: tuple[int, Array, Array]) -> None:
         """Set the status of a span: first what is done, then what has failed.
 
         Where both are set between the two writes, done counts. Bytes of other positions
         are written back as they are: in a session a span belongs to one worker.
         """
+        start, done, failed = mark
         changes = (
             ("completed_positions", done, done),
             ("failed_positions", done | failed, failed),
