@@ -22,6 +22,7 @@ from resumable.runfile.folder import RunFolder, run_folder_of, target_folder
 from resumable.runfile.hdf5 import (
     SafeFile,
     find_own,
+    hdf5_versions,
     new_hdf5,
     superblock_of,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "find_own",
     "find_runs",
     "free_name",
+    "hdf5_versions",
     "holder_of",
     "mend_user_file",
     "names_fields",

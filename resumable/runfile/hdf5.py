@@ -36,6 +36,14 @@ _PAGE = 4096
 MOST_CHANGED_BYTES = 256 << 20
 
 
+def hdf5_versions() -> dict[str, str]:
+    """Return the versions of h5py and of HDF5, for people."""
+    return {
+        "h5py_version": h5py.__version__,
+        "hdf5_version": h5py.version.hdf5_version,
+    }
+
+
 @contextlib.contextmanager
 def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     """Make an HDF5 file and have it open for the time of a block.

@@ -9,11 +9,10 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from resumable.model import SCHEMA, Footprint, document_digest, text_digest
-from resumable.runfile import RunFileSpec, RunFolder
+from resumable.runfile import RunFileSpec, RunFolder, hdf5_versions
 from resumable.session.computation import Computation
 from resumable.source import open_reader
 from resumable.system import disk
@@ -119,8 +118,7 @@ def _spec(
         outputs=request.outputs,
         provenance={
             "resumable_version": __version__,
-            "h5py_version": h5py.__version__,
-            "hdf5_version": h5py.version.hdf5_version,
+            **hdf5_versions(),
             "numpy_version": np.__version__,
             "python_version": platform.python_version(),
             # platform.platform() would read all of the interpreter for its C library.
