@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import DATA, compute
-from strangers import MEAN, Mean
+from run_files import MEAN, Mean
 
 import resumable as rs
 
