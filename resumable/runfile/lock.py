@@ -102,7 +102,7 @@ class RunLock:
     @staticmethod
     def holder(lock_file: LockFile) -> dict[str, Any]:
         """Return what the holder of a lock has written about itself; else empty."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             plain = json.loads(lock_file.read_text())
             if isinstance(plain, dict) and {"pid", "host", "since"} <= plain.keys():
                 return {
