@@ -222,3 +222,16 @@ def test_the_words_of_the_guide_are_those_of_the_glossary():
 )
 def test_no_page_knows_a_machine(page):
     assert not re.search(r"/(home|root|tmp|Users|var|work)/", page.read_text())
+
+
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.rst", DOCS / "design.rst"])
+def test_modules_that_a_page_names_exist(page):
+    """What stands there as ``room/module`` is a file."""
+    rooms = {path.parent.name for path in (ROOT / "resumable").glob("*/__init__.py")}
+    named = re.findall(r"``(\w+)/(\w+)``", page.read_text())
+
+    modules = {f"{room}/{module}" for room, module in named if room in rooms}
+    missing = {m for m in modules if not (ROOT / "resumable" / f"{m}.py").exists()}
+
+    assert modules
+    assert missing == set()
