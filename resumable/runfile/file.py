@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,8 +39,6 @@ _BYTE = np.dtype(np.uint8)
 _BEGIN_BYTES = len(MAGIC) + 64
 #: Status is read in windows that stay in the processor's cache.
 _AT_ONCE = 1 << 18
-#: From so many positions on, two threads read the status.
-_FOR_TWO_THREADS = 1 << 22
 
 
 class Snapshot(NamedTuple):
@@ -223,41 +220,43 @@ class RunFile:
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
         """Yield start, done and failed of every window of the status; done wins."""
         with self.opened() as (fd, header):
-            for start, done, failed in self._scan(fd, header, 0, header.size):
+            for start, done, _, failed in self._scan(fd, header, header.size):
                 none = np.zeros(len(done), bool)
                 yield start, done, none if failed is None else failed
 
     def _scan(
-        self, fd: int, header: Header, start: int, stop: int
-    ) -> Iterator[tuple[int, Array, Array | None]]:
-        """Go through the status of a span; None where none has failed.
+        self, fd: int, header: Header, size: int
+    ) -> Iterator[tuple[int, Array, int, Array | None]]:
+        """Go through the status of the first `size` positions, window by window.
 
-        The arrays are used again for the next window.
+        Yields the first position, which are done, how many, and which have failed, None
+        where none has. The arrays are used again for the next window.
         """
-        buffers = np.empty((3, min(stop - start, _AT_ONCE)), np.uint8)
-        for first in range(start, stop, _AT_ONCE):
-            last = min(first + _AT_ONCE, stop)
+        buffers = np.empty((3, min(size, _AT_ONCE)), np.uint8)
+        for first in range(0, size, _AT_ONCE):
+            last = min(first + _AT_ONCE, size)
             yield first, *self._status(fd, header, first, last, buffers)
 
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
         buffers = np.empty((3, stop - start), np.uint8)
         with self.opened() as (fd, header):
-            done, failed = self._status(fd, header, start, stop, buffers)
+            done, _, failed = self._status(fd, header, start, stop, buffers)
         return done, np.zeros(len(done), bool) if failed is None else failed
 
     def _status(
         self, fd: int, header: Header, start: int, stop: int, buffers: Array
-    ) -> tuple[Array, Array | None]:
+    ) -> tuple[Array, int, Array | None]:
         """Read the status of a span; beyond the end of the run nothing is done."""
         count = max(0, min(stop, header.size) - start)
         raw, failed, done = buffers[:, : stop - start]
         self._read_status(fd, raw, count, header.offsets["completed_positions"] + start)
         done = np.equal(raw, 1, out=done.view(bool))
-        if done.all():
-            return done, None  # done wins
+        done_count = int(np.count_nonzero(done))
+        if done_count == len(done):
+            return done, done_count, None  # done wins
         self._read_status(fd, failed, count, header.offsets["failed_positions"] + start)
-        return done, (failed == 1) & ~done if failed.max() else None
+        return done, done_count, (failed == 1) & ~done if failed.max() else None
 
     def _read_status(self, fd: int, into: Array, count: int, offset: int) -> None:
         into[count:] = 0
@@ -278,32 +277,24 @@ class RunFile:
         the number of positions that the source has by now.
         """
         pending = PositionSet(size or self.size)
-
-        def count(start: int, stop: int) -> Array:
-            """Enter what is left of a span; return how many are done, failed, left."""
-            counts = np.zeros(3, np.int64)
-            for first, done, failed in self._scan(fd, header, start, stop):
-                done_here = np.count_nonzero(done)
-                counts[0] += done_here
+        done_count = failed_count = left = 0
+        with self.opened() as (fd, header):
+            offset, length = header.extents()["sessions"]
+            sessions = disk.read_at(fd, length, offset)
+            marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
+            for first, done, count, failed in self._scan(fd, header, pending.size):
+                done_count += count
                 if failed is not None:
-                    counts[1] += np.count_nonzero(failed)
+                    failed_count += int(np.count_nonzero(failed))
                     members = failed if retry_failed else ~(done | failed)
-                elif retry_failed or done_here == len(done):
+                elif retry_failed or count == len(done):
                     continue
                 else:
                     members = np.logical_not(done, out=done)
                 if requested is not None:
                     members &= requested.window(first, first + len(done))
-                counts[2] += np.count_nonzero(members)
+                left += int(np.count_nonzero(members))
                 pending.set_window(first, members)
-            return counts
-
-        with self.opened() as (fd, header):
-            offset, length = header.extents()["sessions"]
-            sessions = disk.read_at(fd, length, offset)
-            marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            counts = _in_halves(count, pending.size)
-        done_count, failed_count, left = counts.tolist()
         table = np.frombuffer(sessions, header.tables["sessions"])
         ends = table["end"][is_time(table["start"])]
         last_end = None
@@ -354,8 +345,8 @@ class RunFile:
         done_count = failed_count = 0
         with self.opened() as (fd, header):
             marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            for _, done, failed in self._scan(fd, header, 0, header.size):
-                done_count += int(np.count_nonzero(done))
+            for _, _, count, failed in self._scan(fd, header, header.size):
+                done_count += count
                 if failed is not None:
                     failed_count += int(np.count_nonzero(failed))
             finished = marked and done_count + failed_count == header.size
@@ -403,23 +394,6 @@ class RunFile:
                 LogLine(float(row["time"]), level, name, int(row["pid"]), message)
             )
         return found
-
-
-def _in_halves(count: Callable[[int, int], Array], size: int) -> Array:
-    """Count in two halves at the same time where there is much to read."""
-    if size < _FOR_TWO_THREADS:
-        return count(0, size)
-    middle = size // 2 // _AT_ONCE * _AT_ONCE
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            other = thread.submit(count, middle, size)
-        except RuntimeError:
-            # A run in the background goes on after the end of the script, when no
-            # thread can be started any more.
-            return count(0, size)
-        first = count(0, middle)
-        second: Array = other.result()
-        return first + second
 
 
 def try_open(
