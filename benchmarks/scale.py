@@ -79,7 +79,7 @@ class Timing:
         """Time; compute one position."""
         if job.target is None:
             raise ValueError(job)
-        first = driver.next()
+        first = driver.schedule.next()
         worker = Worker(job, own_process=False)
         report = worker.do(first, lambda: False) if first else None
         worker.close()

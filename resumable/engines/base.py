@@ -4,7 +4,7 @@ An engine hands out batches; what a batch is and what becomes of its report is n
 engine's business. One dispatcher serves each session. What differs is how a batch comes
 to a worker and its report back::
 
-                next()                      Job, then Batch by Batch
+                schedule.next()             Job, then Batch by Batch
      Driver  ----------->   dispatcher   --------------------------->    Worker
     (Session) <----------  of the engine <---------------------------  reads, computes,
                 take()                               Report            writes its rows
@@ -30,17 +30,12 @@ if TYPE_CHECKING:
 
     from resumable.model import Batch, Schedule
     from resumable.results import Results
+    from resumable.system import StopRequest
     from resumable.worker import Job, Loss, Report
 
 
 class Driver(Protocol):
     """What an engine sees of the driver."""
-
-    def next(self, seconds: float | None = None) -> Batch | None:
-        """Return the next batch, of at most so many seconds.
-
-        None when none is left, or none while batches at work decide what follows.
-        """
 
     def take(self, report: Report) -> None:
         """Take the report of a batch; raises when the session must stop."""
@@ -55,12 +50,12 @@ class Driver(Protocol):
         """Take note that a worker has died; raises when the session must stop."""
 
     @property
-    def stopping(self) -> bool:
-        """Batches at work should end early, and no new one begin."""
+    def stop(self) -> StopRequest:
+        """Says when batches at work should end early, and no new one begin."""
 
     @property
     def schedule(self) -> Schedule:
-        """What is left, and how long it is expected to take."""
+        """What is left, cut into batches, and how long it is expected to take."""
 
 
 class Engine(Protocol):
@@ -83,7 +78,7 @@ class Engine(Protocol):
         """Batches at work at once, if the memory allows."""
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
-        """Do batches until none is left or the driver is stopping.
+        """Do batches until none is left or a stop is requested.
 
         As many at once as the memory allows of :attr:`workers`. On return, also by an
         exception, everything computed is committed and no worker is at work.

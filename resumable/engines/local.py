@@ -45,11 +45,11 @@ class SerialEngine:
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches one after another."""
         with contextlib.closing(Worker(job, own_process=False)) as worker:
-            while not driver.stopping:
-                batch = driver.next()
+            while not driver.stop.requested:
+                batch = driver.schedule.next()
                 if batch is None:
                     return
-                driver.take(worker.do(batch, lambda: driver.stopping))
+                driver.take(worker.do(batch, lambda: driver.stop.requested))
 
 
 class LocalEngine:
@@ -110,12 +110,12 @@ class LocalEngine:
 
         dispatcher: LocalDispatcher | None = None
         worked_s = 0.0
-        while not driver.stopping:
-            batch = driver.next(_HERE_S)
+        while not driver.stop.requested:
+            batch = driver.schedule.next(_HERE_S)
             if batch is None:
                 break
             try:
-                report = here.do(batch, lambda: driver.stopping)
+                report = here.do(batch, lambda: driver.stop.requested)
             except MemoryError as error:
                 position = _position_at(batch, words[0], words[1])
                 driver.lost(Loss(batch, position, False, "MemoryError", str(error)))
@@ -213,7 +213,7 @@ class LocalDispatcher:
         while True:
             stopped = True
             try:
-                while not self._driver.stopping:
+                while not self._driver.stop.requested:
                     self.hand_out()
                     if not any(known.batch or known.first for known in self._known):
                         stopped = False
@@ -237,10 +237,10 @@ class LocalDispatcher:
             self._known[worker].state = _State.STARTING
             self._processes.replace(worker)
             self._place(worker)
-        while not self._driver.stopping:
+        while not self._driver.stop.requested:
             free = self._in(_State.FRESH, _State.FREE)
             if free:
-                batch = self._driver.next()
+                batch = self._driver.schedule.next()
                 if batch is None:
                     return
                 if batch.alone:

@@ -106,11 +106,11 @@ class RankZero:
         driver, pause = self._driver, naps()
         while not (self._stopping() or driver.schedule.proven):
             for rank in self._computing:
-                batch = None if rank in self._probing else driver.next()
+                batch = None if rank in self._probing else driver.schedule.next()
                 if batch is not None:
                     self._probing.add(rank)
                     self._messages.send(rank, PROBE, batch)
-            own = driver.next()
+            own = driver.schedule.next()
             if own is not None:
                 driver.take(worker.do(own, self._stopping))
             elif self._probing:
@@ -152,7 +152,7 @@ class RankZero:
 
     def _stopping(self) -> bool:
         self._listen()
-        return self._error is not None or self._driver.stopping
+        return self._error is not None or self._driver.stop.requested
 
     def _listen(self) -> None:
         """Take the messages of the others, and see whether they are still there."""
@@ -177,7 +177,7 @@ class RankZero:
                 self._driver.take(report)
         elif message.kind == CLOSED:
             self._open.discard(message.rank)
-        elif message.kind == SIGNAL and not self._driver.stopping:
+        elif message.kind == SIGNAL and not self._driver.stop.requested:
             deliver(message.content)
         elif message.kind == FAILED:
             self._error = self._error or pickle.loads(message.content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -214,22 +215,16 @@ class Process(Declaration):
         :meth:`Results.publish`.
         """
         self._check_source()
-        time_limit = options.get("time_limit")
-
-        def computed() -> Results:
-            stop = _stop_request(time_limit)
-            return self._prepared(options, stop)(listener or (lambda _: None))
-
         with frozen(self):
             engine = collective(options.get("engine", "auto"))
             if engine is None:
-                return computed()
+                return self._prepared(options)[0](listener)
             options["engine"] = engine
             return engine.together(
                 self,
                 lambda: self._request().document(Options.of(options, self.map_shape)),
-                computed,
-                time_limit,
+                lambda: self._prepared(options)[0](listener),
+                options.get("time_limit"),
             )
 
     compute.__signature__ = Options.signature(compute)  # type: ignore[attr-defined]
@@ -268,35 +263,40 @@ class Process(Declaration):
 
         check_alone(options.get("engine", "auto"))
         self._check_source()
-        stop = _stop_request(options.get("time_limit"))
         # From here to the end of the run: it computes what is resolved now.
         hold = contextlib.ExitStack()
         hold.enter_context(frozen(self))
         try:
-            drive = self._prepared({**options, "progress": progress}, stop)
+            drive, stop = self._prepared({**options, "progress": progress})
             return Run(drive, stop, listener, hold)
         except BaseException:
             hold.close()
             raise
 
     def _prepared(
-        self, given: dict[str, Any], stop: StopRequest
-    ) -> Callable[[Listener], Results]:
-        """Check the options and read the source; return what computes."""
+        self, given: dict[str, Any]
+    ) -> tuple[Callable[[Listener | None], Results], StopRequest]:
+        """Check the options and read the source; return what computes, what stops it.
+
+        The time limit counts from now on.
+        """
+        limit = given.get("time_limit")
+        stop = StopRequest(None if limit is None else parse_seconds(limit), limit)
         asked = self._request()
         if given.get("follow") is None and not asked.asks_ready:
             options = Options.of(given, self.map_shape)
             warm_up(options.engine, options.workers, least_calls(asked, options))
             computation = self._computation(asked)
-            return lambda listener: compute(computation, options, stop, listener)
+            return functools.partial(compute, computation, options, stop), stop
         from resumable.session import follow_source
 
         # They need not be there yet.
         positions = given.pop("positions", None)
         options = Options.of(given, self.map_shape)
-        return lambda listener: follow_source(
-            asked, self._computation, options, positions, stop, listener
+        follow = functools.partial(
+            follow_source, asked, self._computation, options, positions, stop
         )
+        return follow, stop
 
     def _computation(
         self,
@@ -500,8 +500,3 @@ class Process(Declaration):
 
         made: Self = process_of_argv(cls, argv, keywords)
         return made
-
-
-def _stop_request(time_limit: float | str | None) -> StopRequest:
-    seconds = None if time_limit is None else parse_seconds(time_limit)
-    return StopRequest(seconds, time_limit)

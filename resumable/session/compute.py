@@ -42,7 +42,10 @@ logger = logging.getLogger("resumable")
 
 
 def compute(
-    computation: Computation, options: Options, stop: StopRequest, listener: Listener
+    computation: Computation,
+    options: Options,
+    stop: StopRequest,
+    listener: Listener | None,
 ) -> Results:
     """Compute what is pending and return the results; `listener` takes the events.
 
@@ -50,8 +53,10 @@ def compute(
     """
     with contextlib.ExitStack() as files:
         results, status = _results(computation, options, stop, listener, files)
-    listener(Finished(results))
-    warn_of_failures(results, status, computation.geometry.map_shape)
+    if listener is not None:
+        listener(Finished(results))
+    if status.failed:
+        warn_of_failures(results, status, computation.geometry.map_shape)
     return results
 
 
@@ -59,7 +64,7 @@ def _results(
     computation: Computation,
     options: Options,
     stop: StopRequest,
-    listener: Listener,
+    listener: Listener | None,
     files: contextlib.ExitStack,
 ) -> tuple[Results, Status]:
     found = find(computation, options, files)
@@ -199,9 +204,7 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
 def warn_of_failures(
     results: Results, status: Status, map_shape: tuple[int, ...]
 ) -> None:
-    """Warn once when positions have failed."""
-    if not status.failed:
-        return
+    """Warn once that positions have failed."""
     first = next(iter(results.failures), None)
     example = ""
     if first is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from resumable.errors import OutputError, UnitFailed, WorkerDied
@@ -18,6 +19,7 @@ _STOPPED_BY_ERROR = (
 )
 
 
+@dataclasses.dataclass(slots=True)
 class FailurePolicy:
     """Judges the failures of a session by those that came before.
 
@@ -25,13 +27,9 @@ class FailurePolicy:
     when they have turned out to be the data's.
     """
 
-    def __init__(self) -> None:
-        self._held: dict[int, Failure] = {}
-        self._lone_deaths = 0
-
-    def succeeded(self) -> None:
-        """Note that a position has been computed: the machine is in order."""
-        self._lone_deaths = 0
+    held: dict[int, Failure] = dataclasses.field(default_factory=dict)
+    lone_deaths: int = 0
+    """How many positions in a row have ended their worker; 0 after a success."""
 
     def probed(self, failures: list[Failure], done: int, geometry: Geometry) -> bool:
         """Decide whether the function is wrong, which has not succeeded yet.
@@ -40,10 +38,10 @@ class FailurePolicy:
         function has proven itself: failures are the data's from now on. Raises
         UnitFailed where the function is wrong.
         """
-        self._held |= {failure.position: failure for failure in failures}
-        kinds = {failure.exception for failure in self._held.values()}
-        if len(kinds) == 1 and len(self._held) >= PROBES and not done:
-            failure = next(iter(self._held.values()))
+        self.held |= {failure.position: failure for failure in failures}
+        kinds = {failure.exception for failure in self.held.values()}
+        if len(kinds) == 1 and len(self.held) >= PROBES and not done:
+            failure = next(iter(self.held.values()))
             where = name_of_position(failure.position, geometry.map_shape)
             msg = (
                 f"the first {PROBES} positions tried, spread over the run, all raised "
@@ -57,22 +55,22 @@ class FailurePolicy:
 
     def released(self, *, proven: bool) -> list[Failure]:
         """Return what was held back, once; nothing where it may be the function's."""
-        if len(self._held) >= PROBES and not proven:
+        if len(self.held) >= PROBES and not proven:
             return []
-        held, self._held = self._held, {}
+        held, self.held = self.held, {}
         return list(held.values())
 
     @property
     def machine_failed(self) -> bool:
         """Too many positions in a row have ended their worker."""
-        return self._lone_deaths >= PROBES
+        return self.lone_deaths >= PROBES
 
     def died_alone(self, failure: Failure, geometry: Geometry) -> None:
         """Note a position that has ended its worker, in a batch of its own.
 
         Raises WorkerDied where as many in a row as there are probes have ended theirs.
         """
-        self._lone_deaths += 1
+        self.lone_deaths += 1
         if self.machine_failed:
             where = name_of_position(failure.position, geometry.map_shape)
             msg = (

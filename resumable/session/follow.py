@@ -68,7 +68,7 @@ def follow_source(
     options: Options,
     positions: Any,
     stop: StopRequest,
-    listener: Listener,
+    listener: Listener | None,
 ) -> Results:
     """Compute what a source has, wait for more, and end when its writer does.
 
@@ -86,8 +86,11 @@ def follow_source(
                 logger.warning("the source has changed, so a new run begins")
             else:
                 break
-    listener(Finished(results))
-    warn_of_failures(results, results.status, request.geometry.map_shape)
+    if listener is not None:
+        listener(Finished(results))
+    status = results.status
+    if status.failed:
+        warn_of_failures(results, status, request.geometry.map_shape)
     return results
 
 
@@ -343,7 +346,7 @@ class Follower:
         self._worked_s = 0.0
         self._ended = False
 
-    def run(self, listener: Listener) -> Results:
+    def run(self, listener: Listener | None) -> Results:
         """Follow the source to its end."""
         while True:
             found = self._await()
@@ -362,7 +365,7 @@ class Follower:
                 results, _ = session.run_to_end(self._more)
                 return packed_where_asked(found.assignment.computation, results)
 
-    def _session(self, found: Look, listener: Listener) -> Session:
+    def _session(self, found: Look, listener: Listener | None) -> Session:
         computation, run = found.assignment.computation, found.run
         if run is None or found.snapshot is None:
             tell_of_left_runs(computation)

@@ -76,7 +76,7 @@ class Session:
         assignment: Assignment,
         run: RunFile | None,
         stop: StopRequest,
-        listener: Listener,
+        listener: Listener | None,
         snapshot: Snapshot | None = None,
     ) -> None:
         #: What it does now.
@@ -94,7 +94,7 @@ class Session:
         else:
             ended = snapshot is not None and bool(snapshot.last_end)
             self._tables = assignment.tables(self.run, ended=ended)
-        self._stop, self._listener = stop, listener
+        self.stop, self._listener = stop, listener
         self._computed = self._failed = 0
         self._policy = FailurePolicy()
         self._began = time.perf_counter()
@@ -135,10 +135,6 @@ class Session:
 
     # What an engine sees.
 
-    def next(self, seconds: float | None = None) -> Batch | None:
-        """Hand out the next batch."""
-        return self.schedule.next(seconds)
-
     def return_unfinished(self, batch: Batch) -> None:
         """Take back a batch, but for what is marked of it."""
         rest = self._rest_of(batch)
@@ -156,11 +152,6 @@ class Session:
         self._computed += int(np.count_nonzero(done & batch.members()))
         return batch.without(done)
 
-    @property
-    def stopping(self) -> bool:
-        """A signal came, or the time is up."""
-        return self._stop.requested
-
     def take(self, report: Report) -> None:
         """Enter the report of a batch; raises where the session must stop."""
         for rows in report.rows:  # written by the same protocol as that of workers
@@ -171,7 +162,7 @@ class Session:
             self._untried.remove(reached)
         self._computed += report.done
         if report.done:
-            self._policy.succeeded()
+            self._policy.lone_deaths = 0
         self._warned.merge(report.warned)
         self._read_s += report.read_seconds
         self._write_s += report.write_seconds
@@ -181,12 +172,17 @@ class Session:
             geometry = self.assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
         if report.batch.probe:
-            self._judge_probe(report.failures, report.done)
-        else:
+            self.schedule.probe_ended()
+            self.schedule.proven |= self._policy.probed(
+                report.failures, report.done, self.assignment.computation.geometry
+            )
+        elif report.failed:
             self._failed += report.failed
             self._record(report.failures)
-        batch, done, failed = report.batch, report.done, report.failed
-        self._listener(BatchDone(self._results, batch, done, failed, self._counts()))
+        if self._listener is not None:
+            batch, done, failed = report.batch, report.done, report.failed
+            counts = self._counts()
+            self._listener(BatchDone(self._results, batch, done, failed, counts))
         self._bar.update(self._computed + self._failed, self._failed)
 
     def _counts(self) -> Counts:
@@ -201,8 +197,9 @@ class Session:
 
     def _record(self, failures: list[Failure]) -> None:
         self._tables.record(failures)
-        for failure in failures:
-            self._listener(PositionFailed(failure))
+        if self._listener is not None:
+            for failure in failures:
+                self._listener(PositionFailed(failure))
 
     def redo_unmarked(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
@@ -259,18 +256,13 @@ class Session:
         if self.assignment.options.on_error == "raise":
             raise error_of_death(failure, geometry)
         if batch.probe:
-            self._judge_probe([failure], 0)
+            self.schedule.probe_ended()
+            self.schedule.proven |= self._policy.probed([failure], 0, geometry)
             return
         if self._policy.machine_failed:
             return  # the session ends for this already: the position stays pending
         self._mark_failed([failure])
         self._policy.died_alone(failure, geometry)
-
-    def _judge_probe(self, failures: list[Failure], done: int) -> None:
-        """Decide whether the function is wrong, which has not succeeded yet."""
-        self.schedule.probe_ended()
-        if self._policy.probed(failures, done, self.assignment.computation.geometry):
-            self.schedule.proven = True
 
     # The course of a session.
 
@@ -286,22 +278,23 @@ class Session:
         try:
             self._begin()
             with (
-                self._stop.watching(),
+                self.stop.watching(),
                 self._bar,
                 log_written(lambda line: self._tables.log(line)),
             ):
-                self._listener(Started(self._results, self._counts()))
+                if self._listener is not None:
+                    self._listener(Started(self._results, self._counts()))
                 if more is None:
                     self._work()
                 else:
                     over = self._follow(more)
             results, end = self._results, self._snapshot()
             left = len(end.pending)
-            if self._stop.requested and (left or not over):
-                raise stopped(self._stop, results)
+            if self.stop.requested and (left or not over):
+                raise stopped(self.stop, results)
             if end.settled:
                 self._finish(results)
-            elif left and not self._stop.requested:
+            elif left and not self.stop.requested:
                 # Never silently: a result of which a part is missing looks like one.
                 msg = (
                     f"{left:,} positions are still pending in {self.run.path}, though "
@@ -361,8 +354,10 @@ class Session:
             finally:
                 # Failures that were held back while probing.
                 proven = self.schedule.proven
-                if self.assignment.options.on_error != "raise" and (
-                    proven or not self.schedule.remaining
+                if (
+                    self._policy.held
+                    and self.assignment.options.on_error != "raise"
+                    and (proven or not self.schedule.remaining)
                 ):
                     held = self._policy.released(proven=proven)
                     if held:
@@ -381,7 +376,7 @@ class Session:
                 # It may be half written: that is waited for.
                 self.trouble = error
             assignment = more(self)
-        return not self._stop.requested
+        return not self.stop.requested
 
     def _extend(self, assignment: Assignment) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""

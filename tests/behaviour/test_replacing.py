@@ -138,7 +138,7 @@ class Halfway:
         self.tell = tell
 
     def run(self, job, driver, workers):
-        while batch := driver.next():
+        while batch := driver.schedule.next():
             with contextlib.closing(Worker(job, own_process=False)) as worker:
                 if batch.count < 8 or self.tell is None:
                     driver.take(worker.do(batch, lambda: False))

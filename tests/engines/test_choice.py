@@ -165,7 +165,7 @@ class Forgetful:
 
     def run(self, job, driver, workers):
         with contextlib.closing(Worker(job, own_process=False)) as worker:
-            while batch := driver.next():
+            while batch := driver.schedule.next():
                 if 1 not in batch.positions():
                     driver.take(worker.do(batch, lambda: False))
 
