@@ -33,6 +33,7 @@ from resumable.runfile import (
     CHUNKS,
     CHUNKS_DTYPE,
     FORMAT,
+    TABLE_DTYPES,
     Header,
     RaggedRows,
     RunFile,
@@ -135,7 +136,10 @@ def _write(
         rows=(
             table_rows(run.size)
             if methods is None
-            else {n: used_rows(n, run.array(n)[...]) for n in run.header.tables}
+            else {
+                n: used_rows(n, run.array(n)[...])
+                for n in TABLE_DTYPES[run.header.format]
+            }
         ),
         # The text gets longer by less than it says of every output anyway.
         user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
@@ -164,7 +168,7 @@ def _write(
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         names = [name for name in header.rows if name == CHUNKS]
         names += [*header.outputs, "completed_positions", "failed_positions"]
-        names += [*header.tables, "finished"]
+        names += [*TABLE_DTYPES[header.format], "finished"]
         offsets = {
             name: file[header.group][name].id.get_offset()
             for name in names
@@ -179,7 +183,7 @@ def _make(
     group: h5py.Group, name: str, old: h5py.Dataset, header: Header
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
-    if name in header.tables:
+    if name in TABLE_DTYPES[header.format]:
         return create_contiguous(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
         return None

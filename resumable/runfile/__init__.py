@@ -20,9 +20,9 @@ from resumable.runfile.create import (
 from resumable.runfile.file import RunFile, Snapshot, find_runs
 from resumable.runfile.folder import RunFolder, run_folder_of, target_folder
 from resumable.runfile.hdf5 import (
+    HDF5_VERSIONS,
     SafeFile,
     find_own,
-    hdf5_versions,
     new_hdf5,
     superblock_of,
 )
@@ -33,6 +33,7 @@ from resumable.runfile.header import (
     FAILURE_ROWS,
     FORMAT,
     MAGIC,
+    TABLE_DTYPES,
     Header,
     structure_digest,
     table_rows,
@@ -61,7 +62,9 @@ __all__ = [
     "CHUNKS_DTYPE",
     "FAILURE_ROWS",
     "FORMAT",
+    "HDF5_VERSIONS",
     "MAGIC",
+    "TABLE_DTYPES",
     "USID_ANCILLARIES",
     "USID_SPECTROSCOPIC",
     "ComputedRows",
@@ -87,7 +90,6 @@ __all__ = [
     "find_own",
     "find_runs",
     "free_name",
-    "hdf5_versions",
     "holder_of",
     "mend_user_file",
     "names_fields",

@@ -20,7 +20,14 @@ from resumable.errors import DeclarationError, ResumableError, TargetError
 from resumable.model import WINDOW, canonical, format_bytes, stretches
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
-from resumable.runfile.header import HEADER_LIMIT, Header, structure_digest, table_rows
+from resumable.runfile.header import (
+    FORMAT,
+    HEADER_LIMIT,
+    TABLE_DTYPES,
+    Header,
+    structure_digest,
+    table_rows,
+)
 from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_files
 from resumable.system import disk
 
@@ -123,7 +130,7 @@ def _copy_rows(
     """Copy status, rows and failures of a shorter run: its positions come first."""
     names = ["completed_positions", "failed_positions", "failures"]
     if sessions:
-        names += [n for n in ("sessions", "log_lines") if n in header.tables]
+        names += ["sessions", "log_lines"]
     # A run file of the same name has the same ragged files: their rows can stay.
     shares = previous.path == path and previous.header.packed is None
     for name, output in header.outputs.items():
@@ -217,7 +224,7 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         user_block=0,
         source=spec.source,
     )
-    names = [*spec.outputs, *_STATUS, *header.tables, "finished"]
+    names = [*spec.outputs, *_STATUS, *TABLE_DTYPES[FORMAT], "finished"]
     # Offsets of 20 digits stand for the real ones, which the file will have.
     widest = header._replace(
         offsets=dict.fromkeys(names, 10**19),
@@ -245,7 +252,7 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
                 made.attrs["units"] = np.bytes_(output.units.encode())
         for name in _STATUS:
             create_contiguous(group, name, (size,), np.dtype("u1"))
-        for name, dtype in header.tables.items():
+        for name, dtype in TABLE_DTYPES[FORMAT].items():
             create_contiguous(group, name, (header.rows[name],), dtype)
         create_contiguous(group, "finished", (1,), np.dtype("u1"))
         _describe(group, spec, coordinates, path.parent)

@@ -21,6 +21,7 @@ from resumable.runfile.header import (
     ADVICE,
     HEADER_LIMIT,
     MAGIC,
+    TABLE_DTYPES,
     Header,
     structure_digest,
 )
@@ -164,7 +165,7 @@ class RunFile:
         with self._reading() as (fd, header):
             output = header.outputs.get(name)
             if output is None:
-                dtype = header.tables.get(name, _BYTE)
+                dtype = TABLE_DTYPES[header.format].get(name, _BYTE)
                 length = header.extents()[name][1] // dtype.itemsize
                 place = header.offsets[name]
                 return UnpackedRows(self.path, fd, place, dtype, (length,))
@@ -295,7 +296,7 @@ class RunFile:
                     members &= requested.window(first, first + len(done))
                 left += int(np.count_nonzero(members))
                 pending.set_window(first, members)
-        table = np.frombuffer(sessions, header.tables["sessions"])
+        table = np.frombuffer(sessions, TABLE_DTYPES[header.format]["sessions"])
         ends = table["end"][is_time(table["start"])]
         last_end = None
         if len(ends):
@@ -383,7 +384,7 @@ class RunFile:
 
     def log(self) -> list[LogLine]:
         """Return the log lines of all sessions, the oldest first."""
-        if "log_lines" not in self.header.tables:
+        if "log_lines" not in TABLE_DTYPES[self.header.format]:
             return []
         table = np.array(self.array("log_lines"))
         rows = table[is_time(table["time"])]

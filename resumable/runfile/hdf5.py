@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,14 +35,11 @@ _OPEN_FOR_WRITING, _SWMR = 1, 4
 _PAGE = 4096
 #: Most bytes of changed old pages. Only metadata change there; they are far less.
 MOST_CHANGED_BYTES = 256 << 20
-
-
-def hdf5_versions() -> dict[str, str]:
-    """Return the versions of h5py and of HDF5, for people."""
-    return {
-        "h5py_version": h5py.__version__,
-        "hdf5_version": h5py.version.hdf5_version,
-    }
+#: The versions of h5py and of HDF5, for people.
+HDF5_VERSIONS = {
+    "h5py_version": h5py.__version__,
+    "hdf5_version": h5py.version.hdf5_version,
+}
 
 
 @contextlib.contextmanager
@@ -56,7 +54,7 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
             yield file
 
 
-class SafeFile:
+class SafeFile(io.RawIOBase):
     """A file for h5py's driver ``fileobj`` over an open descriptor, which stays open.
 
     The first `kept_bytes` of the file are not written to. The first error is kept here,
@@ -72,22 +70,13 @@ class SafeFile:
         #: Size of the file as HDF5 wants it.
         self.size = os.fstat(fd).st_size
 
-    # What h5py calls.
+    # What h5py calls, with what the class of the standard library makes of it.
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place in the file."""
         starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         self._position = starts[whence] + offset
         return self._position
-
-    def tell(self) -> int:
-        """Return the place in the file."""
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        """Read; h5py only looks whether this is there."""
-        data = bytearray(size)
-        return bytes(data[: self.readinto(data)])
 
     def readinto(self, buffer: Any) -> int:
         """Read what has been written so far."""
@@ -123,8 +112,9 @@ class SafeFile:
         self.size = max(self.size, self._position)
         return size
 
-    def truncate(self, size: int) -> int:
+    def truncate(self, size: int | None = None) -> int:
         """Set the size; the old bytes stay where they are for the time being."""
+        size = self._position if size is None else size
         if self._error is None:
             try:
                 os.ftruncate(self._fd, max(size, self._kept))
@@ -132,9 +122,6 @@ class SafeFile:
                 self._error = error
         self.size = size
         return size
-
-    def flush(self) -> None:
-        """Do nothing: what is durable is decided elsewhere."""
 
     # What has become of it.
 
@@ -148,11 +135,13 @@ class SafeFile:
         """Raise the first error at the end of a block, or what HDF5 has raised."""
         try:
             yield
-        except Exception:
+        except Exception as error:
             # What was not written may have been missed already.
-            self.check()
+            if self._error is not None:
+                raise self._error from error
             raise
-        self.check()
+        if self._error is not None:
+            raise self._error
 
     def changes(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Yield offset, old and new bytes of the old pages that have changed."""

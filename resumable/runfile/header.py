@@ -82,8 +82,8 @@ LOG_DTYPE = np.dtype(
         ("message", "S400"),
     ]
 )
-#: The tables of each version of the format.
-_TABLES = {
+#: Name and dtype of the tables that only the driver writes, by version of the format.
+TABLE_DTYPES: dict[int, dict[str, np.dtype[Any]]] = {
     1: {"failures": FAILURE_DTYPE, "sessions": np.dtype(_SESSION_FIELDS)},
     2: {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE, "log_lines": LOG_DTYPE},
 }
@@ -109,7 +109,7 @@ class Header(NamedTuple):
     offsets: dict[str, int]
     """Byte offset in the file of every dataset that is written while it is computed."""
     rows: dict[str, int]
-    """Rows of each of the :attr:`tables`."""
+    """Rows of each of the tables."""
     file_bytes: int
     """Size of the file when it was made; a smaller one has been truncated."""
     structure: str
@@ -121,11 +121,6 @@ class Header(NamedTuple):
     packed: dict[str, str | None] | None = None
     """Of a packed file: how the rows of each output are compressed. Else None."""
     format: int = FORMAT
-
-    @property
-    def tables(self) -> dict[str, np.dtype[Any]]:
-        """Name and dtype of each table that only the driver writes."""
-        return _TABLES[self.format]
 
     @property
     def size(self) -> int:
@@ -163,7 +158,7 @@ class Header(NamedTuple):
             "failed_positions": self.size,
             "finished": 1,
         }
-        for name, dtype in self.tables.items():
+        for name, dtype in TABLE_DTYPES[self.format].items():
             lengths[name] = self.rows[name] * dtype.itemsize
         for name, output in self.outputs.items():
             if self.packed is None or output.per == "run":
@@ -177,7 +172,16 @@ class Header(NamedTuple):
         """Return the bytes of the user block, without padding."""
         plain = self._asdict() | {
             "map_shape": list(self.map_shape),
-            "outputs": {n: _output_to_json(o) for n, o in self.outputs.items()},
+            "outputs": {
+                name: {
+                    **output.identity(),
+                    "units": output.units,
+                    "labels": output.labels,
+                    "fill": np.asarray(output.fill_value, output.dtype).tobytes().hex(),
+                    "dtype": encode_dtype(output.dtype),
+                }
+                for name, output in self.outputs.items()
+            },
             # A list, because the order of outputs is the user's.
             "order": list(self.outputs),
         }
@@ -215,10 +219,20 @@ class Header(NamedTuple):
             if not re.fullmatch("/(?!\\.{1,2}$)[^/\0]+", plain["group"]):
                 msg = "the group has no plain name"
                 raise ValueError(msg)
-            order = plain.pop("order")
-            outputs = {
-                name: _output_from_json(plain["outputs"][name]) for name in order
-            }
+            outputs = {}
+            for name in plain.pop("order"):
+                one = plain["outputs"][name]
+                dtype, ragged = decode_dtype(one["dtype"]), one.get("ragged", False)
+                fill = np.frombuffer(bytes.fromhex(one["fill"]), dtype)[0]
+                outputs[name] = Output(
+                    one["shape"],
+                    dtype,
+                    units=one["units"],
+                    labels=one["labels"],
+                    fill_value=None if ragged else fill,
+                    per=one["per"],
+                    ragged=ragged,
+                )
             plain["outputs"] = declared_outputs(outputs, "the header")
             plain["map_shape"] = tuple(plain["map_shape"])
             return Header(**plain)
@@ -226,32 +240,6 @@ class Header(NamedTuple):
             reason = f"{type(error).__name__}: {error!s:.200}"
             msg = f"{path} is damaged, its header makes no sense ({reason}): {ADVICE}"
             raise RunFileError(msg) from error
-
-
-def _output_to_json(output: Output) -> dict[str, Any]:
-    fill = np.asarray(output.fill_value, output.dtype)
-    return {
-        **output.identity(),
-        "units": output.units,
-        "labels": output.labels,
-        "fill": fill.tobytes().hex(),
-        "dtype": encode_dtype(output.dtype),
-    }
-
-
-def _output_from_json(plain: dict[str, Any]) -> Output:
-    dtype = decode_dtype(plain["dtype"])
-    ragged = plain.get("ragged", False)
-    fill = np.frombuffer(bytes.fromhex(plain["fill"]), dtype)[0]
-    return Output(
-        plain["shape"],
-        dtype,
-        units=plain["units"],
-        labels=plain["labels"],
-        fill_value=None if ragged else fill,
-        per=plain["per"],
-        ragged=ragged,
-    )
 
 
 def structure_digest(fd: int, header: Header) -> str:
@@ -262,20 +250,20 @@ def structure_digest(fd: int, header: Header) -> str:
         offset, length = header.extents()[CHUNKS]
         chunks = np.frombuffer(disk.read_at(fd, length, offset), CHUNKS_DTYPE)
         skipped = chunks.tolist()
-    result = hashlib.sha256()
-    position = header.user_block
+    spans, position = [], header.user_block
     for offset, length in sorted(skipped):
-        update_digest(result, fd, position, offset)
+        spans.append((position, offset))
         position = offset + length
-    update_digest(result, fd, position, header.file_bytes)
+    return digest_of(fd, [*spans, (position, header.file_bytes)])
+
+
+def digest_of(fd: int, spans: list[tuple[int, int]]) -> str:
+    """sha256 of spans of bytes of a file, as far as there are any."""
+    result = hashlib.sha256()
+    for start, stop in spans:
+        for place in range(start, stop, 1 << 20):
+            part = disk.read_at(fd, min(1 << 20, stop - place), place)
+            if not part:
+                break
+            result.update(part)
     return result.hexdigest()
-
-
-def update_digest(digest: Any, fd: int, start: int, stop: int) -> None:
-    """Add a range of bytes of a file to a digest, as far as there are any."""
-    while start < stop:
-        part = disk.read_at(fd, min(1 << 20, stop - start), start)
-        if not part:
-            return
-        digest.update(part)
-        start += len(part)

@@ -34,7 +34,7 @@ import numpy as np
 from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
 from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, superblock_of
-from resumable.runfile.header import update_digest
+from resumable.runfile.header import digest_of
 from resumable.system import disk, wait_until
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("resumable")
 
-_SUFFIX = ".resumable-journal"
+#: What follows the name of the file, and of a journal that is not in place yet.
+_SUFFIX, _NEW_SUFFIX = ".resumable-journal", ".resumable-journal-new"
 _MAGIC = b"resumable journal\n"
 _FORMAT = 1
 #: A journal is not larger: old and new bytes, and the text that lists them.
@@ -51,12 +52,6 @@ _MOST_BYTES = 2 * MOST_CHANGED_BYTES + (64 << 20)
 _SECTOR = 512
 #: Seconds to wait for another program that has the file open.
 PATIENCE_S = 2.0
-
-
-def journal_of(path: str | Path) -> Path:
-    """Return the path of the journal of a file, whether there is one or not."""
-    real = Path(os.path.realpath(path))
-    return real.with_name(real.name + _SUFFIX)
 
 
 class _Journal(NamedTuple):
@@ -164,7 +159,7 @@ def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
         decided = begun._replace(
             decided=True,
             new_bytes=end,
-            beyond=_digest(fd, old_bytes, end),
+            beyond=digest_of(fd, [(old_bytes, end)]),
             # Where the file gets shorter, changes behind its end are left out.
             changes=tuple(
                 (offset, old[: end - offset], new[: end - offset])
@@ -187,7 +182,7 @@ def user_file_transaction(path: Path, fd: int) -> Iterator[SafeFile]:
 
 def _write(path: Path, journal: _Journal) -> None:
     """Write a journal in the place of an earlier one, whole or not at all."""
-    new = _unnamed(path)
+    new = path.with_name(path.name + _NEW_SUFFIX)
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -195,7 +190,7 @@ def _write(path: Path, journal: _Journal) -> None:
         disk.sync(fd)
     finally:
         os.close(fd)
-    disk.replace(new, journal_of(path))
+    disk.replace(new, path.with_name(path.name + _SUFFIX))
 
 
 def _undo(path: Path, fd: int, journal: _Journal) -> None:
@@ -215,20 +210,9 @@ def _apply(path: Path, fd: int, journal: _Journal) -> None:
 
 
 def _remove(path: Path) -> None:
-    for leftover in (_unnamed(path), journal_of(path)):
-        leftover.unlink(missing_ok=True)
+    for suffix in (_NEW_SUFFIX, _SUFFIX):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     disk.sync_folder(path.parent)
-
-
-def _unnamed(path: Path) -> Path:
-    """Return the path at which a journal is written before it is put in place."""
-    return journal_of(path).with_suffix(f"{_SUFFIX}-new")
-
-
-def _digest(fd: int, start: int, stop: int) -> str:
-    result = hashlib.sha256()
-    update_digest(result, fd, start, stop)
-    return result.hexdigest()
 
 
 # Mending.
@@ -236,8 +220,8 @@ def _digest(fd: int, start: int, stop: int) -> str:
 
 def user_file_needs_mending(path: str | Path) -> bool:
     """Return whether a journal lies beside a file; the file is not looked at."""
-    real = Path(os.path.realpath(path))
-    return any(map(os.path.lexists, (journal_of(real), _unnamed(real))))
+    real = os.path.realpath(path)
+    return os.path.lexists(real + _SUFFIX) or os.path.lexists(real + _NEW_SUFFIX)
 
 
 def mend_user_file(path: str | Path) -> str:
@@ -254,7 +238,7 @@ def _mend(path: Path, fd: int) -> None:
     """Finish or undo what the journal beside a locked file describes."""
     if not user_file_needs_mending(path):
         return
-    where = journal_of(path)
+    where = path.with_name(path.name + _SUFFIX)
     if not os.path.lexists(where):
         # Killed before the first journal was in place: nothing has changed.
         _remove(path)
@@ -311,7 +295,8 @@ def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
     if size not in (longest, journal.new_bytes):
         msg = f"the file has {size:,} bytes, not {longest:,}"
         raise ValueError(msg)
-    if _digest(fd, journal.old_bytes, journal.new_bytes) != journal.beyond:
+    added = (journal.old_bytes, journal.new_bytes)
+    if digest_of(fd, [added]) != journal.beyond:
         msg = "what was added to the file is not there"
         raise ValueError(msg)
     for offset, old, new in journal.changes:

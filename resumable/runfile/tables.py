@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.runfile.header import FAILURE_DTYPE
+from resumable.runfile.header import FAILURE_DTYPE, TABLE_DTYPES
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -98,16 +98,18 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-class SessionTables:
+class SessionTables(disk.OpenFile):
     """What only the driver writes, under the lock: tables and the byte ``finished``.
 
     RunBusy: another program has the file open for writing.
     """
 
     def __init__(self, run: RunFile) -> None:
-        self._run, self._dtypes = run, run.header.tables
-        self._file = disk.OpenFile(run.path)
+        super().__init__(run.path)
+        self._run, self._dtypes = run, TABLE_DTYPES[run.header.format]
         self._session = 0
+        #: What the session's row holds.
+        self._row: dict[str, Any] = {}
         self._told_of_full_disk = False
 
     # Tables of megabytes, which hardly any session enters anything into.
@@ -135,55 +137,35 @@ class SessionTables:
                 free.append(index)
         return taken, free
 
-    def fileno(self) -> int:
-        """Return the descriptor of the run file, open for writing."""
-        return self._file.fileno()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     def begin(self, *, host: str, pid: int, engine: str, workers: int) -> None:
         """Enter a new session."""
-        self._session = min(self._used(), self._run.header.rows["sessions"] - 1)
-        self._put(
-            "sessions",
-            self._session,
-            start=time.time(),
-            host=host.encode(),
-            pid=pid,
-            engine=engine.encode(),
-            workers=workers,
-        )
+        offset, size = self._run.header.extents()["sessions"]
+        table = np.frombuffer(self.read_at(size, offset), self._dtypes["sessions"])
+        used = int(np.count_nonzero(is_time(table["start"])))
+        self._session = min(used, len(table) - 1)
+        self._row = {
+            "start": time.time(),
+            "host": host.encode(),
+            "pid": pid,
+            "engine": engine.encode(),
+            "workers": workers,
+        }
+        self._put("sessions", self._session, **self._row)
 
-    def go_on(self) -> None:
-        """Go on with the last session's entry, which was copied from another file."""
-        self._session = max(0, self._used() - 1)
-
-    def _used(self) -> int:
-        """Return the number of sessions in the table."""
-        dtype, rows = self._dtypes["sessions"], self._run.header.rows
-        size, offset = rows["sessions"] * dtype.itemsize, self._place("sessions", 0)
-        table = np.frombuffer(self._file.read_at(size, offset), dtype)
-        return int(np.count_nonzero(is_time(table["start"])))
-
-    def _place(self, table: str, index: int) -> int:
-        """Return where a row of a table lies in the file."""
-        header = self._run.header
-        return header.offsets[table] + index * self._dtypes[table].itemsize
+    def go_on(self, old: SessionTables) -> None:
+        """Go on with the entry of a session that has begun in the file copied here."""
+        self._session, self._row = old._session, old._row
 
     def end(self, **values: float) -> None:
         """Close the session's entry; fields unknown to an older file are left out.
 
         Durable on return.
         """
-        dtype = self._dtypes["sessions"]
-        place = self._place("sessions", self._session)
-        row = np.frombuffer(self._file.read_at(dtype.itemsize, place), dtype)[0]
-        known = {name: row[name] for name in row.dtype.names}
-        later = {name: value for name, value in values.items() if name in known}
-        self._put("sessions", self._session, **known | later | {"end": time.time()})
-        self._file.sync()
+        if self._row:
+            names = self._dtypes["sessions"].names or ()
+            later = {name: value for name, value in values.items() if name in names}
+            self._put("sessions", self._session, **self._row | later, end=time.time())
+        self.sync()
 
     def log(self, line: LogLine) -> None:
         """Enter a log line; when half the table is full, the rest goes round."""
@@ -233,14 +215,14 @@ class SessionTables:
         """
         offsets = self._run.header.offsets
         for name, value in outputs.items():
-            self._file.write_at(np.ascontiguousarray(value), offsets[name])
-        self._file.sync()
-        self._file.write_at(b"\1", offsets["finished"])
+            self.write_at(np.ascontiguousarray(value), offsets[name])
+        self.sync()
+        self.write_at(b"\1", offsets["finished"])
 
     def reopen(self) -> None:
         """Say that the run is not complete any more; durable on return."""
-        self._file.write_at(b"\0", self._run.header.offsets["finished"])
-        self._file.sync()
+        self.write_at(b"\0", self._run.header.offsets["finished"])
+        self.sync()
 
     def _put_where_room_is(self, table: str, index: int, **values: Any) -> None:
         """Write a row that can be done without: no space is reserved for it.
@@ -263,4 +245,5 @@ class SessionTables:
         row = np.zeros((), dtype)
         for name, value in values.items():
             row[name] = value
-        self._file.write_at(row.tobytes(), self._place(table, index))
+        place = self._run.header.offsets[table] + index * dtype.itemsize
+        self.write_at(row.tobytes(), place)

@@ -105,10 +105,7 @@ class ComputedRows(NamedTuple):
 
 
 class RowBuffer:
-    """Keeps rows, to be sent to the driver with the report of their batch.
-
-    A worker uses it in place of a :class:`RowWriter`. No row waits to be marked.
-    """
+    """Keeps rows, to be sent to the driver, in place of a :class:`RowWriter`."""
 
     calls_written = calls_marked = 0
 
@@ -184,7 +181,8 @@ class RowWriter:
         positions in order, fill values for failed ones; a ragged output has an array
         for each. Raises OSError, also where an earlier commit failed.
         """
-        self._raise_error()
+        if self._error is not None:
+            raise self._error
         touched = done | failed
         if not touched.any():
             return
@@ -213,8 +211,7 @@ class RowWriter:
                 self._changed.notify_all()
             self._durable = False
             self.calls_written += 1
-            marks = (start, done[reached].copy(), failed[reached].copy())
-            self._marks.append(marks)
+            self._marks.append((start, done[reached].copy(), failed[reached].copy()))
             self._bytes += written
             if self._bytes >= COMMIT_BYTES:
                 self._changed.notify_all()
@@ -227,26 +224,22 @@ class RowWriter:
         step = max(1, _PIECE_BYTES // size)
         taken = 0
         for first in range(0, len(touched), step):
-            where = touched[first : first + step]
-            count = int(np.count_nonzero(where))
-            self._write_piece(data[taken : taken + count], where, offset + first * size)
-            taken += count
-
-    def _write_piece(self, rows: Array, where: Array, offset: int) -> None:
-        bounds, size = stretches(where), rows.shape[1]
-        if len(bounds) > _SCATTERED:
-            # Read the piece, merge our rows, write once. Rows between are rewritten
-            # unchanged, so a torn write cannot alter them.
-            old = self._file.read_at(len(where) * size, offset)
-            merged = np.frombuffer(old, np.uint8).reshape(len(where), size).copy()
-            merged[where] = rows
-            self._file.write_at(merged, offset)
-            return
-        taken = 0
-        for begin, end in bounds.tolist():
-            part = rows[taken : taken + end - begin]
-            self._file.write_at(part, offset + begin * size)
-            taken += end - begin
+            where, place = touched[first : first + step], offset + first * size
+            bounds = stretches(where).tolist()
+            if len(bounds) > _SCATTERED:
+                # Read the piece, merge our rows, write once. Rows between are rewritten
+                # unchanged, so a torn write cannot alter them.
+                old = self._file.read_at(len(where) * size, place)
+                merged = np.frombuffer(old, np.uint8).reshape(len(where), size).copy()
+                count = int(np.count_nonzero(where))
+                merged[where] = data[taken : taken + count]
+                self._file.write_at(merged, place)
+                taken += count
+                continue
+            for begin, end in bounds:
+                part = data[taken : taken + end - begin]
+                self._file.write_at(part, place + begin * size)
+                taken += end - begin
 
     def flush(self) -> None:
         """Return when everything written is durable and marked durably."""
@@ -257,7 +250,8 @@ class RowWriter:
             self._changed.notify_all()
             while self._asked and self._error is None:
                 self._changed.wait()
-        self._raise_error()
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         """Commit what is written and close the file.
@@ -276,16 +270,21 @@ class RowWriter:
                 self._ragged.close()
             self._file.close()
             self._lock_file.release()
-        self._raise_error()
-
-    def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
     def _commit_loop(self) -> None:
         while True:
             with self._changed:
-                while not self._closing and (wait_s := self._until_due()) != 0:
+                # Until a commit is due; while no row waits for it, for ever.
+                while not (self._closing or self._asked or self._bytes >= COMMIT_BYTES):
+                    wait_s = None
+                    if self._marks:
+                        due = self._oldest + self._target.checkpoint_s
+                        due = min(due, self._newest + self._target.quiet_s)
+                        wait_s = due - time.monotonic()
+                        if wait_s <= 0:
+                            break
                     self._changed.wait(wait_s)
                 if self._closing:
                     return
@@ -304,18 +303,6 @@ class RowWriter:
                 if asked and not self._marks:
                     self._asked, self._durable = False, True
                 self._changed.notify_all()
-
-    def _until_due(self) -> float | None:
-        """Return the seconds until a commit is due; None where no rows wait for it."""
-        if self._asked:
-            return 0.0
-        if not self._marks:
-            return None
-        if self._bytes >= COMMIT_BYTES:
-            return 0.0
-        target = self._target
-        due = min(self._oldest + target.checkpoint_s, self._newest + target.quiet_s)
-        return max(0.0, due - time.monotonic())
 
     def _commit(self, marks: list[tuple[int, Array, Array]], *, durable: bool) -> None:
         if marks:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.model import SCHEMA, Footprint, document_digest, text_digest
-from resumable.runfile import RunFileSpec, RunFolder, hdf5_versions
+from resumable.runfile import HDF5_VERSIONS, RunFileSpec, RunFolder
 from resumable.session.computation import Computation
 from resumable.source import open_reader
 from resumable.system import disk
@@ -118,7 +118,7 @@ def _spec(
         outputs=request.outputs,
         provenance={
             "resumable_version": __version__,
-            **hdf5_versions(),
+            **HDF5_VERSIONS,
             "numpy_version": np.__version__,
             "python_version": platform.python_version(),
             # platform.platform() would read all of the interpreter for its C library.

@@ -391,7 +391,7 @@ class Session:
             old, self._tables = self._tables, SessionTables(self.run)
             old.close()
             if made:
-                self._tables.go_on()
+                self._tables.go_on(old)
             else:
                 self._begin()
             self._results = Results(self.run)

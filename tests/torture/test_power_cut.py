@@ -8,7 +8,6 @@ form with its counts.
 
 import os
 import sys
-from types import SimpleNamespace
 
 import pytest
 import scenarios
@@ -107,9 +106,9 @@ BROKEN = {
     "folder": ("plain", disk, "sync_folder", lambda _: None, "acknowledged, but lost"),
     "finished": (
         "plain",
-        tables,
-        "disk",
-        SimpleNamespace(**vars(disk) | {"OpenFile": _Unsynced}),
+        tables.SessionTables,
+        "sync",
+        lambda self: None,
         "finished, but an output per run is not there",
     ),
     "copy": ("rechunk", rechunk, "disk", _NoSync(disk), "it does not go on"),
