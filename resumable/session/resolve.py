@@ -68,9 +68,12 @@ def resolve(
     prefix = _prefix(request.source, request.name)
     run_folder = RunFolder(request.folder, prefix, document_digest(document))
     earlier = None
-    # Runs from when the source could still grow.
-    if reader.may_have_grown and any(
-        "first" in run.header.document["source"] for run in run_folder.others()
+    # Runs from when the source could still grow, as only one in chunks could.
+    if (
+        reader.dataset is not None
+        and reader.dataset.chunks is not None
+        and not (reader.ref.upstream or reader.growable)
+        and any("first" in run.header.document["source"] for run in run_folder.others())
     ):
         source_then = reader.fingerprint(kind="growing")
         then = document_digest({**document, "source": source_then})

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.errors import SourceError
+from resumable.errors import SourceError, hdf5_errors_as
 from resumable.runfile import USID_ANCILLARIES, USID_SPECTROSCOPIC, Coordinates
-from resumable.source.opening import check_storage, readable
+from resumable.source.opening import check_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,10 @@ def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
     if reader.dataset is None:
         return found
     for number, axis in enumerate(reader.ref.position_axes):
-        with contextlib.suppress(SourceError), readable(str(reader.ref)):
+        with (
+            contextlib.suppress(SourceError),
+            hdf5_errors_as(SourceError, f"{reader.ref} cannot be read"),
+        ):
             scales = reader.dataset.dims[axis].values()
             for scale in itertools.islice(scales, _MOST_SCALES):
                 # The first one that has a number for each position.
@@ -84,7 +87,10 @@ def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
     if source is None or source.ndim != 2 or reader.ref.position_axes != (0,):
         return {}
     found = {}
-    with contextlib.suppress(SourceError), readable(str(reader.ref)):
+    with (
+        contextlib.suppress(SourceError),
+        hdf5_errors_as(SourceError, f"{reader.ref} cannot be read"),
+    ):
         for name in (*USID_ANCILLARIES, *USID_SPECTROSCOPIC):
             kind = source.attrs.get_id(name).dtype
             if h5py.check_ref_dtype(kind) is not h5py.Reference:

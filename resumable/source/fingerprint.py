@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     #: Flat index of the first element, number of elements, and where they are.
     Piece = tuple[int, int, tuple[slice, ...]]
 
-_T = TypeVar("_T")
 _R = TypeVar("_R")
 
 #: Contents are digested whole up to this size, and in samples beyond.
@@ -86,7 +85,7 @@ def contents_digest(
     # In a box that cuts another axis than the first, the bytes are not contiguous.
     if contents is not None and box[1:] == dataset.shape[1:]:
         digests = _digests_at(contents, _pieces(dataset, box, full), dataset.dtype)
-    elif stored and is_filtered(dataset):
+    elif stored:
         digests = _digests_of(_stored_parts(dataset, full))
     else:
         digests = _digests_of(_plain_parts(dataset, box, full))
@@ -99,31 +98,35 @@ def contents_digest(
 def _digests_at(
     contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
 ) -> Iterator[bytes]:
-    """Digest parts of a contiguous dataset: every thread reads and digests some."""
+    """Digest parts of a contiguous dataset: threads read and digest one by one."""
 
-    def digests(some: list[Piece]) -> list[bytes]:
-        found = []
+    def digest_parts() -> None:
         # Read into the same memory, which stays in the processor's cache.
         buffer = np.empty(0, np.uint8)
-        for start, count, _ in some:
+        while True:
+            try:
+                number, start, count = waiting.popleft()
+            except IndexError:
+                return
             size = count * dtype.itemsize
             if len(buffer) < size:
                 buffer = np.empty(size, np.uint8)
             contents.read(start * dtype.itemsize, buffer[:size])
-            found.append(hashlib.sha256(buffer[:size].data).digest())
-        return found
+            found[number] = hashlib.sha256(buffer[:size].data).digest()
 
     others = min(os.cpu_count() or 1, _MOST_THREADS) - 1 or 1
     with ThreadPoolExecutor(others) as threads:
         while shared := list(itertools.islice(pieces, _SHARED_PARTS)):
-            each = -(-len(shared) // (others + 1))
-            first, *rest = (
-                shared[begin : begin + each] for begin in range(0, len(shared), each)
-            )
-            waiting = [_submitted(threads, digests, part) for part in rest]
-            yield from digests(first)
-            for future in waiting:
-                yield from future.result()
+            waiting = collections.deque((n, *part[:2]) for n, part in enumerate(shared))
+            found = [b""] * len(shared)
+            helping = [
+                _submitted(threads, digest_parts)
+                for _ in range(min(others, len(shared) - 1))
+            ]
+            digest_parts()
+            for future in helping:
+                future.result()
+            yield from found
 
 
 def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
@@ -139,7 +142,7 @@ def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
 
 
 def _submitted(
-    threads: ThreadPoolExecutor, function: Callable[[_T], _R], argument: _T
+    threads: ThreadPoolExecutor, function: Callable[..., _R], *arguments: Any
 ) -> Future[_R]:
     """Call a function in a thread, or here where no thread can be started any more.
 
@@ -147,10 +150,10 @@ def _submitted(
     lets executors start no threads.
     """
     try:
-        return threads.submit(function, argument)
+        return threads.submit(function, *arguments)
     except RuntimeError:
         done: Future[_R] = Future()
-        done.set_result(function(argument))
+        done.set_result(function(*arguments))
         return done
 
 
@@ -231,8 +234,3 @@ def _sha256(part: Any) -> bytes:
     if isinstance(part, np.ndarray):
         part = part.reshape(-1).view(np.uint8)
     return hashlib.sha256(part).digest()
-
-
-def is_filtered(dataset: h5py.Dataset) -> bool:
-    """Return whether chunks are stored compressed or otherwise changed."""
-    return bool(dataset.id.get_create_plist().get_nfilters())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import SourceError
-from resumable.source.live import read_structure
+from resumable.source.live import LOOK_AGAIN_S, file_state, stamp_of, state_of_open
 from resumable.source.reader import open_reader
 from resumable.source.reference import SourceRef, named_source
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from resumable.model import Geometry
-    from resumable.source.live import FileState
     from resumable.source.reader import Reader
+
+_STRUCTURE_S = 1.0
 
 
 class MeasuredSource(NamedTuple):
@@ -38,18 +40,32 @@ def measure_source(
     """Open a source that may be written meanwhile, without a lock, and measure it.
 
     The arguments are those of :func:`named_source`; SourceError if it cannot be used.
+    What is measured does not change while a program writes, but makes no sense where it
+    is written in part: then it is measured again, for a second.
     """
     named = named_source(source, position_axes, same_file=same_file)
-
-    def look() -> tuple[MeasuredSource, FileState]:
-        with open_reader(dataclasses.replace(named, live=True)) as reader:
-            ref = dataclasses.replace(reader.ref, live=False)
-            found = MeasuredSource(ref, reader.geometry, reader.dtype)
-            return found, reader.state_now()
-
-    if not named.path or named.ragged:
-        return look()[0]
-    return read_structure(named.path, look)
+    path = named.path
+    deadline = time.monotonic() + _STRUCTURE_S
+    while True:
+        before = stamp_of(path)
+        try:
+            with open_reader(dataclasses.replace(named, live=True)) as reader:
+                ref = dataclasses.replace(reader.ref, live=False)
+                found = MeasuredSource(ref, reader.geometry, reader.dtype)
+                if reader.dataset is None:
+                    return found
+                state = state_of_open(reader.dataset.file, path, before)
+        except SourceError:
+            now = file_state(path)
+            quiet = named.ragged or (now.stamp == before and not now.open)
+            if quiet or time.monotonic() >= deadline:
+                raise
+        else:
+            # HDF5 itself opens no file that is marked, but by SWMR.
+            unchanged = state.swmr or (before == stamp_of(path) and not state.open)
+            if unchanged or time.monotonic() >= deadline:
+                return found
+        time.sleep(LOOK_AGAIN_S)
 
 
 def align_input(

@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 _TICK_S = 0.015
 #: The same where times are whole seconds, or two.
 _SLOW_TICK_S = 2.1
-_LOOK_AGAIN_S = 0.005
+LOOK_AGAIN_S = 0.005
 #: A program that kept the file open for this long, and has had it closed for this long,
 #: has ended. A program that opens the file for every row does not do both.
 _KEPT_OPEN_S, _CLOSED_S = 2.0, 1.0
-_STRUCTURE_S = 1.0
 
 
 class FileState(NamedTuple):
@@ -129,33 +128,7 @@ def read_unchanged(
                     return result
         if time.monotonic() >= deadline:
             raise caught or _not_readable(path, before)
-        time.sleep(_LOOK_AGAIN_S)
-
-
-def read_structure(path: str, read: Callable[[], tuple[Result, FileState]]) -> Result:
-    """Read what does not change while a file is written, such as dtypes.
-
-    `read` reads without a lock, and returns also the state of the file that it has
-    read, with the stamp from before. Where a program writes, it is called again for a
-    second: what is written in part may make no sense.
-    """
-    deadline = time.monotonic() + _STRUCTURE_S
-    while True:
-        before = stamp_of(path)
-        try:
-            result, state = read()
-        except SourceError:
-            now = file_state(path)
-            quiet = now.stamp == before and not now.open
-            if quiet or time.monotonic() >= deadline:
-                raise
-        else:
-            # HDF5 itself opens no file that is marked, but by SWMR.
-            same = state.stamp == before == stamp_of(path)
-            unchanged = state.swmr or (same and not state.open)
-            if unchanged or time.monotonic() >= deadline:
-                return result
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _not_readable(path: str, state: FileState) -> SourceError:

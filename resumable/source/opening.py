@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
 
 from resumable.errors import (
     RunBusy,
@@ -34,7 +33,6 @@ from resumable.system import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from resumable.model import Geometry
     from resumable.source.reference import SourceRef
@@ -64,7 +62,18 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
         kind = "is a folder" if where.is_dir() else "is not a regular file"
         msg = f"{path} {kind}; a source is an HDF5 file"
         raise SourceError(msg)
-    _mend(path)
+    if user_file_needs_mending(path):
+        # Results were being published into it when that was killed, and it may be
+        # written in part only. To finish or undo what its journal says is what the
+        # user had asked for.
+        try:
+            mend_user_file(path)
+        except (RunBusy, TargetError) as error:
+            msg = (
+                f"results are being published into {path}, or were when that was "
+                f"killed: {error}. 'resumable repair {path}' mends the file"
+            )
+            raise SourceError(msg) from error
     # No chunk cache: blocks are read once, and an uncompressed chunk that is not
     # cached is read only as far as it is needed.
     options: dict[str, Any] = {"rdcc_nbytes": 0}
@@ -101,14 +110,9 @@ def open_file(path: str, *, live: bool = False) -> h5py.File:
         raise SourceError(msg) from error
 
 
-def readable(where: str) -> AbstractContextManager[None]:
-    """Raise what h5py raises about a damaged or odd file as a :class:`SourceError`."""
-    return hdf5_errors_as(SourceError, f"{where} cannot be read")
-
-
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
     """Return a dataset of an open file, or an error that names the nearest."""
-    with readable(f"{path}::{name}"):
+    with hdf5_errors_as(SourceError, f"{path}::{name} cannot be read"):
         check_links(file, path, name)
     try:
         found = file[name]
@@ -187,37 +191,25 @@ def lying_at(name: str, folder: Path) -> list[Path]:
     return [place for place in dict.fromkeys(places) if place.exists()]
 
 
-def _mend(path: str) -> None:
-    """Repair a file if results were being published into it when that was killed.
-
-    A file with a journal may be written in part only. To finish or undo what the
-    journal says is what the user had asked for.
-    """
-    if user_file_needs_mending(path):
-        try:
-            mend_user_file(path)
-        except (RunBusy, TargetError) as error:
-            msg = (
-                f"results are being published into {path}, or were when that was "
-                f"killed: {error}. 'resumable repair {path}' mends the file"
-            )
-            raise SourceError(msg) from error
-
-
-def check_usable(dataset: h5py.Dataset, path: str) -> None:
-    """Check, before a dataset is read, that it can be read position by position.
+@contextlib.contextmanager
+def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
+    """Open a dataset that can be read position by position; close its file after.
 
     SourceError where it has no axis or no positions, elements of variable or of too
-    large a size, or where a filter, a file or a part is missing.
+    large a size, or where a filter, a file or a part is missing; hdf5plugin is loaded
+    where a filter needs it.
     """
-    where = f"{path}::{dataset.name}"
-    with readable(where):
-        # First: HDF5 may open the parts of a virtual dataset to find its shape.
-        check_storage(dataset, path, where)
-        problem = _problem_of(dataset)
-    if problem:
-        msg = f"{where} {problem}"
-        raise SourceError(msg)
+    with open_file(path, live=live) as file:
+        dataset = find_dataset(file, path, name)
+        where = f"{path}::{dataset.name}"
+        with hdf5_errors_as(SourceError, f"{where} cannot be read"):
+            # First: HDF5 may open the parts of a virtual dataset to find its shape.
+            check_storage(dataset, path, where)
+            problem = _problem_of(dataset)
+        if problem:
+            msg = f"{where} {problem}"
+            raise SourceError(msg)
+        yield dataset
 
 
 def _problem_of(dataset: h5py.Dataset) -> str:
@@ -239,7 +231,10 @@ def _problem_of(dataset: h5py.Dataset) -> str:
         return (
             f"has elements of {dtype.itemsize:,} bytes, more than {_LARGEST_ELEMENT:,}"
         )
-    if not _is_shallow(dtype, _DEEPEST_TYPE):
+    inside = [dtype]
+    for _ in range(_DEEPEST_TYPE):
+        inside = [t.base[name] for t in inside for name in t.base.names or ()]
+    if inside:
         return f"has compounds within each other more than {_DEEPEST_TYPE} deep"
     properties = dataset.id.get_create_plist()
     codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
@@ -254,11 +249,6 @@ def _problem_of(dataset: h5py.Dataset) -> str:
             "installed; pip install hdf5plugin (or resumable-hdf5[filters])"
         )
     return ""
-
-
-def _is_shallow(dtype: np.dtype[Any], levels: int) -> bool:
-    names = dtype.base.names or ()
-    return bool(levels) and all(_is_shallow(dtype.base[n], levels - 1) for n in names)
 
 
 def check_storage(

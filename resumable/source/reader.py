@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -20,6 +20,7 @@ from resumable.errors import (
     RunFileError,
     SourceError,
     hdf5_error,
+    hdf5_errors_as,
 )
 from resumable.model import Geometry, PositionSet, encode_dtype, gathered_rows, spans_of
 from resumable.runfile import RaggedRows, RunFile
@@ -28,7 +29,6 @@ from resumable.source.fingerprint import (
     PART_BYTES,
     SAMPLED_BYTES,
     contents_digest,
-    is_filtered,
     slabs,
 )
 from resumable.source.live import (
@@ -37,8 +37,8 @@ from resumable.source.live import (
     stamp_of,
     state_of_open,
 )
-from resumable.source.opening import check_size, readable
-from resumable.source.reference import normal_axes, open_dataset
+from resumable.source.opening import check_size, open_dataset
+from resumable.source.reference import normal_axes
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -55,13 +55,17 @@ _SPAN_BYTES = 4 << 20
 _PATIENCE_S = 2.0
 
 
-class Reader:
+class Reader(contextlib.AbstractContextManager["Reader"]):
     """An open source: a context manager that closes its file."""
 
     #: The open dataset; None where positions are only counted.
     dataset: Any
     #: Of one element.
     dtype: np.dtype[Any]
+    #: Shape of the dataset, or of the part of it that counts.
+    shape: tuple[Any, ...]
+    #: Rows are read without HDF5: a thread may read while others compute.
+    reads_ahead: bool
 
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
@@ -77,55 +81,52 @@ class Reader:
         with contextlib.ExitStack() as stack:
             if not ref.path:
                 self.dataset, self.dtype = None, np.dtype(np.int64)
+                shape: tuple[int, ...] = (ref.count,)
+                geometry = Geometry.of(shape, ref.position_axes, 0)
             else:
-                self.dataset = stack.enter_context(
+                dataset = stack.enter_context(
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
-                self.dtype = self.dataset.dtype
-                axes = normal_axes(ref, self.dataset.shape)
+                self.dataset, self.dtype = dataset, dataset.dtype
+                shape = dataset.shape
+                axes = normal_axes(ref, shape)
                 if axes != ref.position_axes:
                     self.ref = ref = dataclasses.replace(ref, position_axes=axes)
                 if ref.live:
-                    state = state_of_open(self.dataset.file, ref.path, stamp)
+                    state = state_of_open(dataset.file, ref.path, stamp)
                 else:
-                    with readable(str(ref)):
-                        self._contiguous = contiguous(self.dataset)
+                    with hdf5_errors_as(SourceError, f"{ref} cannot be read"):
+                        self._contiguous = contiguous(dataset)
                 if self._contiguous is not None:
-                    stack.callback(self._contiguous.close)
-            geometry = Geometry.of(
-                self.shape,
-                ref.position_axes,
-                self.dtype.itemsize if self.has_data else 0,
-                self.dataset.chunks if self.has_data else None,
-                indivisible=self.has_data and is_filtered(self.dataset),
-            )
+                    fd, place, _ = self._contiguous
+                    stack.callback(disk.close_if_same, fd, place)
+                if ref.length:
+                    there = shape[axes[0]]
+                    if ref.length > there:
+                        msg = f"{ref} has become shorter: {there:,} of {ref.length:,}"
+                        raise SourceError(msg)
+                    shape = (*shape[: axes[0]], ref.length, *shape[axes[0] + 1 :])
+                geometry = Geometry.of(
+                    shape,
+                    axes,
+                    self.dtype.itemsize,
+                    dataset.chunks,
+                    indivisible=dataset.id.get_create_plist().get_nfilters() > 0,
+                )
             check_size(geometry, ref, self.dataset)
             self._resources = stack.pop_all()
         # Known only now: where opening fails, the next read has to open it again.
-        self._state, self.geometry = state, geometry
+        self._state, self.geometry, self.shape = state, geometry, shape
         # Rows lie one behind the other, each in one piece.
         self._in_order = self._contiguous if geometry.position_first else None
-
-    def __enter__(self) -> Reader:
-        return self
+        self.reads_ahead = self._in_order is not None
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self._resources.close()
 
     def close(self) -> None:
         """Close the file."""
         self._resources.close()
-
-    def state_now(self) -> FileState:
-        """Return the state of the file, with its stamp from before it was opened."""
-        if self.dataset is None:
-            return FileState()
-        return state_of_open(self.dataset.file, self.ref.path, self._state.stamp)
-
-    @property
-    def reads_ahead(self) -> bool:
-        """Rows are read without HDF5: a thread may read while others compute."""
-        return self._in_order is not None
 
     @property
     def held_bytes(self) -> int:
@@ -135,25 +136,6 @@ class Reader:
         copy.
         """
         return self.geometry.row_bytes * (1 if self.geometry.position_first else 2)
-
-    @property
-    def was_closed(self) -> bool:
-        """The file was closed by code that closes all HDF5 files of the process."""
-        return self.dataset is not None and not self.dataset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the dataset, or of the part of it that counts."""
-        if self.dataset is None:
-            return (self.ref.count,)
-        whole: tuple[int, ...] = self.dataset.shape
-        axis, length = self.ref.position_axes[0], self.ref.length
-        if not length:
-            return whole
-        if length > whole[axis]:
-            msg = f"{self.ref} has become shorter: {whole[axis]:,} of {length:,}"
-            raise SourceError(msg)
-        return (*whole[:axis], length, *whole[axis + 1 :])
 
     def empty(self, rows: int) -> Array:
         """Return an array for the data of `rows` positions, not initialised."""
@@ -168,16 +150,14 @@ class Reader:
         if self.ref.live:
             read_unchanged(
                 self.ref.path,
-                lambda state: self._read_now(state, start, members, out),
+                lambda state: self._read(start, members, out, state),
                 _PATIENCE_S,
             )
         else:
-            self._read(start, members, out)
+            self._read(start, members, out, self._state)
 
-    def _read_now(
-        self, state: FileState, start: int, members: Array, out: Array
-    ) -> None:
-        """Read from the file as it is now; open it again if it has changed."""
+    def _read(self, start: int, members: Array, out: Array, state: FileState) -> None:
+        """Read from the file, opened again where its state is another by now."""
         if not self._state.holds(state):
             self.close()
             geometry = self.geometry
@@ -187,9 +167,6 @@ class Reader:
                 self._state, self.geometry = FileState(), geometry
                 msg = f"{self.ref} has another shape or storage than it had before"
                 raise SourceError(msg)
-        self._read(start, members, out)
-
-    def _read(self, start: int, members: Array, out: Array) -> None:
         stop = start + len(members)
         try:
             if len(out) == len(members):
@@ -301,13 +278,6 @@ class Reader:
         most = self.dataset.maxshape[axis]
         return most is None or most > self.shape[axis]
 
-    @property
-    def may_have_grown(self) -> bool:
-        """It cannot grow any more, and may have grown to its length."""
-        if self.dataset is None or self.ref.upstream or self.growable:
-            return False
-        return self.dataset.chunks is not None
-
     def contents_at(self, positions: PositionSet, *, full: bool = False) -> str:
         """sha256 over the rows of some positions, whole up to 64 MB, samples beyond."""
         count = len(positions)
@@ -318,7 +288,7 @@ class Reader:
             ordinals = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
         result = hashlib.sha256()
         step = max(1, PART_BYTES // row_bytes)
-        with readable(str(self.ref)):
+        with hdf5_errors_as(SourceError, f"{self.ref} cannot be read"):
             for begin in range(0, len(ordinals), step):
                 some = positions.members_at(ordinals[begin : begin + step])
                 flat = np.array(some, np.int64)
@@ -334,41 +304,39 @@ class Reader:
         if length is not None:
             box[self.ref.position_axes[0]] = length
         prefix_counts = length is not None or self.growable or bool(self.ref.length)
-        with readable(str(self.ref)):
+        with hdf5_errors_as(SourceError, f"{self.ref} cannot be read"):
             return contents_digest(
                 self.dataset,
                 self._contiguous,
                 tuple(box),
-                stored=not prefix_counts,
+                stored=self.geometry.indivisible and not prefix_counts,
                 full=full,
             )
 
 
-class Contiguous:
-    """The bytes of a dataset that is stored in one piece, from `offset` of a file on.
+class Contiguous(NamedTuple):
+    """The bytes of a dataset that is stored in one piece.
 
     Where its elements are stored as they are in memory, reading them from the file
     directly is faster than with HDF5 and takes no lock: threads can read at the same
-    time. The descriptor, open for reading, is closed by :meth:`close`.
+    time.
     """
 
-    def __init__(self, fd: int, offset: int) -> None:
-        self._fd, self._place = fd, disk.file_id(fd)
-        self._offset = offset
+    fd: int
+    """Open for reading; to be closed by :func:`disk.close_if_same`."""
+    place: tuple[int, int]
+    """Which file it is of."""
+    offset: int
+    """First byte in that file."""
 
     def read(self, start: int, out: Array) -> None:
         """Fill a C-contiguous array with the bytes from `start` of the dataset on."""
-        if not disk.is_same_file(self._fd, self._place):
+        if not disk.is_same_file(self.fd, self.place):
             raise OSError(errno.EBADF, disk.DESCRIPTOR_CLOSED)
         view = memoryview(out.reshape(-1).view("u1").data)
-        if not disk.read_into(self._fd, view, self._offset + start):
+        if not disk.read_into(self.fd, view, self.offset + start):
             msg = "the file ends before its data do"
             raise OSError(msg)
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        fd, self._fd = self._fd, -1
-        disk.close_if_same(fd, self._place)
 
 
 def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
@@ -394,8 +362,7 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
     fd = dataset.file.id.get_vfd_handle()
     if not disk.is_read_only(fd):
         return None
-    offset = dataset.id.get_offset()
-    return Contiguous(os.dup(fd), offset)
+    return Contiguous(os.dup(fd), disk.file_id(fd), dataset.id.get_offset())
 
 
 class RaggedReader(Reader):
@@ -407,7 +374,7 @@ class RaggedReader(Reader):
     def __init__(self, ref: SourceRef) -> None:
         self.ref, self.has_data = ref, True
         self._resources = contextlib.ExitStack()
-        self.dataset = self._contiguous = self._in_order = None
+        self.dataset, self.reads_ahead = None, False
         try:
             run = RunFile(Path(ref.path))
         except RunFileError as error:
@@ -425,11 +392,7 @@ class RaggedReader(Reader):
         self.geometry = Geometry(
             lead, shape, row_bytes, (1,) * len(lead), row_bytes, False, True
         )
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """Shape of the map, None for the number of rows, and shape of a row."""
-        return (*self.geometry.map_shape, *self.geometry.spectrum_shape)
+        self.shape = (*lead, *shape)
 
     def empty(self, rows: int) -> Array:
         """Return an array for the rows of so many positions, an array for each."""

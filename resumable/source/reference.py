@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import operator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
 from resumable.errors import SourceError
-from resumable.source.opening import (
-    check_usable,
-    find_dataset,
-    listed,
-    names_of,
-    open_file,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+from resumable.source.opening import listed, names_of, open_dataset, open_file
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,15 +155,6 @@ def _parse(text: str, same_file: str) -> tuple[str, str]:
         msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
         raise SourceError(f"{msg} (there are {names})" if names else msg)
     return path, "/" + dataset.strip("/")
-
-
-@contextlib.contextmanager
-def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
-    """Open a dataset that can be read position by position; close its file after."""
-    with open_file(path, live=live) as file:
-        found = find_dataset(file, path, name)
-        check_usable(found, path)
-        yield found
 
 
 def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:

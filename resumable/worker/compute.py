@@ -59,9 +59,7 @@ class Computer:
         self._open.enter_context((one_thread or machine.OneThread)())
 
     def _opened(self, ref: SourceRef) -> Reader:
-        reader = open_reader(ref)
-        self._open.callback(reader.close)
-        return reader
+        return self._open.enter_context(open_reader(ref))
 
     def close(self) -> None:
         """Close the sources and give BLAS its threads back."""
@@ -85,8 +83,8 @@ class Computer:
         return rows, inputs
 
     def _reopened(self, reader: Reader) -> Reader:
-        """Return a reader, opened again where a computation has closed its file."""
-        if reader.was_closed:
+        """Return a reader, opened again where a computation has closed all files."""
+        if reader.dataset is not None and not reader.dataset:
             self._ahead.forget(reader)
             reader.close()
             return self._opened(reader.ref)
