@@ -134,7 +134,7 @@ def _write(
         packed=methods,
         # As long as they are used, or with room again.
         rows=(
-            table_rows(run.size)
+            table_rows(run.header.size)
             if methods is None
             else {
                 n: used_rows(n, run.array(n)[...])

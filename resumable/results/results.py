@@ -46,7 +46,7 @@ class Status:
     @classmethod
     def now(cls, run: RunFile) -> Status:
         """Read the status of a run file."""
-        return cls(run.size, *run.progress())
+        return cls(run.header.size, *run.progress())
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Status:

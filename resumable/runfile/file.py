@@ -55,26 +55,16 @@ class Snapshot(NamedTuple):
     """Positions that have failed."""
     left: int
     """Requested positions that are left to compute."""
+    settled: bool
+    """No position is left, requested or not."""
     finished: bool
-    """Every position is done or failed, and ``finish`` has run."""
+    """It is settled, and ``finish`` has run."""
     last_end: float | None
     """Seconds since 1970 when the last session ended; 0: it works, or was killed."""
     pending: PositionSet
     """The positions that are left."""
     sessions: bytes
     """The table of sessions, which every session changes when it begins and ends."""
-
-    @classmethod
-    def of_new(cls, header: Header, requested: PositionSet | None) -> Snapshot:
-        """Return the snapshot of a run that was just made, without reading it."""
-        everything = PositionSet.full(header.size)
-        pending = everything if requested is None else requested.copy()
-        return cls(header, 0, 0, len(pending), False, None, pending, b"")
-
-    @property
-    def settled(self) -> bool:
-        """No position is left, requested or not."""
-        return self.done + self.failed == self.header.size
 
 
 class RunFile:
@@ -83,14 +73,16 @@ class RunFile:
     RunFileError: it is missing, truncated, damaged, of a newer format or no run file.
     """
 
+    header: Header
+    """As it was when the file was opened last."""
+    _file_id: tuple[int, int]
+
     def __init__(self, path: Path, files: contextlib.ExitStack | None = None) -> None:
         self.path = path
         self._kept: int | None = None
+        self._begin: bytes | None = None
         try:
-            with disk.opened(path, os.O_RDONLY) as fd:
-                self.header = self._checked(fd)
-                self._begin = disk.read_at(fd, _BEGIN_BYTES, 0)
-                self._file_id = disk.file_id(fd)
+            with self.opened() as (fd, _):
                 if files is not None:
                     self._kept = os.dup(fd)
                     files.callback(self._close)
@@ -99,28 +91,6 @@ class RunFile:
                 raise
             msg = f"{path} cannot be read: {error.strerror or error}"
             raise RunFileError(msg) from error
-
-    def _checked(self, fd: int) -> Header:
-        size = os.fstat(fd).st_size
-        start = disk.read_at(fd, 4096, 0)
-        block = start
-        if start.startswith(MAGIC) and b"\n" not in start[len(MAGIC) + 65 :]:
-            # A header longer than a page.
-            block = disk.read_at(fd, min(size, HEADER_LIMIT), 0)
-        header = Header.from_bytes(block, self.path)
-        if size < header.file_bytes:
-            msg = (
-                f"{self.path} is truncated: it has {size:,} bytes of "
-                f"{header.file_bytes:,}: {ADVICE}"
-            )
-            raise RunFileError(msg)
-        if structure_digest(fd, header) != header.structure:
-            msg = (
-                f"{self.path} is damaged or was changed by another program, its "
-                f"structure is not the one it was made with: {ADVICE}"
-            )
-            raise RunFileError(msg)
-        return header
 
     def _close(self) -> None:
         if self._kept is not None:
@@ -141,20 +111,32 @@ class RunFile:
             # The computation has closed descriptors that are not its own.
             self._kept = None
         with disk.opened(self.path, os.O_RDONLY) as fd:
-            begin = disk.read_at(fd, _BEGIN_BYTES, 0)
+            block = disk.read_at(fd, 4096, 0)
+            begin = block[:_BEGIN_BYTES]
             if begin != self._begin:
-                header = self._checked(fd)
-                if header.identity != self.header.identity:
+                size = os.fstat(fd).st_size
+                if begin.startswith(MAGIC) and b"\n" not in block[_BEGIN_BYTES + 1 :]:
+                    # A header longer than a page.
+                    block = disk.read_at(fd, min(size, HEADER_LIMIT), 0)
+                header = Header.from_bytes(block, self.path)
+                if size < header.file_bytes:
+                    msg = (
+                        f"{self.path} is truncated: it has {size:,} bytes of "
+                        f"{header.file_bytes:,}: {ADVICE}"
+                    )
+                    raise RunFileError(msg)
+                if structure_digest(fd, header) != header.structure:
+                    msg = (
+                        f"{self.path} is damaged or was changed by another program, "
+                        f"its structure is not the one it was made with: {ADVICE}"
+                    )
+                    raise RunFileError(msg)
+                if self._begin and header.identity != self.header.identity:
                     msg = f"{self.path} is another run by now; open it anew"
                     raise RunFileError(msg)
                 self.header, self._begin = header, begin
                 self._file_id = disk.file_id(fd)
             yield fd, self.header
-
-    @property
-    def size(self) -> int:
-        """Number of positions."""
-        return self.header.size
 
     def array(self, name: str) -> Any:
         """Return a dataset of the file, in the map's shape, indexed like an array.
@@ -204,7 +186,13 @@ class RunFile:
 
     def packed_part(self, name: str, part: str) -> PackedRows:
         """Return ``values``, ``count`` or ``index`` of a packed ragged output."""
-        shape, dtype = self.header.parts(name)[part]
+        header, number = self.header, np.dtype("<i8")
+        output, total = header.outputs[name], header.rows[name]
+        shape, dtype = {
+            "values": ((total, *output.shape), output.dtype),
+            "count": (header.map_shape, number),
+            "index": ((total,), number),
+        }[part]
         return PackedRows(self.path, self.opened, f"{name}/{part}", dtype, shape)
 
     @property
@@ -221,47 +209,44 @@ class RunFile:
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
         """Yield start, done and failed of every window of the status; done wins."""
         with self.opened() as (fd, header):
-            for start, done, _, failed in self._scan(fd, header, header.size):
+            for start, done, _, failed in self._scan(fd, header, 0, header.size):
                 none = np.zeros(len(done), bool)
                 yield start, done, none if failed is None else failed
 
-    def _scan(
-        self, fd: int, header: Header, size: int
-    ) -> Iterator[tuple[int, Array, int, Array | None]]:
-        """Go through the status of the first `size` positions, window by window.
-
-        Yields the first position, which are done, how many, and which have failed, None
-        where none has. The arrays are used again for the next window.
-        """
-        buffers = np.empty((3, min(size, _AT_ONCE)), np.uint8)
-        for first in range(0, size, _AT_ONCE):
-            last = min(first + _AT_ONCE, size)
-            yield first, *self._status(fd, header, first, last, buffers)
-
     def status_of(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return which positions of a span are done, and which have failed."""
-        buffers = np.empty((3, stop - start), np.uint8)
         with self.opened() as (fd, header):
-            done, _, failed = self._status(fd, header, start, stop, buffers)
+            window = self._scan(fd, header, start, stop, stop - start)
+            _, done, _, failed = next(window)
         return done, np.zeros(len(done), bool) if failed is None else failed
 
-    def _status(
-        self, fd: int, header: Header, start: int, stop: int, buffers: Array
-    ) -> tuple[Array, int, Array | None]:
-        """Read the status of a span; beyond the end of the run nothing is done."""
-        count = max(0, min(stop, header.size) - start)
-        raw, failed, done = buffers[:, : stop - start]
-        self._read_status(fd, raw, count, header.offsets["completed_positions"] + start)
-        done = np.equal(raw, 1, out=done.view(bool))
-        done_count = int(np.count_nonzero(done))
-        if done_count == len(done):
-            return done, done_count, None  # done wins
-        self._read_status(fd, failed, count, header.offsets["failed_positions"] + start)
-        return done, done_count, (failed == 1) & ~done if failed.max() else None
+    def _scan(
+        self, fd: int, header: Header, start: int, stop: int, step: int = _AT_ONCE
+    ) -> Iterator[tuple[int, Array, int, Array | None]]:
+        """Read the status of a span; beyond the end of the run nothing is done.
 
-    def _read_status(self, fd: int, into: Array, count: int, offset: int) -> None:
-        into[count:] = 0
-        if not disk.read_into(fd, into[:count].data, offset):
+        Yields of every window of `step` positions the first one, which are done, how
+        many, and which have failed, None where none has. The arrays are used again for
+        the next window.
+        """
+        buffers = np.empty((3, min(stop - start, step)), np.uint8)
+        for first in range(start, stop, step):
+            raw, failed, done = buffers[:, : min(step, stop - first)]
+            self._read_status(fd, header, "completed_positions", first, raw)
+            done = np.equal(raw, 1, out=done.view(bool))
+            count = int(np.count_nonzero(done))
+            if count == len(done):
+                yield first, done, count, None  # done wins
+                continue
+            self._read_status(fd, header, "failed_positions", first, failed)
+            yield first, done, count, (failed == 1) & ~done if failed.max() else None
+
+    def _read_status(
+        self, fd: int, header: Header, name: str, first: int, into: Array
+    ) -> None:
+        inside = max(0, min(len(into), header.size - first))
+        into[inside:] = 0
+        if not disk.read_into(fd, into[:inside].data, header.offsets[name] + first):
             raise RunFileError(gone(self.path, "it ends within the status"))
 
     def snapshot(
@@ -277,13 +262,13 @@ class RunFile:
         neither done nor failed; with `retry_failed` those that have failed. `size` is
         the number of positions that the source has by now.
         """
-        pending = PositionSet(size or self.size)
+        pending = PositionSet(size or self.header.size)
         done_count = failed_count = left = 0
         with self.opened() as (fd, header):
             offset, length = header.extents()["sessions"]
             sessions = disk.read_at(fd, length, offset)
             marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            for first, done, count, failed in self._scan(fd, header, pending.size):
+            for first, done, count, failed in self._scan(fd, header, 0, pending.size):
                 done_count += count
                 if failed is not None:
                     failed_count += int(np.count_nonzero(failed))
@@ -301,13 +286,14 @@ class RunFile:
         last_end = None
         if len(ends):
             last_end = float(ends[-1]) if is_time(ends[-1]) else 0.0
-        finished = marked and done_count + failed_count == header.size
+        settled = done_count + failed_count == header.size
         return Snapshot(
             header,
             done_count,
             failed_count,
             left,
-            finished,
+            settled,
+            settled and marked,
             last_end,
             pending,
             sessions,
@@ -333,7 +319,7 @@ class RunFile:
 
     def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
         """Return the positions for which ``keep(done, failed)`` holds."""
-        chosen = PositionSet(self.size)
+        chosen = PositionSet(self.header.size)
         for start, done, failed in self.scan():
             chosen.set_window(start, keep(done, failed))
         return chosen
@@ -346,7 +332,7 @@ class RunFile:
         done_count = failed_count = 0
         with self.opened() as (fd, header):
             marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            for _, _, count, failed in self._scan(fd, header, header.size):
+            for _, _, count, failed in self._scan(fd, header, 0, header.size):
                 done_count += count
                 if failed is not None:
                     failed_count += int(np.count_nonzero(failed))
@@ -356,7 +342,7 @@ class RunFile:
     def failures(self) -> list[Failure]:
         """Return what is recorded of the positions that are failed now, by position."""
         table = np.array(self.array("failures"))
-        known = (table["position"] >= 0) & (table["position"] < self.size)
+        known = (table["position"] >= 0) & (table["position"] < self.header.size)
         rows = table[(table["used"] == 1) & known]
         failed = self.array("failed_positions")[rows["position"]] == 1
         done = self.array("completed_positions")[rows["position"]] == 1

@@ -137,15 +137,6 @@ class Header(NamedTuple):
         """Names of the ragged outputs."""
         return [name for name, output in self.outputs.items() if output.ragged]
 
-    def parts(self, name: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape and dtype of the datasets of a packed ragged output."""
-        output, total, number = self.outputs[name], self.rows[name], np.dtype("<i8")
-        return {
-            "values": ((total, *output.shape), output.dtype),
-            "count": (self.map_shape, number),
-            "index": ((total,), number),
-        }
-
     def extents(self) -> dict[str, tuple[int, int]]:
         """Offset and length in bytes of everything that has a fixed place.
 

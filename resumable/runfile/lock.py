@@ -48,14 +48,45 @@ class RunLock:
         RunBusy: another process holds it. TargetError: the folder cannot be written, or
         offers no locks.
         """
-        try:
-            with target_errors(self._run_folder.folder, 4096):
-                self._take()
-        except BaseException:
+        name = self._run_folder.stem
+        with (
+            contextlib.ExitStack() as undo,
+            target_errors(self._run_folder.folder, 4096),
+        ):
             # Also at Ctrl-C while it waits for workers of a dead session.
+            undo.callback(self._lock.release, remove=True)
+            undo.callback(self._writers.release)
+            # The system releases the lock of a killed process a moment after the kill.
+            if not self._lock.acquire(exclusive=True, patience=_KILLED_S):
+                # Who has just taken the lock may not have written its name yet.
+                wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
+                told, who = self.holder(self._lock), "another process"
+                if told:
+                    who = f"process {told['pid']} on {told['host']}"
+                    who += f" since {told['since']}"
+                msg = (
+                    f"{name} is being computed by {who}; look at it with "
+                    "'resumable status', or stop that process and run again"
+                )
+                raise RunBusy(msg)
+            holder = {
+                "token": self.token,
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
+            }
+            # From here on a late worker of a dead session finds another token.
+            self._lock.write_text(json.dumps(holder))
+            if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
+                msg = (
+                    f"a worker of an earlier session still writes to {name}; end "
+                    "it and run again"
+                )
+                raise RunBusy(msg)
             self._writers.release()
-            self._lock.release(remove=True)
-            raise
+            for path in self._run_folder.leftovers():
+                path.unlink(missing_ok=True)
+            undo.pop_all()
         try:
             yield
         finally:
@@ -63,41 +94,6 @@ class RunLock:
             if self._writers.acquire(exclusive=True):
                 self._writers.release(remove=True)
             self._lock.release(remove=True)
-
-    def _take(self) -> None:
-        """Take the lock, wait for workers of a dead session, remove leftovers."""
-        # The system releases the lock of a killed process a moment after the kill.
-        if not self._lock.acquire(exclusive=True, patience=_KILLED_S):
-            # Who has just taken the lock may not have written its name yet.
-            wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
-            holder = self.holder(self._lock)
-            who = (
-                f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-                if holder
-                else "another process"
-            )
-            msg = (
-                f"{self._run_folder.stem} is being computed by {who}; look at it with "
-                "'resumable status', or stop that process and run again"
-            )
-            raise RunBusy(msg)
-        holder = {
-            "token": self.token,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "since": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
-        }
-        # From here on a late worker of a dead session finds another token and gives up.
-        self._lock.write_text(json.dumps(holder))
-        if not self._writers.acquire(exclusive=True, patience=ORPHAN_PATIENCE_S):
-            msg = (
-                f"a worker of an earlier session still writes to "
-                f"{self._run_folder.stem}; end it and run again"
-            )
-            raise RunBusy(msg)
-        self._writers.release()
-        for path in self._run_folder.leftovers():
-            path.unlink(missing_ok=True)
 
     @staticmethod
     def holder(lock_file: LockFile) -> dict[str, Any]:

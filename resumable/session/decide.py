@@ -90,7 +90,9 @@ def find(
             if complete.snapshot and complete.snapshot.finished:
                 return complete
     if whole or runs:
-        return found_with(whole[-1] if whole else max(runs, key=lambda run: run.size))
+        return found_with(
+            whole[-1] if whole else max(runs, key=lambda run: run.header.size)
+        )
     return Found(new_path)
 
 
@@ -335,14 +337,15 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     candidates = []
     for run in matching:
         done, failed, finished = run.progress()
+        size = run.header.size
         what = "unfinished, would be continued"
         if not computation.full_length(run.header):
             what = "of a shorter source, would be copied and continued"
-            if run.size == computation.geometry.size:
+            if size == computation.geometry.size:
                 what = "of less of the source, would be copied and continued"
         elif finished:
             what = "complete"
-        state = f"{what}: {done:,} of {run.size:,} positions done, {failed:,} failed"
+        state = f"{what}: {done:,} of {size:,} positions done, {failed:,} failed"
         candidates.append(Candidate(run.path, True, finished, (state,)))
     for path, run_or_error in run_folder.opened():
         if isinstance(run_or_error, RunFileError):

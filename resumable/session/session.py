@@ -103,7 +103,12 @@ class Session:
         self._writer: RowWriter | None = None
         self._untried: PositionSet | None = None
         if run is None:
-            snapshot = Snapshot.of_new(self.run.header, assignment.options.positions)
+            header, wanted = self.run.header, assignment.options.positions
+            everything = PositionSet.full(header.size)
+            pending = everything if wanted is None else wanted.copy()
+            snapshot = Snapshot(
+                header, 0, 0, len(pending), False, False, None, pending, b""
+            )
         elif snapshot is None or self._made:
             snapshot = self._snapshot()
         self._was_finished = snapshot.finished
@@ -312,7 +317,7 @@ class Session:
             self._end()
             self._tables.close()
             self._warned.show()
-        status = Status.of(end._replace(finished=end.settled))
+        status = Status(end.header.size, end.done, end.failed, end.settled)
         logger.info("%s: %s", self.assignment.computation.run_folder.stem, status)
         return results, status
 

@@ -145,11 +145,11 @@ def _status(run: RunFile) -> Check:
     wrong = [] if finished <= 1 else [f"the byte 'finished' is {finished}"]
     for name in ("completed_positions", "failed_positions"):
         status = run.array(name)
-        count = sum(int((status[a:b] > 1).sum()) for a, b in windows(run.size))
+        count = sum(int((status[a:b] > 1).sum()) for a, b in windows(run.header.size))
         if count:
             wrong.append(f"{count:,} bytes of {name} are neither 0 nor 1")
     done, failed, _ = run.progress()
-    pending = run.size - done - failed
+    pending = run.header.size - done - failed
     if finished and pending:
         wrong.append(f"it is marked finished, and {pending:,} positions are pending")
     remarks = [f"{done:,} done, {failed:,} failed, {pending:,} pending"]

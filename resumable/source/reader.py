@@ -388,7 +388,7 @@ class RaggedReader(Reader):
         shape: tuple[Any, ...] = (None, *output.shape)
         taken = int(self._rows.counts().sum()) * output.row_bytes
         lead = run.header.map_shape
-        row_bytes = max(output.row_bytes, math.ceil(taken / run.size))
+        row_bytes = max(output.row_bytes, math.ceil(taken / run.header.size))
         self.geometry = Geometry(
             lead, shape, row_bytes, (1,) * len(lead), row_bytes, False, True
         )

@@ -251,9 +251,9 @@ def test_going_on_reads_the_status_once_and_so_does_the_end(make_file, monkeypat
     Mean(source).compute(engine="serial", positions=[0, 1])
     scan, scans, at_start = RunFile._scan, [], []
 
-    def counted(run, fd, header, size):
-        scans.append(size)
-        return scan(run, fd, header, size)
+    def counted(run, fd, header, *span):
+        scans.append(span)
+        return scan(run, fd, header, *span)
 
     def listen(event):
         if isinstance(event, Started):

@@ -70,7 +70,8 @@ def there(
     )
     pending = np.arange(done + failed, size) if left is None else np.array(left, int)
     chosen = PositionSet.of(max(size, SIZE), pending)
-    return Snapshot(header, done, failed, len(pending), finished, last_end, chosen, b"")
+    counts = (done, failed, len(pending), done + failed == size)
+    return Snapshot(header, *counts, finished, last_end, chosen, b"")
 
 
 @pytest.mark.parametrize(
