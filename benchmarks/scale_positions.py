@@ -26,7 +26,7 @@ import resumable as rs
 from resumable.engines import Driver
 from resumable.engines.ranks import Rest
 from resumable.errors import RunFileError
-from resumable.model.positions import windows
+from resumable.model.positions import WINDOW
 from resumable.model.schedule import PROBES, Remainder
 from resumable.runfile.file import RunFile
 from resumable.session import prepare
@@ -127,8 +127,9 @@ def scatter(folder: Path) -> None:
     (path,) = folder.glob("*.h5")
     header, rng = RunFile(path).header, np.random.default_rng(0)
     with opened(path, os.O_RDWR) as fd:
-        for start, stop in windows(header.size):
-            status = rng.integers(0, 2, stop - start, np.uint8)
+        for start in range(0, header.size, WINDOW):
+            count = min(WINDOW, header.size - start)
+            status = rng.integers(0, 2, count, np.uint8)
             write_at(fd, status, header.offsets["completed_positions"] + start)
         # Sync now: the timed session does not wait for these writes.
         os.fsync(fd)

@@ -13,7 +13,6 @@ from resumable.model.encoding import (
     encode,
     encode_dtype,
 )
-from resumable.model.geometry import Geometry
 from resumable.model.indexing import (
     boxes,
     chunk_shape,
@@ -35,6 +34,7 @@ from resumable.model.plan import (
     SHIPPED_BYTES,
     WORTH_STARTING_S,
     Footprint,
+    Geometry,
     Plan,
     fit_memory,
 )
@@ -48,7 +48,6 @@ from resumable.model.positions import (
     name_of_position,
     positions_in_order,
     stretches,
-    windows,
 )
 from resumable.model.schedule import PROBES, Remainder, Schedule
 from resumable.model.source_text import (
@@ -139,5 +138,4 @@ __all__ = [
     "spans_of",
     "stretches",
     "text_digest",
-    "windows",
 ]

@@ -43,7 +43,22 @@ def divided_key(
     many leading axes, `most` at most, are merged into one: taken apart, pairs of
     indices would need whole rows and columns. Raises IndexError as numpy would.
     """
-    parts = _parts(key, shape)
+    # Raises what numpy raises for a wrong key.
+    np.broadcast_to(np.uint8(0), shape)[key]
+    # Slices, arrays of indices, None, Ellipsis and single truth values.
+    parts: list[Any] = []
+    for part in key if isinstance(key, tuple) else (key,):
+        if part is None or part is Ellipsis or isinstance(part, slice):
+            parts.append(part)
+            continue
+        array = np.asarray(part)
+        if array.size == 0 and not isinstance(part, np.ndarray):
+            array = array.astype(np.intp)
+        if array.dtype == bool:
+            # A mask stands for as many arrays of indices as it has axes.
+            parts += array.nonzero() if array.ndim else [array[()]]
+        else:
+            parts.append(array)
     paired = list(
         itertools.takewhile(
             lambda part: isinstance(part, np.ndarray) and part.dtype != bool,
@@ -59,8 +74,20 @@ def divided_key(
         ]
         parts[:count] = [np.asarray(np.ravel_multi_index(indices, lengths))]
         shape = (math.prod(lengths), *shape[count:])
-    needs, inner = _needs_of(parts, shape)
-    return needs, inner, max(1, count)
+    needs: list[Any] = [range(length) for length in shape]
+    inner: list[Any] = []
+    axis = 0
+    # The others make a new axis, or stand for all axes that the key does not name.
+    named = [not (p is None or p is Ellipsis or isinstance(p, np.bool_)) for p in parts]
+    for part, of_axis in zip(parts, named, strict=True):
+        if of_axis:
+            needs[axis], local = _needed(part, shape[axis])
+            inner.append(local)
+            axis += 1
+        else:
+            inner.append(part)
+            axis += len(shape) - sum(named) if part is Ellipsis else 0
+    return needs, tuple(inner), max(1, count)
 
 
 def picked_rows(block: Array, needs: Sequence[Any], begins: Sequence[int]) -> Array:
@@ -73,46 +100,6 @@ def picked_rows(block: Array, needs: Sequence[Any], begins: Sequence[int]) -> Ar
         )
         block = block[(*[slice(None)] * axis, part)]
     return block
-
-
-def _needs_of(
-    parts: list[Any], shape: tuple[int, ...]
-) -> tuple[list[Any], tuple[Any, ...]]:
-    """Return the indices needed of every axis, and the key within them."""
-    needs: list[Any] = [range(length) for length in shape]
-    inner: list[Any] = []
-    axis = 0
-    # The others make a new axis, or stand for all axes that the key does not name.
-    named = [not (p is None or p is Ellipsis or isinstance(p, np.bool_)) for p in parts]
-    for part, of_axis in zip(parts, named, strict=True):
-        if not of_axis:
-            inner.append(part)
-            axis += len(shape) - sum(named) if part is Ellipsis else 0
-            continue
-        needs[axis], local = _needed(part, shape[axis])
-        inner.append(local)
-        axis += 1
-    return needs, tuple(inner)
-
-
-def _parts(key: Any, shape: tuple[int, ...]) -> list[Any]:
-    """Return slices, arrays of indices, None, Ellipsis and single truth values."""
-    # Raises what numpy raises for a wrong key.
-    np.broadcast_to(np.uint8(0), shape)[key]
-    parts: list[Any] = []
-    for part in key if isinstance(key, tuple) else (key,):
-        if part is None or part is Ellipsis or isinstance(part, slice):
-            parts.append(part)
-            continue
-        array = np.asarray(part)
-        if array.size == 0 and not isinstance(part, np.ndarray):
-            array = array.astype(np.intp)
-        if array.dtype == bool:
-            # A mask stands for as many arrays of indices as it has axes.
-            parts += array.nonzero() if array.ndim else [array[()]]
-        else:
-            parts.append(array)
-    return parts
 
 
 def _needed(part: Any, length: int) -> tuple[Any, Any]:

@@ -113,7 +113,8 @@ class PositionSet:
 
     def windows(self) -> Iterator[tuple[int, int]]:
         """Bounds of windows that cover all positions."""
-        return windows(self.size)
+        for start in range(0, self.size, WINDOW):
+            yield start, min(start + WINDOW, self.size)
 
     def __len__(self) -> int:
         return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
@@ -195,12 +196,6 @@ def _bits_of(batch: Batch) -> tuple[slice, Array]:
     first, before = divmod(batch.start, 8)
     bits = np.packbits(np.concatenate([np.zeros(before, bool), batch.members()]))
     return slice(first, first + len(bits)), bits
-
-
-def windows(size: int) -> Iterator[tuple[int, int]]:
-    """Bounds of windows that cover the positions 0 to `size`."""
-    for start in range(0, size, WINDOW):
-        yield start, min(start + WINDOW, size)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

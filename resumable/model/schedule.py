@@ -67,8 +67,12 @@ class Schedule:
         self._returned: collections.deque[Batch] = collections.deque()
         self._probes = [] if proven else pending.spread(PROBES)[::-1]
         self._probed: list[int] = []
-        self._probing = 0
-        self._memory = _MemoryModel(plan.block_bytes / max(1, plan.block))
+        #: Probes at work.
+        self.probing = 0
+        # Peak memory of a worker: a fixed part, and so much per position.
+        self._fixed_bytes = 0.0
+        self._bytes_each = max(plan.block_bytes / max(1, plan.block), 1.0)
+        self._first_peak: tuple[int, int] | None = None
 
     def next(self, seconds: float | None = None) -> Batch | None:
         """Hand out the next batch, of at most `seconds`.
@@ -83,17 +87,41 @@ class Schedule:
             position = self._probes.pop()
             self.pending.discard(position)
             self._probed.append(position)
-            self._probing += 1
+            self.probing += 1
             self.remaining -= 1
             return Batch(position, position + 1, None, 1, probe=True)
-        if not self.proven and self._probing:
+        if not self.proven and self.probing:
             # The verdict on the function is still out.
             return None
-        return self._cut(self.next_rows(seconds))
-
-    def probe_ended(self) -> None:
-        """Take note that a probe is settled."""
-        self._probing -= 1
+        rows, size, quantum = (
+            self.next_rows(seconds),
+            self.pending.size,
+            self._plan.quantum,
+        )
+        while self._cursor < size:
+            span = min(WINDOW, size - self._cursor)
+            look = min(span, 2 * rows + 64)
+            members = self.pending.window(self._cursor, self._cursor + look)
+            while np.count_nonzero(members) < rows and look < span:
+                look = min(span, 4 * look)
+                members = self.pending.window(self._cursor, self._cursor + look)
+            found = np.flatnonzero(members)
+            if not len(found):
+                self._cursor += look
+                continue
+            start = self._cursor + int(found[0])
+            stop = self._cursor + int(found[min(rows, len(found)) - 1]) + 1
+            # Back to the end of a chunk, if one is inside.
+            whole = stop // quantum * quantum
+            stop = whole if whole > start else stop
+            # A span belongs to one worker, and another may be at a probe.
+            stop = min([stop, *(p for p in self._probed if p > start)])
+            members = members[start - self._cursor : stop - self._cursor]
+            self._cursor = stop
+            batch = Batch.of(start, members, self.block)
+            self.remaining -= batch.count
+            return batch
+        return None
 
     def give_back(self, batch: Batch) -> None:
         """Take back a batch that was not computed; it is handed out next."""
@@ -150,63 +178,21 @@ class Schedule:
 
     def note_memory(self, peak_bytes: int, rows: int) -> None:
         """Learn from a worker's peak how many positions it can hold."""
-        fits = self._memory.rows(peak_bytes, rows, self._plan.worker_bytes)
-        self.block = max(1, min(self.block, fits))
+        if self._first_peak is None:
+            self._first_peak = (peak_bytes, rows)
+        peak, first_rows = self._first_peak
+        if rows > 2 * first_rows:
+            slope = (peak_bytes - peak) / (rows - first_rows)
+            self._bytes_each = max(self._bytes_each, slope)
+        fixed = peak_bytes - self._bytes_each * rows
+        self._fixed_bytes = max(self._fixed_bytes, fixed)
+        most = 0.9 * self._plan.worker_bytes - self._fixed_bytes
+        self.block = max(1, min(self.block, int(most / self._bytes_each)))
 
     @property
     def seconds_left(self) -> float | None:
         """Expected seconds of one worker's work; None before the first batch."""
         return None if self._seconds is None else self._seconds * self.remaining
-
-    def _cut(self, rows: int) -> Batch | None:
-        size = self.pending.size
-        while self._cursor < size:
-            span = min(WINDOW, size - self._cursor)
-            look = min(span, 2 * rows + 64)
-            members = self.pending.window(self._cursor, self._cursor + look)
-            while np.count_nonzero(members) < rows and look < span:
-                look = min(span, 4 * look)
-                members = self.pending.window(self._cursor, self._cursor + look)
-            found = np.flatnonzero(members)
-            if not len(found):
-                self._cursor += look
-                continue
-            start = self._cursor + int(found[0])
-            stop = self._cursor + int(found[min(rows, len(found)) - 1]) + 1
-            stop = self._aligned(start, stop)
-            # A span belongs to one worker, and another may be at a probe.
-            stop = min([stop, *(p for p in self._probed if p > start)])
-            members = members[start - self._cursor : stop - self._cursor]
-            self._cursor = stop
-            batch = Batch.of(start, members, self.block)
-            self.remaining -= batch.count
-            return batch
-        return None
-
-    def _aligned(self, start: int, stop: int) -> int:
-        """Move the end of a batch back to the end of a chunk, if one is inside."""
-        quantum = self._plan.quantum
-        down = stop // quantum * quantum
-        return down if down > start else stop
-
-
-class _MemoryModel:
-    """Peak memory as a fixed part plus so much per position."""
-
-    def __init__(self, declared: float) -> None:
-        self._slope = max(declared, 1.0)
-        self._fixed = 0.0
-        self._first: tuple[int, int] | None = None
-
-    def rows(self, peak: int, rows: int, budget: int) -> int:
-        """Add an observation; return the positions that fit into `budget`."""
-        if self._first is None:
-            self._first = (peak, rows)
-        first_peak, first_rows = self._first
-        if rows > 2 * first_rows:
-            self._slope = max(self._slope, (peak - first_peak) / (rows - first_rows))
-        self._fixed = max(self._fixed, peak - self._slope * rows)
-        return int((0.9 * budget - self._fixed) / self._slope)
 
 
 class Remainder:

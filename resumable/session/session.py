@@ -177,7 +177,7 @@ class Session:
             geometry = self.assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
         if report.batch.probe:
-            self.schedule.probe_ended()
+            self.schedule.probing -= 1
             self.schedule.proven |= self._policy.probed(
                 report.failures, report.done, self.assignment.computation.geometry
             )
@@ -261,7 +261,7 @@ class Session:
         if self.assignment.options.on_error == "raise":
             raise error_of_death(failure, geometry)
         if batch.probe:
-            self.schedule.probe_ended()
+            self.schedule.probing -= 1
             self.schedule.proven |= self._policy.probed([failure], 0, geometry)
             return
         if self._policy.machine_failed:

@@ -20,12 +20,12 @@ from resumable.errors import (
     shown,
 )
 from resumable.model import (
+    WINDOW,
     PositionSet,
     differences,
     fit_memory,
     format_bytes,
     name_of_position,
-    windows,
 )
 from resumable.results import inputs_of_run, source_of_run
 from resumable.runfile import RaggedRows, RunFile, holder_of
@@ -144,8 +144,9 @@ def _status(run: RunFile) -> Check:
     finished = int(run.array("finished")[0])
     wrong = [] if finished <= 1 else [f"the byte 'finished' is {finished}"]
     for name in ("completed_positions", "failed_positions"):
-        status = run.array(name)
-        count = sum(int((status[a:b] > 1).sum()) for a, b in windows(run.header.size))
+        status, size = run.array(name), run.header.size
+        windows = (status[a : a + WINDOW] for a in range(0, size, WINDOW))
+        count = sum(int((window > 1).sum()) for window in windows)
         if count:
             wrong.append(f"{count:,} bytes of {name} are neither 0 nor 1")
     done, failed, _ = run.progress()

@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 import resumable as rs
-from resumable.model.geometry import Geometry
+from resumable.model.plan import Geometry
 from resumable.model.schedule import PROBES
 from resumable.runfile.file import Failure
 from resumable.session.failures import FailurePolicy

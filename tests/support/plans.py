@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from resumable.model.geometry import Geometry
-from resumable.model.plan import Footprint, Plan
+from resumable.model.plan import Footprint, Geometry, Plan
 
 MB = 1_000_000
 
