@@ -119,18 +119,33 @@ class Output:
         put("shape", _exact_shape(shape))
         put("dtype", _fixed_dtype(dtype))
         put("units", units)
-        put("labels", _fitting_labels(labels, self.shape))
+        if labels is not None:
+            if not isinstance(labels, (list, tuple)) or not all(
+                isinstance(text, str) for text in labels
+            ):
+                msg = f"labels must be a sequence of texts, not {labels!r}"
+                raise DeclarationError(msg)
+            if not self.shape or len(labels) != self.shape[-1]:
+                wanted = "the shape is ()"
+                if self.shape:
+                    wanted = f"the last axis has {self.shape[-1]}"
+                msg = f"{len(labels)} labels were given, but {wanted}"
+                raise DeclarationError(msg)
+            labels = tuple(labels)
+        put("labels", labels)
         put("fill_value", _fitting_fill(fill_value, self.dtype))
         if per not in ("position", "run"):
             msg = f"per must be 'position' or 'run', not {per!r}"
             raise DeclarationError(msg)
         put("per", per)
-        if compression is not None and per == "run":
-            msg = "only outputs per position are compressed; leave compression out"
-            raise DeclarationError(msg)
-        wrong = filter_problem(compression)
-        if wrong:
-            raise DeclarationError(wrong)
+        if compression is not None:
+            wrong = filter_problem(compression)
+            if per == "run":
+                wrong = (
+                    "only outputs per position are compressed; leave compression out"
+                )
+            if wrong:
+                raise DeclarationError(wrong)
         put("compression", compression)
         if ragged and (per == "run" or fill_value is not None):
             what = "per='run'" if per == "run" else "a fill value"
@@ -229,23 +244,6 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     else:
         return fixed
     raise DeclarationError(msg)
-
-
-def _fitting_labels(
-    labels: Sequence[str] | None, shape: tuple[int, ...]
-) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    if not isinstance(labels, (list, tuple)) or not all(
-        isinstance(text, str) for text in labels
-    ):
-        msg = f"labels must be a sequence of texts, not {labels!r}"
-        raise DeclarationError(msg)
-    if not shape or len(labels) != shape[-1]:
-        wanted = f"the last axis has {shape[-1]}" if shape else "the shape is ()"
-        msg = f"{len(labels)} labels were given, but {wanted}"
-        raise DeclarationError(msg)
-    return tuple(labels)
 
 
 def _fitting_fill(fill: Any, dtype: np.dtype[Any]) -> Any:

@@ -155,8 +155,13 @@ def least_calls(request: Request, options: Options) -> int:
 
 def _footprint(request: Request, readers: list[Reader]) -> Footprint:
     process, outputs = request.process, request.outputs.values()
-    read = sum(reader.held_bytes for reader in readers)
-    ahead = sum(reader.held_bytes for reader in readers if reader.reads_ahead)
+    read = ahead = 0
+    for reader in readers:
+        geometry = reader.geometry
+        # Rows that lie across a dataset are put in order in a copy.
+        held = geometry.row_bytes * (1 if geometry.position_first else 2)
+        read += held
+        ahead += held if reader.reads_ahead else 0
     results = sum(o.row_bytes for o in outputs if o.per == "position")
     scratch = process.scratch
     if not hasattr(process, "block_computation"):

@@ -128,15 +128,6 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         """Close the file."""
         self._resources.close()
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of memory that reading takes per position of a block.
-
-        Twice the data where they lie across the dataset: they are put in order in a
-        copy.
-        """
-        return self.geometry.row_bytes * (1 if self.geometry.position_first else 2)
-
     def empty(self, rows: int) -> Array:
         """Return an array for the data of `rows` positions, not initialised."""
         return np.empty((rows, *self.geometry.spectrum_shape), self.dtype)
@@ -154,11 +145,13 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
                 _PATIENCE_S,
             )
         else:
-            self._read(start, members, out, self._state)
+            self._read(start, members, out)
 
-    def _read(self, start: int, members: Array, out: Array, state: FileState) -> None:
+    def _read(
+        self, start: int, members: Array, out: Array, state: FileState | None = None
+    ) -> None:
         """Read from the file, opened again where its state is another by now."""
-        if not self._state.holds(state):
+        if state is not None and not self._state.holds(state):
             self.close()
             geometry = self.geometry
             self._open()
