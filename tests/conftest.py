@@ -31,10 +31,27 @@ known = server._loaded_subpackages
 server._loaded_subpackages = lambda: [*known(), "pytest", "hypothesis"]
 
 
+# The modules that take longest: last, one of them would run alone at the end.
+FIRST = ("mpi_failures", "choice", "dask", "kill", "mpi", "replacing", "notebooks")
+FIRST += ("docs", "live", "futures", "pool", "kill_chain", "commands", "server")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long modules, whose order is kept by --no-loadscope-reorder."""
+    place = {f"test_{name}": number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
     """Keep the environment of whoever runs the tests out of them."""
     monkeypatch.delenv("RESUMABLE_TARGET", raising=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait only shortly for others who have a file open that is published into."""
+    monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
 
 
 @pytest.fixture

@@ -36,15 +36,6 @@ def test_fault_9_a_name_that_begins_another_name_is_no_trouble(make_file):
     assert len(guess(f"{path}::/data").duplicates) == 1
 
 
-def test_fault_10_a_dash_in_names_finds_its_own_results(make_file):
-    process = Mean(make_file(**{"raw-data-1": np.ones((5, 3))}) + "::/raw-data-1")
-    process.calls = []
-    compute(process)
-    compute(process)
-
-    assert len(process.calls) == 5
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -85,17 +76,6 @@ def test_fault_17_another_source_of_the_same_name_does_not_match(make_file, tmp_
 
     assert len({first.path, second.path, third.path}) == 3
     assert [r["mean"][0] for r in (first, second, third)] == [1, 2, 3]
-
-
-def test_fault_19_override_on_the_same_object_computes(scan):
-    process = Mean(scan)
-    process.calls = []
-    compute(process, override=True)
-    compute(process, override=True)
-
-    assert len(process.calls) == 120
-    assert process.partials == []
-    assert len(process.duplicates) == 2
 
 
 def test_fault_20_cores_do_not_leak_and_nothing_is_looked_up_too_early(scan):

@@ -12,7 +12,7 @@ from typing import ClassVar
 import kill_matrix
 import numpy as np
 import pytest
-from engine_conformance import Logged, noted
+from engine_processes import Logged, noted
 from helpers import ROOT, SUPPORT, data_of
 from kill_matrix import alive, members, wait_until
 
@@ -25,17 +25,15 @@ CASES = kill_matrix.CASES
 
 
 @pytest.fixture(scope="module")
-def tallies(tmp_path_factory):
+def tallies(program_server, tmp_path_factory):
     """Return the tally of every case, 15 kills each, two cases at a time."""
     # Here and not in the threads, which share the filters of warnings.
     kill_matrix.expected(kill_matrix.POSITIONS, "Transform")
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        waiting = {
-            case: threads.submit(
-                kill_matrix.matrix, tmp_path_factory.mktemp("kill"), *case, 15, seed=i
-            )
-            for i, case in enumerate(CASES)
-        }
+        waiting = {}
+        for seed, case in enumerate(CASES):
+            given = (program_server, tmp_path_factory.mktemp("kill"), *case, 15)
+            waiting[case] = threads.submit(kill_matrix.matrix, *given, seed=seed)
         return {case: future.result() for case, future in waiting.items()}
 
 
@@ -50,9 +48,9 @@ def test_nothing_is_lost_or_wrong_whoever_is_killed(tallies, case):
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory):
+def steps(program_server, tmp_path_factory):
     """Return the tally of a run killed before each of its steps."""
-    return kill_matrix.every_step(tmp_path_factory.mktemp("steps"))
+    return kill_matrix.every_step(program_server, tmp_path_factory.mktemp("steps"))
 
 
 def test_a_kill_before_any_step_leaves_a_run_that_goes_on(steps):
@@ -71,7 +69,7 @@ def test_a_kill_before_any_step_leaves_no_file_behind(steps):
 STOPPED = """
     import signal, sys
     import resumable as rs
-    from engine_conformance import Logged
+    from engine_processes import Logged
 
     before = [signal.getsignal(s) for s in (2, 15, 10)]
     process = Logged("scan.h5::/data", log="log", delay_s=0.01)
@@ -147,7 +145,7 @@ NESTED = """
     import os, signal
     import param
     import resumable as rs
-    from engine_conformance import Logged, note
+    from engine_processes import Logged, note
     from resumable.worker.server import _ignore_signal
 
     class Inner(rs.Process):
@@ -217,7 +215,7 @@ def test_ctrl_c_while_workers_start_is_a_clean_stop(
     process = script(
         f"""
         import signal, threading, time
-        from engine_conformance import Logged
+        from engine_processes import Logged
         from resumable.engines.local import LocalEngine
 
         def tell():
@@ -292,7 +290,7 @@ def test_an_orphan_cannot_write_into_a_new_session(
     """A worker that outlives its driver is waited for or refused, never mixed in."""
     process = script(
         """
-        from engine_conformance import Logged
+        from engine_processes import Logged
         Logged("scan.h5::/data", log="log", delay_s=0.005).compute(
             engine="local", workers=2, checkpoint=0.02
         )
@@ -317,7 +315,10 @@ def test_an_orphan_cannot_write_into_a_new_session(
 
 
 SLOW = """
-    from engine_conformance import Logged, note
+    from engine_processes import Logged, note
+    from resumable.engines import local
+
+    local._GRACE_S = 0.5
 
     class Slow(Logged):
         def unit_computation(self, spectrum):
@@ -334,7 +335,7 @@ SLOW = """
 
 
 def test_a_stop_does_not_wait_for_a_long_position(tmp_path, source, script):
-    """After 5 s its batch is given up; the ones before it are kept, none has failed."""
+    """In the end its batch is given up; the ones before are kept, none has failed."""
     process = script(SLOW)
     log = tmp_path / "log"
     assert wait_until(lambda: "slow" in noted(log), 30)

@@ -58,7 +58,7 @@ def test_a_measurement_is_followed_to_its_end(
 ):
     # A writer that keeps the file open is recognised after 0.3 s instead of 2 s.
     monkeypatch.setattr(live, "_KEPT_OPEN_S", 0.3)
-    pause = {"swmr": 0.01, "reopen": 0.06, "keep": 0.1}[kind]
+    pause = {"swmr": 0.01, "reopen": 0.06, "keep": 0.05}[kind]
     rest = -1 if kind == "keep" else 1
     program = writer(kind, count=20, most=most, pause=pause, rest=rest)
     process = Above(program.source)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deadly import MOST, POSITIONS, Leaks, check
-from engine_conformance import Logged, note, noted
+from engine_processes import Logged, note, noted
 
 import resumable as rs
 

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from engine_conformance import Logged, Several, noted
+from engine_processes import Logged, Several, noted
 from helpers import SUPPORT
 from mpi_jobs import POSITIONS, Halts, of_log, only_run, told, with_head
 

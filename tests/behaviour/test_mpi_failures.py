@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from engine_conformance import noted
+from engine_processes import noted
 from mpi_jobs import POSITIONS, of_log, only_run, told, with_head
 
 # A hung job is ended by its own helper, well before.
@@ -247,7 +247,7 @@ def test_a_rank_that_ends_before_mpi_has_started_is_shown(mpi, scan, code):
     script = mpi.write(
         with_head(f"""
         from resumable.engines import mpi
-        mpi._PATIENCE_S = 1
+        mpi._PATIENCE_S = 0.2
         if RANK == 1:
             sys.exit({code})
         Logged("scan.h5::/data", log="log").compute()
@@ -367,7 +367,7 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
                     # Slow from here on: it takes its time until all have been told.
                     while not Path("signalled").exists():
                         time.sleep(0.01)
-                    time.sleep(0.5)
+                    time.sleep(0.25)
                 return value
 
         process = Slower("scan.h5::/data", log="log", delay_s=0.1)

@@ -2,13 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import h5py
-import mpiexec
 import pytest
-from engine_conformance import Logged
+from engine_processes import Logged
 from mpi_jobs import HEAD, told, with_head
 
 import resumable as rs
@@ -79,31 +76,28 @@ print(results.sessions[-1].engine, "mpi4py" in sys.modules)
 )
 
 
-def alone(folder, environment, options):
-    (folder / "script.py").write_text(SINGLE)
-    return subprocess.run(
-        [sys.executable, "script.py", json.dumps(options)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{mpiexec.ROOT}:{mpiexec.ROOT / 'tests' / 'support'}",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+@pytest.fixture
+def alone(script, monkeypatch):
+    """Return a function that runs one process, and returns its output and errors."""
+
+    def run(environment, options):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        program = script(SINGLE, json.dumps(options))
+        return *program.communicate(timeout=30), program.returncode
+
+    return run
 
 
-def test_processes_that_another_mpi_started_are_refused(scan, tmp_path):
+def test_processes_that_another_mpi_started_are_refused(scan, tmp_path, alone):
     """Two processes of two think that they are alone: refused before any work."""
     # As Open MPI's mpiexec would have it; the MPI here is MPICH.
     started = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
-    done = alone(tmp_path, started, {})
+    _, errors, code = alone(started, {})
 
-    assert done.returncode == 1
-    assert "mpiexec started 2 processes" in done.stderr
-    assert "own mpiexec" in done.stderr
+    assert code == 1
+    assert "mpiexec started 2 processes" in errors
+    assert "own mpiexec" in errors
     assert not list(tmp_path.glob("scan-*.h5"))
 
 
@@ -115,19 +109,17 @@ def test_processes_that_another_mpi_started_are_refused(scan, tmp_path):
         {},
     ],
 )
-def test_one_process_needs_no_mpi(scan, tmp_path, environment):
+def test_one_process_needs_no_mpi(scan, alone, environment):
     """Plain Python in a batch script, or a job of one rank."""
-    done = alone(tmp_path, environment, {"workers": 1})
+    output, errors, _ = alone(environment, {"workers": 1})
 
-    assert done.stderr == ""
-    assert done.stdout.split() == ["auto", "False"]
+    assert (output.split(), errors) == (["auto", "False"], "")
 
 
-def test_mpi_by_name_works_with_one_process(scan, tmp_path):
-    done = alone(tmp_path, {}, {"engine": "mpi"})
+def test_mpi_by_name_works_with_one_process(scan, alone):
+    output, errors, _ = alone({}, {"engine": "mpi"})
 
-    assert done.stderr == ""
-    assert done.stdout.split() == ["mpi", "True"]
+    assert (output.split(), errors) == (["mpi", "True"], "")
 
 
 def test_an_import_under_mpiexec_starts_no_mpi(mpi):

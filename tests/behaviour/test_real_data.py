@@ -72,7 +72,7 @@ def test_the_brightness_is_reproduced_after_a_kill_in_the_middle(
     tmp_path, cells, script, engine, monkeypatch
 ):
     digest = hashlib.sha256((tmp_path / FILE).read_bytes()).digest()
-    monkeypatch.setenv("DELAY_S", "0.15")
+    monkeypatch.setenv("DELAY_S", "0.08")
     killed = script(SCRIPT, engine)
     assert wait_until(lambda: len(done_in(tmp_path)) >= 10, 30)
     os.kill(killed.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from deadly import POSITIONS, Deadly, DeadlyBlock, check
-from engine_conformance import note, noted
+from engine_processes import note, noted
 from helpers import until
 
 import resumable as rs
@@ -176,7 +176,8 @@ class Late(Deadly):
     def unit_computation(self, spectrum):
         late = self.position == 105 and "105" not in noted(self.log)
         note(self.log, self.position)
-        time.sleep(0.5 if late else 0.02)
+        # Those after it take long enough to be met at work.
+        time.sleep(0.5 if late else 0.02 if self.position > 105 else 0)
         return spectrum.mean()
 
 

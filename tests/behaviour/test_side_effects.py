@@ -10,7 +10,7 @@ from typing import ClassVar
 import param
 import pytest
 from deadly import SIDE_EFFECTS, Deadly, check
-from engine_conformance import Pools
+from engine_processes import Pools
 
 import resumable as rs
 
@@ -45,7 +45,7 @@ def test_a_computation_may_use_a_pool_of_processes(source, rows, script, engine)
     """The pool ends its processes by a signal, which our handlers must not catch."""
     process = script(
         f"""
-        from engine_conformance import Pools
+        from engine_processes import Pools
         Pools({source!r}).compute(engine={engine!r}, workers=2)
         """
     )

@@ -6,12 +6,12 @@ import time
 import types
 from typing import ClassVar
 
-import engine_conformance as conformance
 import h5py
 import numpy as np
 import pytest
 import threadpoolctl
-from engine_conformance import EngineConformance, Holder, Logged, noted
+from engine_conformance import EngineConformance
+from engine_processes import FailsAt, Holder, Logged, noted
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
@@ -43,11 +43,6 @@ class TestAuto(EngineConformance):
 class TestLocalSpawn(EngineConformance):
     def engine(self):
         return LocalEngine(2, "spawn")
-
-
-class TestLocalForkserver(EngineConformance):
-    def engine(self):
-        return LocalEngine(2, "forkserver")
 
 
 def _threads():
@@ -87,7 +82,7 @@ def test_blas_has_one_thread_while_units_run_and_all_after(scan, engine):
 
 
 def test_blas_gets_its_threads_back_after_an_error(scan, log):
-    process = conformance.FailsAt(scan, log=log)
+    process = FailsAt(scan, log=log)
     with threadpoolctl.threadpool_limits(2):
         with pytest.raises(rs.UnitFailed):
             process.compute(engine="serial", on_error="raise")

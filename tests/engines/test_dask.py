@@ -13,7 +13,8 @@ import dask
 import distributed
 import numpy as np
 import pytest
-from engine_conformance import EngineConformance, Logged, noted
+from engine_conformance import EngineConformance
+from engine_processes import Logged, noted
 
 import resumable as rs
 from resumable.engines import remote_worker

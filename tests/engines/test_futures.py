@@ -17,7 +17,8 @@ import loky
 import numpy as np
 import pytest
 import threadpoolctl
-from engine_conformance import EngineConformance, Logged, Pools, note, noted
+from engine_conformance import EngineConformance
+from engine_processes import Logged, Pools, note, noted
 from helpers import ROOT, SUPPORT, data_of, until
 
 import resumable as rs
@@ -372,7 +373,7 @@ def test_ctrl_c_to_all_processes_ends_with_75_and_loses_nothing(scan, log, tmp_p
     script = tmp_path / "script.py"
     script.write_text(
         "import concurrent.futures, multiprocessing\n"
-        "from engine_conformance import Logged\n"
+        "from engine_processes import Logged\n"
         "if __name__ == '__main__':\n"
         "    spawn = multiprocessing.get_context('spawn')\n"
         "    with concurrent.futures.ProcessPoolExecutor(2, spawn) as executor:\n"

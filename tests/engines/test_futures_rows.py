@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import param
 import pytest
-from engine_conformance import Logged, Weighted, noted
+from engine_processes import Logged, Weighted, noted
 
 import resumable as rs
 from resumable.model.positions import PositionSet

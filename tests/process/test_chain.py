@@ -11,7 +11,7 @@ import numpy as np
 import param
 import pytest
 from chained import POSITIONS, bits, compute
-from engine_conformance import note, noted
+from engine_processes import note, noted
 
 import resumable as rs
 import resumable.process.chain

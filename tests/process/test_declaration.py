@@ -1,9 +1,7 @@
 """What a user declares: outputs, computations, setup, finish, scratch, parameters."""
 
 import functools
-import os
 import threading
-import time
 from typing import ClassVar
 
 import numpy as np
@@ -45,20 +43,6 @@ def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
     assert (results["counts"][...].sum(axis=-1) == 9).all()
 
 
-def test_unit_and_block_computation_agree(scan):
-    class Block(rs.Process):
-        version = 1
-        outputs: ClassVar = {"low": rs.Output(), "all": rs.Output(32)}
-
-        def block_computation(self, spectra):
-            return {"low": spectra.min(axis=1), "all": spectra * 2}
-
-    results = compute(Block(scan))
-
-    np.testing.assert_array_equal(results["low"], data_of(scan).min(axis=1))
-    np.testing.assert_array_equal(results["all"], data_of(scan) * 2)
-
-
 def test_setup_runs_once_before_the_first_position(scan):
     events = []
 
@@ -77,31 +61,6 @@ def test_setup_runs_once_before_the_first_position(scan):
     compute(Prepared(scan))
 
     assert events == ["setup"] + ["unit"] * 60
-
-
-def test_setup_runs_once_in_every_worker(scan, tmp_path):
-    log = tmp_path / "log"
-    log.mkdir()
-
-    class Prepared(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def setup(self):
-            number = len(list(log.glob(f"{os.getpid()}-*")))
-            (log / f"{os.getpid()}-{number}").touch()
-
-        def unit_computation(self, spectrum):
-            assert list(log.glob(f"{os.getpid()}-*"))
-            time.sleep(0.002)
-            return spectrum.mean()
-
-    Prepared(scan).compute(engine="local", workers=2, progress=False)
-    workers = [path.name.split("-") for path in log.iterdir()]
-
-    assert 1 <= len(workers) <= 2
-    assert len({pid for pid, _ in workers}) == len(workers)
-    assert str(os.getpid()) not in {pid for pid, _ in workers}
 
 
 def with_a_table():

@@ -288,16 +288,3 @@ def test_the_functions_text_is_kept_with_the_results(scan):
 
         assert group.attrs["description"] == b"The mean of a spectrum."
     assert "return spectrum.mean()" in text
-
-
-def test_a_local_worker_can_run_a_function_of_a_test(scan):
-    factor = 2.5
-
-    def inner(spectrum):
-        return spectrum.sum() * factor
-
-    results = rs.map(
-        inner, scan, options={"engine": "local", "workers": 1, "progress": False}
-    )
-
-    np.testing.assert_allclose(results["result"], data_of(scan).sum(axis=1) * factor)

@@ -10,7 +10,7 @@ import numpy as np
 import param
 import pytest
 from helpers import data_of
-from programs import MODULE, ROOT, Fit, python
+from programs import MODULE, ROOT, Fit
 
 import resumable as rs
 
@@ -92,20 +92,33 @@ PROGRAM = textwrap.dedent(MODULE) + textwrap.dedent("""
 """)
 
 
-def test_a_script_is_a_program(home):
+@pytest.fixture
+def python(script):
+    """Return a function that runs a script, and returns its output and errors."""
+
+    def run(code, *arguments, code_expected=0):
+        program = script(code, *arguments)
+        output, errors = program.communicate(timeout=100)
+        assert program.returncode == code_expected, errors
+        return output, errors
+
+    return run
+
+
+def test_a_script_is_a_program(home, python):
     """The documented codes, one message, and the run that the command would make."""
     words = ["scan.h5::/data", "--gain", "3"]
-    done = python(PROGRAM, *words)
+    printed, _ = python(PROGRAM, *words)
     (path,) = home.glob("scan-data-Level-*.h5")
     np.testing.assert_allclose(
         rs.open(path)["level"], 3 * data_of("scan.h5::/data").mean(axis=1)
     )
-    assert done.stdout == f"{path.name}: 60 of 60 positions done\n"
+    assert printed == f"{path.name}: 60 of 60 positions done\n"
 
     command = [sys.executable, "-m", "resumable", "run", "script.py:Level", *words]
     environment = {**os.environ, "PYTHONPATH": ROOT}
     same = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert same.stdout == done.stdout
+    assert same.stdout == printed
 
     assert rs.open(path).sessions[0].engine == "serial"
     python(PROGRAM, "scan.h5::/data", "--positions", "0:5", "--engine", "local")
@@ -116,20 +129,20 @@ def test_a_script_is_a_program(home):
     assert rs.open(default).status.done == 5
 
 
-def test_the_codes_of_a_program(home):
+def test_the_codes_of_a_program(home, python):
     """1 an error in one line, 2 wrong usage, 75 not finished."""
-    wrong = python(PROGRAM, "scan.h5::/date", code_expected=1)
-    assert wrong.stderr.startswith("Error: scan.h5 has no dataset /date; did you mean")
-    assert "Traceback" not in wrong.stderr
+    _, wrong = python(PROGRAM, "scan.h5::/date", code_expected=1)
+    assert wrong.startswith("Error: scan.h5 has no dataset /date; did you mean")
+    assert "Traceback" not in wrong
     python(PROGRAM, "scan.h5::/data", "--gian", "3", code_expected=2)
     python(PROGRAM, code_expected=2)
-    assert "of the amplifier [default: 2]" in python(PROGRAM, "--help").stdout
+    assert "of the amplifier [default: 2]" in python(PROGRAM, "--help")[0]
     words = ["scan.h5::/data", "--pause", "0.2", "--time-limit", "0.5"]
-    stopped = python(PROGRAM, *words, code_expected=75)
-    assert "run the same again to go on" in stopped.stderr
+    _, stopped = python(PROGRAM, *words, code_expected=75)
+    assert "run the same again to go on" in stopped
 
 
-def test_workers_receive_values_not_a_command_line(home):
+def test_workers_receive_values_not_a_command_line(home, python):
     code = PROGRAM.partition("if __name__")[0] + textwrap.dedent("""
         process = Level.from_argv()
         other = Level("scan.h5::/data")
@@ -138,9 +151,9 @@ def test_workers_receive_values_not_a_command_line(home):
         results = process.compute(engine="local", workers=2)
         print(results["level"][0])
     """)
-    done = python(code, "scan.h5::/data", "--gain", "6")
+    printed, _ = python(code, "scan.h5::/data", "--gain", "6")
 
-    assert float(done.stdout) == pytest.approx(10 * data_of("scan.h5::/data")[0].mean())
+    assert float(printed) == pytest.approx(10 * data_of("scan.h5::/data")[0].mean())
 
 
 class Odd(rs.Process):

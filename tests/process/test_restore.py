@@ -180,7 +180,7 @@ def test_a_fresh_interpreter_finds_the_run_again(home):
     state, identity = json.loads(Path("state.json").read_text())
     Path("only.json").write_text(json.dumps(state))
 
-    done = python(
+    printed = python(
         """
         import json, sys
         import resumable as rs
@@ -197,7 +197,7 @@ def test_a_fresh_interpreter_finds_the_run_again(home):
         seed="12",
     )
 
-    assert "gain=3" in done.stdout
+    assert "gain=3" in printed
     assert state["class"] == "levels:Level"
     assert identity == rs.open(next(home.glob("scan-data-Level-*.h5"))).identity
 

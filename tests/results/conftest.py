@@ -24,10 +24,5 @@ def run(source):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
-
-
-@pytest.fixture
 def large(tmp_path):
     return compute(Large(200, tmp_path))

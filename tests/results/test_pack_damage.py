@@ -211,8 +211,10 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
         pytest.param("every-step", "unpack", 60, marks=pytest.mark.torture),
     ],
 )
-def test_a_kill_before_any_step_leaves_one_whole_file(tmp_path, how, what, least):
-    tally = kill_pack.tally_of(how, what, tmp_path)
+def test_a_kill_before_any_step_leaves_one_whole_file(
+    program_server, tmp_path, how, what, least
+):
+    tally = kill_pack.tally_of(program_server, how, what, tmp_path)
 
     assert tally.faults == []
     assert tally.kills >= least
@@ -228,8 +230,10 @@ LONG = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
         *(pytest.param(what, 500, marks=LONG) for what in ["pack", "unpack"]),
     ],
 )
-def test_kills_at_random_moments_leave_one_whole_file(tmp_path, what, kills):
-    tally = kill_pack.tally_of("random", what, tmp_path, kills)
+def test_kills_at_random_moments_leave_one_whole_file(
+    program_server, tmp_path, what, kills
+):
+    tally = kill_pack.tally_of(program_server, "random", what, tmp_path, kills)
 
     assert tally.faults == []
     assert tally.kills == kills

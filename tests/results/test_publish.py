@@ -37,14 +37,12 @@ FILES = {
 
 @pytest.fixture(params=FILES)
 def scan(request, tmp_path):
-    fill(tmp_path / "scan.h5", **FILES[request.param])
-    return tmp_path / "scan.h5"
+    return fill(tmp_path / "scan.h5", **FILES[request.param])
 
 
 @pytest.fixture
 def source(tmp_path):
-    fill(tmp_path / "scan.h5")
-    return tmp_path / "scan.h5"
+    return fill(tmp_path / "scan.h5")
 
 
 @pytest.fixture
@@ -377,9 +375,11 @@ def test_a_superblock_is_found_and_understood(tmp_path, libver, block):
         ),
     ],
 )
-def test_a_kill_before_any_step_or_in_a_write_is_mended(tmp_path, what, how):
+def test_a_kill_before_any_step_or_in_a_write_is_mended(
+    program_server, tmp_path, what, how
+):
     """By whatever of ours opens the file next, to one of two files, byte for byte."""
-    tally = kill_pack.tally_of(how, what, tmp_path)
+    tally = kill_pack.tally_of(program_server, how, what, tmp_path)
 
     assert tally.faults == []
     assert tally.kills >= 3
@@ -398,8 +398,8 @@ LONG = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
         ),
     ],
 )
-def test_kills_at_random_moments_are_mended(tmp_path, what, kills):
-    tally = kill_pack.tally_of("random", what, tmp_path, kills)
+def test_kills_at_random_moments_are_mended(program_server, tmp_path, what, kills):
+    tally = kill_pack.tally_of(program_server, "random", what, tmp_path, kills)
 
     assert tally.faults == []
     assert tally.kills == kills

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import compute
 from kill_matrix import in_fork
+from kill_pack import before_steps
 from published import Level, fill, left_over
 from run_files import digest
 
@@ -26,14 +27,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
-
-
-@pytest.fixture
 def source(tmp_path):
-    fill(tmp_path / "scan.h5")
-    return tmp_path / "scan.h5"
+    return fill(tmp_path / "scan.h5")
 
 
 @pytest.fixture
@@ -44,25 +39,32 @@ def results(source):
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory):
     """Return what kills leave, when it is decided and before, and how it should be."""
-    path = tmp_path_factory.mktemp("killed") / "scan.h5"
-    fill(path)
+    path = fill(tmp_path_factory.mktemp("killed") / "scan.h5")
     results = compute(Level(f"{path}::/data"))
     old = path.read_bytes()
     results.publish(f"{path}::/deep/fit")
     new = path.read_bytes()
     path.write_bytes(old)
     journal = path.with_name("scan.h5.resumable-journal")
-    found, step = {}, 0
-    while True not in found:
-        code = in_fork(lambda: results.publish(f"{path}::/deep/fit"), step)
-        assert code == -signal.SIGKILL
+
+    def note(*_):
+        """Keep the last moment before it is decided, and be killed at the next."""
         if journal.exists() and path.stat().st_size > len(old):
-            # The first moment at which it is decided, and the last at which not.
             decided = b'"decided":true' in journal.read_bytes()
-            found[decided] = path.read_bytes(), journal.read_bytes()
-        mend_user_file(path)
-        path.write_bytes(old)
-        step += 1
+            for left in (path, journal):
+                left.with_suffix(f".{decided}").write_bytes(left.read_bytes())
+            if decided:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def publish():
+        before_steps(note)
+        results.publish(f"{path}::/deep/fit")
+
+    assert in_fork(publish) == -signal.SIGKILL
+    found = {
+        decided: [p.with_suffix(f".{decided}").read_bytes() for p in (path, journal)]
+        for decided in (True, False)
+    }
     return found, old, new
 
 

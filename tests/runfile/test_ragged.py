@@ -427,8 +427,11 @@ MORE_CASES = [*CASES, ("local", "parent"), ("local", "worker")]
         *(pytest.param(case, 100, marks=LONG) for case in MORE_CASES),
     ],
 )
-def test_nothing_is_lost_or_wrong_whatever_process_is_killed(tmp_path, case, kills):
-    tally = kill_matrix.matrix(tmp_path, *case, kills, seed=1, name="Scatter")
+def test_nothing_is_lost_or_wrong_whatever_process_is_killed(
+    program_server, tmp_path, case, kills
+):
+    given = (program_server, tmp_path, *case, kills)
+    tally = kill_matrix.matrix(*given, seed=1, name="Scatter")
 
     assert tally.faults == []
     assert tally.kills == kills
@@ -439,8 +442,10 @@ def test_nothing_is_lost_or_wrong_whatever_process_is_killed(tmp_path, case, kil
     ("options", "least"),
     [({"positions": 3, "stride": 15}, 10), pytest.param({}, 200, marks=LONG)],
 )
-def test_a_kill_before_any_step_leaves_a_run_that_goes_on(tmp_path, options, least):
-    tally = kill_matrix.every_step(tmp_path, name="Scatter", **options)
+def test_a_kill_before_any_step_leaves_a_run_that_goes_on(
+    program_server, tmp_path, options, least
+):
+    tally = kill_matrix.every_step(program_server, tmp_path, name="Scatter", **options)
 
     assert tally.faults == []
     assert tally.kills > least

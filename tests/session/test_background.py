@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_conformance import FailsAt, Logged, noted
+from engine_processes import FailsAt, Logged, noted
 from helpers import data_of, until
 
 import resumable as rs

@@ -6,13 +6,9 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 import textwrap
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -21,8 +17,10 @@ from resumable.session.events import ProgressBar
 pytestmark = pytest.mark.timeout(60, method="signal")
 
 SCRIPT = """
-    import sys, time, warnings
+    import os, sys, time, warnings
     import resumable as rs
+    if sys.argv[1:]:
+        os.dup2(os.open(sys.argv[1], os.O_RDWR), 2)
     {before}
 
     warnings.simplefilter("ignore")
@@ -44,46 +42,33 @@ SCRIPT = """
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(make_file, script):
     """Return a function that runs a script on a terminal, or not."""
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        file["data"] = np.ones((120, 4))
+    make_file(data=np.ones((120, 4)))
 
-    def start(*, terminal, options="", bad=(), before="", after=""):
-        script = tmp_path / "script.py"
-        text = textwrap.dedent(SCRIPT)
-        script.write_text(
-            text.format(options=options, bad=list(bad), before=before, after=after)
-        )
-        ours, theirs = pty.openpty() if terminal else os.pipe()
-        if terminal:
-            size = struct.pack("HHHH", 40, 120, 0, 0)
-            fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        return process, ours
+    def run(*, terminal, options="", bad=(), before="", after=""):
+        given = {"options": options, "bad": list(bad)}
+        text = textwrap.dedent(SCRIPT).format(**given, before=before, after=after)
+        if not terminal:
+            process = script(text)
+            output, shown = process.communicate(timeout=40)
+        else:
+            ours, theirs = pty.openpty()
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+            process, parts = script(text, os.ttyname(theirs)), [os.read(ours, 65536)]
+            os.close(theirs)
+            # A terminal whose other end is closed is an error on Linux.
+            with contextlib.suppress(OSError):
+                while part := os.read(ours, 65536):
+                    parts.append(part)
+            os.close(ours)
+            output, _ = process.communicate(timeout=40)
+            shown = b"".join(parts).decode()
+        assert process.returncode == 0, shown
+        assert output == ""
+        return shown
 
-    def whole(**options):
-        process, ours = start(**options)
-        parts = []
-        # A terminal whose other end is closed is an error on Linux.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                parts.append(part)
-        os.close(ours)
-        output, _ = process.communicate(timeout=40)
-        text = b"".join(parts).decode()
-        assert process.returncode == 0, text
-        assert output == b""
-        return text
-
-    return whole
+    return run
 
 
 @pytest.mark.parametrize("engine", ["serial", "local", "auto"])

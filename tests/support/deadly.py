@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import param
-from engine_conformance import note
+from engine_processes import note
 from helpers import close_all_hdf5_files
 
 import resumable as rs

@@ -6,7 +6,7 @@ import signal
 import textwrap
 import time
 
-from engine_conformance import Logged, noted
+from engine_processes import Logged, noted
 
 import resumable as rs
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import resumable as rs
 from resumable.system import launcher as world
-from engine_conformance import *
+from engine_processes import *
 
 RANK = world.rank()
 OPTIONS = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}

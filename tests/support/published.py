@@ -28,7 +28,7 @@ class Level(rs.Process):
 
 
 def fill(path, **options):
-    """Write a file with much in it that must stay."""
+    """Write a file with much in it that must stay; return its path."""
     with h5py.File(path, "w", **options) as file:
         file["data"] = np.random.default_rng(4).normal(size=(50, 16))
         file["data"].attrs["unit"] = "pA"
@@ -43,6 +43,7 @@ def fill(path, **options):
         file["many"] = np.zeros(100)
         for number in range(100):
             file["many"].attrs[f"n{number}"] = number
+    return path
 
 
 def left_over(path):

@@ -226,7 +226,7 @@ def check_complete(source, wanted, tally):
     tally.completed += 1
 
 
-def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
+def matrix(server, folder, engine, victim, kills, *, seed=0, name="Transform"):
     """Kill until there were so many kills, each time going on where it was."""
     chance = random.Random(seed)
     source = make_source(folder)
@@ -236,40 +236,36 @@ def matrix(folder, engine, victim, kills, *, seed=0, name="Transform"):
     wanted = expected(POSITIONS, name)
     tally = Tally()
     acknowledged = np.zeros(POSITIONS, bool)
-    # A script of its own does not have this on its path.
-    from program_server import ProgramServer
-
-    with ProgramServer.of_package() as program_server:
-        # All kills may have come before there was a run.
-        while tally.kills < kills or run_files(source) or not tally.completed:
-            process = start(program_server, source, engine, name)
-            tally.sessions += 1
-            process.stdout.readline()
-            if tally.kills < kills:
-                # The short ones hit the creation of the run file.
-                delay = chance.uniform(0, chance.choice([0.03, 0.3, 0.6]))
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(delay)
-            if tally.kills < kills and process.poll() is None:
-                done = read_status(source)
-                if done is not None:
-                    acknowledged |= done
-                _kill(process, victim, chance)
-                tally.kills += 1
-            _, errors = process.communicate(timeout=30)
-            process.close()
-            if not wait_until(functools.partial(_none_of, process.pid), GONE_S):
-                tally.faults.append(f"orphans: {members(process.pid)}")
-            if hashlib.sha256(path.read_bytes()).digest() != digest:
-                tally.faults.append("the source has changed")
-            check(source, wanted, tally, acknowledged)
-            if process.returncode == 0:
-                check_complete(source, wanted, tally)
-                acknowledged[:] = False
-            elif process.returncode > 0 and "WorkerDied" not in errors:
-                tally.faults.append(f"exit code {process.returncode}: {errors[-300:]}")
-                if tally.kills >= kills:
-                    break
+    # All kills may have come before there was a run.
+    while tally.kills < kills or run_files(source) or not tally.completed:
+        process = start(server, source, engine, name)
+        tally.sessions += 1
+        process.stdout.readline()
+        if tally.kills < kills:
+            # The short ones hit the creation of the run file.
+            delay = chance.uniform(0, chance.choice([0.03, 0.3, 0.6]))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+        if tally.kills < kills and process.poll() is None:
+            done = read_status(source)
+            if done is not None:
+                acknowledged |= done
+            _kill(process, victim, chance)
+            tally.kills += 1
+        _, errors = process.communicate(timeout=30)
+        process.close()
+        if not wait_until(functools.partial(_none_of, process.pid), GONE_S):
+            tally.faults.append(f"orphans: {members(process.pid)}")
+        if hashlib.sha256(path.read_bytes()).digest() != digest:
+            tally.faults.append("the source has changed")
+        check(source, wanted, tally, acknowledged)
+        if process.returncode == 0:
+            check_complete(source, wanted, tally)
+            acknowledged[:] = False
+        elif process.returncode > 0 and "WorkerDied" not in errors:
+            tally.faults.append(f"exit code {process.returncode}: {errors[-300:]}")
+            if tally.kills >= kills:
+                break
     return tally
 
 
@@ -299,23 +295,19 @@ STEPS += ("replace",)
 SYNCS = ("fsync", "fdatasync")
 
 
-def every_step(folder, *, positions=5, name="Transform", stride=1):
+def every_step(server, folder, *, positions=5, name="Transform", stride=1):
     """Kill a run before each of its steps, or every so many, and go on after each."""
-    source = make_source(folder, positions)
-    done = subprocess.run(
-        [sys.executable, __file__, "steps", source, name, str(stride)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "RESUMABLE_TEST_FAST": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    return Tally(**json.loads(done.stdout))
+    command = (__file__, "steps", make_source(folder, positions), name, str(stride))
+    fast = {"RESUMABLE_TEST_FAST": "1"}
+    return printed(server.start(*command, folder=folder, environment=fast))
+
+
+def printed(program):
+    """Return the tally that a program prints."""
+    with contextlib.closing(program):
+        output, errors = program.communicate(timeout=3000)
+    assert program.returncode == 0, errors
+    return Tally(**json.loads(output))
 
 
 def _all_steps(source, name, stride):

@@ -1,6 +1,6 @@
 """Kill packing, unpacking and publishing, and check what is left.
 
-``python kill_pack.py HOW WHAT FOLDER [KILLS]`` prints a tally; :func:`tally_of` starts
+``python kill_pack.py HOW WHAT FOLDER KILLS`` prints a tally; :func:`tally_of` starts
 it, apart from the threads of whoever runs the tests. HOW is ``steps`` or ``torn``,
 before each step, or within each write, that leaves the folder as no earlier one does;
 ``every-step`` or ``every-torn``, all of them; or ``random``.
@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from typing import ClassVar
 
 import h5py
 import numpy as np
-from kill_matrix import STEPS, SYNCS, Tally, in_fork, write_half
+from kill_matrix import STEPS, SYNCS, Tally, in_fork, printed, write_half
 
 import resumable as rs
 from resumable.runfile.journal import mend_user_file
@@ -233,7 +232,7 @@ class Repair(Publish):
             if journal.exists() and b'"decided":true' in journal.read_bytes():
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        _before_steps(kill)
+        before_steps(kill)
         self.publish()
 
     def act(self):
@@ -292,7 +291,7 @@ def _note(tally, what, action):
         tally.faults.append(f"{what}: {type(error).__name__}: {error}")
 
 
-def _before_steps(do):
+def before_steps(do):
     """Have this process do something before each step that it takes."""
     lock = threading.Lock()
 
@@ -321,7 +320,7 @@ def _note_moments(action, path, *, torn):
             seen.append(state)
             found.append(step)
 
-    _before_steps(note)
+    before_steps(note)
     action()
     path.write_text(json.dumps(found))
 
@@ -397,17 +396,8 @@ def at_random(what, folder, kills):
     return tally
 
 
-def tally_of(how, what, folder, kills=0):
-    done = subprocess.run(
-        [sys.executable, __file__, how, what, str(folder), str(kills)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=3000,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Tally(**json.loads(done.stdout))
+def tally_of(program_server, how, what, folder, kills=0):
+    return printed(program_server.start(__file__, how, what, str(folder), str(kills)))
 
 
 def main():

@@ -9,8 +9,9 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]
 
 
 @pytest.mark.parametrize("case", kill_matrix.CASES, ids="-".join)
-def test_a_thousand_kills_do_no_harm(tmp_path, case):
-    tally = kill_matrix.matrix(tmp_path, *case, 300, seed=int(time.time()))
+def test_a_thousand_kills_do_no_harm(program_server, tmp_path, case):
+    given = (program_server, tmp_path, *case, 300)
+    tally = kill_matrix.matrix(*given, seed=int(time.time()))
 
     assert tally.faults == []
     assert tally.kills == 300
