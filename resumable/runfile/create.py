@@ -46,7 +46,6 @@ _LONGEST_INDEX = 1 << 20
 ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 #: Space is reserved in steps of this many bytes.
 _RESERVE_STEP = 1 << 20
-_STATUS = ("completed_positions", "failed_positions")
 
 
 class Coordinates(NamedTuple):
@@ -224,7 +223,8 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         user_block=0,
         source=spec.source,
     )
-    names = [*spec.outputs, *_STATUS, *TABLE_DTYPES[FORMAT], "finished"]
+    status = ("completed_positions", "failed_positions")
+    names = [*spec.outputs, *status, *TABLE_DTYPES[FORMAT], "finished"]
     # Offsets of 20 digits stand for the real ones, which the file will have.
     widest = header._replace(
         offsets=dict.fromkeys(names, 10**19),
@@ -240,7 +240,6 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         )
         raise DeclarationError(msg)
     user_block = max(4096, 1 << (header_bytes - 1).bit_length())
-    header = header._replace(user_block=user_block)
     with new_hdf5(path, userblock_size=user_block, **ALIGNMENT) as file:
         group = file.create_group(header.group)
         for name, output in spec.outputs.items():
@@ -250,7 +249,7 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
             made = create_contiguous(group, name, place, kind.dtype, kind.fill_value)
             if output.units:
                 made.attrs["units"] = np.bytes_(output.units.encode())
-        for name in _STATUS:
+        for name in status:
             create_contiguous(group, name, (size,), np.dtype("u1"))
         for name, dtype in TABLE_DTYPES[FORMAT].items():
             create_contiguous(group, name, (header.rows[name],), dtype)
@@ -258,7 +257,9 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         _describe(group, spec, coordinates, path.parent)
         offsets = {name: group[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
-        header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
+        header = header._replace(
+            offsets=offsets, file_bytes=os.fstat(fd).st_size, user_block=user_block
+        )
         return header._replace(structure=structure_digest(fd, header))
 
 
@@ -295,7 +296,7 @@ def _text(value: str) -> np.bytes_:
 def _describe(
     group: h5py.Group, spec: RunFileSpec, coordinates: Coordinates, folder: Path
 ) -> None:
-    """Add what people and viewers read: attributes, texts, the source, axes."""
+    """Add what people and viewers read: texts, a link, dimension scales, NXdata."""
     for name, text in spec.provenance.items():
         group.attrs[name] = _text(text)
     group.attrs["identity_sha256"] = _text(spec.identity)
@@ -309,19 +310,10 @@ def _describe(
         with contextlib.suppress(ValueError):
             target = target.relative_to(folder.resolve())
         group["source"] = h5py.ExternalLink(str(target), dataset)
-    _add_axes(group, spec.outputs, coordinates)
-    if coordinates.usid:
-        _add_usid(group, spec.outputs, coordinates.usid)
-
-
-def _add_axes(
-    group: h5py.Group, outputs: Mapping[str, Output], coordinates: Coordinates
-) -> None:
-    """Add dimension scales and the NXdata attributes viewers plot by."""
-    map_shape, known = coordinates.map_shape, coordinates.scales
+    map_shape, outputs = coordinates.map_shape, spec.outputs
     axes: list[str] = []
     for number, length in enumerate(map_shape):
-        name, values, units = known.get(number, ("", None, ""))
+        name, values, units = coordinates.scales.get(number, ("", None, ""))
         if values is None:
             if length > _LONGEST_INDEX:
                 axes.append(".")
@@ -347,18 +339,20 @@ def _add_axes(
             if not output.ragged:
                 dataset.dims[dataset.ndim - 1].label = "labels"
     plain = [name for name in maps if not outputs[name].ragged]
-    if not plain:
+    if plain:
+        group.attrs["NX_class"] = _text("NXdata")
+        group.attrs["signal"] = _text(plain[0])
+        if plain[1:]:
+            others = [name.encode() for name in plain[1:]]
+            group.attrs["auxiliary_signals"] = np.array(others)
+        axes += ["."] * (group[plain[0]].ndim - len(axes))
+        group.attrs["axes"] = np.array([name.encode() for name in axes])
+    else:
         # Viewers can plot ragged rows when the file is packed.
         group.attrs["NX_class"] = _text("NXentry")
         group.attrs["default"] = _text(maps[0])
-        return
-    maps, signal = plain, group[plain[0]]
-    group.attrs["NX_class"] = _text("NXdata")
-    group.attrs["signal"] = _text(maps[0])
-    if maps[1:]:
-        group.attrs["auxiliary_signals"] = np.array([n.encode() for n in maps[1:]])
-    rest = signal.ndim - len(axes)
-    group.attrs["axes"] = np.array([n.encode() for n in [*axes, *["."] * rest]])
+    if coordinates.usid:
+        _add_usid(group, outputs, coordinates.usid)
 
 
 def free_name(group: h5py.Group, name: str) -> str:
