@@ -51,7 +51,7 @@ from resumable.runfile import (
 from resumable.system import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -145,9 +145,9 @@ def _write(
         user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
     )
     safe = SafeFile(fd)
-    options: dict[str, Any] = {"meta_block_size": _META_BLOCK_BYTES}
-    if methods is None:
-        options = ALIGNMENT
+    options = ALIGNMENT
+    if methods is not None:
+        options = {"meta_block_size": _META_BLOCK_BYTES}
     with (
         safe.checked(),
         reading_group(run) as old,
@@ -166,17 +166,14 @@ def _write(
         if methods is not None:
             header = _list_chunks(file, group, header)
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
-        names = [name for name in header.rows if name == CHUNKS]
-        names += [*header.outputs, "completed_positions", "failed_positions"]
+        names = [*header.outputs, "completed_positions", "failed_positions"]
         names += [*TABLE_DTYPES[header.format], "finished"]
-        offsets = {
-            name: file[header.group][name].id.get_offset()
-            for name in names
-            if name not in (methods or {})
-        }
+        if methods is not None:
+            names = [CHUNKS, *(name for name in names if name not in methods)]
+        group = file[header.group]
+        offsets = {name: group[name].id.get_offset() for name in names}
     header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
-    structure = structure_digest(fd, header)
-    return header._replace(structure=structure)
+    return header._replace(structure=structure_digest(fd, header))
 
 
 def _make(
@@ -262,27 +259,28 @@ def _compare(old: RunFile, new: RunFile, path: Path) -> None:
 
     RunFileError: the disk or the memory of this machine does not keep its word.
     """
-    ragged, other = old.header.ragged, ""
+    name = next(_differing(old, new, path), "")
+    if name:
+        msg = (
+            f"{name} of {old.path} did not read back as it was written; the file is "
+            "left as it was. Check this machine's disk and memory"
+        )
+        raise RunFileError(msg)
+
+
+def _differing(old: RunFile, new: RunFile, path: Path) -> Iterator[str]:
+    ragged = old.header.ragged
     with reading_group(old) as left, reading_group(new) as right:
         for name in datasets(left):
-            # Single values are the texts of the birth; both are in the digest.
-            if name in ragged or not left[name].shape:
-                continue
-            if not same_rows(left[name], right[name]):
-                other = name
-                break
-    for name in () if other else ragged:
+            # Single values are the texts it was made with; both are in the digest.
+            plain = name not in ragged and left[name].shape
+            if plain and not same_rows(left[name], right[name]):
+                yield name
+    for name in ragged:
         rows, written = RaggedRows(old, name), RaggedRows(new, name, path)
         same = np.array_equal(rows.counts(), written.counts()) and all(
             same_values(*parts)
             for parts in zip(rows.in_order(), written.in_order(), strict=True)
         )
         if not same:
-            other = name
-            break
-    if other:
-        msg = (
-            f"{other} of {old.path} did not read back as it was written; the file is "
-            "left as it was. Check this machine's disk and memory"
-        )
-        raise RunFileError(msg)
+            yield name

@@ -77,8 +77,10 @@ def publish(
             disk.sync(fd)
         _check_file(path, real, fd)
         with _told(path, run), user_file_transaction(real, fd) as safe:
-            if compression is None:
-                _check_room(real, run)
+            room = disk.free_bytes(real.parent)
+            if compression is None and room < run.header.rows_bytes:
+                # Found early; it would be found in any case.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with reading_group(run) as old, h5py.File(safe, "r+") as file:
                 parent = _parent(file, path, names, overwrite=overwrite)
                 # All that is new comes first: what a deleted group leaves free lies
@@ -138,12 +140,6 @@ def _check_file(path: Path, real: Path, fd: int) -> None:
     if not os.access(real.parent, os.W_OK):
         msg = f"{real.parent} cannot be written, and a journal must lie beside {path}"
         raise TargetError(msg)
-
-
-def _check_room(real: Path, run: RunFile) -> None:
-    """Find a full disk early; it would be found in any case."""
-    if disk.free_bytes(real.parent) < run.header.rows_bytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextlib.contextmanager

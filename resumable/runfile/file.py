@@ -148,8 +148,8 @@ class RunFile:
             output = header.outputs.get(name)
             if output is None:
                 dtype = TABLE_DTYPES[header.format].get(name, _BYTE)
-                length = header.extents()[name][1] // dtype.itemsize
-                place = header.offsets[name]
+                place, length = header.extents()[name]
+                length //= dtype.itemsize
                 return UnpackedRows(self.path, fd, place, dtype, (length,))
             lead = header.map_shape if output.per == "position" else ()
             if header.packed is None or output.per == "run":
@@ -157,7 +157,7 @@ class RunFile:
                 place, shape = header.offsets[name], (*lead, *stored.shape)
                 return UnpackedRows(self.path, fd, place, stored.dtype, shape)
             shape = (*lead, *output.shape)
-            return PackedRows(self.path, self.opened, name, output.dtype, shape)
+            return PackedRows(self, name, output.dtype, shape)
 
     def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
         """Return which positions are done, in the map's shape.
@@ -193,7 +193,7 @@ class RunFile:
             "count": (header.map_shape, number),
             "index": ((total,), number),
         }[part]
-        return PackedRows(self.path, self.opened, f"{name}/{part}", dtype, shape)
+        return PackedRows(self, f"{name}/{part}", dtype, shape)
 
     @property
     def finished(self) -> bool:

@@ -73,14 +73,15 @@ def _own_half() -> int:
     return int(hashlib.sha256(kernel.encode()).hexdigest()[:8], 16)
 
 
-class RaggedFile:
-    """A ragged file to append to: one that no other writer has locked, or a new one."""
+class RaggedFile(disk.OpenFile):
+    """A ragged file to append to, which no other writer can open meanwhile."""
 
-    def __init__(self, run: Path) -> None:
-        self.number, self._file = _free_file(run) or _new_file(run)
-        if self._file.size() < _LINE_BYTES:
-            self._file.write_at(_LINE.format(self.number).encode(), 0)
-        self._end = self._file.size()
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, exclusive=True)
+        self.number = int(path.suffixes[-2][1:], 16)
+        if self.size() < _LINE_BYTES:
+            self.write_at(_LINE.format(self.number).encode(), 0)
+        self._end = self.size()
 
     def add(self, parts: Sequence[Array] | Array, output: Output) -> Array:
         """Append the rows of some positions, an array each; return their entries.
@@ -90,20 +91,12 @@ class RaggedFile:
         entries = entries_without_rows(parts)
         counts = entries["count"]
         data = output.joined(parts).reshape(-1).view(np.uint8)
-        self._file.write_at(data, self._end)
+        self.write_at(data, self._end)
         entries["heap"] = self.number
         entries["offset"] = self._end + (np.cumsum(counts) - counts) * output.row_bytes
         entries[counts == 0] = np.zeros((), ENTRY_DTYPE)
         self._end += data.nbytes
         return entries
-
-    def sync(self) -> None:
-        """Return when all that was added has reached the disk."""
-        self._file.sync()
-
-    def close(self) -> None:
-        """Close the file and let others append to it."""
-        self._file.close()
 
 
 def entries_without_rows(parts: Sequence[Array] | Array) -> Array:
@@ -113,37 +106,29 @@ def entries_without_rows(parts: Sequence[Array] | Array) -> Array:
     return entries
 
 
-def _free_file(run: Path) -> tuple[int, disk.OpenFile] | None:
+def ragged_file_to_append(run: Path) -> RaggedFile:
+    """Open a ragged file of a run that no other writer has locked, or a new one."""
     half = _own_half()
     for path in ragged_files_of(run):
-        number = int(path.suffixes[-2][1:], 16)
-        if number >> 32 == half:
+        if int(path.suffixes[-2][1:], 16) >> 32 == half:
             # Taken by another worker, or by the worker of another thread.
             with contextlib.suppress(RunBusy):
-                file = disk.OpenFile(path, exclusive=True)
-                line = _LINE.format(number).encode()
-                if file.size() < _LINE_BYTES or file.read_at(_LINE_BYTES, 0) == line:
+                file = RaggedFile(path)
+                if file.read_at(_LINE_BYTES, 0) == _LINE.format(file.number).encode():
                     # Its maker may have been killed before its name was durable.
                     disk.sync_folder(path.parent)
-                    return number, file
+                    return file
                 # A power cut took its first line, but not what came after.
                 file.close()
-    return None
-
-
-def _new_file(run: Path) -> tuple[int, disk.OpenFile]:
-    # Never a number that was used before: entries may still point to it.
-    number = _own_half() << 32 | int.from_bytes(os.urandom(4), "little")
-    path = ragged_path(run, number)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    with disk.opened(path, flags):
-        pass
-    disk.sync_folder(path.parent)
-    try:
-        return number, disk.OpenFile(path, exclusive=True)
-    except RunBusy:
-        # Another worker that was looking for one has found it first.
-        return _new_file(run)
+    while True:
+        # Never a number that was used before: entries may still point to it.
+        path = ragged_path(run, half << 32 | int.from_bytes(os.urandom(4), "little"))
+        with disk.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL):
+            pass
+        disk.sync_folder(path.parent)
+        # Another worker that was looking for one may find it first.
+        with contextlib.suppress(RunBusy):
+            return RaggedFile(path)
 
 
 def read_rows(run: Path, entries: Array, output: Output) -> list[Array]:
@@ -175,7 +160,19 @@ def _opened_files(
         path = ragged_path(run, number)
         where = np.flatnonzero(filled & (entries["heap"] == number))
         counts, offsets = entries["count"][where], entries["offset"][where]
-        with _opened(path, number) as fd:
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = stack.enter_context(disk.opened(path, os.O_RDONLY))
+            except FileNotFoundError as error:
+                msg = (
+                    f"{path} is missing, in which there are rows of an unfinished run: "
+                    "put it back beside the run file, or use override=True to compute "
+                    "into a new file"
+                )
+                raise MissingRaggedFileError(msg) from error
+            if disk.read_at(fd, _LINE_BYTES, 0) != _LINE.format(number).encode():
+                msg = f"{path} is not the file of ragged rows that its name says"
+                raise RunFileError(msg)
             size = os.fstat(fd).st_size
             inside = (counts > 0) & (offsets >= _LINE_BYTES) & (offsets <= size)
             if not (inside & (counts <= (size - offsets) // output.row_bytes)).all():
@@ -186,23 +183,6 @@ def _opened_files(
                 )
                 raise RunFileError(msg)
             yield fd, where
-
-
-@contextlib.contextmanager
-def _opened(path: Path, number: int) -> Iterator[int]:
-    try:
-        with disk.opened(path, os.O_RDONLY) as fd:
-            line = disk.read_at(fd, _LINE_BYTES, 0)
-            if line != _LINE.format(number).encode():
-                msg = f"{path} is not the file of ragged rows that its name says"
-                raise RunFileError(msg)
-            yield fd
-    except FileNotFoundError as error:
-        msg = (
-            f"{path} is missing, in which there are rows of an unfinished run: put it "
-            "back beside the run file, or use override=True to compute into a new file"
-        )
-        raise MissingRaggedFileError(msg) from error
 
 
 class RaggedRows:
@@ -298,7 +278,7 @@ class RaggedRows:
 
 def copied_rows(rows: RaggedRows, path: Path) -> Iterator[Array]:
     """Copy all rows into a ragged file of `path`, durable at the end; yield entries."""
-    with contextlib.closing(RaggedFile(path)) as file:
+    with contextlib.closing(ragged_file_to_append(path)) as file:
         for start, stop in rows.spans():
             parts = rows.read(np.arange(start, stop))
             yield file.add(parts, rows.output)

@@ -25,14 +25,12 @@ from resumable.runfile.header import ADVICE
 from resumable.system import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import DTypeLike
 
     from resumable.runfile.file import RunFile
-    from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -117,13 +115,11 @@ class UnpackedRows(_Rows):
         # numpy says what is wrong with a name, in its own words.
         np.empty(0, self.dtype)[key]
         found = np.empty(self.shape, self.dtype[key])
-        step = max(1, _PIECE_BYTES * len(self) // max(1, self._bytes(self.shape)))
+        whole = math.prod(self.shape) * self.dtype.itemsize
+        step = max(1, _PIECE_BYTES * len(self) // max(1, whole))
         for first in range(0, len(self), step):
             found[first : first + step] = self[first : first + step][key]
         return found
-
-    def _bytes(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape) * self.dtype.itemsize
 
     def _read(self, shape: tuple[int, ...], needs: list[Any]) -> Array:
         """Read what is needed of every axis of the dataset, taken in this shape."""
@@ -136,7 +132,7 @@ class UnpackedRows(_Rows):
         self, block: Array, shape: tuple[int, ...], needs: list[Any], place: int
     ) -> None:
         need, *others = needs
-        row_bytes = self._bytes(shape[1:])
+        row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
         whole = [len(other) for other in others] == list(shape[1:])
         if not whole and row_bytes > _GAP_BYTES:
             for index, row in enumerate(need):
@@ -174,14 +170,9 @@ class PackedRows(_Rows):
     """One output of a packed run: indexed like an array, and read then."""
 
     def __init__(
-        self,
-        path: Path,
-        opened: Callable[[], AbstractContextManager[tuple[int, Header]]],
-        name: str,
-        dtype: np.dtype[Any],
-        shape: tuple[int, ...],
+        self, run: RunFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
     ) -> None:
-        self._path, self._opened, self._name = path, opened, name
+        self._run, self._path, self._name = run, run.path, name
         self.dtype, self.shape = dtype, shape
 
     def __getitem__(self, key: Any) -> Any:
@@ -201,13 +192,13 @@ class PackedRows(_Rows):
 
     @contextlib.contextmanager
     def _dataset(self) -> Iterator[h5py.Dataset]:
-        with self._opened() as (fd, header):
+        with self._run.opened() as (fd, header):
             if header.packed is None:
                 # It has been unpacked since; whoever asks again gets it plain.
                 msg = f"{self._path} has been unpacked meanwhile; index it again"
                 raise RunFileError(msg)
-            _load(self._path, header.packed[self._name.partition("/")[0]])
-            with _hdf5(fd) as file:
+            method = header.packed[self._name.partition("/")[0]]
+            with _unpacking(self._path, fd, [method]) as file:
                 found = find_own(file, header.group, *self._name.split("/"))
                 if not isinstance(found, h5py.Dataset):
                     msg = (
@@ -218,17 +209,17 @@ class PackedRows(_Rows):
                 yield found
 
 
-def _load(path: Path, method: str | None) -> None:
-    wrong = filter_problem(method)
-    if wrong:
-        msg = f"{path} cannot be read: {wrong}"
-        raise RunFileError(msg)
-    load_filter(method)
-
-
 @contextlib.contextmanager
-def _hdf5(fd: int) -> Iterator[h5py.File]:
+def _unpacking(
+    path: Path, fd: int, methods: Iterable[str | None]
+) -> Iterator[h5py.File]:
     """Open the file of a descriptor, not by name: another one may have that by now."""
+    for method in methods:
+        wrong = filter_problem(method)
+        if wrong:
+            msg = f"{path} cannot be read: {wrong}"
+            raise RunFileError(msg)
+        load_filter(method)
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         yield file
 
@@ -237,9 +228,8 @@ def _hdf5(fd: int) -> Iterator[h5py.File]:
 def reading_group(run: RunFile) -> Iterator[h5py.Group]:
     """Open the results group of a run file that may be replaced meanwhile."""
     with run.opened() as (fd, header):
-        for method in (header.packed or {}).values():
-            _load(run.path, method)
-        with _hdf5(fd) as file:
+        methods = (header.packed or {}).values()
+        with _unpacking(run.path, fd, methods) as file:
             yield file[header.group]
 
 

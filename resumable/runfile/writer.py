@@ -44,7 +44,11 @@ import numpy as np
 
 from resumable.errors import RunBusy
 from resumable.model import stretches
-from resumable.runfile.ragged import RaggedFile, entries_without_rows
+from resumable.runfile.ragged import (
+    RaggedFile,
+    entries_without_rows,
+    ragged_file_to_append,
+)
 from resumable.system import LockFile, disk
 
 if TYPE_CHECKING:
@@ -199,7 +203,7 @@ class RowWriter:
                     rows = entries_without_rows(rows)
                 else:
                     if self._ragged is None:
-                        self._ragged = RaggedFile(self._target.path)
+                        self._ragged = ragged_file_to_append(self._target.path)
                     rows = self._ragged.add(rows, output)
                 written += int(rows["count"].sum()) * output.row_bytes
             written += rows.nbytes
