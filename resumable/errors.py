@@ -166,14 +166,8 @@ def hdf5_errors_as(
     except kind:
         raise
     except HDF5_ERRORS as error:
-        raise hdf5_error(kind, what, error, advice) from error
-
-
-def hdf5_error(
-    kind: type[ResumableError], what: str, error: Exception, advice: str = ""
-) -> ResumableError:
-    """Return an error of ours for what h5py raised: see :func:`hdf5_errors_as`."""
-    return kind(f"{what} ({type(error).__name__}: {error}){advice}")
+        msg = f"{what} ({type(error).__name__}: {error}){advice}"
+        raise kind(msg) from error
 
 
 # Names, units, messages and all other text out of a file can hold escape sequences,

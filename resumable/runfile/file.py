@@ -229,25 +229,25 @@ class RunFile:
         many, and which have failed, None where none has. The arrays are used again for
         the next window.
         """
+        size = header.size
+        done_at = header.offsets["completed_positions"]
+        failed_at = header.offsets["failed_positions"]
         buffers = np.empty((3, min(stop - start, step)), np.uint8)
         for first in range(start, stop, step):
             raw, failed, done = buffers[:, : min(step, stop - first)]
-            self._read_status(fd, header, "completed_positions", first, raw)
+            inside = max(0, min(len(raw), size - first))
+            raw[inside:] = 0
+            whole = disk.read_into(fd, raw[:inside].data, done_at + first)
             done = np.equal(raw, 1, out=done.view(bool))
             count = int(np.count_nonzero(done))
-            if count == len(done):
-                yield first, done, count, None  # done wins
-                continue
-            self._read_status(fd, header, "failed_positions", first, failed)
-            yield first, done, count, (failed == 1) & ~done if failed.max() else None
-
-    def _read_status(
-        self, fd: int, header: Header, name: str, first: int, into: Array
-    ) -> None:
-        inside = max(0, min(len(into), header.size - first))
-        into[inside:] = 0
-        if not disk.read_into(fd, into[:inside].data, header.offsets[name] + first):
-            raise RunFileError(gone(self.path, "it ends within the status"))
+            some_failed = False
+            if count < len(done):  # done wins
+                failed[inside:] = 0
+                whole &= disk.read_into(fd, failed[:inside].data, failed_at + first)
+                some_failed = bool(failed.max())
+            if not whole:
+                raise RunFileError(gone(self.path, "it ends within the status"))
+            yield first, done, count, (failed == 1) & ~done if some_failed else None
 
     def snapshot(
         self,

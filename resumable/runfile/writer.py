@@ -313,31 +313,24 @@ class RowWriter:
             if self._ragged is not None:
                 self._ragged.sync()
             self._file.sync()
-            for mark in marks:
-                self._mark(mark)
+            # First what is done, then what has failed: between the two writes, where
+            # both are set, done counts. Bytes of other positions are written back as
+            # they are: in a session a span belongs to one worker.
+            for start, done, failed in marks:
+                for name, where, value in (
+                    ("completed_positions", done, done),
+                    ("failed_positions", done | failed, failed),
+                ):
+                    if not where.any():
+                        continue
+                    offset = self._header.offsets[name] + start
+                    if where.all():
+                        status = np.empty(len(where), np.uint8)
+                    else:
+                        old = self._file.read_at(len(where), offset)
+                        status = np.frombuffer(old, np.uint8).copy()
+                    status[where] = value[where]
+                    self._file.write_at(status, offset)
             self.calls_marked += len(marks)
         if durable:
             self._file.sync()
-
-    def _mark(self, mark: tuple[int, Array, Array]) -> None:
-        """Set the status of a span: first what is done, then what has failed.
-
-        Where both are set between the two writes, done counts. Bytes of other positions
-        are written back as they are: in a session a span belongs to one worker.
-        """
-        start, done, failed = mark
-        changes = (
-            ("completed_positions", done, done),
-            ("failed_positions", done | failed, failed),
-        )
-        for name, where, value in changes:
-            if not where.any():
-                continue
-            offset = self._header.offsets[name] + start
-            if where.all():
-                status = np.empty(len(where), np.uint8)
-            else:
-                old = self._file.read_at(len(where), offset)
-                status = np.frombuffer(old, np.uint8).copy()
-            status[where] = value[where]
-            self._file.write_at(status, offset)

@@ -19,7 +19,6 @@ from resumable.errors import (
     PlanError,
     RunFileError,
     SourceError,
-    hdf5_error,
     hdf5_errors_as,
 )
 from resumable.model import Geometry, PositionSet, encode_dtype, gathered_rows, spans_of
@@ -168,9 +167,10 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
                 self._read_scattered(start + np.flatnonzero(members), out)
         except SourceError:
             raise
-        except HDF5_ERRORS as error:
+        except HDF5_ERRORS:
             where = f"{self.ref}, somewhere in positions {start} to {stop - 1},"
-            raise hdf5_error(SourceError, f"{where} cannot be read", error) from error
+            with hdf5_errors_as(SourceError, f"{where} cannot be read"):
+                raise
 
     def _read_scattered(self, positions: Array, out: Array) -> None:
         """Read positions, ascending; those that lie close in one go."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import time
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class LockFile:
 
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""
-        return wait_until(lambda: self._try(exclusive), patience)
+        return wait_until(functools.partial(self._try, exclusive), patience)
 
     def _try(self, exclusive: bool) -> bool:
         with forks.lock:
@@ -58,7 +59,10 @@ class LockFile:
                         raise OSError(errno.EMLINK, msg)
                     if not disk.try_lock(fd, exclusive=exclusive):
                         return False
-                    if self._is_current(fd):
+                    named = None
+                    with contextlib.suppress(FileNotFoundError):
+                        named = self.path.stat()
+                    if named and os.path.samestat(named, os.fstat(fd)):
                         self._fd, fd = fd, -1
                         forks.close_in_children(self)
                         return True
@@ -66,13 +70,6 @@ class LockFile:
                 finally:
                     if fd >= 0:
                         os.close(fd)
-
-    def _is_current(self, fd: int) -> bool:
-        try:
-            named = self.path.stat()
-        except FileNotFoundError:
-            return False
-        return (named.st_dev, named.st_ino) == disk.file_id(fd)
 
     def write_text(self, text: str) -> None:
         """Write into the file who holds it, which needs the lock."""

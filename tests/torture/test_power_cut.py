@@ -8,6 +8,7 @@ form with its counts.
 
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import scenarios
@@ -85,10 +86,17 @@ class _NoSync:
         return getattr(self._module, name)
 
 
+_commit = writer.RowWriter._commit
+
+
 def _mark_first(self, marks, *, durable):
-    for mark in marks:
-        self._mark(mark)
-    self._file.sync()
+    file = self._file
+    self._file = SimpleNamespace(
+        read_at=file.read_at, write_at=file.write_at, sync=lambda: None
+    )
+    _commit(self, marks, durable=False)
+    self._file = file
+    file.sync()
 
 
 class _Unsynced(disk.OpenFile):
