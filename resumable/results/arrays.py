@@ -60,16 +60,8 @@ class ResultArray(_StoredOutput, np.lib.mixins.NDArrayOperatorsMixin):
     """One output of a run: numpy-like, read from disk when indexed.
 
     Positions that are not done read as the output's fill value. Indexing returns
-    plain arrays; ``np.asarray``, operators and functions of numpy read all of it.
-
-    Attributes
-    ----------
-    name : str
-    shape : tuple of int
-        The map's shape, then the output's.
-    dtype : numpy.dtype
-    units : str or None
-    labels : tuple of str or None
+    plain arrays; ``np.asarray``, operators and functions of numpy read all of it. The
+    shape is the map's, then the output's.
     """
 
     def __init__(self, run: RunFile, name: str) -> None:
@@ -146,15 +138,7 @@ class RaggedArray(_StoredOutput):
     ``[position]``, an index or a tuple on a map, reads the rows of one position, an
     array of shape ``(n, *shape)``. Slices, masks and index arrays read a list of such
     arrays, one for each position in C order. Positions that are not done have no rows.
-
-    Attributes
-    ----------
-    name : str
-    shape : tuple of int or None
-        The map's shape, None for any number, then the shape of one row.
-    dtype : numpy.dtype
-    units : str or None
-    labels : tuple of str or None
+    The shape is the map's, None for any number, then that of one row.
     """
 
     def __init__(self, run: RunFile, name: str) -> None:
@@ -184,7 +168,7 @@ class RaggedArray(_StoredOutput):
     @property
     def values(self) -> Array:
         """All rows, one position after the other."""
-        return self._rows.values()
+        return self._output.joined(list(self._rows.in_order()))
 
     @property
     def index(self) -> Array:

@@ -132,20 +132,23 @@ def create_chunked(
 def write_ragged(
     group: h5py.Group,
     rows: RaggedRows,
-    map_shape: tuple[int, ...],
-    create: Callable[[str, tuple[int, ...], Any], h5py.Dataset],
+    create: Callable[..., h5py.Dataset],
     check: Callable[[], None],
 ) -> None:
-    """Write ragged rows in position order: ``values``, ``count`` and ``index``."""
-    counts, output = rows.counts(), rows.output
-    total = int(counts.sum())
-    values = create("values", (total, *output.shape), output.dtype)
+    """Write ragged rows in position order: ``values``, ``count`` and ``index``.
+
+    `create` makes a dataset in a group, of a name, shape, dtype and fill value.
+    """
+    counts, output, number = rows.counts(), rows.output, np.dtype("i8")
+    total, zero = int(counts.sum()), np.zeros((), output.dtype)
+    values = create(group, "values", (total, *output.shape), output.dtype, zero)
     _fill(values, rows.in_order(), output, check)
-    index = create("index", (total,), np.dtype("i8"))
+    index = create(group, "index", (total,), number, 0)
     spans = rows.spans()
     numbers = (np.repeat(np.arange(a, b), counts[a:b]) for a, b in spans)
     _fill(index, numbers, Output(dtype="i8"), check)
-    create("count", map_shape, np.dtype("i8"))[...] = counts.reshape(map_shape)
+    count = create(group, "count", rows.map_shape, number, 0)
+    count[...] = counts.reshape(rows.map_shape)
     group.attrs["NX_class"] = np.bytes_("NXdata")
     group.attrs["signal"] = np.bytes_("values")
     group.attrs["axes"] = np.array([b"index", *[b"."] * len(output.shape)])

@@ -8,6 +8,7 @@ old one. Who has that open reads on in it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 from pathlib import Path
@@ -154,13 +155,8 @@ def _write(
         h5py.File(safe, "w", userblock_size=header.user_block, **options) as file,
     ):
         group = file.create_group(header.group)
-        copy_group(
-            old,
-            group,
-            lambda n, d: _make(group, n, d, header),
-            safe.check,
-            skip=header.ragged,
-        )
+        make = functools.partial(_make, group, header)
+        copy_group(old, group, make, safe.check, skip=header.ragged)
         for name in header.ragged:
             header = _write_ragged(old, group, run, header, name, path, safe.check)
         if methods is not None:
@@ -177,7 +173,7 @@ def _write(
 
 
 def _make(
-    group: h5py.Group, name: str, old: h5py.Dataset, header: Header
+    group: h5py.Group, header: Header, name: str, old: h5py.Dataset
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
     if name in TABLE_DTYPES[header.format]:
@@ -185,12 +181,10 @@ def _make(
     if name not in _rows_of(header):
         return None
     output = header.outputs[name]
-    if header.packed is not None:
-        method = header.packed[name]
-        return create_chunked(
-            group, name, old.shape, output.dtype, output.fill_value, method
-        )
-    return create_contiguous(group, name, old.shape, output.dtype, output.fill_value)
+    place = (group, name, old.shape, output.dtype, output.fill_value)
+    if header.packed is None:
+        return create_contiguous(*place)
+    return create_chunked(*place, header.packed[name])
 
 
 def _write_ragged(
@@ -210,20 +204,11 @@ def _write_ragged(
         made[...] = entries.reshape(header.map_shape)
         scaled, units = made, made
     else:
-        method = header.packed[name]
         made = group.create_group(name)
-        write_ragged(
-            made,
-            rows,
-            header.map_shape,
-            lambda part, shape, dtype: create_chunked(
-                made, part, shape, dtype, np.zeros((), dtype), method
-            ),
-            check,
-        )
-        total = made["values"].shape[0]
-        header = header._replace(rows={**header.rows, name: total})
+        create = functools.partial(create_chunked, method=header.packed[name])
+        write_ragged(made, rows, create, check)
         scaled, units = made["count"], made["values"]
+        header = header._replace(rows={**header.rows, name: len(units)})
     if output.units:
         units.attrs["units"] = np.bytes_(output.units.encode())
     found = old[name] if run.header.packed is None else old[name]["count"]

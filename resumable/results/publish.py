@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
 
 from resumable.errors import (
     HDF5_ERRORS,
@@ -41,7 +40,7 @@ from resumable.runfile import (
 from resumable.system import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from resumable.runfile import RunFile, SafeFile
 
@@ -221,24 +220,13 @@ def _fill(
             return None
         return create(made, name, dataset.shape, output.dtype, output.fill_value)
 
-    def create(
-        group: h5py.Group,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        fill: Any = 0,
-    ) -> h5py.Dataset:
-        if compression is not None:
-            return create_chunked(group, name, shape, dtype, fill, compression)
-        return create_contiguous(group, name, shape, dtype, fill)
-
-    header = run.header
-    copy_group(old, made, make, safe.check, skip=header.ragged)
-    for name in header.ragged:
+    create: Callable[..., h5py.Dataset] = create_contiguous
+    if compression is not None:
+        create = functools.partial(create_chunked, method=compression)
+    copy_group(old, made, make, safe.check, skip=run.header.ragged)
+    for name in run.header.ragged:
         inner = made.create_group(name)
-        rows = RaggedRows(run, name)
-        into = functools.partial(create, inner)
-        write_ragged(inner, rows, header.map_shape, into, safe.check)
+        write_ragged(inner, RaggedRows(run, name), create, safe.check)
 
 
 def _relink(made: h5py.Group, run_path: Path, real: Path) -> None:

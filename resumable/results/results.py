@@ -29,14 +29,9 @@ if TYPE_CHECKING:
 
 
 class Status:
-    """How far a run is. Compare, print or read its numbers.
+    """How far a run is: print it, or read its numbers of positions in each state.
 
-    Attributes
-    ----------
-    positions, done, failed, pending : int
-        All positions of the source, and how many are in which state.
-    finished : bool
-        None is pending and ``finish`` has run.
+    It is `finished` where none is pending and ``finish`` has run.
     """
 
     def __init__(self, positions: int, done: int, failed: int, finished: bool) -> None:

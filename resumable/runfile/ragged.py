@@ -192,6 +192,7 @@ class RaggedRows:
         self._run, self._name = run, name
         self._home = home or Path(os.path.realpath(run.path))
         self.output: Output = run.header.outputs[name]
+        self.map_shape = run.header.map_shape
         self._packed_counts: Array | None = None
 
     def counts(self) -> Array:
@@ -259,10 +260,6 @@ class RaggedRows:
             rows = values[first : int(ends[some[-1]])]
             parts += divided_rows(rows, counts[some])
         return parts
-
-    def values(self) -> Array:
-        """Return the rows of all positions, one after the other."""
-        return self.output.joined(list(self.in_order()))
 
     def in_order(self) -> Iterator[Array]:
         """Go through the rows of all positions, span by span."""
