@@ -116,7 +116,18 @@ class Output:
         ragged: bool = False,
     ) -> None:
         put = functools.partial(object.__setattr__, self)
-        put("shape", _exact_shape(shape))
+        try:
+            lengths = (shape,) if np.ndim(shape) == 0 else shape
+            exact = tuple(map(int, lengths))  # type: ignore[arg-type]
+            if any(n != m for n, m in zip(exact, np.atleast_1d(shape), strict=True)):
+                raise TypeError  # noqa: TRY301 - as where int() refuses
+        except (TypeError, ValueError) as error:
+            msg = f"the shape of an output must be whole numbers, not {shape!r}"
+            raise DeclarationError(msg) from error
+        if any(n < 1 for n in exact):
+            msg = f"every length in an output's shape must be at least 1, not {exact}"
+            raise DeclarationError(msg)
+        put("shape", exact)
         put("dtype", _fixed_dtype(dtype))
         put("units", units)
         if labels is not None:
@@ -202,20 +213,6 @@ class Output:
 @functools.cache
 def _entry() -> Output:
     return Output((), ENTRY_DTYPE)
-
-
-def _exact_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    try:
-        exact = (int(shape),) if np.ndim(shape) == 0 else tuple(map(int, shape))  # type: ignore[arg-type]
-        if any(n != m for n, m in zip(exact, np.atleast_1d(shape), strict=True)):
-            raise TypeError  # noqa: TRY301 - same message as a shape int() refuses
-    except (TypeError, ValueError) as error:
-        msg = f"the shape of an output must be whole numbers, not {shape!r}"
-        raise DeclarationError(msg) from error
-    if any(n < 1 for n in exact):
-        msg = f"every length in an output's shape must be at least 1, not {exact}"
-        raise DeclarationError(msg)
-    return exact
 
 
 def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -67,38 +67,10 @@ def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
             yield (slice(last, last + 1), *rest)
 
 
-def contents_digest(
-    dataset: h5py.Dataset,
-    contents: Contiguous | None,
-    box: tuple[int, ...],
-    *,
-    stored: bool,
-    full: bool,
-) -> str:
-    """sha256 over the contents, whole up to 64 MB, 16 MB in 64 places beyond.
-
-    `box` is the shape of what is digested: the dataset, or a part from the origin on.
-    `stored`: digest the whole of a compressed dataset as it is stored, which is faster
-    than to decompress it; compressed anew it counts as changed. The result is the
-    digest of the digests of parts, so that threads can digest parts.
-    """
-    # In a box that cuts another axis than the first, the bytes are not contiguous.
-    if contents is not None and box[1:] == dataset.shape[1:]:
-        digests = _digests_at(contents, _pieces(dataset, box, full), dataset.dtype)
-    elif stored:
-        digests = _digests_of(_stored_parts(dataset, full))
-    else:
-        digests = _digests_of(_plain_parts(dataset, box, full))
-    result = hashlib.sha256()
-    for part in digests:
-        result.update(part)
-    return result.hexdigest()
-
-
-def _digests_at(
+def digests_at(
     contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
 ) -> Iterator[bytes]:
-    """Digest parts of a contiguous dataset: threads read and digest one by one."""
+    """Yield the sha256 of parts of a contiguous dataset, which threads also read."""
 
     def digest_parts() -> None:
         # Read into the same memory, which stays in the processor's cache.
@@ -129,7 +101,7 @@ def _digests_at(
             yield from found
 
 
-def _digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
+def digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
     """Digest parts while the next ones are read; reading holds h5py's lock."""
     with ThreadPoolExecutor(2) as threads:
         waiting: collections.deque[Future[bytes]] = collections.deque()
@@ -157,17 +129,19 @@ def _submitted(
         return done
 
 
-def _plain_parts(
+def plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
 ) -> Iterator[Array]:
     """Yield the values of pieces, read by HDF5."""
-    for *_, slab in _pieces(dataset, box, full):
+    for *_, slab in pieces_of(dataset, box, full):
         part = np.empty([axis.stop - axis.start for axis in slab], dataset.dtype)
         dataset.read_direct(part, slab)
         yield part
 
 
-def _pieces(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator[Piece]:
+def pieces_of(
+    dataset: h5py.Dataset, box: tuple[int, ...], full: bool
+) -> Iterator[Piece]:
     """Yield pieces of 1 MB in C order: all of them, or samples."""
     total, itemsize = math.prod(box), dataset.dtype.itemsize
     if full or total * itemsize <= DIGEST_BYTES:
@@ -190,7 +164,7 @@ def _pieces(dataset: h5py.Dataset, box: tuple[int, ...], full: bool) -> Iterator
             begin += count
 
 
-def _stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
+def stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
     """Yield chunks as they are stored, each after its place: all, or samples."""
     # What turns stored bytes into values: chunks, filters, fill value.
     properties, chunks = dataset.id.get_create_plist(), dataset.chunks

@@ -27,8 +27,12 @@ from resumable.source.fingerprint import (
     DIGEST_BYTES,
     PART_BYTES,
     SAMPLED_BYTES,
-    contents_digest,
+    digests_at,
+    digests_of,
+    pieces_of,
+    plain_parts,
     slabs,
+    stored_parts,
 )
 from resumable.source.live import (
     FileState,
@@ -41,6 +45,8 @@ from resumable.source.reference import normal_axes
 from resumable.system import disk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resumable.source.reference import SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -65,6 +71,8 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
     shape: tuple[Any, ...]
     #: Rows are read without HDF5: a thread may read while others compute.
     reads_ahead: bool
+    #: The first position axis can be made longer by the program that writes.
+    growable = False
 
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
@@ -105,6 +113,9 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
                         msg = f"{ref} has become shorter: {there:,} of {ref.length:,}"
                         raise SourceError(msg)
                     shape = (*shape[: axes[0]], ref.length, *shape[axes[0] + 1 :])
+                most = dataset.maxshape[axes[0]]
+                longer = most is None or most > shape[axes[0]]
+                self.growable = longer and not ref.upstream
                 geometry = Geometry.of(
                     shape,
                     axes,
@@ -262,15 +273,6 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
             )
             raise PlanError(msg)
 
-    @property
-    def growable(self) -> bool:
-        """The first position axis can be made longer by the program that writes."""
-        if self.dataset is None or self.ref.upstream:
-            return False
-        axis = self.ref.position_axes[0]
-        most = self.dataset.maxshape[axis]
-        return most is None or most > self.shape[axis]
-
     def contents_at(self, positions: PositionSet, *, full: bool = False) -> str:
         """sha256 over the rows of some positions, whole up to 64 MB, samples beyond."""
         count = len(positions)
@@ -292,19 +294,33 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         return result.hexdigest()
 
     def contents(self, length: int | None = None, *, full: bool = False) -> str:
-        """sha256 over the contents, the first position axis cut to `length`."""
-        box = list(self.shape)
+        """sha256 over the contents, the first position axis cut to `length`.
+
+        Whole up to 64 MB or if `full`, 16 MB in 64 places beyond. The result is the
+        digest of the digests of parts, so that threads can digest parts.
+        """
+        dataset, cut = self.dataset, list(self.shape)
         if length is not None:
-            box[self.ref.position_axes[0]] = length
-        prefix_counts = length is not None or self.growable or bool(self.ref.length)
+            cut[self.ref.position_axes[0]] = length
+        box = tuple(cut)
+        digests: Iterable[bytes]
         with hdf5_errors_as(SourceError, f"{self.ref} cannot be read"):
-            return contents_digest(
-                self.dataset,
-                self._contiguous,
-                tuple(box),
-                stored=self.geometry.indivisible and not prefix_counts,
-                full=full,
-            )
+            # In a box that cuts another axis than the first, bytes are not contiguous.
+            if self._contiguous is not None and box[1:] == dataset.shape[1:]:
+                pieces = pieces_of(dataset, box, full)
+                digests = digests_at(self._contiguous, pieces, self.dtype)
+            elif not self.geometry.indivisible or (
+                length is not None or self.growable or self.ref.length
+            ):
+                digests = digests_of(plain_parts(dataset, box, full))
+            else:
+                # As it is stored, which is faster than to decompress it: compressed
+                # anew it counts as changed.
+                digests = digests_of(stored_parts(dataset, full))
+            result = hashlib.sha256()
+            for digest in digests:
+                result.update(digest)
+        return result.hexdigest()
 
 
 class Contiguous(NamedTuple):
