@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resumable.results.group import source_text
+from resumable.results.arrays import source_text
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import (
     Results,

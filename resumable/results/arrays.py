@@ -1,18 +1,21 @@
-"""Outputs of a run: numpy-like, read from the run file when indexed."""
+"""Outputs of a run: numpy-like, read from the run file when indexed; their group."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
-from resumable.errors import SourceError, shown
-from resumable.results.group import check_own
-from resumable.runfile import RaggedRows, names_fields
+from resumable.errors import RunFileError, SourceError, hdf5_errors_as, shown
+from resumable.model import filter_problem, load_filter
+from resumable.runfile import ADVICE, RaggedRows, find_own, names_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import DTypeLike
 
@@ -195,3 +198,58 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     """Write a shape as Python does, any number of rows as ``any``."""
     lengths = ["any" if n is None else str(n) for n in shape]
     return f"({', '.join(lengths)}{',' * (len(shape) == 1)})"
+
+
+# The results group, opened with h5py.
+
+
+def open_group(run: RunFile) -> h5py.Group:
+    """Open the results group; a link in its place is not followed."""
+    for method in (run.header.packed or {}).values():
+        # Without it the group can be looked at, if not all of it read.
+        if not filter_problem(method):
+            load_filter(method)
+    with contextlib.ExitStack() as stack, _readable(run):
+        file = stack.enter_context(h5py.File(run.path, "r"))
+        found = find_own(file, run.header.group)
+        if isinstance(found, h5py.Group):
+            stack.pop_all()
+            return found
+    raise _not_ours(run, run.header.group)
+
+
+def check_own(run: RunFile, name: str) -> None:
+    """Refuse an output that HDF5 would read from another file."""
+    with _opened(run) as file:
+        if find_own(file, run.header.group, name) is None:
+            raise _not_ours(run, name)
+
+
+def source_text(run: RunFile) -> str:
+    """Read the source text of the class from a run file; empty if there is none.
+
+    RunFileError: there is a link in its place.
+    """
+    with _opened(run) as file:
+        if "source_text" not in file[run.header.group]:
+            return ""
+        found = find_own(file, run.header.group, "source_text")
+        if found is None:
+            raise _not_ours(run, "source_text")
+        return bytes(found[()]).decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _opened(run: RunFile) -> Iterator[h5py.File]:
+    with contextlib.closing(open_group(run).file) as file, _readable(run):
+        yield file
+
+
+def _readable(run: RunFile) -> AbstractContextManager[None]:
+    what = f"{run.path} is damaged, HDF5 cannot read it"
+    return hdf5_errors_as(RunFileError, what, f": {ADVICE}")
+
+
+def _not_ours(run: RunFile, name: str) -> RunFileError:
+    msg = f"{run.path} is damaged, its {name} is not what it was made with: {ADVICE}"
+    return RunFileError(msg)

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import SourceError, as_html, near_miss, shown
-from resumable.results.arrays import RaggedArray, ResultArray, shape_text
-from resumable.results.group import check_own, open_group, source_text
+from resumable.results.arrays import (
+    RaggedArray,
+    ResultArray,
+    check_own,
+    open_group,
+    shape_text,
+    source_text,
+)
 from resumable.runfile import (
     Failure,
     LogLine,

@@ -29,8 +29,6 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
 from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, superblock_of
@@ -301,16 +299,8 @@ def _check_fits(path: Path, fd: int, journal: _Journal) -> None:
         raise ValueError(msg)
     for offset, old, new in journal.changes:
         found = disk.read_at(fd, len(old), offset)
-        arrays = [np.frombuffer(part, np.uint8) for part in (found, old, new)]
-        # Every sector is the old or the new one.
-        mixed = len({array.size for array in arrays}) == 1
-        if mixed:
-            starts = np.arange(0, len(old), _SECTOR)
-            is_old, is_new = (
-                np.logical_and.reduceat(arrays[0] == other, starts)
-                for other in arrays[1:]
-            )
-            mixed = bool((is_old | is_new).all())
-        if not mixed:
+        sectors = [slice(a, a + _SECTOR) for a in range(0, len(old), _SECTOR)]
+        mixed = all(found[s] in (old[s], new[s]) for s in sectors)
+        if not len(found) == len(old) == len(new) or not mixed:
             msg = f"the file was changed since, at {offset:,}"
             raise ValueError(msg)
