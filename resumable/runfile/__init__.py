@@ -18,7 +18,13 @@ from resumable.runfile.create import (
     target_errors,
 )
 from resumable.runfile.file import RunFile, Snapshot, find_runs
-from resumable.runfile.folder import RunFolder, run_folder_of, target_folder
+from resumable.runfile.folder import (
+    RunFolder,
+    RunLock,
+    holder_of,
+    run_folder_of,
+    target_folder,
+)
 from resumable.runfile.hdf5 import (
     HDF5_VERSIONS,
     SafeFile,
@@ -44,7 +50,6 @@ from resumable.runfile.journal import (
     user_file_needs_mending,
     user_file_transaction,
 )
-from resumable.runfile.lock import RunLock, holder_of
 from resumable.runfile.ragged import (
     RaggedRows,
     copied_rows,

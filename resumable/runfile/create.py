@@ -186,24 +186,20 @@ def reserve_rows(fd: int, header: Header, requested: PositionSet) -> None:
         if output.per == "run":
             disk.reserve(fd, offset, length)
             continue
-        place_bytes = output.stored.row_bytes
-        for start, stop in _steps(requested, max(1, _RESERVE_STEP // place_bytes)):
-            first = start * place_bytes
-            last = min(stop * place_bytes, length)
-            disk.reserve(fd, offset + first, last - first)
-
-
-def _steps(requested: PositionSet, step: int) -> list[tuple[int, int]]:
-    """Cover a set of positions with few ranges that begin and end at steps."""
-    step = min(max(step, 1), WINDOW)
-    touched = np.zeros(math.ceil(requested.size / step), bool)
-    for start, stop in requested.windows():
-        first = start // step
-        edges = np.arange(first * step, stop, step) - start
-        edges[0] = 0  # a step may have begun in the window before
-        found = np.logical_or.reduceat(requested.window(start, stop), edges)
-        touched[first : first + len(edges)] |= found
-    return [(int(first) * step, int(last) * step) for first, last in stretches(touched)]
+        # In few ranges, which begin and end at steps.
+        row_bytes = output.stored.row_bytes
+        step = min(max(1, _RESERVE_STEP // row_bytes), WINDOW)
+        touched = np.zeros(math.ceil(requested.size / step), bool)
+        for start, stop in requested.windows():
+            first = start // step
+            edges = np.arange(first * step, stop, step) - start
+            edges[0] = 0  # a step may have begun in the window before
+            found = np.logical_or.reduceat(requested.window(start, stop), edges)
+            touched[first : first + len(edges)] |= found
+        for first, last in stretches(touched).tolist():
+            begin = first * step * row_bytes
+            end = min(last * step * row_bytes, length)
+            disk.reserve(fd, offset + begin, end - begin)
 
 
 def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:

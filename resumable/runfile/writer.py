@@ -88,12 +88,6 @@ class WriteTarget(NamedTuple):
     workers: int = 1
     """How many write at once."""
 
-    @property
-    def quiet_s(self) -> float:
-        """Seconds without a further row after which rows are committed."""
-        bounded = max(QUIET_S, self.workers / QUIET_COMMITS_PER_S)
-        return min(bounded, self.checkpoint_s)
-
 
 class ComputedRows(NamedTuple):
     """Computed rows that are sent to the driver: arguments of `RowWriter.write`."""
@@ -167,6 +161,10 @@ class RowWriter:
         self._marks: list[tuple[int, Array, Array]] = []
         self._bytes = 0
         self._oldest = self._newest = 0.0
+        #: Seconds without a further row after which rows are committed.
+        self._quiet_s = min(
+            max(QUIET_S, target.workers / QUIET_COMMITS_PER_S), target.checkpoint_s
+        )
         self._asked = self._closing = False
         self._durable = True
         self._error: BaseException | None = None
@@ -285,7 +283,7 @@ class RowWriter:
                     wait_s = None
                     if self._marks:
                         due = self._oldest + self._target.checkpoint_s
-                        due = min(due, self._newest + self._target.quiet_s)
+                        due = min(due, self._newest + self._quiet_s)
                         wait_s = due - time.monotonic()
                         if wait_s <= 0:
                             break

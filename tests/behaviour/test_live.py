@@ -15,8 +15,7 @@ from processes import MEAN, Mean
 import resumable as rs
 from resumable.results.pack import unpack_locked
 from resumable.runfile.file import RunFile
-from resumable.runfile.folder import run_folder_of
-from resumable.runfile.lock import RunLock
+from resumable.runfile.folder import RunLock, run_folder_of
 from resumable.runfile.ragged import ragged_files_of
 from resumable.session import follow as following
 from resumable.source import live

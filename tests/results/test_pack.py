@@ -16,12 +16,11 @@ from resumable.model.indexing import read_like_array
 from resumable.results.copy import TABLES
 from resumable.results.pack import unpack_locked
 from resumable.runfile.file import RunFile
-from resumable.runfile.folder import run_folder_of
+from resumable.runfile.folder import RunLock, run_folder_of
 from resumable.runfile.header import (
     CHUNKS,
     table_rows,
 )
-from resumable.runfile.lock import RunLock
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions failed:resumable.ResumableWarning"

@@ -16,12 +16,11 @@ from packed_runs import Large, packed, same
 import resumable as rs
 from resumable.results.pack import pack_locked
 from resumable.runfile.file import RunFile
-from resumable.runfile.folder import run_folder_of
+from resumable.runfile.folder import RunLock, run_folder_of
 from resumable.runfile.header import (
     CHUNKS,
     CHUNKS_DTYPE,
 )
-from resumable.runfile.lock import RunLock
 from resumable.system import disk
 
 pytestmark = pytest.mark.filterwarnings(

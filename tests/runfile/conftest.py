@@ -10,7 +10,7 @@ import pytest
 from written_runs import SIZE, Pair
 
 from resumable.model.positions import PositionSet
-from resumable.runfile import create_run_file, lock
+from resumable.runfile import create_run_file, folder
 from resumable.runfile.writer import WriteTarget
 from resumable.source.coordinates import coordinates_of
 from resumable.system import disk
@@ -47,7 +47,7 @@ def locked(tmp_path):
         def take(checkpoint_s=3600.0):
             computation = Pair(SIZE, target=tmp_path)._computation()
             found = computation.run_folder.runs()
-            held = lock.RunLock(computation.run_folder)
+            held = folder.RunLock(computation.run_folder)
             stack.enter_context(held.held())
             if found:
                 run = found[0]

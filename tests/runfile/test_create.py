@@ -1,5 +1,6 @@
 """Creating a run file: all that is in it for people, viewers and readers."""
 
+import collections
 import contextlib
 import json
 import shutil
@@ -16,7 +17,8 @@ from sources import usid_source
 
 import resumable as rs
 from resumable.model.positions import WINDOW, PositionSet
-from resumable.runfile import create
+from resumable.runfile import Header, create, table_rows
+from resumable.system import disk
 
 FIT = {
     "fit": rs.Output(shape=3, units="V", labels=("height", "centre", "width")),
@@ -463,12 +465,32 @@ def test_no_positions_reserve_no_space(scan):
 @pytest.mark.parametrize("share", [0.0, 1e-6, 1e-3, 1.0])
 @pytest.mark.parametrize("step", [1000, 43_690, WINDOW])
 def test_space_is_reserved_for_the_steps_in_which_positions_are_and_no_others(
-    share, step
+    share, step, monkeypatch
 ):
     """Also where a step reaches over the end of a window of the bitmap."""
     size = 3 * WINDOW + 77
     positions = np.flatnonzero(np.random.default_rng(1).random(size) < share)
-    found = create._steps(PositionSet.of(size, positions), step)
-    covered = [n for first, last in found for n in range(first // step, last // step)]
+    row_bytes = create._RESERVE_STEP // step
+    header = Header(
+        identity="",
+        document={},
+        group="",
+        map_shape=(size,),
+        outputs={"rows": rs.Output(row_bytes, "u1")},
+        offsets=collections.defaultdict(int),
+        rows=table_rows(size),
+        file_bytes=0,
+        structure="",
+        user_block=0,
+        source={},
+    )
+    reserved, whole = [], step * row_bytes
+    monkeypatch.setattr(disk, "reserve", lambda fd, *extent: reserved.append(extent))
+    create.reserve_rows(0, header, PositionSet.of(size, positions))
+    covered = [
+        n
+        for begin, length in reserved[4:]
+        for n in range(begin // whole, -(-(begin + length) // whole))
+    ]
 
     assert covered == np.unique(positions // step).tolist()

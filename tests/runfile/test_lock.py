@@ -19,7 +19,7 @@ from processes import Mean
 
 import resumable as rs
 from resumable.runfile.file import RunFile
-from resumable.runfile.lock import holder_of
+from resumable.runfile.folder import holder_of
 from resumable.system import LockFile
 
 

@@ -15,7 +15,7 @@ from kill_matrix import wait_until
 from written_runs import SIZE, Pair, write, writing
 
 import resumable as rs
-from resumable.runfile import lock
+from resumable.runfile import folder
 from resumable.runfile.writer import RowWriter, WriteTarget
 from resumable.system import disk
 
@@ -35,31 +35,31 @@ def test_a_worker_of_an_older_session_is_refused(locked):
 def test_a_worker_is_refused_after_its_session(tmp_path):
     computation = Pair(SIZE, target=tmp_path)._computation()
     results = Pair(SIZE, target=tmp_path).compute(engine="serial", positions=[0])
-    held = lock.RunLock(computation.run_folder)
+    held = folder.RunLock(computation.run_folder)
     run = computation.run_folder.runs()[0]
     with held.held():
         target = WriteTarget(
             run.path, run.header, held.lock_path, held.writers_path, held.token, 1.0
         )
-    with lock.RunLock(computation.run_folder).held(), pytest.raises(rs.RunBusy):
+    with folder.RunLock(computation.run_folder).held(), pytest.raises(rs.RunBusy):
         RowWriter(target)
 
     assert results.status.done == 1
 
 
 def test_a_new_session_waits_for_writers_of_the_old_one(tmp_path, place, monkeypatch):
-    monkeypatch.setattr(lock, "ORPHAN_PATIENCE_S", 0.2)
+    monkeypatch.setattr(folder, "ORPHAN_PATIENCE_S", 0.2)
     run_folder = place.run_folder
     with writing(place.target) as row_writer:
         # As the death of the driver would: the lock is free, the writer lives.
         place.lock._lock.release()
         with (
             pytest.raises(rs.RunBusy, match="worker of an earlier session"),
-            lock.RunLock(run_folder).held(),
+            folder.RunLock(run_folder).held(),
         ):
             pass
         write(row_writer, 0, done=[0])
-    with lock.RunLock(run_folder).held():
+    with folder.RunLock(run_folder).held():
         status = place.status()
 
     assert status == [[0], []]

@@ -11,7 +11,7 @@ from verified_runs import LOW, UNIT, Block, Unit, check, flip, offset, put, whol
 
 import resumable as rs
 from resumable.runfile.file import RunFile
-from resumable.runfile.lock import RunLock
+from resumable.runfile.folder import RunLock
 
 pytestmark = pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
 
