@@ -5,32 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.engines.base import CollectiveEngine, Driver, Engine
-from resumable.engines.choice import (
-    available_memory,
-    check_name,
-    choose,
-    collective,
-    on_one_host,
-    warm_up,
-    workers_by_host,
-)
+from resumable.engines.choice import NAMES, choose, collective, warm_up
 from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.engines.mpi import MPIEngine
 
 __all__ = [
+    "NAMES",
     "CollectiveEngine",
     "Driver",
     "Engine",
     "MPIEngine",
-    "available_memory",
-    "check_name",
     "choose",
     "collective",
-    "on_one_host",
     "warm_up",
-    "workers_by_host",
 ]
 
 # Imported when they are used: most runs do without.

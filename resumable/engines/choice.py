@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resumable.engines.local import LocalEngine, SerialEngine
-from resumable.errors import PlanError, near_miss
+from resumable.errors import PlanError
 from resumable.model import WORTH_STARTING_S
 from resumable.system import launcher, machine
 
@@ -17,23 +17,6 @@ if TYPE_CHECKING:
 _CALL_S = 2e-6
 #: Engines by the name a user gives.
 NAMES = ("auto", "serial", "local", "mpi", "dask")
-
-
-def workers_by_host(engine: Engine) -> tuple[int, ...]:
-    """Return the number of workers on each host; each host has a budget of its own."""
-    return getattr(engine, "hosts", None) or (engine.workers,)
-
-
-def on_one_host(engine: Engine) -> bool:
-    """Return whether all workers are on one host, as far as is known."""
-    hosts = getattr(engine, "hosts", (engine.workers,))
-    return hosts is not None and len(hosts) == 1
-
-
-def available_memory(engine: Engine) -> int:
-    """Return the bytes that can still be used on every host."""
-    asked: Any = getattr(engine, "available_memory", machine.available_memory)
-    return int(asked())
 
 
 def collective(engine: Any) -> CollectiveEngine | None:
@@ -71,14 +54,6 @@ def warm_up(engine: Any, workers: int | None, calls: int) -> None:
         start_server("forkserver")
 
 
-def check_name(engine: Any) -> None:
-    """Raise PlanError where a text names no engine; import and choose nothing."""
-    if isinstance(engine, str) and engine not in NAMES:
-        hint = near_miss(engine, NAMES)
-        msg = f"there is no engine {engine!r}{hint} (there are {', '.join(NAMES)})"
-        raise PlanError(msg)
-
-
 def choose(
     engine: Any,
     workers: int | None,
@@ -86,7 +61,7 @@ def choose(
     may_grow: bool = False,
     in_driver: bool = True,
 ) -> Engine:
-    """Return the engine for what a user gives, else raise PlanError.
+    """Return the engine for one of the NAMES, or for an object; else raise PlanError.
 
     By default as many workers as there are cores, or workers of an executor;
     `may_grow`: follow their number during a run. `in_driver`: ``"auto"`` may compute in
@@ -94,7 +69,6 @@ def choose(
     """
     if not isinstance(engine, str):
         return _given(engine, workers, may_grow)
-    check_name(engine)
     if mpi := _mpi(engine):
         return mpi
     if engine == "dask":

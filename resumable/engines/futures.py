@@ -206,9 +206,9 @@ class FutureDispatcher:
         """Hand out batches until none is left."""
         try:
             while True:
-                if not self._driver.stop.requested:
+                if not self._driver.stop.requested():
                     self._hand_out()
-                if self._driver.stop.requested or not self._in_flight:
+                if self._driver.stop.requested() or not self._in_flight:
                     break
                 self._wait()
         finally:
@@ -272,7 +272,7 @@ class FutureDispatcher:
             self._driver.return_unfinished(batch)
             if is_cancelled:
                 self._engine.check()
-            if not self._driver.stop.requested:
+            if not self._driver.stop.requested():
                 raise self._engine.explain(error, batch) from error
             if not is_cancelled:
                 # A signal to all processes of a job ends the executor's, too.
@@ -288,7 +288,7 @@ class FutureDispatcher:
             if report.error is None and report.rest is not None:
                 self._driver.return_unfinished(report.rest)
             self._driver.take(report)
-        elif self._driver.stop.requested:
+        elif self._driver.stop.requested():
             self._driver.return_unfinished(batch)
         else:
             self._send(batch, with_job=True)

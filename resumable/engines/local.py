@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from resumable.model import WORTH_STARTING_S
-from resumable.worker import IDLE, WHOLE_BLOCK, Loss, Worker, new_progress_words
+from resumable.worker import IDLE, WHOLE_BLOCK, Loss, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +45,11 @@ class SerialEngine:
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Do batches one after another."""
         with contextlib.closing(Worker(job, own_process=False)) as worker:
-            while not driver.stop.requested:
+            while not driver.stop.requested():
                 batch = driver.schedule.next()
                 if batch is None:
                     return
-                driver.take(worker.do(batch, lambda: driver.stop.requested))
+                driver.take(worker.do(batch, driver.stop.requested))
 
 
 class LocalEngine:
@@ -84,15 +84,9 @@ class LocalEngine:
             if not self._begin_here:
                 start().work()
                 return
-            words = new_progress_words()
-            here = Worker(
-                job,
-                own_process=False,
-                progress_words=words,
-                not_recorded=(MemoryError,),
-            )
+            here = Worker(job, own_process=False, not_recorded=(MemoryError,))
             stack.callback(here.close)
-            dispatcher = self._start_while_computing(here, words, driver, start)
+            dispatcher = self._start_while_computing(here, driver, start)
             if dispatcher is not None:
                 dispatcher.hand_out()
                 here.flush()
@@ -101,7 +95,6 @@ class LocalEngine:
     def _start_while_computing(
         self,
         here: Worker,
-        words: memoryview,
         driver: Driver,
         start: Callable[[], LocalDispatcher],
     ) -> LocalDispatcher | None:
@@ -110,14 +103,14 @@ class LocalEngine:
 
         dispatcher: LocalDispatcher | None = None
         worked_s = 0.0
-        while not driver.stop.requested:
+        while not driver.stop.requested():
             batch = driver.schedule.next(_HERE_S)
             if batch is None:
                 break
             try:
-                report = here.do(batch, lambda: driver.stop.requested)
+                report = here.do(batch, driver.stop.requested)
             except MemoryError as error:
-                position = _position_at(batch, words[0], words[1])
+                position = _position_at(batch, *here.progress_words)
                 driver.lost(Loss(batch, position, False, "MemoryError", str(error)))
                 return dispatcher or start()
             driver.take(report)
@@ -213,7 +206,7 @@ class LocalDispatcher:
         while True:
             stopped = True
             try:
-                while not self._driver.stop.requested:
+                while not self._driver.stop.requested():
                     self.hand_out()
                     if not any(known.batch or known.first for known in self._known):
                         stopped = False
@@ -237,7 +230,7 @@ class LocalDispatcher:
             self._known[worker].state = _State.STARTING
             self._processes.replace(worker)
             self._place(worker)
-        while not self._driver.stop.requested:
+        while not self._driver.stop.requested():
             free = self._in(_State.FRESH, _State.FREE)
             if free:
                 batch = self._driver.schedule.next()

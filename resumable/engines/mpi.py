@@ -235,7 +235,7 @@ class MPIEngine:
                     "compute(), which all ranks must"
                 )
                 raise WorkerDied(msg)
-            if self._early.requested:
+            if self._early.requested():
                 msg = f"{self._early.reason} before anything was computed"
                 raise NotFinished(msg)
             next(pause)

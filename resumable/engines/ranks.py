@@ -152,7 +152,7 @@ class RankZero:
 
     def _stopping(self) -> bool:
         self._listen()
-        return self._error is not None or self._driver.stop.requested
+        return self._error is not None or self._driver.stop.requested()
 
     def _listen(self) -> None:
         """Take the messages of the others, and see whether they are still there."""
@@ -177,7 +177,7 @@ class RankZero:
                 self._driver.take(report)
         elif message.kind == CLOSED:
             self._open.discard(message.rank)
-        elif message.kind == SIGNAL and not self._driver.stop.requested:
+        elif message.kind == SIGNAL and not self._driver.stop.requested():
             deliver(message.content)
         elif message.kind == FAILED:
             self._error = self._error or pickle.loads(message.content)
@@ -221,14 +221,14 @@ class OtherRank:
 
     def _look(self) -> None:
         self._messages.look()
-        if self._signals.requested and not self._signal_is_sent:
+        if self._signals.requested() and not self._signal_is_sent:
             self._signal_is_sent = True
             self._messages.send(0, SIGNAL, self._signals.signal_number)
 
     def _stopping(self) -> bool:
         self._look()
         ordered = any(m.kind in (STOP, OUTCOME) for m in self._messages.inbox)
-        return ordered or self._signals.requested or self._deadline.requested
+        return ordered or self._signals.requested() or self._deadline.requested()
 
     def _work(self, part: RankJob) -> None:
         """Take part in a session."""

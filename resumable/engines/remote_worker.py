@@ -330,7 +330,7 @@ class BlasLimit:
             self._users += 1
             self._thread = self._thread or ThreadPoolExecutor(1, "resumable-blas")
             self._thread.submit(
-                lambda: self._limits.enter_context(machine.OneThread())
+                lambda: self._limits.enter_context(machine.one_thread())
             ).result()
         try:
             yield

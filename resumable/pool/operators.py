@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from resumable.errors import StaleLinearization, WorkerDied
-from resumable.pool.stream import blas_threads, guarded, new_key
+from resumable.pool.stream import guarded, new_key
 from resumable.worker import RemoteTraceback, portable
 
 if TYPE_CHECKING:
@@ -71,9 +72,8 @@ class _OperatorHost:
     """The operators of one worker, or of this process, where `parent` is None."""
 
     def __init__(self, parent: Any) -> None:
-        self._in_worker = parent is not None
         self._operators: dict[int, Any] = {}
-        self._threads = blas_threads(in_worker=self._in_worker)
+        self._libraries = ThreadpoolController() if parent is None else None
 
     def add(self, number: int, one: Any) -> None:
         """Keep an operator under its number."""
@@ -86,11 +86,10 @@ class _OperatorHost:
         for number, one in self._operators.items():
             try:
                 call, argument = getattr(one, method), given.of(number)
-                with self._threads:
-                    values.append(guarded(call, argument, in_worker=self._in_worker))
+                values.append(guarded(call, argument, self._libraries))
             except Exception as error:
                 error.add_note(f"in {method} of operator {number}")
-                if not self._in_worker:
+                if self._libraries is not None:
                     raise
                 return _Failure(number, portable(error), traceback.format_exc())
         return values

@@ -19,7 +19,9 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.system import Uninterrupted, machine
+from threadpoolctl import ThreadpoolController
+
+from resumable.system import Uninterrupted
 from resumable.worker import Call, generator_of
 
 if TYPE_CHECKING:
@@ -87,25 +89,27 @@ class GuardedFunction:
     """Calls a function; an error of it ends neither a loop nor the worker."""
 
     def __init__(self, parent: Any, function: ItemFunction | RepeatedFunction) -> None:
-        self._in_worker = parent is not None
         self._function = function
-        self._threads = blas_threads(in_worker=self._in_worker)
+        self._libraries = ThreadpoolController() if parent is None else None
 
     def do(self, item: Any) -> Any:
         """Do one call."""
-        with self._threads:
-            return guarded(self._function.do, item, in_worker=self._in_worker)
+        return guarded(self._function.do, item, self._libraries)
 
 
-def blas_threads(*, in_worker: bool) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which BLAS has one thread; a worker has one anyway."""
-    return contextlib.nullcontext() if in_worker else machine.OneThread()
+def guarded(
+    function: Callable[[Any], Any],
+    argument: Any,
+    libraries: ThreadpoolController | None,
+) -> Any:
+    """Call a function; turn exceptions that would be misunderstood into others.
 
-
-def guarded(function: Callable[[Any], Any], argument: Any, *, in_worker: bool) -> Any:
-    """Call a function; turn exceptions that would be misunderstood into others."""
+    The `libraries` of BLAS use one thread meanwhile; None: in a worker they do anyway.
+    """
+    limit = contextlib.nullcontext() if libraries is None else libraries.limit(limits=1)
     try:
-        return function(argument)
+        with limit:
+            return function(argument)
     except StopIteration as error:
         # It would end the iterator over the results.
         msg = "the function raised StopIteration"
@@ -113,7 +117,7 @@ def guarded(function: Callable[[Any], Any], argument: Any, *, in_worker: bool) -
     except Exception:
         raise
     except BaseException as error:
-        if not in_worker:
+        if libraries is not None:
             raise
         msg = f"{type(error).__name__}: {error}"
         raise RuntimeError(msg) from error

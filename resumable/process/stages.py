@@ -21,13 +21,7 @@ from resumable.model import (
 )
 from resumable.process.process import Process
 from resumable.source import SourceRef
-from resumable.worker import (
-    WHOLE_BLOCK,
-    StageCursor,
-    place,
-    rows_as_list,
-    shallow_copy,
-)
+from resumable.worker import WHOLE_BLOCK, StageCursor, rows_as_list, shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,15 +147,15 @@ class Link(Process):
         """Set every stage up."""
         self._live: list[tuple[Stage, Any]] = []
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
-            check_unchanged(type(stage.request.process), read_from, text)
-            process = shallow_copy(stage.request.process)
+            own = stage.request.process
+            check_unchanged(type(own), read_from, text)
             cursor: Any = self._cursor
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()
                 cursor = StageCursor(cursor, int.from_bytes(digest[:4], "little"))
             # The source may have grown since the chain was made.
-            own = process.spectrum_shape
-            place(process, cursor, self._geometry._replace(spectrum_shape=own))
+            geometry = self._geometry._replace(spectrum_shape=own.spectrum_shape)
+            process = shallow_copy(own, cursor, geometry)
             process.setup()
             self._live.append((stage, process))
 

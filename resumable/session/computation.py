@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.engines import check_name
+from resumable import engines
 from resumable.errors import PlanError, near_miss
 from resumable.model import PositionSet, encode, parse_bytes, parse_seconds, text_digest
 
@@ -191,7 +191,11 @@ class Options:
         if self.on_error not in ("record", "raise"):
             msg = f"on_error must be 'record' or 'raise', not {self.on_error!r}"
             raise PlanError(msg)
-        check_name(self.engine)
+        if isinstance(self.engine, str) and self.engine not in engines.NAMES:
+            hint = near_miss(self.engine, engines.NAMES)
+            names = ", ".join(engines.NAMES)
+            msg = f"there is no engine {self.engine!r}{hint} (there are {names})"
+            raise PlanError(msg)
         if self.writer not in ("auto", "workers", "driver"):
             msg = f"writer must be 'auto', 'workers' or 'driver', not {self.writer!r}"
             raise PlanError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.engines import available_memory, choose, on_one_host, workers_by_host
+from resumable.engines import choose
 from resumable.errors import PlanError, RunFileError, shown
 from resumable.model import (
     SHIPPED_BYTES,
@@ -17,7 +17,7 @@ from resumable.model import (
 )
 from resumable.results import source_text
 from resumable.runfile import ADVICE
-from resumable.system import disk
+from resumable.system import disk, machine
 
 if TYPE_CHECKING:
     import contextlib
@@ -189,11 +189,13 @@ def make_plan(
 ) -> Plan:
     """Plan how an engine will do what was decided, with rows written to `path`."""
     geometry, footprint = computation.geometry, computation.footprint
-    available = available_memory(engine)
+    # On every host, which has a budget of its own.
+    available = int(getattr(engine, "available_memory", machine.available_memory)())
     memory = available // 2
     if options.memory is not None:
         memory = min(parse_bytes(options.memory), available)
-    hosts = workers_by_host(engine)
+    known_hosts = getattr(engine, "hosts", (engine.workers,))
+    hosts = known_hosts or (engine.workers,)
     most, local = max(hosts), engine.own_processes
     blocks = fit_memory(footprint, geometry, memory=memory, workers=most, local=local)
     rechunk = options.rechunk and geometry.gains_by_copy(blocks.rows)
@@ -218,7 +220,8 @@ def make_plan(
     writer = options.writer
     if writer == "auto":
         folder = computation.run_folder.folder
-        kind = "" if on_one_host(engine) else disk.file_system(folder)
+        on_one_host = known_hosts is not None and len(known_hosts) == 1
+        kind = "" if on_one_host else disk.file_system(folder)
         writer = "driver" if kind.startswith(_INCOHERENT) else "workers"
         if writer == "driver":
             notes.append(

@@ -352,7 +352,7 @@ class Follower:
             found = self._await()
             if found is None:
                 results, latest = self._results(), self._source.latest
-                if results is None or latest is None or self._stop.requested:
+                if results is None or latest is None or self._stop.requested():
                     raise stopped(self._stop, results)
                 # A session that was killed at its very end may not have packed it.
                 return packed_where_asked(latest.assignment.computation, results)
@@ -410,7 +410,7 @@ class Follower:
         pause_s = _SHORTEST_S
         for writer in self._writers:
             writer.forget()
-        while not (self._ended or self._stop.requested):
+        while not (self._ended or self._stop.requested()):
             states = self._source.states()
             if states != self._polled:
                 pause_s = _SHORTEST_S

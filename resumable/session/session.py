@@ -295,11 +295,11 @@ class Session:
                     over = self._follow(more)
             results, end = self._results, self._snapshot()
             left = len(end.pending)
-            if self.stop.requested and (left or not over):
+            if self.stop.requested() and (left or not over):
                 raise stopped(self.stop, results)
             if end.settled:
                 self._finish(results)
-            elif left and not self.stop.requested:
+            elif left and not self.stop.requested():
                 # Never silently: a result of which a part is missing looks like one.
                 msg = (
                     f"{left:,} positions are still pending in {self.run.path}, though "
@@ -381,7 +381,7 @@ class Session:
                 # It may be half written: that is waited for.
                 self.trouble = error
             assignment = more(self)
-        return not self.stop.requested
+        return not self.stop.requested()
 
     def _extend(self, assignment: Assignment) -> None:
         """Go on with more of the source, in a longer run file where that is needed."""

@@ -14,7 +14,7 @@ from resumable.errors import PlanError, as_html
 from resumable.model import format_seconds
 from resumable.session.computation import Options
 from resumable.session.decide import prospect
-from resumable.worker import Computer
+from resumable.worker import Computer, UnitLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,7 +172,7 @@ def _once(
         except Exception as raised:
             raised.add_note(f"at positions {_few(flat.tolist())}")
             raise
-    loop = computer.units(rows, inputs, flat)
+    loop = UnitLoop(computer, rows, inputs, flat)
     loop.run(0, len(flat), stop_on_error=True)
     if loop.exceptions:
         index, error = loop.exceptions[0]

@@ -34,7 +34,7 @@ from resumable.session.events import ProgressBar
 from resumable.session.trial import opened
 from resumable.source import open_reader, refer
 from resumable.system import machine
-from resumable.worker import describe
+from resumable.worker import UnitLoop, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -373,7 +373,7 @@ def _recomputed(computer: Computer, flat: Array) -> Iterator[_Recomputed]:
     members[flat - first] = True
     rows, inputs = computer.read((first, members))
     if not hasattr(computer.process, "block_computation"):
-        loop = computer.units(rows, inputs, flat)
+        loop = UnitLoop(computer, rows, inputs, flat)
         loop.run(0, len(flat), stop_on_error=False)
         yield _Recomputed(flat, loop.values, loop.failed, loop.exceptions)
         return

@@ -250,7 +250,7 @@ class OpenFile:
         with forks.lock:
             self._fd = open_regular(path, os.O_RDWR)
             self._identity = file_id(self._fd)
-            forks.close_in_children(self)
+            forks.holders.add(self)
         if not try_lock(self._fd, exclusive=exclusive):
             self.close()
             msg = f"{path} is open for writing in another program; close it there first"
@@ -258,20 +258,21 @@ class OpenFile:
 
     def write_at(self, data: Any, offset: int) -> None:
         """Write all of `data` at `offset`."""
-        self._check()
+        fd = self.fileno()
         try:
-            write_at(self._fd, data, offset)
+            write_at(fd, data, offset)
         except OSError as error:
             raise self._with_advice(error) from error
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Read `size` bytes at `offset`; fewer only at the end of the file."""
-        self._check()
-        return read_at(self._fd, size, offset)
+        return read_at(self.fileno(), size, offset)
 
     def fileno(self) -> int:
-        """Return the descriptor of the file, if it is still its own."""
-        self._check()
+        """Return the descriptor; OSError where it is of another file by now."""
+        if not is_same_file(self._fd, self._identity):
+            msg = f"{DESCRIPTOR_CLOSED}; nothing more is written to {self._path}"
+            raise OSError(errno.EBADF, msg)
         return self._fd
 
     def size(self) -> int:
@@ -280,9 +281,9 @@ class OpenFile:
 
     def sync(self) -> None:
         """Return when everything written has reached the disk."""
-        self._check()
+        fd = self.fileno()
         try:
-            sync(self._fd)
+            sync(fd)
         except OSError as error:
             raise self._with_advice(error) from error
 
@@ -293,21 +294,13 @@ class OpenFile:
         )
         return OSError(error.errno, msg)
 
-    def _check(self) -> None:
-        """Raise OSError where the descriptor is of another file by now."""
-        if not is_same_file(self._fd, self._identity):
-            msg = f"{DESCRIPTOR_CLOSED}; nothing more is written to {self._path}"
-            raise OSError(errno.EBADF, msg)
-
     def close(self) -> None:
-        """Close the file; once."""
+        """Close the file; once. In a child process the parent keeps the lock."""
         with forks.lock:
-            self.close_in_child()
+            fd, self._fd = self._fd, -1
+            close_if_same(fd, self._identity)
 
-    def close_in_child(self) -> None:
-        """Close the file in a child process; the parent keeps the lock."""
-        fd, self._fd = self._fd, -1
-        close_if_same(fd, self._identity)
+    close_in_child = close
 
 
 #: Message for a descriptor that is of another file than before.

@@ -23,18 +23,14 @@ class Holder(Protocol):
 #: and registering the descriptor for closing in the child.
 lock = threading.RLock()
 
-_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
-
-
-def close_in_children(holder: Holder) -> None:
-    """Have ``holder.close_in_child()`` called in every forked child of this process."""
-    _holders.add(holder)
+#: Their ``close_in_child()`` is called in every forked child of this process.
+holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for holder in list(_holders):
+    for holder in list(holders):
         holder.close_in_child()
-    _holders.clear()
+    holders.clear()
     lock.release()
 
 

@@ -59,14 +59,13 @@ class LockFile:
                         raise OSError(errno.EMLINK, msg)
                     if not disk.try_lock(fd, exclusive=exclusive):
                         return False
-                    named = None
+                    # Its holder may have removed the file between our open and lock.
                     with contextlib.suppress(FileNotFoundError):
                         named = self.path.stat()
-                    if named and os.path.samestat(named, os.fstat(fd)):
-                        self._fd, fd = fd, -1
-                        forks.close_in_children(self)
-                        return True
-                    # Its holder removed the file between our open and lock: open again.
+                        if os.path.samestat(named, os.fstat(fd)):
+                            self._fd, fd = fd, -1
+                            forks.holders.add(self)
+                            return True
                 finally:
                     if fd >= 0:
                         os.close(fd)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -55,7 +58,20 @@ def available_memory() -> int:
         import psutil  # not on Linux; its import takes as long as a short run
 
         free = int(psutil.virtual_memory().available)
-    return min([free, *_left_in_cgroups()])
+    left = [free]
+    for folder in _cgroup_folders("memory"):
+        # Version 2, and version 1, which older clusters still have.
+        for limit_name, used_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit = _read_number(folder / limit_name)
+            if limit is None or limit >= _UNLIMITED:
+                continue
+            used = _read_number(folder / used_name)
+            if used is not None:
+                left.append(max(0, limit - used + _reclaimable(folder)))
+    return min(left)
 
 
 def _bytes_in(path: Path, name: str) -> int | None:
@@ -86,37 +102,28 @@ def proportional_memory() -> int:
     return resident_memory() if size is None else size
 
 
-class OneThread:
-    """A context in which BLAS and OpenMP use one thread.
+def one_thread() -> AbstractContextManager[Any]:
+    """Return a context in which BLAS and OpenMP use one thread; enter it at once.
 
     So processes times threads do not exceed the cores, and results do not depend on the
-    number of threads. The same thread must enter and leave. Only libraries that are
-    loaded when it is made are limited; worker processes have :data:`WORKER_VARIABLES`.
+    number of threads. The same thread must enter and leave: in threadpoolctl 3.8 the
+    first one that sets a limit for OpenBLAS controls it, and only leaving the context
+    lets another one set a limit. Only libraries that are loaded when it is made are
+    limited; worker processes have :data:`WORKER_VARIABLES`.
     """
-
-    def __init__(self) -> None:
-        self._libraries = threadpoolctl.ThreadpoolController()
-
-    def __enter__(self) -> None:
-        self._limit: Any = self._libraries.limit(limits=1)
-        # In threadpoolctl 3.8 the first thread that sets a limit for OpenBLAS controls
-        # it, and only leaving the context lets another thread set one.
-        self._limit.__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        self._limit.__exit__(None, None, None)
+    limit: AbstractContextManager[Any]
+    limit = threadpoolctl.ThreadpoolController().limit(limits=1)
+    return limit
 
 
 class PeakMemory:
-    """Resident memory of this process at its peak, from a moment on.
+    """Resident memory of this process at its peak, from a call of `start` on.
 
     Not ``ru_maxrss``: it never falls, and a child process inherits its parent's. Linux
     can reset the high-water mark; elsewhere the resident size at the end is returned.
     """
 
-    def __init__(self) -> None:
-        self._resettable = True
-        self.start()
+    _resettable = True
 
     def start(self) -> None:
         """Forget the peak so far."""
@@ -155,23 +162,6 @@ def _read_number(path: Path) -> int | None:
             return int(file.read().split()[0])
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _left_in_cgroups() -> list[int]:
-    left = []
-    for folder in _cgroup_folders("memory"):
-        # Version 2, and version 1, which older clusters still have.
-        for limit_name, used_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit = _read_number(folder / limit_name)
-            if limit is None or limit >= _UNLIMITED:
-                continue
-            used = _read_number(folder / used_name)
-            if used is not None:
-                left.append(max(0, limit - used + _reclaimable(folder)))
-    return left
 
 
 def _reclaimable(folder: Path) -> int:

@@ -43,9 +43,8 @@ class StopRequest:
         self._signal_time = 0.0
         self._cancelled = threading.Event()
 
-    @property
     def requested(self) -> bool:
-        """Whether the session should stop."""
+        """Return whether the session should stop."""
         if self.signal_number is not None or self._cancelled.is_set():
             return True
         return self._deadline is not None and time.monotonic() >= self._deadline

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.system import lazily
-from resumable.worker.compute import Computer, rows_as_list, shallow_copy, uncached
+from resumable.worker.compute import (
+    Computer,
+    UnitLoop,
+    rows_as_list,
+    shallow_copy,
+    uncached,
+)
 from resumable.worker.cursor import (
     IDLE,
     WHOLE_BLOCK,
     Positioned,
     StageCursor,
     generator_of,
-    new_progress_words,
-    place,
 )
 from resumable.worker.job import Job, Loss, Report
 from resumable.worker.warnings import WarningCounts, warning_filters
@@ -52,6 +56,7 @@ __all__ = [
     "RemoteTraceback",
     "Report",
     "StageCursor",
+    "UnitLoop",
     "WarningCounts",
     "Worker",
     "WorkerProcesses",
@@ -61,9 +66,7 @@ __all__ = [
     "generator_of",
     "log_here",
     "lowest_level",
-    "new_progress_words",
     "packed",
-    "place",
     "plain_record",
     "portable",
     "rows_as_list",

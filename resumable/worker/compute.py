@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ from resumable.errors import NotFinished
 from resumable.model import block_rows, by_name, row_placer
 from resumable.source import open_reader
 from resumable.system import machine
-from resumable.worker.cursor import Cursor, new_progress_words, place
+from resumable.worker.cursor import IDLE, Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from resumable.source import Reader, SourceRef
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    Reading = Callable[[Span, Span | None], tuple[Any, dict[str, Any]]]
 
 
 class Computer:
@@ -42,60 +42,46 @@ class Computer:
         one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
         geometry: Geometry | None = None,
     ) -> None:
-        # setup() opens files in a copy: the user's own object may be pickled later.
-        self.process = process = shallow_copy(process)
         self.outputs = outputs
-        self.cursor = Cursor(
-            new_progress_words() if progress_words is None else progress_words
-        )
-        place(process, self.cursor, geometry)
+        self.cursor = Cursor(progress_words)
+        # setup() opens files in a copy: the user's own object may be pickled later.
+        self.process = shallow_copy(process, self.cursor, geometry)
         self._pid = os.getpid()
-        self._open = contextlib.ExitStack()
         self._ahead = ReadAhead()
-        self.reader = self._opened(source)
-        self._inputs = {n: self._opened(ref) for n, ref in inputs.items()}
-        process.setup()
+        self.read_seconds = 0.0
+        # By argument name; None: the source.
+        refs: dict[Any, SourceRef] = {None: source, **inputs}
+        self._readers = {name: open_reader(ref) for name, ref in refs.items()}
+        self.has_data = self._readers[None].has_data
+        self.process.setup()
         # After setup, when the libraries of the user's choice are loaded too.
-        self._open.enter_context((one_thread or machine.OneThread)())
-
-    def _opened(self, ref: SourceRef) -> Reader:
-        return self._open.enter_context(open_reader(ref))
+        self._open = contextlib.ExitStack()
+        self._open.enter_context((one_thread or machine.one_thread)())
 
     def close(self) -> None:
         """Close the sources and give BLAS its threads back."""
         self._ahead.close()
+        for reader in self._readers.values():
+            self._open.callback(reader.close)
         self._open.close()
 
     def read(
         self, block: Span, following: Span | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Read a block of the source and of every input; begin to read `following`."""
-        self.reader = self._reopened(self.reader)
-        self._inputs = {n: self._reopened(r) for n, r in self._inputs.items()}
-        rows = self._ahead.read(self.reader, block)
-        inputs = {
-            name: self._ahead.read(reader, block)
-            for name, reader in self._inputs.items()
-        }
+        began = time.perf_counter()
+        for name, reader in self._readers.items():
+            # A computation may have closed all files.
+            if reader.dataset is not None and not reader.dataset:
+                self._ahead.forget(reader)
+                reader.close()
+                self._readers[name] = open_reader(reader.ref)
+        read = {n: self._ahead.read(r, block) for n, r in self._readers.items()}
         if following is not None:
-            for reader in (self.reader, *self._inputs.values()):
+            for reader in self._readers.values():
                 self._ahead.begin(reader, following)
-        return rows, inputs
-
-    def _reopened(self, reader: Reader) -> Reader:
-        """Return a reader, opened again where a computation has closed all files."""
-        if reader.dataset is not None and not reader.dataset:
-            self._ahead.forget(reader)
-            reader.close()
-            return self._opened(reader.ref)
-        return reader
-
-    def units(self, rows: Any, inputs: dict[str, Any], positions: Array) -> UnitLoop:
-        """Prepare the computation of a block position by position."""
-        self.cursor.enter(positions)
-        if not self.reader.has_data:
-            rows = rows.tolist()
-        return UnitLoop(self, rows, inputs)
+        self.read_seconds += time.perf_counter() - began
+        return read.pop(None), read
 
     def block(
         self, rows: Any, inputs: dict[str, Any], positions: Array
@@ -110,31 +96,28 @@ class Computer:
             for name, output in self.outputs.items()
         }
 
-    def leave(self) -> None:
-        """Note that the user's code is left."""
-        self.end_if_forked()
-        self.cursor.leave()
+    def leave(self, *, idle: bool = True) -> None:
+        """Note that the user's code is left; not `idle`: keep the position at work.
 
-    def end_if_forked(self) -> None:
-        """End a child process that a computation forked: the parent goes on."""
+        End a child process that a computation forked: the parent goes on.
+        """
         if os.getpid() != self._pid:
             os._exit(1)
+        if idle:
+            self.cursor.progress_words[1] = IDLE
 
-    def parts(
-        self, read: Reading, block: Span, following: Span | None = None
-    ) -> Iterator[Part]:
+    def parts(self, block: Span, following: Span | None = None) -> Iterator[Part]:
         """Compute a block by ``block_computation``: in one call, or in halves.
 
         Where a call raises, it is repeated with the first and with the second half of
         the positions, until those are found that raise alone. The rows are read again
-        for each: the computation may have changed them in place. `read` is a
-        :meth:`read`.
+        for each: the computation may have changed them in place.
         """
         start, members = block
         positions = start + np.flatnonzero(members)
         if not len(positions):
             return
-        rows, inputs = read(block, following)
+        rows, inputs = self.read(block, following)
         try:
             try:
                 values = self.block(rows, inputs, positions)
@@ -152,8 +135,8 @@ class Computer:
             return
         del rows, inputs
         middle = int(positions[len(positions) // 2]) - start
-        yield from self.parts(read, (start, members[:middle]))
-        yield from self.parts(read, (start + middle, members[middle:]))
+        yield from self.parts((start, members[:middle]))
+        yield from self.parts((start + middle, members[middle:]))
 
 
 class ReadAhead:
@@ -221,10 +204,16 @@ def reraise_stop(error: BaseException) -> None:
         raise error
 
 
-def shallow_copy(process: Any) -> Any:
-    """Return another object with the same attributes."""
+def shallow_copy(process: Any, cursor: Any, geometry: Geometry | None) -> Any:
+    """Return another Process with the same attributes, and a cursor of its own.
+
+    `geometry` says how the positions lie in the source, if it is another.
+    """
     twin = object.__new__(type(process))
-    twin.__dict__.update(uncached(process))
+    # Not by assignments, which a user's class may watch.
+    twin.__dict__.update(uncached(process), _cursor=cursor)
+    if geometry is not None:
+        twin.__dict__["_geometry"] = geometry
     return twin
 
 
@@ -245,9 +234,13 @@ class UnitLoop:
     `failed` says which have, `exceptions` are their rows and exceptions.
     """
 
-    def __init__(self, computer: Computer, rows: Any, inputs: dict[str, Any]) -> None:
+    def __init__(
+        self, computer: Computer, rows: Any, inputs: dict[str, Any], positions: Array
+    ) -> None:
+        computer.cursor.enter(positions)
         self._unit = computer.process.unit_computation
-        self._rows, self._inputs = rows, inputs
+        self._rows = rows if computer.has_data else rows.tolist()
+        self._inputs = inputs
         self._progress = computer.cursor.progress_words
         self._outputs = computer.outputs
         self.values = {n: o.empty(len(rows)) for n, o in self._outputs.items()}

@@ -18,11 +18,6 @@ _PROGRESS_BYTES = 16
 IDLE, WHOLE_BLOCK = -1, -2
 
 
-def new_progress_words() -> memoryview:
-    """Return progress words that only this process sees."""
-    return memoryview(bytearray(_PROGRESS_BYTES)).cast("q")
-
-
 def shared_progress_words(fd: int) -> memoryview:
     """Map the progress words that a worker shares with its parent."""
     return memoryview(mmap.mmap(fd, mmap.PAGESIZE))[:_PROGRESS_BYTES].cast("q")
@@ -39,16 +34,19 @@ class Cursor:
 
     The progress words are the first position of the block and the row at work in it. A
     parent that shares this memory sees which position hangs or has ended the process.
+    By default only this process sees them.
     """
 
     __slots__ = ("positions", "progress_words", "rng", "rng_row")
 
-    def __init__(self, progress_words: memoryview) -> None:
+    def __init__(self, progress_words: memoryview | None = None) -> None:
+        if progress_words is None:
+            progress_words = memoryview(bytearray(_PROGRESS_BYTES)).cast("q")
         self.progress_words = progress_words
+        self.progress_words[1] = IDLE
         self.positions: Any = None
         self.rng: np.random.Generator | None = None
         self.rng_row = IDLE
-        self.leave()
 
     @property
     def flat(self) -> Any:
@@ -80,16 +78,12 @@ class Cursor:
         self.progress_words[1] = WHOLE_BLOCK
         self.progress_words[0] = int(positions[0])
 
-    def leave(self) -> None:
-        """Say that nothing is computed now."""
-        self.progress_words[1] = IDLE
-
 
 class Positioned:
     """What methods of a Process may ask: the shapes, and which position is computed."""
 
     seed: Any
-    _cursor: Any = Cursor(new_progress_words())
+    _cursor: Any = Cursor()
     _geometry: Geometry
 
     @property
@@ -127,16 +121,6 @@ class Positioned:
         """
         generator: np.random.Generator = self._cursor.generator(self.seed)
         return generator
-
-
-def place(process: Any, cursor: Any, geometry: Geometry | None = None) -> None:
-    """Tell a Process which position is computed, and the geometry if it is another.
-
-    Not by an assignment, which a user's class may watch.
-    """
-    object.__setattr__(process, "_cursor", cursor)
-    if geometry is not None:
-        object.__setattr__(process, "_geometry", geometry)
 
 
 class StageCursor:

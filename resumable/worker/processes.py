@@ -118,7 +118,7 @@ class WorkerProcesses:
             # The server may have been started in another folder, with other variables.
             setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
             self._setting = pickle.dumps(setting)
-        forks.close_in_children(self)
+        forks.holders.add(self)
         for _ in range(count):
             self._processes.append(self._start())
 

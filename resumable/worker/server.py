@@ -111,7 +111,7 @@ class WorkerServer:
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        forks.close_in_children(self)
+        forks.holders.add(self)
 
     def close_in_child(self) -> None:
         """Close the socket in a child process, which must not use the server."""

@@ -37,7 +37,7 @@ class ParentConnection:
         self._buffer = SendBuffer()
         self._channel = Channel(connection, self._buffer)
         self.progress_words = progress_words
-        forks.close_in_children(self)
+        forks.holders.add(self)
 
     def close_in_child(self) -> None:
         """Close the pipe in a child process made by os.fork."""

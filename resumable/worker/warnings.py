@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,12 +24,12 @@ class Warned(NamedTuple):
     lineno: int
 
 
+@dataclasses.dataclass
 class WarningCounts:
     """How often each of the first 100 different warnings was given, and all others."""
 
-    def __init__(self) -> None:
-        self.counts: dict[Warned, int] = {}
-        self.more = 0
+    counts: dict[Warned, int] = dataclasses.field(default_factory=dict)
+    more: int = 0
 
     def add(self, warned: Warned, count: int = 1) -> None:
         """Count a warning."""

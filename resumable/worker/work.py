@@ -20,7 +20,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import functools
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -32,12 +31,12 @@ from resumable.model import check_unchanged
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
-from resumable.worker.compute import Computer, Part, UnitLoop
+from resumable.worker.compute import Computer, UnitLoop
 from resumable.worker.job import Job, Report
 from resumable.worker.warnings import WarningCounts, count_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from resumable.model import Batch, Span
 
@@ -105,6 +104,7 @@ class Worker:
         #: The writer's `calls_written` at the end of each batch that is not all marked.
         self._at_ends: collections.deque[int] = collections.deque()
         self._closed = False
+        self.progress_words = self._computer.cursor.progress_words
 
     def flush(self) -> None:
         """Commit everything done so far."""
@@ -130,8 +130,9 @@ class Worker:
             # It may end the process: commit what was done before.
             self._writer.flush()
         self._peak.start()
-        began = time.perf_counter()
+        began, read_before = time.perf_counter(), self._computer.read_seconds
         tally = _Tally(() if batch.alone else self._not_recorded)
+        in_one_call = hasattr(self._job.process, "block_computation")
         with count_warnings(self._job.filters, self._warned):
             try:
                 blocks = batch.blocks()
@@ -140,11 +141,14 @@ class Worker:
                     block, following = following, next(blocks, None)
                     # A block of one position: there may be no memory for two.
                     ahead = following if batch.block > 1 else None
-                    self._do_block(batch, block, ahead, tally, stop)
+                    if in_one_call:
+                        self._do_block(batch, block, ahead, tally)
+                    else:
+                        self._do_units(batch, block, ahead, tally, stop)
                     if tally.error is not None or stop():
                         break
             except MemoryError:
-                self._computer.end_if_forked()
+                self._computer.leave(idle=False)
                 self._writer.flush()
                 raise
         self._at_ends.append(self._writer.calls_written)
@@ -157,7 +161,7 @@ class Worker:
             tally.failed,
             tally.failures,
             time.perf_counter() - began,
-            tally.read_seconds,
+            self._computer.read_seconds - read_before,
             tally.write_seconds,
             max(0, self._peak.peak() - self._not_ours),
             len(self._at_ends),
@@ -167,6 +171,28 @@ class Worker:
         )
 
     def _do_block(
+        self, batch: Batch, block: Span, following: Span | None, tally: _Tally
+    ) -> None:
+        """Compute a block in one call, or in parts where one raises."""
+        for part in self._computer.parts(block, following):
+            start, members = part.block
+            done, failed = members, np.zeros_like(members)
+            if part.error is None:
+                tally.done += len(part.positions)
+            elif isinstance(part.error, tally.not_recorded):
+                raise part.error
+            else:
+                self._judge(batch, part.positions, [(0, part.error)], tally)
+                tally.failed += 1
+                done, failed = failed, done
+            if part.error is None or not (batch.probe or self._job.stop_on_error):
+                began = time.perf_counter()
+                self._writer.write(start, done, failed, part.values)
+                tally.write_seconds += time.perf_counter() - began
+            if tally.error is not None:
+                break
+
+    def _do_units(
         self,
         batch: Batch,
         block: Span,
@@ -174,18 +200,28 @@ class Worker:
         tally: _Tally,
         stop: Callable[[], bool],
     ) -> None:
-        if hasattr(self._job.process, "block_computation"):
-            read = functools.partial(self._read, tally)
-            for part in self._computer.parts(read, block, following):
-                self._take_part(batch, part, tally)
-                if tally.error is not None:
-                    break
-            return
+        """Compute a block position by position, until `stop` says so."""
         start, members = block
         positions = start + np.flatnonzero(members)
-        rows, inputs = self._read(tally, block, following)
-        loop = self._computer.units(rows, inputs, positions)
-        reached = self._run_units(loop, len(positions), stop, tally)
+        rows, inputs = self._computer.read(block, following)
+        loop = UnitLoop(self._computer, rows, inputs, positions)
+        reached = 0
+        while reached < len(positions):
+            began, first = time.perf_counter(), reached
+            goal = min(len(positions), first + self._ask_after)
+            reached = loop.run(
+                first,
+                goal,
+                stop_on_error=self._job.stop_on_error,
+                not_recorded=tally.not_recorded,
+            )
+            if reached < goal:
+                break
+            took = max(time.perf_counter() - began, 1e-7)
+            ideal = int((goal - first) * _ASK_S / took)
+            self._ask_after = max(1, min(ideal, 8 * self._ask_after))
+            if stop():
+                break
         self._computer.leave()
         if loop.exceptions:
             self._judge(batch, positions, loop.exceptions, tally)
@@ -198,68 +234,11 @@ class Worker:
         done[offsets[~failed]] = True
         bad[offsets[failed & kept]] = True
         values = {name: rows[:reached][kept] for name, rows in loop.values.items()}
-        self._write(start, done, bad, values, tally)
+        began = time.perf_counter()
+        self._writer.write(start, done, bad, values)
+        tally.write_seconds += time.perf_counter() - began
         tally.done += int(np.count_nonzero(~failed))
         tally.failed += int(np.count_nonzero(failed))
-
-    def _read(
-        self, tally: _Tally, block: Span, following: Span | None
-    ) -> tuple[Any, dict[str, Any]]:
-        began = time.perf_counter()
-        read = self._computer.read(block, following)
-        tally.read_seconds += time.perf_counter() - began
-        return read
-
-    def _write(
-        self,
-        start: int,
-        done: Array,
-        failed: Array,
-        values: Mapping[str, Array],
-        tally: _Tally,
-    ) -> None:
-        began = time.perf_counter()
-        self._writer.write(start, done, failed, values)
-        tally.write_seconds += time.perf_counter() - began
-
-    def _run_units(
-        self, loop: UnitLoop, count: int, stop: Callable[[], bool], tally: _Tally
-    ) -> int:
-        """Run the loop until `stop` says so; return how many rows it reached."""
-        reached = 0
-        while reached < count:
-            began = time.perf_counter()
-            goal = min(count, reached + self._ask_after)
-            reached_now = loop.run(
-                reached,
-                goal,
-                stop_on_error=self._job.stop_on_error,
-                not_recorded=tally.not_recorded,
-            )
-            if reached_now < goal:
-                return reached_now
-            took = max(time.perf_counter() - began, 1e-7)
-            ideal = int((goal - reached) * _ASK_S / took)
-            self._ask_after = max(1, min(ideal, 8 * self._ask_after))
-            reached = goal
-            if stop():
-                break
-        return reached
-
-    def _take_part(self, batch: Batch, part: Part, tally: _Tally) -> None:
-        """Write and count what was computed in one call, or a position that raises."""
-        start, members = part.block
-        none = np.zeros_like(members)
-        if part.error is None:
-            self._write(start, members, none, part.values, tally)
-            tally.done += len(part.positions)
-            return
-        if isinstance(part.error, tally.not_recorded):
-            raise part.error
-        self._judge(batch, part.positions, [(0, part.error)], tally)
-        tally.failed += 1
-        if not (batch.probe or self._job.stop_on_error):
-            self._write(start, none, members, part.values, tally)
 
     def _judge(
         self,
@@ -287,7 +266,6 @@ class _Tally:
     not_recorded: tuple[type[BaseException], ...]
     done: int = 0
     failed: int = 0
-    read_seconds: float = 0.0
     write_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     error: Exception | None = None
