@@ -17,9 +17,7 @@ PACKAGE = ROOT / "resumable"
 
 # What every user has; the rest is imported where it is needed.
 ALWAYS_THERE = {"cloudpickle", "h5py", "numpy", "param", "psutil", "threadpoolctl"}
-FOR_THE_COMMAND = {
-    name: {"click"} for name in ("process.arguments", "cli.commands", "process.program")
-}
+FOR_THE_COMMAND = {name: {"click"} for name in ("cli.commands", "process.program")}
 FOR_THE_COMMAND["cli.lorentz"] = {"scipy"}
 
 # Decisions outside of the room `model`: no file is read or written there either.

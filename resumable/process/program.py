@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import datetime as dt
+import enum
 import inspect
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+import param
 from click.core import ParameterSource
 
 from resumable.errors import NotFinished, ResumableError, shown
-from resumable.process.arguments import NOTHING, shown_value, type_of
 from resumable.session import Options
 from resumable.system import launcher
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from resumable.process.process import Process
+
+    Reader = Callable[[str], Any]
 
 EPILOG = (
     "Exit codes: 0 done (failed positions are counted in a warning) or sound, 1 an "
@@ -50,6 +55,13 @@ _HELP = {
     "progress": "Show a progress bar; default: on a terminal.",
 }
 _TYPES = {"int | None": click.INT, "float": click.FLOAT}
+#: ``None`` on the command line; click's own None is an option that was not given.
+_NOTHING = object()
+#: What a Python literal can be.
+_PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
+#: Their values cannot be written as text.
+_NO_TEXT = (param.Callable, param.Composite, param.Event, param.HookList)
+_LONGEST = 60
 
 
 # What is shown.
@@ -134,10 +146,10 @@ def parameter_options(
         if flag in names:
             msg = f"the parameter {name!r} of {cls.__name__} has the name of an option"
             raise click.ClickException(msg)
-        kind = type_of(parameter, cls.__name__)
+        kind = _type_of(parameter, cls.__name__)
         if kind is click.BOOL:
             flag = f"{flag}/--no-{flag[2:]}"
-        default = shown_value(parameter, given.get(name, parameter.default))
+        default = _shown_value(parameter, given.get(name, parameter.default))
         options.append(
             click.Option(
                 [flag, _PREFIX + name],
@@ -164,7 +176,7 @@ def make_process(
         if key.startswith(_PREFIX):
             value = options.pop(key)
             if value is not None:
-                value = None if value is NOTHING else value
+                value = None if value is _NOTHING else value
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
     axes, inputs = options.pop("axes"), {}
@@ -320,3 +332,160 @@ def _run_command(
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+# Values of parameters: what may be typed, and what it means.
+
+
+class _Value(click.ParamType):  # type: ignore[type-arg]
+    """The value of a parameter; a ValueError of its reader is wrong usage."""
+
+    name = "value"
+
+    def __init__(self, parameter: Any, cls: str) -> None:
+        self._parameter, self._cls = parameter, cls
+        found = None if parameter.readonly else _reader_of(parameter)
+        self.can_be_written = found is not None
+        self._metavar, self._read = found or ("(only in Python)", self._refuse)
+
+    def _refuse(self, text: str) -> Any:
+        kind, name = type(self._parameter).__name__, self._parameter.name
+        msg = (
+            f"a param.{kind} cannot be given on the command line; set it in a script: "
+            f"rs.main({self._cls}, {name}=...)"
+        )
+        raise ValueError(msg)
+
+    def get_metavar(self, *where: Any, **more: Any) -> str:
+        return self._metavar
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if self._parameter.allow_None and value == "None":
+            return _NOTHING
+        try:
+            found = self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return _NOTHING if found is None else found
+
+
+def _type_of(parameter: Any, cls: str) -> Any:
+    """Return the click type of the option for a parameter of the class named `cls`."""
+    value = _Value(parameter, cls)
+    if isinstance(parameter, param.Boolean) and value.can_be_written:
+        return click.BOOL  # a flag has no text
+    return value
+
+
+def _reader_of(parameter: Any) -> tuple[str, Reader] | None:
+    """Return the metavar of a parameter and what reads its value; None: no text can."""
+    if isinstance(parameter, _NO_TEXT):
+        return None
+    if isinstance(parameter, param.Selector):
+        return _reader_of_choice(parameter)
+    for kinds, metavar, read in _READERS:
+        if isinstance(parameter, kinds):
+            return metavar, read
+    wanted: Any = object
+    if isinstance(parameter, param.List):
+        wanted = parameter.item_type or object
+    elif isinstance(parameter, param.ClassSelector):
+        wanted = parameter.class_ if parameter.is_instance else ()
+    # An instance of any other class has no literal.
+    if not any(issubclass(plain, wanted) for plain in _PLAIN):
+        return None
+    if isinstance(parameter, param.List):
+        return "LIST", lambda text: _as(list, _literal(text))
+    return "VALUE", _literal
+
+
+def _reader_of_choice(parameter: Any) -> tuple[str, Reader] | None:
+    objects = _named(parameter)
+    if len(objects) < len(list(parameter.objects)):
+        return None  # two of them have the same name
+
+    def read(text: str) -> Any:
+        if text in objects:
+            return objects[text]
+        if parameter.check_on_set:
+            msg = f"{text!r} is not one of {', '.join(map(repr, objects))}"
+            raise ValueError(msg)
+        return _literal(text)
+
+    def read_several(text: str) -> Any:
+        plain = _literal(text)
+        parts = plain if isinstance(plain, (list, tuple)) else text.split(",")
+        return [read(str(part)) for part in parts]
+
+    metavar = f"[{'|'.join(objects)}]"
+    if isinstance(parameter, param.ListSelector):
+        return f"{metavar},...", read_several
+    return metavar, read
+
+
+def _named(parameter: Any) -> dict[str, Any]:
+    """Return the objects of a selector by what they are called."""
+    named = dict(parameter.names or {})
+    for item in parameter.objects:
+        if not any(item is known for known in named.values()):
+            named[item.name if isinstance(item, enum.Enum) else str(item)] = item
+    return named
+
+
+def _shown_value(parameter: Any, value: Any) -> str:
+    """Write the value of a parameter as it would be given, on one short line."""
+    if isinstance(parameter, param.Selector):
+        several = isinstance(parameter, param.ListSelector) and value is not None
+        names = {id(item): name for name, item in _named(parameter).items()}
+        values = value if several else [value]
+        text = ",".join(names.get(id(item), str(item)) for item in values)
+    else:
+        text = str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _literal(text: str) -> Any:
+    """Read a Python literal, or text where it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _as(kind: type[Any], plain: Any) -> Any:
+    """Take a list for a tuple and the reverse."""
+    return kind(plain) if isinstance(plain, (list, tuple)) else plain
+
+
+def _bytes(text: str) -> bytes:
+    plain = _literal(text)
+    return plain if isinstance(plain, bytes) else text.encode()
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"{text!r} is not a valid integer"
+        raise ValueError(msg) from None
+
+
+def _two(read: Reader) -> Reader:
+    """Return what reads two values with a comma between them."""
+    return lambda text: tuple(map(read, text.split(",")))
+
+
+_date, _datetime = dt.date.fromisoformat, dt.datetime.fromisoformat
+#: The first that a parameter is counts; what is in no row is read as a literal.
+_READERS: tuple[tuple[Any, str, Reader], ...] = (
+    (param.CalendarDate, "DATE", _date),
+    (param.Date, "DATETIME", _datetime),
+    (param.Integer, "INTEGER", _integer),
+    (param.Number, "FLOAT", float),
+    (param.CalendarDateRange, "DATE,DATE", _two(_date)),
+    (param.DateRange, "DATETIME,DATETIME", _two(_datetime)),
+    (param.Tuple, "TUPLE", lambda text: _as(tuple, _literal(text))),
+    (param.Bytes, "BYTES", _bytes),
+    ((param.String, param.Color, param.Path), "TEXT", str),
+)

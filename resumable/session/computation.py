@@ -1,25 +1,49 @@
-"""What is wanted, resolved: a computation, and how to compute it."""
+"""What is computed, how, and into which run file: what a session is given to do."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from resumable import engines
-from resumable.errors import PlanError, near_miss
-from resumable.model import PositionSet, encode, parse_bytes, parse_seconds, text_digest
+from resumable.errors import PlanError, near_miss, shown
+from resumable.model import (
+    PositionSet,
+    class_file,
+    class_read_from,
+    encode,
+    parse_bytes,
+    parse_seconds,
+    text_digest,
+)
+from resumable.results import unpack_locked
+from resumable.runfile import (
+    RaggedRows,
+    SessionTables,
+    WriteTarget,
+    create_run_file,
+    reserve_rows,
+    target_errors,
+)
+from resumable.session.decide import EDITED, explain
+from resumable.source import coordinates_of, rechunked
+from resumable.system import disk
+from resumable.worker import Job, warning_filters
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from resumable.model import Footprint, Geometry, Output
-    from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder
+    from resumable.model import Footprint, Geometry, Output, Plan
+    from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder, RunLock
     from resumable.source import Reader, SourceRef
+
+logger = logging.getLogger("resumable")
 
 
 class Request(NamedTuple):
@@ -174,7 +198,31 @@ class Options:
         positions = given.get("positions")
         if positions is not None:
             positions = PositionSet.chosen(positions, map_shape)
-        return cls(**{**given, "positions": positions})
+        made = cls(**{**given, "positions": positions})
+        if made.on_error not in ("record", "raise"):
+            msg = f"on_error must be 'record' or 'raise', not {made.on_error!r}"
+            raise PlanError(msg)
+        if isinstance(made.engine, str) and made.engine not in engines.NAMES:
+            hint = near_miss(made.engine, engines.NAMES)
+            names = ", ".join(engines.NAMES)
+            msg = f"there is no engine {made.engine!r}{hint} (there are {names})"
+            raise PlanError(msg)
+        if made.writer not in ("auto", "workers", "driver"):
+            msg = f"writer must be 'auto', 'workers' or 'driver', not {made.writer!r}"
+            raise PlanError(msg)
+        whole = isinstance(made.workers, (int, np.integer)) and made.workers >= 1
+        if made.workers is not None and (not whole or made.workers is True):
+            msg = f"workers must be a whole number from 1, not {made.workers!r}"
+            raise PlanError(msg)
+        if not made.checkpoint > 0:
+            msg = f"checkpoint must be a positive time in s, not {made.checkpoint}"
+            raise PlanError(msg)
+        for seconds in (made.time_limit, made.follow, made.position_timeout):
+            if seconds is not None:
+                parse_seconds(seconds)
+        if made.memory is not None:
+            parse_bytes(made.memory)
+        return made
 
     @classmethod
     def signature(cls, function: Callable[..., Any]) -> inspect.Signature:
@@ -187,27 +235,128 @@ class Options:
         ]
         return found.replace(parameters=[this, *options, *rest])
 
-    def __post_init__(self) -> None:
-        if self.on_error not in ("record", "raise"):
-            msg = f"on_error must be 'record' or 'raise', not {self.on_error!r}"
-            raise PlanError(msg)
-        if isinstance(self.engine, str) and self.engine not in engines.NAMES:
-            hint = near_miss(self.engine, engines.NAMES)
-            names = ", ".join(engines.NAMES)
-            msg = f"there is no engine {self.engine!r}{hint} (there are {names})"
-            raise PlanError(msg)
-        if self.writer not in ("auto", "workers", "driver"):
-            msg = f"writer must be 'auto', 'workers' or 'driver', not {self.writer!r}"
-            raise PlanError(msg)
-        whole = isinstance(self.workers, (int, np.integer)) and self.workers >= 1
-        if self.workers is not None and (not whole or self.workers is True):
-            msg = f"workers must be a whole number from 1, not {self.workers!r}"
-            raise PlanError(msg)
-        if not self.checkpoint > 0:
-            msg = f"checkpoint must be a positive time in s, not {self.checkpoint}"
-            raise PlanError(msg)
-        for seconds in (self.time_limit, self.follow, self.position_timeout):
-            if seconds is not None:
-                parse_seconds(seconds)
-        if self.memory is not None:
-            parse_bytes(self.memory)
+
+class Assignment(NamedTuple):
+    """What a session does: all of it, or until there is more of a followed source."""
+
+    computation: Computation
+    """What, of the source as it is now."""
+    options: Options
+    """How; its positions are those that can be read by now."""
+    plan: Plan
+    engine: engines.Engine
+    lock: RunLock
+    """Held by the caller."""
+
+    def open_run(
+        self, run: RunFile | None, *, succeeds: bool = False, ended: bool = True
+    ) -> tuple[RunFile, SessionTables]:
+        """Open the run that is there if it is of full length, else make a new one.
+
+        A warning says which older run is left, where source or class have changed.
+
+        The file has room on the disk for what is computed, and the rows that are there
+        are copied into a new one. With `succeeds`, this session has made the run that
+        is there, and the new file takes its place if it is of the same identity.
+        `ended`: the session before came to its end. RunBusy, where another program has
+        the file open for writing.
+        """
+        computation, requested = self.computation, self.options.positions
+        if requested is None:
+            requested = PositionSet.full(computation.geometry.size)
+        left = () if run is not None else explain(computation, lines=False).candidates
+        for candidate in left:
+            reasons, name = candidate.reasons, shown(candidate.path.name)
+            if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
+                logger.warning(
+                    "the source has changed since %s was computed, so a new run begins "
+                    "(%s)",
+                    name,
+                    reasons[0],
+                )
+            elif len(reasons) == 1 and reasons[0].startswith(EDITED):
+                logger.warning(
+                    "%s was edited since %s was computed, so a new run begins; declare "
+                    "a version to decide yourself which edits change results",
+                    computation.request.name,
+                    name,
+                )
+        if run is None or not computation.full_length(run.header):
+            folder = computation.run_folder
+            in_place = succeeds and run and run.header.identity == folder.identity
+            path = run.path if run and in_place else folder.new_path()
+            with computation.open_reader() as reader:
+                made = create_run_file(
+                    path,
+                    computation.spec(),
+                    coordinates_of(reader),
+                    requested,
+                    run,
+                    succeeds=succeeds,
+                )
+            return made, SessionTables(made)
+        if run.header.packed is not None:
+            run = unpack_locked(run)
+        else:
+            for ragged in run.header.ragged:
+                # Once more rows follow, missing ones cannot be detected.
+                RaggedRows(run, ragged).check()
+        outputs = computation.position_outputs.values()
+        needed = sum(o.row_bytes for o in outputs) * self.plan.pending
+        with target_errors(run.path.parent, needed):
+            if not ended:
+                # It may have been killed before the name of the file was durable.
+                disk.sync_folder(run.path.parent)
+            tables = SessionTables(run)
+            try:
+                reserve_rows(tables.fileno(), run.header, requested)
+            except BaseException:
+                tables.close()
+                raise
+        return run, tables
+
+    def job(self, run: RunFile) -> Job:
+        """Make the copy in position order, if planned; return what workers get."""
+        computation, timeout = self.computation, self.options.position_timeout
+        source = computation.source
+        if self.plan.rechunk:
+            with computation.open_reader() as reader:
+                source = rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
+        cls = type(computation.request.process)
+        # The text is of the file as it is now, which may be newer than the class.
+        same = class_file(cls) == class_read_from(cls)
+        text = text_digest(computation.request.source_text()) if same else ""
+        return Job(
+            computation.request.process,
+            computation.position_outputs,
+            source,
+            computation.inputs,
+            self.target(run) if self.plan.writer == "workers" else None,
+            stop_on_error=self.options.on_error == "raise",
+            geometry=computation.geometry,
+            read_from=class_read_from(cls),
+            position_timeout_s=None if timeout is None else parse_seconds(timeout),
+            filters=warning_filters(),
+            text=text,
+            may_ship=self.options.writer == "auto",
+        )
+
+    def target(self, run: RunFile) -> WriteTarget:
+        """Return where rows go, for workers and for the driver."""
+        return WriteTarget(
+            run.path,
+            run.header,
+            self.lock.lock_path,
+            self.lock.writers_path,
+            self.lock.token,
+            self.plan.checkpoint_s,
+            self.plan.workers if self.plan.writer == "workers" else 1,
+        )
+
+    @property
+    def copy_path(self) -> Path:
+        """Where a copy of the source in position order is, if there is one."""
+        run_folder = self.computation.run_folder
+        # Where the source can grow, its contents are not part of the identity.
+        contents = self.computation.contents or ""
+        return run_folder.folder / f"{run_folder.stem}{contents[:8]}.rechunked.h5"

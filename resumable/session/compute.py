@@ -15,19 +15,16 @@ from resumable.results import (
     Status,
     pack_locked,
     remove_spare_ragged_files,
-    unpack_locked,
 )
-from resumable.runfile import FORMAT, RaggedRows, RunFile, RunLock, ragged_files_of
+from resumable.runfile import FORMAT, RunFile, RunLock, ragged_files_of
+from resumable.session.computation import Assignment
 from resumable.session.decide import (
-    EDITED,
     changed_lines,
     decide,
-    explain,
     find,
     planned,
 )
 from resumable.session.events import Finished
-from resumable.session.prepare import Assignment
 from resumable.session.session import Session
 
 if TYPE_CHECKING:
@@ -51,8 +48,39 @@ def compute(
 
     The errors are those of :meth:`Process.compute`.
     """
-    with contextlib.ExitStack() as files:
-        results, status = _results(computation, options, stop, listener, files)
+    with contextlib.ExitStack() as files, contextlib.ExitStack() as held:
+        found, action = find(computation, options, files), ""
+        if found.run and found.snapshot:
+            warn_of_edit(computation, found.run, found.snapshot)
+            action, reason, _ = decide(computation, options, found.snapshot)
+            if action == "return":
+                logger.info("%s: %s", found.run.path.name, reason)
+                _tidy(computation, found.run, finished=found.snapshot.finished)
+        if action != "return":
+            ahead = planned(computation, options, found)
+            lock = RunLock(computation.run_folder)
+            held.enter_context(lock.held())
+            then = found.snapshot
+            if found.new_path != computation.run_folder.new_path() or (
+                found.run and then and found.run.sessions_since(then)
+            ):
+                # Another session has computed between the first look and the lock.
+                found = find(computation, options, files)
+                ahead = planned(computation, options, found)
+                action = ahead.plan.action
+        if action == "return" and found.run and found.snapshot:
+            results, status = Results(found.run), Status.of(found.snapshot)
+        else:
+            logger.info("%s", ahead.plan)
+            assignment = Assignment(
+                computation, ahead.options, ahead.plan, ahead.engine, lock
+            )
+            session = Session(assignment, ahead.run, stop, listener, ahead.snapshot)
+            # Else the snapshot, a bitmap of N / 8 bytes, would stay in memory.
+            del found, ahead, then
+            files.close()
+            results, status = session.run_to_end()
+            packed_where_asked(computation, results)
     if listener is not None:
         listener(Finished(results))
     if status.failed:
@@ -60,54 +88,11 @@ def compute(
     return results
 
 
-def _results(
-    computation: Computation,
-    options: Options,
-    stop: StopRequest,
-    listener: Listener | None,
-    files: contextlib.ExitStack,
-) -> tuple[Results, Status]:
-    found = find(computation, options, files)
-    if found.run and found.snapshot:
-        warn_of_edit(computation, found.run, found.snapshot)
-        decision = decide(computation, options, found.snapshot)
-        if decision.action == "return":
-            logger.info("%s: %s", found.run.path.name, decision.reason)
-            _tidy(computation, found.run, finished=found.snapshot.finished)
-            return Results(found.run), Status.of(found.snapshot)
-    ahead = planned(computation, options, found)
-    lock = RunLock(computation.run_folder)
-    with lock.held():
-        if found.new_path != computation.run_folder.new_path() or (
-            found.run and found.snapshot and found.run.sessions_since(found.snapshot)
-        ):
-            # Another session may have computed between the first look and the lock.
-            found = find(computation, options, files)
-            ahead = planned(computation, options, found)
-            if ahead.plan.action == "return" and found.run and found.snapshot:
-                return Results(found.run), Status.of(found.snapshot)
-        logger.info("%s", ahead.plan)
-        run = ahead.run
-        if run is None:
-            tell_of_left_runs(computation)
-        elif computation.full_length(run.header):
-            run = writable(run)
-        assignment = Assignment(
-            computation, ahead.options, ahead.plan, ahead.engine, lock
-        )
-        session = Session(assignment, run, stop, listener, ahead.snapshot)
-        # Else the snapshot, of N / 8 bytes a bitmap, would stay in memory to the end.
-        del found, ahead
-        files.close()
-        results, status = session.run_to_end()
-        packed_where_asked(computation, results)
-        return results, status
-
-
 def packed_where_asked(computation: Computation, results: Results) -> Results:
     """Pack a run that is complete, where outputs ask for it; the lock is held."""
     try:
-        _pack(computation, results.path)
+        if computation.packing:
+            _pack(computation, results.path)
     except (RunBusy, TargetError) as error:
         warnings.warn(
             f"{results.path.name} is complete, but not packed: {error}. Run again, "
@@ -116,18 +101,6 @@ def packed_where_asked(computation: Computation, results: Results) -> Results:
             stacklevel=_users_level(),
         )
     return results
-
-
-def writable(run: RunFile) -> RunFile:
-    """Return a run that can be continued: not packed, and with all its ragged rows.
-
-    Missing rows are a RunFileError: once more rows follow, they cannot be detected.
-    """
-    if run.header.packed is not None:
-        return unpack_locked(run)
-    for name in run.header.ragged:
-        RaggedRows(run, name).check()
-    return run
 
 
 def _pack(computation: Computation, path: Path) -> None:
@@ -163,23 +136,6 @@ def _tidy(computation: Computation, run: RunFile, *, finished: bool) -> None:
                 path.unlink(missing_ok=True)
             _pack(computation, run.path)
             remove_spare_ragged_files(RunFile(run.path))
-
-
-def tell_of_left_runs(computation: Computation) -> None:
-    """Say which older run is left because source or class have changed, and why."""
-    for candidate in explain(computation, lines=False).candidates:
-        reasons, name = candidate.reasons, shown(candidate.path.name)
-        if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
-            told = (
-                "the source has changed since %s was computed, so a new run begins (%s)"
-            )
-            logger.warning(told, name, reasons[0])
-        elif len(reasons) == 1 and reasons[0].startswith(EDITED):
-            told = (
-                "%s was edited since %s was computed, so a new run begins; declare a "
-                "version to decide yourself which edits change results"
-            )
-            logger.warning(told, computation.request.name, name)
 
 
 def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import sys
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resumable.runfile import LogLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
 
     from resumable.model import Batch
@@ -90,41 +87,37 @@ Event = Started | BatchDone | PositionFailed | Finished
 Listener = Callable[[Event], None]
 
 
+@dataclasses.dataclass(kw_only=True, slots=True)
 class ProgressBar:
-    """How many positions are settled: a bar of tqdm; the first update shows it.
+    """How many positions are settled: a bar of tqdm; the first update shows it."""
 
-    By default on a terminal and in a notebook. If all were settled, there is no bar.
-    """
+    show: bool | None
+    """None: on a terminal and in a notebook."""
+    total: int
+    initial: int
+    label: str
+    _bar: Any = None
 
-    def __init__(
-        self, *, show: bool | None, total: int, initial: int, label: str
-    ) -> None:
-        if show is None:
-            ipython = sys.modules.get("IPython")
-            shell = ipython.get_ipython() if ipython else None
-            show = sys.stderr.isatty() or hasattr(shell, "kernel")
-        self._show = show and total > initial
-        self._total, self._initial, self._label = total, initial, label
-        self._bar: Any = None
-
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """Leave the bar as it is now."""
         if self._bar is not None:
             self._bar.close()
 
     def update(self, settled: int, failed: int) -> None:
         """Show the numbers of settled and of failed positions of this session."""
-        if not self._show:
+        if self.show is None:
+            ipython = sys.modules.get("IPython")
+            shell = ipython.get_ipython() if ipython else None
+            self.show = sys.stderr.isatty() or hasattr(shell, "kernel")
+        if not self.show:
             return
         if self._bar is None:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(
-                total=self._total,
-                initial=self._initial,
-                desc=self._label,
+                total=self.total,
+                initial=self.initial,
+                desc=self.label,
                 unit="pos",
                 unit_scale=True,
                 dynamic_ncols=True,
@@ -132,35 +125,20 @@ class ProgressBar:
             )
         if failed:
             self._bar.set_postfix(failed=failed, refresh=False)
-        self._bar.update(self._initial + settled - self._bar.n)
+        self._bar.update(self.initial + settled - self._bar.n)
 
     def grow(self, total: int) -> None:
         """Set the number of positions in all."""
-        self._total = total
+        self.total = total
         if self._bar is not None:
             self._bar.total = total
 
 
-@contextlib.contextmanager
-def log_written(write: Callable[[LogLine], None]) -> Iterator[None]:
-    """Pass on what is logged in a block: in this process, and what workers send to it.
+class LogHandler(logging.Handler):
+    """Passes on every record that reaches the root logger, also those of workers."""
 
-    Which lines that are is decided by the levels of the user's loggers.
-    """
-    handler = _LogHandler(write)
-    logging.root.addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.root.removeHandler(handler)
-
-
-class _LogHandler(logging.Handler):
-    """Passes on every record that reaches the root logger."""
-
-    def __init__(self, write: Callable[[LogLine], None]) -> None:
-        super().__init__()
-        self._write = write
+    write: Callable[[LogLine], None]
+    """What takes them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record on, its arguments put into the text."""
@@ -172,7 +150,7 @@ class _LogHandler(logging.Handler):
                 record.process or 0,
                 record.getMessage(),
             )
-            self._write(line)
+            self.write(line)
         except Exception:
             self.handleError(record)
         # logging writes warnings to stderr itself where no handler is set up. This

@@ -26,17 +26,14 @@ from resumable.model import (
 )
 from resumable.results import Results
 from resumable.runfile import RunLock
-from resumable.session.computation import begins_with
+from resumable.session.computation import Assignment, begins_with
 from resumable.session.compute import (
     packed_where_asked,
-    tell_of_left_runs,
     warn_of_edit,
     warn_of_failures,
-    writable,
 )
 from resumable.session.decide import prospect
 from resumable.session.events import Finished
-from resumable.session.prepare import Assignment
 from resumable.session.session import Session
 from resumable.source import Reader, SourceWriter, file_state, read_unchanged
 from resumable.system import stopped
@@ -357,23 +354,16 @@ class Follower:
                 # A session that was killed at its very end may not have packed it.
                 return packed_where_asked(latest.assignment.computation, results)
             try:
-                session = self._session(found, listener)
+                computation, run = found.assignment.computation, found.run
+                if run is not None and found.snapshot is not None:
+                    warn_of_edit(computation, run, found.snapshot)
+                session = Session(found.assignment, run, self._stop, listener)
             except SourceError as error:
                 # Another program has opened it since the look.
                 self._judge(error, self._news_at)
             else:
                 results, _ = session.run_to_end(self._more)
-                return packed_where_asked(found.assignment.computation, results)
-
-    def _session(self, found: Look, listener: Listener | None) -> Session:
-        computation, run = found.assignment.computation, found.run
-        if run is None or found.snapshot is None:
-            tell_of_left_runs(computation)
-        else:
-            warn_of_edit(computation, run, found.snapshot)
-            if computation.full_length(run.header):
-                run = writable(run)
-        return Session(found.assignment, run, self._stop, listener)
+                return packed_where_asked(computation, results)
 
     def _more(self, session: Session) -> Assignment | None:
         """Wait until there is more to do for a session; None when there is not."""

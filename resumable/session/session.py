@@ -36,16 +36,15 @@ from resumable.runfile import (
     LogLine,
     RowWriter,
     RunFile,
-    SessionTables,
     Snapshot,
 )
 from resumable.session.events import (
     BatchDone,
     Counts,
+    LogHandler,
     PositionFailed,
     ProgressBar,
     Started,
-    log_written,
 )
 from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
 from resumable.system import stopped
@@ -55,8 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resumable.model import Batch
+    from resumable.session.computation import Assignment
     from resumable.session.events import Listener
-    from resumable.session.prepare import Assignment
     from resumable.system import StopRequest
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -67,8 +66,7 @@ logger = logging.getLogger("resumable")
 class Session:
     """One session on a run: the one to continue, or a new one where `run` is None.
 
-    A new run file is made here. `listener` takes the events. `snapshot` is what the
-    file of `run` says, unless a session has worked on it since.
+    `snapshot` is what the file of `run` says, unless a session has worked on it since.
     """
 
     def __init__(
@@ -79,21 +77,15 @@ class Session:
         listener: Listener | None,
         snapshot: Snapshot | None = None,
     ) -> None:
-        #: What it does now.
+        # Both change where there is more of a followed source.
         self.assignment = assignment
-        self._engine = assignment.engine
-        #: The run file that it writes to now.
-        self.run = assignment.run_file(run)
-        self._made = self.run is not run
+        self._made = run is None or not assignment.computation.full_length(run.header)
+        ended = snapshot is not None and bool(snapshot.last_end)
+        self.run, self._tables = assignment.open_run(run, ended=ended)
         #: Seconds of work that workers have reported.
         self.worked_s = 0.0
         #: Why the source could not be read the last time.
         self.trouble: SourceError | None = None
-        if self._made:
-            self._tables = SessionTables(self.run)
-        else:
-            ended = snapshot is not None and bool(snapshot.last_end)
-            self._tables = assignment.tables(self.run, ended=ended)
         self.stop, self._listener = stop, listener
         self._computed = self._failed = 0
         self._policy = FailurePolicy()
@@ -118,11 +110,11 @@ class Session:
         # failed again.
         if assignment.options.retry_failed:
             self._untried = snapshot.pending.copy()
-        #: What is left and how it is cut.
         self.schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
         self._wanted = self.schedule.remaining
         self._bar = ProgressBar(
-            show=assignment.options.progress,
+            # None if all were settled.
+            show=self.schedule.remaining > 0 and assignment.options.progress,
             total=done + failed + self.schedule.remaining,
             initial=done + failed,
             label=assignment.computation.run_folder.prefix,
@@ -168,7 +160,8 @@ class Session:
         self._computed += report.done
         if report.done:
             self._policy.lone_deaths = 0
-        self._warned.merge(report.warned)
+        if report.warned.counts:
+            self._warned.merge(report.warned)
         self._read_s += report.read_seconds
         self._write_s += report.write_seconds
         report.update(self.schedule)
@@ -281,12 +274,20 @@ class Session:
         """
         over = True
         try:
-            self._begin()
-            with (
-                self.stop.watching(),
-                self._bar,
-                log_written(lambda line: self._tables.log(line)),
-            ):
+            self._tables.begin(
+                host=platform.node(),
+                pid=os.getpid(),
+                engine=self.assignment.plan.engine,
+                workers=self.assignment.plan.workers,
+            )
+            if self._was_finished:
+                self._tables.reopen()
+            with self.stop.watching(), contextlib.ExitStack() as stack:
+                handler = LogHandler()
+                handler.write = lambda line: self._tables.log(line)
+                logging.root.addHandler(handler)
+                stack.callback(self._bar.close)
+                stack.callback(logging.root.removeHandler, handler)
                 if self._listener is not None:
                     self._listener(Started(self._results, self._counts()))
                 if more is None:
@@ -298,7 +299,16 @@ class Session:
             if self.stop.requested() and (left or not over):
                 raise stopped(self.stop, results)
             if end.settled:
-                self._finish(results)
+                request = self.assignment.computation.request
+                outputs = {n: o for n, o in request.outputs.items() if o.per == "run"}
+                value = request.process.finish(results)
+                named = by_name(value, outputs) if outputs else {}
+                values = {
+                    n: fitted_array(n, named[n], o.dtype, o.shape).astype(o.dtype)
+                    for n, o in outputs.items()
+                }
+                self._tables.set_finished(values)
+                self.assignment.copy_path.unlink(missing_ok=True)
             elif left and not self.stop.requested():
                 # Never silently: a result of which a part is missing looks like one.
                 msg = (
@@ -309,27 +319,19 @@ class Session:
                 )
                 raise RunFileError(msg)
         finally:
-            for warned, text in self._warned.told():
-                name, where = warned.category.__name__, warned.filename
-                text = f"{name}: {text} ({where}:{warned.lineno})"
+            warned = list(self._warned.told()) if self._warned.counts else []
+            for one, text in warned:
+                name, where = one.category.__name__, one.filename
+                text = f"{name}: {text} ({where}:{one.lineno})"
                 line = LogLine(time.time(), "WARNING", "warnings", os.getpid(), text)
                 self._tables.log(line)
             self._end()
             self._tables.close()
-            self._warned.show()
+            if warned:
+                self._warned.show()
         status = Status(end.header.size, end.done, end.failed, end.settled)
         logger.info("%s: %s", self.assignment.computation.run_folder.stem, status)
         return results, status
-
-    def _begin(self) -> None:
-        self._tables.begin(
-            host=platform.node(),
-            pid=os.getpid(),
-            engine=self.assignment.plan.engine,
-            workers=self.assignment.plan.workers,
-        )
-        if self._was_finished:
-            self._tables.reopen()
 
     def _end(self) -> None:
         elapsed = time.perf_counter() - self._began
@@ -349,7 +351,7 @@ class Session:
             return
         try:
             job, workers = self.assignment.job(self.run), self.assignment.plan.workers
-            self._engine.run(job, self, workers)
+            self.assignment.engine.run(job, self, workers)
         finally:
             # First what was written here is made durable and marked.
             writer, self._writer = self._writer, None
@@ -388,17 +390,22 @@ class Session:
         if not assignment.computation.full_length(self.run.header):
             made = self._made
             # First: where the source cannot be read now, all is as it was.
-            longer = assignment.run_file(self.run, succeeds=made)
+            longer, tables = assignment.open_run(self.run, succeeds=made)
             if not made:
                 # It was there before: it stays, with its part of this session.
                 self._end()
-            self.run, self._made, self._was_finished = longer, True, False
-            old, self._tables = self._tables, SessionTables(self.run)
+            self.run, self._made = longer, True
+            old, self._tables = self._tables, tables
             old.close()
             if made:
                 self._tables.go_on(old)
             else:
-                self._begin()
+                self._tables.begin(
+                    host=platform.node(),
+                    pid=os.getpid(),
+                    engine=self.assignment.plan.engine,
+                    workers=self.assignment.plan.workers,
+                )
             self._results = Results(self.run)
         self.assignment = assignment
         snapshot = self._snapshot()
@@ -419,17 +426,3 @@ class Session:
                 writer.write(failure.position, no, yes, rows)
         self._failed += len(failures)
         self._record(failures)
-
-    def _finish(self, results: Results) -> None:
-        """Run the user's ``finish`` and declare the run complete."""
-        request = self.assignment.computation.request
-        outputs = {n: o for n, o in request.outputs.items() if o.per == "run"}
-        value = request.process.finish(results)
-        named = by_name(value, outputs) if outputs else {}
-        self._tables.set_finished(
-            {
-                name: fitted_array(name, named[name], o.dtype, o.shape).astype(o.dtype)
-                for name, o in outputs.items()
-            }
-        )
-        self.assignment.copy_path.unlink(missing_ok=True)

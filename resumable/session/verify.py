@@ -6,6 +6,7 @@ the status, the sources, the computation, the rows.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -342,7 +343,7 @@ def _rows(
     process = computation.request.process
     rtol = process.rtol if hasattr(process, "block_computation") else None
     try:
-        with opened(computation) as computer, bar:
+        with opened(computation) as computer, contextlib.closing(bar):
             for flat in _blocks(chosen, rows):
                 for again in _recomputed(computer, flat):
                     _compare(run, again, rtol, tally)

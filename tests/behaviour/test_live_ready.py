@@ -309,10 +309,10 @@ def test_a_writer_that_opens_the_source_for_a_moment_is_waited_for(
     made = []
 
     class Late(following.Assignment):
-        def run_file(self, run, *, succeeds=False):
+        def open_run(self, run, **how):
             made.append(self)
             if len(made) != moment:
-                longer = super().run_file(run, succeeds=succeeds)
+                longer = super().open_run(run, **how)
                 if len(made) == 1:
                     grow(20)
                 return longer
@@ -322,7 +322,7 @@ def test_a_writer_that_opens_the_source_for_a_moment_is_waited_for(
             ) as holder:
                 assert holder.stdout.readline() == "open\n"
                 try:
-                    return super().run_file(run, succeeds=succeeds)
+                    return super().open_run(run, **how)
                 finally:
                     holder.communicate("\n")
 

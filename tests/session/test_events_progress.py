@@ -124,8 +124,9 @@ def test_nothing_is_shown_when_nothing_is_pending(run):
 
 
 def test_a_bar_that_shows_nothing_takes_the_same_calls(capsys):
-    with ProgressBar(show=False, total=9, initial=2, label="x") as bar:
-        bar.update(3, 1)
+    bar = ProgressBar(show=False, total=9, initial=2, label="x")
+    bar.update(3, 1)
+    bar.close()
     captured = capsys.readouterr()
 
     assert captured.out == captured.err == ""
