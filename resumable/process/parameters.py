@@ -118,19 +118,15 @@ def _set_all(members: Sequence[Any], name: str, value: Any) -> None:
             )
             raise ParameterError(msg)
     if len(members) > 1:
-        _try_all(members, name, value)
+        # First the parameter of every member checks the value; all stay as they are.
+        for member in members:
+            before = getattr(member, name)
+            # Watchers must not see a value that another member refuses.
+            with param.parameterized.discard_events(member):
+                object.__setattr__(member, name, value)
+                object.__setattr__(member, name, before)
     for member in members:
         object.__setattr__(member, name, value)
-
-
-def _try_all(members: Sequence[Any], name: str, value: Any) -> None:
-    """Let the parameter of every member check a value, and leave all as they are."""
-    for member in members:
-        before = getattr(member, name)
-        # Watchers must not see a value that another member refuses.
-        with param.parameterized.discard_events(member):
-            object.__setattr__(member, name, value)
-            object.__setattr__(member, name, before)
 
 
 def _check_parameter(process: Any, name: str) -> None:

@@ -344,23 +344,18 @@ def _rows(
     rtol = process.rtol if hasattr(process, "block_computation") else None
     try:
         with opened(computation) as computer, contextlib.closing(bar):
-            for flat in _blocks(chosen, rows):
-                for again in _recomputed(computer, flat):
-                    _compare(run, again, rtol, tally)
-                bar.update(tally.count, 0)
+            for start, stop in chosen.windows():
+                flat = start + np.flatnonzero(chosen.window(start, stop))
+                for begin in range(0, len(flat), rows):
+                    for again in _recomputed(computer, flat[begin : begin + rows]):
+                        _compare(run, again, rtol, tally)
+                    bar.update(tally.count, 0)
     except Exception as error:
         # setup() or the source; what a position raises is kept with the position.
         found = describe(0, error)
         words = f"computing again raised {found.exception}: {found.message}"
         return Check("rows", False, words)
     return _judged(run, tally, count, rtol)
-
-
-def _blocks(chosen: PositionSet, rows: int) -> Iterator[Array]:
-    for start, stop in chosen.windows():
-        flat = start + np.flatnonzero(chosen.window(start, stop))
-        for begin in range(0, len(flat), rows):
-            yield flat[begin : begin + rows]
 
 
 def _recomputed(computer: Computer, flat: Array) -> Iterator[_Recomputed]:
