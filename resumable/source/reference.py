@@ -102,7 +102,25 @@ def named_source(
         if own:
             return SourceRef(path, dataset, own, upstream=upstream, ragged=True)
     elif isinstance(source, (str, Path)):
-        path, dataset = _parse(str(source), same_file)
+        text = str(source)
+        path, separator, dataset = text.rpartition("::")
+        if not separator:
+            path, dataset = text, ""
+        path = path or same_file
+        if not path:
+            msg = f"{text!r} names no file; write 'file.h5::/dataset'"
+            raise SourceError(msg)
+        if not dataset.strip("/"):
+            names = ""
+            if Path(path).exists():
+                with open_file(path) as opened:
+                    names = listed(names_of(opened))
+            # A common mistake is one colon instead of two.
+            file, colon, inside = path.rpartition(":")
+            meant = f"{file}::{inside}" if colon and Path(file).exists() else ""
+            msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
+            raise SourceError(f"{msg} (there are {names})" if names else msg)
+        dataset = "/" + dataset.strip("/")
     else:
         msg = (
             f"a source is 'file.h5::/dataset', an open h5py.Dataset, an output of "
@@ -134,27 +152,6 @@ def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:
     else:
         return path, name
     raise SourceError(msg)
-
-
-def _parse(text: str, same_file: str) -> tuple[str, str]:
-    path, separator, dataset = text.rpartition("::")
-    if not separator:
-        path, dataset = text, ""
-    path = path or same_file
-    if not path:
-        msg = f"{text!r} names no file; write 'file.h5::/dataset'"
-        raise SourceError(msg)
-    if not dataset.strip("/"):
-        names = ""
-        if Path(path).exists():
-            with open_file(path) as opened:
-                names = listed(names_of(opened))
-        # A common mistake is one colon instead of two.
-        file, colon, inside = path.rpartition(":")
-        meant = f"{file}::{inside}" if colon and Path(file).exists() else ""
-        msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
-        raise SourceError(f"{msg} (there are {names})" if names else msg)
-    return path, "/" + dataset.strip("/")
 
 
 def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:
