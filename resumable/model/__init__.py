@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resumable.model.encoding import (
+    DEEPEST,
     SCHEMA,
     brief,
     canonical,
@@ -82,6 +83,7 @@ __all__ = [
     "FILTERS",
     "MOST_POSITIONS",
     "PROBES",
+    "DEEPEST",
     "SCHEMA",
     "SHIPPED_BYTES",
     "WINDOW",

@@ -1,0 +1,365 @@
+"""Values of any kind as plain JSON, by kind and value.
+
+What :func:`resumable.model.decode` can read back is written in full: numbers, text,
+containers. Of arrays, files and other objects a digest is written.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import functools
+import hashlib
+import math
+import os
+import reprlib
+import sys
+import types
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resumable.errors import IdentityError
+from resumable.identity.record import digest_of
+from resumable.model import DEEPEST, encode, encode_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resumable.identity.trace import Tracer
+
+#: Most objects within one value.
+_MOST_OBJECTS = 1_000_000
+#: Types that decide no result: their objects are not looked into.
+_WITHOUT_EFFECT = ("logging", "_thread", "threading")
+#: Entries of an object's state that tell of the library and not of the value.
+_OF_LIBRARY = ("_sklearn_version",)
+_WAY_OUT = (
+    "give its class a method __resumable_identity__ that returns numbers, text or "
+    "arrays, make it in setup(), or declare a version"
+)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def write(value: Any, where: str, tracer: Tracer, depth: int = 0) -> Any:
+    """Write a value as plain JSON.
+
+    Equal JSON is written for equal values of one type, and only for those, in any
+    process. Code that a value reaches is traced. IdentityError, with `where`: it cannot
+    be identified.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return encode(value, where)
+    tracer.count_object(where, _MOST_OBJECTS)
+    if depth > DEEPEST:
+        msg = f"{where} holds values in each other more than {DEEPEST} deep; flatten it"
+        raise IdentityError(msg)
+    if kind is list or kind is tuple:
+        plain = _all_plain(value)
+        items = (
+            plain
+            if plain is not None
+            else [
+                write(item, f"{where}[{i}]", tracer, depth + 1)
+                for i, item in enumerate(value)
+            ]
+        )
+        return items if kind is list else {"tuple": items}
+    if kind is dict or kind is types.MappingProxyType:
+        return {
+            "dict": [
+                [write(k, where, tracer, depth + 1),
+                 write(v, f"{where}[{k!r}]", tracer, depth + 1)]
+                for k, v in value.items()
+            ]
+        }
+    if kind in (set, frozenset):
+        items = [write(item, where, tracer, depth + 1) for item in value]
+        return {kind.__name__: sorted(items, key=digest_of)}
+    for known, how in _WRITERS:
+        if isinstance(value, known):
+            return how(value, where, tracer, depth)
+    if tracer.is_code(value):
+        return tracer.visit(value, where)
+    return _object(value, where, tracer, depth)
+
+
+def _all_plain(items: Any) -> list[Any] | None:
+    """Return long lists of numbers or of text as they are written, else None."""
+    kinds = set(map(type, items))
+    if kinds <= {str, int, bool, type(None)}:
+        return list(items)
+    if kinds <= {float} and all(map(math.isfinite, items)):
+        return list(items)
+    return None
+
+
+def _numpy_scalar(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    if value.dtype.kind in "biuf" and value.dtype.char not in "gG":
+        return {"numpy": [value.dtype.str, encode(value.item())]}
+    if value.dtype.char in "gG" or value.dtype.hasobject:
+        return encode(np.asarray(value)[None], where)  # says what is wrong with it
+    little = np.asarray(value).astype(value.dtype.newbyteorder("<"))
+    return {"numpy": [encode_dtype(little.dtype), {"bytes": little.tobytes().hex()}]}
+
+
+def _array(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    if type(value) is np.ndarray:
+        if value.dtype.hasobject and value.dtype.names is None:
+            items = [write(item, where, tracer, depth + 1) for item in value.flat]
+            return {"objects": [list(value.shape), items]}
+        if value.ndim == 0:
+            return {"array": {"shape": [], **encode(value[None], where)["array"]}}
+        return encode(value, where)
+    quantity = _quantity(value, where, tracer, depth)
+    if quantity is not None:
+        return quantity
+    parts = [write(np.asarray(value), where, tracer, depth + 1)]
+    if isinstance(value, np.ma.MaskedArray):
+        parts = [
+            write(np.asarray(value.data), where, tracer, depth + 1),
+            write(np.ma.getmaskarray(value), where, tracer, depth + 1),
+            write(value.fill_value, where, tracer, depth + 1),
+        ]
+    elif vars(value) if hasattr(value, "__dict__") else False:
+        parts.append(write(dict(vars(value)), where, tracer, depth + 1))
+    return {"object": [type(value).__qualname__, digest_of(parts)]}
+
+
+def _quantity(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    """Write a number or an array with a unit, of astropy or pint; else None."""
+    module = type(value).__module__.partition(".")[0]
+    if module == "astropy" and hasattr(value, "unit") and hasattr(value, "value"):
+        unit, number = value.unit.to_string(), value.value
+    elif module == "pint" and hasattr(value, "magnitude"):
+        unit, number = str(value.units), value.magnitude
+    else:
+        return None
+    tracer.stop_at(type(value).__module__)
+    return {"quantity": [write(number, where, tracer, depth + 1), unit]}
+
+
+def _path(value: PurePath, where: str, tracer: Tracer, depth: int) -> Any:
+    if not tracer.reads_files:
+        return {"path": value.as_posix()}
+    return file_contents(Path(value), where, tracer)
+
+
+def file_contents(path: Path, where: str, tracer: Tracer) -> Any:
+    """Write the name and the contents of a file; of a folder only the name."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return {"file": [path.name, "missing"]}
+    if path.is_dir():
+        tracer.note(f"{where} is the folder {path.name}: files in it are not followed")
+        return {"file": [path.name, "folder"]}
+    return {"file": [path.name, _file_digest(str(path), stat)]}
+
+
+@functools.lru_cache(256)
+def _digest_at(name: str, size: int, changed: int, number: int) -> str:
+    with Path(name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_digest(name: str, stat: os.stat_result) -> str:
+    return _digest_at(
+        os.path.abspath(name), stat.st_size, stat.st_mtime_ns, stat.st_ino
+    )
+
+
+def _enum(value: enum.Enum, where: str, tracer: Tracer, depth: int) -> Any:
+    name = f"{type(value).__qualname__}.{value.name}"
+    tracer.visit(type(value), type(value).__qualname__)
+    return {"enum": [name, write(value.value, where, tracer, depth + 1)]}
+
+
+def _dtype(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    return encode(value, where)
+
+
+def _generator(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    # Its state changes with every number: what it was seeded with counts.
+    seeds = value.bit_generator.seed_seq
+    entropy = getattr(seeds, "entropy", None)
+    if not isinstance(entropy, int) or entropy < 1 << 64:
+        given = [entropy, list(getattr(seeds, "spawn_key", ()))]
+    else:
+        given = ["from the system"]
+    tracer.note(
+        f"{where} draws random numbers in an order that depends on the run: use "
+        "self.rng, which is the same for a position in every run"
+    )
+    return {"object": ["Generator", digest_of([repr(item) for item in given])]}
+
+
+def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    tracer.note(
+        f"{where} draws random numbers, and its state is not part of the identity: use "
+        "self.rng, which is the same for a position in every run"
+    )
+    return {"object": [type(value).__qualname__, "state"]}
+
+
+def _cdll(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    return file_contents(Path(str(value._name)), where, tracer)
+
+
+#: The first that a value is an instance of counts.
+_WRITERS: list[tuple[Any, Callable[[Any, str, Tracer, int], Any]]] = [
+    (enum.Enum, _enum),
+    (np.generic, _numpy_scalar),
+    (np.ndarray, _array),
+    (np.dtype, _dtype),
+    (PurePath, _path),
+    (np.random.Generator, _generator),
+    (np.random.RandomState, _random_state),
+]
+
+
+# Objects of other libraries that are better known by value than by their state.
+
+
+def _timestamp(value: Any) -> Any:
+    return [value.value, getattr(value, "unit", "ns"), str(getattr(value, "tz", None))]
+
+
+def _frame(value: Any) -> Any:
+    return [
+        [value.columns, value.index, dict(value.attrs)],
+        [_column(value.iloc[:, i]) for i in range(value.shape[1])],
+    ]
+
+
+def _series(value: Any) -> Any:
+    return [value.index, value.name, dict(value.attrs), _column(value)]
+
+
+def _column(value: Any) -> Any:
+    return [str(value.dtype), value.to_numpy()]
+
+
+def _index(value: Any) -> Any:
+    return [type(value).__name__, list(value.names), str(value.dtype), value.to_numpy()]
+
+
+def _data_array(value: Any) -> Any:
+    coords = {str(name): _variable(item) for name, item in value.coords.items()}
+    return [value.name, _variable(value), coords]
+
+
+def _variable(value: Any) -> Any:
+    return [list(map(str, value.dims)), dict(value.attrs), value.values]
+
+
+def _dataset(value: Any) -> Any:
+    variables = {str(name): _variable(item) for name, item in value.variables.items()}
+    return [sorted(map(str, value.coords)), dict(value.attrs), variables]
+
+
+_BY_NAME: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("pandas", "Timestamp"): _timestamp,
+    ("pandas", "Timedelta"): _timestamp,
+    ("pandas", "DataFrame"): _frame,
+    ("pandas", "Series"): _series,
+    ("xarray", "DataArray"): _data_array,
+    ("xarray", "Dataset"): _dataset,
+    ("xarray", "Variable"): _variable,
+}
+
+
+def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    """Write any other object: its class, and what pickle would need to make it again."""
+    cls = type(value)
+    top = cls.__module__.partition(".")[0]
+    if top in _WITHOUT_EFFECT:
+        return {"object": [cls.__qualname__, "without effect"]}
+    if top == "random":
+        return _random_state(value, where, tracer, depth)
+    if top == "ctypes" and hasattr(value, "_name") and hasattr(value, "_handle"):
+        return _cdll(value, where, tracer, depth)
+    if top in ("datetime", "builtins") or isinstance(value, range):
+        try:
+            return encode(value, where)
+        except IdentityError:
+            pass  # a subclass, or something of Python's that pickle knows
+    known = tracer.written(value)
+    if known is not None:
+        return known
+    with tracer.writing(value):
+        document = _parts(value, where, tracer, depth)
+        tracer.visit(cls, cls.__qualname__)
+    found = {"object": [cls.__qualname__, digest_of(document)]}
+    tracer.keep(value, found)
+    return found
+
+
+def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    cls = type(value)
+    top = cls.__module__.partition(".")[0]
+
+    def inner(part: Any) -> Any:
+        return write(part, where, tracer, depth + 1)
+
+    hook = getattr(cls, "__resumable_identity__", None)
+    if hook is not None:
+        return ["identity", inner(hook(value))]
+    quantity = _quantity(value, where, tracer, depth)
+    if quantity is not None:
+        return quantity
+    how = _BY_NAME.get((top, cls.__name__))
+    if how is None and top == "pandas" and "Index" in cls.__name__:
+        how = _index
+    if how is not None:
+        return inner(how(value))
+    registered = copyreg.dispatch_table.get(cls)
+    try:
+        reduced = registered(value) if registered else value.__reduce_ex__(4)
+    except Exception as error:  # pickling runs code of the object
+        msg = (
+            f"{where} is a {cls.__qualname__}, which cannot be part of a run's identity "
+            f"({type(error).__name__}: {error}); {_WAY_OUT}"
+        )
+        raise IdentityError(msg) from error
+    if isinstance(reduced, str):
+        return ["global", reduced]
+    function, arguments, *more = reduced
+    state, items, pairs = (*more, None, None, None)[:3]
+    if isinstance(state, dict):
+        state = {
+            name: part
+            for name, part in state.items()
+            if name not in _OF_LIBRARY and not tracer.is_state(cls, name)
+            and not isinstance(getattr(cls, str(name), None), functools.cached_property)
+        }
+    return [
+        tracer.visit(function, where),
+        inner(tuple(arguments)),
+        inner(state),
+        inner(None if items is None else list(items)),
+        inner(None if pairs is None else [list(pair) for pair in pairs]),
+    ]
+
+
+def compiled_file(module: str) -> Path | None:
+    """Return the file of a module that is compiled, or None."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if file and not file.endswith((".py", ".pyc")) else None
+
+
+def short(value: Any) -> str:
+    """Return a value as a short text on one line, for people."""
+    try:
+        if isinstance(value, np.ndarray):
+            with np.printoptions(threshold=8, edgeitems=3):
+                text = repr(value)
+        else:
+            text = reprlib.repr(value)
+    except Exception:  # a user's __repr__ may raise anything
+        return f"a {type(value).__qualname__}"
+    return " ".join(text.split())[:80]
+
+

@@ -1,0 +1,226 @@
+"""What the code of one function reads: names, imports, files, and what it changes."""
+
+from __future__ import annotations
+
+import ast
+import opcode
+import types
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_EXTENDED, _SHIFTED = opcode.opmap["EXTENDED_ARG"], opcode.opmap["LOAD_GLOBAL"]
+#: Instructions that look up or bind a global name.
+_GLOBAL = frozenset(
+    number
+    for name, number in opcode.opmap.items()
+    if "_GLOBAL" in name or name == "LOAD_NAME"
+)
+#: Methods that change the object they are called on.
+_CHANGES = frozenset(
+    "append add update setdefault pop popitem extend insert clear remove discard "
+    "appendleft extendleft popleft sort fill put reverse resize itemset".split()
+)
+#: Functions that read a file.
+_READERS = frozenset(
+    "open load loadtxt genfromtxt fromfile memmap read_text read_bytes read_csv "
+    "read_json read_excel read_parquet safe_load imread File loadmat".split()
+)
+#: Functions that find names while they run.
+_FINDERS = frozenset(
+    "getattr globals eval exec __import__ import_module vars locals".split()
+)
+#: Longest text that is taken for the name of an attribute.
+_LONGEST_NAME = 60
+
+
+class Reading(NamedTuple):
+    """What the code of a function, and of those defined in it, refers to."""
+
+    names: dict[str, tuple[tuple[str, ...], ...]]
+    """Global name -> chains of attributes looked up on it."""
+    imports: tuple[tuple[int, str, str], ...]
+    """Level, module and name of imports in it; no name: the module."""
+    mentions: frozenset[str]
+    """Every name of an attribute, and text that could be one."""
+    changes: frozenset[tuple[str, str]]
+    """Global names that it changes, each with the attribute that is changed, or ""."""
+    changes_own: frozenset[str]
+    """Attributes of its first argument that it assigns to or changes in place."""
+    files: tuple[tuple[int, str, str | None], ...]
+    """Line, function and name, where it is written there, of files that it reads."""
+    finds: tuple[tuple[int, str], ...]
+    """Line and function where it finds names while it runs."""
+    environment: frozenset[str]
+    """Environment variables that it reads."""
+
+
+def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Reading:
+    """Return what a code object reads; `nodes` is its syntax tree, if it is known."""
+    names, mentions = _names_of(code)
+    if nodes is None:
+        # Any of its names may be a global one, and its attributes are not known.
+        return Reading(
+            dict.fromkeys(sorted(names), ()),
+            tuple((0, name, "") for name in sorted(names)),
+            frozenset(mentions),
+            *([frozenset()] * 2),
+            *([()] * 2),
+            frozenset(),
+        )
+    look = _Look(code, names)
+    for node in nodes:
+        for part in ast.walk(node):
+            look.at(part)
+    return Reading(
+        {name: tuple(sorted(chains)) for name, chains in sorted(look.names.items())},
+        tuple(sorted(look.imports)),
+        frozenset(mentions),
+        frozenset(look.changes),
+        frozenset(look.changes_own),
+        tuple(sorted(look.files, key=str)),
+        tuple(sorted(look.finds)),
+        frozenset(look.environment),
+    )
+
+
+def _names_of(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """Return the global names that code uses, and names and texts of attributes."""
+    names, extended = set(), 0
+    text = code.co_code
+    for at in range(0, len(text), 2):
+        operation, argument = text[at], text[at + 1] | extended
+        extended = argument << 8 if operation == _EXTENDED else 0
+        if operation in _GLOBAL:
+            names.add(code.co_names[argument >> (operation == _SHIFTED)])
+    mentions = set(code.co_names)
+    texts = {c for c in _flat(code.co_consts) if isinstance(c, str)}
+    mentions |= {t for t in texts if len(t) <= _LONGEST_NAME and t.isidentifier()}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner, mentioned = _names_of(constant)
+            names |= inner
+            mentions |= mentioned
+    return names, mentions
+
+
+def _flat(constants: Any) -> Iterator[Any]:
+    for item in constants:
+        if isinstance(item, (tuple, frozenset)):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+class _Look:
+    """What was seen of a syntax tree so far."""
+
+    def __init__(self, code: types.CodeType, names: set[str]) -> None:
+        self._known = names
+        self._own = code.co_varnames[0] if code.co_argcount else None
+        self.names: dict[str, set[tuple[str, ...]]] = {}
+        self.imports: set[tuple[int, str, str]] = set()
+        self.changes: set[tuple[str, str]] = set()
+        self.changes_own: set[str] = set()
+        self.files: set[tuple[int, str, str | None]] = set()
+        self.finds: set[tuple[int, str]] = set()
+        self.environment: set[str] = set()
+
+    def at(self, node: ast.AST) -> None:
+        """Note what one node says."""
+        kind = type(node)
+        if kind is ast.Name:
+            if node.id in self._known:
+                self.names.setdefault(node.id, set())
+        elif kind is ast.Attribute:
+            self._chain(node)
+        elif kind is ast.Call:
+            self._call(node)
+        elif kind is ast.Import:
+            self.imports.update((0, alias.name, "") for alias in node.names)
+        elif kind is ast.ImportFrom:
+            module, level = node.module or "", node.level
+            self.imports.update((level, module, alias.name) for alias in node.names)
+        elif kind is ast.Global:
+            self.changes.update((name, "") for name in node.names)
+        elif kind in (ast.Assign, ast.Delete):
+            for target in node.targets:
+                self._target(target)
+        elif kind in (ast.AugAssign, ast.AnnAssign):
+            self._target(node.target)
+        elif kind is ast.Subscript and _ends(node.value, "environ"):
+            self._variable(node.slice)
+
+    def _chain(self, node: ast.Attribute) -> None:
+        chain: list[str] = []
+        part: Any = node
+        while isinstance(part, ast.Attribute):
+            chain.append(part.attr)
+            part = part.value
+        if isinstance(part, ast.Name) and part.id in self._known:
+            self.names.setdefault(part.id, set()).add(tuple(reversed(chain)))
+
+    def _call(self, node: ast.Call) -> None:
+        called = node.func
+        name = (
+            called.id
+            if isinstance(called, ast.Name)
+            else called.attr
+            if isinstance(called, ast.Attribute)
+            else ""
+        )
+        first = node.args[0] if node.args else None
+        if isinstance(called, ast.Attribute) and name in _CHANGES:
+            self._changed(called.value)
+        for keyword in node.keywords:
+            if keyword.arg == "out":
+                self._changed(keyword.value)
+        if name in _READERS:
+            text = first.value if isinstance(first, ast.Constant) else None
+            self.files.add((node.lineno, name, text if type(text) is str else None))
+        elif name in _FINDERS and isinstance(called, ast.Name):
+            fixed = name == "getattr" and len(node.args) > 1
+            if not (fixed and isinstance(node.args[1], ast.Constant)):
+                self.finds.add((node.lineno, name))
+        elif name == "import_module":
+            self.finds.add((node.lineno, name))
+        if name == "getenv" or (
+            name == "get"
+            and isinstance(called, ast.Attribute)
+            and _ends(called.value, "environ")
+        ):
+            self._variable(first)
+
+    def _variable(self, node: ast.AST | None) -> None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            self.environment.add(node.value)
+        elif node is not None:
+            self.finds.add((getattr(node, "lineno", 0), "environ"))
+
+    def _target(self, node: ast.AST) -> None:
+        if isinstance(node, (ast.Tuple, ast.List)):
+            for item in node.elts:
+                self._target(item)
+        elif isinstance(node, ast.Starred):
+            self._target(node.value)
+        elif isinstance(node, (ast.Subscript, ast.Attribute)):
+            self._changed(node)
+
+    def _changed(self, node: ast.AST) -> None:
+        """Note the global name, or the attribute of the first argument, of a target."""
+        attribute = ""
+        while isinstance(node, (ast.Subscript, ast.Attribute)):
+            attribute = node.attr if isinstance(node, ast.Attribute) else ""
+            node = node.value
+        if isinstance(node, ast.Name):
+            if node.id == self._own and attribute:
+                self.changes_own.add(attribute)
+            elif node.id in self._known:
+                self.changes.add((node.id, attribute))
+
+
+def _ends(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr == name
+    return isinstance(node, ast.Name) and node.id == name

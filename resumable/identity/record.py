@@ -1,0 +1,130 @@
+"""The record of a trace: what a computation is made of, and how two of them differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resumable.errors import shortened
+from resumable.model import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from resumable.identity.reading import Reading
+
+#: Most characters of text that a record keeps of one function.
+_LONGEST_TEXT = 20_000
+#: Lines told of an edited function.
+_LINES_TOLD = 6
+
+
+class Entry(NamedTuple):
+    """One thing that a computation is made of."""
+
+    kind: str
+    """``"function"``, ``"class"``, ``"value"``, ``"module"``, ``"file"`` or
+    ``"environment"``."""
+    digest: str
+    """Of its code or value, and of the names of what it refers to."""
+    text: str = ""
+    """Its text, or a short form of its value."""
+    place: str = ""
+    """File and line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """All that a computation reaches of the user's own code."""
+
+    digest: str
+    """Of everything in it but the distributions; the same on every Python."""
+    entries: Mapping[str, Entry]
+    """What is reached, by its name in the code."""
+    modules: tuple[str, ...] = ()
+    """Modules of Python and of installed distributions at which it stops."""
+    not_followed: tuple[str, ...] = ()
+    """What is read and could not be followed, in words."""
+    codes: Mapping[str, tuple[str, Reading]] = dataclasses.field(default_factory=dict)
+    """Digest of compiled code -> digest of its syntax tree, and what it reads: for
+    processes that have no text."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON, for a run file."""
+        return {
+            "digest": self.digest,
+            "entries": {
+                key: {name: part for name, part in entry._asdict().items() if part}
+                for key, entry in self.entries.items()
+            },
+            "modules": list(self.modules),
+            "not_followed": list(self.not_followed),
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> Trace:
+        """Read what :meth:`to_json` wrote; Type-, Value- or KeyError where it is not."""
+        return cls(
+            str(document["digest"]),
+            {
+                str(key): Entry(**{str(k): str(v) for k, v in parts.items()})
+                for key, parts in document["entries"].items()
+            },
+            tuple(map(str, document["modules"])),
+            tuple(map(str, document["not_followed"])),
+        )
+
+    def differences(self, now: Trace) -> list[str]:
+        """Say in words how `now` differs from this trace, which was there before."""
+        told = []
+        for key in sorted({*self.entries, *now.entries}):
+            before, after = self.entries.get(key), now.entries.get(key)
+            if before is None or after is None:
+                place = (after or before or Entry("", "")).place
+                where = f" ({place})" if place else ""
+                told.append(f"{key}{where}: {'new' if before is None else 'gone'}")
+            elif before.digest != after.digest:
+                told.append(_difference(key, before, after))
+        return told
+
+    def code_differences(self, digests: Mapping[str, str]) -> list[str]:
+        """Return the names of entries whose digest is another in `digests`."""
+        return [
+            key
+            for key, entry in self.entries.items()
+            if digests.get(key, entry.digest) != entry.digest
+        ]
+
+
+def _difference(key: str, before: Entry, after: Entry) -> str:
+    where = f" ({after.place})" if after.place else ""
+    if "function" not in (before.kind, after.kind):
+        if before.text != after.text:
+            return f"{key}{where}: {before.text} there, {after.text} here"
+        return f"{key}{where}: another {after.kind}"
+    # Imported here: it costs a millisecond that only an edit needs.
+    import difflib
+
+    lines = [
+        line
+        for line in difflib.unified_diff(
+            before.text.splitlines(), after.text.splitlines(), n=0, lineterm=""
+        )
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    if not lines:
+        return f"{key}{where}: what it uses is another"
+    return "\n    ".join([f"{key}{where}:", *lines[:_LINES_TOLD]])
+
+
+def digest_of(document: Any) -> str:
+    """Return the first digits of the sha256 of plain JSON."""
+    return hashlib.sha256(canonical(document).encode()).hexdigest()[:24]
+
+
+def kept_text(text: str) -> str:
+    """Return a text as a record keeps it."""
+    return text[:_LONGEST_TEXT]
+
+

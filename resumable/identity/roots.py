@@ -1,0 +1,195 @@
+"""Where a trace begins: at the methods of an object, or at a function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resumable.errors import DeclarationError
+from resumable.identity.objects import short, write
+from resumable.identity.origin import is_users
+from resumable.identity.record import Entry, Trace, digest_of
+from resumable.identity.trace import Tracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from resumable.identity.reading import Reading
+
+#: Traces until what traced code changes is known.
+_ROUNDS = 6
+
+
+class Traced(NamedTuple):
+    """What an object or a function computes with."""
+
+    trace: Trace
+    """Its code, and the constants that this uses."""
+    parameters: dict[str, Any]
+    """Values of its parameters, as plain JSON."""
+    attributes: dict[str, Any]
+    """Values of other attributes that its code reads, as plain JSON."""
+    shipped: tuple[str, ...]
+    """Names of the entries that are reached without parameters and attributes."""
+
+
+def trace_object(
+    thing: Any,
+    *,
+    stop: type,
+    roots: Iterable[str],
+    parameters: Mapping[str, Any],
+    own: Iterable[str] = (),
+    codes: Mapping[str, tuple[str, Reading]] | None = None,
+    lenient: bool = False,
+) -> Traced:
+    """Trace the methods `roots` of an object, and what they reach of it.
+
+    Methods of the base class `stop`, and of those above it, do not count, nor
+    attributes named in `own`. With `codes`, the entries are those of its class alone.
+    IdentityError: something that is reached cannot be identified. DeclarationError: a
+    file was edited since it was imported.
+    """
+    before = None
+    for _ in range(_ROUNDS):
+        tracer = Tracer(stop, codes=codes, lenient=lenient, before=before)
+        members: dict[str, Any] = {}
+        _members(tracer, type(thing), stop, roots, members)
+        shipped = tuple(tracer.entries)
+        written: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
+        if codes is None:
+            for name, value in parameters.items():
+                written[name] = write(value, f"the parameter {name!r}", tracer)
+            own = {*own, *parameters}
+            while _attributes(tracer, thing, own, attributes):
+                _members(tracer, type(thing), stop, roots, members)
+        _enter_class(tracer, type(thing), stop, members, attributes, bool(codes is None))
+        if tracer.settled(before):
+            break
+        before = tracer
+    return Traced(tracer.trace(), written, attributes, shipped)
+
+
+def _members(
+    tracer: Tracer,
+    cls: type,
+    stop: type,
+    roots: Iterable[str],
+    found: dict[str, Any],
+) -> None:
+    """Trace members of a class that are reached, until there are no more."""
+    taken = set(dir(stop)) - set(roots)
+    while True:
+        before = len(found)
+        for part in cls.__mro__[: cls.__mro__.index(stop)]:
+            if not is_users(part.__module__):
+                tracer.stop_at(part.__module__)
+                continue
+            reached = {*roots, *tracer.mentions}
+            for name, value in sorted(vars(part).items()):
+                label = f"{part.__qualname__}.{name}"
+                if label in found or name in taken:
+                    continue
+                special = name.startswith("__") and name != "__init__"
+                if not (name in reached or tracer.finds_names or special):
+                    continue
+                if tracer.is_member(part, name, value):
+                    found[label] = tracer.member(part, name, value)
+        if len(found) == before:
+            return
+
+
+def _attributes(
+    tracer: Tracer, thing: Any, own: Iterable[str], found: dict[str, Any]
+) -> bool:
+    """Write attributes of an object that are reached; return whether one was new."""
+    before = len(found)
+    for name, value in sorted(vars(thing).items()):
+        if name in own or name in found or name.startswith("_param__"):
+            continue
+        if not (name in tracer.mentions or tracer.finds_names):
+            continue
+        if tracer.is_state(type(thing), name):
+            tracer.note(
+                f"self.{name} is changed by the computation: what it holds before is "
+                "not part of the identity"
+            )
+            continue
+        found[name] = write(value, f"the attribute {name!r}", tracer)
+    return len(found) > before
+
+
+def _enter_class(
+    tracer: Tracer,
+    cls: type,
+    stop: type,
+    members: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    whole: bool,
+) -> None:
+    """Enter the class itself: what its methods and members are."""
+    bases = [part.__qualname__ for part in cls.__mro__[: cls.__mro__.index(stop)]]
+    doc = cls.__doc__ if tracer.docs else None
+    digest = digest_of([bases, dict(members), doc])
+    if whole:
+        tracer.entries[f"class {cls.__qualname__}"] = Entry("class", digest)
+
+
+def trace_function(
+    function: Callable[..., Any],
+    parameters: Mapping[str, Any],
+    *,
+    codes: Mapping[str, tuple[str, Reading]] | None = None,
+    lenient: bool = False,
+) -> tuple[Traced, Any]:
+    """Trace a function or another callable.
+
+    Returns what was traced, and the callable as plain JSON, without its code: names,
+    arguments of partials, values of the object of a method. The errors are those of
+    :func:`trace_object`.
+    """
+    before = None
+    for _ in range(_ROUNDS):
+        tracer = Tracer(codes=codes, lenient=lenient, before=before)
+        callable_ = (
+            tracer.visit(function, "the function")
+            if tracer.is_code(function)
+            else write(function, "the function", tracer)
+        )
+        tracer.entries["the function"] = Entry(
+            "value", digest_of(callable_), short(function)
+        )
+        shipped = tuple(tracer.entries)
+        written = {
+            name: write(value, f"the parameter {name!r}", tracer)
+            for name, value in parameters.items()
+        }
+        if tracer.settled(before):
+            break
+        before = tracer
+    return Traced(tracer.trace(), written, {}, shipped), callable_
+
+
+def check_same(
+    thing: Traced, shipped: Mapping[str, str], *, values: bool, name: str
+) -> None:
+    """Raise a DeclarationError if code here is not the code that the driver has traced.
+
+    `shipped` are the digests of its entries; constants count with `values`.
+    """
+    kinds = ("function", "class", "module") + (("value", "environment") * values)
+    changed = [
+        key
+        for key, entry in thing.trace.entries.items()
+        if entry.kind in kinds and shipped.get(key, entry.digest) != entry.digest
+    ]
+    if changed:
+        entry = thing.trace.entries[changed[0]]
+        where = f" ({entry.place})" if entry.place else f" (here {entry.text})"
+        msg = (
+            f"{', '.join(changed[:5])}{where} was edited while {name} was at work, or is "
+            "another one where the worker is: run it again (workers that live longer "
+            "than a run must be started anew), so that one run is not computed by two "
+            "versions"
+        )
+        raise DeclarationError(msg)

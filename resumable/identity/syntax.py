@@ -1,0 +1,260 @@
+"""The text of code in memory, as a syntax tree that every Python writes alike.
+
+A text counts only if it compiles to the code object that is in memory. Comments,
+docstrings, annotations and layout are not part of what is written.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import linecache
+import textwrap
+import threading
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+#: Python 3.11 cannot build two syntax trees at the same time in two threads.
+PARSING = threading.RLock()
+
+#: Flags of code objects that stand for features of ``__future__``.
+_FUTURE = 0x1FE0000
+#: Fields of nodes that change no result.
+_LEFT_OUT = frozenset(
+    ("annotation", "ctx", "kind", "returns", "type_comment", "type_ignores")
+) | {"type_params"}
+
+
+class Text(NamedTuple):
+    """The text of a code object."""
+
+    nodes: tuple[ast.AST, ...]
+    """Its definition; all lambdas of the line, where there are several."""
+    lines: str
+    """As it stands in the file, at the left margin."""
+
+
+class EditedError(Exception):
+    """The text in the file is not the one that the code object was compiled from."""
+
+
+def text_of(code: types.CodeType, module: dict[str, Any]) -> Text | None:
+    """Return the text that a code object was compiled from; None: there is none.
+
+    `module` are the globals of its module, whose loader may know the text. EditedError:
+    the file has changed since.
+    """
+    file = _file(code.co_filename, module, code.co_flags & _FUTURE)
+    if file is None:
+        return None
+    known = file.found.get(id(code))
+    if known is None or known[0] is not code:
+        known = file.found[id(code)] = code, file.find(code)
+    if known[1] is None:
+        raise EditedError(code.co_filename)
+    return known[1]
+
+
+class _File:
+    """A file of code: its text and what it compiles to."""
+
+    def __init__(self, text: str, name: str, flags: int) -> None:
+        with PARSING:
+            self.tree = ast.parse(text)
+            flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as notebooks have
+            code = compile(text, name, "exec", flags=flags, dont_inherit=True)
+        self.text = text
+        self.lines = text.splitlines(keepends=True)
+        self.found: dict[int, tuple[types.CodeType, Text | None]] = {}
+        self._codes: dict[str, list[types.CodeType]] = {}
+        todo: list[Any] = [code]
+        while todo:
+            one = todo.pop()
+            self._codes.setdefault(one.co_qualname, []).append(one)
+            todo += [c for c in one.co_consts if isinstance(c, types.CodeType)]
+        self._nodes: dict[tuple[bool, int], list[ast.AST]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                self._nodes.setdefault((False, first), []).append(node)
+            elif isinstance(node, ast.Lambda):
+                self._nodes.setdefault((True, node.lineno), []).append(node)
+
+    def find(self, code: types.CodeType) -> Text | None:
+        """Return the text of a code object, or None if no text here compiles to it."""
+        for candidate in self._codes.get(code.co_qualname, []):
+            if not _same(candidate, code):
+                continue
+            line = candidate.co_firstlineno
+            nodes: list[Any] = self._nodes.get((code.co_name == "<lambda>", line), [])
+            if nodes:
+                last = max(node.end_lineno for node in nodes)
+                lines = "".join(self.lines[line - 1 : last])
+                return Text(tuple(nodes), textwrap.dedent(lines))
+        return None
+
+
+@functools.lru_cache(512)
+def _parsed(text: str, name: str, flags: int) -> _File | None:
+    try:
+        return _File(text, name, flags)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _file(name: str, module: dict[str, Any], flags: int) -> _File | None:
+    linecache.checkcache(name)
+    text = "".join(linecache.getlines(name, module))
+    return _parsed(text, name, flags) if text else None
+
+
+def changed_after(file: str, seconds: float) -> bool:
+    """Return whether a file was changed after a time in seconds since 1970."""
+    try:
+        return Path(file).stat().st_mtime > seconds
+    except OSError:
+        return False
+
+
+def _same(a: types.CodeType, b: types.CodeType) -> bool:
+    """Return whether two code objects do the same; their lines do not count."""
+    return _parts(a) == _parts(b) and all(
+        _same(x, y)
+        if isinstance(x, types.CodeType) and isinstance(y, types.CodeType)
+        else _constant(x) == _constant(y)
+        for x, y in zip(a.co_consts, b.co_consts, strict=True)
+    )
+
+
+def _parts(code: types.CodeType) -> tuple[Any, ...]:
+    return (
+        code.co_code,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_flags,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_exceptiontable,
+        len(code.co_consts),
+    )
+
+
+def _constant(value: Any) -> Any:
+    """Return a constant of code such that 1, 1.0, True and -0.0 are different."""
+    if isinstance(value, frozenset):
+        return "frozenset", sorted(map(repr, value))
+    if isinstance(value, tuple):
+        return [_constant(item) for item in value]
+    return type(value).__name__, ascii(value) if isinstance(value, str) else repr(value)
+
+
+def code_digest(code: types.CodeType) -> str:
+    """Return a digest of compiled code, the same in processes of one Python version."""
+    digest = hashlib.sha256()
+    _add_code(code, digest)
+    return digest.hexdigest()[:24]
+
+
+def _add_code(code: types.CodeType, digest: Any) -> None:
+    digest.update(repr((code.co_name, *_parts(code))).encode())
+    for value in code.co_consts:
+        if isinstance(value, types.CodeType):
+            _add_code(value, digest)
+        else:
+            digest.update(repr(_constant(value)).encode())
+
+
+def tree_digest(nodes: tuple[ast.AST, ...], *, docs: bool) -> str:
+    """Return a digest of syntax trees; docstrings count with `docs`."""
+    parts: list[str] = []
+    for node in nodes:
+        _write(node, parts.append, docs)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:24]
+
+
+def _write(node: Any, put: Any, docs: bool) -> None:
+    """Write a syntax tree as text, field by field."""
+    if isinstance(node, ast.AST):
+        kind = type(node)
+        if kind is ast.Constant:
+            put(f"{type(node.value).__name__}:{_written(node.value)};")
+            return
+        if kind is ast.JoinedStr:
+            _write_joined(node, put, docs)
+            return
+        if kind is ast.AnnAssign:
+            # An assignment with an annotation, which does not count.
+            put("Assign(" if node.value else "Local(")
+            _write([node.target], put, docs)
+            _write(node.value, put, docs)
+            put(")")
+            return
+        if kind is ast.Assign:
+            put("Assign(")
+            _write(node.targets, put, docs)
+            _write(node.value, put, docs)
+            put(")")
+            return
+        put(f"{kind.__name__}(")
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is None or value == [] or name in _LEFT_OUT:
+                continue
+            put(f"{name}=")
+            if name == "body" and isinstance(value, list) and not docs:
+                value = [item for item in value if not _is_doc(item)] or [ast.Pass()]
+            _write(value, put, docs)
+        put(")")
+    elif isinstance(node, list):
+        put("[")
+        for item in node:
+            _write(item, put, docs)
+            put(",")
+        put("]")
+    else:
+        put(f"{_written(node)};")
+
+
+def _write_joined(node: ast.JoinedStr, put: Any, docs: bool) -> None:
+    """Write an f-string; Python 3.12 divides its text otherwise than 3.11."""
+    put("JoinedStr[")
+    text = ""
+    for part in node.values:
+        if isinstance(part, ast.Constant):
+            text += str(part.value)
+            continue
+        put(f"{ascii(text)},")
+        text = ""
+        _write(part, put, docs)
+    put(f"{ascii(text)}]")
+
+
+def _is_doc(item: ast.AST) -> bool:
+    return (
+        isinstance(item, ast.Expr)
+        and isinstance(item.value, ast.Constant)
+        and isinstance(item.value.value, str)
+    )
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return ascii(value)
+    # Python refuses to write very long integers in decimals.
+    return hex(value) if type(value) is int else repr(value)
+
+
+@functools.lru_cache(64)
+def file_digest(text: str) -> str:
+    """Return a digest of the syntax tree of a whole file of code."""
+    try:
+        with PARSING:
+            tree = ast.parse(text)
+        return tree_digest((tree,), docs=False)
+    except (SyntaxError, ValueError, RecursionError):
+        return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:24]
