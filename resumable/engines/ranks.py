@@ -32,7 +32,7 @@ import cloudpickle
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.messages import Message, naps
 from resumable.errors import NotFinished, TargetError, WorkerDied
-from resumable.model import class_read_from, parse_seconds
+from resumable.model import parse_seconds
 from resumable.system import StopRequest
 from resumable.worker import Worker, portable
 
@@ -270,8 +270,8 @@ class OtherRank:
                 "hosts share, and start all ranks in the same folder"
             )
             raise TargetError(msg)
-        read_from = class_read_from(type(self._process))
-        job = job._replace(process=self._process, read_from=read_from)
+        # Every rank has traced its own Process, and they are the same.
+        job = job._replace(process=self._process, check=None)
         with contextlib.closing(Worker(job, own_process=False)) as worker:
             try:
                 # What rank 0 sends, until it sends what is left; then of that.

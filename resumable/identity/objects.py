@@ -70,8 +70,10 @@ def write(value: Any, where: str, tracer: Tracer, depth: int = 0) -> Any:
     if kind is dict or kind is types.MappingProxyType:
         return {
             "dict": [
-                [write(k, where, tracer, depth + 1),
-                 write(v, f"{where}[{k!r}]", tracer, depth + 1)]
+                [
+                    write(k, where, tracer, depth + 1),
+                    write(v, f"{where}[{k!r}]", tracer, depth + 1),
+                ]
                 for k, v in value.items()
             ]
         }
@@ -156,7 +158,7 @@ def file_contents(path: Path, where: str, tracer: Tracer) -> Any:
     if path.is_dir():
         tracer.note(f"{where} is the folder {path.name}: files in it are not followed")
         return {"file": [path.name, "folder"]}
-    return {"file": [path.name, _file_digest(str(path), stat)]}
+    return {"file": [path.name, _file_digest(str(path.resolve()), stat)]}
 
 
 @functools.lru_cache(256)
@@ -166,9 +168,7 @@ def _digest_at(name: str, size: int, changed: int, number: int) -> str:
 
 
 def _file_digest(name: str, stat: os.stat_result) -> str:
-    return _digest_at(
-        os.path.abspath(name), stat.st_size, stat.st_mtime_ns, stat.st_ino
-    )
+    return _digest_at(name, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def _enum(value: enum.Enum, where: str, tracer: Tracer, depth: int) -> Any:
@@ -272,7 +272,7 @@ _BY_NAME: dict[tuple[str, str], Callable[[Any], Any]] = {
 
 
 def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
-    """Write any other object: its class, and what pickle would need to make it again."""
+    """Write any other object: its class, and what pickle would make it of."""
     cls = type(value)
     top = cls.__module__.partition(".")[0]
     if top in _WITHOUT_EFFECT:
@@ -320,8 +320,8 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         reduced = registered(value) if registered else value.__reduce_ex__(4)
     except Exception as error:  # pickling runs code of the object
         msg = (
-            f"{where} is a {cls.__qualname__}, which cannot be part of a run's identity "
-            f"({type(error).__name__}: {error}); {_WAY_OUT}"
+            f"{where} is a {cls.__qualname__}, which cannot be part of a run's "
+            f"identity ({type(error).__name__}: {error}); {_WAY_OUT}"
         )
         raise IdentityError(msg) from error
     if isinstance(reduced, str):
@@ -332,7 +332,8 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         state = {
             name: part
             for name, part in state.items()
-            if name not in _OF_LIBRARY and not tracer.is_state(cls, name)
+            if name not in _OF_LIBRARY
+            and not tracer.is_state(cls, name)
             and not isinstance(getattr(cls, str(name), None), functools.cached_property)
         }
     return [
@@ -361,5 +362,3 @@ def short(value: Any) -> str:
     except Exception:  # a user's __repr__ may raise anything
         return f"a {type(value).__qualname__}"
     return " ".join(text.split())[:80]
-
-

@@ -83,15 +83,13 @@ def _folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _has_record(folder: str, top: str) -> bool:
     wanted = top.lower().replace("_", "-") + "-"
     try:
-        names = os.listdir(folder)
+        return any(
+            path.name.lower().replace("_", "-").startswith(wanted)
+            and (path / "RECORD").exists()
+            for path in Path(folder).glob("*.dist-info")
+        )
     except OSError:
         return False
-    return any(
-        name.endswith(".dist-info")
-        and name.lower().replace("_", "-").startswith(wanted)
-        and os.path.exists(os.path.join(folder, name, "RECORD"))
-        for name in names
-    )
 
 
 @functools.cache

@@ -19,17 +19,23 @@ _GLOBAL = frozenset(
 )
 #: Methods that change the object they are called on.
 _CHANGES = frozenset(
-    "append add update setdefault pop popitem extend insert clear remove discard "
-    "appendleft extendleft popleft sort fill put reverse resize itemset".split()
+    (
+        *("append", "add", "update", "setdefault", "pop", "popitem", "extend", "put"),
+        *("insert", "clear", "remove", "discard", "appendleft", "extendleft", "fill"),
+        *("popleft", "sort", "reverse", "resize", "itemset"),
+    )
 )
 #: Functions that read a file.
 _READERS = frozenset(
-    "open load loadtxt genfromtxt fromfile memmap read_text read_bytes read_csv "
-    "read_json read_excel read_parquet safe_load imread File loadmat".split()
+    (
+        *("open", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "read_text"),
+        *("read_bytes", "read_csv", "read_json", "read_excel", "read_parquet"),
+        *("safe_load", "imread", "File", "loadmat"),
+    )
 )
 #: Functions that find names while they run.
 _FINDERS = frozenset(
-    "getattr globals eval exec __import__ import_module vars locals".split()
+    ("getattr", "globals", "eval", "exec", "__import__", "vars", "locals")
 )
 #: Longest text that is taken for the name of an attribute.
 _LONGEST_NAME = 60
@@ -65,8 +71,10 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
             dict.fromkeys(sorted(names), ()),
             tuple((0, name, "") for name in sorted(names)),
             frozenset(mentions),
-            *([frozenset()] * 2),
-            *([()] * 2),
+            frozenset(),
+            frozenset(),
+            (),
+            (),
             frozenset(),
         )
     look = _Look(code, names)
@@ -129,27 +137,26 @@ class _Look:
 
     def at(self, node: ast.AST) -> None:
         """Note what one node says."""
-        kind = type(node)
-        if kind is ast.Name:
+        if isinstance(node, ast.Name):
             if node.id in self._known:
                 self.names.setdefault(node.id, set())
-        elif kind is ast.Attribute:
+        elif isinstance(node, ast.Attribute):
             self._chain(node)
-        elif kind is ast.Call:
+        elif isinstance(node, ast.Call):
             self._call(node)
-        elif kind is ast.Import:
+        elif isinstance(node, ast.Import):
             self.imports.update((0, alias.name, "") for alias in node.names)
-        elif kind is ast.ImportFrom:
+        elif isinstance(node, ast.ImportFrom):
             module, level = node.module or "", node.level
             self.imports.update((level, module, alias.name) for alias in node.names)
-        elif kind is ast.Global:
+        elif isinstance(node, ast.Global):
             self.changes.update((name, "") for name in node.names)
-        elif kind in (ast.Assign, ast.Delete):
+        elif isinstance(node, (ast.Assign, ast.Delete)):
             for target in node.targets:
                 self._target(target)
-        elif kind in (ast.AugAssign, ast.AnnAssign):
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
             self._target(node.target)
-        elif kind is ast.Subscript and _ends(node.value, "environ"):
+        elif isinstance(node, ast.Subscript) and _ends(node.value, "environ"):
             self._variable(node.slice)
 
     def _chain(self, node: ast.Attribute) -> None:

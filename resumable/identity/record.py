@@ -6,11 +6,10 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import shortened
 from resumable.model import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from resumable.identity.reading import Reading
 
@@ -64,7 +63,7 @@ class Trace:
 
     @classmethod
     def from_json(cls, document: Any) -> Trace:
-        """Read what :meth:`to_json` wrote; Type-, Value- or KeyError where it is not."""
+        """Read what :meth:`to_json` wrote; else a Type-, Value- or KeyError."""
         return cls(
             str(document["digest"]),
             {
@@ -88,13 +87,21 @@ class Trace:
                 told.append(_difference(key, before, after))
         return told
 
-    def code_differences(self, digests: Mapping[str, str]) -> list[str]:
-        """Return the names of entries whose digest is another in `digests`."""
-        return [
-            key
-            for key, entry in self.entries.items()
-            if digests.get(key, entry.digest) != entry.digest
-        ]
+    @classmethod
+    def together(cls, traces: Mapping[str, Trace]) -> Trace:
+        """Return the traces of several computations as one."""
+        modules = {module for trace in traces.values() for module in trace.modules}
+        notes = [note for trace in traces.values() for note in trace.not_followed]
+        return cls(
+            digest_of([trace.digest for trace in traces.values()]),
+            {
+                f"{name}: {key}": entry
+                for name, trace in traces.items()
+                for key, entry in trace.entries.items()
+            },
+            tuple(sorted(modules)),
+            tuple(dict.fromkeys(notes)),
+        )
 
 
 def _difference(key: str, before: Entry, after: Entry) -> str:
@@ -126,5 +133,3 @@ def digest_of(document: Any) -> str:
 def kept_text(text: str) -> str:
     """Return a text as a record keeps it."""
     return text[:_LONGEST_TEXT]
-
-

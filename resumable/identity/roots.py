@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import DeclarationError
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from resumable.identity.reading import Reading
 
+#: Of this process, and of its forks, which have the same code in memory.
+_PROCESS = uuid.uuid4().hex
 #: Traces until what traced code changes is known.
 _ROUNDS = 6
 
@@ -37,7 +41,7 @@ def trace_object(
     *,
     stop: type,
     roots: Iterable[str],
-    parameters: Mapping[str, Any],
+    parameters: Mapping[str, Any] | None = None,
     own: Iterable[str] = (),
     codes: Mapping[str, tuple[str, Reading]] | None = None,
     lenient: bool = False,
@@ -58,12 +62,14 @@ def trace_object(
         written: dict[str, Any] = {}
         attributes: dict[str, Any] = {}
         if codes is None:
-            for name, value in parameters.items():
+            for name, value in (parameters or {}).items():
                 written[name] = write(value, f"the parameter {name!r}", tracer)
-            own = {*own, *parameters}
+            own = {*own, *written}
             while _attributes(tracer, thing, own, attributes):
                 _members(tracer, type(thing), stop, roots, members)
-        _enter_class(tracer, type(thing), stop, members, attributes, bool(codes is None))
+        _enter_class(
+            tracer, type(thing), stop, members, attributes, bool(codes is None)
+        )
         if tracer.settled(before):
             break
         before = tracer
@@ -81,7 +87,7 @@ def _members(
     taken = set(dir(stop)) - set(roots)
     while True:
         before = len(found)
-        for part in cls.__mro__[: cls.__mro__.index(stop)]:
+        for part in _parts(cls, stop):
             if not is_users(part.__module__):
                 tracer.stop_at(part.__module__)
                 continue
@@ -99,6 +105,10 @@ def _members(
             return
 
 
+def _parts(cls: type, stop: type) -> list[type]:
+    return [part for part in cls.__mro__ if part not in stop.__mro__]
+
+
 def _attributes(
     tracer: Tracer, thing: Any, own: Iterable[str], found: dict[str, Any]
 ) -> bool:
@@ -108,6 +118,8 @@ def _attributes(
         if name in own or name in found or name.startswith("_param__"):
             continue
         if not (name in tracer.mentions or tracer.finds_names):
+            continue
+        if isinstance(getattr(type(thing), name, None), functools.cached_property):
             continue
         if tracer.is_state(type(thing), name):
             tracer.note(
@@ -128,7 +140,7 @@ def _enter_class(
     whole: bool,
 ) -> None:
     """Enter the class itself: what its methods and members are."""
-    bases = [part.__qualname__ for part in cls.__mro__[: cls.__mro__.index(stop)]]
+    bases = [part.__qualname__ for part in _parts(cls, stop)]
     doc = cls.__doc__ if tracer.docs else None
     digest = digest_of([bases, dict(members), doc])
     if whole:
@@ -170,26 +182,66 @@ def trace_function(
     return Traced(tracer.trace(), written, {}, shipped), callable_
 
 
-def check_same(
-    thing: Traced, shipped: Mapping[str, str], *, values: bool, name: str
-) -> None:
-    """Raise a DeclarationError if code here is not the code that the driver has traced.
+def write_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write values of parameters as plain JSON; IdentityError where one cannot be."""
+    tracer = Tracer(lenient=True)
+    return {
+        name: write(value, f"the parameter {name!r}", tracer)
+        for name, value in values.items()
+    }
 
-    `shipped` are the digests of its entries; constants count with `values`.
-    """
-    kinds = ("function", "class", "module") + (("value", "environment") * values)
-    changed = [
-        key
-        for key, entry in thing.trace.entries.items()
-        if entry.kind in kinds and shipped.get(key, entry.digest) != entry.digest
-    ]
-    if changed:
-        entry = thing.trace.entries[changed[0]]
-        where = f" ({entry.place})" if entry.place else f" (here {entry.text})"
-        msg = (
-            f"{', '.join(changed[:5])}{where} was edited while {name} was at work, or is "
-            "another one where the worker is: run it again (workers that live longer "
-            "than a run must be started anew), so that one run is not computed by two "
-            "versions"
+
+def write_value(value: Any, where: str = "value") -> Any:
+    """Write one value as plain JSON, paths by their names."""
+    tracer = Tracer(lenient=True)
+    tracer.reads_files = False
+    return write(value, where, tracer)
+
+
+class CodeCheck(NamedTuple):
+    """Makes sure that the code in a worker is the code that the driver has traced."""
+
+    trace: Callable[..., Traced]
+    """Traces the Process in the worker: called with it and `codes`."""
+    digests: dict[str, str]
+    """Of the entries that its class alone reaches."""
+    codes: Mapping[str, tuple[str, Reading]]
+    values: bool
+    """Constants count, too."""
+    name: str
+    process: str
+    """Of the process that has traced it, and of its forks."""
+
+    @classmethod
+    def of(
+        cls, traced: Traced, trace: Callable[..., Traced], *, values: bool, name: str
+    ) -> CodeCheck:
+        """Make it of what the driver has traced."""
+        entries = traced.trace.entries
+        digests = {key: entries[key].digest for key in traced.shipped}
+        return cls(trace, digests, traced.trace.codes, values, name, _PROCESS)
+
+    def __call__(self, process: Any) -> None:
+        """Trace the code that is here; DeclarationError where it is another."""
+        if self.process == _PROCESS:
+            return
+        found = self.trace(process, codes=self.codes, lenient=True).trace
+        kinds = ("function", "class", "module") + (
+            ("value", "environment") * self.values
         )
-        raise DeclarationError(msg)
+        changed = [
+            key
+            for key, entry in found.entries.items()
+            if entry.kind in kinds
+            and self.digests.get(key, entry.digest) != entry.digest
+        ]
+        if changed:
+            entry = found.entries[changed[0]]
+            where = entry.place or entry.text
+            msg = (
+                f"{', '.join(changed[:5])} (here {where}) was edited while {self.name} "
+                "was at work, or is another one where the worker is: run it again "
+                "(workers that live longer than a run must be started anew), so that "
+                "one run is not computed by two versions"
+            )
+            raise DeclarationError(msg)

@@ -179,28 +179,16 @@ def tree_digest(nodes: tuple[ast.AST, ...], *, docs: bool) -> str:
 
 def _write(node: Any, put: Any, docs: bool) -> None:
     """Write a syntax tree as text, field by field."""
-    if isinstance(node, ast.AST):
-        kind = type(node)
-        if kind is ast.Constant:
-            put(f"{type(node.value).__name__}:{_written(node.value)};")
-            return
-        if kind is ast.JoinedStr:
-            _write_joined(node, put, docs)
-            return
-        if kind is ast.AnnAssign:
-            # An assignment with an annotation, which does not count.
-            put("Assign(" if node.value else "Local(")
-            _write([node.target], put, docs)
-            _write(node.value, put, docs)
-            put(")")
-            return
-        if kind is ast.Assign:
-            put("Assign(")
-            _write(node.targets, put, docs)
-            _write(node.value, put, docs)
-            put(")")
-            return
-        put(f"{kind.__name__}(")
+    if isinstance(node, ast.Constant):
+        put(f"{type(node.value).__name__}:{_written(node.value)};")
+    elif isinstance(node, ast.JoinedStr):
+        _write_joined(node, put, docs)
+    elif isinstance(node, ast.Assign):
+        _write_assignment(node.targets, node.value, put, docs)
+    elif isinstance(node, ast.AnnAssign):
+        _write_assignment([node.target], node.value, put, docs)
+    elif isinstance(node, ast.AST):
+        put(f"{type(node).__name__}(")
         for name in node._fields:
             value = getattr(node, name, None)
             if value is None or value == [] or name in _LEFT_OUT:
@@ -220,6 +208,15 @@ def _write(node: Any, put: Any, docs: bool) -> None:
         put(f"{_written(node)};")
 
 
+def _write_assignment(targets: list[Any], value: Any, put: Any, docs: bool) -> None:
+    """Write an assignment; its annotation, if it has one, does not count."""
+    put("Assign(" if value is not None else "Local(")
+    _write(targets, put, docs)
+    if value is not None:
+        _write(value, put, docs)
+    put(")")
+
+
 def _write_joined(node: ast.JoinedStr, put: Any, docs: bool) -> None:
     """Write an f-string; Python 3.12 divides its text otherwise than 3.11."""
     put("JoinedStr[")
@@ -228,10 +225,10 @@ def _write_joined(node: ast.JoinedStr, put: Any, docs: bool) -> None:
         if isinstance(part, ast.Constant):
             text += str(part.value)
             continue
-        put(f"{ascii(text)},")
+        put(f"{text!a},")
         text = ""
         _write(part, put, docs)
-    put(f"{ascii(text)}]")
+    put(f"{text!a}]")
 
 
 def _is_doc(item: ast.AST) -> bool:

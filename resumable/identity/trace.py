@@ -37,7 +37,7 @@ from resumable.identity.syntax import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 #: Functions and classes that are traced one by one; beyond, whole files count.
 MOST_CODE = 3000
@@ -109,7 +109,7 @@ class Tracer:
         self._code = 0
         #: What traced code changes; known after a first trace.
         self.state: set[tuple[str, int, str]] = set(before.state) if before else set()
-        self.docs = bool(before and before.docs)
+        self.docs: bool = before is not None and before.docs
         self.finds_names = False
 
     def trace(self) -> Trace:
@@ -143,8 +143,8 @@ class Tracer:
         self._objects += 1
         if self._objects > most:
             msg = (
-                f"{where} and what else is part of the identity hold more than {most:,} "
-                "objects; use a numpy array, or a file"
+                f"{where} and what else is part of the identity hold more than "
+                f"{most:,} objects; use a numpy array, or a file"
             )
             raise IdentityError(msg)
 
@@ -272,15 +272,17 @@ class Tracer:
         wrapped = getattr(function, "__wrapped__", None)
         if not is_users(module, code.co_filename):
             self.stop_at(module)
-            label = {"library": f"{module}.{function.__qualname__}"}
+            name_there = f"{module}.{function.__qualname__}"
             inner = [self._of_cell(cell) for cell in function.__closure__ or ()]
             # A wrapper of a library around a function of the user.
             users = [part for part in (wrapped, *inner) if self._is_users(part)]
             if wrapped is not None or users:
                 users += [part for part in inner if type(part) in _PLAIN]
             if not users:
-                return label
-            return {"wrapper": [label, [write(part, name, self) for part in users]]}
+                return {"library": name_there}
+            return {
+                "wrapper": [name_there, [write(part, name, self) for part in users]]
+            }
         key, new = self._key(function, function.__qualname__)
         if not new:
             return {"code": key}
@@ -468,7 +470,9 @@ class Tracer:
     ) -> None:
         if name not in space:
             builtins = space.get("__builtins__", {})
-            known = vars(builtins) if isinstance(builtins, types.ModuleType) else builtins
+            known = (
+                vars(builtins) if isinstance(builtins, types.ModuleType) else builtins
+            )
             if name not in known:
                 refers[name] = "missing"
             return
@@ -508,13 +512,13 @@ class Tracer:
 
     def _named(self, space: dict[str, Any], name: str, thing: Any, file: str) -> Any:
         """Refer to what a module has under a name."""
-        if ("global", id(space), name) in self.state and not self.is_code(thing):
-            if isinstance(thing, _CONTAINERS) or type(thing) in _PLAIN:
-                self.note(
-                    f"{name} in {file} is changed by the computation: what it holds is "
-                    "not part of the identity"
-                )
-                return "state"
+        plain = isinstance(thing, _CONTAINERS) or type(thing) in _PLAIN
+        if plain and ("global", id(space), name) in self.state:
+            self.note(
+                f"{name} in {file} is changed by the computation: what it holds is "
+                "not part of the identity"
+            )
+            return "state"
         origin = _of_library(thing)
         if origin is not None:
             self.stop_at(origin)
@@ -639,7 +643,9 @@ _MISSING = object()
 
 def _py_function(thing: Any) -> Any:
     """Return the Python function of a wrapper of a library, as of numba; else None."""
-    if isinstance(thing, (types.FunctionType, types.MethodType, type, types.ModuleType)):
+    if isinstance(
+        thing, (types.FunctionType, types.MethodType, type, types.ModuleType)
+    ):
         return None
     module = type(thing).__module__
     if module.startswith("numba") or type(thing).__name__ == "_lru_cache_wrapper":
@@ -655,17 +661,14 @@ def _functions_of(value: Any) -> list[types.FunctionType]:
     parts: list[Any] = [value]
     if isinstance(value, property):
         parts = [value.fget, value.fset, value.fdel]
-    elif isinstance(value, functools.cached_property):
-        parts = [value.func]
-    elif isinstance(value, functools.partialmethod):
+    elif isinstance(value, (functools.cached_property, functools.partialmethod)):
         parts = [value.func]
     plain = [inspect.unwrap(getattr(part, "__func__", part)) for part in parts if part]
     return [part for part in plain if isinstance(part, types.FunctionType)]
 
 
 def _module_of(function: types.FunctionType) -> str:
-    name = function.__globals__.get("__name__") or function.__module__
-    return str(name or "__main__")
+    return str(function.__globals__.get("__name__") or "__main__")
 
 
 def _place(code: types.CodeType) -> str:
@@ -713,13 +716,20 @@ def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:
         fields = vars(cls).get(name)
         if not fields:
             continue
-        items = fields.items() if isinstance(fields, dict) else (
-            (field.name, field) for field in fields
+        items = (
+            fields.items()
+            if isinstance(fields, dict)
+            else ((field.name, field) for field in fields)
         )
         for field, how in items:
-            parts = [getattr(how, "default", None), getattr(how, "default_factory", None)]
+            parts = [
+                getattr(how, "default", None),
+                getattr(how, "default_factory", None),
+            ]
             made[f"field {field}"] = [
-                None if _is_marker(part) else write(part, f"{cls.__name__}.{field}", tracer)
+                None
+                if _is_marker(part)
+                else write(part, f"{cls.__name__}.{field}", tracer)
                 for part in parts
             ]
     return made

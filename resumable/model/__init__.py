@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resumable.model.encoding import (
     DEEPEST,
+    EARLIER_SCHEMA,
     SCHEMA,
     brief,
     canonical,
@@ -51,17 +52,6 @@ from resumable.model.positions import (
     stretches,
 )
 from resumable.model.schedule import PROBES, Remainder, Schedule
-from resumable.model.source_text import (
-    at_margin,
-    check_unchanged,
-    class_file,
-    class_read_from,
-    class_text,
-    closed_over,
-    normalised_source,
-    note_class_file,
-    text_digest,
-)
 from resumable.model.units import (
     format_bytes,
     format_seconds,
@@ -79,11 +69,12 @@ from resumable.model.values import (
 )
 
 __all__ = [
+    "DEEPEST",
+    "EARLIER_SCHEMA",
     "ENTRY_DTYPE",
     "FILTERS",
     "MOST_POSITIONS",
     "PROBES",
-    "DEEPEST",
     "SCHEMA",
     "SHIPPED_BYTES",
     "WINDOW",
@@ -98,18 +89,12 @@ __all__ = [
     "RequestedPositions",
     "Schedule",
     "Span",
-    "at_margin",
     "block_rows",
     "boxes",
     "brief",
     "by_name",
     "canonical",
-    "check_unchanged",
     "chunk_shape",
-    "class_file",
-    "class_read_from",
-    "class_text",
-    "closed_over",
     "declared_outputs",
     "decode",
     "decode_dtype",
@@ -128,8 +113,6 @@ __all__ = [
     "gathered_rows",
     "load_filter",
     "name_of_position",
-    "normalised_source",
-    "note_class_file",
     "parse_bytes",
     "parse_seconds",
     "picked_rows",
@@ -139,5 +122,4 @@ __all__ = [
     "row_placer",
     "spans_of",
     "stretches",
-    "text_digest",
 ]

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 #: Part of the document: a higher number where equal values are encoded differently.
-SCHEMA = 1
+SCHEMA = 2
+#: That of runs made before helpers counted.
+EARLIER_SCHEMA = 1
 #: Most levels of lists and dicts within each other: comparing documents recurses as
 #: deep.
 DEEPEST = 200
@@ -220,18 +222,23 @@ def _one_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-def decode(document: Any, where: str = "value", known: Iterable[Any] = ()) -> Any:
-    """Turn what :func:`encode` wrote back into a value.
+def decode(
+    document: Any,
+    where: str = "value",
+    known: Iterable[Any] = (),
+    written: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Turn what was written of a value back into it.
 
-    Values that are encoded alike are decoded alike: a tuple as a list, a numpy number
-    as a number of Python, a frozenset as a set. Of an array only a digest is written,
-    of an enum a name: they are found among the values in `known`, or are an
-    IdentityError that names the value as `where`.
+    Values that are encoded alike are decoded alike. Of an array or another object only
+    a digest is written, of an enum or a function a name: they are found among the
+    values in `known`, which `written` encodes, or are an IdentityError that names the
+    value as `where`.
     """
     text = canonical(document)
     for value in known:
         with contextlib.suppress(IdentityError):
-            if canonical(encode(value)) == text:
+            if canonical((written or encode)(value)) == text:
                 return value
     try:
         return _decoded(document, where)
@@ -253,7 +260,7 @@ def _decoded(document: Any, where: str) -> Any:
     if kind in _NOT_READ_BACK:
         msg = f"{where} is {_NOT_READ_BACK[kind]}, or give it in Python each time"
         raise IdentityError(msg)
-    if kind == "dict":
+    if kind == "dict" and isinstance(inner, dict):  # of schema 1
         return {key: _decoded(value, where) for key, value in inner.items()}
     if kind in _SCALARS:
         return _SCALARS[kind](inner)
@@ -266,6 +273,24 @@ _NOT_READ_BACK = {
     "array": "an array, and only a digest of it is written down; make it the default",
     "enum": "an enum, and only its name is written down; declare the parameter as "
     "param.Selector(objects=list(THE_ENUM))",
+    "file": "a file, and only a digest of it is written down; make it the default",
+    **dict.fromkeys(
+        (
+            "object",
+            "quantity",
+            "objects",
+            "code",
+            "library",
+            "partial",
+            "method",
+            "wrapper",
+            "module",
+            "singledispatch",
+            "vectorize",
+            "compiled",
+        ),
+        "an object of which only a digest is written down; make it the default",
+    ),
 }
 #: Kind -> value, from what stands in the document.
 _SCALARS: dict[str, Any] = {
@@ -284,7 +309,18 @@ _COMPOSED: dict[str, Any] = {
     "range": lambda parts: range(*parts),
     "slice": lambda parts: slice(*parts),
     "set": lambda parts: {_hashable(part) for part in parts},
+    "frozenset": lambda parts: frozenset(map(_hashable, parts)),
+    "tuple": tuple,
+    "dict": dict,
+    "numpy": lambda parts: _numpy_scalar(*parts),
 }
+
+
+def _numpy_scalar(dtype: Any, value: Any) -> Any:
+    found = decode_dtype(dtype)
+    if isinstance(value, bytes):
+        return np.frombuffer(value, found)[0]
+    return found.type(value)
 
 
 def _hashable(value: Any) -> Any:

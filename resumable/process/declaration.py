@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,20 +13,18 @@ import param
 from resumable.errors import (
     DeclarationError,
     ParameterError,
-    ResumableWarning,
     SourceError,
     near_miss,
 )
-from resumable.model import (
-    Output,
-    class_file,
-    class_read_from,
+from resumable.identity import (
+    CodeCheck,
+    Traced,
     class_text,
-    closed_over,
-    declared_outputs,
-    encode,
-    text_digest,
+    earlier_version_of_class,
+    trace_object,
+    write_values,
 )
+from resumable.model import Output, declared_outputs, encode
 from resumable.process.parameters import assign
 from resumable.runfile import target_folder
 from resumable.session import Request
@@ -35,7 +34,6 @@ from resumable.worker import Positioned, uncached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from resumable.results import Results
 
@@ -44,6 +42,23 @@ if TYPE_CHECKING:
 #: Kinds of arguments that can be given by name.
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _DATES = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
+#: Methods that decide results; what they do not reach does not count.
+ROOTS = ("unit_computation", "block_computation", "setup", "finish")
+#: Attributes of ours, which are no attributes of the computation.
+_OWN = (
+    "_source",
+    "_geometry",
+    "_dtype",
+    "_inputs",
+    "_folder",
+    "_full",
+    "_seconds_per_position",
+    "_frozen",
+    "_given",
+    "_shared_parameters",
+    "_cursor",
+    "name",
+)
 #: What the constructor takes besides parameters.
 ARGUMENTS = ("source", "target", "inputs", "position_axes", "fingerprint")
 
@@ -115,19 +130,9 @@ class Declaration(Positioned, param.Parameterized):
         self._seconds_per_position: float | None = None
         self._check_methods()
         self._outputs()
-        self._parameter_document()
+        write_values(self._parameter_values())
 
     def __setattr__(self, name: str, value: Any) -> None:
-        known = name in self.__dict__ or hasattr(type(self), name)
-        if name[0] != "_" and not known:
-            hint = near_miss(name, [n for n in type(self).param if n != "name"])
-            if hint:
-                warnings.warn(
-                    f"{type(self).__name__} has no parameter {name!r}{hint} A plain "
-                    "attribute was set, which changes no identity",
-                    ResumableWarning,
-                    stacklevel=2,
-                )
         if name != "name" and name in type(self).param:
             assign(self, name, value)
         else:
@@ -255,8 +260,16 @@ class Declaration(Positioned, param.Parameterized):
         """Dtype of the data."""
         return self._dtype
 
-    def _source_text(self) -> str:
-        return class_text(type(self)) or ""
+    def _traced(self) -> Traced:
+        """Trace the code of this Process, its parameters and its other attributes."""
+        return trace_object(
+            self,
+            stop=Declaration,
+            roots=ROOTS,
+            parameters=self._parameter_values(),
+            own=_OWN,
+            lenient=self.version is not None,
+        )
 
     def _check_source(self) -> None:
         if "_source" not in self.__dict__:
@@ -269,11 +282,13 @@ class Declaration(Positioned, param.Parameterized):
     def _request(self) -> Request:
         """Return what is asked for; reads no data."""
         self._check_source()
+        traced = self._traced()
         return Request(
             process=self,
             name=type(self).__name__,
-            version=self._version_document(),
-            parameters=self._parameter_document(),
+            version=self._version_document(traced),
+            parameters=traced.parameters,
+            attributes=traced.attributes,
             outputs=self._outputs(),
             source=self._source,
             inputs=self._inputs,
@@ -281,8 +296,20 @@ class Declaration(Positioned, param.Parameterized):
             folder=self._folder,
             full=self._full,
             asks_ready=type(self).ready is not Declaration.ready,
-            source_text=self._source_text,
+            trace=traced.trace,
+            check=self._code_check(traced),
+            earlier=self._earlier_document,
+            source_text=class_text(type(self)) or "",
             seconds_per_position=self._seconds_per_position,
+        )
+
+    def _code_check(self, traced: Traced) -> CodeCheck:
+        """Return what makes sure that a worker has the same code."""
+        return CodeCheck.of(
+            traced,
+            functools.partial(trace_object, stop=Declaration, roots=ROOTS),
+            values=self.version is None,
+            name=type(self).__name__,
         )
 
     def _join(
@@ -294,37 +321,30 @@ class Declaration(Positioned, param.Parameterized):
         self._geometry = head.geometry._replace(spectrum_shape=shape)
         self._dtype, self._seconds_per_position = dtype, None
 
-    def _version_document(self) -> Any:
-        """Return the version, or the digest of the source text, as plain JSON."""
+    def _version_document(self, traced: Traced) -> Any:
+        """Return the version, or the digest of all code that is reached, as JSON."""
         if self.version is not None:
             return encode(self.version, "version")
-        cls, read_from = type(self), class_read_from(type(self))
-        if class_file(cls) != read_from:
-            msg = (
-                f"{read_from and read_from[0]} was edited after {cls.__name__} was "
-                "imported from it: import it anew (restart the kernel), so that what "
-                "is computed is what is written there"
-            )
-            raise DeclarationError(msg)
-        text = self._source_text()
-        if not text:
-            msg = (
-                f"the source text of {cls.__name__} cannot be found, so a changed "
-                "algorithm would not be noticed; declare version = 1 in it"
-            )
-            raise DeclarationError(msg)
-        document: dict[str, Any] = {"source_text": text_digest(text)}
-        closed = closed_over(cls, param.Parameterized)
-        if closed:
-            document["closed_over"] = closed
-        return document
+        return {"code": traced.trace.digest}
 
-    def _parameter_document(self) -> dict[str, Any]:
+    def _parameter_values(self) -> dict[str, Any]:
+        """Return the values of the parameters; of files their paths."""
+        values = {}
+        for name in type(self).param:
+            if name != "name":
+                value = getattr(self, name)
+                if isinstance(self.param[name], param.Path) and isinstance(value, str):
+                    value = Path(value)
+                values[name] = value
+        return values
+
+    def _earlier_document(self) -> dict[str, Any]:
+        """Return version and parameters as a document of schema 1 has them."""
         document = {}
         for name in type(self).param:
             if name != "name":
                 declared, value = self.param[name], getattr(self, name)
-                # As declared: 1 is 1.0 where it is a float. Dates are no such numbers.
+                # As declared: 1 was 1.0 where it is a float. Dates are no such numbers.
                 if value is None or isinstance(declared, _DATES):
                     pass
                 elif isinstance(declared, param.NumericTuple):
@@ -334,7 +354,10 @@ class Declaration(Positioned, param.Parameterized):
                 ):
                     value = float(value)
                 document[name] = encode(value, f"the parameter {name!r}")
-        return document
+        version = earlier_version_of_class(
+            type(self), self.version, param.Parameterized
+        )
+        return {"version": version, "parameters": document}
 
     def __repr__(self) -> str:
         values = "".join(

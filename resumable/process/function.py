@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import DeclarationError, IdentityError, near_miss
-from resumable.model import (
-    Output,
-    at_margin,
-    document_digest,
-    encode,
-    normalised_source,
+from resumable.errors import DeclarationError, near_miss
+from resumable.identity import (
+    EARLIER_TEXT,
+    CodeCheck,
+    Traced,
+    earlier_version_of_function,
+    trace_function,
 )
+from resumable.model import Output, encode
 from resumable.process.process import Process
 from resumable.session import Options
-
-#: Begins the version of a function that declares none.
-_TEXT = "text "
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,28 +90,54 @@ def _process_of(
 ) -> type[Process]:
     """Make a Process class of a function and the values of its parameters."""
     name = getattr(function, "__name__", type(function).__name__)
-    if version is None:
-        version = _function_version(function, name)
-    document = {
-        **_defaults(function, name, inputs, parameters),
-        **{k: encode(v, f"the parameter {k!r}") for k, v in parameters.items()},
-    }
+    if version is not None and name == "<lambda>":
+        msg = "a lambda has no name that a version could be of; use def, or no version"
+        raise DeclarationError(msg)
+    values = {**_defaults(function, name, inputs, parameters), **parameters}
     if outputs is None or isinstance(outputs, Output):
         outputs = {"result": outputs or Output()}
+    lenient = version is not None
+
+    def traced(process: Any) -> Traced:
+        return trace_function(function, values, lenient=lenient)[0]
+
+    def version_document(process: Any, found: Traced) -> Any:
+        if version is None:
+            return {"code": found.trace.digest}
+        if isinstance(function, types.FunctionType):
+            return encode(version, "version")
+        called = trace_function(function, {}, lenient=True)[1]
+        return {"version": encode(version, "version"), "function": called}
+
+    def code_check(process: Any, found: Traced) -> CodeCheck:
+        return CodeCheck.of(found, _trace_sent, values=not lenient, name=name)
+
+    def earlier_document(process: Any) -> dict[str, Any]:
+        return {
+            "version": earlier_version_of_function(function, version),
+            "parameters": {key: encode(value, key) for key, value in values.items()},
+        }
 
     def fill(namespace: dict[str, Any]) -> None:
         namespace.update(
             __doc__=function.__doc__,
-            __module__=getattr(function, "__module__", __name__),
+            __module__=getattr(function, "__module__", None) or __name__,
             version=version,
             outputs=outputs,
             unit_computation=staticmethod(functools.partial(function, **parameters)),
-            _parameter_document=lambda self: document,
-            _source_text=lambda self: _text_of(function) or "",
+            _traced=traced,
+            _version_document=version_document,
+            _code_check=code_check,
+            _earlier_document=earlier_document,
         )
 
     made: type[Process] = types.new_class(name, (Process,), {}, fill)
     return made
+
+
+def _trace_sent(process: Any, **how: Any) -> Traced:
+    """Trace the function of a Process that was sent here."""
+    return trace_function(process.unit_computation.func, {}, **how)[0]
 
 
 def process_of_run(
@@ -140,7 +163,9 @@ def process_of_run(
     found, axes = source_of_run(run, source)
     inputs = inputs_of_run(run, found)
     version = document["version"]
-    if isinstance(version, str) and version.startswith(_TEXT):
+    if isinstance(version, dict):
+        version = version.get("version")
+    elif isinstance(version, str) and version.startswith(EARLIER_TEXT):
         version = None
     process = _process_of(function, header.outputs, version, inputs, parameters)
     return process(
@@ -158,10 +183,7 @@ def _defaults(
     inputs: Mapping[str, Any],
     parameters: dict[str, Any],
 ) -> dict[str, Any]:
-    """Check that a function takes its arguments; return the defaults it uses.
-
-    A default that cannot be encoded is left to the function's text, or version.
-    """
+    """Check that a function takes its arguments; return the defaults it uses."""
     try:
         signature = inspect.signature(function)
     except ValueError:
@@ -179,36 +201,5 @@ def _defaults(
     defaults = {}
     for key, argument in signature.parameters.items():
         if key not in bound.arguments and argument.default is not argument.empty:
-            with contextlib.suppress(IdentityError):
-                defaults[key] = encode(argument.default)
+            defaults[key] = argument.default
     return defaults
-
-
-def _text_of(function: Callable[..., Any]) -> str | None:
-    try:
-        return at_margin(inspect.getsource(inspect.unwrap(function)))
-    except (OSError, TypeError):
-        return None
-
-
-def _function_version(function: Callable[..., Any], name: str) -> Any:
-    """Digest of a function's source and of what it has closed over."""
-    plain = inspect.unwrap(function)
-    if name == "<lambda>":
-        msg = "a lambda has no text for the identity; use def, or give version="
-        raise DeclarationError(msg)
-    text = _text_of(plain)
-    if text is None:
-        msg = f"the source text of {name} cannot be found; give version="
-        raise DeclarationError(msg)
-    closed = (
-        inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
-    )
-    document = {
-        "text": normalised_source(text),
-        "closed_over": {
-            key: encode(value, f"{key!r}, used by {name} from outside,")
-            for key, value in sorted(closed.items())
-        },
-    }
-    return _TEXT + document_digest(document)

@@ -11,7 +11,7 @@ import param
 
 from resumable.engines import collective, warm_up
 from resumable.errors import DeclarationError, RunFileError
-from resumable.model import note_class_file, parse_seconds, positions_in_order
+from resumable.model import parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
 from resumable.process.parameters import frozen
 from resumable.results import Results
@@ -112,7 +112,6 @@ class Process(Declaration):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        note_class_file(cls)
         # A rank that fails from here on must not leave the others waiting in compute.
         launcher.end_all_on_error(launcher.ranks(ask_mpi=False))
         if "param" in vars(cls):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import param
 
 from resumable.errors import DeclarationError, ParameterError, near_miss
-from resumable.model import decode, encode
+from resumable.identity import write_value, write_values
+from resumable.model import decode
 from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
@@ -263,7 +264,7 @@ def state_of(process: Process) -> dict[str, Any]:
     """Write a Process down as plain JSON, if every parameter can be read back."""
     cls = type(process)
     parameters = {
-        name: encode(getattr(process, name), f"the parameter {name!r}")
+        name: write_value(getattr(process, name), f"the parameter {name!r}")
         for name in cls.param
         if name != "name"
     }
@@ -338,6 +339,9 @@ def _check_name(cls: type[Process], name: str) -> None:
 
 
 def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str, Any]:
+    def write_known(value: Any) -> Any:
+        return write_values({"": value})[""]
+
     values = {}
     for name, encoded in document.items():
         if name == "name" or name not in cls.param:
@@ -347,8 +351,15 @@ def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str,
         known = [declared.default]
         if isinstance(declared, param.Selector):
             known += declared.objects
-        value = decode(encoded, f"the parameter {name!r}", known)
+        if isinstance(declared, param.Path) and declared.default is not None:
+            known.append(Path(declared.default))
+        value = decode(
+            encoded,
+            f"the parameter {name!r}",
+            known,
+            write_known,
+        )
         if isinstance(declared, param.Tuple) and isinstance(value, list):
-            value = tuple(value)
+            value = tuple(value)  # as schema 1 has it
         values[name] = value
     return values

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import param
 
+from resumable.identity import Trace
 from resumable.model import (
     block_rows,
     by_name,
-    check_unchanged,
-    class_read_from,
     fitted_array,
     gathered_rows,
     ragged_rows,
-    text_digest,
 )
 from resumable.process.process import Process
 from resumable.source import SourceRef
@@ -66,6 +64,11 @@ class Stage(NamedTuple):
             "process": self.name,
             "version": self.request.version,
             "parameters": self.request.parameters,
+            **(
+                {"attributes": self.request.attributes}
+                if self.request.attributes
+                else {}
+            ),
             "outputs": {n: o.identity() for n, o in self.outputs.items()},
             "arguments": list(self.arguments),
             "first": self.first,
@@ -95,21 +98,17 @@ class Link(Process):
         shape, dtype = head.geometry.spectrum_shape, head.process.spectrum_dtype
         self._join(head, shape, dtype)
         # Without what a worker does not need.
-        self._head = head._replace(process=None, source_text=str)
+        self._head = head._replace(process=None, check=None, earlier=None)
         self._inputs = dict(inputs)
         self._source_name, self._stages, self._lacking = source_name, stages, lacking
         self._asked = _with_last_use(stages, kept)
         self.outputs = dict(kept)
-        self._texts = [
-            (
-                class_read_from(type(stage.request.process)),
-                text_digest(stage.request.source_text()),
-            )
-            for stage in stages
-        ]
 
-    def _source_text(self) -> str:
-        return "\n\n".join(stage.request.source_text() for stage in self._stages)
+    def _earlier(self) -> dict[str, Any]:
+        stages = [
+            {**stage.document(), **stage.request.earlier()} for stage in self._stages
+        ]
+        return {"version": self.version, "parameters": {"stages": stages}}
 
     def _request(self) -> Request:
         return self._head._replace(
@@ -121,7 +120,10 @@ class Link(Process):
             inputs=self._inputs,
             geometry=self._geometry,
             asks_ready=False,
-            source_text=self._source_text,
+            trace=Trace.together({s.name: s.request.trace for s in self._stages}),
+            check=None,
+            earlier=self._earlier,
+            source_text="\n\n".join(s.request.source_text for s in self._stages),
             seconds_per_position=self._seconds_per_position,
         )
 
@@ -146,9 +148,15 @@ class Link(Process):
     def setup(self) -> None:
         """Set every stage up."""
         self._live: list[tuple[Stage, Any]] = []
+<<<<<<< HEAD
         for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
             own = stage.request.process
             check_unchanged(type(own), read_from, text)
+=======
+        for stage in self._stages:
+            stage.request.check(stage.request.process)
+            process = shallow_copy(stage.request.process)
+>>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
             cursor: Any = self._cursor
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from resumable.results.arrays import source_text
+=======
+from resumable.results.group import trace_of
+>>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import (
     Results,
@@ -22,6 +26,6 @@ __all__ = [
     "reference_to",
     "remove_spare_ragged_files",
     "source_of_run",
-    "source_text",
+    "trace_of",
     "unpack_locked",
 ]

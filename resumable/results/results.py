@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import SourceError, as_html, near_miss, shown
+<<<<<<< HEAD
 from resumable.results.arrays import (
     RaggedArray,
     ResultArray,
@@ -18,6 +19,10 @@ from resumable.results.arrays import (
     shape_text,
     source_text,
 )
+=======
+from resumable.results.arrays import RaggedArray, ResultArray, shape_text
+from resumable.results.group import check_own, open_group, text_in
+>>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
 from resumable.runfile import (
     Failure,
     LogLine,
@@ -195,7 +200,7 @@ class Results(Mapping[str, Any]):
         RunFileError
             There is a link in its place.
         """
-        return source_text(self._run)
+        return text_in(self._run, "source_text")
 
     def pack(self, compression: str | None = "gzip") -> None:
         """Replace the run file by one whose rows are compressed and checksummed.

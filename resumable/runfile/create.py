@@ -76,6 +76,8 @@ class RunFileSpec(NamedTuple):
     """Attributes of the results group, for people."""
     source_text: str
     """Source of the Process class, or empty."""
+    trace: dict[str, Any]
+    """The code that was traced, as plain JSON."""
     source: dict[str, Any]
     """The header's note on the source."""
 
@@ -299,6 +301,7 @@ def _describe(
     group.create_dataset("identity", data=_text(canonical(spec.document)))
     if spec.source_text:
         group.create_dataset("source_text", data=_text(spec.source_text))
+    group.create_dataset("trace", data=_text(canonical(spec.trace)))
     if coordinates.link is not None:
         path, dataset = coordinates.link
         target = Path(path).resolve()

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+<<<<<<< HEAD
 from resumable import engines
 from resumable.errors import PlanError, near_miss, shown
 from resumable.model import (
     PositionSet,
-    class_file,
-    class_read_from,
     encode,
     parse_bytes,
     parse_seconds,
-    text_digest,
 )
 from resumable.results import unpack_locked
 from resumable.runfile import (
@@ -33,14 +31,25 @@ from resumable.session.decide import EDITED, explain
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, warning_filters
+=======
+from resumable.engines import check_name
+from resumable.errors import PlanError, near_miss
+from resumable.model import PositionSet, encode, parse_bytes, parse_seconds
+>>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+<<<<<<< HEAD
     from resumable.model import Footprint, Geometry, Output, Plan
     from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder, RunLock
+=======
+    from resumable.identity import Trace
+    from resumable.model import Footprint, Geometry, Output
+    from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder
+>>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
     from resumable.source import Reader, SourceRef
 
 logger = logging.getLogger("resumable")
@@ -53,9 +62,11 @@ class Request(NamedTuple):
     """The user's object, of which methods are called and nothing else is read."""
     name: str
     version: Any
-    """Its version, or what is told of its source text instead, as plain JSON."""
+    """Its version, or the digest of its code instead, as plain JSON."""
     parameters: dict[str, Any]
     """Their values, as plain JSON."""
+    attributes: dict[str, Any]
+    """Values of other attributes that the computation reads, as plain JSON."""
     outputs: Mapping[str, Output]
     source: SourceRef
     inputs: Mapping[str, SourceRef]
@@ -66,8 +77,14 @@ class Request(NamedTuple):
     """All contents are digested, not samples of them."""
     asks_ready: bool
     """Its method ``ready`` says which positions may be read."""
-    source_text: Callable[[], str]
-    """Returns the source text of the computation, empty where it cannot be found."""
+    trace: Trace
+    """The user's own code that the computation reaches."""
+    check: Any
+    """Called in a worker with the Process: it raises where the code is another."""
+    earlier: Any
+    """Returns version and parameters as documents of schema 1 had them."""
+    source_text: str
+    """Text of the class, for people; empty where it cannot be found."""
     seconds_per_position: float | None
 
     def document(self, options: Options) -> dict[str, Any]:
@@ -79,8 +96,9 @@ class Request(NamedTuple):
         return {
             "process": self.name,
             "version": self.version,
-            "source_text": text_digest(self.source_text()),
+            "code": self.trace.digest,
             "parameters": self.parameters,
+            "attributes": self.attributes,
             "outputs": {name: o.identity() for name, o in self.outputs.items()},
             "source": str(self.source),
             "position_axes": list(self.source.position_axes),
@@ -109,6 +127,8 @@ class Computation(NamedTuple):
     open_reader: Callable[[], Reader]
     earlier_folder: RunFolder | None = None
     """Where its runs lie from when the source could still grow."""
+    made_before: RunFolder | None = None
+    """Where its runs lie that were made before helpers counted, if there are any."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
 
@@ -119,6 +139,8 @@ class Computation(NamedTuple):
         the identity: a run counts while the source still begins with its contents.
         """
         found = self.run_folder.runs(files)
+        if self.made_before and not found:
+            found = self.made_before.runs(files)
         earlier = self.earlier_folder.runs(files) if self.earlier_folder else []
         if self.contents is None and not earlier:
             return found
@@ -129,13 +151,18 @@ class Computation(NamedTuple):
 
     def full_length(self, header: Header) -> bool:
         """Return whether a run is of all that can be read of the source now."""
-        same = header.identity == self.run_folder.identity
+        same = header.identity == self.run_folder.identity or self.is_earlier(header)
         if not same or header.map_shape != self.geometry.map_shape:
             return False
         covered = positions_of(header)
         if covered is None:
             return True
         return self.ready is not None and self.ready.is_within(covered)
+
+    def is_earlier(self, header: Header) -> bool:
+        """Return whether a run is of this computation, by a document of schema 1."""
+        before = self.made_before
+        return before is not None and header.identity == before.identity
 
     @property
     def position_outputs(self) -> dict[str, Output]:
@@ -186,6 +213,7 @@ class Options:
     follow: float | str | None = None
     rechunk: bool = False
     progress: bool | None = None
+    adopt: bool = False
 
     @classmethod
     def of(cls, given: dict[str, Any], map_shape: tuple[int, ...]) -> Options:
@@ -322,10 +350,6 @@ class Assignment(NamedTuple):
         if self.plan.rechunk:
             with computation.open_reader() as reader:
                 source = rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
-        cls = type(computation.request.process)
-        # The text is of the file as it is now, which may be newer than the class.
-        same = class_file(cls) == class_read_from(cls)
-        text = text_digest(computation.request.source_text()) if same else ""
         return Job(
             computation.request.process,
             computation.position_outputs,
@@ -334,10 +358,9 @@ class Assignment(NamedTuple):
             self.target(run) if self.plan.writer == "workers" else None,
             stop_on_error=self.options.on_error == "raise",
             geometry=computation.geometry,
-            read_from=class_read_from(cls),
+            check=computation.request.check,
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
             filters=warning_filters(),
-            text=text,
             may_ship=self.options.writer == "auto",
         )
 

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
-from resumable.model import name_of_position, text_digest
+from resumable.model import name_of_position
 from resumable.results import (
     Results,
     Status,
@@ -19,9 +19,10 @@ from resumable.results import (
 from resumable.runfile import FORMAT, RunFile, RunLock, ragged_files_of
 from resumable.session.computation import Assignment
 from resumable.session.decide import (
-    changed_lines,
+    changed_code,
     decide,
     find,
+    made_before,
     planned,
 )
 from resumable.session.events import Finished
@@ -139,11 +140,20 @@ def _tidy(computation: Computation, run: RunFile, *, finished: bool) -> None:
 
 
 def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> None:
-    """Warn when the class was edited and its declared version is still the same."""
-    then = run.header.source.get("text")
-    now = text_digest(computation.request.source_text())
+    """Warn when code was edited and the declared version is still the same.
+
+    And when the run was made before helpers counted.
+    """
+    if computation.is_earlier(run.header):
+        warnings.warn(
+            f"{run.path.name} was {made_before(run, finished=snapshot.finished)}",
+            ResumableWarning,
+            stacklevel=_users_level(),
+        )
+        return
+    then = run.header.source.get("trace")
     version = computation.request.process.version
-    if version is None or not then or not now or then == now:
+    if version is None or not then or then == computation.request.trace.digest:
         return
     if not snapshot.done + snapshot.failed:
         return  # no row of the older text is there
@@ -151,7 +161,7 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
         f"{computation.request.name} was edited since {run.path.name} was "
         f"made, but version is still {version!r}: its rows stay "
         "and further ones join them; raise it if results change:\n"
-        + "\n".join(changed_lines(run, computation)),
+        + "\n".join(changed_code(run, computation)),
         ResumableWarning,
         stacklevel=_users_level(),
     )

@@ -15,7 +15,7 @@ from resumable.model import (
     format_bytes,
     parse_bytes,
 )
-from resumable.results import source_text
+from resumable.results import trace_of
 from resumable.runfile import ADVICE
 from resumable.system import disk, machine
 
@@ -33,10 +33,12 @@ ADVISED_ABOVE = 3.0
 _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 #: Why a run of a source that can grow is left, though its identity is the same.
 CHANGED = "source.contents: not what the source begins with now"
-#: How a difference begins that is one of the class's text.
-EDITED = "version.source_text"
-#: Differences told per run, and lines of a class's text.
-_TOLD, _LINES_TOLD = 5, 6
+#: How a difference begins that is one of the code.
+EDITED = "version.code"
+#: Why a run of schema 1 is left.
+BEFORE = "made before helpers counted; its class, parameters or source are others, too"
+#: Differences told per run, and of its code.
+_TOLD, _CODE_TOLD = 5, 8
 
 
 class Found(NamedTuple):
@@ -76,6 +78,13 @@ def find(
     if mine is not None:
         return found_with(mine)
     runs = computation.runs(files)
+    if not options.adopt:
+        # Of an unfinished run made before helpers counted, the rest may be of others.
+        runs = [
+            run
+            for run in runs
+            if run.marked_finished or not computation.is_earlier(run.header)
+        ]
     if options.override:
         same = [run for run in runs if run.header.identity == folder.identity]
         if same and same[-1].path.stem != folder.stem:
@@ -332,7 +341,7 @@ class Explanation:
 def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     """Compare every run of this process on this dataset with the wanted one.
 
-    `lines`: show those of an edited class, which reads the text in every run file.
+    `lines`: show what of the code was edited, which reads the trace in every run file.
     """
     run_folder = computation.run_folder
     matching = computation.runs()
@@ -349,6 +358,8 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         elif finished:
             what = "complete"
         state = f"{what}: {done:,} of {size:,} positions done, {failed:,} failed"
+        if computation.is_earlier(run.header):
+            state = f"{state}; {made_before(run, finished=finished)}"
         candidates.append(Candidate(run.path, True, finished, (state,)))
     for path, run_or_error in run_folder.opened():
         if isinstance(run_or_error, RunFileError):
@@ -358,12 +369,15 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     for run in run_folder.others():
         if run.path in paths:
             continue  # from when the source could still grow
-        told = differences(run.header.document, computation.document)
+        document = run.header.document
+        told = differences(document, computation.document)
+        if document.get("schema") != computation.document["schema"]:
+            told = [BEFORE]
         reasons = [shown(reason) for reason in told[:_TOLD]]
         for number, reason in enumerate(reasons):
             if lines and reason.startswith(EDITED):
                 try:
-                    changed = changed_lines(run, computation)
+                    changed = changed_code(run, computation)
                 except RunFileError as error:
                     changed = [str(error)]
                 reasons[number] = "\n".join([reason, *changed])
@@ -373,17 +387,22 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     return Explanation(run_folder.identity, run_folder.folder, tuple(candidates))
 
 
-def changed_lines(run: RunFile, computation: Computation) -> list[str]:
-    """Return the first lines of the class's text that differ: - there, + here."""
-    # Imported here: it costs a millisecond that only an edit needs.
-    import difflib
+def made_before(run: RunFile, *, finished: bool) -> str:
+    """Say what it means that a run was made before helpers counted."""
+    words = (
+        "made before edits of helper functions and constants were noticed: if they "
+        "have changed since, its rows are old ones"
+    )
+    if finished:
+        return f"{words}; verify() tells, override=True computes anew"
+    return f"{words}; adopt=True continues it, else a new run begins"
 
-    there, here = source_text(run), computation.request.source_text()
-    changed = [
-        line
-        for line in difflib.unified_diff(
-            there.splitlines(), here.splitlines(), n=0, lineterm=""
-        )
-        if not line.startswith(("---", "+++", "@@"))
-    ]
-    return [shown(line) for line in changed[:_LINES_TOLD]]
+
+def changed_code(run: RunFile, computation: Computation) -> list[str]:
+    """Say what of the code was edited since a run was made: - there, + here."""
+    there = trace_of(run)
+    if there is None:
+        return []
+    told = there.differences(computation.request.trace)
+    more = [f"and {len(told) - _CODE_TOLD} more"] if len(told) > _CODE_TOLD else []
+    return [shown(line, lines=True) for line in told[:_CODE_TOLD]] + more

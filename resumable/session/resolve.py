@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import inspect
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.model import SCHEMA, Footprint, document_digest, text_digest
+from resumable.errors import IdentityError
+from resumable.model import EARLIER_SCHEMA, SCHEMA, Footprint, document_digest
 from resumable.runfile import HDF5_VERSIONS, RunFileSpec, RunFolder
 from resumable.session.computation import Computation
 from resumable.source import open_reader
@@ -45,6 +47,7 @@ def resolve(
         "process": request.name,
         "version": request.version,
         "parameters": request.parameters,
+        **({"attributes": request.attributes} if request.attributes else {}),
         "outputs": {
             name: output.identity() for name, output in request.outputs.items()
         },
@@ -78,6 +81,16 @@ def resolve(
         source_then = reader.fingerprint(kind="growing")
         then = document_digest({**document, "source": source_then})
         earlier = run_folder._replace(identity=then)
+    made_before = None
+    if any(
+        run.header.document.get("schema") == EARLIER_SCHEMA
+        for run in run_folder.others()
+    ):
+        # What could not be identified then was not computed.
+        with contextlib.suppress(IdentityError, TypeError, ValueError, OSError):
+            before = {**document, "schema": EARLIER_SCHEMA, **request.earlier()}
+            before.pop("attributes", None)
+            made_before = run_folder._replace(identity=document_digest(before))
     return Computation(
         request=request,
         source=reader.ref,
@@ -92,6 +105,7 @@ def resolve(
         ),
         open_reader=functools.partial(open_reader, reader.ref),
         earlier_folder=earlier,
+        made_before=made_before,
         ready=ready,
     )
 
@@ -110,7 +124,7 @@ def _spec(
         "length": request.geometry.map_shape[0],
         "contents": contents,
         "full": request.full,
-        "text": text_digest(request.source_text()),
+        "trace": request.trace.digest,
     }
     if ready is not None:
         source["ready"] = ready.to_text()
@@ -133,7 +147,8 @@ def _spec(
             "source_file": request.source.path,
             "source_dataset": request.source.dataset,
         },
-        source_text=request.source_text(),
+        source_text=request.source_text,
+        trace=request.trace.to_json(),
         source=source,
     )
 

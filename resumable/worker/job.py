@@ -28,8 +28,7 @@ class Job(NamedTuple):
     target: WriteTarget | None  # None: the driver writes the rows
     stop_on_error: bool  # and leave the failing position pending
     geometry: Geometry | None = None  # None: as the Process has seen it
-    read_from: tuple[str, int] | None = None  # file of the class, time of its change
-    text: str = ""  # digest of the source text of the class, if there is one
+    check: Any = None  # called with the process: raises where its code is another
     may_ship: bool = False  # without the target, send rows to the driver
     position_timeout_s: float | None = None  # needs processes to end
     filters: tuple[Any, ...] = ()  # of warnings

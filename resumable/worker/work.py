@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import OutputError
-from resumable.model import check_unchanged
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
@@ -73,7 +72,8 @@ class Worker:
     ) -> None:
         self._job = job
         self._not_recorded = not_recorded
-        check_unchanged(type(job.process), job.read_from, job.text)
+        if job.check is not None:
+            job.check(job.process)
         self._warned = WarningCounts()
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()

@@ -1,6 +1,7 @@
-"""Source text of classes and functions, and whether a class is still the same.
+"""The identity of runs made before helpers counted: the source text of the class.
 
-The only module of this room that looks at files: Python keeps source text there.
+Runs of schema 1 have it. Nothing new is written with it, but for the text of a class
+in its run file, which people read.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ import inspect
 import linecache
 import sys
 import textwrap
-import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import DeclarationError
-from resumable.model.encoding import canonical, encode
+from resumable.identity.syntax import PARSING
+from resumable.model import canonical, document_digest, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Python 3.11 cannot build two syntax trees at the same time in two threads.
-_PARSING = threading.RLock()
+#: Begins the version of a function that declared none.
+TEXT = "text "
 
 _source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 
@@ -73,7 +72,7 @@ def _text_of_class(cls: type) -> str:
 
 
 def _parsed(text: str) -> ast.Module:
-    with _PARSING:
+    with PARSING:
         return ast.parse(text)
 
 
@@ -107,55 +106,41 @@ def normalised_source(text: str) -> str:
     return ast.unparse(tree)
 
 
+def version_of_class(cls: type, version: Any, stop: type) -> Any:
+    """Return what a document of schema 1 says of the version of a class.
+
+    `stop` is the base class whose methods, and those above, did not count.
+    """
+    if version is not None:
+        return encode(version, "version")
+    document: dict[str, Any] = {"source_text": text_digest(class_text(cls) or "")}
+    closed = closed_over(cls, stop)
+    if closed:
+        document["closed_over"] = closed
+    return document
+
+
+def version_of_function(function: Any, version: Any) -> Any:
+    """Return what a document of schema 1 says of the version of a function."""
+    if version is not None:
+        return encode(version, "version")
+    plain = inspect.unwrap(function)
+    closed = (
+        inspect.getclosurevars(plain).nonlocals if inspect.isfunction(plain) else {}
+    )
+    document = {
+        "text": normalised_source(at_margin(inspect.getsource(plain))),
+        "closed_over": {
+            key: encode(value, key) for key, value in sorted(closed.items())
+        },
+    }
+    return TEXT + document_digest(document)
+
+
 @functools.lru_cache(maxsize=16)
 def text_digest(text: str) -> str:
     """Return the sha256 of normalised source text; empty where there is none."""
     return hashlib.sha256(normalised_source(text).encode()).hexdigest() if text else ""
-
-
-def class_file(cls: type) -> tuple[str, int] | None:
-    """Return the file of a class and the time of its last change, in ns since 1970."""
-    name = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    try:
-        return (name, Path(name).stat().st_mtime_ns) if name else None
-    except OSError:
-        return None
-
-
-def note_class_file(cls: type) -> None:
-    """Note which file a class is read from, and the time of its last change.
-
-    Classes of this library get no note: they are the same in every installation.
-    """
-    ours = cls.__module__.startswith("resumable.")
-    cls._read_from = None if ours else class_file(cls)  # type: ignore[attr-defined]
-
-
-def class_read_from(cls: type) -> tuple[str, int] | None:
-    """Return what was noted of a class; None: it was read from no file."""
-    noted: tuple[str, int] | None = getattr(cls, "_read_from", None)
-    return noted
-
-
-def check_unchanged(cls: type, read_from: tuple[str, int] | None, text: str) -> None:
-    """Raise a DeclarationError if a class is not the one that the driver has imported.
-
-    `read_from` and `text` are :func:`class_read_from` and :func:`text_digest` there.
-    """
-    here = class_read_from(cls)
-    if read_from == here:
-        return
-    # On another host the same file can have another name and time: compare the text,
-    # if the file has not changed since the import.
-    found = class_text(cls) if text and here == class_file(cls) else None
-    if found is None or text_digest(found) != text:
-        msg = (
-            f"{read_from and read_from[0]} was edited while it was at work, or is "
-            "another one where the worker is: run it again (workers that live longer "
-            "than a run must be started anew), so that one run is not computed by two "
-            "versions"
-        )
-        raise DeclarationError(msg)
 
 
 def closed_over(cls: type, stop: type) -> dict[str, Any]:
