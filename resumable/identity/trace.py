@@ -686,8 +686,8 @@ def _of_library(thing: Any) -> str | None:
     """Return module and name of an object that a library has made for all to use."""
     if isinstance(thing, (*_CODE, *_PLAIN, *_CONTAINERS, tuple)):
         return None
-    module = type(thing).__module__
-    if not isinstance(module, str) or is_users(module):
+    module = str(type(thing).__module__)
+    if is_users(module):
         return None
     parts = module.split(".")
     for count in range(len(parts), 0, -1):

@@ -177,6 +177,9 @@ class Process(Declaration):
             deleted when the run is complete.
         progress : bool, optional
             Show a progress bar; default on a terminal and in notebooks.
+        adopt : bool
+            Continue an unfinished run that was made before edits of helper functions
+            and constants were noticed. Its rows may be of another edition of these.
         listener : callable, optional
             Called with every event: :class:`~resumable.session.Started`,
             :class:`~resumable.session.BatchDone`,

@@ -53,6 +53,7 @@ _HELP = {
     "this time, e.g. 2m.",
     "rechunk": "First copy the source in the order of positions.",
     "progress": "Show a progress bar; default: on a terminal.",
+    "adopt": "Continue an unfinished run that was made before helpers counted.",
 }
 _TYPES = {"int | None": click.INT, "float": click.FLOAT}
 #: ``None`` on the command line; click's own None is an option that was not given.
