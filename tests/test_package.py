@@ -21,7 +21,7 @@ FOR_THE_COMMAND = {name: {"click"} for name in ("cli.commands", "process.program
 FOR_THE_COMMAND["cli.lorentz"] = {"scipy"}
 
 # Decisions outside of the room `model`: no file is read or written there either.
-FILES_NAMED = {"model.source_text", "model.encoding"}
+FILES_NAMED = {"identity.earlier", "model.encoding"}
 DECISIONS = {"session.decide", "session.failures", "worker.job"}
 
 

@@ -52,6 +52,8 @@ class Reading(NamedTuple):
     """Every name of an attribute, and text that could be one."""
     changes: frozenset[tuple[str, str]]
     """Global names that it changes, each with the attribute that is changed, or ""."""
+    changes_closed: frozenset[str]
+    """Variables of enclosing functions that it changes."""
     changes_own: frozenset[str]
     """Attributes of its first argument that it assigns to or changes in place."""
     files: tuple[tuple[int, str, str | None], ...]
@@ -73,6 +75,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
             frozenset(mentions),
             frozenset(),
             frozenset(),
+            frozenset(),
             (),
             (),
             frozenset(),
@@ -86,6 +89,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
         tuple(sorted(look.imports)),
         frozenset(mentions),
         frozenset(look.changes),
+        frozenset(look.changes_closed),
         frozenset(look.changes_own),
         tuple(sorted(look.files, key=str)),
         tuple(sorted(look.finds)),
@@ -126,10 +130,12 @@ class _Look:
 
     def __init__(self, code: types.CodeType, names: set[str]) -> None:
         self._known = names
+        self._closed = set(code.co_freevars)
         self._own = code.co_varnames[0] if code.co_argcount else None
         self.names: dict[str, set[tuple[str, ...]]] = {}
         self.imports: set[tuple[int, str, str]] = set()
         self.changes: set[tuple[str, str]] = set()
+        self.changes_closed: set[str] = set()
         self.changes_own: set[str] = set()
         self.files: set[tuple[int, str, str | None]] = set()
         self.finds: set[tuple[int, str]] = set()
@@ -151,6 +157,8 @@ class _Look:
             self.imports.update((level, module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Global):
             self.changes.update((name, "") for name in node.names)
+        elif isinstance(node, ast.Nonlocal):
+            self.changes_closed.update(self._closed.intersection(node.names))
         elif isinstance(node, (ast.Assign, ast.Delete)):
             for target in node.targets:
                 self._target(target)
@@ -223,6 +231,8 @@ class _Look:
         if isinstance(node, ast.Name):
             if node.id == self._own and attribute:
                 self.changes_own.add(attribute)
+            elif node.id in self._closed:
+                self.changes_closed.add(node.id)
             elif node.id in self._known:
                 self.changes.add((node.id, attribute))
 

@@ -303,6 +303,12 @@ class Tracer:
                 if variable != "__class__":  # used by super()
                     label = f"{key}.{variable}"
                     content = cell.cell_contents
+                    plain = isinstance(content, _CONTAINERS) or type(content) in _PLAIN
+                    if variable in reading.changes_closed and plain:
+                        self.state.add(("cell", id(cell), ""))
+                    if ("cell", id(cell), "") in self.state:
+                        closed[variable] = self._state(variable, place)
+                        continue
                     closed[variable] = self._part(
                         label, content, f"{variable!r}, used by {key} from outside,"
                     )
@@ -514,16 +520,19 @@ class Tracer:
         """Refer to what a module has under a name."""
         plain = isinstance(thing, _CONTAINERS) or type(thing) in _PLAIN
         if plain and ("global", id(space), name) in self.state:
-            self.note(
-                f"{name} in {file} is changed by the computation: what it holds is "
-                "not part of the identity"
-            )
-            return "state"
+            return self._state(name, file)
         origin = _of_library(thing)
         if origin is not None:
             self.stop_at(origin)
             return {"library": origin}
         return self._part(name, thing, name)
+
+    def _state(self, name: str, place: str) -> str:
+        self.note(
+            f"{name} ({place}) is changed by the computation: what it holds is not "
+            "part of the identity"
+        )
+        return "state"
 
     def _imported(
         self,

@@ -362,6 +362,10 @@ def differences(old: Any, new: Any) -> list[str]:
 
 def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
+        if _named(old) and _named(new):
+            old, new = dict(old["dict"]), dict(new["dict"])
+            if list(old) != list(new) and old.keys() == new.keys():
+                yield path, list(old), list(new)
         for key in sorted({*old, *new}):
             inner = path if key == "dict" else f"{path}.{key}" if path else key
             yield from _walk(old.get(key, _MISSING), new.get(key, _MISSING), inner)
@@ -370,6 +374,12 @@ def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             yield from _walk(before, after, f"{path}[{i}]")
     elif _MISSING in (old, new) or canonical(old) != canonical(new):
         yield path, old, new
+
+
+def _named(document: dict[str, Any]) -> bool:
+    """Return whether this is a dict of a user with texts for keys."""
+    pairs = document.get("dict")
+    return isinstance(pairs, list) and all(isinstance(key, str) for key, _ in pairs)
 
 
 def brief(value: Any) -> str:

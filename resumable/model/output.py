@@ -45,6 +45,7 @@ RESERVED_NAMES = frozenset(
         "log_lines",
         "finished",
         "identity",
+        "identity_code",
         "source",
         "source_text",
     }

@@ -61,11 +61,11 @@ def trace_of(run: RunFile) -> Trace | None:
 
     RunFileError: it is damaged, or there is a link in its place.
     """
-    text = text_in(run, "trace")
+    text = text_in(run, "identity_code")
     try:
         return Trace.from_json(json.loads(text)) if text else None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise _not_ours(run, "trace") from error
+        raise _not_ours(run, "identity_code") from error
 
 
 @contextlib.contextmanager

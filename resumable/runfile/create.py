@@ -301,7 +301,7 @@ def _describe(
     group.create_dataset("identity", data=_text(canonical(spec.document)))
     if spec.source_text:
         group.create_dataset("source_text", data=_text(spec.source_text))
-    group.create_dataset("trace", data=_text(canonical(spec.trace)))
+    group.create_dataset("identity_code", data=_text(canonical(spec.trace)))
     if coordinates.link is not None:
         path, dataset = coordinates.link
         target = Path(path).resolve()

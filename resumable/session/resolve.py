@@ -81,7 +81,7 @@ def resolve(
         source_then = reader.fingerprint(kind="growing")
         then = document_digest({**document, "source": source_then})
         earlier = run_folder._replace(identity=then)
-    made_before = None
+    made_before = document_before = None
     if any(
         run.header.document.get("schema") == EARLIER_SCHEMA
         for run in run_folder.others()
@@ -91,6 +91,7 @@ def resolve(
             before = {**document, "schema": EARLIER_SCHEMA, **request.earlier()}
             before.pop("attributes", None)
             made_before = run_folder._replace(identity=document_digest(before))
+            document_before = before
     return Computation(
         request=request,
         source=reader.ref,
@@ -106,6 +107,7 @@ def resolve(
         open_reader=functools.partial(open_reader, reader.ref),
         earlier_folder=earlier,
         made_before=made_before,
+        document_before=document_before,
         ready=ready,
     )
 

@@ -21,6 +21,7 @@ from resumable.errors import (
     shown,
 )
 from resumable.model import (
+    EARLIER_SCHEMA,
     WINDOW,
     PositionSet,
     differences,
@@ -224,7 +225,10 @@ def _computed(
         yield Check("computation", False, str(error))
         yield Check("rows", None, "not computed again: the computation differs")
         return
-    unlike = differences(run.header.document, computation.document)
+    document = computation.document
+    if run.header.document["schema"] == EARLIER_SCHEMA and computation.document_before:
+        document = computation.document_before
+    unlike = differences(run.header.document, document)
     of_source = [text for text in unlike if text.startswith(("source", "inputs"))]
     of_class = [text for text in unlike if text not in of_source]
     source_check = _of_source(run, of_source, computation.source)

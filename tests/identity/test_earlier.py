@@ -5,7 +5,7 @@ import functools
 from typing import ClassVar
 
 import pytest
-from resumable.model.source_text import class_text, normalised_source, text_digest
+from resumable.identity.earlier import class_text, normalised_source, text_digest
 
 import resumable as rs
 from resumable.errors import IdentityError
