@@ -148,15 +148,9 @@ class Link(Process):
     def setup(self) -> None:
         """Set every stage up."""
         self._live: list[tuple[Stage, Any]] = []
-<<<<<<< HEAD
-        for stage, (read_from, text) in zip(self._stages, self._texts, strict=True):
-            own = stage.request.process
-            check_unchanged(type(own), read_from, text)
-=======
         for stage in self._stages:
-            stage.request.check(stage.request.process)
-            process = shallow_copy(stage.request.process)
->>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
+            own = stage.request.process
+            stage.request.check(own)
             cursor: Any = self._cursor
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()

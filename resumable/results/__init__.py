@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from resumable.results.arrays import source_text
-=======
-from resumable.results.group import trace_of
->>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
+from resumable.results.arrays import trace_of
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import (
     Results,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import RunFileError, SourceError, hdf5_errors_as, shown
+from resumable.identity import Trace
 from resumable.model import filter_problem, load_filter
 from resumable.runfile import ADVICE, RaggedRows, find_own, names_fields
 
@@ -225,18 +227,30 @@ def check_own(run: RunFile, name: str) -> None:
             raise _not_ours(run, name)
 
 
-def source_text(run: RunFile) -> str:
-    """Read the source text of the class from a run file; empty if there is none.
+def text_in(run: RunFile, name: str) -> str:
+    """Read a text of the results group of a run file; empty if there is none.
 
     RunFileError: there is a link in its place.
     """
     with _opened(run) as file:
-        if "source_text" not in file[run.header.group]:
+        if name not in file[run.header.group]:
             return ""
-        found = find_own(file, run.header.group, "source_text")
+        found = find_own(file, run.header.group, name)
         if found is None:
-            raise _not_ours(run, "source_text")
+            raise _not_ours(run, name)
         return bytes(found[()]).decode(errors="replace")
+
+
+def trace_of(run: RunFile) -> Trace | None:
+    """Read the trace of the code that a run was made with; None if there is none.
+
+    RunFileError: it is damaged, or there is a link in its place.
+    """
+    text = text_in(run, "identity_code")
+    try:
+        return Trace.from_json(json.loads(text)) if text else None
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise _not_ours(run, "identity_code") from error
 
 
 @contextlib.contextmanager

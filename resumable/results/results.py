@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import SourceError, as_html, near_miss, shown
-<<<<<<< HEAD
 from resumable.results.arrays import (
     RaggedArray,
     ResultArray,
     check_own,
     open_group,
     shape_text,
-    source_text,
+    text_in,
 )
-=======
-from resumable.results.arrays import RaggedArray, ResultArray, shape_text
-from resumable.results.group import check_own, open_group, text_in
->>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
 from resumable.runfile import (
     Failure,
     LogLine,

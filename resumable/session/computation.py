@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-<<<<<<< HEAD
 from resumable import engines
 from resumable.errors import PlanError, near_miss, shown
 from resumable.model import (
@@ -31,25 +30,15 @@ from resumable.session.decide import EDITED, explain
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, warning_filters
-=======
-from resumable.engines import check_name
-from resumable.errors import PlanError, near_miss
-from resumable.model import PositionSet, encode, parse_bytes, parse_seconds
->>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-<<<<<<< HEAD
+    from resumable.identity import Trace
     from resumable.model import Footprint, Geometry, Output, Plan
     from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder, RunLock
-=======
-    from resumable.identity import Trace
-    from resumable.model import Footprint, Geometry, Output
-    from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder
->>>>>>> aea26aa (Have the identity of a run see all code and values that decide its results)
     from resumable.source import Reader, SourceRef
 
 logger = logging.getLogger("resumable")

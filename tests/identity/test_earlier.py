@@ -5,10 +5,10 @@ import functools
 from typing import ClassVar
 
 import pytest
-from resumable.identity.earlier import class_text, normalised_source, text_digest
 
 import resumable as rs
 from resumable.errors import IdentityError
+from resumable.identity.earlier import class_text, normalised_source, text_digest
 
 PLAIN = """
 class Fit(Process):
