@@ -129,7 +129,8 @@ class Output:
             msg = f"every length in an output's shape must be at least 1, not {exact}"
             raise DeclarationError(msg)
         put("shape", exact)
-        put("dtype", _fixed_dtype(dtype))
+        fixed = _fixed_dtype(dtype)
+        put("dtype", fixed)
         put("units", units)
         if labels is not None:
             if not isinstance(labels, (list, tuple)) or not all(
@@ -145,7 +146,20 @@ class Output:
                 raise DeclarationError(msg)
             labels = tuple(labels)
         put("labels", labels)
-        put("fill_value", _fitting_fill(fill_value, self.dtype))
+        if fill_value is None:
+            empty = np.zeros((), fixed)
+            _put_nan(empty)
+            put("fill_value", empty[()])
+        else:
+            fill = fill_value
+            if isinstance(fill, float) and fill.is_integer() and fixed.kind in "iu":
+                fill = int(fill)
+            try:
+                fill = fitted_array("fill", fill, fixed, ()).astype(fixed)[()]
+            except OutputError as error:
+                msg = f"the fill value {fill!r} does not fit the dtype {fixed}"
+                raise DeclarationError(msg) from error
+            put("fill_value", fill)
         if per not in ("position", "run"):
             msg = f"per must be 'position' or 'run', not {per!r}"
             raise DeclarationError(msg)
@@ -242,20 +256,6 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     else:
         return fixed
     raise DeclarationError(msg)
-
-
-def _fitting_fill(fill: Any, dtype: np.dtype[Any]) -> Any:
-    if fill is None:
-        empty = np.zeros((), dtype)
-        _put_nan(empty)
-        return empty[()]
-    if isinstance(fill, float) and fill.is_integer() and dtype.kind in "iu":
-        fill = int(fill)
-    try:
-        return fitted_array("fill", fill, dtype, ()).astype(dtype)[()]
-    except OutputError as error:
-        msg = f"the fill value {fill!r} does not fit the dtype {dtype}"
-        raise DeclarationError(msg) from error
 
 
 def _put_nan(array: Array) -> None:

@@ -284,15 +284,12 @@ class Remainder:
         """Return the position at which a portion that ends at `number` ends."""
         if number in (0, self.total):
             return self._size if number else 0
-        position = self._position(number)
-        return min(self._size, -(-position // self._quantum) * self._quantum)
-
-    def _position(self, number: int) -> int:
         window = int(np.searchsorted(self._starts, number, "right")) - 1
         offset = number - int(self._starts[window])
         if self._windows[window] is not None:
             offset = int(self._inside(window)[offset])
-        return window * WINDOW + offset
+        position = window * WINDOW + offset
+        return min(self._size, -(-position // self._quantum) * self._quantum)
 
     def _members(self, start: int, stop: int) -> Array:
         """Return membership of a span within one window."""
@@ -312,25 +309,16 @@ class Remainder:
         if window not in self._kept:
             if len(self._kept) == _KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[window] = _unpacked(self._bitmap(window))
+            packed = self._windows[window] or b""
+            if isinstance(packed, tuple):
+                if self.read is None:
+                    msg = "the bitmaps have been lent: set read first"
+                    raise RuntimeError(msg)
+                packed = self.read(*packed)
+            bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8))
+            self._kept[window] = np.flatnonzero(bits)
         return self._kept[window]
-
-    def _bitmap(self, window: int) -> bytes:
-        packed = self._windows[window]
-        if isinstance(packed, tuple):
-            if self.read is None:
-                msg = "the bitmaps have been lent: set read first"
-                raise RuntimeError(msg)
-            return self.read(*packed)
-        return packed or b""
 
 
 def _packed(members: Array) -> bytes:
     return zlib.compress(np.packbits(members).tobytes(), 1)
-
-
-def _unpacked(packed: bytes) -> Array:
-    """Return the offsets of the members of a window."""
-    return np.flatnonzero(
-        np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8))
-    )

@@ -127,20 +127,18 @@ def read_unchanged(
                 if before.holds(file_state(path)):
                     return result
         if time.monotonic() >= deadline:
-            raise caught or _not_readable(path, before)
+            if caught is not None:
+                raise caught
+            msg = f"{path} is being written at this moment"
+            if not before.stamp:
+                msg = f"there is no file {path}"
+            elif before.open:
+                msg = (
+                    f"{path} is open for writing in another program, or that program "
+                    "was killed; it can be read when it is closed"
+                )
+            raise SourceError(msg)
         time.sleep(LOOK_AGAIN_S)
-
-
-def _not_readable(path: str, state: FileState) -> SourceError:
-    if not state.stamp:
-        return SourceError(f"there is no file {path}")
-    if state.open:
-        msg = (
-            f"{path} is open for writing in another program, or that program was "
-            "killed; it can be read when it is closed"
-        )
-        return SourceError(msg)
-    return SourceError(f"{path} is being written at this moment")
 
 
 class SourceWriter:
