@@ -117,7 +117,13 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
                 header = _write(fd, path, run, methods)
                 disk.write_at(fd, header.to_bytes(), 0)
                 os.fsync(fd)
-            _compare(run, RunFile(temporary), path)
+            wrong = next(_differing(run, RunFile(temporary), path), None)
+            if wrong is not None:
+                msg = (
+                    f"{wrong} of {run.path} did not read back as it was written; the "
+                    "file is left as it was. Check this machine's disk and memory"
+                )
+                raise RunFileError(msg)
             disk.replace(temporary, path)
             # Until here they are needed, or after a kill are removed by the next run.
             remove_spare_ragged_files(RunFile(path))
@@ -239,21 +245,8 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
     return header._replace(rows={**header.rows, CHUNKS: len(table)})
 
 
-def _compare(old: RunFile, new: RunFile, path: Path) -> None:
-    """Read the new file, which will be `path`, and compare it with the old one.
-
-    RunFileError: the disk or the memory of this machine does not keep its word.
-    """
-    name = next(_differing(old, new, path), "")
-    if name:
-        msg = (
-            f"{name} of {old.path} did not read back as it was written; the file is "
-            "left as it was. Check this machine's disk and memory"
-        )
-        raise RunFileError(msg)
-
-
 def _differing(old: RunFile, new: RunFile, path: Path) -> Iterator[str]:
+    """Read the new file, which will be `path`; yield what is not as in the old one."""
     ragged = old.header.ragged
     with reading_group(old) as left, reading_group(new) as right:
         for name in datasets(left):

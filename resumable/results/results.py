@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,16 +35,20 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Status:
-    """How far a run is: print it, or read its numbers of positions in each state.
+    """How far a run is: print it, or read its numbers of positions in each state."""
 
-    It is `finished` where none is pending and ``finish`` has run.
-    """
+    positions: int
+    done: int
+    failed: int
+    finished: bool
+    """None is pending and ``finish`` has run."""
 
-    def __init__(self, positions: int, done: int, failed: int, finished: bool) -> None:
-        self.positions, self.done, self.failed = positions, done, failed
-        self.pending = positions - done - failed
-        self.finished = finished
+    @property
+    def pending(self) -> int:
+        """How many are left."""
+        return self.positions - self.done - self.failed
 
     @classmethod
     def now(cls, run: RunFile) -> Status:

@@ -36,6 +36,7 @@ driver writes all rows (``writer="driver"``), workers send them in a `RowBuffer`
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -145,14 +146,12 @@ class RowWriter:
         # waits until this process has closed its writer or has ended.
         if not self._lock_file.acquire(exclusive=False, patience=10):
             raise RunBusy(over)
-        if target.token not in LockFile(target.lock).read_text():
-            self._lock_file.release()
-            raise RunBusy(over)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._lock_file.release)
+            if target.token not in LockFile(target.lock).read_text():
+                raise RunBusy(over)
             self._file = disk.OpenFile(target.path)
-        except BaseException:
-            self._lock_file.release()
-            raise
+            undo.pop_all()
         # Opened when there are ragged rows to write.
         self._ragged: RaggedFile | None = None
         #: Calls of :meth:`write`, and how many of them are marked by now.
