@@ -195,13 +195,11 @@ def _copy_attributes(
             continue
         if kind is h5py.Reference:
             # Of what does not lie in the group there is no copy.
-            target = attribute.shape == () and old.attrs[name]
-            place, inside = "", ""
+            target, place = attribute.shape == () and old.attrs[name], ""
             with contextlib.suppress(ValueError, KeyError):
                 place = str(from_group.file[target].name) if target else ""
-            if place.startswith(f"{from_group.name}/"):
-                inside = place.removeprefix(f"{from_group.name}/")
-            if inside:
+            before, _, inside = place.partition(f"{from_group.name}/")
+            if inside and not before:
                 new.attrs[name] = to_group[inside].ref
             continue
         if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:

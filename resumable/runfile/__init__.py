@@ -58,7 +58,7 @@ from resumable.runfile.ragged import (
 )
 from resumable.runfile.rows import names_fields, reading_group
 from resumable.runfile.tables import Failure, LogLine, SessionRow, SessionTables
-from resumable.runfile.writer import ComputedRows, RowBuffer, RowWriter, WriteTarget
+from resumable.runfile.writer import RowBuffer, RowWriter, WriteTarget
 
 __all__ = [
     "ADVICE",
@@ -72,7 +72,6 @@ __all__ = [
     "TABLE_DTYPES",
     "USID_ANCILLARIES",
     "USID_SPECTROSCOPIC",
-    "ComputedRows",
     "Coordinates",
     "Failure",
     "Header",

@@ -383,21 +383,14 @@ class RunFile:
         return found
 
 
-def try_open(
-    path: Path, files: contextlib.ExitStack | None = None
-) -> RunFile | RunFileError:
-    """Open a run file, or return what is wrong with it."""
-    try:
-        return RunFile(path, files)
-    except RunFileError as error:
-        return error
-
-
 def find_runs(paths: Iterable[Path]) -> list[RunFile | RunFileError]:
     """Open those of some files that are run files, by name; the bad ones as errors."""
     found: list[RunFile | RunFileError] = []
     for path in sorted(paths):
         with contextlib.suppress(OSError), disk.opened(path, os.O_RDONLY) as fd:
             if disk.read_at(fd, len(MAGIC), 0) == MAGIC:
-                found.append(try_open(path))
+                try:
+                    found.append(RunFile(path))
+                except RunFileError as error:
+                    found.append(error)
     return found

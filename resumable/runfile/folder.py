@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import RunBusy, RunFileError, TargetError, shown
 from resumable.runfile.create import target_errors
-from resumable.runfile.file import RunFile, find_runs, try_open
+from resumable.runfile.file import RunFile, find_runs
 from resumable.system import LockFile, disk, wait_until
 
 if TYPE_CHECKING:
@@ -65,7 +65,13 @@ class RunFolder(NamedTuple):
         self, files: contextlib.ExitStack | None = None
     ) -> list[tuple[Path, RunFile | RunFileError]]:
         """Return the files of this identity's names, opened, or why they are not."""
-        return [(path, try_open(path, files)) for _, path in sorted(self._numbered())]
+        found: list[tuple[Path, RunFile | RunFileError]] = []
+        for _, path in sorted(self._numbered()):
+            try:
+                found.append((path, RunFile(path, files)))
+            except RunFileError as error:
+                found.append((path, error))
+        return found
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """Yield number and path of the files with names of this identity."""

@@ -86,13 +86,9 @@ class SafeFile(io.RawIOBase):
         view[: len(found)] = found
         # HDF5 may read what it has allocated and nobody has written.
         view[len(found) :] = bytes(size - len(found))
-        for number in self._numbers(start, start + size):
-            page = self._pages.get(number)
-            if page is not None:
-                first = number * _PAGE
-                begin = max(start, first)
-                end = min(start + size, first + len(page))
-                view[begin - start : end - start] = page[begin - first : end - first]
+        for number, inside, there in self._old_pages(start, start + size):
+            if number in self._pages:
+                view[there] = self._pages[number][inside]
         self._position += size
         return size
 
@@ -151,15 +147,17 @@ class SafeFile(io.RawIOBase):
             if new != old:
                 yield number * _PAGE, old, new
 
-    def _numbers(self, start: int, stop: int) -> range:
-        """Return the numbers of the old pages that a span of bytes touches."""
+    def _old_pages(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
+        """Yield each old page that a span touches: number, part of it, of the span."""
         stop = min(stop, self._kept)
-        return range(start // _PAGE, -(-stop // _PAGE)) if start < stop else range(0)
+        firsts = range(start // _PAGE * _PAGE, stop, _PAGE) if start < stop else ()
+        for first in firsts:
+            begin, end = max(start, first), min(stop, first + _PAGE)
+            inside, there = (slice(begin - at, end - at) for at in (first, start))
+            yield first // _PAGE, inside, there
 
     def _change(self, start: int, view: memoryview) -> None:
-        stop = start + view.nbytes
-        for number in self._numbers(start, stop):
-            first = number * _PAGE
+        for number, inside, there in self._old_pages(start, start + view.nbytes):
             if number not in self._pages:
                 if len(self._pages) * _PAGE >= MOST_CHANGED_BYTES:
                     msg = (
@@ -167,11 +165,10 @@ class SafeFile(io.RawIOBase):
                         "file would change; repack it with h5repack first"
                     )
                     raise OSError(errno.EFBIG, msg)
+                first = number * _PAGE
                 size = min(_PAGE, self._kept - first)
                 self._pages[number] = bytearray(disk.read_at(self._fd, size, first))
-            page = self._pages[number]
-            begin, end = max(start, first), min(stop, first + len(page))
-            page[begin - first : end - first] = view[begin - start : end - start]
+            self._pages[number][inside] = view[there]
 
 
 def find_own(file: h5py.File, *names: str) -> h5py.Group | h5py.Dataset | None:

@@ -62,15 +62,8 @@ _SESSION_FIELDS = [
     ("computed", "<i8"),
     ("failed", "<i8"),
 ]
-SESSION_DTYPE = np.dtype(
-    [
-        *_SESSION_FIELDS,
-        ("reading", "<f8"),
-        ("computing", "<f8"),
-        ("writing", "<f8"),
-        ("waiting", "<f8"),
-    ]
-)
+_SECONDS = ("reading", "computing", "writing", "waiting")
+SESSION_DTYPE = np.dtype([*_SESSION_FIELDS, *((name, "<f8") for name in _SECONDS)])
 #: Rows of the table of log lines: the first half is kept, the second one goes round.
 LOG_ROWS = 1000
 LOG_DTYPE = np.dtype(

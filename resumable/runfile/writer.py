@@ -90,26 +90,13 @@ class WriteTarget(NamedTuple):
     """How many write at once."""
 
 
-class ComputedRows(NamedTuple):
-    """Computed rows that are sent to the driver: arguments of `RowWriter.write`."""
-
-    start: int
-    """First position of the span."""
-    done: Array
-    """Which positions of the span were computed."""
-    failed: Array
-    """Which failed."""
-    values: Mapping[str, Array]
-    """Output name -> rows of the done and failed positions, in order."""
-
-
 class RowBuffer:
     """Keeps rows, to be sent to the driver, in place of a :class:`RowWriter`."""
 
     calls_written = calls_marked = 0
 
     def __init__(self) -> None:
-        self._rows: list[ComputedRows] = []
+        self._rows: list[tuple[Any, ...]] = []
 
     def write(
         self, start: int, done: Array, failed: Array, values: Mapping[str, Array]
@@ -117,10 +104,10 @@ class RowBuffer:
         """Keep the rows of a span of positions."""
         # Copies: a block computation may fill the same arrays again.
         kept = {name: rows.copy() for name, rows in values.items()}
-        self._rows.append(ComputedRows(start, done.copy(), failed.copy(), kept))
+        self._rows.append((start, done.copy(), failed.copy(), kept))
 
-    def collect(self) -> tuple[ComputedRows, ...]:
-        """Return the rows that were kept, and drop them."""
+    def collect(self) -> tuple[tuple[Any, ...], ...]:
+        """Return what was kept, the arguments of each write, and drop it."""
         rows, self._rows = self._rows, []
         return tuple(rows)
 

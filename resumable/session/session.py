@@ -154,7 +154,7 @@ class Session:
         for rows in report.rows:  # written by the same protocol as that of workers
             if self._writer is None:
                 self._writer = RowWriter(self.assignment.target(self.run))
-            self._writer.write(rows.start, rows.done, rows.failed, rows.values)
+            self._writer.write(*rows)
         if self._untried is not None and (reached := report.reached):
             self._untried.remove(reached)
         self._computed += report.done

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resumable.model import Batch, Geometry, Output, Schedule
-    from resumable.runfile import ComputedRows, Failure, WriteTarget
+    from resumable.runfile import Failure, WriteTarget
     from resumable.source import SourceRef
     from resumable.worker.warnings import WarningCounts
 
@@ -48,7 +48,7 @@ class Report(NamedTuple):
     unmarked: int  # batches of the worker, with this one, not all marked yet
     warned: WarningCounts
     error: Exception | None = None  # why the session must stop
-    rows: tuple[ComputedRows, ...] = ()  # for the driver to write
+    rows: tuple[tuple[Any, ...], ...] = ()  # for RowWriter.write of the driver
 
     def update(self, schedule: Schedule) -> None:
         """Tell a schedule what a position of this batch took."""
