@@ -205,11 +205,7 @@ def _check_group(group: h5py.Group, name: str, path: Path) -> None:
 
 
 def _fill(
-    made: h5py.Group,
-    old: h5py.Group,
-    run: RunFile,
-    compression: str | None,
-    safe: SafeFile,
+    made: h5py.Group, old: h5py.Group, run: RunFile, method: str | None, safe: SafeFile
 ) -> None:
     def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
         if name in TABLES:
@@ -221,8 +217,8 @@ def _fill(
         return create(made, name, dataset.shape, output.dtype, output.fill_value)
 
     create: Callable[..., h5py.Dataset] = create_contiguous
-    if compression is not None:
-        create = functools.partial(create_chunked, method=compression)
+    if method is not None:
+        create = functools.partial(create_chunked, method=method)
     copy_group(old, made, make, safe.check, skip=run.header.ragged)
     for name in run.header.ragged:
         inner = made.create_group(name)

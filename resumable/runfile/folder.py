@@ -129,10 +129,10 @@ def target_folder(target: str | Path | None, source_path: str) -> Path:
         return Path(source_path).parent
     folder = Path(chosen)
     if not folder.is_dir():
+        what = "does not exist; make it first"
         if folder.exists():
-            msg = f"the target folder {folder} is not a folder; give another target="
-        else:
-            msg = f"the target folder {folder} does not exist; make it first"
+            what = "is not a folder; give another target="
+        msg = f"the target folder {folder} {what}"
         raise TargetError(msg)
     return folder
 

@@ -46,11 +46,6 @@ class _Rows:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
     def __len__(self) -> int:
         return self.shape[0]
 
