@@ -136,7 +136,18 @@ class MPIEngine:
         """Have rank 0 drive; return or raise on every rank what rank 0 does."""
         messages = self._messages = self._joined()
         messages.begin()
-        info = _info_of(messages, request)
+        asked, failed = None, None
+        try:
+            asked = request()
+        except Exception as error:
+            failed = error_of_rank(error, messages.rank)
+        info = RankInfo(
+            messages.rank_on_host,
+            messages.ranks_on_host,
+            machine.available_memory(),
+            asked,
+            failed,
+        )
         if messages.rank > 0:
             outcome: _Outcome = OtherRank(messages, process, time_limit).follow(info)
             return outcome.result()
@@ -261,22 +272,6 @@ class MPIEngine:
         number = self._early.signal_number
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             raise stopped(self._early, results)
-
-
-def _info_of(messages: RankMessages, request: Callable[[], dict[str, Any]]) -> RankInfo:
-    """Return what rank 0 must know of this rank."""
-    asked, error = None, None
-    try:
-        asked = request()
-    except Exception as failed:
-        error = error_of_rank(failed, messages.rank)
-    return RankInfo(
-        messages.rank_on_host,
-        messages.ranks_on_host,
-        machine.available_memory(),
-        asked,
-        error,
-    )
 
 
 def start_mpi_when_every_rank_has_come() -> Any:

@@ -186,7 +186,19 @@ class _SessionWorkers:
 
     def do(self, task: Task, must_end: Callable[[], bool]) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
-        worker, writer = self._worker()
+        # One for each thread: what setup() makes may belong to it.
+        key = threading.get_ident()
+        if key not in self._workers:
+            writer = TaskWriter(self._job.target, may_ship=self._job.may_ship)
+            worker = Worker(
+                self._job,
+                # The process was there before: its memory is not the session's.
+                own_process=False,
+                writer=writer,
+                one_thread=self._blas_limit.one_thread,
+            )
+            self._workers[key] = worker, writer
+        worker, writer = self._workers[key]
         left = task.batch
         done = writer.done_already(left)
         if done.any():
@@ -206,21 +218,6 @@ class _SessionWorkers:
         return report.sendable()._replace(
             batch=task.batch, done=report.done + done_before
         )
-
-    def _worker(self) -> tuple[Worker, TaskWriter]:
-        """Return the worker of this thread: what setup() makes may belong to it."""
-        key = threading.get_ident()
-        if key not in self._workers:
-            writer = TaskWriter(self._job.target, may_ship=self._job.may_ship)
-            worker = Worker(
-                self._job,
-                # The process was there before: its memory is not the session's.
-                own_process=False,
-                writer=writer,
-                one_thread=self._blas_limit.one_thread,
-            )
-            self._workers[key] = worker, writer
-        return self._workers[key]
 
     def close(self) -> None:
         """Close the workers, and give the logger its level back."""

@@ -114,7 +114,8 @@ def ragged_file_to_append(run: Path) -> RaggedFile:
             # Taken by another worker, or by the worker of another thread.
             with contextlib.suppress(RunBusy):
                 file = RaggedFile(path)
-                if file.read_at(_LINE_BYTES, 0) == _LINE.format(file.number).encode():
+                line = disk.read_at(file.fileno(), _LINE_BYTES, 0)
+                if line == _LINE.format(file.number).encode():
                     # Its maker may have been killed before its name was durable.
                     disk.sync_folder(path.parent)
                     return file

@@ -140,7 +140,9 @@ class SessionTables(disk.OpenFile):
     def begin(self, *, host: str, pid: int, engine: str, workers: int) -> None:
         """Enter a new session."""
         offset, size = self._run.header.extents()["sessions"]
-        table = np.frombuffer(self.read_at(size, offset), self._dtypes["sessions"])
+        table = np.frombuffer(
+            disk.read_at(self.fileno(), size, offset), self._dtypes["sessions"]
+        )
         used = int(np.count_nonzero(is_time(table["start"])))
         self._session = min(used, len(table) - 1)
         self._row = {

@@ -217,7 +217,7 @@ class RowWriter:
             if len(bounds) > _SCATTERED:
                 # Read the piece, merge our rows, write once. Rows between are rewritten
                 # unchanged, so a torn write cannot alter them.
-                old = self._file.read_at(len(where) * size, place)
+                old = disk.read_at(self._file.fileno(), len(where) * size, place)
                 merged = np.frombuffer(old, np.uint8).reshape(len(where), size).copy()
                 count = int(np.count_nonzero(where))
                 merged[where] = data[taken : taken + count]
@@ -311,7 +311,7 @@ class RowWriter:
                     if where.all():
                         status = np.empty(len(where), np.uint8)
                     else:
-                        old = self._file.read_at(len(where), offset)
+                        old = disk.read_at(self._file.fileno(), len(where), offset)
                         status = np.frombuffer(old, np.uint8).copy()
                     status[where] = value[where]
                     self._file.write_at(status, offset)

@@ -264,10 +264,6 @@ class OpenFile:
         except OSError as error:
             raise self._with_advice(error) from error
 
-    def read_at(self, size: int, offset: int) -> bytes:
-        """Read `size` bytes at `offset`; fewer only at the end of the file."""
-        return read_at(self.fileno(), size, offset)
-
     def fileno(self) -> int:
         """Return the descriptor; OSError where it is of another file by now."""
         if not is_same_file(self._fd, self._identity):

@@ -70,16 +70,18 @@ def available_memory() -> int:
                 continue
             used = _read_number(folder / used_name)
             if used is not None:
-                left.append(max(0, limit - used + _reclaimable(folder)))
+                # It gives its file cache back under pressure.
+                cache = _bytes_in(folder / "memory.stat", "inactive_file ", 1) or 0
+                left.append(max(0, limit - used + cache))
     return min(left)
 
 
-def _bytes_in(path: Path, name: str) -> int | None:
-    """Return a size that a file of the proc file system gives in kB, if it does."""
+def _bytes_in(path: Path, name: str, unit: int = 1024) -> int | None:
+    """Return a size that a file of the system gives in some unit, if it does."""
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text().splitlines():
             if line.startswith(name):
-                return int(line.split()[1]) * 1024
+                return int(line.split()[1]) * unit
     return None
 
 
@@ -162,13 +164,3 @@ def _read_number(path: Path) -> int | None:
             return int(file.read().split()[0])
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _reclaimable(folder: Path) -> int:
-    """Bytes of file cache a cgroup gives back under pressure."""
-    with contextlib.suppress(OSError):
-        for line in (folder / "memory.stat").read_text().splitlines():
-            name, value = line.split()
-            if name == "inactive_file":
-                return int(value)
-    return 0

@@ -74,6 +74,13 @@ def warning_filters() -> tuple[Any, ...]:
     )
 
 
+#: How many blocks of all threads count now, and what restores the warnings module.
+_inside = 0
+_restore = contextlib.ExitStack()
+_lock = threading.Lock()
+_thread = threading.local()
+
+
 @contextlib.contextmanager
 def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
     """Count the warnings that this thread gives in a block, instead of showing them.
@@ -81,64 +88,47 @@ def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[
     Of those that the driver's `filters` ignore none, and those that are errors are
     raised.
     """
-    _hook.install(filters)
+    global _inside
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            _install(filters)
     outer, _thread.counts = getattr(_thread, "counts", None), counts
     try:
         yield
     finally:
         _thread.counts = outer
-        _hook.remove()
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                _restore.close()
 
 
-_thread = threading.local()
+def _install(filters: tuple[Any, ...]) -> None:
+    """Set filters and ``showwarning`` of the warnings module, which threads share."""
+    _restore.enter_context(warnings.catch_warnings())
+    show = warnings.showwarning
+    # Other actions than "always" would have only the first warning counted.
+    warnings.simplefilter("always")
+    loaded: dict[str, type[Warning]] = {}
+    left: list[type[Warning]] = [Warning]
+    while left:
+        kind = left.pop()
+        loaded[f"{kind.__module__}.{kind.__qualname__}"] = kind
+        left += kind.__subclasses__()
+    for action, message, category, module, lineno in reversed(filters):
+        if category not in loaded:
+            continue  # nothing here can have given such a warning
+        warnings.filterwarnings(
+            action if action in ("error", "ignore") else "always",
+            # They are compiled, or None, or text.
+            getattr(message, "pattern", message) or "",
+            loaded[category],
+            getattr(module, "pattern", module) or "",
+            lineno,
+        )
 
-
-class _Hook:
-    """Filters and ``showwarning`` of the warnings module, which all threads share."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def install(self, filters: tuple[Any, ...]) -> None:
-        """Set them, unless another thread has."""
-        with self._lock:
-            self._inside += 1
-            if self._inside > 1:
-                return
-            self._context = warnings.catch_warnings()
-            self._context.__enter__()
-            self._show = warnings.showwarning
-            # Other actions than "always" would have only the first warning counted.
-            warnings.simplefilter("always")
-            loaded: dict[str, type[Warning]] = {}
-            left: list[type[Warning]] = [Warning]
-            while left:
-                kind = left.pop()
-                loaded[f"{kind.__module__}.{kind.__qualname__}"] = kind
-                left += kind.__subclasses__()
-            for action, message, category, module, lineno in reversed(filters):
-                if category not in loaded:
-                    continue  # nothing here can have given such a warning
-                warnings.filterwarnings(
-                    action if action in ("error", "ignore") else "always",
-                    # They are compiled, or None, or text.
-                    getattr(message, "pattern", message) or "",
-                    loaded[category],
-                    getattr(module, "pattern", module) or "",
-                    lineno,
-                )
-            warnings.showwarning = self._note  # type: ignore[assignment]
-
-    def remove(self) -> None:
-        """Restore them, unless another thread still needs them."""
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._context.__exit__(None, None, None)
-
-    def _note(
-        self,
+    def note(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -147,9 +137,8 @@ class _Hook:
     ) -> None:
         counts = getattr(_thread, "counts", None)
         if counts is None:
-            self._show(message, category, filename, lineno, *more)
+            show(message, category, filename, lineno, *more)
         else:
             counts.add(Warned(category, str(message), filename, lineno))
 
-
-_hook = _Hook()
+    warnings.showwarning = note  # type: ignore[assignment]
