@@ -143,6 +143,7 @@ class LocalWorker:
             not_recorded=(MemoryError,),
         )
         self._parent = parent
+        self.close = self._worker.close
 
     def do(self, batch: Batch) -> Report:
         """Do a batch; anything the driver sends meanwhile means: stop."""
@@ -151,10 +152,6 @@ class LocalWorker:
         except MemoryError:
             # Without the user's class, which might be one that cannot be sent.
             raise MemoryError from None
-
-    def close(self) -> None:
-        """Commit everything."""
-        self._worker.close()
 
 
 class _State(enum.Enum):

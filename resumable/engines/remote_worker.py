@@ -92,7 +92,7 @@ def do(task: Task) -> bytes:
         return cloudpickle.dumps(TaskResult())  # type: ignore[no-any-return]
     with contextlib.ExitStack() as stack:
         collector = _RecordCollector()
-        must_end = _never
+        must_end: Callable[[], bool] = bool  # never
         if task.driver != this_process():
             must_end = stack.enter_context(deferred_termination())
             logging.root.addHandler(collector)
@@ -113,10 +113,6 @@ def do(task: Task) -> bytes:
     except (pickle.PicklingError, TypeError):
         data = cloudpickle.dumps(result)  # a record holds what cannot be sent
     return data
-
-
-def _never() -> bool:
-    return False
 
 
 def revoke(token: str, numbers: list[int]) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from resumable.pool.stream import ItemFunction, RepeatedFunction, start_stream
+from resumable.pool.stream import RepeatedFunction, start_stream
 from resumable.worker import WorkerProcesses
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Pool(WorkerProcesses):
         self._check_open()
         numbers = itertools.count() if times is None else iter(range(times))
         repeated = RepeatedFunction(function, args, seed)
-        return start_stream(self, repeated, numbers, in_turn=True, results="own")
+        return start_stream(self, repeated.do, numbers, in_turn=True, results="own")
 
     def imap(
         self,
@@ -146,7 +146,7 @@ class Pool(WorkerProcesses):
         self._check_open()
         return start_stream(
             self,
-            ItemFunction(function),
+            function,
             iter(items),
             ordered=ordered,
             look_ahead=look_ahead,

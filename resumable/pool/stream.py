@@ -39,17 +39,6 @@ def new_key() -> str:
     return f"{next(_names)}"
 
 
-class ItemFunction:
-    """Calls a function with every item."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
-
-    def do(self, item: Any) -> Any:
-        """Do one call."""
-        return self._function(item)
-
-
 class RepeatedFunction:
     """Calls a function with the same arguments, with a generator if taken."""
 
@@ -88,13 +77,13 @@ def _takes_rng(function: Callable[..., Any]) -> bool:
 class GuardedFunction:
     """Calls a function; an error of it ends neither a loop nor the worker."""
 
-    def __init__(self, parent: Any, function: ItemFunction | RepeatedFunction) -> None:
+    def __init__(self, parent: Any, function: Callable[[Any], Any]) -> None:
         self._function = function
         self._libraries = ThreadpoolController() if parent is None else None
 
     def do(self, item: Any) -> Any:
         """Do one call."""
-        return guarded(self._function.do, item, self._libraries)
+        return guarded(self._function, item, self._libraries)
 
 
 def guarded(
@@ -125,7 +114,7 @@ def guarded(
 
 def start_stream(
     pool: WorkerProcesses,
-    function: ItemFunction | RepeatedFunction,
+    function: Callable[[Any], Any],
     items: Iterator[Any],
     *,
     look_ahead: int | None = None,
@@ -174,7 +163,7 @@ class Stream(Iterator[Any]):
     def __init__(
         self,
         pool: WorkerProcesses,
-        function: ItemFunction | RepeatedFunction,
+        function: Callable[[Any], Any],
         items: Iterator[Any],
         look_ahead: int,
         arguments: Arrays,
@@ -202,7 +191,8 @@ class Stream(Iterator[Any]):
         """
         while True:
             self.fill()
-            ready = self._ready()
+            candidates = itertools.islice(self._pending, 1 if self.ordered else None)
+            ready = next((one for one in candidates if one.call.done), None)
             if ready is not None:
                 # The next item is under way before this one's result is used.
                 self.fill(1)
@@ -214,10 +204,6 @@ class Stream(Iterator[Any]):
         if ready.created is not None and ready.created.done:
             ready.created.result()
         return ready.call.result()
-
-    def _ready(self) -> _Pending | None:
-        candidates = itertools.islice(self._pending, 1 if self.ordered else None)
-        return next((one for one in candidates if one.call.done), None)
 
     def fill(self, more: int = 0) -> None:
         """Send items to workers, as many as may be under way."""
@@ -251,7 +237,12 @@ class Stream(Iterator[Any]):
 
     def _send(self, worker: int, item: Any) -> _Pending:
         try:
-            created = self._create(worker)
+            # The function, too, unless the process has it.
+            token = self._pool.process_token(worker)
+            if self._created.get(worker, (None,))[0] is not token:
+                content = ("create", self._key, GuardedFunction, (self._function,))
+                (created,) = self._pool.start_calls([worker], content, "to start")
+                self._created[worker] = token, created
             (call,) = self._pool.start_calls(
                 [worker],
                 ("call", self._key, "do", (item,)),
@@ -261,13 +252,4 @@ class Stream(Iterator[Any]):
             )
         except TypeError as error:
             return _failed(error)
-        return _Pending(created, call)
-
-    def _create(self, worker: int) -> Call:
-        """Send a worker the function, unless its process has it."""
-        token = self._pool.process_token(worker)
-        if self._created.get(worker, (None,))[0] is not token:
-            content = ("create", self._key, GuardedFunction, (self._function,))
-            (call,) = self._pool.start_calls([worker], content, "to start")
-            self._created[worker] = token, call
-        return self._created[worker][1]
+        return _Pending(self._created[worker][1], call)

@@ -9,22 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Protocol
-
-
-class Holder(Protocol):
-    """An object with file descriptors."""
-
-    def close_in_child(self) -> None:
-        """Close them and do nothing else, in the child process."""
-
+from typing import Any
 
 #: Held while descriptors open or close, so that no other thread forks between `open`
 #: and registering the descriptor for closing in the child.
 lock = threading.RLock()
 
-#: Their ``close_in_child()`` is called in every forked child of this process.
-holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+#: Objects with descriptors. In every forked child of this process ``close_in_child()``
+#: of them is called, which closes these and does nothing else.
+holders: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _close_all() -> None:
