@@ -32,8 +32,8 @@ server._loaded_subpackages = lambda: [*known(), "pytest", "hypothesis"]
 
 
 # The modules that take longest: last, one of them would run alone at the end.
-FIRST = ("mpi_failures", "choice", "dask", "kill", "mpi", "replacing", "notebooks")
-FIRST += ("docs", "live", "futures", "pool", "kill_chain", "commands", "server")
+FIRST = ("mpi_failures", "choice", "dask", "power_cut", "kill", "mpi", "replacing")
+FIRST += ("notebooks", "docs", "live", "futures", "pool", "kill_chain", "commands")
 
 
 def pytest_collection_modifyitems(items):
@@ -52,6 +52,12 @@ def _own_environment(monkeypatch):
 def impatient(monkeypatch):
     """Wait only shortly for others who have a file open that is published into."""
     monkeypatch.setattr("resumable.runfile.journal.PATIENCE_S", 0.05)
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return the name of a file for notes."""
+    return str(tmp_path / "log")
 
 
 @pytest.fixture

@@ -91,9 +91,9 @@ def source(tmp_path, rows):
 
 
 @pytest.fixture
-def log(tmp_path):
-    """Return the name of a file for notes; what leaked here is forgotten after it."""
-    yield str(tmp_path / "log")
+def log(log):
+    """Forget what leaked here after the test."""
+    yield log
     Leaks.kept.pop(os.getpid(), None)
 
 

@@ -53,13 +53,6 @@ def test_fault_13_nan_finds_its_own_results(scan, given):
     assert len(Scaled(scan, **given).duplicates) == 1
 
 
-def test_fault_15_same_size_and_another_shape_is_another_run(scan):
-    flat, square = np.arange(4.0), np.arange(4.0).reshape(2, 2)
-    compute(Scaled(scan, table=flat))
-
-    assert Scaled(scan, table=square).duplicates == []
-
-
 def test_fault_17_another_source_of_the_same_name_does_not_match(make_file, tmp_path):
     """An overwritten source and another file with the same dataset name: new runs."""
     target = tmp_path / "target"

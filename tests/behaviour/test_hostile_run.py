@@ -14,6 +14,7 @@ import param
 import pytest
 from forged_files import plain_of, restructured, rewritten, write_body
 from helpers import compute
+from processes import process_of
 from programs import invoke
 from run_files import PACKAGE, Mean, assert_printable
 
@@ -142,16 +143,12 @@ def assert_refused(path):
     assert peak < 150 << 20
 
 
-@pytest.mark.parametrize("kind", NAMES)
-def test_no_name_in_a_header_leads_elsewhere(run_path, kind):
-    rewritten(run_path, NAMES[kind])
-
-    assert_refused(run_path)
-
-
-@pytest.mark.parametrize("kind", BODIES)
-def test_what_is_no_header_is_refused(run_path, kind):
-    write_body(run_path, BODIES[kind])
+@pytest.mark.parametrize("kind", [*NAMES, *BODIES])
+def test_a_header_that_leads_elsewhere_or_is_none_is_refused(run_path, kind):
+    if kind in NAMES:
+        rewritten(run_path, NAMES[kind])
+    else:
+        write_body(run_path, BODIES[kind])
 
     assert_refused(run_path)
 
@@ -171,13 +168,10 @@ def test_a_file_without_a_header_hides_no_other(run_path, scan):
 def test_a_header_that_we_could_not_read_again_is_not_written(scan, tmp_path):
     """Labels of 20 MB: an error before anything is made, not a damaged file."""
 
-    class Wide(rs.Process):
-        version = 1
-        outputs = {"x": rs.Output(20, "f4", labels=["x" * 1_000_000] * 20)}  # noqa: RUF012
-
-        def unit_computation(self, spectrum):
-            return spectrum[:20]
-
+    Wide = process_of(
+        lambda self, spectrum: spectrum[:20],
+        {"x": rs.Output(20, "f4", labels=["x" * 1_000_000] * 20)},
+    )
     with pytest.raises(rs.DeclarationError, match=r"labels take .* more than the 16"):
         compute(Wide(scan))
 
@@ -273,9 +267,8 @@ def test_a_planted_temporary_file_is_replaced_and_not_written_to(scan, tmp_path)
     precious.write_text("do not touch")
     path = Path(Mean(scan).plan().path)
     path.with_name(f".{path.stem}.birth").symlink_to(precious)
-    results = compute(Mean(scan))
 
-    assert results.status.finished
+    assert compute(Mean(scan)).status.finished
     assert precious.read_text() == "do not touch"
     assert not (tmp_path / f".{path.stem}.birth").exists()
 
@@ -286,9 +279,8 @@ def test_another_name_of_a_run_file_is_the_same_run(scan, tmp_path):
     target.mkdir()
     path = compute(Mean(scan), positions=slice(0, 20)).path
     (target / path.name).hardlink_to(path)
-    results = compute(Mean(scan, target))
 
-    assert results.status.done == 60
+    assert compute(Mean(scan, target)).status.done == 60
     assert rs.open(path).status.done == 60
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import textwrap
 import time
-from pathlib import Path
 from typing import ClassVar
 
 import kill_matrix
@@ -47,23 +46,13 @@ def test_nothing_is_lost_or_wrong_whoever_is_killed(tallies, case):
     assert tally.rows_checked > 0
 
 
-@pytest.fixture(scope="module")
-def steps(program_server, tmp_path_factory):
-    """Return the tally of a run killed before each of its steps."""
-    return kill_matrix.every_step(program_server, tmp_path_factory.mktemp("steps"))
+def test_a_kill_before_any_step_leaves_a_run_that_goes_on(program_server, tmp_path):
+    """Before any write, sync, link and lock a kill does no harm and leaves no file."""
+    tally = kill_matrix.every_step(program_server, tmp_path)
 
-
-def test_a_kill_before_any_step_leaves_a_run_that_goes_on(steps):
-    """Before every write, sync, link and lock of a run a kill does no harm."""
-    faults = [fault for fault in steps.faults if "left over" not in fault]
-
-    assert faults == []
-    assert steps.kills > 30
-    assert steps.completed == steps.kills + 1
-
-
-def test_a_kill_before_any_step_leaves_no_file_behind(steps):
-    assert [fault for fault in steps.faults if "left over" in fault] == []
+    assert tally.faults == []
+    assert tally.kills > 30
+    assert tally.completed == tally.kills + 1
 
 
 STOPPED = """
@@ -236,33 +225,6 @@ def test_ctrl_c_while_workers_start_is_a_clean_stop(
     assert process.returncode == 75, errors
     assert "KeyboardInterrupt" not in errors
     assert wait_until(lambda: not members(process.pid), 2)
-
-
-class Signals(Logged):
-    """Sends this process a signal in the middle."""
-
-    def unit_computation(self, spectrum):
-        if self.position == 20 and not Path(self.log + ".mended").exists():
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return super().unit_computation(spectrum)
-
-
-def test_handlers_are_put_back_after_a_stop(tmp_path, source):
-    called = []
-    old = signal.signal(signal.SIGUSR1, lambda *_: called.append(1))
-    try:
-        ours = signal.getsignal(signal.SIGUSR1)
-        process = Signals(source, log=str(tmp_path / "log"), delay_s=0.002)
-        with pytest.raises(rs.NotFinished, match="SIGUSR1") as caught:
-            process.compute(engine="serial")
-        after = signal.getsignal(signal.SIGUSR1)
-    finally:
-        signal.signal(signal.SIGUSR1, old)
-
-    assert after is ours
-    assert called == []
-    assert caught.value.code == 75
-    assert caught.value.results.status.done > 0
 
 
 def test_a_stop_in_a_thread_leaves_signals_alone(source, tmp_path):

@@ -18,9 +18,6 @@ from kill_matrix import members, wait_until
 from program_server import ProgramServer
 
 import resumable as rs
-import resumable.process.chain
-import resumable.system.stop
-import resumable.worker.work
 
 pytest.importorskip("hdf5plugin")
 pytestmark = pytest.mark.timeout(110, method="signal")

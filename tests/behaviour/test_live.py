@@ -198,7 +198,8 @@ def test_a_plain_compute_later_does_only_what_is_new(writer):
     process.calls = []
     results = process.compute(engine="serial")
 
-    assert followed.status.positions == 10
+    assert followed.status.positions == followed.status.done == 10
+    assert followed.status.finished
     assert process.calls == list(range(10, 15))
     np.testing.assert_array_equal(results["mean"], serial(program.source))
 
@@ -238,13 +239,7 @@ def test_waiting_costs_next_to_nothing(writer, script):
         """
         import sys, time
         import psutil
-        from resumable import Process, Output
-
-        class Mean(Process):
-            version = 1
-            outputs = {"mean": Output()}
-            def unit_computation(self, spectrum):
-                return spectrum.mean()
+        from processes import Mean
 
         def used():
             me = psutil.Process()

@@ -1,6 +1,5 @@
 """When following a source ends, and what is read beside its writer."""
 
-import hashlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +7,10 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from helpers import until
+from helpers import SUPPORT, until
 from live_sources import done_in, serial
 from processes import Mean
+from run_files import digest
 
 import resumable as rs
 from resumable.errors import PlanError, SourceError
@@ -21,10 +21,6 @@ from resumable.source.reader import Reader
 from resumable.source.reference import SourceRef
 
 pytestmark = pytest.mark.timeout(100, method="signal")
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -52,17 +48,6 @@ def test_a_writer_that_was_killed_is_an_error(writer, kind, version):
         assert Mean(program.source).compute().status.finished
     if version == "latest":
         assert "h5clear -s" in str(info.value)
-
-
-def test_nothing_new_for_the_time_of_follow_is_the_end(writer):
-    program = writer("reopen", count=3, pause=0)
-    program.tell()
-    program.tell()
-    assert program.program.stdout.readline() == "closed\n"
-    results = Mean(program.source).compute(follow=0.2)
-
-    assert results.status.finished
-    assert results.status.done == 3
 
 
 def test_a_file_without_a_row_is_waited_for(writer):
@@ -315,22 +300,8 @@ def test_the_command_follows(writer, script):
     program = writer("swmr", count=5)
     program.tell()
     folder = Path(program.path).parent
-    (folder / "mean.py").write_text(
-        "import resumable as rs\n\n\n"
-        "class Mean(rs.Process):\n"
-        "    version = 1\n"
-        "    outputs = {'mean': rs.Output()}\n\n"
-        "    def unit_computation(self, spectrum):\n"
-        "        return spectrum.mean()\n"
-    )
-    command = script(
-        "from resumable.cli.commands import main; main()",
-        "run",
-        "mean.py:Mean",
-        program.source,
-        "--follow",
-        "1m",
-    )
+    words = ("run", f"{SUPPORT}/processes.py:Mean", program.source, "--follow", "1m")
+    command = script("from resumable.cli.commands import main; main()", *words)
     until(lambda: done_in(folder) == 5)
     program.tell()
     out, _ = command.communicate(timeout=60)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import until
 from live_sources import run_files, serial
-from processes import MEAN, Mean
+from processes import Mean, process_of
 
 import resumable as rs
 from resumable.errors import SourceError
@@ -261,13 +261,7 @@ file.close()
 def test_a_map_and_its_input_grow_together(tmp_path, script, kind):
     """One of the two is longer for a moment; positions are those that both have."""
 
-    class Product(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def unit_computation(self, spectrum, gain):
-            return spectrum.sum() * gain.sum()
-
+    Product = process_of(lambda self, spectrum, gain: spectrum.sum() * gain.sum())
     path = tmp_path / "live.h5"
     program = script(MAPS, str(path), kind, name="maps.py")
     assert program.stdout.readline() == "there\n"

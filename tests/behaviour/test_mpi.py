@@ -103,23 +103,30 @@ def test_what_was_begun_elsewhere_is_finished_by_ranks(mpi, scan, tmp_path):
     assert of_log(tmp_path) == list(range(POSITIONS))
 
 
+HUNGRY = with_head("""
+    class Hungry(Logged):
+        scratch = 40 << 20
+
+    process = Hungry("scan.h5::/data", log="log", delay_s=0.01)
+    results = process.compute(**OPTIONS)
+    tell(workers=results.sessions[-1].workers)
+    """)
+
+
 def test_ranks_on_several_hosts_give_the_same_results(mpich, scan, data, tmp_path):
     """MPICH is told to use the network; each rank has a budget of its own."""
-    job = mpich.run(
-        3,
-        with_head("""
-        class Hungry(Logged):
-            scratch = 40 << 20
-
-        process = Hungry("scan.h5::/data", log="log", delay_s=0.02)
-        results = process.compute(memory="50 MB")
-        tell(workers=results.sessions[-1].workers)
-        """),
-        MPIR_CVAR_NOLOCAL="1",
-    )
+    job = mpich.run(3, HUNGRY, '{"memory": "50 MB"}', MPIR_CVAR_NOLOCAL="1")
 
     check(job, tmp_path, data, 3)
     assert [one["workers"] for one in told(tmp_path)] == [3] * 3
+
+
+def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, data, tmp_path):
+    """The memory budget is for a host, and is divided among its ranks."""
+    job = mpi.run(4, HUNGRY, '{"memory": "100 MB"}')
+
+    check(job, tmp_path, data, 2)
+    assert [one["workers"] for one in told(tmp_path)] == [2] * 4
 
 
 def test_dealt_out_positions_are_all_computed(mpi, scan, data, tmp_path):
@@ -243,24 +250,6 @@ def test_all_kinds_of_runs_work_with_ranks(mpi, scan, data, tmp_path):
 
     assert (job.code, job.err) == (0, "")
     assert [one["fine"] for one in told(tmp_path)] == [True, True]
-
-
-def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, data, tmp_path):
-    """The memory budget is for a host, and is divided among its ranks."""
-    job = mpi.run(
-        4,
-        with_head("""
-        class Hungry(Logged):
-            scratch = 40 << 20
-
-        process = Hungry("scan.h5::/data", log="log", delay_s=0.005)
-        results = process.compute(memory="100 MB")
-        tell(workers=results.sessions[-1].workers)
-        """),
-    )
-
-    check(job, tmp_path, data, 2)
-    assert [one["workers"] for one in told(tmp_path)] == [2] * 4
 
 
 def test_only_rank_0_digests_the_source(mpi, scan, tmp_path):

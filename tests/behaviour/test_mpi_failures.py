@@ -18,11 +18,8 @@ def test_a_failing_unit_ends_all_ranks_alike(mpi, scan, tmp_path):
         3,
         with_head("""
         process = FailsAt("scan.h5::/data", log="log", bad=[37])
-        try:
+        with telling(rs.UnitFailed, lambda error: {"position": error.position}):
             process.compute(on_error="raise")
-        except rs.UnitFailed as error:
-            tell(position=error.position)
-            raise
         """),
     )
 
@@ -67,11 +64,8 @@ def test_a_set_up_that_fails_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
                 if RANK == {rank}:
                     raise LookupError("no table here")
 
-        try:
+        with telling(LookupError, lambda error: {{"raised": True}}):
             SetsUp("scan.h5::/data", log="log", delay_s=0.01).compute()
-        except LookupError:
-            tell(raised=True)
-            raise
         """),
     )
 
@@ -94,11 +88,9 @@ def test_a_set_up_that_exits_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
                 if RANK == {rank}:
                     sys.exit("no GPU on this host")
 
-        try:
+        said = lambda error: {{"kind": type(error).__name__, "text": str(error)}}
+        with telling(BaseException, said):
             Leaves("scan.h5::/data", log="log", delay_s=0.01).compute()
-        except BaseException as error:
-            tell(kind=type(error).__name__, text=str(error))
-            raise
         """),
     )
     kind, text = "SystemExit", "no GPU on this host"
@@ -132,11 +124,9 @@ def test_a_stop_inside_of_a_unit_stops_all_ranks(mpi, scan, tmp_path, rank):
                     time.sleep(0.01)
                 return super().unit_computation(spectrum)
 
-        try:
+        said = lambda stopped: {{"code": stopped.code, "text": str(stopped)}}
+        with telling(rs.NotFinished, said):
             Nests("scan.h5::/data", log="log", delay_s=0.01).compute()
-        except rs.NotFinished as stopped:
-            tell(code=stopped.code, text=str(stopped))
-            raise
         """),
     )
 
@@ -161,12 +151,10 @@ def test_a_rank_that_ends_during_a_run_ends_all(mpi, scan, tmp_path):
                 return super().unit_computation(spectrum)
 
         try:
-            Interrupted("scan.h5::/data", log="log", delay_s=0.01).compute()
+            with telling(rs.WorkerDied, lambda error: {"text": str(error)}):
+                Interrupted("scan.h5::/data", log="log", delay_s=0.01).compute()
         except KeyboardInterrupt:
             sys.exit(3)
-        except rs.WorkerDied as error:
-            tell(text=str(error))
-            raise
         """),
     )
 
@@ -189,11 +177,8 @@ def test_a_full_disk_on_one_rank_ends_all_and_the_run_goes_on(mpi, scan, tmp_pat
                     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
                 return np.full(2000, super().unit_computation(spectrum))
 
-        try:
+        with telling(OSError, lambda error: {"errno": error.errno}):
             Wide("scan.h5::/data", log="log", delay_s=0.02).compute()
-        except OSError as error:
-            tell(errno=error.errno)
-            raise
         """)
     job = mpi.run(2, script, '{"full": true}')
     failed = told(tmp_path)
@@ -289,11 +274,8 @@ def test_ranks_that_ask_for_different_things_are_refused(mpi, scan, tmp_path):
         2,
         with_head("""
         process = Logged("scan.h5::/data", log="log", delay_s=0.25 * RANK)
-        try:
+        with telling(rs.PlanError, lambda error: {"text": str(error)}):
             process.compute()
-        except rs.PlanError as error:
-            tell(text=str(error))
-            raise
         """),
     )
     texts = {one["text"] for one in told(tmp_path)}
@@ -371,11 +353,8 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
                 return value
 
         process = Slower("scan.h5::/data", log="log", delay_s=0.1)
-        try:
+        with telling(rs.NotFinished, ended):
             process.compute()
-        except rs.NotFinished as stopped:
-            tell(code=stopped.code, done=stopped.results.status.done)
-            raise
         """)
     )
     process = mpi.start(3, script)
@@ -447,11 +426,8 @@ def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
             return plain(self, **options)
 
         reader.Reader.fingerprint = fingerprint
-        try:
+        with telling(rs.NotFinished, ended):
             process.compute()
-        except rs.NotFinished as stopped:
-            tell(code=stopped.code, done=stopped.results.status.done)
-            raise
         tell(goes_on=True)
         """),
     )
@@ -462,38 +438,26 @@ def test_a_signal_while_a_finished_run_is_looked_up_stops_the_script(
     assert job.err.count(f"stopped by {name}: 60 of 60 positions done") == 1
 
 
-def test_a_signal_while_a_run_is_finished_stops_the_script(mpi, scan, tmp_path):
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_signal_while_a_run_is_finished_stops_the_script(
+    mpi, scan, tmp_path, handled
+):
+    """A handler of the script gets it instead."""
     job = mpi.run(
         2,
-        with_head("""
-        class Finishes(Logged):
-            def finish(self, results):
-                os.kill(os.getpid(), signal.SIGUSR1)
-
-        Finishes("scan.h5::/data", log="log").compute()
-        tell(goes_on=True)
-        """),
-    )
-
-    assert job.code == 75, job.err
-    assert told(tmp_path) == []
-    assert only_run(tmp_path).status.finished
-
-
-def test_a_signal_with_a_handler_of_the_script_reaches_the_handler(mpi, scan, tmp_path):
-    job = mpi.run(
-        2,
-        with_head("""
+        with_head(f"""
         class Finishes(Logged):
             def finish(self, results):
                 os.kill(os.getpid(), signal.SIGUSR1)
 
         came = []
-        signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+        if {handled}:
+            signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
         Finishes("scan.h5::/data", log="log").compute()
         tell(came=len(came))
         """),
     )
 
-    assert job.code == 0, job.err
-    assert [one["came"] for one in told(tmp_path)] == [1, 0]
+    assert job.code == (0 if handled else 75), job.err
+    assert [one["came"] for one in told(tmp_path)] == ([1, 0] if handled else [])
+    assert only_run(tmp_path).status.finished

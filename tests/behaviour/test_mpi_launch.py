@@ -6,6 +6,7 @@ import os
 import h5py
 import pytest
 from engine_processes import Logged
+from helpers import SUPPORT
 from mpi_jobs import HEAD, told, with_head
 
 import resumable as rs
@@ -39,27 +40,12 @@ def test_tasks_of_mpi4py_futures_do_not_hang(mpi, scan, tmp_path):
 
 def test_the_command_prints_once(mpi, scan, tmp_path):
     """Results, errors and code 75 under mpiexec are those without it."""
-    mpi.write(
-        """
-        import time
-        import resumable as rs
-
-        class Mean(rs.Process):
-            version = 1
-            outputs = rs.Output()
-
-            def unit_computation(self, spectrum):
-                time.sleep(0.01)
-                return spectrum.mean()
-        """.replace("outputs = rs.Output()", 'outputs = {"mean": rs.Output()}'),
-        "fit.py",
-    )
-    command = ["-m", "resumable", "run", "fit.py:Mean"]
-    stopped = mpi.end(mpi.start(2, *command, "scan.h5::/data", "--time-limit", "0.1"))
-    done = mpi.end(mpi.start(2, *command, "scan.h5::/data"))
-    wrong = mpi.end(
-        mpi.start(2, *command, "scan.h5::/data", "--positions", "99", "--override")
-    )
+    cls = f"{SUPPORT}/engine_processes.py:Logged"
+    command = ["-m", "resumable", "run", cls, "scan.h5::/data", "--log", "log"]
+    command += ["--delay-s", "0.01"]
+    stopped = mpi.end(mpi.start(2, *command, "--time-limit", "0.1"))
+    done = mpi.end(mpi.start(2, *command))
+    wrong = mpi.end(mpi.start(2, *command, "--positions", "99", "--override"))
 
     assert stopped.code == 75
     assert (done.code, done.err) == (0, "")

@@ -57,17 +57,6 @@ def done_in(folder):
 
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
-def test_the_files_own_brightness_is_reproduced(tmp_path, cells, script, engine):
-    process = script(SCRIPT, engine)
-    _, errors = process.communicate(timeout=40)
-    (path,) = tmp_path.glob("*.h5")
-    results = rs.open(path)
-
-    assert process.returncode == 0, errors
-    np.testing.assert_allclose(results["bright_avg"][...], cells, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("engine", ["serial", "local"])
 def test_the_brightness_is_reproduced_after_a_kill_in_the_middle(
     tmp_path, cells, script, engine, monkeypatch
 ):

@@ -225,6 +225,4 @@ def test_demo_overwrites_nothing(tmp_path, monkeypatch):
 def test_tables_do_without_rich(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.box", None)
 
-    text = report.table(["a", "b"], [["xxx", "[red]y"]])
-
-    assert text == "a    b\nxxx  [red]y"
+    assert report.table(["a", "b"], [["xxx", "[red]y"]]) == "a    b\nxxx  [red]y"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from engine_conformance import EngineConformance
-from engine_processes import FailsAt, Holder, Logged, noted
+from engine_processes import FailsAt, Holder, Logged, Threads, blas_threads, noted
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
@@ -45,19 +45,6 @@ class TestLocalSpawn(EngineConformance):
         return LocalEngine(2, "spawn")
 
 
-def _threads():
-    pools = threadpoolctl.threadpool_info()
-    return max((pool["num_threads"] for pool in pools), default=0)
-
-
-class Threads(rs.Process):
-    version = 1
-    outputs: ClassVar = {"threads": rs.Output(dtype="i8")}
-
-    def unit_computation(self, spectrum):
-        return _threads()
-
-
 class LateThreads(rs.Process):
     """Says the same of a BLAS that only the computation loads."""
 
@@ -68,14 +55,14 @@ class LateThreads(rs.Process):
         import scipy.linalg
 
         scipy.linalg.inv(np.eye(3))
-        return _threads()
+        return blas_threads()
 
 
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_blas_has_one_thread_while_units_run_and_all_after(scan, engine):
     with threadpoolctl.threadpool_limits(2):
         results = Threads(scan).compute(engine=engine, workers=2)
-        after = _threads()
+        after = blas_threads()
 
     assert set(results["threads"][...]) == {1}
     assert after == 2
@@ -86,7 +73,7 @@ def test_blas_gets_its_threads_back_after_an_error(scan, log):
     with threadpoolctl.threadpool_limits(2):
         with pytest.raises(rs.UnitFailed):
             process.compute(engine="serial", on_error="raise")
-        after = _threads()
+        after = blas_threads()
 
     assert after == 2
 
@@ -112,9 +99,8 @@ def test_auto_hands_over_to_workers_when_the_run_is_long(tmp_path, log):
     with h5py.File(tmp_path / "long.h5", "w") as file:
         file["data"] = np.zeros((800, 2))
     process = SlowAlone(f"{tmp_path}/long.h5::/data", log=log)
-    results = process.compute(engine="auto", workers=2)
 
-    assert results.status.finished
+    assert process.compute(engine="auto", workers=2).status.finished
     assert len(set(noted(log + ".pid"))) >= 2
     assert sorted(map(int, noted(log))) == list(range(800))
 
@@ -147,9 +133,8 @@ def test_stopping_while_workers_start_leaves_nothing_behind(scan, log):
     process = Logged(scan, log=log, delay_s=0.01)
     with pytest.raises(rs.NotFinished):
         process.compute(engine=LocalEngine(2, "spawn"), time_limit=0.001)
-    results = process.compute(engine="local", workers=2)
 
-    assert results.status.finished
+    assert process.compute(engine="local", workers=2).status.finished
     assert sorted(map(int, noted(log))) == list(range(60))
 
 

@@ -75,9 +75,8 @@ def test_dask_by_name_is_the_default_client_of_the_process(cluster, scan, log):
     with distributed.Client(cluster):
         results = Logged(scan, log=log).compute(engine="dask")
         plan = Logged(scan, log=log).plan(engine="dask")
-    sessions = rs.open(results.path).status
 
-    assert sessions.finished
+    assert rs.open(results.path).status.finished
     assert (plan.engine, plan.workers) == ("dask", 2)
     assert str(os.getpid()) not in noted(log + ".pid")
 

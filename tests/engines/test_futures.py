@@ -16,9 +16,8 @@ from typing import ClassVar
 import loky
 import numpy as np
 import pytest
-import threadpoolctl
 from engine_conformance import EngineConformance
-from engine_processes import Logged, Pools, note, noted
+from engine_processes import Logged, Pools, Threads, blas_threads, note, noted
 from helpers import ROOT, SUPPORT, data_of, until
 
 import resumable as rs
@@ -113,22 +112,6 @@ def test_workers_are_those_of_the_executor(scan):
     assert chosen.workers == 1
 
 
-def blas_threads():
-    pools = threadpoolctl.threadpool_info()
-    return max((pool["num_threads"] for pool in pools), default=0)
-
-
-class Threads(rs.Process):
-    """Says how many threads BLAS would take; slowly, so that two threads compute."""
-
-    version = 1
-    outputs: ClassVar = {"threads": rs.Output()}
-
-    def unit_computation(self, spectrum):
-        time.sleep(0.002)
-        return blas_threads()
-
-
 def meet(path):
     """Wait until two processes of the executor have come; return this one's number."""
     note(path, os.getpid())
@@ -161,7 +144,7 @@ def test_blas_in_threads_has_its_limits_back_after_a_run(executors, scan):
     before = blas_threads()
     results = Threads(scan).compute(engine=executors("threads"))
 
-    assert set(results["threads"][...]) == {1.0}
+    assert set(results["threads"][...]) == {1}
     assert blas_threads() == before
 
 

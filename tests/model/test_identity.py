@@ -148,9 +148,7 @@ def test_the_identity_of_a_process_never_changes(tmp_path):
     with h5py.File(tmp_path / "any name.h5", "w") as file:
         file["group/data"] = np.arange(12, dtype="<f4").reshape(4, 3)
 
-    process = Golden(f"{tmp_path}/any name.h5::/group/data")
-
-    assert process.identity == GOLDEN_PROCESS
+    assert Golden(f"{tmp_path}/any name.h5::/group/data").identity == GOLDEN_PROCESS
 
 
 def test_digests_do_not_depend_on_the_hash_seed():

@@ -413,15 +413,11 @@ def test_text_is_stored_as_utf_8(value, dtype):
     ids=["tuple", "array", "scalar", "other widths"],
 )
 def test_a_compound_is_a_tuple_or_an_array_of_it(value):
-    stored = place(value, (), PEAK)
-
-    assert stored.tolist() == (1.5, 2)
+    assert place(value, (), PEAK).tolist() == (1.5, 2)
 
 
 def test_several_compounds_are_a_list_of_tuples():
-    stored = place([(1.5, 2), (2.5, 3)], 2, PEAK)
-
-    assert stored.tolist() == [(1.5, 2), (2.5, 3)]
+    assert place([(1.5, 2), (2.5, 3)], 2, PEAK).tolist() == [(1.5, 2), (2.5, 3)]
 
 
 @pytest.mark.parametrize(
@@ -525,8 +521,6 @@ def test_a_python_integer_is_stored_exactly_or_refused(dtype, number):
 def test_a_block_of_rows_is_checked_as_a_whole():
     rows = np.arange(6.0).reshape(3, 2)
 
-    fit = fitted_array("fit", rows, np.dtype("f8"), (3, 2))
-
-    assert fit is rows
+    assert fitted_array("fit", rows, np.dtype("f8"), (3, 2)) is rows
     with pytest.raises(OutputError, match=r"declared with shape \(4, 2\)"):
         fitted_array("fit", rows, np.dtype("f8"), (4, 2))

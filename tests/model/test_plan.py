@@ -132,9 +132,7 @@ def test_one_byte_below_the_least_is_refused(local):
     limit = {"workers": 1, "local": local}
     least = base + 1000
 
-    blocks = fit_memory(footprint(), make_geometry(), memory=least, **limit)
-
-    assert blocks.rows == 1
+    assert fit_memory(footprint(), make_geometry(), memory=least, **limit).rows == 1
     with pytest.raises(PlanError):
         fit_memory(footprint(), make_geometry(), memory=least - 1, **limit)
 

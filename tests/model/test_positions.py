@@ -178,9 +178,7 @@ def test_a_batch_knows_its_members_and_their_positions(members, start):
 
 
 def test_a_batch_of_a_whole_span_carries_no_bitmap():
-    batch = Batch.of(5, np.ones(1_000_000, bool))
-
-    assert batch.bits is None
+    assert Batch.of(5, np.ones(1_000_000, bool)).bits is None
 
 
 @given(st.lists(st.booleans(), max_size=60))

@@ -126,9 +126,7 @@ def test_a_batch_takes_a_fraction_of_the_checkpoint_interval(rate):
     schedule = Schedule(PositionSet.full(10_000_000), plan, proven=True)
     settle(schedule, rate)
 
-    largest = schedule.next().count
-
-    assert largest == pytest.approx(2.5 / rate, rel=0.02, abs=1)
+    assert schedule.next().count == pytest.approx(2.5 / rate, rel=0.02, abs=1)
 
 
 def test_batches_become_smaller_when_positions_become_slower():
@@ -156,9 +154,7 @@ def test_a_batch_fits_into_the_time_that_is_left():
     schedule = Schedule(PositionSet.full(10**6), make_plan(), proven=True)
     settle(schedule, 1e-3)
 
-    batch = schedule.next(seconds=0.1)
-
-    assert batch.count <= 101
+    assert schedule.next(seconds=0.1).count <= 101
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -270,9 +270,7 @@ def test_a_stale_linearisation_raises(pool):
 
 
 def test_linear_operators_need_no_linearisation(pool):
-    T = rs.Operators([Scale(1.0), Scale(2.0)], pool)
-
-    assert T.adjoint([3.0, 4.0]) == 11.0
+    assert rs.Operators([Scale(1.0), Scale(2.0)], pool).adjoint([3.0, 4.0]) == 11.0
 
 
 def test_missing_methods_are_named_at_the_call(pool):

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from kill_matrix import alive, wait_until
+from pools import descriptors, named_memory
 
 import resumable as rs
 from resumable.pool.pool import Pool
@@ -427,17 +428,11 @@ def test_closing_at_once_ends_workers_that_still_start():
         assert not any(map(alive, pids))
 
 
-def named_memory():
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm" in line}
-
-
 @pytest.mark.parametrize(("method", "pools"), [("forkserver", 20), ("spawn", 5)])
 def test_pools_leak_neither_descriptors_nor_processes(method, pools):
     def state():
-        folder = Path("/proc/self/fd")
         processes = psutil.Process().children(recursive=True)
-        return len(list(folder.iterdir())), sorted(p.pid for p in processes)
+        return descriptors(), sorted(p.pid for p in processes)
 
     def use(number):
         with Pool(2, start_method=method) as pool:
@@ -450,9 +445,8 @@ def test_pools_leak_neither_descriptors_nor_processes(method, pools):
     before, named = state(), named_memory()
     for number in range(pools):
         use(number)
-    after = state()
 
-    assert after == before
+    assert state() == before
     assert named_memory() == named
 
 
@@ -466,7 +460,6 @@ def test_a_worker_starts_in_the_folder_and_with_the_path_of_now(tmp_path, monkey
             pass
 
         def look(self):
-            from pathlib import Path
 
             import made_just_now
 

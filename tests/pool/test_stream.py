@@ -62,9 +62,7 @@ def test_calls_go_to_the_workers_in_turn(pool):
         time.sleep(0.01 * (os.getpid() % 3))
         return os.getpid()
 
-    pids = list(pool.prefetch(whose, 10))
-
-    assert pids == pool.pids * 5
+    assert list(pool.prefetch(whose, 10)) == pool.pids * 5
 
 
 def test_prefetch_without_end_gives_as_many_as_are_wanted(pool):

@@ -4,12 +4,11 @@ import gc
 import os
 import textwrap
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 from kill_matrix import alive, wait_until
-from pools import batch, descriptors
+from pools import batch, descriptors, named_memory
 
 import resumable as rs
 from resumable.worker import server as launch
@@ -18,18 +17,12 @@ from resumable.worker.server import START_METHODS
 pytestmark = pytest.mark.timeout(60, method="signal")
 
 
-def named_memory(*pids):
-    lines = [Path(f"/proc/{pid}/maps").read_text().splitlines() for pid in pids]
-    paths = {line.split(maxsplit=5)[-1] for each in lines for line in each}
-    return {path for path in paths if "/dev/shm" in path}
-
-
 def test_a_thousand_items_leave_nothing_behind(pool):
     process = psutil.Process()
     for _ in pool.prefetch(batch, 50, (12_500,), seed=0):
         pass
     before = descriptors(), sorted(p.pid for p in process.children(recursive=True))
-    named = named_memory(os.getpid())
+    named = named_memory()
     memory = process.memory_info().rss
     numbers = [one.size for one in pool.prefetch(batch, 1000, (12_500,), seed=0)]
     after = descriptors(), sorted(p.pid for p in process.children(recursive=True))
@@ -40,7 +33,7 @@ def test_a_thousand_items_leave_nothing_behind(pool):
     assert abs(after[0] - before[0]) <= 4
     assert after[1] == before[1]
     assert grown < 5e6
-    assert named_memory(os.getpid()) == named
+    assert named_memory() == named
     assert named_memory(*pool.pids) == set()
 
 

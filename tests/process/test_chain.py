@@ -12,6 +12,7 @@ import param
 import pytest
 from chained import POSITIONS, bits, compute
 from engine_processes import note, noted
+from processes import process_of
 
 import resumable as rs
 import resumable.process.chain
@@ -262,13 +263,7 @@ def test_stages_have_random_numbers_of_their_own():
             self.rng.normal()
             return self.rng.normal()
 
-    class Blocked(rs.Process):
-        version = 1
-        outputs: ClassVar = {"same": rs.Output()}
-
-        def block_computation(self, more):
-            return more
-
+    Blocked = process_of(block=lambda self, more: more, outputs={"same": rs.Output()})
     noise = Noise("scan.h5::/data")
     fused = compute(rs.Chain(noise, More()))["more"][...]
     split = compute(rs.Chain(noise, More(), keep=("Noise", "More")))
@@ -362,24 +357,9 @@ def test_the_process_of_a_kept_stage_can_be_asked(data):
     assert "matches" in str(chain["Heights"].explain())
 
 
-class Takes(rs.Process):
-    """Has an argument of no stage."""
-
-    version = 1
-    outputs: ClassVar = {"taken": rs.Output()}
-
-    def unit_computation(self, place, ground):
-        return 0
-
-
-class Twice(rs.Process):
-    """Has the output of another stage."""
-
-    version = 1
-    outputs: ClassVar = {"above": rs.Output()}
-
-    def unit_computation(self, places):
-        return 0
+# An argument of no stage, and the output of another stage.
+Takes = process_of(lambda self, place, ground: 0, {"taken": rs.Output()})
+Twice = process_of(lambda self, places: 0, {"above": rs.Output()})
 
 
 @pytest.mark.parametrize(

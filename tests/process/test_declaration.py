@@ -43,26 +43,6 @@ def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
     assert (results["counts"][...].sum(axis=-1) == 9).all()
 
 
-def test_setup_runs_once_before_the_first_position(scan):
-    events = []
-
-    class Prepared(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def setup(self):
-            events.append("setup")
-            self.table = np.ones(32)
-
-        def unit_computation(self, spectrum):
-            events.append("unit")
-            return spectrum @ self.table
-
-    compute(Prepared(scan))
-
-    assert events == ["setup"] + ["unit"] * 60
-
-
 def with_a_table():
     """Return a class that is sent with all that it has, as one of a script is."""
 
@@ -218,10 +198,8 @@ def test_keywords_win_over_class_values_and_those_over_defaults(scan):
 
     default = Mine(scan).factor
     Mine.factor = 5
-    on_class = Mine(scan).factor
-    keyword = Mine(scan, factor=7).factor
 
-    assert (default, on_class, keyword) == (2.0, 5, 7)
+    assert (default, Mine(scan).factor, Mine(scan, factor=7).factor) == (2.0, 5, 7)
     assert Scaled(scan).factor == 2.0
     assert Mine(scan).identity == Mine(scan, factor=5.0).identity
 

@@ -173,9 +173,8 @@ def test_a_closure_that_cannot_be_identified_is_refused(scan, tmp_path):
     with pytest.raises(rs.IdentityError, match="'helper', used by inner from outside"):
         run(inner, scan)
     assert len(list(tmp_path.iterdir())) == 1
-    results = run(inner, scan, version=1)
 
-    assert results.status.finished
+    assert run(inner, scan, version=1).status.finished
 
 
 def test_a_lambda_needs_a_version(scan):
@@ -250,8 +249,7 @@ def test_a_failed_run_goes_on_where_it_stopped(scan):
     def shaky(spectrum):
         calls.append(1)
         if bad and spectrum[0] == first:
-            msg = "not now"
-            raise RuntimeError(msg)
+            raise RuntimeError("not now")
         return spectrum.mean()
 
     first = data_of(scan)[trouble["at"], 0]
@@ -265,20 +263,6 @@ def test_a_failed_run_goes_on_where_it_stopped(scan):
     assert results.status.done == 60
     assert len(calls) == before + 60 - (before - 1)
     np.testing.assert_array_equal(results["result"], data_of(scan).mean(axis=1))
-
-
-def test_the_second_call_answers_without_calling_the_function(scan):
-    calls = []
-
-    def counted(spectrum):
-        calls.append(1)
-        return 1.0
-
-    first = run(counted, scan, version=1)
-    second = run(counted, scan, version=1)
-
-    assert first == second
-    assert len(calls) == 60
 
 
 def test_the_functions_text_is_kept_with_the_results(scan):

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import compute, data_of
-from processes import MEAN, Mean, Scaled, Weighted
+from processes import MEAN, Mean, Scaled, Weighted, process_of
 
 import resumable as rs
 
@@ -70,14 +70,7 @@ def test_an_input_on_leading_axes_fits_a_source_on_other_axes(make_file):
     """An energy-first stack beside a map of guesses: the map is found."""
     rng = np.random.default_rng(4)
     stack, guess = rng.random((6, 3, 4)), rng.random((3, 4, 2))
-
-    class Guessed(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def unit_computation(self, spectrum, guess):
-            return spectrum.sum() + guess[1]
-
+    Guessed = process_of(lambda self, spectrum, guess: spectrum.sum() + guess[1])
     source = make_file(stack=stack, guess=guess) + "::/stack"
     process = Guessed(source, position_axes=(1, 2), inputs={"guess": "::/guess"})
 
@@ -112,13 +105,7 @@ def test_an_input_of_another_number_of_positions_is_refused(make_file):
 
 
 def test_an_input_may_be_an_output_of_other_results(scan):
-    class Centred(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def unit_computation(self, spectrum, mean):
-            return (spectrum - mean).max()
-
+    Centred = process_of(lambda self, spectrum, mean: (spectrum - mean).max())
     means = compute(Mean(scan))
     process = Centred(scan, inputs={"mean": means["mean"]})
     data = data_of(scan)
@@ -196,13 +183,7 @@ def test_negative_axes_count_from_the_end(make_file):
 
 
 def test_all_axes_may_count_positions(make_file):
-    class Same(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def unit_computation(self, value):
-            return value * 2
-
+    Same = process_of(lambda self, value: value * 2)
     data = np.random.default_rng(7).random((3, 4))
     process = Same(make_file(data=data) + "::/data", position_axes=(1, 0))
 

@@ -184,8 +184,7 @@ def test_parameters_can_be_set_after_an_error_but_not_after_an_inner_run(
         monkeypatch.setattr(Held, "hook", lambda _: None)
         process.test(0)
         attempt(process, seen, gain=3)
-        msg = "broken"
-        raise RuntimeError(msg)
+        raise RuntimeError("broken")
 
     monkeypatch.setattr(Held, "hook", inner)
     with pytest.raises(rs.UnitFailed, match="broken"):

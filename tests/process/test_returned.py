@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from helpers import compute, data_of
-from processes import MEAN, Mean
+from processes import MEAN, Mean, process_of
 
 import resumable as rs
 
@@ -87,13 +87,7 @@ def test_a_wrong_output_later_is_recorded(scan, kind):
 
 
 def test_a_block_of_the_wrong_length_stops_at_the_first_position(scan):
-    class Long(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def block_computation(self, spectra):
-            return np.zeros(len(spectra) + 1)
-
+    Long = process_of(block=lambda self, spectra: np.zeros(len(spectra) + 1))
     with pytest.raises(rs.OutputError, match=r"shape \(1,\), .* shape \(2,\)"):
         compute(Long(scan))
 
@@ -123,14 +117,9 @@ def test_numbers_of_the_same_kind_are_converted(scan):
 
 def test_a_scalar_type_that_passed_once_is_checked_again(tmp_path):
     values = {0: 1, 1: 300, 2: 2.5, 3: True, 4: np.int64(7), 5: -1}
-
-    class Mixed(rs.Process):
-        version = 1
-        outputs: ClassVar = {"x": rs.Output(dtype="u1")}
-
-        def unit_computation(self, index):
-            return values.get(index, 0)
-
+    Mixed = process_of(
+        lambda self, index: values.get(index, 0), {"x": rs.Output(dtype="u1")}
+    )
     with pytest.warns(rs.ResumableWarning):
         results = compute(Mixed(30, tmp_path))
     bad = [f.position for f in results.failures]
@@ -140,13 +129,7 @@ def test_a_scalar_type_that_passed_once_is_checked_again(tmp_path):
 
 
 def test_one_output_may_come_bare_or_in_a_dict(scan):
-    class Dict(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def unit_computation(self, spectrum):
-            return {"mean": spectrum.mean()}
-
+    Dict = process_of(lambda self, spectrum: {"mean": spectrum.mean()})
     np.testing.assert_array_equal(
         compute(Dict(scan))["mean"], data_of(scan).mean(axis=1)
     )
@@ -260,8 +243,7 @@ def test_a_failing_block_that_changed_its_spectra_gives_right_results(scan):
             means = spectra.mean(axis=1)
             spectra[...] = 1e9
             if 33 in self.position:
-                msg = "bad"
-                raise ValueError(msg)
+                raise ValueError("bad")
             return means
 
     with pytest.warns(rs.ResumableWarning, match="1 of 60"):

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import compute
 from packed_runs import Large, Many, bits, packed, same
+from processes import process_of
 from sources import usid_source
 
 import resumable as rs
@@ -114,13 +115,7 @@ def test_rows_are_in_chunks_with_checksums_and_the_method(large, method):
 
 
 def test_references_of_usid_stay(tmp_path):
-    class Two(rs.Process):
-        version = 1
-        outputs: ClassVar = {"fit": rs.Output(2)}
-
-        def unit_computation(self, spectrum):
-            return spectrum[:2]
-
+    Two = process_of(lambda self, spectrum: spectrum[:2], {"fit": rs.Output(2)})
     results = compute(Two(usid_source(tmp_path / "usid.h5")))
     before = all_of(results)
     results.pack()
@@ -279,13 +274,10 @@ def test_a_full_disk_at_the_end_leaves_a_complete_run(small_disk):
     """Of a run that is complete only the packing fails, and that is a warning."""
 
     # 2 MB of random rows, and the packed copy does not fit beside them.
-    class Noise(rs.Process):
-        version = 1
-        outputs: ClassVar = {"row": rs.Output(1 << 17, compression="gzip")}
-
-        def unit_computation(self, index):
-            return self.rng.random(1 << 17)
-
+    Noise = process_of(
+        lambda self, index: self.rng.random(1 << 17),
+        {"row": rs.Output(1 << 17, compression="gzip")},
+    )
     with pytest.warns(rs.ResumableWarning, match="complete, but not packed: no room"):
         results = compute(Noise(2, small_disk))
 
@@ -353,14 +345,9 @@ def test_override_leaves_the_packed_run_alone(run, source):
 def test_a_source_that_has_grown_goes_on_from_a_packed_run(tmp_path):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("data", data=np.random.rand(30, 4), maxshape=(None, 4))
-
-    class Mean(rs.Process):
-        version = 1
-        outputs: ClassVar = {"mean": rs.Output(compression="gzip")}
-
-        def unit_computation(self, spectrum):
-            return spectrum.mean()
-
+    Mean = process_of(
+        lambda self, spectrum: spectrum.mean(), {"mean": rs.Output(compression="gzip")}
+    )
     process = Mean(f"{tmp_path}/scan.h5::/data")
     first = compute(process)
     with h5py.File(tmp_path / "scan.h5", "r+") as file:
@@ -378,13 +365,7 @@ def test_a_source_that_has_grown_goes_on_from_a_packed_run(tmp_path):
 def test_an_output_of_a_packed_run_is_the_source_it_was(run):
     """What was computed from it is found; anew it gives the same."""
 
-    class Double(rs.Process):
-        version = 1
-        outputs: ClassVar = {"double": rs.Output()}
-
-        def unit_computation(self, level):
-            return 2 * level
-
+    Double = process_of(lambda self, level: 2 * level, {"double": rs.Output()})
     before = Double(run["level"], position_axes=(0, 1))
     identity = before.identity
     wanted = compute(before)["double"][...]

@@ -5,13 +5,13 @@ import errno
 import os
 import subprocess
 import sys
-from typing import ClassVar
 
 import h5py
 import kill_pack
 import numpy as np
 import pytest
 from helpers import ROOT, compute
+from processes import process_of
 from published import Level, fill, left_over
 from run_files import digest
 
@@ -266,13 +266,9 @@ def test_a_method_that_is_not_there_is_refused(refused):
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_a_full_disk_changes_nothing(small_disk, tmp_path, compression):
-    class Noise(rs.Process):
-        version = 1
-        outputs: ClassVar = {"row": rs.Output(1 << 17)}
-
-        def unit_computation(self, index):
-            return self.rng.random(1 << 17)
-
+    Noise = process_of(
+        lambda self, index: self.rng.random(1 << 17), {"row": rs.Output(1 << 17)}
+    )
     results = compute(Noise(4, tmp_path))
     path = small_disk / "full.h5"
     fill(path)

@@ -46,8 +46,7 @@ class Many(rs.Process):
 
     def unit_computation(self, spectrum):
         if FAILING[self.position]:
-            msg = "<b>bad & ugly</b>"
-            raise ValueError(msg)
+            raise ValueError("<b>bad & ugly</b>")
         first = float(spectrum[0])
         return {
             "line": spectrum[:3],
@@ -317,8 +316,7 @@ def test_html_escapes_what_others_wrote(tmp_path):
 
         def unit_computation(self, index):
             if index == 1:
-                msg = "<img src=x onerror=alert(2)>"
-                raise ValueError(msg)
+                raise ValueError("<img src=x onerror=alert(2)>")
             return index
 
     with pytest.warns(rs.ResumableWarning):

@@ -13,6 +13,7 @@ import numpy as np
 import param
 import pytest
 from helpers import compute
+from processes import process_of
 from sources import usid_source
 
 import resumable as rs
@@ -174,21 +175,15 @@ def test_the_link_leads_to_the_source(scan):
     assert data.shape == (60, 32)
 
 
-def test_the_link_survives_moving_the_folder(scan, tmp_path):
-    name = compute(Fit(scan)).path.name
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    for path in tmp_path.glob("*.h5"):
-        shutil.move(path, moved)
-    with h5py.File(moved / name) as file:
-        assert file["data-Fit_000/source"].shape == (60, 32)
-
-
-def test_the_link_works_from_another_folder(scan, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    with h5py.File(compute(Fit(scan, elsewhere)).path) as file:
-        assert file["data-Fit_000/source"].shape == (60, 32)
+def test_the_link_works_from_another_folder_and_survives_moving(scan, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    beside = compute(Fit(scan)).path.rename(other / "beside.h5")
+    for path in (compute(Fit(scan, other)).path, beside):
+        if path is beside:
+            shutil.move(scan.partition("::")[0], other)
+        with h5py.File(path) as file:
+            assert file["data-Fit_000/source"].shape == (60, 32)
 
 
 COMPOUND = np.dtype([("Amplitude [V]", "<f4"), ("n", ">i2"), ("name", "S4")])
@@ -234,14 +229,11 @@ def test_any_fixed_size_dtype_is_stored_and_read_back_equal(kind, tmp_path):
     dtype, shape = DTYPES[kind]
     dtype = np.dtype(dtype)
     expected = np.stack([values_of(dtype, shape, i) for i in range(7)])
-
-    class Typed(rs.Process):
-        version = 1
-        outputs: ClassVar = {"x": rs.Output(shape, dtype)}
-
-        def unit_computation(self, index):
-            return values_of(dtype, shape, index)[()]
-
+    Typed = process_of(
+        lambda self, index: values_of(dtype, shape, index)[()],
+        {"x": rs.Output(shape, dtype)},
+        name="Typed",
+    )
     results = compute(Typed(7, tmp_path))
     with h5py.File(results.path) as file:
         stored = file["positions-Typed_000/x"][...]
@@ -266,14 +258,7 @@ def test_any_fixed_size_dtype_is_stored_and_read_back_equal(kind, tmp_path):
 def test_a_compound_value_may_be_a_tuple_of_its_fields(tmp_path, value):
     """A row is written as numpy writes one: a tuple, with what is nested in it."""
     dtype = np.dtype("f8,(2,)i4")
-
-    class Row(rs.Process):
-        version = 1
-        outputs: ClassVar = {"x": rs.Output(dtype=dtype)}
-
-        def unit_computation(self, index):
-            return value
-
+    Row = process_of(lambda self, index: value, {"x": rs.Output(dtype=dtype)})
     results = compute(Row(3, tmp_path))
 
     np.testing.assert_array_equal(results["x"][...]["f0"], [1.5] * 3)
@@ -283,14 +268,10 @@ def test_a_compound_value_may_be_a_tuple_of_its_fields(tmp_path, value):
 def test_fields_in_another_order_are_not_mixed_up(tmp_path):
     """A row with fields b, a never lands in a, b by its place: by name or refused."""
     swapped = np.array((7.0, 1.0), [("b", "f8"), ("a", "f8")])
-
-    class Swapped(rs.Process):
-        version = 1
-        outputs: ClassVar = {"x": rs.Output(dtype=[("a", "f8"), ("b", "f8")])}
-
-        def unit_computation(self, index):
-            return swapped[()]
-
+    Swapped = process_of(
+        lambda self, index: swapped[()],
+        {"x": rs.Output(dtype=[("a", "f8"), ("b", "f8")])},
+    )
     with contextlib.suppress(rs.OutputError):
         results = compute(Swapped(3, tmp_path))
 
@@ -447,13 +428,9 @@ def test_a_single_value_per_run_has_a_place_of_its_own(scan):
 
 
 def test_no_positions_reserve_no_space(scan):
-    class Wide(rs.Process):
-        version = 1
-        outputs: ClassVar = {"wide": rs.Output(100_000)}
-
-        def unit_computation(self, spectrum):
-            return np.zeros(100_000)
-
+    Wide = process_of(
+        lambda self, spectrum: np.zeros(100_000), {"wide": rs.Output(100_000)}
+    )
     results = Wide(scan).compute(engine="serial", positions=[])
     stat = results.path.stat()
 

@@ -53,8 +53,7 @@ class Moody(rs.Process):
 
     def unit_computation(self, spectrum):
         if self.sick and self.position % 3 == 1:
-            msg = f"no luck at {self.position}"
-            raise ValueError(msg)
+            raise ValueError(f"no luck at {self.position}")
         return spectrum.mean()
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import h5py
 import numpy as np
 import pytest
-from helpers import compute
+from helpers import compute, data_of
 from processes import Mean
 
 import resumable as rs
@@ -220,9 +220,7 @@ def test_runs_are_named_after_source_dataset_process_and_identity(scan):
 
 
 def test_a_source_without_data_is_named_by_its_count(tmp_path):
-    path = compute(Slow(5, tmp_path)).path
-
-    assert path.name.startswith("5-positions-Slow-")
+    assert compute(Slow(5, tmp_path)).path.name.startswith("5-positions-Slow-")
 
 
 @pytest.mark.parametrize(
@@ -247,9 +245,8 @@ def test_odd_characters_in_names_are_no_obstacle(tmp_path, file, dataset):
     results = compute(Mean(source))
     process = Mean(source)
     process.calls = []
-    again = compute(process)
 
-    assert again == results
+    assert compute(process) == results
     assert process.calls == []
     assert process.explain().candidates[0].matches
     np.testing.assert_array_equal(rs.open(results.path)["mean"], [1, 4, 7, 10])
@@ -293,15 +290,6 @@ def test_override_computes_anew_each_time(scan):
     assert [r.path for r in process.duplicates] == paths
 
 
-def test_after_override_the_newest_run_answers(scan):
-    process = Mean(scan)
-    compute(process)
-    newest = compute(process, override=True)
-
-    assert compute(process) == newest
-    assert process.results == newest
-
-
 def test_an_unfinished_overriding_run_is_gone_on_with(scan):
     process = Mean(scan)
     process.calls = []
@@ -329,9 +317,8 @@ def test_override_over_an_unfinished_run_begins_anew(scan):
     process = Mean(scan)
     process.calls = []
     part = compute(process, positions=slice(0, 20))
-    whole = compute(process, override=True)
 
-    assert whole.path != part.path
+    assert compute(process, override=True).path != part.path
     assert len(process.calls) == 20 + 60
 
 
@@ -341,9 +328,8 @@ def test_override_beside_a_damaged_file_is_gone_on_with(scan):
     bad.write_bytes(bad.read_bytes()[:5000])
     process.calls = []
     part = compute(process, override=True, positions=slice(0, 20))
-    whole = compute(process, override=True)
 
-    assert whole.path == part.path
+    assert compute(process, override=True).path == part.path
     assert len(process.calls) == 60
 
 
@@ -354,7 +340,7 @@ def test_override_is_newest_also_where_an_older_name_was_removed(scan):
     first.path.unlink()
     newest = compute(process, override=True)
 
-    assert compute(process).path == newest.path
+    assert compute(process) == process.results == newest
 
 
 def test_a_renamed_run_is_not_found_and_not_in_the_way(scan):
@@ -375,17 +361,11 @@ def test_a_run_of_another_identity_under_our_name_is_not_returned(scan):
     results = compute(process)
 
     assert results.path.name == f"{path.stem}_001.h5"
-    np.testing.assert_allclose(results["mean"], process_reference(scan))
+    np.testing.assert_allclose(results["mean"], data_of(scan).mean(axis=1))
 
 
 def np_max(spectrum):
     return spectrum.max()
-
-
-def process_reference(source):
-    path, _, name = source.rpartition("::")
-    with h5py.File(path) as file:
-        return file[name][...].mean(axis=1)
 
 
 def test_results_lie_in_the_folder_the_user_typed(tmp_path, make_file):

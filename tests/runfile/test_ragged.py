@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import os
-import warnings
 from typing import ClassVar
 
 import h5py
@@ -10,6 +9,9 @@ import kill_matrix
 import numpy as np
 import param
 import pytest
+from chained import compute
+from helpers import data_of
+from processes import process_of
 
 import resumable as rs
 from resumable.results.copy import same_values
@@ -56,16 +58,8 @@ class Blocks(Declared):
 
 
 def expected(source):
-    path, _, name = source.partition("::")
-    with h5py.File(path) as file:
-        data = file[name][...]
-    return [row[:8].reshape(4, 2)[: i % 5] for i, row in enumerate(data)]
-
-
-def compute(process, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rs.ResumableWarning)
-        return process.compute(**{"engine": "serial", "progress": False, **options})
+    rows = enumerate(data_of(source))
+    return [row[:8].reshape(4, 2)[: i % 5] for i, row in rows]
 
 
 def same(found, wanted):
@@ -73,12 +67,6 @@ def same(found, wanted):
         (a.shape, a.dtype.descr) == (b.shape, b.dtype.descr) and same_values(a, b)
         for a, b in zip(found, wanted, strict=True)
     )
-
-
-def bits(array):
-    """Return the bytes of an array, without those between fields."""
-    names = array.dtype.names or ()
-    return b"".join(bits(array[n]) for n in names) if names else array.tobytes()
 
 
 def check_packed(results, wanted):
@@ -143,14 +131,9 @@ def test_positions_on_a_map(make_file):
     """A tuple names a position, a slice several, and count has the map's shape."""
     data = np.random.default_rng(3).normal(size=(4, 5, 8))
     source = make_file(data=data) + "::/data"
-
-    class OnMap(rs.Process):
-        version = 1
-        outputs: ClassVar = {"above": rs.Output(ragged=True)}
-
-        def unit_computation(self, spectrum):
-            return spectrum[spectrum > 0]
-
+    OnMap = process_of(
+        lambda self, spectrum: spectrum[spectrum > 0], {"above": rs.Output(ragged=True)}
+    )
     part = compute(OnMap(source, position_axes=(0, 1)), positions=(2, 3))
     before = part["above"][2, 3]
     above = compute(OnMap(source, position_axes=(0, 1)))["above"]
@@ -168,15 +151,10 @@ def test_positions_on_a_map(make_file):
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_no_rows_at_all(scan, compression):
-    class Empty(rs.Process):
-        version = 1
-        outputs: ClassVar = {
-            "none": rs.Output((2, 3), "i4", ragged=True, compression=compression)
-        }
-
-        def unit_computation(self, spectrum):
-            return []
-
+    Empty = process_of(
+        lambda self, spectrum: [],
+        {"none": rs.Output((2, 3), "i4", ragged=True, compression=compression)},
+    )
     none = compute(Empty(scan))["none"]
 
     assert none.values.shape == (0, 2, 3)
@@ -197,16 +175,10 @@ def test_any_dtype_is_kept_bit_for_bit(scan, dtype, compression):
         every[name] = np.random.default_rng(4).normal(size=every[name].shape) * 1000
     if not dtype.names:
         every[...] = [1, 0, 77]
-
-    class Typed(rs.Process):
-        version = 1
-        outputs: ClassVar = {
-            "rows": rs.Output(dtype=dtype, ragged=True, compression=compression)
-        }
-
-        def unit_computation(self, spectrum):
-            return every[: self.position % 4]
-
+    Typed = process_of(
+        lambda self, spectrum: every[: self.position % 4],
+        {"rows": rs.Output(dtype=dtype, ragged=True, compression=compression)},
+    )
     wanted = [every[: i % 4] for i in range(POSITIONS)]
     process = Typed(scan)
     partly = compute(process, positions=slice(0, 30))["rows"][:30]
@@ -255,13 +227,10 @@ def test_a_list_of_rows_is_fine(scan, what):
 
 
 def test_a_block_computation_gives_a_list_per_position(scan):
-    class Wrong(rs.Process):
-        version = 1
-        outputs: ClassVar = {"rows": rs.Output(ragged=True)}
-
-        def block_computation(self, spectra):
-            return [spectra[0]] * (len(spectra) + 1)
-
+    Wrong = process_of(
+        block=lambda self, spectra: [spectra[0]] * (len(spectra) + 1),
+        outputs={"rows": rs.Output(ragged=True)},
+    )
     with pytest.raises(rs.OutputError, match="each of the 1 positions, not 2 items"):
         compute(Wrong(scan))
 
@@ -274,13 +243,7 @@ def test_a_declaration_that_makes_no_sense_is_refused():
 
 
 def test_ragged_is_part_of_the_identity(scan):
-    class Sum(rs.Process):
-        version = 1
-        outputs: ClassVar = {"sum": rs.Output(1)}
-
-        def unit_computation(self, spectrum):
-            return [spectrum.sum()]
-
+    Sum = process_of(lambda self, spectrum: [spectrum.sum()], {"sum": rs.Output(1)})
     plain = Sum(scan).identity
     Sum.outputs = {"sum": rs.Output(1, ragged=True)}
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-from typing import ClassVar
 
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import Mean, process_of
 
 import resumable as rs
 from resumable.runfile import rows as plain
@@ -191,16 +191,6 @@ def test_a_file_that_was_replaced_is_still_read(tmp_path):
     assert rows[1:].tolist() == [2, 3]
 
 
-class Mean(rs.Process):
-    """80 kB of results."""
-
-    version = 1
-    outputs: ClassVar = {"mean": rs.Output()}
-
-    def unit_computation(self, spectrum):
-        return spectrum.mean()
-
-
 CUT = """
     import os, sys
     import numpy as np
@@ -248,14 +238,8 @@ HOLES = """
 """
 
 
-class Wide(rs.Process):
-    """8 kB per position, so that the rows of few positions fit on the disk."""
-
-    version = 1
-    outputs: ClassVar = {"wide": rs.Output(1000)}
-
-    def unit_computation(self, index):
-        return np.zeros(1000)
+# 8 kB per position, so that the rows of few positions fit on the disk.
+Wide = process_of(lambda self, index: np.zeros(1000), {"wide": rs.Output(1000)})
 
 
 def test_rows_that_were_never_written_are_read_from_a_full_disk(small_disk, script):

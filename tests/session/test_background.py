@@ -208,15 +208,7 @@ def test_an_engine_of_all_ranks_is_refused(process):
     assert process.results is None
 
 
-STARTS = """
-import resumable as rs
-class Mean(rs.Process):
-    version = 1
-    outputs = {"mean": rs.Output()}
-    def unit_computation(self, spectrum):
-        return spectrum.mean()
-mean = Mean("scan.h5::/data")
-"""
+STARTS = 'from processes import Mean\nmean = Mean("scan.h5::/data")\n'
 
 
 @pytest.mark.parametrize(

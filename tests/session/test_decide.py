@@ -141,9 +141,7 @@ def test_what_may_have_killed_a_session_is_not_computed_in_the_driver(last_end, 
     """A last session without an end was killed, perhaps by the computation."""
     snapshot = None if last_end is None else there(4, last_end=last_end)
 
-    engine = engine_for(Options(workers=1), snapshot)
-
-    assert (engine.name == "serial") is here
+    assert (engine_for(Options(workers=1), snapshot).name == "serial") is here
 
 
 def test_a_plan_says_what_was_decided_for_the_engine_that_was_chosen():

@@ -24,8 +24,7 @@ class Hopeless(rs.Process):
     outputs: ClassVar = {"x": rs.Output()}
 
     def unit_computation(self, position):
-        msg = "always"
-        raise TypeError(msg)
+        raise TypeError("always")
 
 
 def test_alike_failures_of_all_that_are_tried_are_the_functions():

@@ -8,6 +8,7 @@ import numpy as np
 import param
 import pytest
 from helpers import data_of
+from processes import Same, process_of
 
 import resumable as rs
 from resumable.source.reader import Reader
@@ -27,8 +28,7 @@ class Try(rs.Process):
 
     def unit_computation(self, spectrum):
         if self.position in self.bad:
-            msg = "bad spectrum"
-            raise ValueError(msg)
+            raise ValueError("bad spectrum")
         return {"low": spectrum.min(), "pair": spectrum[:2]}
 
 
@@ -41,8 +41,7 @@ class TryBlock(rs.Process):
 
     def block_computation(self, spectra):
         if set(np.ravel(self.position).tolist()) & set(self.bad):
-            msg = "bad spectrum"
-            raise ValueError(msg)
+            raise ValueError("bad spectrum")
         return {"low": spectra.min(axis=1), "pair": spectra[:, :2]}
 
 
@@ -176,9 +175,8 @@ def test_timing_a_fast_function_does_not_read_the_source_again_and_again(
 
     monkeypatch.setattr(Reader, "read_span", counted)
     monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.1, raising=False)
-    trial = Try(scan).test(3)
 
-    assert trial["low"] == data_of(scan)[3].min()
+    assert Try(scan).test(3)["low"] == data_of(scan)[3].min()
     assert len(reads) < 50
 
 
@@ -212,13 +210,9 @@ def test_the_users_exception_comes_through_with_the_position(scan, cls, chosen):
 
 
 def test_a_wrong_output_is_told_in_a_trial(scan):
-    class Wrong(rs.Process):
-        version = 1
-        outputs = OUT
-
-        def unit_computation(self, spectrum):
-            return {"low": spectrum.min(), "pair": spectrum[:3]}
-
+    Wrong = process_of(
+        lambda self, spectrum: {"low": spectrum.min(), "pair": spectrum[:3]}, OUT
+    )
     with pytest.raises(rs.OutputError, match=r"'pair' .* \(2,\), .* \(3,\)"):
         Wrong(scan).test(0)
 
@@ -244,13 +238,9 @@ def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
 
 
 def test_outputs_per_run_are_not_part_of_a_trial(scan):
-    class Summed(rs.Process):
-        version = 1
-        outputs = X | {"total": rs.Output(per="run")}
-
-        def unit_computation(self, spectrum):
-            return {"x": 1.0}
-
+    Summed = process_of(
+        lambda self, spectrum: {"x": 1.0}, X | {"total": rs.Output(per="run")}
+    )
     assert set(Summed(scan).test(0).outputs) == {"x"}
 
 
@@ -297,18 +287,7 @@ def test_any_kind_of_data_and_result_can_be_drawn(make_file, dtype, shape):
     pytest.importorskip("matplotlib")
     source = make_file(data=np.zeros(shape, dtype)) + "::/data"
 
-    class Same(rs.Process):
-        version = 1
-
-        def outputs(self):
-            return {"x": rs.Output(self.spectrum_shape, self.spectrum_dtype)}
-
-        def unit_computation(self, spectrum):
-            return spectrum
-
-    trial = Same(source).test([0, 1])
-
-    assert len(trial.figure.axes) == 4
+    assert len(Same(source).test([0, 1]).figure.axes) == 4
 
 
 def test_a_subclass_can_draw_in_its_own_way(scan):

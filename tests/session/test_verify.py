@@ -177,8 +177,7 @@ def test_a_failed_position_that_succeeds_now_is_no_damage(scan, tmp_path):
 
         def unit_computation(self, spectrum):
             if self.position == 7 and trouble.exists():
-                msg = "the server is gone"
-                raise OSError(msg)
+                raise OSError("the server is gone")
             return spectrum.min()
 
     results = Server(scan).compute(engine="serial")

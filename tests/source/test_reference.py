@@ -39,9 +39,7 @@ def test_an_open_dataset_is_a_source(scan):
 
 
 def test_a_number_is_a_source_without_data():
-    rows = read_all(7)
-
-    assert rows.tolist() == list(range(7))
+    assert read_all(7).tolist() == list(range(7))
     assert fingerprint(np.int64(7)) == {"positions": 7}
     assert str(refer(7)) == "7 positions"
 

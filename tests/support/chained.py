@@ -5,9 +5,6 @@ import warnings
 import numpy as np
 
 import resumable as rs
-import resumable.process.chain
-import resumable.system.stop
-import resumable.worker.work
 
 POSITIONS = 40
 

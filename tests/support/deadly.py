@@ -34,8 +34,7 @@ def left():
 
 
 def fail():
-    msg = "no fit"
-    raise ValueError(msg)
+    raise ValueError("no fit")
 
 
 def hang():

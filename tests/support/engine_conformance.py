@@ -61,10 +61,6 @@ class EngineConformance:
             file["stack"] = data[:48].reshape(6, 8, WIDTH).transpose(2, 0, 1)
         return f"{tmp_path}/scan.h5::/data"
 
-    @pytest.fixture
-    def log(self, tmp_path):
-        return str(tmp_path / "log")
-
     def test_fresh_run_computes_every_position_once(self, source, data, log):
         results = self.compute(Logged(source, log=log))
 
@@ -99,7 +95,8 @@ class EngineConformance:
         expected = data.mean(axis=1)
         expected[process.bad] = np.nan
 
-        assert len(w) == 1
+        assert [one.filename for one in w] == [__file__]
+        assert "the first at 3: ValueError: no fit at 3" in str(w[0].message)
         assert results.status.finished
         np.testing.assert_array_equal(results["mean"][...], expected)
         assert np.flatnonzero(results.failed_mask).tolist() == process.bad
@@ -148,12 +145,14 @@ class EngineConformance:
 
     def test_a_stopped_run_continues_where_it_was(self, source, data, log):
         process = Logged(source, log=log, delay_s=0.01)
-        with pytest.raises(rs.NotFinished) as stopped:
+        told = "(?s)time limit.*run the same again to go on"
+        with pytest.raises(rs.NotFinished, match=told) as stopped:
             self.compute(process, time_limit=0.12)
         status = stopped.value.results.status
         computed = len(noted(log))
         whole = self.compute(process)
 
+        assert isinstance(stopped.value, SystemExit)
         assert stopped.value.code == 75
         assert status.pending > 0
         assert status.done == computed

@@ -204,6 +204,24 @@ class RaisesOdd(rs.Process):
         return spectrum.mean()
 
 
+def blas_threads():
+    import threadpoolctl
+
+    pools = threadpoolctl.threadpool_info()
+    return max((pool["num_threads"] for pool in pools), default=0)
+
+
+class Threads(rs.Process):
+    """Says how many threads BLAS would take; slowly, so that two workers compute."""
+
+    version = 1
+    outputs: ClassVar = {"threads": rs.Output(dtype="i8")}
+
+    def unit_computation(self, spectrum):
+        time.sleep(0.002)
+        return blas_threads()
+
+
 class Talks(rs.Process):
     version = 1
     outputs: ClassVar = {"mean": rs.Output()}

@@ -14,7 +14,7 @@ POSITIONS = 60
 
 #: What every script begins with.
 HEAD = """
-import json, os, signal, sys, time
+import contextlib, json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
 import resumable as rs
@@ -28,6 +28,18 @@ def tell(**what):
     # A file and not the output, where ranks' lines can be mixed.
     path = Path(f"told-{RANK}-{time.time_ns()}")
     path.write_text(json.dumps({"rank": RANK, **what}))
+
+@contextlib.contextmanager
+def telling(kind, what):
+    # Tells what a function says of an error, which is raised on.
+    try:
+        yield
+    except kind as error:
+        tell(**what(error))
+        raise
+
+def ended(stopped):
+    return {"code": stopped.code, "done": stopped.results.status.done}
 """
 
 

@@ -55,6 +55,25 @@ class Failing(rs.Process):
         return np.mean(spectrum)
 
 
+class Same(rs.Process):
+    """What comes in."""
+
+    version = 1
+
+    def outputs(self):
+        return {"x": rs.Output(self.spectrum_shape, self.spectrum_dtype)}
+
+    def unit_computation(self, spectrum):
+        return spectrum
+
+
+def process_of(unit=None, outputs=MEAN, *, block=None, name="Unit"):
+    """Return a class that computes each position, or a block, by a function."""
+    body = {"version": 1, "outputs": outputs}
+    method = "unit_computation" if block is None else "block_computation"
+    return type(name, (rs.Process,), {**body, method: unit or block})
+
+
 def listing(folder):
     """Name, contents and modification time of everything in a folder, and its own."""
     found = {".": folder.stat().st_mtime_ns}

@@ -24,8 +24,7 @@ class Unit(rs.Process):
 
     def unit_computation(self, spectrum):
         if self.position in self.bad:
-            msg = f"bad spectrum at {self.position}"
-            raise ValueError(msg)
+            raise ValueError(f"bad spectrum at {self.position}")
         return {"low": spectrum.min() * self.gain, "pair": spectrum[:2].astype("f4")}
 
 
@@ -38,8 +37,7 @@ class Block(rs.Process):
 
     def block_computation(self, spectra):
         if set(np.ravel(self.position).tolist()) & set(self.bad):
-            msg = f"bad block {self.position}"
-            raise ValueError(msg)
+            raise ValueError(f"bad block {self.position}")
         return {
             "sum": spectra @ np.linspace(0, 1, spectra.shape[1]),
             "count": 10**9 + (spectra > 0).sum(axis=1),

@@ -57,9 +57,7 @@ def test_a_read_that_the_system_cuts_short_goes_on(fd, monkeypatch):
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda f, size, at: real(f, min(size, 3), at))
 
-    read = disk.read_at(fd, 8, 1)
-
-    assert read == b"12345678"
+    assert disk.read_at(fd, 8, 1) == b"12345678"
 
 
 def test_a_read_is_shorter_only_at_the_end_of_the_file(fd):
@@ -106,9 +104,7 @@ def test_a_finished_file_gets_its_name(tmp_path):
     new, path = tmp_path / "new", tmp_path / "run.h5"
     new.write_text("new")
 
-    linked = disk.link_new(new, path)
-
-    assert linked is True
+    assert disk.link_new(new, path) is True
     assert path.read_text() == "new"
 
 
@@ -118,9 +114,7 @@ def test_a_name_that_is_taken_is_never_replaced(tmp_path):
     new.write_text("new")
     path.write_text("old")
 
-    linked = disk.link_new(new, path)
-
-    assert linked is False
+    assert disk.link_new(new, path) is False
     assert (path.read_text(), new.read_text()) == ("old", "new")
 
 

@@ -104,9 +104,7 @@ def test_available_memory_is_what_the_cgroup_leaves(
 ):
     cgroups(membership, files)
 
-    available = machine.available_memory()
-
-    assert available == expected
+    assert machine.available_memory() == expected
 
 
 @pytest.mark.parametrize(
@@ -127,9 +125,7 @@ def test_available_memory_is_what_the_cgroup_leaves(
 def test_without_a_limit_the_host_counts(cgroups, membership, files):
     cgroups(membership, files)
 
-    available = machine.available_memory()
-
-    assert available > 10_000_000
+    assert machine.available_memory() > 10_000_000
 
 
 def test_cores_are_limited_by_affinity():
@@ -165,18 +161,14 @@ def test_cores_are_limited_by_the_quota_of_the_cgroup(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     cgroups(membership, files)
 
-    cores = machine.usable_cores()
-
-    assert cores == 1
+    assert machine.usable_cores() == 1
 
 
 def test_without_a_quota_every_core_of_the_affinity_counts(cgroups, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     cgroups("0::/job\n", {"job/cpu.max": "max 100000"})
 
-    cores = machine.usable_cores()
-
-    assert cores == 8
+    assert machine.usable_cores() == 8
 
 
 def test_the_peak_holds_an_allocation_that_is_gone_again():
@@ -185,9 +177,8 @@ def test_the_peak_holds_an_allocation_that_is_gone_again():
     before = machine.resident_memory()
 
     np.ones(size, np.uint8)
-    peak = watch.peak()
 
-    assert peak > before + 0.9 * size
+    assert watch.peak() > before + 0.9 * size
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets the peak")

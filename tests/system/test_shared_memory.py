@@ -21,24 +21,20 @@ pytestmark = pytest.mark.timeout(110, method="signal")
 MB = 10**6
 
 
-def pss_of(pid):
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+def bytes_of(pid, file, name):
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
-    except OSError:
-        pass
     return 0
+
+
+def pss_of(pid):
+    return bytes_of(pid, "smaps_rollup", "Pss:")
 
 
 def high_water_mark(pid):
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+    return bytes_of(pid, "status", "VmHWM:")
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+import traceback
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -85,26 +87,27 @@ def compute(when, case):
 
 
 def attempt(case, when, limit):
-    """Compute in a process of its own, as a user does; return what came of it."""
-
-    def limited():
+    """Compute in a copy of this process; return its exit code and its errors."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        os.dup2(theirs, 2)
+        warnings.simplefilter("ignore")
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import full_disk; full_disk.compute({when!r}, {case!r})",
-        ],
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        preexec_fn=limited,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    return done.returncode, done.stderr
+        try:
+            compute(when, case)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(theirs)
+    with os.fdopen(ours) as errors:
+        text = errors.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
 
 
 def look(truth):
@@ -166,27 +169,17 @@ def namespace():
     return None
 
 
-def run(case, folder, how):
-    if how == "disk":
-        enter = namespace()
-        if enter is None:
-            how, enter = "limit", []
-    else:
-        enter = []
-    done = subprocess.run(
-        [*enter, sys.executable, __file__, case, str(folder), how],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parent}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr)
-    return json.loads(done.stdout)
+def run(program_server, case, folder, how):
+    enter = namespace() if how == "disk" else None
+    if enter is None:
+        program = program_server.start(__file__, case, str(folder), "limit")
+        with contextlib.closing(program):
+            output, errors = program.communicate(timeout=100)
+        assert program.returncode == 0, errors
+        return json.loads(output)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [*enter, sys.executable, __file__, case, str(folder), how]
+    return json.loads(subprocess.check_output(command, env=environment, timeout=100))
 
 
 def main():

@@ -142,8 +142,7 @@ class Recording:
                     now, durable = self._examiner.settled(file)
                     if now.all() and not durable.all():
                         return number
-        msg = "there is no such moment"
-        raise RuntimeError(msg)
+        raise RuntimeError("there is no such moment")
 
 
 def _is_temporary(file, disk):

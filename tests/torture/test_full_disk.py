@@ -17,66 +17,64 @@ def check_goes_on(result):
     assert len(result["second"]["left"]) == 2
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_no_room_for_a_run_file_is_told_before_any_work(tmp_path, how):
-    result = full_disk.run("creation", tmp_path, how)
-    first = result["first"]
+@pytest.fixture
+def outcome(program_server, tmp_path):
+    """Return a function that says what came of a case, which then had room."""
 
-    assert first["code"] == 1, first["errors"]
+    def run(case, how, code=1):
+        result = full_disk.run(program_server, case, tmp_path, how)
+        assert result["first"]["code"] == code, result["first"]["errors"]
+        check_goes_on(result)
+        return result["first"]
+
+    return run
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_no_room_for_a_run_file_is_told_before_any_work(outcome, how):
+    first = outcome("creation", how)
+
     assert "TargetError: no room for the results" in first["errors"]
     assert "they need 1.6 MB" in first["errors"]
     assert "B are free" in first["errors"]
     assert first["left"] == ["scan.h5"]
-    check_goes_on(result)
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_no_room_for_a_lock_file_is_told_too(tmp_path, how):
-    result = full_disk.run("lock file", tmp_path, how)
-    first = result["first"]
+def test_no_room_for_a_lock_file_is_told_too(outcome, how):
+    first = outcome("lock file", how)
 
-    assert first["code"] == 1, first["errors"]
     assert "TargetError: no room for the results" in first["errors"]
     assert set(first["left"]) <= {"scan.h5", "filler"}
-    check_goes_on(result)
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_no_room_for_a_copy_in_position_order_is_told_before_it_begins(tmp_path, how):
-    result = full_disk.run("copy", tmp_path, how)
-    first = result["first"]
+def test_no_room_for_a_copy_in_position_order_is_told_before_it_begins(outcome, how):
+    first = outcome("copy", how)
 
-    assert first["code"] == 1, first["errors"]
     assert "TargetError" in first["errors"]
     assert "need 3.2 MB" in first["errors"]
     # Not a write of the copy failed, but the reservation.
     assert how == "limit" or "in reserve" in first["errors"]
     assert len(first["left"]) == 2
     assert first["status"]["done"] == 0
-    check_goes_on(result)
 
 
 @pytest.mark.parametrize("when", ["rows", "failures", "finish"])
-def test_a_disk_that_fills_up_later_takes_nothing_from_a_run(tmp_path, when):
+def test_a_disk_that_fills_up_later_takes_nothing_from_a_run(outcome, when):
     if full_disk.namespace() is None:
         # No disk of its own here. A limit of the size of files, which stops every
         # write, is the harder case; the test below has it.
-        test_a_write_that_fails_ends_the_run_with_its_error(tmp_path, when)
+        test_a_write_that_fails_ends_the_run_with_its_error(outcome, when)
         return
-    result = full_disk.run(when, tmp_path, "disk")
 
-    assert result["first"]["code"] == 0, result["first"]["errors"]
-    assert result["first"]["status"] == COMPLETE
-    check_goes_on(result)
+    assert outcome(when, "disk", code=0)["status"] == COMPLETE
 
 
 @pytest.mark.parametrize("when", ["rows", "failures", "finish"])
-def test_a_write_that_fails_ends_the_run_with_its_error(tmp_path, when):
-    result = full_disk.run(when, tmp_path, "limit")
-    first = result["first"]
+def test_a_write_that_fails_ends_the_run_with_its_error(outcome, when):
+    first = outcome(when, "limit")
 
-    assert first["code"] == 1, first["errors"]
     assert "File too large" in first["errors"].splitlines()[-1]
     assert first["status"]["wrong"] == 0
     assert not first["status"]["finished"]
-    check_goes_on(result)

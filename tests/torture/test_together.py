@@ -131,7 +131,7 @@ def test_an_orphan_stuck_in_c_cannot_write_over_a_new_session(
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         rows = np.random.default_rng(1).normal(size=(200, 8))
         file["data"] = rows
-    text = STUCK.format(tests=str(SUPPORT), sleep_us=4_000_000)
+    text = STUCK.format(tests=str(SUPPORT), sleep_us=2_500_000)
     text = text.replace('engine="local"', f"engine=LocalEngine(2, {start_method!r})")
     text = "from resumable.engines.local import LocalEngine\n" + text
     process = script(text)

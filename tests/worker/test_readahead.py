@@ -35,8 +35,7 @@ class Sums(rs.Process):
         first = rows[:, 0] // WIDTH
         rows[:, 0] += 1  # as if in place: what is read for others must not change
         if set(first) & set(self.bad):
-            msg = "a bad row"
-            raise ValueError(msg)
+            raise ValueError("a bad row")
         return rows.sum(axis=1) - 1
 
 
