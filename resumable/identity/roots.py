@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import DeclarationError
+from resumable.identity.classes import is_member, member
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
 from resumable.identity.record import Entry, Trace, digest_of
@@ -99,8 +100,8 @@ def _members(
                 special = name.startswith("__") and name != "__init__"
                 if not (name in reached or tracer.finds_names or special):
                     continue
-                if tracer.is_member(part, name, value):
-                    found[label] = tracer.member(part, name, value)
+                if is_member(part, name, value):
+                    found[label] = member(tracer, part, name, value)
         if len(found) == before:
             return
 

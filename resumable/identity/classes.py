@@ -1,0 +1,110 @@
+"""What of a class counts: its bases, its members, and the fields made of these."""
+
+from __future__ import annotations
+
+import enum
+import types
+from typing import TYPE_CHECKING, Any
+
+from resumable.identity.kinds import functions_of, module_of
+from resumable.identity.objects import compiled_file, file_contents, write
+from resumable.identity.origin import is_users
+from resumable.identity.record import Entry, digest_of
+
+if TYPE_CHECKING:
+    from resumable.identity.trace import Tracer
+
+#: Methods that set up an object: what they assign is no state.
+_SETS_UP = ("__init__", "__new__", "__post_init__", "__setstate__", "__init_subclass__")
+#: Attributes of a class that Python or a decorator has made.
+_GENERATED_FILES = ("<string>", "<attrs generated", "<template>")
+
+
+def trace_class(tracer: Tracer, cls: type) -> Any:
+    """Trace a class; return what refers to it, as plain JSON."""
+    if cls in tracer.stop or not is_users(cls.__module__):
+        tracer.stop_at(cls.__module__)
+        return {"library": f"{cls.__module__}.{cls.__qualname__}"}
+    key, new = tracer.key(cls, cls.__qualname__)
+    if not new:
+        return {"code": key}
+    bases = [trace_class(tracer, base) for base in cls.__mro__[1:-1]]
+    compiled = compiled_file(cls.__module__)
+    members: dict[str, Any] = {}
+    if compiled is not None:
+        members["file"] = file_contents(compiled, key, tracer)
+    for name, value in sorted(vars(cls).items()):
+        if is_member(cls, name, value):
+            members[name] = member(tracer, cls, name, value)
+    if tracer.docs:
+        members["__doc__"] = cls.__doc__
+    members.update(_fields(cls, tracer))
+    tracer.entries[key] = Entry("class", digest_of([bases, members]))
+    return {"code": key}
+
+
+def is_member(cls: type, name: str, value: Any) -> bool:
+    """Return whether something of a class counts."""
+    kind = type(value)
+    if name.startswith("_param__") or kind.__module__.partition(".")[0] == "param":
+        return False
+    if isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType)):
+        return False
+    if kind.__module__ in ("_abc", "_collections"):
+        return False
+    plain = getattr(value, "__func__", value)
+    if isinstance(plain, types.FunctionType):
+        generated = plain.__code__.co_filename.startswith(_GENERATED_FILES)
+        named = plain.__qualname__.startswith(f"{cls.__qualname__}.__")
+        return not (generated and (named or name.startswith("_")))
+    if name.startswith("__") and name.endswith("__"):
+        return isinstance(value, (classmethod, staticmethod, property))
+    return not (isinstance(cls, enum.EnumMeta) and name.startswith("_"))
+
+
+def member(tracer: Tracer, cls: type, name: str, value: Any) -> Any:
+    """Refer to what a class has under a name, and learn what it changes of it."""
+    for function in functions_of(value):
+        if name not in _SETS_UP:
+            _note_own(tracer, cls, function)
+    if ("attribute", id(cls), name) in tracer.state and not tracer.is_code(value):
+        return "state"
+    return tracer.part(f"{cls.__qualname__}.{name}", value, f"{cls.__name__}.{name}")
+
+
+def _note_own(tracer: Tracer, cls: type, function: types.FunctionType) -> None:
+    if is_users(module_of(function), function.__code__.co_filename):
+        _, reading, _ = tracer.read(function)
+        tracer.state |= {("attribute", id(cls), own) for own in reading.changes_own}
+
+
+def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:
+    """Return fields that dataclasses, attrs and pydantic have taken from a class."""
+    made: dict[str, Any] = {}
+    for name in ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__"):
+        fields = vars(cls).get(name)
+        if not fields:
+            continue
+        items = (
+            fields.items()
+            if isinstance(fields, dict)
+            else ((field.name, field) for field in fields)
+        )
+        for field, how in items:
+            parts = [
+                getattr(how, "default", None),
+                getattr(how, "default_factory", None),
+            ]
+            made[f"field {field}"] = [
+                None
+                if _is_marker(part)
+                else write(part, f"{cls.__name__}.{field}", tracer)
+                for part in parts
+            ]
+    return made
+
+
+def _is_marker(part: Any) -> bool:
+    """Return whether a default says that there is none."""
+    named = ("MISSING_TYPE", "_Nothing", "PydanticUndefinedType")
+    return type(part).__name__ in named

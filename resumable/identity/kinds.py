@@ -1,0 +1,89 @@
+"""Kinds of objects: what is followed as code, and what a wrapper wraps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from typing import Any
+
+import numpy as np
+
+from resumable.identity.origin import is_users
+
+BUILT_IN = (
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodWrapperType,
+    types.ClassMethodDescriptorType,
+    np.ufunc,
+)
+CODE = (
+    types.FunctionType,
+    types.MethodType,
+    types.ModuleType,
+    type,
+    staticmethod,
+    classmethod,
+    property,
+    functools.partial,
+    functools.partialmethod,
+    functools.cached_property,
+    np.vectorize,
+    *BUILT_IN,
+)
+#: Attributes by which wrappers of compiled functions, as numba's, give the function.
+_PY_FUNCTIONS = ("py_func", "_pyfunc", "__wrapped__")
+CONTAINERS = (dict, list, set, np.ndarray)
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
+MISSING = object()
+
+
+def py_function(thing: Any) -> Any:
+    """Return the Python function of a wrapper of a library, as of numba; else None."""
+    if isinstance(
+        thing, (types.FunctionType, types.MethodType, type, types.ModuleType)
+    ):
+        return None
+    module = type(thing).__module__
+    if module.startswith("numba") or type(thing).__name__ == "_lru_cache_wrapper":
+        for name in _PY_FUNCTIONS:
+            plain = getattr(thing, name, None)
+            if callable(plain):
+                return plain
+        return getattr(getattr(thing, "_dispatcher", None), "py_func", None)
+    return None
+
+
+def functions_of(value: Any) -> list[types.FunctionType]:
+    """Return the functions that a member of a class is made of."""
+    parts: list[Any] = [value]
+    if isinstance(value, property):
+        parts = [value.fget, value.fset, value.fdel]
+    elif isinstance(value, (functools.cached_property, functools.partialmethod)):
+        parts = [value.func]
+    plain = [inspect.unwrap(getattr(part, "__func__", part)) for part in parts if part]
+    return [part for part in plain if isinstance(part, types.FunctionType)]
+
+
+def module_of(function: types.FunctionType) -> str:
+    """Return the name of the module that a function was defined in."""
+    return str(function.__globals__.get("__name__") or "__main__")
+
+
+def of_library(thing: Any) -> str | None:
+    """Return module and name of an object that a library has made for all to use."""
+    if isinstance(thing, (*CODE, *PLAIN, *CONTAINERS, tuple)):
+        return None
+    module = str(type(thing).__module__)
+    if is_users(module):
+        return None
+    parts = module.split(".")
+    for count in range(len(parts), 0, -1):
+        home = sys.modules.get(".".join(parts[:count]))
+        for name, value in list(vars(home).items()) if home else ():
+            if value is thing:
+                return f"{'.'.join(parts[:count])}.{name}"
+    return None
