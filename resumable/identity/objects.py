@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Most objects within one value.
 _MOST_OBJECTS = 1_000_000
+#: Bits of an integer beyond which Python refuses to write it in decimals.
+_LONGEST_INTEGER = 10_000
 #: Types that decide no result: their objects are not looked into.
 _WITHOUT_EFFECT = ("logging", "_thread", "threading")
 #: Entries of an object's state that tell of the library and not of the value.
@@ -50,6 +52,8 @@ def write(value: Any, where: str, tracer: Tracer, depth: int = 0) -> Any:
     be identified.
     """
     kind = type(value)
+    if kind is int and value.bit_length() > _LONGEST_INTEGER:
+        return {"integer": hex(value)}
     if kind in _PLAIN:
         return encode(value, where)
     tracer.count_object(where, _MOST_OBJECTS)
@@ -83,9 +87,38 @@ def write(value: Any, where: str, tracer: Tracer, depth: int = 0) -> Any:
     for known, how in _WRITERS:
         if isinstance(value, known):
             return how(value, where, tracer, depth)
+    if kind is types.FunctionType:
+        return _function(value, where, tracer, depth)
     if tracer.is_code(value):
         return tracer.visit(value, where)
     return _object(value, where, tracer, depth)
+
+
+def _function(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
+    """Write a function as a value: its name, and the values that it carries.
+
+    Its code is traced. Of a lambda, which has no name, a digest of the text is written.
+    """
+    found = tracer.visit(value, where)
+    if "code" not in found:
+        return found
+    known = tracer.written(value)
+    if known is not None:
+        return known
+    with tracer.writing(value):
+        carried = [
+            write(part, where, tracer, depth + 1)
+            for part in (
+                *(tracer.of_cell(cell) for cell in value.__closure__ or ()),
+                *(value.__defaults__ or ()),
+                *(part for _, part in sorted((value.__kwdefaults__ or {}).items())),
+            )
+        ]
+    if value.__name__ == "<lambda>":
+        carried.append(tracer.tree_of(value))
+    written = {"function": [found["code"], digest_of(carried)]} if carried else found
+    tracer.keep(value, written)
+    return written
 
 
 def _all_plain(items: Any) -> list[Any] | None:
@@ -198,10 +231,21 @@ def _generator(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
 
 def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     tracer.note(
-        f"{where} draws random numbers, and its state is not part of the identity: use "
+        f"{where} draws random numbers in an order that depends on the run: use "
         "self.rng, which is the same for a position in every run"
     )
-    return {"object": [type(value).__qualname__, "state"]}
+    state = value.get_state() if hasattr(value, "get_state") else value.getstate()
+    return {
+        "object": [
+            type(value).__qualname__,
+            digest_of(write(state, where, tracer, depth + 1)),
+        ]
+    }
+
+
+def _memory(value: memoryview, where: str, tracer: Tracer, depth: int) -> Any:
+    parts = [value.format, list(value.shape or ()), encode(value.tobytes())]
+    return {"object": ["memoryview", digest_of(parts)]}
 
 
 def _cdll(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
@@ -217,6 +261,7 @@ _WRITERS: list[tuple[Any, Callable[[Any, str, Tracer, int], Any]]] = [
     (PurePath, _path),
     (np.random.Generator, _generator),
     (np.random.RandomState, _random_state),
+    (memoryview, _memory),
 ]
 
 
@@ -260,6 +305,15 @@ def _dataset(value: Any) -> Any:
     return [sorted(map(str, value.coords)), dict(value.attrs), variables]
 
 
+def _fit_parameters(value: Any) -> Any:
+    # What it is pickled with has its symbols in an order of the process.
+    names = ("value", "vary", "min", "max", "expr", "brute_step", "user_data")
+    return {
+        name: [getattr(one, attribute) for attribute in names]
+        for name, one in value.items()
+    }
+
+
 _BY_NAME: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("pandas", "Timestamp"): _timestamp,
     ("pandas", "Timedelta"): _timestamp,
@@ -268,6 +322,7 @@ _BY_NAME: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("xarray", "DataArray"): _data_array,
     ("xarray", "Dataset"): _dataset,
     ("xarray", "Variable"): _variable,
+    ("lmfit", "Parameters"): _fit_parameters,
 }
 
 

@@ -34,6 +34,8 @@ class Text(NamedTuple):
     """Its definition; all lambdas of the line, where there are several."""
     lines: str
     """As it stands in the file, at the left margin."""
+    number: int
+    """Which of these lambdas it is."""
 
 
 class EditedError(Exception):
@@ -71,7 +73,7 @@ class _File:
         self._codes: dict[str, list[types.CodeType]] = {}
         todo: list[Any] = [code]
         while todo:
-            one = todo.pop()
+            one = todo.pop(0)
             self._codes.setdefault(one.co_qualname, []).append(one)
             todo += [c for c in one.co_consts if isinstance(c, types.CodeType)]
         self._nodes: dict[tuple[bool, int], list[ast.AST]] = {}
@@ -84,15 +86,18 @@ class _File:
 
     def find(self, code: types.CodeType) -> Text | None:
         """Return the text of a code object, or None if no text here compiles to it."""
-        for candidate in self._codes.get(code.co_qualname, []):
+        named = self._codes.get(code.co_qualname, [])
+        for candidate in named:
             if not _same(candidate, code):
                 continue
             line = candidate.co_firstlineno
+            beside = [one for one in named if one.co_firstlineno == line]
             nodes: list[Any] = self._nodes.get((code.co_name == "<lambda>", line), [])
             if nodes:
                 last = max(node.end_lineno for node in nodes)
                 lines = "".join(self.lines[line - 1 : last])
-                return Text(tuple(nodes), textwrap.dedent(lines))
+                number = beside.index(candidate)
+                return Text(tuple(nodes), textwrap.dedent(lines), number)
         return None
 
 

@@ -256,7 +256,7 @@ class Tracer:
         if not is_users(module, code.co_filename):
             self.stop_at(module)
             name_there = f"{module}.{function.__qualname__}"
-            inner = [self._of_cell(cell) for cell in function.__closure__ or ()]
+            inner = [self.of_cell(cell) for cell in function.__closure__ or ()]
             # A wrapper of a library around a function of the user.
             users = [part for part in (wrapped, *inner) if self._is_users(part)]
             if wrapped is not None or users:
@@ -328,7 +328,8 @@ class Tracer:
         self.value(key, value, where)
         return {"value": key}
 
-    def _of_cell(self, cell: Any) -> Any:
+    def of_cell(self, cell: Any) -> Any:
+        """Return the content of a cell of a closure; None where it is not set yet."""
         try:
             return cell.cell_contents
         except ValueError:
@@ -341,6 +342,10 @@ class Tracer:
         if isinstance(plain, types.FunctionType):
             return is_users(module_of(plain), plain.__code__.co_filename)
         return isinstance(plain, type) and is_users(plain.__module__)
+
+    def tree_of(self, function: types.FunctionType) -> Any:
+        """Return a digest of the code of a function alone."""
+        return self.read(function)[0]
 
     def read(self, function: types.FunctionType) -> tuple[Any, Reading, str]:
         """Return digest of the tree, reading and text of a function."""
@@ -388,7 +393,7 @@ class Tracer:
             if len(_readings) > 20_000:
                 _readings.clear()
             _readings[known] = (
-                tree_digest(text.nodes, docs=self.docs),
+                f"{tree_digest(text.nodes, docs=self.docs)} {text.number}",
                 reading_of(code, text.nodes),
             )
         return (*_readings[known], text.lines)

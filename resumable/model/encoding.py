@@ -280,6 +280,7 @@ _NOT_READ_BACK = {
             "quantity",
             "objects",
             "code",
+            "function",
             "library",
             "partial",
             "method",
@@ -295,6 +296,7 @@ _NOT_READ_BACK = {
 #: Kind -> value, from what stands in the document.
 _SCALARS: dict[str, Any] = {
     "float": float,
+    "integer": lambda text: int(text, 16),
     "bytes": bytes.fromhex,
     "path": Path,
     "date": dt.date.fromisoformat,
