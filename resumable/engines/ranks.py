@@ -151,11 +151,7 @@ class RankZero:
         self._counter.close()
 
     def _stopping(self) -> bool:
-        self._listen()
-        return self._error is not None or self._driver.stop.requested()
-
-    def _listen(self) -> None:
-        """Take the messages of the others, and see whether they are still there."""
+        """Take the messages of the others; return whether all should stop."""
         self._messages.look()
         while self._messages.inbox:
             message = self._messages.inbox.popleft()
@@ -168,6 +164,7 @@ class RankZero:
             self._open -= left
             msg = f"rank {min(left)} ended in the middle of the run"
             self._error = self._error or WorkerDied(msg)
+        return self._error is not None or self._driver.stop.requested()
 
     def _take(self, message: Message) -> None:
         if message.kind == REPORT:

@@ -273,12 +273,22 @@ class Operators:
         return self._done(method, [call.result() for call in calls])
 
     def _prepare(self, method: str) -> None:
-        """Check that a method can be called."""
+        """Check that a method can be called: WorkerDied where a state is lost."""
         if self._lacking[method]:
             numbers = ", ".join(self._lacking[method][:5])
             msg = f"these operators have no method {method!r}: {numbers}"
             raise TypeError(msg)
-        self._check_workers()
+        if self._host is None:
+            self._pool.wait(0)
+        for worker, token in zip(self._workers, self._tokens, strict=True):
+            if not self._pool.still_has(worker, token):
+                lost = range(worker, self._count, len(self._workers))
+                some = ", ".join(map(str, lost[:5])) + ", ..." * (len(lost) > 5)
+                msg = (
+                    f"the worker process of operators {some} has ended, and "
+                    "with it their state; make new Operators"
+                )
+                raise WorkerDied(msg)
         if self._linear:
             return
         if method in ("evaluate", "linearize"):
@@ -289,21 +299,6 @@ class Operators:
                 "since the last evaluate; call it where the derivative is wanted"
             )
             raise StaleLinearization(msg)
-
-    def _check_workers(self) -> None:
-        """Raise WorkerDied where a worker has died since the operators were sent."""
-        if self._host is not None:
-            return
-        self._pool.wait(0)
-        for worker, token in zip(self._workers, self._tokens, strict=True):
-            if not self._pool.still_has(worker, token):
-                numbers = range(worker, self._count, len(self._workers))
-                some = ", ".join(map(str, numbers[:5])) + ", ..." * (len(numbers) > 5)
-                msg = (
-                    f"the worker process of operators {some} has ended, and "
-                    "with it their state; make new Operators"
-                )
-                raise WorkerDied(msg)
 
     def _ask(
         self, workers: Sequence[int], method: str, arguments: _Arguments

@@ -45,7 +45,10 @@ class RepeatedFunction:
     def __init__(
         self, function: Callable[..., Any], args: Sequence[Any], seed: int | None
     ) -> None:
-        takes_rng = _takes_rng(function)
+        takes_rng = False
+        # Some functions written in C do not tell.
+        with contextlib.suppress(ValueError):
+            takes_rng = "rng" in inspect.signature(function).parameters
         if seed is not None and not takes_rng:
             name = getattr(function, "__name__", function)
             msg = (
@@ -64,14 +67,6 @@ class RepeatedFunction:
         if self._seed is None:
             return self._function(*self._args)
         return self._function(*self._args, rng=generator_of(self._seed, number))
-
-
-def _takes_rng(function: Callable[..., Any]) -> bool:
-    try:
-        return "rng" in inspect.signature(function).parameters
-    except ValueError:
-        # Some functions written in C do not tell.
-        return False
 
 
 class GuardedFunction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import os
@@ -29,6 +30,7 @@ def wait_until(condition: Callable[[], bool], patience: float) -> bool:
     return True
 
 
+@dataclasses.dataclass(eq=False)
 class LockFile:
     """A small file that exists to be locked.
 
@@ -36,9 +38,8 @@ class LockFile:
     file is for the message that names the holder. Created when missing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd: int | None = None
+    path: Path
+    _fd: int | None = dataclasses.field(default=None, init=False)
 
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""

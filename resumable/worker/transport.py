@@ -251,7 +251,13 @@ class Channel:
         released, memories, parts, written, asked = header
         arrays = arrays or asked
         mapped: dict[int, mmap.mmap] = {}
-        fds = self._receive_fds(len(memories))
+        fds: list[int] = []
+        while len(fds) < len(memories):
+            with self._socket() as pipe:
+                byte, some, _, _ = socket.recv_fds(pipe, 1, _DESCRIPTORS)
+            if not byte:
+                raise EOFError
+            fds += some
         for (number, size), fd in zip(memories, fds, strict=True):
             if number == written:
                 mapped[number] = map_memory(fd, size, writable=arrays == "own")
@@ -274,16 +280,6 @@ class Channel:
                 buffers[index] = np.array(buffers[index])
                 buffers[index].flags.writeable = arrays != "views"
         return Received(bytes(data), buffers)
-
-    def _receive_fds(self, count: int) -> list[int]:
-        fds: list[int] = []
-        while len(fds) < count:
-            with self._socket() as pipe:
-                byte, some, _, _ = socket.recv_fds(pipe, 1, _DESCRIPTORS)
-            if not byte:
-                raise EOFError
-            fds += some
-        return fds
 
 
 def _bytes_of(part: Part, mapped: dict[int, mmap.mmap]) -> Any:
