@@ -234,6 +234,8 @@ def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         f"{where} draws random numbers in an order that depends on the run: use "
         "self.rng, which is the same for a position in every run"
     )
+    if value is np.random.mtrand._rand:
+        return {"library": "numpy.random"}  # that of all who have none of their own
     state = value.get_state() if hasattr(value, "get_state") else value.getstate()
     return {
         "object": [

@@ -11,7 +11,6 @@ import hashlib
 import os
 import site
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,9 +66,9 @@ def _is_users_file(file: str, top: str) -> bool:
 @functools.cache
 def _folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the folders of the standard library and those of installed packages."""
-    paths = sysconfig.get_paths()
-    standard = {paths["stdlib"], paths["platstdlib"]}
-    installed = {paths["purelib"], paths["platlib"], *site.getsitepackages()}
+    # sysconfig, which knows them too, takes milliseconds to import.
+    standard = {str(Path(os.__file__).parent)}
+    installed = set(site.getsitepackages())
     if site.ENABLE_USER_SITE:
         installed.add(site.getusersitepackages())
 
