@@ -48,6 +48,12 @@ def _own_environment(monkeypatch):
     monkeypatch.delenv("RESUMABLE_TARGET", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Time trials for 2 ms instead of 100: times are the matter of test_trial."""
+    monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002)
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait only shortly for others who have a file open that is published into."""

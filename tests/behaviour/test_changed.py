@@ -46,6 +46,7 @@ import numpy as np
 import param
 import pytest
 from helpers import data_of
+from processes import after_the_edit, before_the_edit
 
 import resumable as rs
 from resumable.runfile.file import RunFile
@@ -239,30 +240,6 @@ def test_a_renamed_source_starts_anew_under_its_new_name(scan, tmp_path):
 
 def later(name="Mean", **body):
     return type(name, (Mean,), {"version": 1, **body})
-
-
-def before_the_edit():
-    class Edited(rs.Process):
-        outputs = {"mean": rs.Output()}  # noqa: RUF012
-        calls = None
-
-        def unit_computation(self, spectrum):
-            self.calls.append(self.position)
-            return spectrum.mean()
-
-    return Edited
-
-
-def after_the_edit():
-    class Edited(rs.Process):
-        outputs = {"mean": rs.Output()}  # noqa: RUF012
-        calls = None
-
-        def unit_computation(self, spectrum):
-            self.calls.append(self.position)
-            return 2 * spectrum.mean()
-
-    return Edited
 
 
 def test_an_edited_class_without_a_version_starts_anew(scan, caplog):

@@ -156,16 +156,14 @@ def test_only_the_driver_asks_which_positions_are_ready(filled_in, tmp_path):
 
 
 def test_positions_without_data_can_be_waited_for(tmp_path):
-    class OfFiles(rs.Process):
-        version = 1
-        outputs = NUMBER
+    def ready(self, positions):
+        return np.array([(tmp_path / f"{n}.raw").exists() for n in positions])
 
-        def ready(self, positions):
-            return np.array([(tmp_path / f"{n}.raw").exists() for n in positions])
-
-        def unit_computation(self, index):
-            return len((tmp_path / f"{index}.raw").read_bytes())
-
+    OfFiles = process_of(
+        lambda self, index: len((tmp_path / f"{index}.raw").read_bytes()),
+        NUMBER,
+        ready=ready,
+    )
     (tmp_path / "0.raw").write_bytes(b"xx")
     run = OfFiles(3, tmp_path).start(follow=60)
     until(lambda: run.status().done == 1)

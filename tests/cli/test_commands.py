@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import data_of
+from processes import process_of
 from programs import ROOT, invoke
 
 import resumable as rs
@@ -129,16 +130,10 @@ def test_status_of_a_run_in_finish_names_no_time(scan):
     """Nothing is pending, and the time of finish() is not known."""
     seen = []
 
-    class Ending(rs.Process):
-        version = 1
-        outputs = {"value": rs.Output()}  # noqa: RUF012
+    def finish(self, results):
+        seen.append(report.status_text(RunFile(results.path)))
 
-        def unit_computation(self, spectrum):
-            return spectrum.mean()
-
-        def finish(self, results):
-            seen.append(report.status_text(RunFile(results.path)))
-
+    Ending = process_of(lambda self, spectrum: spectrum.mean(), finish=finish)
     Ending(scan).compute(engine="serial")
 
     assert "positions per second, none pending" in seen[0]

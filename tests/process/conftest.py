@@ -7,12 +7,6 @@ import pytest
 from programs import MODULE
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """Time trials for 2 ms instead of 100: times are the matter of test_trial."""
-    monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002, raising=False)
-
-
 @pytest.fixture
 def growing(make_file):
     """A source whose position axis is resizable, 40 x 8."""

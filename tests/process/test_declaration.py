@@ -8,7 +8,7 @@ import numpy as np
 import param
 import pytest
 from helpers import compute, data_of
-from processes import MEAN, Mean, Scaled, listing
+from processes import MEAN, Mean, Scaled, listing, process_of
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
@@ -171,16 +171,10 @@ def test_scratch_counts_in_the_budget(scan):
         version = 1
         scratch = 1_000_000
 
-    class Growing(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def scratch(self, count):
-            return 500_000 + 250_000 * count
-
-        def block_computation(self, spectra):
-            return spectra.mean(axis=1)
-
+    Growing = process_of(
+        block=lambda self, spectra: spectra.mean(axis=1),
+        scratch=lambda self, count: 500_000 + 250_000 * count,
+    )
     plain = Mean(scan).plan(engine="serial", memory="2 MB")
     hungry = Hungry(scan).plan(engine="serial", memory="2 MB")
     growing = Growing(scan).plan(engine="serial", memory="2 MB")

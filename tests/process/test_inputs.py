@@ -151,15 +151,9 @@ LAYOUTS = {
 def test_any_axes_in_any_order_give_results_in_the_maps_shape(make_file, layout):
     data = np.random.default_rng(7).random((3, 4, 5, 4))
     source = make_file(data={"data": data, **LAYOUTS[layout]}) + "::/data"
-
-    class Weird(rs.Process):
-        version = 1
-        outputs = MEAN
-
-        def unit_computation(self, spectrum):
-            weights = np.arange(1, spectrum.size + 1).reshape(spectrum.shape)
-            return (spectrum * weights).sum()
-
+    Weird = process_of(
+        lambda self, spectrum: spectrum.ravel() @ np.arange(1, spectrum.size + 1)
+    )
     choices = [
         axes for count in (1, 2, 3) for axes in itertools.permutations(range(4), count)
     ]

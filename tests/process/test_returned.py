@@ -142,15 +142,10 @@ def test_self_position_is_an_index_or_a_tuple_of_ints(make_file):
     flat.calls, mapped.calls = [], []
     compute(flat)
     compute(mapped)
-
-    class Block(rs.Process):
-        version = 1
-        outputs: ClassVar = {"where": rs.Output(2, "i8")}
-
-        def block_computation(self, spectra):
-            rows, columns = self.position
-            return np.stack([rows, columns], axis=1)
-
+    Block = process_of(
+        block=lambda self, spectra: np.stack(self.position, axis=1),
+        outputs={"where": rs.Output(2, "i8")},
+    )
     where = compute(Block(source, position_axes=(0, 1)))["where"][...]
 
     assert sorted(flat.calls) == [0, 1, 2]
@@ -165,15 +160,11 @@ def test_self_position_exists_only_at_a_position(scan):
         _ = Mean(scan).position
 
 
-class Random(rs.Process):
-    """Random numbers, in two draws."""
-
-    version = 1
-    outputs: ClassVar = {"x": rs.Output(4)}
-
-    def unit_computation(self, spectrum):
-        first = self.rng.random(2)
-        return np.concatenate([first, self.rng.random(2)])
+# In two draws.
+Random = process_of(
+    lambda self, spectrum: np.r_[self.rng.random(2), self.rng.random(2)],
+    {"x": rs.Output(4)},
+)
 
 
 def test_self_rng_is_the_same_in_every_run_whatever_the_batches(scan, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import compute
 from hypothesis import strategies as st
+from processes import process_of
 
 import resumable as rs
 
@@ -266,22 +267,9 @@ def test_failures_tell_position_exception_message_and_traceback(results):
     assert first.traceback.rstrip().endswith("ValueError: <b>bad & ugly</b>")
 
 
-class One(rs.Process):
-    """A single output, which has a loop of its own; one position fails."""
-
-    version = 1
-    outputs: ClassVar = {"root": rs.Output()}
-
-    def unit_computation(self, position):
-        return math.sqrt(1 - position)
-
-
-class Block(rs.Process):
-    version = 1
-    outputs: ClassVar = {"root": rs.Output()}
-
-    def block_computation(self, positions):
-        return [math.sqrt(1 - position) for position in positions]
+# A single output, which has a loop of its own, and a block; one position fails.
+One = process_of(lambda self, position: math.sqrt(1 - position))
+Block = process_of(block=lambda self, some: [math.sqrt(1 - one) for one in some])
 
 
 @pytest.mark.parametrize("kind", [One, Many, Block])

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -381,16 +380,7 @@ def test_results_can_be_opened_by_another_hdf5_program(scan):
 
 def test_texts_beyond_an_attributes_limit_are_stored_whole(tmp_path):
     words = ["word" * 10] * 5000
-
-    class Wordy(rs.Process):
-        version = 1
-        words = param.List([])
-
-        outputs: ClassVar = {"x": rs.Output()}
-
-        def unit_computation(self, index):
-            return index
-
+    Wordy = process_of(lambda self, index: index, name="Wordy", words=param.List([]))
     results = compute(Wordy(5, tmp_path, words=words))
     with h5py.File(results.path) as file:
         document = json.loads(file["positions-Wordy_000/identity"][()])

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import h5py
 import numpy as np
 import pytest
 from helpers import compute, data_of
-from processes import Mean
+from processes import Mean, process_of
 
 import resumable as rs
 from resumable.runfile.file import RunFile
@@ -54,14 +53,8 @@ Slow(5, sys.argv[1]).compute(engine="serial", progress=False)
 """
 
 
-class Slow(rs.Process):
-    """The same computation as in the script, without waiting."""
-
-    version = 1
-    outputs: ClassVar = {"x": rs.Output()}
-
-    def unit_computation(self, index):
-        return index
+# The same computation as in the script, without waiting.
+Slow = process_of(lambda self, index: index, {"x": rs.Output()}, name="Slow")
 
 
 @pytest.fixture

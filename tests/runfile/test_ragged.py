@@ -187,13 +187,11 @@ def test_any_dtype_is_kept_bit_for_bit(scan, dtype, compression):
     assert same(compute(process)["rows"][:], wanted)
 
 
-class Gives(rs.Process):
-    version = 1
-    outputs: ClassVar = {"rows": rs.Output(3, "f8", ragged=True)}
-    what = param.Parameter()
-
-    def unit_computation(self, spectrum):
-        return eval(self.what, {"np": np})
+Gives = process_of(
+    lambda self, spectrum: eval(self.what, {"np": np}),
+    {"rows": rs.Output(3, "f8", ragged=True)},
+    what=param.Parameter(),
+)
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,16 @@ import numpy as np
 import param
 import pytest
 from helpers import compute
+from processes import after_the_edit, before_the_edit, process_of
 
 import resumable as rs
 
-MEAN = {"mean": rs.Output()}
-
-
-class Fit(rs.Process):
-    """A process with parameters."""
-
-    version = 1
-    outputs = MEAN
-    width = param.Number(0.5)
-    options = param.Dict({})
-
-    def unit_computation(self, spectrum):
-        return spectrum.mean()
+Fit = process_of(
+    lambda self, spectrum: spectrum.mean(),
+    name="Fit",
+    width=param.Number(0.5),
+    options=param.Dict({}),
+)
 
 
 class Other(Fit):
@@ -146,35 +140,17 @@ def test_a_damaged_run_file_is_told_with_its_name(scan):
     assert candidate.path == path
 
 
-def before_the_edit():
-    class Edited(rs.Process):
-        outputs = MEAN
-
-        def unit_computation(self, spectrum):
-            return spectrum.max()
-
-    return Edited
-
-
-def after_the_edit():
-    class Edited(rs.Process):
-        outputs = MEAN
-
-        def unit_computation(self, spectrum):
-            return spectrum.min()
-
-    return Edited
-
-
 def test_an_edited_class_without_a_version_is_told_as_source_text(scan):
     """The text stands for the version, and its change is the difference."""
-    old = compute(before_the_edit()(scan)).path.name
+    process = before_the_edit()(scan)
+    process.calls = []
+    old = compute(process).path.name
     (told,) = reasons(after_the_edit()(scan).explain())[old]
 
     first, *lines = told.splitlines()
 
     assert first.startswith("version.source_text: ")
     assert [line for line in lines if "return" in line] == [
-        "-        return spectrum.max()",
-        "+        return spectrum.min()",
+        "-        return spectrum.mean()",
+        "+        return 2 * spectrum.mean()",
     ]

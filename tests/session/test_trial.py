@@ -13,8 +13,6 @@ from processes import Same, process_of
 import resumable as rs
 from resumable.source.reader import Reader
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 X = {"x": rs.Output()}
 OUT = {"low": rs.Output(), "pair": rs.Output(2, units="V")}
 
@@ -43,12 +41,6 @@ class TryBlock(rs.Process):
         if set(np.ravel(self.position).tolist()) & set(self.bad):
             raise ValueError("bad spectrum")
         return {"low": spectra.min(axis=1), "pair": spectra[:, :2]}
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Time the computation for 2 ms instead of 100, where the time is no matter."""
-    monkeypatch.setattr("resumable.session.trial._MEASURED_S", 0.002, raising=False)
 
 
 @pytest.fixture

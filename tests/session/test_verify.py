@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from processes import process_of
 from programs import invoke
 from verified_runs import LOW, Block, Unit, check, flip, offset, put, whole
 
@@ -42,17 +43,11 @@ def test_a_run_of_every_kind_and_engine_is_sound(scan, cls, options):
 
 def test_a_map_with_inputs_and_summary(make_file):
     """Rows are compared in the map's order; the report says that finish did not run."""
-
-    class Signal(rs.Process):
-        version = 1
-        outputs = SUMMED
-
-        def unit_computation(self, spectrum, back, dark):
-            return spectrum.mean() - back * dark
-
-        def finish(self, results):
-            return results["mean"][...].sum()
-
+    Signal = process_of(
+        lambda self, spectrum, back, dark: spectrum.mean() - back * dark,
+        SUMMED,
+        finish=lambda self, results: results["mean"][...].sum(),
+    )
     rng = np.random.default_rng(3)
     path = make_file(data=rng.random((8, 4, 5)), back=rng.random((4, 5)))
     other = make_file("dark.h5", dark=rng.random((5, 4)))
@@ -74,13 +69,7 @@ def test_a_map_with_inputs_and_summary(make_file):
 
 
 def test_positions_without_data_and_random_numbers(tmp_path):
-    class Walk(rs.Process):
-        version = 1
-        outputs = LOW
-
-        def unit_computation(self, index):
-            return self.rng.normal() + index
-
+    Walk = process_of(lambda self, index: self.rng.normal() + index, LOW)
     results = Walk(30, tmp_path, seed=5).compute(engine="serial")
 
     assert check(whole(results, Walk), "rows").passed

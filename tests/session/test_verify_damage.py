@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from processes import process_of
 from verified_runs import LOW, Block, Unit, check, flip, offset, put, whole
 
 import resumable as rs
@@ -148,14 +149,7 @@ def test_an_edited_source_is_noticed_and_named(run, scan):
         assert check(found, "rows").passed is None
 
 
-class Difference(rs.Process):
-    """A spectrum without its background."""
-
-    version = 1
-    outputs = LOW
-
-    def unit_computation(self, spectrum, back):
-        return spectrum.sum() - back
+Difference = process_of(lambda self, spectrum, back: spectrum.sum() - back, LOW)
 
 
 def test_a_run_file_that_does_not_say_where_inputs_were(make_file):

@@ -1,10 +1,9 @@
 """What may be a source, and the messages about everything else."""
 
-from typing import ClassVar
-
 import h5py
 import numpy as np
 import pytest
+from processes import process_of
 from sources import fingerprint, read_all
 
 import resumable as rs
@@ -44,16 +43,9 @@ def test_a_number_is_a_source_without_data():
     assert str(refer(7)) == "7 positions"
 
 
-class Twice(rs.Process):
-    version = 1
-    outputs: ClassVar = {"twice": rs.Output(shape=(32,))}
-
-    def unit_computation(self, spectrum):
-        return 2 * spectrum
-
-
 @pytest.fixture
 def results(scan):
+    Twice = process_of(lambda self, spectrum: 2 * spectrum, {"twice": rs.Output(32)})
     return Twice(scan).compute(engine="serial", progress=False)
 
 

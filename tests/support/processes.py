@@ -67,11 +67,35 @@ class Same(rs.Process):
         return spectrum
 
 
-def process_of(unit=None, outputs=MEAN, *, block=None, name="Unit"):
+def process_of(unit=None, outputs=MEAN, *, block=None, name="Unit", **body):
     """Return a class that computes each position, or a block, by a function."""
-    body = {"version": 1, "outputs": outputs}
+    body |= {"version": 1, "outputs": outputs}
     method = "unit_computation" if block is None else "block_computation"
     return type(name, (rs.Process,), {**body, method: unit or block})
+
+
+def before_the_edit():
+    class Edited(rs.Process):
+        outputs = MEAN
+        calls = None
+
+        def unit_computation(self, spectrum):
+            self.calls.append(self.position)
+            return spectrum.mean()
+
+    return Edited
+
+
+def after_the_edit():
+    class Edited(rs.Process):
+        outputs = MEAN
+        calls = None
+
+        def unit_computation(self, spectrum):
+            self.calls.append(self.position)
+            return 2 * spectrum.mean()
+
+    return Edited
 
 
 def listing(folder):

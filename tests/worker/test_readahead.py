@@ -11,6 +11,7 @@ import numpy as np
 import param
 import pytest
 from helpers import close_all_hdf5_files
+from processes import process_of
 
 import resumable as rs
 from resumable.source.reader import Contiguous, Reader
@@ -202,14 +203,11 @@ def test_positions_that_fail_are_found_though_the_next_block_is_read(source, eng
 
 
 def test_scattered_positions_of_source_and_input(make_file):
-    class Differences(rs.Process):
-        version = 1
-        scratch = 2_500_000
-        outputs: ClassVar = {"difference": rs.Output()}
-
-        def block_computation(self, rows, other):
-            return (rows - other).sum(axis=1)
-
+    Differences = process_of(
+        block=lambda self, rows, other: (rows - other).sum(axis=1),
+        outputs={"difference": rs.Output()},
+        scratch=2_500_000,
+    )
     path = make_file(data=ROWS, other=ROWS[::-1])
     chosen = np.r_[1:50:7, 20:40]
     process = Differences(f"{path}::/data", inputs={"other": "::/other"})
