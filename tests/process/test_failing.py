@@ -30,10 +30,11 @@ def test_without_retry_failed_positions_are_left_alone(scan):
     with pytest.warns(rs.ResumableWarning):
         compute(process)
     process.raises = lambda p: calls.append(p)
-    with pytest.warns(rs.ResumableWarning, match="2 of 60 positions failed"):
-        compute(process)
+    with pytest.warns(rs.ResumableWarning, match="2 of 60 positions failed") as caught:
+        process.compute(engine="serial", progress=False)
 
     assert calls == []
+    assert [one.filename for one in caught] == [__file__]
 
 
 def test_a_retry_that_fails_again_has_the_newest_message(scan):

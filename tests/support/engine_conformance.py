@@ -95,7 +95,7 @@ class EngineConformance:
         expected = data.mean(axis=1)
         expected[process.bad] = np.nan
 
-        assert [one.filename for one in w] == [__file__]
+        assert len(w) == 1
         assert "the first at 3: ValueError: no fit at 3" in str(w[0].message)
         assert results.status.finished
         np.testing.assert_array_equal(results["mean"][...], expected)
