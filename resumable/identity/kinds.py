@@ -64,7 +64,7 @@ def functions_of(value: Any) -> list[types.FunctionType]:
         parts = [value.fget, value.fset, value.fdel]
     elif isinstance(value, (functools.cached_property, functools.partialmethod)):
         parts = [value.func]
-    plain = [inspect.unwrap(getattr(part, "__func__", part)) for part in parts if part]
+    plain = [inspect.unwrap(getattr(part, "__func__", part)) for part in parts]
     return [part for part in plain if isinstance(part, types.FunctionType)]
 
 

@@ -16,6 +16,22 @@ from resumable.engines.local import LocalEngine
 SUMMED = MEAN | {"total": rs.Output(2, per="run")}
 
 
+def test_a_table_may_be_an_attribute_of_the_class(scan):
+    class Looked(rs.Process):
+        outputs = MEAN
+        table = np.arange(3.0)
+
+        def unit_computation(self, spectrum):
+            return self.table[2]
+
+    first = compute(Looked(scan))
+    Looked.table = np.arange(3.0) + 1
+    second = compute(Looked(scan))
+
+    assert set(first["mean"][...]) == {2.0}
+    assert set(second["mean"][...]) == {3.0}
+
+
 def test_outputs_may_be_a_method_that_knows_source_and_parameters(make_file):
     class Histogram(rs.Process):
         version = 1
