@@ -46,16 +46,16 @@ def map_function(
     ----------
     function : callable
         ``function(spectrum, **inputs, **parameters)`` computes one position. Its
-        name is the process name; its source text is part of the identity unless
-        `version` is given.
+        name is the process name; its code, and all of the user's that it reaches, is
+        part of the identity unless `version` is given.
     source, target, inputs, position_axes
         As for :class:`Process`.
     outputs : Output or dict of Output, optional
         What the function returns; a single Output has the name ``"result"``. Default
         one float.
     version : int or str, optional
-        Raise it when the function changes. With it the text of the function is not part
-        of the identity.
+        Raise it when the function changes. With it the code of the function is not part
+        of the identity, and an edit only warns.
     options : dict, optional
         Arguments of :meth:`Process.compute`, for example ``{"workers": 4}``.
     **parameters
@@ -68,7 +68,8 @@ def map_function(
     Raises
     ------
     DeclarationError
-        A lambda without `version`, a function that does not take the parameters.
+        A lambda with a `version`, a function that does not take the parameters, a file
+        that was edited since it was imported.
     ResumableError
         As :class:`Process` and :meth:`Process.compute` raise.
     """

@@ -81,10 +81,9 @@ class Process(Declaration):
     Attributes
     ----------
     version : int or str or None
-        Raise it when the algorithm changes. None (default): the source text of the
-        class and of its bases is part of the identity instead, and the variables of the
-        function that defines them. Functions and constants of a module are not: raise
-        `version` when they change.
+        Raise it when the algorithm changes; an edit of the code then only warns. None
+        (default): all code of the user that the computation reaches is part of the
+        identity, with the constants that it uses.
     scratch : int or method of the number of positions
         Bytes that the computation needs per position besides its arguments and
         results, for the budget.
