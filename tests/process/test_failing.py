@@ -1,5 +1,6 @@
 """Positions that fail: recorded, tried again, or the end of the run."""
 
+import h5py
 import numpy as np
 import pytest
 from helpers import compute, data_of
@@ -21,6 +22,44 @@ class FailingBlock(rs.Process):
             if error is not None:
                 raise error
         return spectra.mean(axis=1)
+
+
+def test_a_failing_position_is_recorded_and_the_run_goes_on(scan):
+    process = Failing(scan)
+    process.raises = lambda p: KeyError(f"key {p}") if p in (7, 30) else None
+    with pytest.warns(rs.ResumableWarning, match="2 of 60 positions failed") as caught:
+        results = process.compute(engine="serial", progress=False)
+    expected = data_of(scan).mean(axis=1)
+    expected[[7, 30]] = np.nan
+
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert "the first at 7: KeyError: 'key 7'" in str(caught[0].message)
+    assert results.status.finished
+    assert [(f.position, f.exception) for f in results.failures] == [
+        (7, "KeyError"),
+        (30, "KeyError"),
+    ]
+    np.testing.assert_array_equal(results["mean"], expected)
+    with h5py.File(results.path) as file:
+        assert np.isnan(file["data-Failing_000/mean"][[7, 30]]).all()
+
+
+def test_a_failing_position_spoils_nothing_else_in_its_block(scan):
+    """The block is halved until the one position that raises is alone."""
+    process = FailingBlock(scan)
+    process.raises = lambda p: ValueError(f"bad {p}") if p in (11, 12, 59) else None
+    with pytest.warns(rs.ResumableWarning, match="3 of 60"):
+        results = compute(process)
+    expected = data_of(scan).mean(axis=1)
+    expected[[11, 12, 59]] = np.nan
+
+    np.testing.assert_array_equal(results["mean"], expected)
+    assert [(f.position, f.message) for f in results.failures] == [
+        (11, "bad 11"),
+        (12, "bad 12"),
+        (59, "bad 59"),
+    ]
 
 
 def test_without_retry_failed_positions_are_left_alone(scan):
