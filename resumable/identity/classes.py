@@ -64,18 +64,16 @@ def is_member(cls: type, name: str, value: Any) -> bool:
 
 def member(tracer: Tracer, cls: type, name: str, value: Any) -> Any:
     """Refer to what a class has under a name, and learn what it changes of it."""
-    for function in functions_of(value):
-        if name not in _SETS_UP:
-            _note_own(tracer, cls, function)
+    if name not in _SETS_UP:
+        sets = {value.fset, value.fdel} if isinstance(value, property) else {}
+        for function in functions_of(value):
+            if is_users(module_of(function), function.__code__.co_filename):
+                _, reading, _ = tracer.read(function)
+                how = "assigned" if function in sets else "called"
+                tracer.own_changes.append((id(cls), name, how, reading.changes_own))
     if ("attribute", id(cls), name) in tracer.state and not tracer.is_code(value):
         return "state"
     return tracer.part(f"{cls.__qualname__}.{name}", value, f"{cls.__name__}.{name}")
-
-
-def _note_own(tracer: Tracer, cls: type, function: types.FunctionType) -> None:
-    if is_users(module_of(function), function.__code__.co_filename):
-        _, reading, _ = tracer.read(function)
-        tracer.state |= {("attribute", id(cls), own) for own in reading.changes_own}
 
 
 def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:

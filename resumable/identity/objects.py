@@ -39,8 +39,10 @@ _WITHOUT_EFFECT = ("logging", "_thread", "threading")
 _OF_LIBRARY = ("_sklearn_version",)
 _WAY_OUT = (
     "give its class a method __resumable_identity__ that returns numbers, text or "
-    "arrays, make it in setup(), or declare a version"
+    "arrays, or make it in setup()"
 )
+#: Values of these count with a version, too.
+_ALWAYS = ("the parameter", "the attribute")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -376,9 +378,10 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     try:
         reduced = registered(value) if registered else value.__reduce_ex__(4)
     except Exception as error:  # pickling runs code of the object
+        version = "" if where.startswith(_ALWAYS) else "; or declare a version"
         msg = (
             f"{where} is a {cls.__qualname__}, which cannot be part of a run's "
-            f"identity ({type(error).__name__}: {error}); {_WAY_OUT}"
+            f"identity ({type(error).__name__}: {error}); {_WAY_OUT}{version}"
         )
         raise IdentityError(msg) from error
     if isinstance(reduced, str):

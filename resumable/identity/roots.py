@@ -57,6 +57,7 @@ def trace_object(
     before = None
     for _ in range(_ROUNDS):
         tracer = Tracer(stop, codes=codes, lenient=lenient, before=before)
+        tracer.mentions |= set(roots)
         members: dict[str, Any] = {}
         _members(tracer, type(thing), stop, roots, members)
         shipped = tuple(tracer.entries)

@@ -57,7 +57,8 @@ class Tracer:
     """Traces once. `stop` is the base class whose methods, and those above, are ours.
 
     `codes` are :attr:`Trace.codes` of the process that sent the objects. With
-    `lenient`, code edited since it was imported counts as it is in memory.
+    `lenient`, code edited since it was imported counts as it is in memory, and
+    constants that cannot be identified do not count.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Tracer:
         self.state: set[tuple[str, int, str]] = set(before.state) if before else set()
         self.docs: bool = before is not None and before.docs
         self.finds_names = False
+        #: Class, method, what must happen to it, and the attributes it changes then.
+        self.own_changes: list[tuple[int, str, str, frozenset[str]]] = []
 
     def trace(self) -> Trace:
         """Return what was traced so far."""
@@ -99,8 +102,22 @@ class Tracer:
 
     def settled(self, before: Tracer | None) -> bool:
         """Return whether nothing was learnt that another trace needs to know."""
+        self._learn_state()
         known = (before.state, before.docs) if before else (set(), False)
         return known == (self.state, self.docs)
+
+    def _learn_state(self) -> None:
+        """Take for state what methods change that traced code calls or assigns to."""
+        known = -1
+        while known < len(self.state):
+            known = len(self.state)
+            for cls, name, how, changed in self.own_changes:
+                special = name.startswith("__") and name.endswith("__")
+                called = special or self.finds_names or name in self.mentions
+                if how == "assigned":
+                    called = ("attribute", cls, name) in self.state
+                if called:
+                    self.state |= {("attribute", cls, own) for own in changed}
 
     # What objects.write asks for.
 
@@ -161,7 +178,13 @@ class Tracer:
 
     def value(self, key: str, value: Any, where: str, place: str = "") -> None:
         """Enter a value under a name of its own."""
-        document = write(value, where, self)
+        document: Any = None
+        try:
+            document = write(value, where, self)
+        except IdentityError as error:
+            if not self._lenient:
+                raise
+            self.note(f"not part of the identity: {error}")
         self.entries[key] = Entry("value", digest_of(document), short(value), place)
 
     # Code.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ import param
 from resumable.errors import (
     DeclarationError,
     ParameterError,
+    ResumableWarning,
     SourceError,
     near_miss,
 )
@@ -133,6 +135,16 @@ class Declaration(Positioned, param.Parameterized):
         write_values(self._parameter_values())
 
     def __setattr__(self, name: str, value: Any) -> None:
+        known = name in self.__dict__ or hasattr(type(self), name)
+        if name[0] != "_" and not known:
+            hint = near_miss(name, [n for n in type(self).param if n != "name"])
+            if hint:
+                warnings.warn(
+                    f"{type(self).__name__} has no parameter {name!r}{hint} A plain "
+                    "attribute was set, and all parameters have the values they had",
+                    ResumableWarning,
+                    stacklevel=2,
+                )
         if name != "name" and name in type(self).param:
             assign(self, name, value)
         else:
@@ -271,6 +283,10 @@ class Declaration(Positioned, param.Parameterized):
             lenient=self.version is not None,
         )
 
+    def _source_text(self) -> str:
+        """Return the text of the class, for people; empty where there is none."""
+        return class_text(type(self)) or ""
+
     def _check_source(self) -> None:
         if "_source" not in self.__dict__:
             msg = (
@@ -299,7 +315,7 @@ class Declaration(Positioned, param.Parameterized):
             trace=traced.trace,
             check=self._code_check(traced),
             earlier=self._earlier_document,
-            source_text=class_text(type(self)) or "",
+            source_text=self._source_text(),
             seconds_per_position=self._seconds_per_position,
         )
 

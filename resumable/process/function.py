@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import textwrap
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +121,11 @@ def _process_of(
             "parameters": {key: encode(value, key) for key, value in values.items()},
         }
 
+    def source_text(process: Any) -> str:
+        with contextlib.suppress(OSError, TypeError):  # it has none
+            return textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+        return ""
+
     def fill(namespace: dict[str, Any]) -> None:
         namespace.update(
             __doc__=function.__doc__,
@@ -130,6 +137,7 @@ def _process_of(
             _version_document=version_document,
             _code_check=code_check,
             _earlier_document=earlier_document,
+            _source_text=source_text,
         )
 
     made: type[Process] = types.new_class(name, (Process,), {}, fill)

@@ -46,7 +46,7 @@ import numpy as np
 import param
 import pytest
 from helpers import data_of
-from processes import after_the_edit, before_the_edit
+from processes import with_an_edit
 
 import resumable as rs
 from resumable.runfile.file import RunFile
@@ -244,9 +244,9 @@ def later(name="Mean", **body):
 
 def test_an_edited_class_without_a_version_starts_anew(scan, caplog):
     """Old numbers are never taken for those of the new text; the log says so."""
-    left, _ = compute(scan, cls=before_the_edit())
+    left, _ = compute(scan, cls=with_an_edit(edit=False))
     with caplog.at_level(logging.WARNING, "resumable"):
-        results, calls = compute(scan, cls=after_the_edit())
+        results, calls = compute(scan, cls=with_an_edit(edit=True))
 
     assert calls == list(range(60))
     np.testing.assert_array_equal(results["mean"], 2 * left["mean"][...])

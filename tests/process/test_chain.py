@@ -175,7 +175,7 @@ def test_every_parameter_before_a_stage_is_in_its_identity():
     found = [identity(), identity(level=0.1), identity(scale=2), identity(keep="drawn")]
 
     assert len(set(found)) == 4
-    assert identity(0, 1) == found[0]
+    assert identity(0.0, 1.0) == found[0]
 
 
 def test_a_first_stage_alone_shares_the_runs_of_its_process():

@@ -8,7 +8,7 @@ import numpy as np
 import param
 import pytest
 from helpers import compute, data_of
-from processes import MEAN, Mean, Scaled, listing, process_of
+from processes import MEAN, Mean, Scaled, Untraced, listing, process_of
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
@@ -151,11 +151,11 @@ def test_finish_without_an_output_may_return_anything(scan):
 def test_a_failing_finish_is_run_again_without_computing_again(scan):
     process = Mean(scan)
     process.calls = []
-    process.finish = lambda results: 1 / 0
+    process.finish = Untraced(lambda results: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compute(process)
     unfinished = process.results.status.finished
-    process.finish = lambda results: None
+    process.finish = Untraced(lambda results: None)
     results = compute(process)
 
     assert not unfinished
@@ -211,7 +211,9 @@ def test_keywords_win_over_class_values_and_those_over_defaults(scan):
 
     assert (default, Mine(scan).factor, Mine(scan, factor=7).factor) == (2.0, 5, 7)
     assert Scaled(scan).factor == 2.0
-    assert Mine(scan).identity == Mine(scan, factor=5.0).identity
+    assert Mine(scan).identity == Mine(scan, factor=5).identity
+    # It gets what it was given, and 5 is not 5.0 to all that it may call.
+    assert Mine(scan).identity != Mine(scan, factor=5.0).identity
 
 
 @pytest.mark.parametrize(
@@ -236,10 +238,37 @@ def test_a_wrong_parameter_is_an_error_at_construction(scan, given, words):
         Scaled(scan, **given)
 
 
-@pytest.mark.parametrize("value", [print, object(), np.array([None]), {1: 2}])
-def test_a_parameter_that_cannot_be_identified_is_refused(scan, value):
-    with pytest.raises(rs.IdentityError, match="'anything'"):
-        Scaled(scan, anything=value)
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda it: it,
+        lambda it: [it],
+        lambda it: {"a": {1: it}},
+        lambda it: np.array(it),
+    ],
+    ids=["itself", "list", "dict", "array"],
+)
+def test_a_parameter_that_cannot_be_identified_is_refused(scan, inside):
+    generator = (number for number in range(3))
+
+    with pytest.raises(rs.IdentityError, match=r"'anything'.* is a generator"):
+        Scaled(scan, anything=inside(generator))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (print, len),
+        (np.array([None]), np.array([0], object)),
+        ({1: 2}, {"1": 2}),
+        (np.add.reduce, np.maximum.reduce),
+        ((1, 2), [1, 2]),
+    ],
+    ids=str,
+)
+def test_parameters_of_any_kind_are_told_apart(scan, one, other):
+    assert Scaled(scan, anything=one).identity == Scaled(scan, anything=one).identity
+    assert Scaled(scan, anything=one).identity != Scaled(scan, anything=other).identity
 
 
 def test_setting_an_attribute_named_nearly_like_a_parameter_warns(scan):

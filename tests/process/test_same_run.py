@@ -58,11 +58,22 @@ def identity_of(tmp_path, monkeypatch, scan):
         ("  # twice", "  # two times", True),
         ('"""Doc."""', '"""Another text."""', True),
         ("spectrum.mean() * 2", "(spectrum.mean()  *  2)", True),
-        ("    def unit", "    x = 1\n\n    def unit", False),
+        ("    def unit", "    x = 1\n\n    def unit", True),
+        ("    def unit", "    def draw(self, *of): pass\n\n    def unit", True),
+        ("def outputs(self)", "def outputs(self) -> dict", True),
     ],
-    ids=["number", "method", "comment", "docstring", "layout", "attribute"],
+    ids=[
+        "number",
+        "method",
+        "comment",
+        "docstring",
+        "layout",
+        "unread",
+        "draw",
+        "note",
+    ],
 )
-def test_without_a_version_the_source_text_counts(identity_of, old, new, same):
+def test_without_a_version_the_code_counts(identity_of, old, new, same):
     assert old in USERS
     after = identity_of(USERS.replace(old, new), "b")
 
@@ -75,6 +86,9 @@ FACTOR = 10
 def helper():
     return 20
 
+def another():
+    return 40
+
 """ + USERS.replace(
     "* 2 ",
     """* self.own() * helper() * FACTOR
@@ -86,8 +100,14 @@ def helper():
 )
 
 
-@pytest.mark.parametrize(("what", "same"), [("30", False), ("20", True), ("10", True)])
-def test_what_stands_outside_of_the_class_does_not_count(identity_of, what, same):
+@pytest.mark.parametrize(
+    ("what", "same"),
+    [("30", False), ("20", False), ("10", False), ("40", True)],
+    ids=["method", "helper", "constant", "not reached"],
+)
+def test_what_the_computation_reaches_outside_of_the_class_counts(
+    identity_of, what, same
+):
     assert HELPED.count(what) == 1
     after = identity_of(HELPED.replace(what, "99"), "b")
 
@@ -146,13 +166,16 @@ def test_each_parameter_counts(scan, given):
     assert Scaled(scan, **given).identity != Scaled(scan).identity
 
 
-def test_defaults_and_types_that_are_equal_do_not_count(scan):
-    same = Scaled(scan).identity
+def test_a_default_that_is_given_does_not_count(scan):
+    assert Scaled(scan, kind="linear", factor=2.0).identity == Scaled(scan).identity
 
-    assert Scaled(scan, factor=2).identity == same
-    assert Scaled(scan, factor=np.float32(2)).identity == same
-    assert Scaled(scan, count=np.int64(3)).identity == same
-    assert Scaled(scan, kind="linear", factor=2.0).identity == same
+
+@pytest.mark.parametrize(
+    "given", [{"factor": 2}, {"factor": np.float32(2)}, {"count": np.int64(3)}], ids=str
+)
+def test_the_type_of_a_number_counts(scan, given):
+    """A computation gets what is given: 2 times uint8 data is not 2.0 times them."""
+    assert Scaled(scan, **given).identity != Scaled(scan).identity
 
 
 def test_the_contents_of_the_source_count(scan, caplog):

@@ -7,6 +7,7 @@ import pytest
 
 from resumable.engines import choose
 from resumable.errors import PlanError
+from resumable.identity import Trace
 from resumable.model import Footprint, Geometry, Output, PositionSet
 from resumable.runfile import Header, RunFolder, Snapshot
 from resumable.session.computation import Computation, Options, Request
@@ -26,6 +27,7 @@ def wanted(size=SIZE, *, ready=None):
         name="Mean",
         version=1,
         parameters={},
+        attributes={},
         outputs={"mean": Output()},
         source=source,
         inputs={},
@@ -33,7 +35,10 @@ def wanted(size=SIZE, *, ready=None):
         folder=Path("nowhere"),
         full=False,
         asks_ready=False,
-        source_text=str,
+        trace=Trace("", {}),
+        check=None,
+        earlier=dict,
+        source_text="",
         seconds_per_position=None,
     )
     return Computation(

@@ -5,7 +5,7 @@ import numpy as np
 import param
 import pytest
 from helpers import compute
-from processes import after_the_edit, before_the_edit, process_of
+from processes import process_of, with_an_edit
 
 import resumable as rs
 
@@ -140,17 +140,18 @@ def test_a_damaged_run_file_is_told_with_its_name(scan):
     assert candidate.path == path
 
 
-def test_an_edited_class_without_a_version_is_told_as_source_text(scan):
-    """The text stands for the version, and its change is the difference."""
-    process = before_the_edit()(scan)
+def test_an_edited_class_without_a_version_is_told_with_its_lines(scan):
+    """Its code stands for the version, and its change is the difference."""
+    process = with_an_edit(edit=False)(scan)
     process.calls = []
     old = compute(process).path.name
-    (told,) = reasons(after_the_edit()(scan).explain())[old]
+    (told,) = reasons(with_an_edit(edit=True)(scan).explain())[old]
 
     first, *lines = told.splitlines()
 
-    assert first.startswith("version.source_text: ")
-    assert [line for line in lines if "return" in line] == [
-        "-        return spectrum.mean()",
-        "+        return 2 * spectrum.mean()",
+    assert first.startswith("version.code: ")
+    assert [line.strip() for line in lines if "return" in line] == [
+        "-    return spectrum.mean()",
+        "+    return 2 * spectrum.mean()",
     ]
+    assert any("(processes.py:" in line for line in lines)

@@ -41,12 +41,37 @@ class Scaled(rs.Process):
         return spectrum * self.factor
 
 
-class Failing(rs.Process):
-    """Raises what the function in ``raises`` returns for a position."""
+class Untraced:
+    """A function that is no part of the identity: tests change it between sessions."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+    def __resumable_identity__(self):
+        return None
+
+
+class Raises(rs.Process):
+    """Base class of those that raise what ``raises`` returns for a position."""
 
     version = 1
     outputs = MEAN
-    raises = staticmethod(lambda position: None)
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.raises = lambda position: None
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, Untraced(value) if name == "raises" else value)
+
+
+class Failing(Raises):
+    """One position at a time."""
+
+    version = 1
 
     def unit_computation(self, spectrum):
         error = self.raises(self.position)
@@ -74,26 +99,27 @@ def process_of(unit=None, outputs=MEAN, *, block=None, name="Unit", **body):
     return type(name, (rs.Process,), {**body, method: unit or block})
 
 
-def before_the_edit():
-    class Edited(rs.Process):
-        outputs = MEAN
-        calls = None
+def with_an_edit(*, edit):
+    """Return a class without a version, before or after an edit of its method."""
+    if edit:
 
-        def unit_computation(self, spectrum):
-            self.calls.append(self.position)
-            return spectrum.mean()
+        class Edited(rs.Process):
+            outputs = MEAN
+            calls = None
 
-    return Edited
+            def unit_computation(self, spectrum):
+                self.calls.append(self.position)
+                return 2 * spectrum.mean()
 
+    else:
 
-def after_the_edit():
-    class Edited(rs.Process):
-        outputs = MEAN
-        calls = None
+        class Edited(rs.Process):
+            outputs = MEAN
+            calls = None
 
-        def unit_computation(self, spectrum):
-            self.calls.append(self.position)
-            return 2 * spectrum.mean()
+            def unit_computation(self, spectrum):
+                self.calls.append(self.position)
+                return spectrum.mean()
 
     return Edited
 

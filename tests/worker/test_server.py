@@ -297,7 +297,7 @@ def test_a_module_edited_during_a_session_is_not_mixed_in(script, make_file, tmp
     )
     out, errors = process.communicate(timeout=60)
 
-    assert "was edited while it was at work" in out, errors
+    assert "(here theirs.py:8) was edited while Constant was at work" in out, errors
     assert out.split()[-1] == "10"
 
 
