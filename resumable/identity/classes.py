@@ -6,6 +6,8 @@ import enum
 import types
 from typing import TYPE_CHECKING, Any
 
+import param
+
 from resumable.identity.kinds import functions_of, module_of
 from resumable.identity.objects import compiled_file, file_contents, write
 from resumable.identity.origin import is_users
@@ -36,6 +38,9 @@ def trace_class(tracer: Tracer, cls: type) -> Any:
     for name, value in sorted(vars(cls).items()):
         if is_member(cls, name, value):
             members[name] = member(tracer, cls, name, value)
+        elif isinstance(value, param.Parameter):
+            label = f"{cls.__qualname__}.{name}"
+            members[name] = tracer.part(label, value.default, label)
     if tracer.docs:
         members["__doc__"] = cls.__doc__
     members.update(_fields(cls, tracer))
@@ -92,6 +97,8 @@ def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:
             parts = [
                 getattr(how, "default", None),
                 getattr(how, "default_factory", None),
+                # pydantic converts to it.
+                repr(how.annotation) if hasattr(how, "annotation") else None,
             ]
             made[f"field {field}"] = [
                 None

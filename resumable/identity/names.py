@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.identity.kinds import CONTAINERS, MISSING, PLAIN, of_library
+from resumable.identity.kinds import CONTAINERS, MISSING, PLAIN, module_of, of_library
 from resumable.identity.objects import compiled_file, file_contents
 from resumable.identity.origin import is_users
 from resumable.identity.record import Entry, digest_of
@@ -102,6 +102,8 @@ def _through(
     if not is_users(module.__name__):
         tracer.stop_at(module.__name__)
         refers[label] = {"module": module.__name__}
+        for chain in chains:
+            _replaced(tracer, module, chain, refers)
         return
     if not chains:
         refers[label] = module_as_value(tracer, module)
@@ -118,6 +120,23 @@ def _through(
         else:
             file = getattr(module, "__file__", None) or ""
             refers[inner] = _named(tracer, vars(module), head, thing, Path(file).name)
+
+
+def _replaced(
+    tracer: Tracer, module: Any, chain: tuple[str, ...], refers: dict[str, Any]
+) -> None:
+    """Follow a function of the user that has taken the place of one of a library."""
+    found = module
+    for name in chain:
+        if not isinstance(found, types.ModuleType):
+            return
+        # Not by getattr, which may import.
+        found = vars(found).get(name)
+    if isinstance(found, types.FunctionType) and is_users(
+        module_of(found), found.__code__.co_filename
+    ):
+        label = ".".join((module.__name__, *chain))
+        refers[label] = tracer.part(label, found, label)
 
 
 def _named(

@@ -33,8 +33,6 @@ class Traced(NamedTuple):
     """Values of its parameters, as plain JSON."""
     attributes: dict[str, Any]
     """Values of other attributes that its code reads, as plain JSON."""
-    shipped: tuple[str, ...]
-    """Names of the entries that are reached without parameters and attributes."""
 
 
 def trace_object(
@@ -60,7 +58,6 @@ def trace_object(
         tracer.mentions |= set(roots)
         members: dict[str, Any] = {}
         _members(tracer, type(thing), stop, roots, members)
-        shipped = tuple(tracer.entries)
         written: dict[str, Any] = {}
         attributes: dict[str, Any] = {}
         if codes is None:
@@ -69,13 +66,11 @@ def trace_object(
             own = {*own, *written}
             while _attributes(tracer, thing, own, attributes):
                 _members(tracer, type(thing), stop, roots, members)
-        _enter_class(
-            tracer, type(thing), stop, members, attributes, bool(codes is None)
-        )
+        _enter_class(tracer, type(thing), stop, members)
         if tracer.settled(before):
             break
         before = tracer
-    return Traced(tracer.trace(), written, attributes, shipped)
+    return Traced(tracer.trace(), written, attributes)
 
 
 def _members(
@@ -86,7 +81,7 @@ def _members(
     found: dict[str, Any],
 ) -> None:
     """Trace members of a class that are reached, until there are no more."""
-    taken = set(dir(stop)) - set(roots)
+    taken = dir(stop)  # as `draw`: they count only where code mentions them
     while True:
         before = len(found)
         for part in _parts(cls, stop):
@@ -96,10 +91,11 @@ def _members(
             reached = {*roots, *tracer.mentions}
             for name, value in sorted(vars(part).items()):
                 label = f"{part.__qualname__}.{name}"
-                if label in found or name in taken:
-                    continue
                 special = name.startswith("__") and name != "__init__"
-                if not (name in reached or tracer.finds_names or special):
+                named = name in reached or (
+                    (tracer.finds_names or special) and name not in taken
+                )
+                if label in found or not named:
                     continue
                 if is_member(part, name, value):
                     found[label] = member(tracer, part, name, value)
@@ -138,15 +134,12 @@ def _enter_class(
     cls: type,
     stop: type,
     members: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-    whole: bool,
 ) -> None:
     """Enter the class itself: what its methods and members are."""
     bases = [part.__qualname__ for part in _parts(cls, stop)]
     doc = cls.__doc__ if tracer.docs else None
     digest = digest_of([bases, dict(members), doc])
-    if whole:
-        tracer.entries[f"class {cls.__qualname__}"] = Entry("class", digest)
+    tracer.entries[f"class {cls.__qualname__}"] = Entry("class", digest)
 
 
 def trace_function(
@@ -173,7 +166,6 @@ def trace_function(
         tracer.entries["the function"] = Entry(
             "value", digest_of(callable_), short(function)
         )
-        shipped = tuple(tracer.entries)
         written = {
             name: write(value, f"the parameter {name!r}", tracer)
             for name, value in parameters.items()
@@ -181,7 +173,7 @@ def trace_function(
         if tracer.settled(before):
             break
         before = tracer
-    return Traced(tracer.trace(), written, {}, shipped), callable_
+    return Traced(tracer.trace(), written, {}), callable_
 
 
 def write_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,50 +192,57 @@ def write_value(value: Any, where: str = "value") -> Any:
     return write(value, where, tracer)
 
 
-class CodeCheck(NamedTuple):
-    """Makes sure that the code in a worker is the code that the driver has traced."""
+class CodeCheck:
+    """Makes sure that the code in a worker is the code that the driver has traced.
 
-    trace: Callable[..., Traced]
-    """Traces the Process in the worker: called with it and `codes`."""
-    digests: dict[str, str]
-    """Of the entries that its class alone reaches."""
-    codes: Mapping[str, tuple[str, Reading]]
-    values: bool
-    """Constants count, too."""
-    name: str
-    process: str
-    """Of the process that has traced it, and of its forks."""
+    `trace` traces the Process `thing`, there and here: called with it and `codes`, it
+    leaves parameters and attributes out, which are sent. Constants count with
+    `values`.
+    """
 
-    @classmethod
-    def of(
-        cls, traced: Traced, trace: Callable[..., Traced], *, values: bool, name: str
-    ) -> CodeCheck:
-        """Make it of what the driver has traced."""
-        entries = traced.trace.entries
-        digests = {key: entries[key].digest for key in traced.shipped}
-        return cls(trace, digests, traced.trace.codes, values, name, _PROCESS)
+    def __init__(
+        self,
+        thing: Any,
+        traced: Traced,
+        trace: Callable[..., Traced],
+        *,
+        values: bool,
+        name: str,
+    ) -> None:
+        self._thing, self._trace, self._codes = thing, trace, traced.trace.codes
+        self._values, self._name = values, name
+        self._process = _PROCESS
+
+    @functools.cached_property
+    def _digests(self) -> dict[str, str]:
+        found = self._trace(self._thing, codes=self._codes, lenient=True).trace
+        return {key: entry.digest for key, entry in found.entries.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Only what is sent to another process is traced for it.
+        return {**vars(self), "_digests": self._digests, "_thing": None}
 
     def __call__(self, process: Any) -> None:
         """Trace the code that is here; DeclarationError where it is another."""
-        if self.process == _PROCESS:
+        if self._process == _PROCESS:
             return
-        found = self.trace(process, codes=self.codes, lenient=True).trace
+        found = self._trace(process, codes=self._codes, lenient=True).trace
         kinds = ("function", "class", "module") + (
-            ("value", "environment") * self.values
+            ("value", "environment") * self._values
         )
         changed = [
             key
             for key, entry in found.entries.items()
             if entry.kind in kinds
-            and self.digests.get(key, entry.digest) != entry.digest
+            and self._digests.get(key, entry.digest) != entry.digest
         ]
         if changed:
             entry = found.entries[changed[0]]
             where = entry.place or entry.text
             msg = (
-                f"{', '.join(changed[:5])} (here {where}) was edited while {self.name} "
-                "was at work, or is another one where the worker is: run it again "
-                "(workers that live longer than a run must be started anew), so that "
-                "one run is not computed by two versions"
+                f"{', '.join(changed[:5])} (here {where}) was edited while "
+                f"{self._name} was at work, or is another one where the worker is: run "
+                "it again (workers that live longer than a run must be started anew), "
+                "so that one run is not computed by two versions"
             )
             raise DeclarationError(msg)

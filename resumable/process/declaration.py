@@ -321,7 +321,8 @@ class Declaration(Positioned, param.Parameterized):
 
     def _code_check(self, traced: Traced) -> CodeCheck:
         """Return what makes sure that a worker has the same code."""
-        return CodeCheck.of(
+        return CodeCheck(
+            self,
             traced,
             functools.partial(trace_object, stop=Declaration, roots=ROOTS),
             values=self.version is None,

@@ -113,7 +113,7 @@ def _process_of(
         return {"version": encode(version, "version"), "function": called}
 
     def code_check(process: Any, found: Traced) -> CodeCheck:
-        return CodeCheck.of(found, _trace_sent, values=not lenient, name=name)
+        return CodeCheck(process, found, _trace_sent, values=not lenient, name=name)
 
     def earlier_document(process: Any) -> dict[str, Any]:
         return {
