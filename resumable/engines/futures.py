@@ -68,10 +68,11 @@ class FuturesEngine:
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Hand out batches as tasks."""
         dispatcher = FutureDispatcher(self, job, driver, workers)
-        try:
-            dispatcher.work()
-        finally:
-            self.release(dispatcher.token)
+        with remote_worker.lent(dispatcher.token, dispatcher.package):
+            try:
+                dispatcher.work()
+            finally:
+                self.release(dispatcher.token)
 
     def slots(self) -> int | None:
         """Return how many tasks the executor does at once; None: not known."""
@@ -193,7 +194,9 @@ class FutureDispatcher:
         job = _absolute(job)
         refs = (job.source, *job.inputs.values())
         sources = {ref.path: file_numbers(ref.path) for ref in refs if ref.path}
-        self._package = packed(JobPackage(job, sources))
+        self.package = JobPackage(job, sources)
+        # Threads of this process take it as it is.
+        self._packed = packed(self.package) if engine.own_processes else None
         self._name = type(job.process).__name__
         self._level = lowest_level()
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -240,7 +243,7 @@ class FutureDispatcher:
             LONGEST_S,
             this_process(),
             self._level,
-            self._package if with_job else None,
+            self._packed if with_job else None,
         )
         name = f"{self._name}-{batch.start}-{batch.stop}-{self.token[:8]}-{number}"
         try:

@@ -129,6 +129,20 @@ def release(token: str, seconds: float = 0.0) -> None:
     time.sleep(seconds)
 
 
+@contextlib.contextmanager
+def lent(token: str, package: JobPackage) -> Iterator[None]:
+    """Give a session's job to threads of this process as it is, not pickled.
+
+    cloudpickle would put copies of the methods into the class of a script or a
+    notebook, and these do not see what is assigned to a global variable afterwards.
+    """
+    _cache().lent[token] = package
+    try:
+        yield
+    finally:
+        _cache().lent.pop(token, None)
+
+
 def this_process() -> tuple[str, int]:
     """Return host and number of this process."""
     return platform.node(), os.getpid()
@@ -140,20 +154,27 @@ def file_numbers(path: str) -> tuple[int, ...]:
     return stat.st_ino, stat.st_size, int(stat.st_mtime)
 
 
+def _unpickled(task: Task) -> JobPackage:
+    if task.job is None:
+        raise _NoJobError
+    try:
+        package: JobPackage = pickle.loads(task.job)
+    except (ImportError, AttributeError) as error:
+        msg = (
+            f"a worker on {platform.node()} cannot load the computation "
+            f"({error}): install what it imports there, too"
+        )
+        raise RuntimeError(msg) from error
+    return package
+
+
 class _SessionWorkers:
     """The workers of one session in this process, one for each thread with tasks."""
 
-    def __init__(self, task: Task, blas_limit: BlasLimit) -> None:
-        if task.job is None:
-            raise _NoJobError
-        try:
-            package: JobPackage = pickle.loads(task.job)
-        except (ImportError, AttributeError) as error:
-            msg = (
-                f"a worker on {platform.node()} cannot load the computation "
-                f"({error}): install what it imports there, too"
-            )
-            raise RuntimeError(msg) from error
+    def __init__(
+        self, task: Task, blas_limit: BlasLimit, package: JobPackage | None
+    ) -> None:
+        package = package or _unpickled(task)
         for path, expected in package.sources.items():
             with contextlib.suppress(OSError):
                 found = file_numbers(path)
@@ -231,6 +252,8 @@ class WorkerCache:
         self.pid = os.getpid()
         self._lock = threading.RLock()
         self._sessions: dict[str, _SessionWorkers] = {}
+        #: By session: the job, where the driver is this process.
+        self.lent: dict[str, JobPackage] = {}
         # By session: the numbers of the last tasks that were begun, and of those that
         # must not be.
         self._begun: dict[str, collections.deque[int]] = {}
@@ -262,7 +285,8 @@ class WorkerCache:
         with self._lock:
             workers = self._sessions.get(task.token)
             if workers is None:
-                workers = _SessionWorkers(task, self._blas_limit)
+                package = self.lent.get(task.token)
+                workers = _SessionWorkers(task, self._blas_limit, package)
                 self._sessions[task.token] = workers
             workers.busy += 1
             if not self._watches_idle:

@@ -10,7 +10,7 @@ import param
 
 from resumable.identity.kinds import functions_of, module_of
 from resumable.identity.objects import compiled_file, file_contents, write
-from resumable.identity.origin import is_users
+from resumable.identity.origin import SENT, is_users
 from resumable.identity.record import Entry, digest_of
 
 if TYPE_CHECKING:
@@ -23,11 +23,15 @@ _GENERATED_FILES = ("<string>", "<attrs generated", "<template>")
 
 
 def trace_class(tracer: Tracer, cls: type) -> Any:
-    """Trace a class; return what refers to it, as plain JSON."""
+    """Trace a class; return what refers to it, as plain JSON.
+
+    Its entry has its plain name: cloudpickle does not send the rest of the qualified
+    one.
+    """
     if cls in tracer.stop or not is_users(cls.__module__):
         tracer.stop_at(cls.__module__)
         return {"library": f"{cls.__module__}.{cls.__qualname__}"}
-    key, new = tracer.key(cls, cls.__qualname__)
+    key, new = tracer.key(cls, cls.__name__)
     if not new:
         return {"code": key}
     bases = [trace_class(tracer, base) for base in cls.__mro__[1:-1]]
@@ -39,7 +43,7 @@ def trace_class(tracer: Tracer, cls: type) -> Any:
         if is_member(cls, name, value):
             members[name] = member(tracer, cls, name, value)
         elif isinstance(value, param.Parameter):
-            label = f"{cls.__qualname__}.{name}"
+            label = f"{cls.__name__}.{name}"
             members[name] = tracer.part(label, value.default, label)
     if tracer.docs:
         members["__doc__"] = cls.__doc__
@@ -59,12 +63,21 @@ def is_member(cls: type, name: str, value: Any) -> bool:
         return False
     plain = getattr(value, "__func__", value)
     if isinstance(plain, types.FunctionType):
-        generated = plain.__code__.co_filename.startswith(_GENERATED_FILES)
-        named = plain.__qualname__.startswith(f"{cls.__qualname__}.__")
+        generated = _is_generated(plain.__code__)
+        named = f".{cls.__name__}.__" in f".{plain.__qualname__}"
         return not (generated and (named or name.startswith("_")))
     if name.startswith("__") and name.endswith("__"):
         return isinstance(value, (classmethod, staticmethod, property))
     return not (isinstance(cls, enum.EnumMeta) and name.startswith("_"))
+
+
+def _is_generated(code: types.CodeType) -> bool:
+    """Return whether code was made by dataclasses, attrs or the like."""
+    if code.co_filename != SENT:
+        return code.co_filename.startswith(_GENERATED_FILES)
+    name = code.co_qualname
+    outermost = name == "<lambda>" or name == f"__{name.strip('_')}__"
+    return outermost or name.startswith("__create_fn__.")
 
 
 def member(tracer: Tracer, cls: type, name: str, value: Any) -> Any:
@@ -78,7 +91,8 @@ def member(tracer: Tracer, cls: type, name: str, value: Any) -> Any:
                 tracer.own_changes.append((id(cls), name, how, reading.changes_own))
     if ("attribute", id(cls), name) in tracer.state and not tracer.is_code(value):
         return "state"
-    return tracer.part(f"{cls.__qualname__}.{name}", value, f"{cls.__name__}.{name}")
+    label = f"{cls.__name__}.{name}"
+    return tracer.part(label, value, label)
 
 
 def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import param
 
 from resumable.errors import IdentityError
 from resumable.identity.record import digest_of
@@ -162,7 +163,7 @@ def _array(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         ]
     elif vars(value) if hasattr(value, "__dict__") else False:
         parts.append(write(dict(vars(value)), where, tracer, depth + 1))
-    return {"object": [type(value).__qualname__, digest_of(parts)]}
+    return {"object": [type(value).__name__, digest_of(parts)]}
 
 
 def _quantity(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
@@ -207,8 +208,8 @@ def _file_digest(name: str, stat: os.stat_result) -> str:
 
 
 def _enum(value: enum.Enum, where: str, tracer: Tracer, depth: int) -> Any:
-    name = f"{type(value).__qualname__}.{value.name}"
-    tracer.visit(type(value), type(value).__qualname__)
+    name = f"{type(value).__name__}.{value.name}"
+    tracer.visit(type(value), type(value).__name__)
     return {"enum": [name, write(value.value, where, tracer, depth + 1)]}
 
 
@@ -241,7 +242,7 @@ def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     state = value.get_state() if hasattr(value, "get_state") else value.getstate()
     return {
         "object": [
-            type(value).__qualname__,
+            type(value).__name__,
             digest_of(write(state, where, tracer, depth + 1)),
         ]
     }
@@ -318,6 +319,16 @@ def _fit_parameters(value: Any) -> Any:
     }
 
 
+def _parameterized(value: param.Parameterized) -> Any:
+    # What it is pickled with has a number of the process, and who watches it.
+    given = str(value.name)
+    if given.rstrip("0123456789") == type(value).__name__:
+        given = ""
+    own = {name: part for name, part in vars(value).items() if name[:7] != "_param_"}
+    names = sorted({*type(value).param} - {"name"})
+    return [given, {name: getattr(value, name) for name in names}, own]
+
+
 _BY_NAME: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("pandas", "Timestamp"): _timestamp,
     ("pandas", "Timedelta"): _timestamp,
@@ -335,7 +346,7 @@ def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     cls = type(value)
     top = cls.__module__.partition(".")[0]
     if top in _WITHOUT_EFFECT:
-        return {"object": [cls.__qualname__, "without effect"]}
+        return {"object": [cls.__name__, "without effect"]}
     if top == "random":
         return _random_state(value, where, tracer, depth)
     if top == "ctypes" and hasattr(value, "_name") and hasattr(value, "_handle"):
@@ -350,8 +361,8 @@ def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         return known
     with tracer.writing(value):
         document = _parts(value, where, tracer, depth)
-        tracer.visit(cls, cls.__qualname__)
-    found = {"object": [cls.__qualname__, digest_of(document)]}
+        tracer.visit(cls, cls.__name__)
+    found = {"object": [cls.__name__, digest_of(document)]}
     tracer.keep(value, found)
     return found
 
@@ -374,13 +385,15 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         how = _index
     if how is not None:
         return inner(how(value))
+    if isinstance(value, param.Parameterized):
+        return inner(_parameterized(value))
     registered = copyreg.dispatch_table.get(cls)
     try:
         reduced = registered(value) if registered else value.__reduce_ex__(4)
     except Exception as error:  # pickling runs code of the object
         version = "" if where.startswith(_ALWAYS) else "; or declare a version"
         msg = (
-            f"{where} is a {cls.__qualname__}, which cannot be part of a run's "
+            f"{where} is a {cls.__name__}, which cannot be part of a run's "
             f"identity ({type(error).__name__}: {error}); {_WAY_OUT}{version}"
         )
         raise IdentityError(msg) from error
@@ -420,5 +433,5 @@ def short(value: Any) -> str:
         else:
             text = reprlib.repr(value)
     except Exception:  # a user's __repr__ may raise anything
-        return f"a {type(value).__qualname__}"
+        return f"a {type(value).__name__}"
     return " ".join(text.split())[:80]

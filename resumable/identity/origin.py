@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+#: What cloudpickle calls the file of code that it has sent.
+SENT = "<dynamic-code>"
 #: These are libraries even where they lie in a folder that a user edits.
 _LIBRARIES = ("resumable",)
 
@@ -37,10 +39,11 @@ def is_users(module: str, file: str | None = None) -> bool:
     top = module.partition(".")[0]
     if top in _LIBRARIES:
         return False
-    if file is None:
+    if file is None or file == SENT:
+        if module == "__main__":
+            # Its file can be that of a tool which runs the user's script.
+            return True
         file = getattr(sys.modules.get(module), "__file__", None)
-    if module == "__main__" and file is None:
-        return True
     if file is None or file.startswith("<"):
         # Typed at a prompt, executed from text, or built in.
         return module == "__main__" or top not in sys.stdlib_module_names

@@ -64,8 +64,9 @@ def trace_object(
             for name, value in (parameters or {}).items():
                 written[name] = write(value, f"the parameter {name!r}", tracer)
             own = {*own, *written}
-            while _attributes(tracer, thing, own, attributes):
-                _members(tracer, type(thing), stop, roots, members)
+            with tracer.writing(thing):  # a bound method among its values has it
+                while _attributes(tracer, thing, own, attributes):
+                    _members(tracer, type(thing), stop, roots, members)
         _enter_class(tracer, type(thing), stop, members)
         if tracer.settled(before):
             break
@@ -90,7 +91,7 @@ def _members(
                 continue
             reached = {*roots, *tracer.mentions}
             for name, value in sorted(vars(part).items()):
-                label = f"{part.__qualname__}.{name}"
+                label = f"{part.__name__}.{name}"
                 special = name.startswith("__") and name != "__init__"
                 named = name in reached or (
                     (tracer.finds_names or special) and name not in taken
@@ -136,10 +137,10 @@ def _enter_class(
     members: Mapping[str, Any],
 ) -> None:
     """Enter the class itself: what its methods and members are."""
-    bases = [part.__qualname__ for part in _parts(cls, stop)]
+    bases = [part.__name__ for part in _parts(cls, stop)]
     doc = cls.__doc__ if tracer.docs else None
     digest = digest_of([bases, dict(members), doc])
-    tracer.entries[f"class {cls.__qualname__}"] = Entry("class", digest)
+    tracer.entries[f"class {cls.__name__}"] = Entry("class", digest)
 
 
 def trace_function(

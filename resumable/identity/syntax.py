@@ -16,6 +16,8 @@ import types
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resumable.identity.origin import SENT
+
 #: Python 3.11 cannot build two syntax trees at the same time in two threads.
 PARSING = threading.RLock()
 
@@ -48,7 +50,10 @@ def text_of(code: types.CodeType, module: dict[str, Any]) -> Text | None:
     `module` are the globals of its module, whose loader may know the text. EditedError:
     the file has changed since.
     """
-    file = _file(code.co_filename, module, code.co_flags & _FUTURE)
+    name = code.co_filename
+    if name == SENT:
+        name = str(module.get("__file__") or name)
+    file = _file(name, module, code.co_flags & _FUTURE)
     if file is None:
         return None
     known = file.found.get(id(code))

@@ -163,7 +163,7 @@ class Tracer:
     def writing(self, value: Any) -> Iterator[None]:
         """Have an object that is being written refer to itself."""
         self._held.append(value)
-        self._written[id(value)] = {"object": [type(value).__qualname__, "itself"]}
+        self._written[id(value)] = {"object": [type(value).__name__, "itself"]}
         try:
             yield
         except BaseException:
@@ -268,9 +268,9 @@ class Tracer:
         registry = getattr(function, "registry", None)
         if registry is not None and hasattr(function, "dispatch"):
             found = {
-                kind.__qualname__: self.visit(how, how.__qualname__)
+                kind.__name__: self.visit(how, how.__qualname__)
                 for kind, how in sorted(
-                    registry.items(), key=lambda item: item[0].__qualname__
+                    registry.items(), key=lambda item: item[0].__name__
                 )
             }
             return {"singledispatch": found}

@@ -64,11 +64,27 @@ def _reduce_cached(descriptor: functools.cached_property[Any]) -> tuple[Any, ...
     return functools.cached_property, (descriptor.func,), state
 
 
+def _reduce_lru_cache(function: Any) -> Any:
+    by_value = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
+    if function.__module__ not in by_value and "<locals>" not in function.__qualname__:
+        return function.__qualname__
+    return _lru_cached, (function.__wrapped__, function.cache_parameters())
+
+
+def _lru_cached(function: Any, parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # Before Python 3.12 a cached_property has a lock, which cannot be pickled, and a
-    # class of __main__ is sent with all its attributes.
+    # class of __main__ is sent with all its attributes. Functions with a cache are
+    # pickled by name, which a worker does not find in its __main__.
     dispatch_table: ClassVar[Any] = collections.ChainMap(
-        {functools.cached_property: _reduce_cached}, cloudpickle.Pickler.dispatch_table
+        {
+            functools.cached_property: _reduce_cached,
+            functools._lru_cache_wrapper: _reduce_lru_cache,
+        },
+        cloudpickle.Pickler.dispatch_table,
     )
 
 
