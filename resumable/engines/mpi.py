@@ -260,6 +260,11 @@ class MPIEngine:
                     f"{'; '.join(what[:3])}); all ranks must call compute() with the "
                     "same process and arguments"
                 )
+                if any(item.startswith(("code", "version.code")) for item in what):
+                    msg += (
+                        ", and its code must be the same. Is there a global variable "
+                        "that holds the rank? Ask MPI in setup(), or declare a version"
+                    )
                 raise PlanError(msg)
         return [info for _, info in sorted(infos.items())]
 

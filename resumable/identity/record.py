@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from resumable.identity.reading import Reading
 
+#: Kinds of entries that are code.
+CODE_KINDS = ("function", "class", "module")
 #: Most characters of text that a record keeps of one function.
 _LONGEST_TEXT = 20_000
 #: Lines told of an edited function.
@@ -48,6 +50,16 @@ class Trace:
     codes: Mapping[str, tuple[str, Reading]] = dataclasses.field(default_factory=dict)
     """Digest of compiled code -> digest of its syntax tree, and what it reads: for
     processes that have no text."""
+
+    @property
+    def code_digest(self) -> str:
+        """Digest of its code alone, without values: these may differ among ranks."""
+        digests = {
+            key: entry.digest
+            for key, entry in self.entries.items()
+            if entry.kind in CODE_KINDS
+        }
+        return digest_of(digests)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON, for a run file."""

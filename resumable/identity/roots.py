@@ -10,7 +10,7 @@ from resumable.errors import DeclarationError
 from resumable.identity.classes import is_member, member
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
-from resumable.identity.record import Entry, Trace, digest_of
+from resumable.identity.record import CODE_KINDS, Entry, Trace, digest_of
 from resumable.identity.trace import Tracer
 
 if TYPE_CHECKING:
@@ -228,9 +228,7 @@ class CodeCheck:
         if self._process == _PROCESS:
             return
         found = self._trace(process, codes=self._codes, lenient=True).trace
-        kinds = ("function", "class", "module") + (
-            ("value", "environment") * self._values
-        )
+        kinds = CODE_KINDS + (("value", "environment") * self._values)
         changed = [
             key
             for key, entry in found.entries.items()

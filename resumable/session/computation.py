@@ -85,7 +85,7 @@ class Request(NamedTuple):
         return {
             "process": self.name,
             "version": self.version,
-            "code": self.trace.digest,
+            "code": self.trace.code_digest,
             "parameters": self.parameters,
             "attributes": self.attributes,
             "outputs": {name: o.identity() for name, o in self.outputs.items()},

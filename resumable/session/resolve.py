@@ -82,16 +82,16 @@ def resolve(
         then = document_digest({**document, "source": source_then})
         earlier = run_folder._replace(identity=then)
     made_before = document_before = None
-    if any(
-        run.header.document.get("schema") == EARLIER_SCHEMA
-        for run in run_folder.others()
-    ):
+    # By their names: a folder can have thousands of runs, which are not opened here.
+    paths = disk.files_in(run_folder.folder, f"{prefix}-", ".h5")
+    if any(not path.name.startswith(run_folder.stem) for path in paths):
         # What could not be identified then was not computed.
         with contextlib.suppress(IdentityError, TypeError, ValueError, OSError):
             before = {**document, "schema": EARLIER_SCHEMA, **request.earlier()}
             before.pop("attributes", None)
-            made_before = run_folder._replace(identity=document_digest(before))
-            document_before = before
+            folder_then = run_folder._replace(identity=document_digest(before))
+            if any(path.name.startswith(folder_then.stem) for path in paths):
+                made_before, document_before = folder_then, before
     return Computation(
         request=request,
         source=reader.ref,

@@ -65,7 +65,9 @@ def test_no_module_can_run_what_a_file_says(module):
     if module not in TALKS_TO_OUR_OWN:
         assert not imported & LOADERS
         assert loads <= {"json.loads"}
-    assert not called & RUNNERS
+    # Text of code that is imported already is compiled to compare it, and not run.
+    compiles = {"compile"} if module == "identity/syntax.py" else set()
+    assert called & RUNNERS == compiles
     assert "np.load" not in called
 
 

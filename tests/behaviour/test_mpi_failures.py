@@ -77,6 +77,31 @@ def test_a_set_up_that_fails_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
         assert "on rank 1" in job.err
 
 
+def test_a_global_that_differs_among_ranks_needs_a_version(mpi, scan, tmp_path):
+    """Without one its value is part of the identity, and the ranks would have two."""
+    job = mpi.run(
+        2,
+        with_head("""
+        class Global(Logged):
+            version = None
+            def unit_computation(self, spectrum):
+                return RANK
+
+        try:
+            Global("scan.h5::/data", log="log").compute()
+        except rs.PlanError as error:
+            tell(text=str(error))
+        """),
+    )
+
+    assert job.code == 0
+    texts = [one["text"] for one in told(tmp_path)]
+    assert len(texts) == 2
+    assert all("rank 1 asks for something else" in text for text in texts)
+    assert all("holds the rank? Ask MPI in setup()" in text for text in texts)
+    assert not list(tmp_path.glob("scan-*.h5"))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_set_up_that_exits_on_one_rank_ends_all(mpi, scan, tmp_path, rank):
     """The exit of a rank is an error that names it; the exit of rank 0 ends all."""

@@ -4,12 +4,12 @@ import h5py
 import numpy as np
 import pytest
 from helpers import compute, data_of
-from processes import Failing, Mean, Raises
+from processes import Failing, Hooked, Mean
 
 import resumable as rs
 
 
-class FailingBlock(Raises):
+class FailingBlock(Hooked):
     """Whole blocks: one bad position spoils its block."""
 
     version = 1

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import compute
+from processes import Hooked
 from run_files import MEAN, Mean, digest
 
 import resumable as rs
@@ -19,12 +20,10 @@ from resumable.runfile.file import RunFile
 WIDE = {"wide": rs.Output(shape=8192)}
 
 
-class Watched(rs.Process):
+class Watched(Hooked):
     """Calls ``watch`` while a position is at work, and while it finishes."""
 
     version = 1
-    outputs = MEAN
-    watch = staticmethod(lambda position: None)
 
     def unit_computation(self, spectrum):
         self.watch(self.position)
@@ -34,12 +33,11 @@ class Watched(rs.Process):
         self.watch("finish")
 
 
-class Wide(rs.Process):
+class Wide(Hooked):
     """Eight times as much as comes in: 64 kB per position."""
 
     version = 1
     outputs = WIDE
-    watch = staticmethod(lambda: None)
 
     def unit_computation(self, index):
         self.watch()
@@ -47,12 +45,13 @@ class Wide(rs.Process):
 
 
 class Moody(rs.Process):
+    """Fails until there is a file ``mended`` in the working folder."""
+
     version = 1
     outputs = MEAN
-    sick = True
 
     def unit_computation(self, spectrum):
-        if self.sick and self.position % 3 == 1:
+        if self.position % 3 == 1 and not Path("mended").exists():
             raise ValueError(f"no luck at {self.position}")
         return spectrum.mean()
 
@@ -151,11 +150,11 @@ def constant_bytes(path):
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def test_metadata_bytes_never_change_after_creation(scan):
+def test_metadata_bytes_never_change_after_creation(scan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     process = Moody(scan)
     path = Path(process.plan().path)
     digests = []
-    process.sick = True
     compute(process, positions=[0])
     digests.append(constant_bytes(path))
     with pytest.warns(rs.ResumableWarning, match="10 of 60"):
@@ -164,7 +163,7 @@ def test_metadata_bytes_never_change_after_creation(scan):
     with pytest.warns(rs.ResumableWarning, match="20 of 60"):
         compute(process)
     digests.append(constant_bytes(path))
-    process.sick = False
+    Path("mended").touch()
     results = compute(process, retry_failed=True)
     digests.append(constant_bytes(path))
 

@@ -1,5 +1,6 @@
 """Runs to be packed, and all that can be seen of one."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ PAIR = np.dtype([("x", "<f4"), ("n", "<i8")], align=True)
 
 
 class Many(rs.Process):
+    """Fails at two positions until there is a file ``mended`` in the working folder."""
+
     version = 1
     outputs: ClassVar = {
         "level": rs.Output(units="V"),
@@ -21,10 +24,9 @@ class Many(rs.Process):
         "text": rs.Output(dtype="S5"),
         "total": rs.Output(3, per="run"),
     }
-    sick = True
 
     def unit_computation(self, spectrum):
-        if self.sick and self.position in ((1, 2), (3, 0)):
+        if self.position in ((1, 2), (3, 0)) and not Path("mended").exists():
             raise ValueError("no luck")
         return {
             "level": spectrum.mean(),

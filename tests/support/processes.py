@@ -54,22 +54,26 @@ class Untraced:
         return None
 
 
-class Raises(rs.Process):
-    """Base class of those that raise what ``raises`` returns for a position."""
+class Hooked(rs.Process):
+    """Base class of those that call ``watch``, or raise what ``raises`` returns.
+
+    Tests set these at any time.
+    """
 
     version = 1
     outputs = MEAN
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
-        self.raises = lambda position: None
+        self.watch = self.raises = lambda *of: None
 
     def __setattr__(self, name, value):
-        super().__setattr__(name, Untraced(value) if name == "raises" else value)
+        hook = name in ("watch", "raises")
+        super().__setattr__(name, Untraced(value) if hook else value)
 
 
-class Failing(Raises):
-    """One position at a time."""
+class Failing(Hooked):
+    """Raises what ``raises`` returns for a position."""
 
     version = 1
 
