@@ -43,6 +43,7 @@ MASKS = [
     (r"^continue: [\d,]+ of", "continue: <n> of"),
     (r"[\d,]+ of ([\d,]+) to compute", "<n> to compute"),
     (r"\S+ +\d+ +(auto|local|serial) x \d+", "<where>"),
+    (r"^(<when>)? *(Python|CPU|BLAS|h5py|numpy) +[A-Zo\d].*$", r"\2 <version>"),
     (r"\b\d[\d,]* positions at once", "<n> positions at once"),
 ]
 

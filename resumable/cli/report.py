@@ -101,6 +101,8 @@ def _different(runs: list[RunFile]) -> dict[Path, str]:
 def _state(run: RunFile) -> str:
     if run.finished:
         return "finished"
+    if run.mixed:
+        return "mixed"
     return "running" if holder_of(run) else "stopped"
 
 
@@ -121,6 +123,11 @@ def status_text(run: RunFile) -> str:
         sessions = run.sessions()
         if sessions:
             lines.append(f"  {_expected(state, sessions[-1].start, sessions[:-1])}")
+    elif run.mixed:
+        lines.append(
+            "  its source or values were changed while it was computed (see its log): "
+            "it is not continued"
+        )
     elif not state.finished:
         lines.append(
             "  no process computes it now; run the same command again to go on"
@@ -140,6 +147,23 @@ def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
     if state.pending:
         left = f"about {format_seconds(state.pending / rate)} left"
     return f"{rate:.3g} positions per second, {left}"
+
+
+def _environments(run: RunFile) -> list[str]:
+    """Show with which versions it was computed, and from which session on."""
+    began = [_when(session.start) for session in run.sessions()]
+    rows: list[list[str]] = []
+    before: dict[str, str] = {}
+    for number, environment in run.environments().items():
+        changed = {n: v for n, v in environment.items() if before.get(n) != v}
+        changed |= {name: "none" for name in before if name not in environment}
+        since = began[number] if number < len(began) else ""
+        for name, version in changed.items():
+            rows.append([since, name, version])
+            since = ""
+        before = environment
+    titles = ["since session", "computed with", "version"]
+    return ["", table(titles, rows)] if rows else []
 
 
 def show_text(run: RunFile) -> str:
@@ -190,6 +214,7 @@ def show_text(run: RunFile) -> str:
             if s.end
         ]
         parts += ["", table(["time of workers", *kinds], spent)] if spent else []
+    parts += _environments(run)
     failures = run.failures()
     if failures:
         shape = header.map_shape

@@ -13,7 +13,7 @@ from resumable.identity.earlier import version_of_class as earlier_version_of_cl
 from resumable.identity.earlier import (
     version_of_function as earlier_version_of_function,
 )
-from resumable.identity.origin import Distribution, distribution_of
+from resumable.identity.origin import environment_of
 from resumable.identity.record import Entry, Trace
 from resumable.identity.roots import (
     CodeCheck,
@@ -27,14 +27,13 @@ from resumable.identity.roots import (
 __all__ = [
     "EARLIER_TEXT",
     "CodeCheck",
-    "Distribution",
     "Entry",
     "Trace",
     "Traced",
     "class_text",
-    "distribution_of",
     "earlier_version_of_class",
     "earlier_version_of_function",
+    "environment_of",
     "trace_function",
     "trace_object",
     "write_value",

@@ -112,7 +112,11 @@ def _function(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         carried = [
             write(part, where, tracer, depth + 1)
             for part in (
-                *(tracer.of_cell(cell) for cell in value.__closure__ or ()),
+                *(
+                    tracer.of_cell(cell)
+                    for cell in value.__closure__ or ()
+                    if ("cell", id(cell), "") not in tracer.state
+                ),
                 *(value.__defaults__ or ()),
                 *(part for _, part in sorted((value.__kwdefaults__ or {}).items())),
             )

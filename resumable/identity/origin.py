@@ -6,13 +6,20 @@ distribution. An editable install is user code: its files are edited.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import platform
 import site
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import threadpoolctl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: What cloudpickle calls the file of code that it has sent.
 SENT = "<dynamic-code>"
@@ -96,28 +103,101 @@ def _has_record(folder: str, top: str) -> bool:
 
 @functools.cache
 def distribution_of(top: str) -> Distribution | None:
-    """Return the distribution that a top-level module belongs to; None for Python."""
+    """Return the distribution that a top-level module belongs to; None for Python.
+
+    By the folder beside the module that its installer has written: `importlib.metadata`
+    would read the folders of all distributions.
+    """
     if top in sys.stdlib_module_names or top in ("builtins", "__main__"):
         return None
-    # Imported here: it takes milliseconds that only a new session needs.
-    from importlib import metadata
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    if file is not None:
+        path = Path(file)
+        folder = path.parent.parent if path.stem == "__init__" else path.parent
+        infos = _infos_in(str(folder))
+        info = infos.get(_plain(top)) or _owner(str(folder), top)
+        if info is not None:
+            name, _, version = info.stem.partition("-")
+            return Distribution(name.replace("_", "-"), version, _record_digest(info))
+    return Distribution(top, str(getattr(module, "__version__", "")), "")
 
-    try:
-        found = metadata.distribution(top)
-    except (metadata.PackageNotFoundError, ValueError):
-        # Those of another name than their module, such as scikit-learn.
-        names = _names_by_module().get(top)
-        if not names:
-            version = getattr(sys.modules.get(top), "__version__", "")
-            return Distribution(top, str(version), "")
-        found = metadata.distribution(sorted(names)[0])
-    record = found.read_text("RECORD") or ""
-    digest = hashlib.sha256(record.encode()).hexdigest()[:16] if record else ""
-    return Distribution(found.metadata["Name"], found.version, digest)
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(".", "_")
 
 
 @functools.cache
-def _names_by_module() -> Any:
-    from importlib import metadata
+def _infos_in(folder: str) -> dict[str, Path]:
+    """Return the folders of installed distributions in a folder, by plain name."""
+    try:
+        found = sorted(Path(folder).glob("*.dist-info"))
+    except OSError:
+        return {}
+    return {_plain(info.name.partition("-")[0]): info for info in found}
 
-    return metadata.packages_distributions()
+
+def _owner(folder: str, top: str) -> Path | None:
+    """Return the distribution that has a module of another name, as scikit-learn."""
+    begins = (f"{top}/__init__.py,", f"{top}.py,")
+    for info in _infos_in(folder).values():
+        with contextlib.suppress(OSError):
+            record = (info / "RECORD").read_text(errors="replace")
+            if any(record.startswith(b) or f"\n{b}" in record for b in begins):
+                return info
+    return None
+
+
+def _record_digest(info: Path) -> str:
+    try:
+        record = (info / "RECORD").read_text(errors="replace")
+    except OSError:
+        return ""
+    # Its own folder and scripts are others with every installer.
+    lines = [
+        line
+        for line in record.splitlines()
+        if ",sha256=" in line and not line.startswith((f"{info.name}/", "../"))
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def environment_of(modules: Iterable[str]) -> dict[str, str]:
+    """Say what decides results besides code and values: name -> version.
+
+    Python, the kind of CPU, the BLAS of numpy, and the distributions of the modules,
+    each with the first digits of a digest of the list of its files.
+    """
+    distributions: dict[str, str] = {}
+    for top in sorted({*(name.partition(".")[0] for name in modules), "numpy", "h5py"}):
+        found = distribution_of(top)
+        if found is not None and top not in _LIBRARIES:
+            known = " ".join(filter(None, [found.version or "unknown", found.digest]))
+            distributions[found.name] = known
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return {"Python": python, "CPU": _cpu(), "BLAS": _blas(), **distributions}
+
+
+@functools.cache
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def _blas() -> str:
+    """Return the BLAS that numpy has loaded; those in other wheels are of these."""
+    found = {
+        " ".join(str(part) for part in parts if part)
+        for lib in threadpoolctl.threadpool_info()
+        if lib["user_api"] == "blas"
+        and ("numpy" in lib["filepath"] or "site-packages" not in lib["filepath"])
+        for parts in [(lib["internal_api"], lib["version"], lib.get("architecture"))]
+    }
+    return ", ".join(sorted(found)) or "unknown"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PROCESS = uuid.uuid4().hex
 #: Traces until what traced code changes is known.
 _ROUNDS = 6
+_MISSING = object()
 
 
 class Traced(NamedTuple):
@@ -34,6 +35,26 @@ class Traced(NamedTuple):
     attributes: dict[str, Any]
     """Values of other attributes that its code reads, as plain JSON."""
 
+    def changed(self, now: Traced, *, code: bool) -> list[str]:
+        """Say what was changed in memory since this trace; `code`: code counts, too."""
+        told = []
+        for kind, before, after in (
+            ("parameter", self.parameters, now.parameters),
+            ("attribute", self.attributes, now.attributes),
+        ):
+            told += [
+                f"the {kind} {name!r}"
+                for name in dict.fromkeys([*before, *after])
+                if before.get(name, _MISSING) != after.get(name, _MISSING)
+            ]
+        entries = self.trace.entries
+        for key, entry in now.trace.entries.items() if code else ():
+            # A module that is in memory stays as it is when its file is edited.
+            same = entries.get(key, entry).digest == entry.digest
+            if entry.kind != "module" and not same:
+                told.append(f"{entry.kind} {key}".removeprefix("class class "))
+        return told
+
 
 def trace_object(
     thing: Any,
@@ -43,12 +64,14 @@ def trace_object(
     parameters: Mapping[str, Any] | None = None,
     own: Iterable[str] = (),
     codes: Mapping[str, tuple[str, Reading]] | None = None,
+    values: bool = True,
     lenient: bool = False,
 ) -> Traced:
     """Trace the methods `roots` of an object, and what they reach of it.
 
     Methods of the base class `stop`, and of those above it, do not count, nor
-    attributes named in `own`. With `codes`, the entries are those of its class alone.
+    attributes named in `own`. Code that is in `codes` needs no text. Without `values`,
+    the entries are those of its class alone.
     IdentityError: something that is reached cannot be identified. DeclarationError: a
     file was edited since it was imported.
     """
@@ -60,7 +83,7 @@ def trace_object(
         _members(tracer, type(thing), stop, roots, members)
         written: dict[str, Any] = {}
         attributes: dict[str, Any] = {}
-        if codes is None:
+        if values:
             for name, value in (parameters or {}).items():
                 written[name] = write(value, f"the parameter {name!r}", tracer)
             own = {*own, *written}

@@ -43,6 +43,7 @@ RESERVED_NAMES = frozenset(
         "failures",
         "sessions",
         "log_lines",
+        "environments",
         "finished",
         "identity",
         "identity_code",

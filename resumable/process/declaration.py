@@ -54,6 +54,7 @@ _OWN = (
     "_inputs",
     "_folder",
     "_full",
+    "_strict",
     "_seconds_per_position",
     "_frozen",
     "_given",
@@ -62,7 +63,14 @@ _OWN = (
     "name",
 )
 #: What the constructor takes besides parameters.
-ARGUMENTS = ("source", "target", "inputs", "position_axes", "fingerprint")
+ARGUMENTS = (
+    "source",
+    "target",
+    "inputs",
+    "position_axes",
+    "fingerprint",
+    "environment",
+)
 
 
 class Declaration(Positioned, param.Parameterized):
@@ -88,6 +96,7 @@ class Declaration(Positioned, param.Parameterized):
         inputs: Mapping[str, Any] | None = None,
         position_axes: int | tuple[int, ...] = 0,
         fingerprint: str = "sample",
+        environment: str = "record",
         **parameters: Any,
     ) -> None:
         # Again: where only MPI knows how many ranks there are, and for classes that
@@ -110,7 +119,10 @@ class Declaration(Positioned, param.Parameterized):
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
             raise ParameterError(msg)
-        self._full = fingerprint == "full"
+        if environment not in ("record", "strict"):
+            msg = f"environment must be 'record' or 'strict', not {environment!r}"
+            raise ParameterError(msg)
+        self._full, self._strict = fingerprint == "full", environment == "strict"
         if source is None:
             if target is not None or inputs or position_axes != 0:
                 msg = (
@@ -272,7 +284,7 @@ class Declaration(Positioned, param.Parameterized):
         """Dtype of the data."""
         return self._dtype
 
-    def _traced(self) -> Traced:
+    def _traced(self, codes: Any = None) -> Traced:
         """Trace the code of this Process, its parameters and its other attributes."""
         return trace_object(
             self,
@@ -280,12 +292,18 @@ class Declaration(Positioned, param.Parameterized):
             roots=ROOTS,
             parameters=self._parameter_values(),
             own=_OWN,
-            lenient=self.version is not None,
+            codes=codes,
+            lenient=codes is not None or self.version is not None,
         )
 
     def _source_text(self) -> str:
         """Return the text of the class, for people; empty where there is none."""
         return class_text(type(self)) or ""
+
+    def _changed_since(self, then: Traced) -> list[str]:
+        """Say which parameters and attributes, and what code, are not as they were."""
+        now = self._traced(then.trace.codes)
+        return then.changed(now, code=self.version is None)
 
     def _check_source(self) -> None:
         if "_source" not in self.__dict__:
@@ -311,9 +329,11 @@ class Declaration(Positioned, param.Parameterized):
             geometry=self._geometry,
             folder=self._folder,
             full=self._full,
+            strict=self._strict,
             asks_ready=type(self).ready is not Declaration.ready,
             trace=traced.trace,
             check=self._code_check(traced),
+            changed=functools.partial(self._changed_since, traced),
             earlier=self._earlier_document,
             source_text=self._source_text(),
             seconds_per_position=self._seconds_per_position,
@@ -324,7 +344,9 @@ class Declaration(Positioned, param.Parameterized):
         return CodeCheck(
             self,
             traced,
-            functools.partial(trace_object, stop=Declaration, roots=ROOTS),
+            functools.partial(
+                trace_object, stop=Declaration, roots=ROOTS, values=False
+            ),
             values=self.version is None,
             name=type(self).__name__,
         )
@@ -335,6 +357,7 @@ class Declaration(Positioned, param.Parameterized):
         """Compute at the positions of the first stage of a chain, on such data."""
         self._source, self._inputs = head.source, {}
         self._folder, self._full = head.folder, head.full
+        self._strict = head.strict
         self._geometry = head.geometry._replace(spectrum_shape=shape)
         self._dtype, self._seconds_per_position = dtype, None
 

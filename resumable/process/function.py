@@ -38,6 +38,7 @@ def map_function(
     target: str | Path | None = None,
     inputs: Mapping[str, Any] | None = None,
     position_axes: int | tuple[int, ...] = 0,
+    environment: str = "record",
     version: int | str | None = None,
     options: Mapping[str, Any] | None = None,
     **parameters: Any,
@@ -50,7 +51,7 @@ def map_function(
         ``function(spectrum, **inputs, **parameters)`` computes one position. Its
         name is the process name; its code, and all of the user's that it reaches, is
         part of the identity unless `version` is given.
-    source, target, inputs, position_axes
+    source, target, inputs, position_axes, environment
         As for :class:`Process`.
     outputs : Output or dict of Output, optional
         What the function returns; a single Output has the name ``"result"``. Default
@@ -80,7 +81,13 @@ def map_function(
         msg = f"the first argument of map is the function, not {function!r}"
         raise DeclarationError(msg)
     process = _process_of(function, outputs, version, inputs or {}, parameters)
-    made = process(source, target, inputs=inputs, position_axes=position_axes)
+    made = process(
+        source,
+        target,
+        inputs=inputs,
+        position_axes=position_axes,
+        environment=environment,
+    )
     return made.compute(**(options or {}))
 
 
@@ -101,8 +108,11 @@ def _process_of(
         outputs = {"result": outputs or Output()}
     lenient = version is not None
 
-    def traced(process: Any) -> Traced:
-        return trace_function(function, values, lenient=lenient)[0]
+    def traced(process: Any, codes: Any = None) -> Traced:
+        known = codes is not None
+        return trace_function(function, values, codes=codes, lenient=lenient or known)[
+            0
+        ]
 
     def version_document(process: Any, found: Traced) -> Any:
         if version is None:
@@ -183,6 +193,7 @@ def process_of_run(
         inputs=inputs,
         position_axes=axes,
         fingerprint="full" if header.source.get("full") else "sample",
+        environment="strict" if "environment" in document else "record",
     )
 
 

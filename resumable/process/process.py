@@ -75,6 +75,10 @@ class Process(Declaration):
     fingerprint : {"sample", "full"}
         What is digested to notice a change of the source: samples of a source larger
         than 64 MB, or all contents.
+    environment : {"record", "strict"}
+        Versions of Python, of the distributions that are computed with, of BLAS, and
+        the kind of CPU: recorded in the run file for each session, or also a part of
+        the identity.
     **parameters
         Values of the declared parameters.
 

@@ -104,6 +104,12 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
             help="A further source with the same positions; repeatable.",
         ),
         click.Option(["--axes"], help="Axes that count positions, e.g. 0,1."),
+        click.Option(
+            ["--environment"],
+            metavar="TEXT",
+            type=click.Choice(["record", "strict"]),
+            help="record: versions of libraries are noted; strict: they decide.",
+        ),
     ]
 
 
@@ -181,6 +187,7 @@ def make_process(
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
     axes, inputs = options.pop("axes"), {}
+    environment = options.pop("environment")
     for text in options.pop("inputs"):
         name, separator, where = text.partition("=")
         inputs[name] = where
@@ -194,6 +201,8 @@ def make_process(
     if axes is not None:
         example = "whole numbers, for example 0,1"
         arguments["position_axes"] = _read(axes, _numbers, "--axes", example)
+    if environment is not None:
+        arguments["environment"] = environment
     if inputs:
         arguments["inputs"] = {**(arguments.get("inputs") or {}), **inputs}
     return cls(**arguments)

@@ -281,6 +281,7 @@ def state_of(process: Process) -> dict[str, Any]:
         },
         "target": str(process._folder),
         "fingerprint": "full" if process._full else "sample",
+        "environment": "strict" if process._strict else "record",
     }
 
 
@@ -312,6 +313,7 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         },
         position_axes=tuple(state["axes"]),
         fingerprint=state["fingerprint"],
+        environment=state.get("environment", "record"),
         **_parameters_of(cls, state["parameters"]),
     )
 
@@ -327,6 +329,7 @@ def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
         inputs=inputs_of_run(run, found),
         position_axes=axes,
         fingerprint="full" if run.header.source.get("full") else "sample",
+        environment="strict" if "environment" in document else "record",
         **_parameters_of(cls, document["parameters"]),
     )
 

@@ -98,7 +98,7 @@ class Link(Process):
         shape, dtype = head.geometry.spectrum_shape, head.process.spectrum_dtype
         self._join(head, shape, dtype)
         # Without what a worker does not need.
-        self._head = head._replace(process=None, check=None, earlier=None)
+        self._head = head._replace(process=None, check=None, changed=None, earlier=None)
         self._inputs = dict(inputs)
         self._source_name, self._stages, self._lacking = source_name, stages, lacking
         self._asked = _with_last_use(stages, kept)
@@ -109,6 +109,13 @@ class Link(Process):
             {**stage.document(), **stage.request.earlier()} for stage in self._stages
         ]
         return {"version": self.version, "parameters": {"stages": stages}}
+
+    def _changed_in_stages(self) -> list[str]:
+        return [
+            f"{words} of {stage.name}"
+            for stage in self._stages
+            for words in stage.request.changed()
+        ]
 
     def _request(self) -> Request:
         return self._head._replace(
@@ -122,6 +129,7 @@ class Link(Process):
             asks_ready=False,
             trace=Trace.together({s.name: s.request.trace for s in self._stages}),
             check=None,
+            changed=self._changed_in_stages,
             earlier=self._earlier,
             source_text="\n\n".join(s.request.source_text for s in self._stages),
             seconds_per_position=self._seconds_per_position,

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 #: Bytes of a chunk, and of what is copied at once, where a row is not larger.
 CHUNK_BYTES = 256 << 10
 #: The tables, and the column of each that is not 0 in a row that is used.
-TABLES = {"failures": "used", "sessions": "start", "log_lines": "time"}
+TABLES = {
+    "failures": "used",
+    "sessions": "start",
+    "log_lines": "time",
+    "environments": "used",
+}
 #: Attributes by which HDF5 knows what scales belong where; they are made anew.
 _OF_SCALES = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 

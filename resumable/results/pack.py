@@ -34,7 +34,6 @@ from resumable.runfile import (
     CHUNKS,
     CHUNKS_DTYPE,
     FORMAT,
-    TABLE_DTYPES,
     Header,
     RaggedRows,
     RunFile,
@@ -141,12 +140,9 @@ def _write(
         packed=methods,
         # As long as they are used, or with room again.
         rows=(
-            table_rows(run.header.size)
+            {n: table_rows(run.header.size)[n] for n in run.header.tables}
             if methods is None
-            else {
-                n: used_rows(n, run.array(n)[...])
-                for n in TABLE_DTYPES[run.header.format]
-            }
+            else {n: used_rows(n, run.array(n)[...]) for n in run.header.tables}
         ),
         # The text gets longer by less than it says of every output anyway.
         user_block=1 << (2 * len(run.header.to_bytes()) + 4095).bit_length(),
@@ -169,7 +165,7 @@ def _write(
             header = _list_chunks(file, group, header)
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         names = [*header.outputs, "completed_positions", "failed_positions"]
-        names += [*TABLE_DTYPES[header.format], "finished"]
+        names += [*header.tables, "finished"]
         if methods is not None:
             names = [CHUNKS, *(name for name in names if name not in methods)]
         group = file[header.group]
@@ -182,7 +178,7 @@ def _make(
     group: h5py.Group, header: Header, name: str, old: h5py.Dataset
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
-    if name in TABLE_DTYPES[header.format]:
+    if name in header.tables:
         return create_contiguous(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
         return None

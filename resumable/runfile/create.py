@@ -131,7 +131,7 @@ def _copy_rows(
     """Copy status, rows and failures of a shorter run: its positions come first."""
     names = ["completed_positions", "failed_positions", "failures"]
     if sessions:
-        names += ["sessions", "log_lines"]
+        names += [name for name in previous.header.tables if name != "failures"]
     # A run file of the same name has the same ragged files: their rows can stay.
     shares = previous.path == path and previous.header.packed is None
     for name, output in header.outputs.items():

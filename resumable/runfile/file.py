@@ -206,6 +206,12 @@ class RunFile:
         with self.opened() as (fd, header):
             return disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
 
+    @property
+    def mixed(self) -> bool:
+        """Its source or its values were changed while it was computed."""
+        with self.opened() as (fd, header):
+            return disk.read_at(fd, 1, header.offsets["finished"]) == b"\2"
+
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
         """Yield start, done and failed of every window of the status; done wins."""
         with self.opened() as (fd, header):
@@ -359,18 +365,37 @@ class RunFile:
         """Return the sessions that worked on this run, the oldest first."""
         table = np.array(self.array("sessions"))
         found = []
-        for row in table[is_time(table["start"])]:
+        environments = self.environments()
+        for index in np.flatnonzero(is_time(table["start"])):
+            row = table[index]
             # A row of an older format has fewer fields.
             values = {name: row[name].item() for name in row.dtype.names}
             values["host"], values["engine"] = texts_of(row, "host", "engine")
             if not is_time(values["end"]):
                 values["end"] = 0.0
-            found.append(SessionRow(**values))
+            began = [first for first in environments if first <= index]
+            environment = environments[max(began)] if began else {}
+            found.append(SessionRow(**values, environment=environment))
+        return found
+
+    def environments(self) -> dict[int, dict[str, str]]:
+        """Return what was computed with: the first session with it -> name -> version.
+
+        In the order of the sessions; empty for a file that has none recorded.
+        """
+        if "environments" not in self.header.tables:
+            return {}
+        table = np.array(self.array("environments"))
+        found = {}
+        for row in np.sort(table[table["used"] == 1], order="session", kind="stable"):
+            lines = texts_of(row, "text")[0].splitlines()
+            pairs = [line.split(" ", 1) for line in lines if " " in line]
+            found[int(row["session"])] = {name: version for name, version in pairs}
         return found
 
     def log(self) -> list[LogLine]:
         """Return the log lines of all sessions, the oldest first."""
-        if "log_lines" not in TABLE_DTYPES[self.header.format]:
+        if "log_lines" not in self.header.tables:
             return []
         table = np.array(self.array("log_lines"))
         rows = table[is_time(table["time"])]

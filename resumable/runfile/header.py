@@ -75,17 +75,31 @@ LOG_DTYPE = np.dtype(
         ("message", "S400"),
     ]
 )
+#: Rows of the table of environments; the last row is used again when it is full.
+ENVIRONMENT_ROWS = 32
+ENVIRONMENT_DTYPE = np.dtype([("used", "u1"), ("session", "<i4"), ("text", "S4000")])
 #: Name and dtype of the tables that only the driver writes, by version of the format.
+#: Some files of version 2 have no environments.
 TABLE_DTYPES: dict[int, dict[str, np.dtype[Any]]] = {
     1: {"failures": FAILURE_DTYPE, "sessions": np.dtype(_SESSION_FIELDS)},
-    2: {"failures": FAILURE_DTYPE, "sessions": SESSION_DTYPE, "log_lines": LOG_DTYPE},
+    2: {
+        "failures": FAILURE_DTYPE,
+        "sessions": SESSION_DTYPE,
+        "log_lines": LOG_DTYPE,
+        "environments": ENVIRONMENT_DTYPE,
+    },
 }
 
 
 def table_rows(size: int) -> dict[str, int]:
     """Return how many rows the tables of a run of `size` positions start with."""
     failures = min(size, FAILURE_ROWS)
-    return {"failures": failures, "sessions": SESSION_ROWS, "log_lines": LOG_ROWS}
+    return {
+        "failures": failures,
+        "sessions": SESSION_ROWS,
+        "log_lines": LOG_ROWS,
+        "environments": ENVIRONMENT_ROWS,
+    }
 
 
 class Header(NamedTuple):
@@ -130,6 +144,12 @@ class Header(NamedTuple):
         """Names of the ragged outputs."""
         return [name for name, output in self.outputs.items() if output.ragged]
 
+    @property
+    def tables(self) -> dict[str, np.dtype[Any]]:
+        """Name and dtype of the tables that the file has."""
+        known = TABLE_DTYPES[self.format].items()
+        return {name: dtype for name, dtype in known if name in self.rows}
+
     def extents(self) -> dict[str, tuple[int, int]]:
         """Offset and length in bytes of everything that has a fixed place.
 
@@ -142,7 +162,7 @@ class Header(NamedTuple):
             "failed_positions": self.size,
             "finished": 1,
         }
-        for name, dtype in TABLE_DTYPES[self.format].items():
+        for name, dtype in self.tables.items():
             lengths[name] = self.rows[name] * dtype.itemsize
         for name, output in self.outputs.items():
             if self.packed is None or output.per == "run":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.runfile.header import FAILURE_DTYPE, TABLE_DTYPES
+from resumable.runfile.header import ENVIRONMENT_DTYPE, FAILURE_DTYPE
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ class SessionRow(NamedTuple):
     """Seconds that they were handing rows to the system."""
     waiting: float = 0.0
     """Seconds that they were there and did nothing of this."""
+    environment: Mapping[str, str] = {}
+    """What it was computed with, by name: versions of distributions, with the first
+    digits of a digest of the list of their files; Python, CPU, BLAS."""
 
 
 class LogLine(NamedTuple):
@@ -106,7 +109,7 @@ class SessionTables(disk.OpenFile):
 
     def __init__(self, run: RunFile) -> None:
         super().__init__(run.path)
-        self._run, self._dtypes = run, TABLE_DTYPES[run.header.format]
+        self._run, self._dtypes = run, run.header.tables
         self._session = 0
         #: What the session's row holds.
         self._row: dict[str, Any] = {}
@@ -137,8 +140,16 @@ class SessionTables(disk.OpenFile):
                 free.append(index)
         return taken, free
 
-    def begin(self, *, host: str, pid: int, engine: str, workers: int) -> None:
-        """Enter a new session."""
+    def begin(
+        self,
+        *,
+        host: str,
+        pid: int,
+        engine: str,
+        workers: int,
+        environment: Mapping[str, str],
+    ) -> None:
+        """Enter a new session, and its environment where that is another."""
         offset, size = self._run.header.extents()["sessions"]
         table = np.frombuffer(
             disk.read_at(self.fileno(), size, offset), self._dtypes["sessions"]
@@ -152,7 +163,30 @@ class SessionTables(disk.OpenFile):
             "engine": engine.encode(),
             "workers": workers,
         }
+        # Before: a session that is there has its environment.
+        self._record_environment(environment)
         self._put("sessions", self._session, **self._row)
+
+    def _record_environment(self, environment: Mapping[str, str]) -> None:
+        known = list(self._run.environments().items())
+        same = bool(known) and known[-1][1] == environment
+        if same or "environments" not in self._dtypes:
+            return
+        # A session of this number may have been killed before it was entered.
+        before = [number for number, _ in known if number < self._session]
+        rows = self._run.header.rows["environments"]
+        lines = [f"{name} {version}\n" for name, version in environment.items()]
+        text, most = b"", ENVIRONMENT_DTYPE["text"].itemsize
+        for line in map(_encoded, lines):
+            if len(text) + len(line) <= most:
+                text += line
+        self._put_where_room_is(
+            "environments",
+            min(len(before), rows - 1),
+            used=1,
+            session=self._session,
+            text=text,
+        )
 
     def go_on(self, old: SessionTables) -> None:
         """Go on with the entry of a session that has begun in the file copied here."""
@@ -224,6 +258,11 @@ class SessionTables(disk.OpenFile):
     def reopen(self) -> None:
         """Say that the run is not complete any more; durable on return."""
         self.write_at(b"\0", self._run.header.offsets["finished"])
+        self.sync()
+
+    def set_mixed(self) -> None:
+        """Say that rows of two computations may be mixed; durable on return."""
+        self.write_at(b"\2", self._run.header.offsets["finished"])
         self.sync()
 
     def _put_where_room_is(self, table: str, index: int, **values: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from resumable import engines
 from resumable.errors import PlanError, near_miss, shown
+from resumable.identity import environment_of
 from resumable.model import (
     PositionSet,
     encode,
@@ -64,12 +65,16 @@ class Request(NamedTuple):
     folder: Path
     full: bool
     """All contents are digested, not samples of them."""
+    strict: bool
+    """Versions of what is computed with are part of the identity."""
     asks_ready: bool
     """Its method ``ready`` says which positions may be read."""
     trace: Trace
     """The user's own code that the computation reaches."""
     check: Any
     """Called in a worker with the Process: it raises where the code is another."""
+    changed: Any
+    """Says which parameters, attributes and code are not as they were then."""
     earlier: Any
     """Returns version and parameters as documents of schema 1 had them."""
     source_text: str
@@ -93,6 +98,7 @@ class Request(NamedTuple):
             "position_axes": list(self.source.position_axes),
             "inputs": {name: str(ref) for name, ref in self.inputs.items()},
             "fingerprint": self.full,
+            "environment": self.strict,
             "target": str(self.folder),
             "options": encode(how, "the options"),
         }
@@ -128,11 +134,14 @@ class Computation(NamedTuple):
 
         Where the source can grow, its length and most of its contents are not part of
         the identity: a run counts while the source still begins with its contents.
+        One in which rows may be mixed does not.
         """
         found = self.run_folder.runs(files)
         if self.made_before and not found:
             found = self.made_before.runs(files)
+        found = [run for run in found if not run.mixed]
         earlier = self.earlier_folder.runs(files) if self.earlier_folder else []
+        earlier = [run for run in earlier if not run.mixed]
         if self.contents is None and not earlier:
             return found
         with self.open_reader() as reader:
@@ -154,6 +163,11 @@ class Computation(NamedTuple):
         """Return whether a run is of this computation, by a document of schema 1."""
         before = self.made_before
         return before is not None and header.identity == before.identity
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it is computed with besides the user's own code: name -> version."""
+        return environment_of(self.request.trace.modules)
 
     @property
     def position_outputs(self) -> dict[str, Output]:

@@ -29,6 +29,7 @@ from resumable.session.events import Finished
 from resumable.session.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from resumable.runfile import Snapshot
@@ -151,6 +152,7 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
             stacklevel=_users_level(),
         )
         return
+    warn_of_environment(computation, run, snapshot)
     then = run.header.source.get("trace")
     version = computation.request.process.version
     if version is None or not then or then == computation.request.trace.digest:
@@ -165,6 +167,40 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
         ResumableWarning,
         stacklevel=_users_level(),
     )
+
+
+def warn_of_environment(
+    computation: Computation, run: RunFile, snapshot: Snapshot
+) -> None:
+    """Warn when an unfinished run is gone on with under other versions."""
+    if snapshot.finished or not snapshot.done:
+        return
+    known = list(run.environments().values())
+    changed = other_versions(known[-1], computation.environment) if known else []
+    if changed:
+        warnings.warn(
+            f"{run.path.name} is continued with another {', another '.join(changed)}; "
+            f"{snapshot.done:,} of {snapshot.header.size:,} positions were computed "
+            'before. override=True computes all anew, environment="strict" makes it '
+            "a part of what decides which run is continued",
+            ResumableWarning,
+            stacklevel=_users_level(),
+        )
+
+
+def other_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say what is another version now: name, version before -> version now."""
+    told = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name, "none"), now.get(name, "none")
+        if old == new:
+            continue
+        if name not in ("Python", "CPU", "BLAS"):
+            # Without the digest, unless that alone is another.
+            plain = old.partition(" ")[0], new.partition(" ")[0]
+            old, new = plain if plain[0] != plain[1] else (old, new)
+        told.append(f"{name} ({old} -> {new})")
+    return told
 
 
 def warn_of_failures(

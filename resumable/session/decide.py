@@ -33,6 +33,8 @@ ADVISED_ABOVE = 3.0
 _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 #: Why a run of a source that can grow is left, though its identity is the same.
 CHANGED = "source.contents: not what the source begins with now"
+#: Why a run is left in which rows may be mixed.
+MIXED = "its source or values were changed while it was computed; its log says which"
 #: How a difference begins that is one of the code.
 EDITED = "version.code"
 #: Why a run of schema 1 is left.
@@ -365,7 +367,8 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         if isinstance(run_or_error, RunFileError):
             candidates.append(Candidate(path, False, False, (str(run_or_error),)))
         elif run_or_error.header.identity == run_folder.identity and path not in paths:
-            candidates.append(Candidate(path, False, run_or_error.finished, (CHANGED,)))
+            why = MIXED if run_or_error.mixed else CHANGED
+            candidates.append(Candidate(path, False, run_or_error.finished, (why,)))
     for run in run_folder.others():
         if run.path in paths:
             continue  # from when the source could still grow

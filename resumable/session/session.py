@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import RunFileError, SourceError
+from resumable.errors import ResumableError, RunFileError, SourceError
 from resumable.model import (
     PositionSet,
     Schedule,
@@ -47,6 +47,7 @@ from resumable.session.events import (
     Started,
 )
 from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
+from resumable.session.unchanged import error_of_change
 from resumable.system import stopped
 from resumable.worker import Loss, Report, WarningCounts
 
@@ -274,12 +275,7 @@ class Session:
         """
         over = True
         try:
-            self._tables.begin(
-                host=platform.node(),
-                pid=os.getpid(),
-                engine=self.assignment.plan.engine,
-                workers=self.assignment.plan.workers,
-            )
+            self._begin()
             if self._was_finished:
                 self._tables.reopen()
             with self.stop.watching(), contextlib.ExitStack() as stack:
@@ -290,10 +286,15 @@ class Session:
                 stack.callback(logging.root.removeHandler, handler)
                 if self._listener is not None:
                     self._listener(Started(self._results, self._counts()))
-                if more is None:
-                    self._work()
-                else:
-                    over = self._follow(more)
+                try:
+                    if more is None:
+                        self._work()
+                    else:
+                        over = self._follow(more)
+                except Exception:
+                    self._check_unchanged(ended_well=False)
+                    raise
+                self._check_unchanged()
             results, end = self._results, self._snapshot()
             left = len(end.pending)
             if self.stop.requested() and (left or not over):
@@ -332,6 +333,43 @@ class Session:
         status = Status(end.header.size, end.done, end.failed, end.settled)
         logger.info("%s: %s", self.assignment.computation.run_folder.stem, status)
         return results, status
+
+    def _check_unchanged(self, *, ended_well: bool = True) -> None:
+        """Raise where source or values are not what they were at the beginning.
+
+        The run is marked: no session continues it, as rows may be mixed in it. After
+        another error this one is only logged.
+        """
+        if not self._computed + self._failed:
+            return
+        computation, stopped = self.assignment.computation, self.stop.requested()
+        # Reading all of a large source would take longer than a stop may.
+        sources = not (stopped and self.run.header.source.get("full"))
+        try:
+            error = error_of_change(computation, self.run, sources=sources)
+        except ResumableError:
+            # It cannot be told. What is computed counts when it is the same later.
+            if ended_well and not stopped:
+                raise
+            return
+        if error is not None:
+            self._tables.set_mixed()
+            if ended_well:
+                text = str(error)
+                self._tables.log(
+                    LogLine(time.time(), "ERROR", logger.name, os.getpid(), text)
+                )
+                raise error
+            logger.error("%s", error)
+
+    def _begin(self) -> None:
+        self._tables.begin(
+            host=platform.node(),
+            pid=os.getpid(),
+            engine=self.assignment.plan.engine,
+            workers=self.assignment.plan.workers,
+            environment=self.assignment.computation.environment,
+        )
 
     def _end(self) -> None:
         elapsed = time.perf_counter() - self._began
@@ -400,12 +438,7 @@ class Session:
             if made:
                 self._tables.go_on(old)
             else:
-                self._tables.begin(
-                    host=platform.node(),
-                    pid=os.getpid(),
-                    engine=self.assignment.plan.engine,
-                    workers=self.assignment.plan.workers,
-                )
+                self._begin()
             self._results = Results(self.run)
         self.assignment = assignment
         snapshot = self._snapshot()

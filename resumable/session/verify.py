@@ -32,6 +32,7 @@ from resumable.model import (
 from resumable.results import inputs_of_run, source_of_run
 from resumable.runfile import RaggedRows, RunFile, holder_of
 from resumable.session.computation import begins_with
+from resumable.session.decide import MIXED
 from resumable.session.events import ProgressBar
 from resumable.session.trial import opened
 from resumable.source import open_reader, refer
@@ -144,7 +145,9 @@ def _structure(run: RunFile) -> Check:
 def _status(run: RunFile) -> Check:
     """Check that the status makes sense, and that failed rows hold the fill value."""
     finished = int(run.array("finished")[0])
-    wrong = [] if finished <= 1 else [f"the byte 'finished' is {finished}"]
+    wrong = [MIXED] if run.mixed else []
+    if finished > 1 and not wrong:
+        wrong = [f"the byte 'finished' is {finished}"]
     for name in ("completed_positions", "failed_positions"):
         status, size = run.array(name), run.header.size
         windows = (status[a : a + WINDOW] for a in range(0, size, WINDOW))
@@ -153,7 +156,7 @@ def _status(run: RunFile) -> Check:
             wrong.append(f"{count:,} bytes of {name} are neither 0 nor 1")
     done, failed, _ = run.progress()
     pending = run.header.size - done - failed
-    if finished and pending:
+    if finished and pending and not run.mixed:
         wrong.append(f"it is marked finished, and {pending:,} positions are pending")
     remarks = [f"{done:,} done, {failed:,} failed, {pending:,} pending"]
     if failed and (unfilled := _unfilled(run)):

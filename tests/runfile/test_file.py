@@ -299,7 +299,9 @@ def test_sessions_beyond_a_thousand_use_the_last_row_again(scan):
         file.write(full.tobytes())
     with contextlib.closing(SessionTables(run)) as tables:
         for number in (5001, 5002, 5003):
-            tables.begin(host="h", pid=number, engine="serial", workers=1)
+            tables.begin(
+                host="h", pid=number, engine="serial", workers=1, environment={}
+            )
             tables.end(computed=number, failed=0)
     sessions = run.sessions()
 
