@@ -150,7 +150,7 @@ def _named(
     if origin is not None:
         tracer.stop_at(origin)
         return {"library": origin}
-    return tracer.part(name, thing, name)
+    return tracer.part(name, thing, name, file)
 
 
 def _imported(

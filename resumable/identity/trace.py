@@ -316,10 +316,13 @@ class Tracer:
                         closed[variable] = self.changed(variable, place)
                         continue
                     closed[variable] = self.part(
-                        label, content, f"{variable!r}, used by {key} from outside,"
+                        label,
+                        content,
+                        f"{variable!r}, used by {key} from outside,",
+                        place,
                     )
         defaults = [
-            self.part(f"{key}.{argument}", value, f"the default of {argument!r}")
+            self.part(f"{key}.{argument}", value, f"the default of {argument!r}", place)
             for argument, value in _defaults(function)
         ]
         own = {
@@ -338,17 +341,20 @@ class Tracer:
         )
         return {"code": key}
 
-    def part(self, label: str, value: Any, where: str) -> Any:
-        """Refer to a value that code uses: code by name, others as an entry."""
+    def part(self, label: str, value: Any, where: str, place: str = "") -> Any:
+        """Refer to a value that code uses: code by name, others as an entry.
+
+        `place` is the file, for people.
+        """
         if self.is_code(value):
             return self.visit(value, where)
         if type(value) in PLAIN and not isinstance(value, str):
             document = write(value, where, self)
             key = self.free(label)
-            self.entries[key] = Entry("value", digest_of(document), short(value))
+            self.entries[key] = Entry("value", digest_of(document), short(value), place)
             return {"value": key}
         key = self.free(label)
-        self.value(key, value, where)
+        self.value(key, value, where, place)
         return {"value": key}
 
     def of_cell(self, cell: Any) -> Any:

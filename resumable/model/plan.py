@@ -251,7 +251,7 @@ class Plan:
     shapes: str = ""
     """Shape of the map and of the data at one position, in words."""
     notes: tuple[str, ...] = ()
-    """Advice, for example to rechunk."""
+    """Advice, for example to rechunk; what is not followed; what was edited."""
     seconds_per_position: float | None = None
     """Measured by ``test``; None before."""
 
@@ -309,6 +309,7 @@ class Plan:
                 f"  time          about {format_seconds(self.seconds)} "
                 f"({format_seconds(self.seconds_per_position or 0)} per position)"
             )
-        return "\n".join([*lines, *(f"  note          {note}" for note in self.notes)])
+        notes = [note.replace("\n", "\n" + 16 * " ") for note in self.notes]
+        return "\n".join([*lines, *(f"  note          {note}" for note in notes)])
 
     __repr__ = __str__

@@ -21,13 +21,14 @@ from resumable.model import (
 from resumable.results import unpack_locked
 from resumable.runfile import (
     RaggedRows,
+    RunFile,
     SessionTables,
     WriteTarget,
     create_run_file,
     reserve_rows,
     target_errors,
 )
-from resumable.session.decide import EDITED, explain
+from resumable.session.decide import EDITED, changed_code, explain
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, warning_filters
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from resumable.identity import Trace
     from resumable.model import Footprint, Geometry, Output, Plan
-    from resumable.runfile import Header, RunFile, RunFileSpec, RunFolder, RunLock
+    from resumable.runfile import Header, RunFileSpec, RunFolder, RunLock
     from resumable.source import Reader, SourceRef
 
 logger = logging.getLogger("resumable")
@@ -298,6 +299,7 @@ class Assignment(NamedTuple):
         if requested is None:
             requested = PositionSet.full(computation.geometry.size)
         left = () if run is not None else explain(computation, lines=False).candidates
+        newest = max(left, key=lambda one: one.path.stat().st_mtime, default=None)
         for candidate in left:
             reasons, name = candidate.reasons, shown(candidate.path.name)
             if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
@@ -308,11 +310,15 @@ class Assignment(NamedTuple):
                     reasons[0],
                 )
             elif len(reasons) == 1 and reasons[0].startswith(EDITED):
+                lines = [""]
+                if candidate is newest:
+                    lines += changed_code(RunFile(candidate.path), computation)
                 logger.warning(
                     "%s was edited since %s was computed, so a new run begins; declare "
-                    "a version to decide yourself which edits change results",
+                    "a version to decide yourself which edits change results%s",
                     computation.request.name,
                     name,
+                    "\n".join(lines),
                 )
         if run is None or not computation.full_length(run.header):
             folder = computation.run_folder

@@ -19,8 +19,8 @@ from resumable.results import (
 from resumable.runfile import FORMAT, RunFile, RunLock, ragged_files_of
 from resumable.session.computation import Assignment
 from resumable.session.decide import (
-    changed_code,
     decide,
+    edited,
     find,
     made_before,
     planned,
@@ -153,20 +153,9 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
         )
         return
     warn_of_environment(computation, run, snapshot)
-    then = run.header.source.get("trace")
-    version = computation.request.process.version
-    if version is None or not then or then == computation.request.trace.digest:
-        return
-    if not snapshot.done + snapshot.failed:
-        return  # no row of the older text is there
-    warnings.warn(
-        f"{computation.request.name} was edited since {run.path.name} was "
-        f"made, but version is still {version!r}: its rows stay "
-        "and further ones join them; raise it if results change:\n"
-        + "\n".join(changed_code(run, computation)),
-        ResumableWarning,
-        stacklevel=_users_level(),
-    )
+    edit = edited(computation, run) if snapshot.done + snapshot.failed else ""
+    if edit:
+        warnings.warn(edit, ResumableWarning, stacklevel=_users_level())
 
 
 def warn_of_environment(

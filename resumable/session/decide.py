@@ -36,7 +36,7 @@ CHANGED = "source.contents: not what the source begins with now"
 #: Why a run is left in which rows may be mixed.
 MIXED = "its source or values were changed while it was computed; its log says which"
 #: How a difference begins that is one of the code.
-EDITED = "version.code"
+EDITED = "code: "
 #: Why a run of schema 1 is left.
 BEFORE = "made before helpers counted; its class, parameters or source are others, too"
 #: Differences told per run, and of its code.
@@ -188,6 +188,10 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
     decision = decide(computation, options, snapshot)
     engine = engine_for(options, snapshot)
     plan = make_plan(computation, options, decision, path, engine)
+    notes = [f"not followed: {note}" for note in computation.request.trace.not_followed]
+    if run and snapshot and snapshot.done + snapshot.failed:
+        notes += filter(None, [edited(computation, run)])
+    plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     return Prospect(options, engine, plan, run, snapshot)
 
 
@@ -307,7 +311,7 @@ class Candidate(NamedTuple):
     finished: bool
     """It is complete."""
     reasons: tuple[str, ...]
-    """State, or the first differences, in words."""
+    """State, or the first differences, in words; code has several lines."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -320,13 +324,17 @@ class Explanation:
     """Where was looked."""
     candidates: tuple[Candidate, ...]
     """One per run file."""
+    not_followed: tuple[str, ...] = ()
+    """What code of the computation reads that is not part of the identity, in words."""
 
     def __str__(self) -> str:
+        notes = [shown(f"not followed: {note}") for note in self.not_followed]
         if not self.candidates:
-            return (
+            first = (
                 f"no run of this process on this dataset in {shown(self.folder)}; "
                 f"compute() would make one with the identity {self.identity[:8]}"
             )
+            return "\n".join([first, *notes])
         lines = [f"wanted: identity {self.identity[:8]}, in {shown(self.folder)}"]
         for candidate in self.candidates:
             verdict = "matches" if candidate.matches else "differs"
@@ -335,7 +343,7 @@ class Explanation:
                 "    " + reason.replace("\n", "\n        ")
                 for reason in candidate.reasons
             ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *notes])
 
     __repr__ = __str__
 
@@ -362,7 +370,9 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         state = f"{what}: {done:,} of {size:,} positions done, {failed:,} failed"
         if computation.is_earlier(run.header):
             state = f"{state}; {made_before(run, finished=finished)}"
-        candidates.append(Candidate(run.path, True, finished, (state,)))
+        edit = edited(computation, run) if lines and done + failed else ""
+        reasons = (state, edit) if edit else (state,)
+        candidates.append(Candidate(run.path, True, finished, reasons))
     for path, run_or_error in run_folder.opened():
         if isinstance(run_or_error, RunFileError):
             candidates.append(Candidate(path, False, False, (str(run_or_error),)))
@@ -376,18 +386,42 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         told = differences(document, computation.document)
         if document.get("schema") != computation.document["schema"]:
             told = [BEFORE]
-        reasons = [shown(reason) for reason in told[:_TOLD]]
-        for number, reason in enumerate(reasons):
-            if lines and reason.startswith(EDITED):
-                try:
-                    changed = changed_code(run, computation)
-                except RunFileError as error:
-                    changed = [str(error)]
-                reasons[number] = "\n".join([reason, *changed])
+        listed = []
+        for reason in told[:_TOLD]:
+            if reason.startswith("version.code:"):
+                code = changed_code(run, computation) if lines else []
+                listed += [EDITED + words for words in code or ["edited"]]
+            else:
+                listed.append(shown(reason))
         if len(told) > _TOLD:
-            reasons.append(f"and {len(told) - _TOLD} more")
-        candidates.append(Candidate(run.path, False, run.finished, tuple(reasons)))
-    return Explanation(run_folder.identity, run_folder.folder, tuple(candidates))
+            listed.append(f"and {len(told) - _TOLD} more")
+        candidates.append(Candidate(run.path, False, run.finished, tuple(listed)))
+    return Explanation(
+        run_folder.identity,
+        run_folder.folder,
+        tuple(candidates),
+        computation.request.trace.not_followed,
+    )
+
+
+def edited(computation: Computation, run: RunFile) -> str:
+    """Say what was edited since a run was made, where a version is declared.
+
+    Empty where nothing was, or where no version is declared: then an edit begins a new
+    run.
+    """
+    request = computation.request
+    then, version = run.header.source.get("trace"), request.process.version
+    if version is None or not then or then == request.trace.digest:
+        return ""
+    if computation.is_earlier(run.header):
+        return ""
+    first = (
+        f"{request.name} was edited since {run.path.name} was made, but version is "
+        f"still {version!r}: its rows stay and further ones join them; raise it if "
+        "results change:"
+    )
+    return "\n".join([first, *changed_code(run, computation)])
 
 
 def made_before(run: RunFile, *, finished: bool) -> str:
@@ -403,7 +437,10 @@ def made_before(run: RunFile, *, finished: bool) -> str:
 
 def changed_code(run: RunFile, computation: Computation) -> list[str]:
     """Say what of the code was edited since a run was made: - there, + here."""
-    there = trace_of(run)
+    try:
+        there = trace_of(run)
+    except RunFileError as error:
+        return [str(error)]
     if there is None:
         return []
     told = there.differences(computation.request.trace)
