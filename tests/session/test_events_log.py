@@ -191,11 +191,11 @@ def test_a_file_of_the_first_version_is_read(old):
     assert rs.verify(old, Square).passed is not False
 
 
-@pytest.mark.filterwarnings("ignore:Square was edited")
-def test_a_run_of_the_first_version_goes_on(old):
+@pytest.mark.filterwarnings("ignore:.*made before edits")
+def test_a_run_of_the_first_version_goes_on_where_asked(old):
     with pytest.warns(rs.ResumableWarning, match="1 of 5"):
-        results = Square(5, target=old.parent).compute(engine="serial")
-    tried = Square(5, target=old.parent).compute(retry_failed=True)
+        results = Square(5, target=old.parent).compute(engine="serial", adopt=True)
+    tried = Square(5, target=old.parent).compute(retry_failed=True, adopt=True)
 
     assert results.path == old
     assert tried.status.finished
