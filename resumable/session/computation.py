@@ -125,8 +125,6 @@ class Computation(NamedTuple):
     """Where its runs lie from when the source could still grow."""
     made_before: RunFolder | None = None
     """Where its runs lie that were made before helpers counted, if there are any."""
-    document_before: dict[str, Any] | None = None
-    """The identity document of these."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
 

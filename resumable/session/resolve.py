@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import functools
 import inspect
@@ -84,17 +83,15 @@ def resolve(
         source_then = reader.fingerprint(kind="growing")
         then = document_digest({**document, "source": source_then})
         earlier = run_folder._replace(identity=then)
-    made_before = document_before = None
+    made_before = None
     # By their names: a folder can have thousands of runs, which are not opened here.
     paths = disk.files_in(run_folder.folder, f"{prefix}-", ".h5")
     if any(not path.name.startswith(run_folder.stem) for path in paths):
-        # What could not be identified then was not computed.
-        with contextlib.suppress(IdentityError, TypeError, ValueError, OSError):
-            before = {**document, "schema": EARLIER_SCHEMA, **request.earlier()}
-            before.pop("attributes", None)
+        before = document_before(request, document)
+        if before is not None:
             folder_then = run_folder._replace(identity=document_digest(before))
             if any(path.name.startswith(folder_then.stem) for path in paths):
-                made_before, document_before = folder_then, before
+                made_before = folder_then
     return Computation(
         request=request,
         source=reader.ref,
@@ -110,9 +107,23 @@ def resolve(
         open_reader=functools.partial(open_reader, reader.ref),
         earlier_folder=earlier,
         made_before=made_before,
-        document_before=document_before,
         ready=ready,
     )
+
+
+def document_before(
+    request: Request, document: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the identity document that a run had before helpers counted.
+
+    None: what is asked for could not be identified then, so it was not computed.
+    """
+    try:
+        before = {**document, "schema": EARLIER_SCHEMA, **request.earlier()}
+    except (IdentityError, TypeError, ValueError, OSError):
+        return None
+    before.pop("attributes", None)
+    return before
 
 
 def _spec(

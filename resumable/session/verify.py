@@ -34,6 +34,7 @@ from resumable.runfile import RaggedRows, RunFile, holder_of
 from resumable.session.computation import begins_with
 from resumable.session.decide import MIXED
 from resumable.session.events import ProgressBar
+from resumable.session.resolve import document_before
 from resumable.session.trial import opened
 from resumable.source import open_reader, refer
 from resumable.system import machine
@@ -229,8 +230,8 @@ def _computed(
         yield Check("rows", None, "not computed again: the computation differs")
         return
     document = computation.document
-    if run.header.document["schema"] == EARLIER_SCHEMA and computation.document_before:
-        document = computation.document_before
+    if run.header.document["schema"] == EARLIER_SCHEMA:
+        document = document_before(computation.request, document) or document
     unlike = differences(run.header.document, document)
     of_source = [text for text in unlike if text.startswith(("source", "inputs"))]
     of_class = [text for text in unlike if text not in of_source]

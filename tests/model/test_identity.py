@@ -7,18 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, ClassVar
+from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import resumable as rs
 from resumable.errors import IdentityError
 from resumable.model.encoding import (
-    SCHEMA,
     canonical,
     differences,
     document_digest,
@@ -107,7 +104,6 @@ WHOLE = {
     "inputs": {},
 }
 GOLDEN_WHOLE = "cb267dd86849ae640a633431f884e12acdbfb7514e4d7072605a1fee1b52f00a"
-GOLDEN_PROCESS = "22982110d8ce7a06d820b5cfb7548907395fcd6b7594b689a08ac7f9c92ed697"
 
 
 def digest_of(value):
@@ -125,30 +121,6 @@ def test_a_digest_never_changes(name):
 
 def test_the_digest_of_a_whole_document_never_changes():
     assert document_digest(WHOLE) == GOLDEN_WHOLE
-
-
-def test_the_schema_is_the_one_of_the_golden_digests():
-    """Another schema needs golden digests of its own, beside the old ones."""
-    assert SCHEMA == 1
-
-
-class Golden(rs.Process):
-    """Do nothing, always the same."""
-
-    version = 1
-    outputs: ClassVar = {
-        "fit": rs.Output(shape=(4,), dtype="f8", labels=tuple("abcd"), units="nm")
-    }
-
-    def unit_computation(self, spectrum):
-        return np.zeros(4)
-
-
-def test_the_identity_of_a_process_never_changes(tmp_path):
-    with h5py.File(tmp_path / "any name.h5", "w") as file:
-        file["group/data"] = np.arange(12, dtype="<f4").reshape(4, 3)
-
-    assert Golden(f"{tmp_path}/any name.h5::/group/data").identity == GOLDEN_PROCESS
 
 
 def test_digests_do_not_depend_on_the_hash_seed():

@@ -301,26 +301,42 @@ def test_a_module_edited_during_a_session_is_not_mixed_in(script, make_file, tmp
     assert out.split()[-1] == "10"
 
 
-def test_a_class_whose_file_was_edited_after_its_import_is_refused(script, tmp_path):
-    (tmp_path / "theirs.py").write_text(
-        "import resumable as rs\n\n"
-        "class Constant(rs.Process):\n"
-        "    outputs = {'value': rs.Output()}\n\n"
-        "    def unit_computation(self, spectrum):\n"
-        "        return 1.0\n"
-    )
+THEIRS = """
+import resumable as rs
+
+def half(number):
+    return number / 2
+
+class Constant(rs.Process):
+    outputs = {"value": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        return half(1.0)
+"""
+
+
+def test_code_that_was_edited_after_its_import_is_refused(script, tmp_path):
+    """Its own, or that of a helper; not a comment, nor a file that was only touched."""
+    (tmp_path / "theirs.py").write_text(THEIRS)
     process = script(
         """
-        import os
+        import pathlib
         import theirs
         import resumable as rs
-        os.utime("theirs.py", ns=(1, 1))
-        try:
-            theirs.Constant(10, ".").compute()
-        except rs.DeclarationError as error:
-            print(error)
+        file = pathlib.Path("theirs.py")
+        text = file.read_text()
+        edits = [("1.0", "2.0"), ("/ 2", "/ 3"), ("/ 2", "/ 2  # so"), ("", "")]
+        for old, new in edits:
+            file.write_text(text.replace(old, new))
+            try:
+                print(theirs.Constant(10, ".").compute(engine="serial")["value"][0])
+            except rs.DeclarationError as error:
+                print(error)
         """
     )
     out, errors = process.communicate(timeout=60)
+    own, helper, *same = out.splitlines()
 
-    assert "was edited after Constant was imported" in out, errors
+    assert "theirs.py was edited after Constant.unit_computation was imported" in own
+    assert "theirs.py was edited after half was imported" in helper
+    assert same == ["0.5", "0.5"], errors
