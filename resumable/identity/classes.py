@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
+import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 import param
 
 from resumable.identity.kinds import functions_of, module_of
-from resumable.identity.objects import compiled_file, file_contents, write
+from resumable.identity.names import enter_first
+from resumable.identity.objects import compiled_file, file_contents, short, write
 from resumable.identity.origin import SENT, is_users
 from resumable.identity.record import Entry, digest_of
 
@@ -47,9 +49,19 @@ def trace_class(tracer: Tracer, cls: type) -> Any:
             members[name] = tracer.part(label, value.default, label)
     if tracer.docs:
         members["__doc__"] = cls.__doc__
+        members["__annotations__"] = _annotations(cls)
     members.update(_fields(cls, tracer))
+    if is_users(type(cls).__module__):
+        members["metaclass"] = trace_class(tracer, type(cls))
     tracer.entries[key] = Entry("class", digest_of([bases, members]))
     return {"code": key}
+
+
+def _annotations(cls: type) -> dict[str, str]:
+    return {
+        name: annotation if isinstance(annotation, str) else short(annotation)
+        for name, annotation in vars(cls).get("__annotations__", {}).items()
+    }
 
 
 def is_member(cls: type, name: str, value: Any) -> bool:
@@ -90,7 +102,9 @@ def member(tracer: Tracer, cls: type, name: str, value: Any) -> Any:
                 how = "assigned" if function in sets else "called"
                 tracer.own_changes.append((id(cls), name, how, reading.changes_own))
     if ("attribute", id(cls), name) in tracer.state and not tracer.is_code(value):
-        return "state"
+        space = vars(sys.modules.get(cls.__module__, types))
+        enter_first(tracer, space, tuple(cls.__qualname__.split(".")), name)
+        return tracer.changed(f"{cls.__qualname__}.{name}", cls.__module__)
     label = f"{cls.__name__}.{name}"
     return tracer.part(label, value, label)
 

@@ -73,6 +73,18 @@ def module_of(function: types.FunctionType) -> str:
     return str(function.__globals__.get("__name__") or "__main__")
 
 
+def is_users_code(thing: Any) -> bool:
+    """Return whether a function, class or module, or what it wraps, is the user's."""
+    plain = inspect.unwrap(thing) if hasattr(thing, "__wrapped__") else thing
+    plain = getattr(plain, "__func__", plain)
+    plain = py_function(plain) or plain
+    if isinstance(plain, types.FunctionType):
+        return is_users(module_of(plain), plain.__code__.co_filename)
+    if isinstance(plain, types.ModuleType):
+        return is_users(plain.__name__)
+    return isinstance(plain, type) and is_users(plain.__module__)
+
+
 def of_library(thing: Any) -> str | None:
     """Return module and name of an object that a library has made for all to use."""
     if isinstance(thing, (*CODE, *PLAIN, *CONTAINERS, tuple)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import importlib.util
@@ -12,15 +13,25 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.identity.kinds import CONTAINERS, MISSING, PLAIN, module_of, of_library
+from resumable.identity.kinds import (
+    CONTAINERS,
+    MISSING,
+    PLAIN,
+    is_users_code,
+    module_of,
+    of_library,
+)
 from resumable.identity.objects import compiled_file, file_contents
 from resumable.identity.origin import is_users
-from resumable.identity.record import Entry, digest_of
-from resumable.identity.syntax import file_digest
+from resumable.identity.record import Entry, digest_of, kept_text
+from resumable.identity.syntax import file_digest, statements_that_set, tree_digest
 
 if TYPE_CHECKING:
-    from resumable.identity.reading import Reading
+    from resumable.identity.reading import Chains, Reading
     from resumable.identity.trace import Tracer
+
+#: Functions that may find any global name.
+_FIND_GLOBALS = ("globals", "eval", "exec", "vars", "locals")
 
 
 def follow(
@@ -37,14 +48,15 @@ def follow(
         _changed(tracer, space, name, attribute)
     for name, chains in reading.names.items():
         _global(tracer, space, name, chains, refers, file)
-    for level, module, name in reading.imports:
-        _imported(tracer, space, level, module, name, refers)
+    for level, module, name, chains in reading.imports:
+        _imported(tracer, space, (level, module, name, chains), refers)
     for variable in sorted(reading.environment):
         value = os.environ.get(variable)
         key = f"environment {variable}"
         tracer.entries[key] = Entry("environment", digest_of(value), repr(value))
-    for line, called, literal in reading.files:
-        if literal is not None and Path(literal).is_file():
+    for line, called, text, variable in reading.files:
+        literal = text or space.get(variable)
+        if isinstance(literal, str) and Path(literal).is_file():
             document = file_contents(Path(literal), literal, tracer)
             digest = digest_of(document)
             tracer.entries[f"file {Path(literal).name}"] = Entry(
@@ -55,6 +67,9 @@ def follow(
     for line, called in reading.finds:
         how = "a name that is computed"
         tracer.note(f"{called} by {how} at {file}:{line}")
+        if called in _FIND_GLOBALS:
+            for name in sorted(reading.mentions & set(space) - set(reading.names)):
+                _global(tracer, space, name, (), refers, file)
 
 
 def _changed(tracer: Tracer, space: dict[str, Any], name: str, attribute: str) -> None:
@@ -74,7 +89,7 @@ def _global(
     tracer: Tracer,
     space: dict[str, Any],
     name: str,
-    chains: tuple[tuple[str, ...], ...],
+    chains: Chains,
     refers: dict[str, Any],
     file: str,
 ) -> None:
@@ -95,7 +110,7 @@ def _through(
     tracer: Tracer,
     label: str,
     module: types.ModuleType,
-    chains: tuple[tuple[str, ...], ...],
+    chains: Chains,
     refers: dict[str, Any],
 ) -> None:
     """Follow attributes that are looked up on a module."""
@@ -105,11 +120,11 @@ def _through(
         for chain in chains:
             _replaced(tracer, module, chain, refers)
         return
-    if not chains:
+    if not chains or () in chains:
         refers[label] = module_as_value(tracer, module)
     heads: dict[str, set[tuple[str, ...]]] = {}
-    for chain in chains:
-        heads.setdefault(chain[0], set()).update([chain[1:]] if chain[1:] else [])
+    for chain in filter(None, chains):
+        heads.setdefault(chain[0], set()).add(chain[1:])
     for head, rest in sorted(heads.items()):
         inner = f"{label}.{head}"
         thing = getattr(module, head, MISSING)
@@ -145,6 +160,7 @@ def _named(
     """Refer to what a module has under a name."""
     plain = isinstance(thing, CONTAINERS) or type(thing) in PLAIN
     if plain and ("global", id(space), name) in tracer.state:
+        enter_first(tracer, space, (), name)
         return tracer.changed(name, file)
     origin = of_library(thing)
     if origin is not None:
@@ -153,15 +169,40 @@ def _named(
     return tracer.part(name, thing, name, file)
 
 
+def enter_first(
+    tracer: Tracer, space: dict[str, Any], owners: tuple[str, ...], name: str
+) -> None:
+    """Enter the statements that set, at import, a variable that traced code changes.
+
+    `owners` are the names of its class and of those around that, if it is one's.
+    """
+    statements = statements_that_set(space, owners, name)
+    if not statements:
+        return
+    file = Path(space["__file__"])
+    key = f"{'.'.join([file.stem, *owners, name])} at first"
+    refers: dict[str, Any] = {}
+    if key in tracer.entries:
+        return
+    tracer.entries[key] = Entry("", "")  # they may refer to it
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    for used in sorted({node.id for node in nodes if isinstance(node, ast.Name)}):
+        if used != name and used in space:
+            _global(tracer, space, used, (), refers, file.name)
+    digest = digest_of([tree_digest(statements, docs=tracer.docs), refers])
+    text = "; ".join(map(ast.unparse, statements))
+    place = f"{file.name}:{statements[0].lineno}"
+    tracer.entries[key] = Entry("value", digest, kept_text(text), place)
+
+
 def _imported(
     tracer: Tracer,
     space: dict[str, Any],
-    level: int,
-    module: str,
-    name: str,
+    what: tuple[int, str, str, Chains],
     refers: dict[str, Any],
 ) -> None:
     """Follow an import in a function; a module of the user is imported."""
+    level, module, name, chains = what
     label = f"import {'.' * level}{module} {name}".rstrip()
     if level:
         try:
@@ -182,14 +223,11 @@ def _imported(
     except Exception as error:  # importing runs the user's code
         refers[label] = f"missing: {type(error).__name__}"
         return
-    if name == "*":
-        refers[label] = module_as_value(tracer, found)
-    elif name and not isinstance(getattr(found, name), types.ModuleType):
+    if name and not isinstance(getattr(found, name), types.ModuleType):
         file = Path(getattr(found, "__file__", None) or "").name
         refers[label] = _named(tracer, vars(found), name, getattr(found, name), file)
     else:
-        # What is used of it is not known.
-        refers[label] = module_as_value(tracer, getattr(found, name) if name else found)
+        _through(tracer, label, getattr(found, name) if name else found, chains, refers)
 
 
 def module_as_value(tracer: Tracer, module: types.ModuleType) -> Any:
@@ -205,10 +243,15 @@ def module_as_value(tracer: Tracer, module: types.ModuleType) -> Any:
             digest = digest_of(file_contents(compiled, key, tracer))
         else:
             digest = file_digest("".join(linecache.getlines(file, vars(module))))
+        # What of it is used is not known: all code in it counts.
+        inside = {
+            name: tracer.visit(value, name)
+            for name, value in sorted(vars(module).items())
+            if is_users_code(value)
+        }
+        digest = digest_of([digest, inside])
         tracer.entries[key] = Entry("module", digest, place=file)
-        tracer.note(
-            f"{key} is used as a value: its file counts, and not what it imports"
-        )
+        tracer.note(f"{key} is used as a value: its whole file counts")
     return {"code": key}
 
 

@@ -167,6 +167,7 @@ def _array(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         ]
     elif vars(value) if hasattr(value, "__dict__") else False:
         parts.append(write(dict(vars(value)), where, tracer, depth + 1))
+    tracer.visit(type(value), type(value).__name__)
     return {"object": [type(value).__name__, digest_of(parts)]}
 
 

@@ -37,6 +37,8 @@ _READERS = frozenset(
 _FINDERS = frozenset(
     ("getattr", "globals", "eval", "exec", "__import__", "vars", "locals")
 )
+#: Chains of attributes.
+Chains = tuple[tuple[str, ...], ...]
 #: Longest text that is taken for the name of an attribute.
 _LONGEST_NAME = 60
 
@@ -44,10 +46,12 @@ _LONGEST_NAME = 60
 class Reading(NamedTuple):
     """What the code of a function, and of those defined in it, refers to."""
 
-    names: dict[str, tuple[tuple[str, ...], ...]]
-    """Global name -> chains of attributes looked up on it."""
-    imports: tuple[tuple[int, str, str], ...]
-    """Level, module and name of imports in it; no name: the module."""
+    names: dict[str, Chains]
+    """Global name -> chains of attributes looked up on it; an empty one: it is used as
+    a value."""
+    imports: tuple[tuple[int, str, str, Chains], ...]
+    """Level, module and name of imports in it, no name: the module; and the chains of
+    attributes looked up on what is imported."""
     mentions: frozenset[str]
     """Every name of an attribute, and text that could be one."""
     changes: frozenset[tuple[str, str]]
@@ -56,8 +60,9 @@ class Reading(NamedTuple):
     """Variables of enclosing functions that it changes."""
     changes_own: frozenset[str]
     """Attributes of its first argument that it assigns to or changes in place."""
-    files: tuple[tuple[int, str, str | None], ...]
-    """Line, function and name, where it is written there, of files that it reads."""
+    files: tuple[tuple[int, str, str, str], ...]
+    """Line and function where it reads a file, and its name where it is written there,
+    or the global name that has it."""
     finds: tuple[tuple[int, str], ...]
     """Line and function where it finds names while it runs."""
     environment: frozenset[str]
@@ -71,7 +76,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
         # Any of its names may be a global one, and its attributes are not known.
         return Reading(
             dict.fromkeys(sorted(names), ()),
-            tuple((0, name, "") for name in sorted(names)),
+            tuple((0, name, "", ()) for name in sorted(names)),
             frozenset(mentions),
             frozenset(),
             frozenset(),
@@ -80,13 +85,17 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
             (),
             frozenset(),
         )
-    look = _Look(code, names)
+    own = code.co_varnames[0] if code.co_argcount else None
+    look = _Look(names, set(code.co_freevars), own)
     for node in nodes:
         for part in ast.walk(node):
             look.at(part)
     return Reading(
-        {name: tuple(sorted(chains)) for name, chains in sorted(look.names.items())},
-        tuple(sorted(look.imports)),
+        {name: look.chains(name) for name in sorted(names & set(look.uses))},
+        tuple(
+            (level, module, name, look.chains(bound, inside))
+            for level, module, name, bound, inside in sorted(look.imports)
+        ),
         frozenset(mentions),
         frozenset(look.changes),
         frozenset(look.changes_closed),
@@ -125,36 +134,53 @@ def _flat(constants: Any) -> Iterator[Any]:
             yield item
 
 
+def sets(statement: ast.stmt, name: str) -> bool:
+    """Return whether a statement of a module or class assigns or changes a name."""
+    look = _Look({name}, set(), None)
+    for part in ast.walk(statement):
+        if isinstance(part, ast.Name) and (part.id, type(part.ctx)) == (
+            name,
+            ast.Store,
+        ):
+            return True
+        look.at(part)
+    return bool(look.changes)
+
+
 class _Look:
     """What was seen of a syntax tree so far."""
 
-    def __init__(self, code: types.CodeType, names: set[str]) -> None:
-        self._known = names
-        self._closed = set(code.co_freevars)
-        self._own = code.co_varnames[0] if code.co_argcount else None
-        self.names: dict[str, set[tuple[str, ...]]] = {}
-        self.imports: set[tuple[int, str, str]] = set()
+    def __init__(self, names: set[str], closed: set[str], own: str | None) -> None:
+        self._known, self._closed, self._own = names, closed, own
+        self._inner: set[int] = set()  # of a longer chain
+        self.uses: dict[str, set[tuple[str, ...]]] = {}
+        self.imports: set[tuple[int, str, str, str, tuple[str, ...]]] = set()
         self.changes: set[tuple[str, str]] = set()
         self.changes_closed: set[str] = set()
         self.changes_own: set[str] = set()
-        self.files: set[tuple[int, str, str | None]] = set()
+        self.files: set[tuple[int, str, str, str]] = set()
         self.finds: set[tuple[int, str]] = set()
         self.environment: set[str] = set()
 
     def at(self, node: ast.AST) -> None:
         """Note what one node says."""
         if isinstance(node, ast.Name):
-            if node.id in self._known:
-                self.names.setdefault(node.id, set())
+            if id(node) not in self._inner:
+                self.uses.setdefault(node.id, set()).add(())
         elif isinstance(node, ast.Attribute):
             self._chain(node)
         elif isinstance(node, ast.Call):
             self._call(node)
         elif isinstance(node, ast.Import):
-            self.imports.update((0, alias.name, "") for alias in node.names)
+            for alias in node.names:
+                top, *inside = alias.name.split(".")
+                bound, within = (alias.asname, []) if alias.asname else (top, inside)
+                self.imports.add((0, alias.name, "", bound, tuple(within)))
         elif isinstance(node, ast.ImportFrom):
-            module, level = node.module or "", node.level
-            self.imports.update((level, module, alias.name) for alias in node.names)
+            for alias in node.names:
+                bound = alias.asname or alias.name
+                found = (node.level, node.module or "", alias.name, bound, ())
+                self.imports.add(found)
         elif isinstance(node, ast.Global):
             self.changes.update((name, "") for name in node.names)
         elif isinstance(node, ast.Nonlocal):
@@ -168,13 +194,22 @@ class _Look:
             self._variable(node.slice)
 
     def _chain(self, node: ast.Attribute) -> None:
+        if id(node) in self._inner:
+            return
         chain: list[str] = []
         part: Any = node
         while isinstance(part, ast.Attribute):
             chain.append(part.attr)
             part = part.value
-        if isinstance(part, ast.Name) and part.id in self._known:
-            self.names.setdefault(part.id, set()).add(tuple(reversed(chain)))
+            self._inner.add(id(part))
+        if isinstance(part, ast.Name):
+            self.uses.setdefault(part.id, set()).add(tuple(reversed(chain)))
+
+    def chains(self, name: str, inside: tuple[str, ...] = ()) -> Chains:
+        """Return the chains that begin with a name, and the attributes `inside`."""
+        most = len(inside)
+        found = self.uses.get(name, set())
+        return tuple(sorted(c[most:] for c in found if c[:most] == inside))
 
     def _call(self, node: ast.Call) -> None:
         called = node.func
@@ -192,14 +227,18 @@ class _Look:
             if keyword.arg == "out":
                 self._changed(keyword.value)
         if name in _READERS:
-            text = first.value if isinstance(first, ast.Constant) else None
-            self.files.add((node.lineno, name, text if type(text) is str else None))
+            text = first.value if isinstance(first, ast.Constant) else ""
+            variable = first.id if isinstance(first, ast.Name) else ""
+            self.files.add((node.lineno, name, str(text), variable))
         elif name in _FINDERS and isinstance(called, ast.Name):
             fixed = name == "getattr" and len(node.args) > 1
             if not (fixed and isinstance(node.args[1], ast.Constant)):
                 self.finds.add((node.lineno, name))
         elif name == "import_module":
-            self.finds.add((node.lineno, name))
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                self.imports.add((0, first.value, "", "", ()))
+            else:
+                self.finds.add((node.lineno, name))
         if name == "getenv" or (
             name == "get"
             and isinstance(called, ast.Attribute)

@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import DeclarationError
-from resumable.identity.classes import is_member, member
+from resumable.identity.classes import is_member, member, trace_class
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
 from resumable.identity.record import CODE_KINDS, Entry, Trace, digest_of
@@ -106,6 +106,8 @@ def _members(
 ) -> None:
     """Trace members of a class that are reached, until there are no more."""
     taken = dir(stop)  # as `draw`: they count only where code mentions them
+    if is_users(type(cls).__module__):
+        found["metaclass"] = trace_class(tracer, type(cls))
     while True:
         before = len(found)
         for part in _parts(cls, stop):

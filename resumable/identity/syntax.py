@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resumable.identity.origin import SENT
+from resumable.identity.reading import sets
 
 #: Python 3.11 cannot build two syntax trees at the same time in two threads.
 PARSING = threading.RLock()
@@ -24,16 +25,16 @@ PARSING = threading.RLock()
 #: Flags of code objects that stand for features of ``__future__``.
 _FUTURE = 0x1FE0000
 #: Fields of nodes that change no result.
-_LEFT_OUT = frozenset(
-    ("annotation", "ctx", "kind", "returns", "type_comment", "type_ignores")
-) | {"type_params"}
+_LEFT_OUT = frozenset(("ctx", "kind", "type_comment", "type_ignores", "type_params"))
+#: Fields that change none unless code reads them.
+_ANNOTATIONS = frozenset(("annotation", "returns"))
 
 
 class Text(NamedTuple):
     """The text of a code object."""
 
     nodes: tuple[ast.AST, ...]
-    """Its definition; all lambdas of the line, where there are several."""
+    """Its definition; all lambdas of the line, where Python keeps no columns."""
     lines: str
     """As it stands in the file, at the left margin."""
     number: int
@@ -98,12 +99,74 @@ class _File:
             line = candidate.co_firstlineno
             beside = [one for one in named if one.co_firstlineno == line]
             nodes: list[Any] = self._nodes.get((code.co_name == "<lambda>", line), [])
+            if code.co_name == "<lambda>" and len(nodes) > 1:
+                nodes = _at_columns(nodes, candidate)
             if nodes:
                 last = max(node.end_lineno for node in nodes)
                 lines = "".join(self.lines[line - 1 : last])
-                number = beside.index(candidate)
+                number = beside.index(candidate) if len(nodes) > 1 else 0
                 return Text(tuple(nodes), textwrap.dedent(lines), number)
         return None
+
+
+def _at_columns(lambdas: list[Any], code: types.CodeType) -> list[Any]:
+    """Return those of some lambdas that code is of, by where its instructions stand."""
+    places = [
+        place for place in code.co_positions() if place[2] is not None and place[3]
+    ]
+    if not places:  # python -X no_debug_ranges
+        return lambdas
+    first = min((line, column) for line, _, column, _ in places)
+    last = max((line, column) for _, line, _, column in places)
+    around = [
+        node
+        for node in lambdas
+        if (node.body.lineno, node.body.col_offset) <= first
+        and last <= (node.body.end_lineno, node.body.end_col_offset)
+    ]
+    inner = max(((node.lineno, node.col_offset) for node in around), default=None)
+    return [n for n in around if (n.lineno, n.col_offset) == inner] or lambdas
+
+
+def statements_that_set(
+    module: dict[str, Any], owners: tuple[str, ...], name: str
+) -> tuple[ast.stmt, ...]:
+    """Return statements of a module, or of a class in it, that set or change a name.
+
+    `owners` are the names of the class and of those around it. What runs only in a
+    script, after ``if __name__ == "__main__"``, is not among them.
+    """
+    file = module.get("__file__")
+    body = _body("".join(linecache.getlines(file, module))) if file else []
+    for owner in owners:
+        body = next(
+            (s.body for s in body if isinstance(s, ast.ClassDef) and s.name == owner),
+            [],
+        )
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return tuple(
+        statement
+        for statement in body
+        if not isinstance(statement, definitions)
+        and not _is_main(statement)
+        and sets(statement, name)
+    )
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and any(
+        isinstance(node, ast.Name) and node.id == "__name__"
+        for node in ast.walk(statement.test)
+    )
+
+
+@functools.lru_cache(64)
+def _body(text: str) -> list[ast.stmt]:
+    try:
+        with PARSING:
+            return ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError):
+        return []
 
 
 @functools.lru_cache(512)
@@ -180,7 +243,7 @@ def _add_code(code: types.CodeType, digest: Any) -> None:
 
 
 def tree_digest(nodes: tuple[ast.AST, ...], *, docs: bool) -> str:
-    """Return a digest of syntax trees; docstrings count with `docs`."""
+    """Return a digest of syntax trees; docstrings and annotations count with `docs`."""
     parts: list[str] = []
     for node in nodes:
         _write(node, parts.append, docs)
@@ -202,6 +265,8 @@ def _write(node: Any, put: Any, docs: bool) -> None:
         for name in node._fields:
             value = getattr(node, name, None)
             if value is None or value == [] or name in _LEFT_OUT:
+                continue
+            if name in _ANNOTATIONS and not docs:
                 continue
             put(f"{name}=")
             if name == "body" and isinstance(value, list) and not docs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
+import gc
 import linecache
 import sys
 import types
@@ -25,6 +25,7 @@ from resumable.identity.kinds import (
     CODE,
     CONTAINERS,
     PLAIN,
+    is_users_code,
     module_of,
     py_function,
 )
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 
 #: Functions and classes that are traced one by one; beyond, whole files count.
 MOST_CODE = 3000
+#: Names by which code reads docstrings and annotations.
+_READ_TEXTS = frozenset(
+    ("__doc__", "getdoc", "__annotations__", "get_annotations", "get_type_hints")
+)
 #: Code object -> digest of its compiled code. Held, so that no id is used twice.
 _code_digests: dict[int, tuple[types.CodeType, str]] = {}
 #: Digest of compiled code, and whether docstrings count -> its tree and reading.
@@ -220,6 +225,11 @@ class Tracer:
             options = getattr(thing, "targetoptions", None) or {}
             options = {key: repr(value) for key, value in sorted(options.items())}
             return {type(thing).__name__: [self.visit(plain, name), options]}
+        if isinstance(thing, np.ufunc):
+            # Made by frompyfunc, it refers to a function.
+            for part in gc.get_referents(thing):
+                if isinstance(part, types.FunctionType):
+                    return {"ufunc": [self.visit(part, name), thing.nin, thing.nout]}
         if isinstance(thing, BUILT_IN):
             return self._built_in(thing, name)
         return write(thing, name, self)
@@ -281,7 +291,7 @@ class Tracer:
             name_there = f"{module}.{function.__qualname__}"
             inner = [self.of_cell(cell) for cell in function.__closure__ or ()]
             # A wrapper of a library around a function of the user.
-            users = [part for part in (wrapped, *inner) if self._is_users(part)]
+            users = [part for part in (wrapped, *inner) if is_users_code(part)]
             if wrapped is not None or users:
                 users += [part for part in inner if type(part) in PLAIN]
             if not users:
@@ -364,14 +374,6 @@ class Tracer:
         except ValueError:
             return None
 
-    def _is_users(self, thing: Any) -> bool:
-        plain = inspect.unwrap(thing) if hasattr(thing, "__wrapped__") else thing
-        plain = getattr(plain, "__func__", plain)
-        plain = py_function(plain) or plain
-        if isinstance(plain, types.FunctionType):
-            return is_users(module_of(plain), plain.__code__.co_filename)
-        return isinstance(plain, type) and is_users(plain.__module__)
-
     def tree_of(self, function: types.FunctionType) -> Any:
         """Return a digest of the code of a function alone."""
         return self.read(function)[0]
@@ -383,7 +385,6 @@ class Tracer:
         if held is None or held[0] is not code:
             held = _code_digests[id(code)] = code, code_digest(code)
         compiled = held[1]
-        self.docs |= "__doc__" in code.co_names
         given = self._given.get(compiled)
         if given is not None:
             tree, reading = given
@@ -392,6 +393,7 @@ class Tracer:
             tree, reading, text = self._read_text(function, compiled)
         self.codes[compiled] = tree, reading
         self.mentions |= reading.mentions
+        self.docs |= not _READ_TEXTS.isdisjoint(reading.mentions)
         self.finds_names |= any(name != "environ" for _, name in reading.finds)
         return tree, reading, text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -71,6 +72,15 @@ ARGUMENTS = (
     "fingerprint",
     "environment",
 )
+
+
+def _set_by_us() -> bool:
+    """Return whether what sets an attribute is in this package, or copies an object."""
+    frame = sys._getframe(2)
+    while frame.f_back and frame.f_code.co_name == "__setattr__":
+        frame = frame.f_back
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("resumable", "param", "copy")
 
 
 class Declaration(Positioned, param.Parameterized):
@@ -159,6 +169,12 @@ class Declaration(Positioned, param.Parameterized):
                 )
         if name != "name" and name in type(self).param:
             assign(self, name, value)
+        elif name in _OWN[:-1] and not _set_by_us():
+            msg = (
+                f"{type(self).__name__} sets self.{name}, a name that resumable keeps "
+                "for itself; give the attribute another name"
+            )
+            raise DeclarationError(msg)
         else:
             super().__setattr__(name, value)
 

@@ -271,6 +271,18 @@ def test_parameters_of_any_kind_are_told_apart(scan, one, other):
     assert Scaled(scan, anything=one).identity != Scaled(scan, anything=other).identity
 
 
+def test_an_attribute_with_a_name_of_ours_is_refused(scan):
+    class Own(Mean):
+        def __init__(self, source):
+            super().__init__(source)
+            self._given = 1
+
+    with pytest.raises(rs.DeclarationError, match=r"Own sets self\._given"):
+        Own(scan)
+    with pytest.raises(rs.DeclarationError, match=r"Mean sets self\._inputs"):
+        Mean(scan)._inputs = {}
+
+
 def test_setting_an_attribute_named_nearly_like_a_parameter_warns(scan):
     process = Scaled(scan)
     with pytest.warns(rs.ResumableWarning, match=r"did you mean 'factor'\?") as caught:

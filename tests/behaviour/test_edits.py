@@ -1,0 +1,130 @@
+"""Edits of scripts: those that change results begin a new run, others do not."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from edits_harmless import HARMLESS
+from edits_noticed import NOTICED
+from helpers import ROOT, SUPPORT
+from program_server import ProgramServer
+
+RUNNER = SUPPORT / "edits_runner.py"
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Return what starts scripts, each in a process of its own."""
+    modules = ("numba", "scipy.sparse", "scipy.interpolate", "h5py", "param")
+    with ProgramServer(*modules, "resumable") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run_forked(server, tmp_path_factory):
+    """Return a function that runs scripts in folders, all in one forked process."""
+    folder = tmp_path_factory.mktemp("forked")
+
+    def run(folders):
+        program = server.start(RUNNER, *map(str, folders), folder=folder)
+        with contextlib.closing(program):
+            _, errors = program.communicate(timeout=100)
+        assert program.returncode == 0, errors
+
+    return run
+
+
+def run_fresh(folders):
+    """Run scripts in folders, each in an interpreter that begins anew."""
+    for folder in folders:
+        environment = json.loads((folder / "environment.json").read_text())
+        done = subprocess.run(
+            [sys.executable, "run.py"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+        )
+        (folder / "told").write_text(done.stdout + done.stderr)
+
+
+class Seen:
+    """What a script told before an edit, again, and after it."""
+
+    def __init__(self, edit, folder):
+        self.edit, self.folder, self.told, self.runs = edit, folder, [], []
+        folder.mkdir()
+        edit.write(folder)
+
+    def take(self):
+        *_, last = (self.folder / "told").read_text().splitlines()
+        self.told.append(last)
+        self.runs.append(len(list(self.folder.glob("scan-*.h5"))))
+
+    def check_noticed(self):
+        before, again, after = self.told
+        assert after.split()[0] == str(float(self.edit.value))
+        assert before.split()[0] != after.split()[0]
+        assert before == again
+        assert self.runs == [1, 1, 2]
+
+    def check_harmless(self):
+        before, again, after = self.told
+        assert before.split()[0] == str(float(self.edit.value))
+        assert before == again == after
+        assert self.runs == [1, 1, 1]
+
+
+def see_all(edits, folder, run):
+    """Run the scripts before their edits, again, and after them."""
+    seen = {
+        name: Seen(edit, folder / str(number))
+        for number, (name, edit) in enumerate(edits.items())
+    }
+    folders = [one.folder for one in seen.values()]
+    for when in ("before", "again", "after"):
+        for one in seen.values():
+            one.edit.prepare(one.folder, after=when == "after")
+        run(folders)
+        for one in seen.values():
+            one.take()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def noticed(run_forked, tmp_path_factory):
+    return see_all(NOTICED, tmp_path_factory.mktemp("noticed"), run_forked)
+
+
+@pytest.mark.parametrize("name", NOTICED)
+def test_an_edit_that_changes_results_begins_a_new_run(noticed, name):
+    noticed[name].check_noticed()
+
+
+@pytest.fixture(scope="module")
+def harmless(run_forked, tmp_path_factory):
+    return see_all(HARMLESS, tmp_path_factory.mktemp("harmless"), run_forked)
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_an_edit_that_changes_no_result_begins_no_new_run(harmless, name):
+    harmless[name].check_harmless()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", NOTICED)
+def test_an_edit_is_noticed_by_fresh_interpreters(tmp_path, name):
+    edits = {name: NOTICED[name]}
+
+    see_all(edits, tmp_path, run_fresh)[name].check_noticed()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_harmless_edit_is_so_in_fresh_interpreters(tmp_path, name):
+    edits = {name: HARMLESS[name]}
+
+    see_all(edits, tmp_path, run_fresh)[name].check_harmless()
