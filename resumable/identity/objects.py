@@ -38,6 +38,8 @@ _LONGEST_INTEGER = 10_000
 _WITHOUT_EFFECT = ("logging", "_thread", "threading")
 #: Entries of an object's state that tell of the library and not of the value.
 _OF_LIBRARY = ("_sklearn_version",)
+#: What objects of a library learn by being used, and could be learnt again.
+_BY_USE = {"lmfit": ("_param_names",)}
 _WAY_OUT = (
     "give its class a method __resumable_identity__ that returns numbers, text or "
     "arrays, or make it in setup()"
@@ -411,6 +413,7 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
             name: part
             for name, part in state.items()
             if name not in _OF_LIBRARY
+            and name not in _BY_USE.get(top, ())
             and not tracer.is_state(cls, name)
             and not isinstance(getattr(cls, str(name), None), functools.cached_property)
         }

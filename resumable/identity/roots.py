@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,7 +37,11 @@ class Traced(NamedTuple):
     """Values of other attributes that its code reads, as plain JSON."""
 
     def changed(self, now: Traced, *, code: bool) -> list[str]:
-        """Say what was changed in memory since this trace; `code`: code counts, too."""
+        """Say what was changed in memory since this trace; `code`: code counts, too.
+
+        Of constants, numbers and texts count. A helper may fill a table that it is
+        given, which is not seen to be state.
+        """
         told = []
         for kind, before, after in (
             ("parameter", self.parameters, now.parameters),
@@ -49,11 +54,21 @@ class Traced(NamedTuple):
             ]
         entries = self.trace.entries
         for key, entry in now.trace.entries.items() if code else ():
-            # A module that is in memory stays as it is when its file is edited.
             same = entries.get(key, entry).digest == entry.digest
-            if entry.kind != "module" and not same:
+            counts = entry.kind in ("function", "class") or (
+                entry.kind == "value" and _is_plain(entry.text)
+            )
+            if counts and not same:
                 told.append(f"{entry.kind} {key}".removeprefix("class class "))
         return told
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether this is the text of a number, a text or None."""
+    try:
+        return not isinstance(ast.literal_eval(text), (tuple, list, dict, set))
+    except (ValueError, SyntaxError):
+        return False
 
 
 def trace_object(

@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("resumable")
 
+#: The first look is after so many seconds, each further one after twice the time.
+_FIRST_LOOK_S = 1.0
+
 
 class Session:
     """One session on a run: the one to continue, or a new one where `run` is None.
@@ -91,6 +94,8 @@ class Session:
         self._computed = self._failed = 0
         self._policy = FailurePolicy()
         self._began = time.perf_counter()
+        #: Seconds after which it is looked whether values were changed.
+        self._look_after = _FIRST_LOOK_S
         self._read_s = self._write_s = 0.0
         self._warned = WarningCounts()
         self._writer: RowWriter | None = None
@@ -167,6 +172,7 @@ class Session:
         self._write_s += report.write_seconds
         report.update(self.schedule)
         self.worked_s += report.seconds
+        self._check_values_sometimes()
         if report.error is not None:
             geometry = self.assignment.computation.geometry
             raise error_of_unit(report, geometry) from report.error
@@ -183,6 +189,17 @@ class Session:
             counts = self._counts()
             self._listener(BatchDone(self._results, batch, done, failed, counts))
         self._bar.update(self._computed + self._failed, self._failed)
+
+    def _check_values_sometimes(self) -> None:
+        """Raise early where values are not what they were, not after hours."""
+        elapsed = time.perf_counter() - self._began
+        if elapsed < self._look_after:
+            return
+        self._look_after = 2 * elapsed
+        computation = self.assignment.computation
+        error = error_of_change(computation, self.run, sources=False)
+        if error is not None:
+            raise error
 
     def _counts(self) -> Counts:
         done, failed = self._before
@@ -338,7 +355,7 @@ class Session:
         """Raise where source or values are not what they were at the beginning.
 
         The run is marked: no session continues it, as rows may be mixed in it. After
-        another error this one is only logged.
+        another error this one is only written into the run's log.
         """
         if not self._computed + self._failed:
             return
@@ -354,13 +371,10 @@ class Session:
             return
         if error is not None:
             self._tables.set_mixed()
+            line = (time.time(), "ERROR", logger.name, os.getpid(), str(error))
+            self._tables.log(LogLine(*line))
             if ended_well:
-                text = str(error)
-                self._tables.log(
-                    LogLine(time.time(), "ERROR", logger.name, os.getpid(), text)
-                )
                 raise error
-            logger.error("%s", error)
 
     def _begin(self) -> None:
         self._tables.begin(

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -11,10 +12,14 @@ import pytest
 from helpers import data_of
 
 import resumable as rs
-from resumable.session import BatchDone
+from resumable.session import BatchDone, session
 
 FACTOR = 1.0
-TABLE = {"factor": 1.0}
+CACHE = {}
+
+
+def filled(table, key):
+    return table.setdefault(key, key)
 
 
 class Scaled(rs.Process):
@@ -31,7 +36,7 @@ class Scaled(rs.Process):
 
     def unit_computation(self, spectrum, **inputs):
         self.tally += 1
-        factor = self.weights[0] * self.gain[0] * FACTOR * TABLE["factor"]
+        factor = self.weights[0] * self.gain[0] * FACTOR
         return factor * spectrum[0]
 
 
@@ -260,10 +265,6 @@ def set_global(process):
     FACTOR = 3.0
 
 
-def set_entry(process):
-    TABLE["factor"] = 3.0
-
-
 def wrap(process):
     Scaled.unit_computation = lambda self, spectrum: 7.0
 
@@ -272,7 +273,7 @@ def wrap(process):
 def as_before(monkeypatch):
     monkeypatch.setattr(Scaled, "unit_computation", Scaled.unit_computation)
     yield
-    globals()["FACTOR"], TABLE["factor"] = 1.0, 1.0
+    globals()["FACTOR"] = 1.0
 
 
 @pytest.mark.usefixtures("as_before")
@@ -283,7 +284,6 @@ def as_before(monkeypatch):
         (set_gain, "the attribute 'gain' was"),
         (replace_gain, "the attribute 'gain' was"),
         (set_global, "value FACTOR was"),
-        (set_entry, "value TABLE was"),
         (wrap, "Scaled were"),
     ],
 )
@@ -324,6 +324,40 @@ def test_what_the_computation_does_not_read_may_change(scan):
         process.note = "another"
 
     assert compute(process, change).status.finished
+
+
+def test_a_table_that_a_helper_fills_may_change(scan):
+    """It is given to the helper, and so not seen to be state."""
+
+    class Filling(Scaled):
+        def unit_computation(self, spectrum):
+            return filled(CACHE, spectrum[0])
+
+    CACHE.clear()
+
+    assert compute(Filling(scan)).status.finished
+    assert len(CACHE) == 60
+
+
+def test_a_change_is_found_before_the_end_of_a_long_run(
+    make_file, tmp_path, monkeypatch
+):
+    """An attribute that changes by being used would else cost all the time."""
+    monkeypatch.setattr(session, "_FIRST_LOOK_S", 0)
+
+    class Slow(Scaled):
+        def unit_computation(self, spectrum):
+            time.sleep(0.002)
+            return self.gain[0] * spectrum[0]
+
+    source = make_file(data=np.ones((500, 2))) + "::/data"
+    process = Slow(source)
+    with pytest.raises(rs.IdentityError, match="the attribute 'gain' was changed"):
+        compute(process, lambda: set_gain(process))
+    (left,) = runs(tmp_path)
+
+    assert 0 < rs.open(left).status.done < 500
+    assert Slow(source).partials == []
 
 
 def test_what_the_code_itself_changes_is_state(scan):
