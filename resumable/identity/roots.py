@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
+import os
 import uuid
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import DeclarationError
+from resumable.errors import DeclarationError, ResumableWarning
 from resumable.identity.classes import is_member, member, trace_class
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
@@ -19,8 +22,12 @@ if TYPE_CHECKING:
 
     from resumable.identity.reading import Reading
 
-#: Of this process, and of its forks, which have the same code in memory.
+#: With the number of this process, unlike that of any other.
 _PROCESS = uuid.uuid4().hex
+#: How far code is looked for in values that were sent to a worker.
+_DEEPEST, _MOST_ITEMS = 10, 1000
+#: Kinds of entries that are values.
+_VALUES = ("value", "environment")
 #: Traces until what traced code changes is known.
 _ROUNDS = 6
 _MISSING = object()
@@ -35,6 +42,8 @@ class Traced(NamedTuple):
     """Values of its parameters, as plain JSON."""
     attributes: dict[str, Any]
     """Values of other attributes that its code reads, as plain JSON."""
+    of_code: frozenset[str]
+    """Names of the entries that its code reaches without parameters and attributes."""
 
     def changed(self, now: Traced, *, code: bool) -> list[str]:
         """Say what was changed in memory since this trace; `code`: code counts, too.
@@ -86,7 +95,7 @@ def trace_object(
 
     Methods of the base class `stop`, and of those above it, do not count, nor
     attributes named in `own`. Code that is in `codes` needs no text. Without `values`,
-    the entries are those of its class alone.
+    those of parameters and attributes are not written: only their code is traced.
     IdentityError: something that is reached cannot be identified. DeclarationError: a
     file was edited since it was imported.
     """
@@ -96,20 +105,29 @@ def trace_object(
         tracer.mentions |= set(roots)
         members: dict[str, Any] = {}
         _members(tracer, type(thing), stop, roots, members)
+        of_code = {f"class {type(thing).__name__}", *tracer.entries}
+        given, own = dict(parameters or {}), {*own, *(parameters or ())}
         written: dict[str, Any] = {}
         attributes: dict[str, Any] = {}
-        if values:
-            for name, value in (parameters or {}).items():
-                written[name] = write(value, f"the parameter {name!r}", tracer)
-            own = {*own, *written}
-            with tracer.writing(thing):  # a bound method among its values has it
-                while _attributes(tracer, thing, own, attributes):
+        with tracer.writing(thing):  # a bound method among its values has it
+            if not values:
+                _enter_class(tracer, type(thing), stop, members)
+                found = _attributes(tracer, thing, own)
+                for value in (*given.values(), *found.values()):
+                    _code_of(tracer, value)
+            else:
+                for name, value in given.items():
+                    written[name] = write(value, f"the parameter {name!r}", tracer)
+                while found := _attributes(tracer, thing, {*own, *attributes}):
+                    for name, value in found.items():
+                        where = f"the attribute {name!r}"
+                        attributes[name] = write(value, where, tracer)
                     _members(tracer, type(thing), stop, roots, members)
-        _enter_class(tracer, type(thing), stop, members)
+                _enter_class(tracer, type(thing), stop, members)
         if tracer.settled(before):
             break
         before = tracer
-    return Traced(tracer.trace(), written, attributes)
+    return Traced(tracer.trace(), written, attributes, frozenset(of_code))
 
 
 def _members(
@@ -148,13 +166,11 @@ def _parts(cls: type, stop: type) -> list[type]:
     return [part for part in cls.__mro__ if part not in stop.__mro__]
 
 
-def _attributes(
-    tracer: Tracer, thing: Any, own: Iterable[str], found: dict[str, Any]
-) -> bool:
-    """Write attributes of an object that are reached; return whether one was new."""
-    before = len(found)
+def _attributes(tracer: Tracer, thing: Any, own: Iterable[str]) -> dict[str, Any]:
+    """Return attributes of an object that are reached, but for those in `own`."""
+    found = {}
     for name, value in sorted(vars(thing).items()):
-        if name in own or name in found or name.startswith("_param__"):
+        if name in own or name.startswith("_param__"):
             continue
         if not (name in tracer.mentions or tracer.finds_names):
             continue
@@ -166,8 +182,26 @@ def _attributes(
                 "not part of the identity"
             )
             continue
-        found[name] = write(value, f"the attribute {name!r}", tracer)
-    return len(found) > before
+        found[name] = value
+    return found
+
+
+def _code_of(tracer: Tracer, value: Any, depth: int = 0) -> None:
+    """Trace functions and classes of the user that a value is made of."""
+    if depth > _DEEPEST:
+        return
+    inner: Iterable[Any] = ()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        inner = value
+    elif isinstance(value, dict):
+        inner = value.values()
+    elif tracer.is_code(value):
+        tracer.visit(value, "a value")
+    elif is_users(type(value).__module__):
+        tracer.visit(type(value), type(value).__name__)
+        inner = getattr(value, "__dict__", {}).values()
+    for part in itertools.islice(inner, _MOST_ITEMS):
+        _code_of(tracer, part, depth + 1)
 
 
 def _enter_class(
@@ -188,6 +222,7 @@ def trace_function(
     parameters: Mapping[str, Any],
     *,
     codes: Mapping[str, tuple[str, Reading]] | None = None,
+    values: bool = True,
     lenient: bool = False,
 ) -> tuple[Traced, Any]:
     """Trace a function or another callable.
@@ -207,14 +242,17 @@ def trace_function(
         tracer.entries["the function"] = Entry(
             "value", digest_of(callable_), short(function)
         )
-        written = {
-            name: write(value, f"the parameter {name!r}", tracer)
-            for name, value in parameters.items()
-        }
+        of_code = frozenset(tracer.entries)
+        written = {}
+        for name, value in parameters.items():
+            if not values:
+                _code_of(tracer, value)
+            else:
+                written[name] = write(value, f"the parameter {name!r}", tracer)
         if tracer.settled(before):
             break
         before = tracer
-    return Traced(tracer.trace(), written, {}), callable_
+    return Traced(tracer.trace(), written, {}, of_code), callable_
 
 
 def write_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,8 +275,8 @@ class CodeCheck:
     """Makes sure that the code in a worker is the code that the driver has traced.
 
     `trace` traces the Process `thing`, there and here: called with it and `codes`, it
-    leaves parameters and attributes out, which are sent. Constants count with
-    `values`.
+    writes no values of parameters and attributes, which are sent, but their code. Of
+    constants it only warns without `values`.
     """
 
     def __init__(
@@ -252,36 +290,73 @@ class CodeCheck:
     ) -> None:
         self._thing, self._trace, self._codes = thing, trace, traced.trace.codes
         self._values, self._name = values, name
-        self._process = _PROCESS
+        # Not that of a fork, which can be older than a module that was loaded again.
+        self._process = _PROCESS, os.getpid()
 
     @functools.cached_property
-    def _digests(self) -> dict[str, str]:
-        found = self._trace(self._thing, codes=self._codes, lenient=True).trace
-        return {key: entry.digest for key, entry in found.entries.items()}
+    def _there(self) -> tuple[dict[str, Entry], frozenset[str]]:
+        """What the driver has traced, and what of it its code reaches."""
+        return self._traced(self._thing)
+
+    def _traced(self, thing: Any) -> tuple[dict[str, Entry], frozenset[str]]:
+        found = self._trace(thing, codes=self._codes, values=False, lenient=True)
+        entries = {
+            key: entry
+            for key, entry in found.trace.entries.items()
+            if entry.kind in (*CODE_KINDS, *_VALUES)
+        }
+        return entries, found.of_code
 
     def __getstate__(self) -> dict[str, Any]:
         # Only what is sent to another process is traced for it.
-        return {**vars(self), "_digests": self._digests, "_thing": None}
+        return {**vars(self), "_there": self._there, "_thing": None}
 
     def __call__(self, process: Any) -> None:
         """Trace the code that is here; DeclarationError where it is another."""
-        if self._process == _PROCESS:
+        if self._process == (_PROCESS, os.getpid()):
             return
-        found = self._trace(process, codes=self._codes, lenient=True).trace
-        kinds = CODE_KINDS + (("value", "environment") * self._values)
+        there, of_code = self._there
+        here, of_code_here = self._traced(process)
+        missing = Entry("", "", "missing")
+        # Of the values, some may not have been sent: what is reached from one must be
+        # among what was reached under its name, whatever its number.
+        named: dict[str, set[str]] = {}
+        for key, entry in there.items():
+            named.setdefault(key.partition("#")[0], set()).add(entry.digest)
+
+        def is_new(key: str, now: Entry) -> bool:
+            known = named.get(key.partition("#")[0], {now.digest})
+            return now is not missing and now.digest not in known
+
+        pairs = {
+            key: (there.get(key, missing), here.get(key, missing))
+            for key in sorted({*there, *here})
+        }
         changed = [
-            key
-            for key, entry in found.entries.items()
-            if entry.kind in kinds
-            and self._digests.get(key, entry.digest) != entry.digest
+            (key, before, now)
+            for key, (before, now) in pairs.items()
+            if before.digest != now.digest
+            and (key in of_code or key in of_code_here or is_new(key, now))
         ]
-        if changed:
-            entry = found.entries[changed[0]]
-            where = entry.place or entry.text
+        code = [one for one in changed if {one[1].kind, one[2].kind} & {*CODE_KINDS}]
+        if code:
+            places = [now.place or before.place for _, before, now in code]
             msg = (
-                f"{', '.join(changed[:5])} (here {where}) was edited while "
-                f"{self._name} was at work, or is another one where the worker is: run "
-                "it again (workers that live longer than a run must be started anew), "
-                "so that one run is not computed by two versions"
+                f"{', '.join(key for key, _, _ in code[:5])} (here "
+                f"{next(filter(None, places), 'there')}) was edited while {self._name} "
+                "was at work, or is another one where the worker is: run it again "
+                "(workers that live longer than a run must be started anew), so that "
+                "one run is not computed by two versions"
             )
             raise DeclarationError(msg)
+        for key, before, now in changed:
+            msg = (
+                f"{key} is {now.text} in a worker and {before.text} where {self._name} "
+                "was made. A worker imports modules anew: a constant must be the same "
+                "in every process, and not assigned from outside of its module. Give "
+                "it as a parameter, assign it in setup(), or use engine='serial'; "
+                "where a file was edited meanwhile, run again"
+            )
+            if self._values:
+                raise DeclarationError(msg)
+            warnings.warn(msg, ResumableWarning, stacklevel=2)

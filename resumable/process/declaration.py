@@ -83,6 +83,14 @@ def _set_by_us() -> bool:
     return module.partition(".")[0] in ("resumable", "param", "copy")
 
 
+def _trace_sent(process: Declaration, **how: Any) -> Traced:
+    """Trace the code of a Process that was sent to a worker."""
+    values = {name: getattr(process, name) for name in type(process).param}
+    return trace_object(
+        process, stop=Declaration, roots=ROOTS, parameters=values, own=_OWN, **how
+    )
+
+
 class Declaration(Positioned, param.Parameterized):
     """What is computed: all of a :class:`Process` that workers need.
 
@@ -360,9 +368,7 @@ class Declaration(Positioned, param.Parameterized):
         return CodeCheck(
             self,
             traced,
-            functools.partial(
-                trace_object, stop=Declaration, roots=ROOTS, values=False
-            ),
+            _trace_sent,
             values=self.version is None,
             name=type(self).__name__,
         )

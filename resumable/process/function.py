@@ -156,7 +156,8 @@ def _process_of(
 
 def _trace_sent(process: Any, **how: Any) -> Traced:
     """Trace the function of a Process that was sent here."""
-    return trace_function(process.unit_computation.func, {}, **how)[0]
+    called = process.unit_computation
+    return trace_function(called.func, called.keywords, **how)[0]
 
 
 def process_of_run(

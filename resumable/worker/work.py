@@ -72,9 +72,10 @@ class Worker:
     ) -> None:
         self._job = job
         self._not_recorded = not_recorded
-        if job.check is not None:
-            job.check(job.process)
         self._warned = WarningCounts()
+        if job.check is not None:
+            with count_warnings(job.filters, self._warned):
+                job.check(job.process)
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
         self._writer: RowBuffer | RowWriter = writer or (

@@ -2,22 +2,31 @@
 
 import collections
 import concurrent.futures as cf
+import contextlib
 import dataclasses
 import enum
 import functools
+import importlib
 import pickle
 import re
+import sys
+import threading
 from typing import NamedTuple
 
 import attrs
 import cloudpickle
+import h5py
 import numba
 import numpy as np
 import param
+import psutil
 import pydantic
 import pytest
+from helpers import until
 
 import resumable as rs
+from resumable.engines.local import LocalEngine
+from resumable.worker.server import WorkerServer
 
 pytestmark = [pytest.mark.timeout(60, method="signal")]
 
@@ -182,3 +191,155 @@ def test_a_class_that_was_sent_has_the_identity_it_has_here(scan, tmp_path):
     sent(scan).compute(engine="serial", progress=False)
 
     assert len(files(tmp_path)) == 1
+
+
+HELPERS = """
+import time
+
+LEVEL = 1.0
+
+
+def helper(spectrum):
+    time.sleep(0.01)
+    return 10.0
+
+
+class Model:
+    def value(self):
+        return 0.5
+"""
+
+THEIRS = """
+import param
+import resumable as rs
+import helpers_of_theirs as helpers
+
+
+class Theirs(rs.Process):
+    version = {version}
+    outputs = {{"value": rs.Output()}}
+    model = param.Parameter(None)
+
+    def unit_computation(self, spectrum):
+        return helpers.helper(spectrum) + helpers.LEVEL + self.model.value()
+
+
+class Later(Theirs):
+    def unit_computation(self, given):
+        return given[0] + Theirs.unit_computation(self, given)
+
+
+class First(rs.Process):
+    outputs = {{"given": rs.Output(1)}}
+
+    def unit_computation(self, spectrum):
+        return spectrum[:1]
+"""
+
+
+class Edited:
+    """Modules of a user, and a run of them that loses a worker after an edit."""
+
+    def __init__(self, folder, monkeypatch, version):
+        self.folder, self.file = folder, folder / "helpers_of_theirs.py"
+        self.file.write_text(HELPERS)
+        (folder / "theirs.py").write_text(THEIRS.format(version=version))
+        monkeypatch.syspath_prepend(folder)
+        # Two texts may have one length and be written within one second.
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        for name in ("theirs", "helpers_of_theirs"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        self.theirs = importlib.import_module("theirs")
+        self.helpers = sys.modules["helpers_of_theirs"]
+        self.data = folder / "zeros.h5"
+        with h5py.File(self.data, "w") as file:
+            file["data"] = np.zeros((150, 4))
+
+    def computation(self, chain=False):
+        model, source = self.helpers.Model(), f"{self.data}::/data"
+        if chain:
+            return rs.Chain(self.theirs.First(source), self.theirs.Later(model=model))
+        return self.theirs.Theirs(source, model=model)
+
+    def compute(self, chain=False):
+        options = {"engine": LocalEngine(2), "progress": False, "checkpoint": 0.05}
+        return self.computation(chain).compute(**options)
+
+    def edit_in_between(self, old, new, chain=False):
+        """Compute, edit the helpers, and kill a worker."""
+        ended = []
+
+        def run():
+            try:
+                ended.append(self.compute(chain))
+            except rs.ResumableError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        until(lambda: sum(r.status.done for r in self.runs()) > 20)
+        assert old in HELPERS
+        self.file.write_text(HELPERS.replace(old, new))
+        workers = psutil.Process(WorkerServer.get("forkserver").process.pid).children()
+        workers[0].kill()
+        thread.join()
+        return ended[0]
+
+    def runs(self):
+        found = []
+        for path in self.folder.glob("zeros-*.h5"):
+            with contextlib.suppress(rs.ResumableError):
+                found.append(rs.open(path))
+        return found
+
+    def values(self):
+        (run,) = self.runs()
+        done = run["value"][...]
+        return set(done[~np.isnan(done)].tolist())
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    return lambda version: Edited(tmp_path, monkeypatch, version)
+
+
+@pytest.mark.parametrize(
+    ("version", "old", "new", "chain"),
+    [
+        (None, "return 10.0", "return 20.0", False),
+        (1, "return 0.5", "return 0.7", False),
+        (1, "return 10.0", "return 20.0", True),
+    ],
+)
+def test_no_worker_computes_with_code_edited_while_a_run_goes_on(
+    edited, version, old, new, chain
+):
+    edited = edited(version)
+    error = edited.edit_in_between(old, new, chain)
+    stopped = edited.values()
+    edited.file.write_text(HELPERS)
+    edited.compute(chain)
+
+    assert isinstance(error, rs.DeclarationError)
+    assert "was edited while" in str(error)
+    assert "helpers_of_theirs.py:" in str(error)
+    assert stopped == edited.values() == {11.5}
+    assert edited.runs()[0].status.done == 150
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_with_a_constant_edited_while_a_run_goes_on_it_stops_or_warns(
+    edited, version, recwarn
+):
+    edited = edited(version)
+    ended = edited.edit_in_between("LEVEL = 1.0", "LEVEL = 2.0")
+    told = "LEVEL is 2.0 in a worker and 1.0 where Theirs was made"
+
+    if version is None:
+        assert isinstance(ended, rs.DeclarationError)
+        assert told in str(ended)
+        assert edited.values() == {11.5}
+    else:
+        assert told in " ".join(str(one.message) for one in recwarn)
+        assert ended.status.done == 150
