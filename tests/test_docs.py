@@ -8,6 +8,7 @@ not compared.
 
 import doctest
 import inspect
+import linecache
 import os
 import re
 import shlex
@@ -127,6 +128,9 @@ def check_page(page):
         if language == "python" and caption:
             Path(caption).write_text(text + "\n")
         elif language == "python":
+            # As a notebook does, so that functions have their text.
+            lines = text.splitlines(keepends=True)
+            linecache.cache[where] = (len(text), None, lines, where)
             exec(compile(text, where, "exec"), names)
         elif language == "pycon":
             test = doctest.DocTestParser().get_doctest(

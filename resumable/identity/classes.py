@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,7 @@ def is_member(cls: type, name: str, value: Any) -> bool:
         return False
     plain = getattr(value, "__func__", value)
     if isinstance(plain, types.FunctionType):
+        plain = inspect.unwrap(plain)  # dataclasses wrap the __repr__ they make
         generated = _is_generated(plain.__code__)
         named = f".{cls.__name__}.__" in f".{plain.__qualname__}"
         return not (generated and (named or name.startswith("_")))

@@ -438,6 +438,8 @@ def short(value: Any) -> str:
         if isinstance(value, np.ndarray):
             with np.printoptions(threshold=8, edgeitems=3):
                 text = repr(value)
+        elif callable(value) and isinstance(getattr(value, "__qualname__", None), str):
+            text = value.__qualname__  # its repr has an address
         else:
             text = reprlib.repr(value)
     except Exception:  # a user's __repr__ may raise anything

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resumable.errors import shown
 from resumable.model import canonical
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class Entry(NamedTuple):
     """File and line."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trace:
-    """All that a computation reaches of the user's own code."""
+    """All that a computation reaches of the user's own code; print it to read it."""
 
     digest: str
     """Of everything in it but the distributions; the same on every Python."""
@@ -85,6 +86,27 @@ class Trace:
             tuple(map(str, document["modules"])),
             tuple(map(str, document["not_followed"])),
         )
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.entries):,} parts, with the digest {self.digest[:8]}"]
+        above: list[list[str]] = []
+        for key in sorted(self.entries, key=lambda key: key.split(".")):
+            entry, parts = self.entries[key], key.split(".")
+            # What a function has of its own, such as a default, stands below it.
+            while above and parts[: len(above[-1])] != above[-1]:
+                above.pop()
+            value = "" if entry.kind == "function" else f" = {entry.text}"
+            place = f"  ({entry.place})" if entry.place else ""
+            lines.append(
+                f"{'  ' * (len(above) + 1)}{key}{value * bool(entry.text)}{place}"
+            )
+            above.append(parts)
+        if self.modules:
+            lines.append(f"It stops at {', '.join(self.modules)}.")
+        lines += [f"Not followed: {note}" for note in self.not_followed]
+        return "\n".join(shown(line) for line in lines)
+
+    __repr__ = __str__
 
     def differences(self, now: Trace) -> list[str]:
         """Say in words how `now` differs from this trace, which was there before."""

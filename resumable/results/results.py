@@ -18,6 +18,7 @@ from resumable.results.arrays import (
     open_group,
     shape_text,
     text_in,
+    trace_of,
 )
 from resumable.runfile import (
     Failure,
@@ -31,6 +32,8 @@ from resumable.source import SourceRef
 
 if TYPE_CHECKING:
     import h5py
+
+    from resumable.identity import Trace
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -201,6 +204,20 @@ class Results(Mapping[str, Any]):
             There is a link in its place.
         """
         return text_in(self._run, "source_text")
+
+    @property
+    def trace(self) -> Trace | None:
+        """The user's own code and values that the run was made with; print it.
+
+        ``trace.entries`` has what was reached by its name: kind, digest, text and
+        place. None for runs that were made before helper functions counted.
+
+        Raises
+        ------
+        RunFileError
+            It is damaged, or there is a link in its place.
+        """
+        return trace_of(self._run)
 
     def pack(self, compression: str | None = "gzip") -> None:
         """Replace the run file by one whose rows are compressed and checksummed.
