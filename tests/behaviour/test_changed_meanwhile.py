@@ -309,6 +309,23 @@ def test_the_same_script_run_again_does_not_return_mixed_rows(scan, tmp_path):
 
 
 @pytest.mark.usefixtures("as_before")
+def test_a_file_that_is_a_parameter_must_not_change(scan, tmp_path):
+    table = tmp_path / "table.txt"
+    table.write_text("1")
+
+    class Tabled(rs.Process):
+        outputs = {"value": rs.Output()}  # noqa: RUF012
+        table = param.Filename()
+
+        def unit_computation(self, spectrum):
+            return float(Path(self.table).read_text())
+
+    with pytest.raises(rs.IdentityError, match="the parameter 'table' was changed"):
+        compute(Tabled(scan, table=str(table)), lambda: table.write_text("20"))
+
+    assert Tabled(scan, table=str(table)).partials == []
+
+
 def test_with_a_version_code_and_constants_may_change(scan):
     process = Versioned(scan)
     assert compute(process, lambda: set_global(process)).status.finished
