@@ -409,6 +409,9 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     function, arguments, *more = reduced
     state, items, pairs = (*more, None, None, None)[:3]
     if isinstance(state, dict):
+        for name in state:
+            if tracer.is_state(cls, name):
+                tracer.changed(f"{cls.__qualname__}.{name}", where)
         state = {
             name: part
             for name, part in state.items()
