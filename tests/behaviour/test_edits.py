@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from edits import edit, unit
 from edits_harmless import HARMLESS
 from edits_noticed import NOTICED
 from helpers import ROOT, SUPPORT
@@ -112,6 +113,66 @@ def harmless(run_forked, tmp_path_factory):
 @pytest.mark.parametrize("name", HARMLESS)
 def test_an_edit_that_changes_no_result_begins_no_new_run(harmless, name):
     harmless[name].check_harmless()
+
+
+#: What differs between processes: sets, and the addresses and names of things.
+MANY = unit(
+    "C.k * h(s) if E.A in KNOWN and 'a' in {'a', 'b', 'c'} else 0",
+    """
+    class E(enum.Enum):
+        A = "a"
+        B = "b"
+    @dataclasses.dataclass(frozen=True)
+    class D:
+        k: int = 1
+        words: frozenset = frozenset({"x", "y", "z"})
+    C = D()
+    KNOWN = {E.A, E.B, "x", "y"}
+    LAMBDAS = {"sum": lambda s: s.sum(), "len": len}
+    def h(s): return LAMBDAS["sum"](s)
+    """,
+    "k = param.Selector(objects={'a': np.sum})\nw = param.Array(np.ones(3))",
+)
+IMPORTED = """
+import run
+results = run.compute()
+print(float(results["m"][1:2].item()), results.path.name)
+"""
+WAYS = {
+    "another hash seed": ("1", ["run.py"]),
+    "one more hash seed": ("2", ["run.py"]),
+    "optimised": ("0", ["-O", "run.py"]),
+    "no columns": ("0", ["-X", "no_debug_ranges", "run.py"]),
+    "imported": ("0", ["imported.py"]),
+    "command": ("0", ["-m", "resumable", "run", "run.py:P", "scan.h5::/data"]),
+    "from another folder": ("0", ["../there/run.py"]),
+}
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """Return a folder where a script was run, and a function that runs it again."""
+    folder = tmp_path_factory.mktemp("ways") / "there"
+    folder.mkdir()
+    edit({"run.py": MANY, "imported.py": IMPORTED}, "", "", 22).write(folder)
+
+    def run(seed, command):
+        environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            env={**os.environ, **environment},
+            check=True,
+        )
+        return [path.name for path in folder.glob("scan-*.h5")]
+
+    assert len(run("0", ["run.py"])) == 1
+    return run
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_a_script_is_run_does_not_count(first_run, way):
+    assert len(first_run(*WAYS[way])) == 1
 
 
 @pytest.mark.torture
