@@ -168,18 +168,19 @@ class SessionTables(disk.OpenFile):
         self._put("sessions", self._session, **self._row)
 
     def _record_environment(self, environment: Mapping[str, str]) -> None:
-        known = list(self._run.environments().items())
-        same = bool(known) and known[-1][1] == environment
-        if same or "environments" not in self._dtypes:
+        if "environments" not in self._dtypes:
+            return
+        text, kept, most = b"", {}, ENVIRONMENT_DTYPE["text"].itemsize
+        for name, version in environment.items():
+            line = _encoded(f"{name} {version}\n")
+            if len(text) + len(line) <= most:
+                text, kept[name] = text + line, version
+        known = self._run.environments()
+        if known and known[max(known)] == kept:
             return
         # A session of this number may have been killed before it was entered.
-        before = [number for number, _ in known if number < self._session]
+        before = [number for number in known if number < self._session]
         rows = self._run.header.rows["environments"]
-        lines = [f"{name} {version}\n" for name, version in environment.items()]
-        text, most = b"", ENVIRONMENT_DTYPE["text"].itemsize
-        for line in map(_encoded, lines):
-            if len(text) + len(line) <= most:
-                text += line
         self._put_where_room_is(
             "environments",
             min(len(before), rows - 1),

@@ -180,8 +180,9 @@ def warn_of_environment(
 def other_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Say what is another version now: name, version before -> version now."""
     told = []
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name, "none"), now.get(name, "none")
+    for name, old in before.items():
+        # What is not reached any more has no other version.
+        new = now.get(name, old)
         if old == new:
             continue
         if name not in ("Python", "CPU", "BLAS"):

@@ -1,16 +1,19 @@
 """Versions of what is computed with: recorded, told, and part of a strict identity."""
 
+import contextlib
+import gzip
 import json
 import platform
 
 import h5py
 import numpy as np
 import pytest
-from helpers import compute
+from helpers import DATA, compute
 
 import resumable as rs
 from resumable.cli.report import show_text
 from resumable.identity import environment_of
+from resumable.runfile import SessionTables, table_rows
 from resumable.runfile.file import RunFile
 
 FIT = """
@@ -173,6 +176,56 @@ def test_a_map_can_be_strict(scan):
 def test_an_unknown_environment_is_refused(scan):
     with pytest.raises(rs.ParameterError, match="must be 'record' or 'strict'"):
         Mean(scan, environment="loose")
+
+
+def test_a_run_file_without_environments_is_read_and_packed(tmp_path):
+    """Files of format version 2 that were made before there was this table."""
+    path = tmp_path / "old.h5"
+    path.write_bytes(gzip.decompress((DATA / "schema_1.h5.gz").read_bytes()))
+    before = rs.open(path)
+    assert "environments" not in RunFile(path).header.tables
+    assert [session.environment for session in before.sessions] == [{}]
+    assert "computed with" not in show_text(RunFile(path))
+    before.pack()
+
+    assert RunFile(path).header.packed
+    assert [session.environment for session in rs.open(path).sessions] == [{}]
+
+
+def test_environments_beyond_the_table_use_the_last_row_again(scan):
+    """Those of the first sessions are kept, and that of the last one."""
+    run = RunFile(compute(Mean(scan)).path)
+    most = table_rows(60)["environments"]
+    with contextlib.closing(SessionTables(run)) as tables:
+        for number in range(1, most + 4):
+            tables.begin(
+                host="h",
+                pid=number,
+                engine="serial",
+                workers=1,
+                environment={"numpy": str(number)},
+            )
+    sessions = run.sessions()
+
+    assert len(run.environments()) == most
+    assert sessions[0].environment["numpy"].startswith(np.__version__)
+    assert [s.environment["numpy"] for s in sessions[1:4]] == ["1", "2", "3"]
+    assert sessions[-1].environment == {"numpy": str(most + 3)}
+
+
+def test_an_environment_too_long_for_its_row_loses_whole_lines(scan):
+    run = RunFile(compute(Mean(scan)).path)
+    many = {f"package-{number}": "1.0 0123456789abcdef" for number in range(200)}
+    with contextlib.closing(SessionTables(run)) as tables:
+        for number in (1, 2):
+            tables.begin(
+                host="h", pid=number, engine="serial", workers=1, environment=many
+            )
+    found = run.sessions()[-1].environment
+    assert list(run.environments()) == [0, 1]
+
+    assert 50 < len(found) < 200
+    assert found.items() <= many.items()
 
 
 def test_packing_keeps_the_environments(scan):
