@@ -28,7 +28,7 @@ from resumable.runfile import (
     reserve_rows,
     target_errors,
 )
-from resumable.session.decide import EDITED, changed_code, explain
+from resumable.session.decide import EDITED, changed_code, explain, made_before
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
 from resumable.worker import Job, warning_filters
@@ -307,6 +307,8 @@ class Assignment(NamedTuple):
                     name,
                     reasons[0],
                 )
+            elif candidate.matches and not self.options.override:
+                logger.warning("%s was %s", name, made_before(finished=False))
             elif len(reasons) == 1 and reasons[0].startswith(EDITED):
                 lines = [""]
                 if candidate is newest:

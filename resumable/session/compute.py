@@ -147,7 +147,7 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
     """
     if computation.is_earlier(run.header):
         warnings.warn(
-            f"{run.path.name} was {made_before(run, finished=snapshot.finished)}",
+            f"{run.path.name} was {made_before(finished=snapshot.finished)}",
             ResumableWarning,
             stacklevel=_users_level(),
         )

@@ -81,11 +81,16 @@ def find(
         return found_with(mine)
     runs = computation.runs(files)
     if not options.adopt:
-        # Of an unfinished run made before helpers counted, the rest may be of others.
+        # Of a run made before helpers counted, what is left may be of other code.
         runs = [
             run
             for run in runs
-            if run.marked_finished or not computation.is_earlier(run.header)
+            if not computation.is_earlier(run.header)
+            or (
+                run.marked_finished
+                and computation.full_length(run.header)
+                and not (options.retry_failed and run.progress()[1])
+            )
         ]
     if options.override:
         same = [run for run in runs if run.header.identity == folder.identity]
@@ -369,7 +374,8 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
             what = "complete"
         state = f"{what}: {done:,} of {size:,} positions done, {failed:,} failed"
         if computation.is_earlier(run.header):
-            state = f"{state}; {made_before(run, finished=finished)}"
+            state = state.replace(", would be", ", can be")
+            state += f"; {made_before(finished=what == 'complete')}"
         edit = edited(computation, run) if lines and done + failed else ""
         reasons = (state, edit) if edit else (state,)
         candidates.append(Candidate(run.path, True, finished, reasons))
@@ -424,7 +430,7 @@ def edited(computation: Computation, run: RunFile) -> str:
     return "\n".join([first, *changed_code(run, computation)])
 
 
-def made_before(run: RunFile, *, finished: bool) -> str:
+def made_before(*, finished: bool) -> str:
     """Say what it means that a run was made before helpers counted."""
     words = (
         "made before edits of helper functions and constants were noticed: if they "

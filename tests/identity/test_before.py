@@ -4,7 +4,7 @@ import gzip
 
 import golden
 import pytest
-from golden import Doubles
+from golden import Doubles, Sums, growing
 from helpers import DATA, compute
 
 import resumable as rs
@@ -52,14 +52,17 @@ def test_override_computes_anew_beside_it(path):
 
 
 @part
-def test_an_unfinished_run_is_left_and_a_new_one_begins(path):
+def test_an_unfinished_run_is_left_and_a_new_one_begins(path, caplog):
     before = path.read_bytes()
     process = Doubles(5, path.parent)
     explained, planned = str(process.explain()), process.plan()
-    results = compute(process)
+    with caplog.at_level("WARNING", "resumable"):
+        results = compute(process)
 
     assert planned.action == "compute"
+    assert "unfinished, can be continued: 2 of 5 positions done" in explained
     assert "adopt=True continues it, else a new run begins" in explained
+    assert caplog.text.count(f"{path.name} was made before edits of helper") == 1
     assert results.path != path
     assert results.sessions[-1].computed == 5
     assert path.read_bytes() == before
@@ -76,6 +79,24 @@ def test_an_unfinished_run_that_is_adopted_goes_on(path):
     assert results.sessions[-1].computed == 3
     assert results["total"][()] == 20
     assert RunFile(path).header.document["schema"] == 1
+
+
+def test_a_source_that_has_grown_goes_on_only_where_adopted(tmp_path):
+    """What is computed further may be of other helpers than the rows that are there."""
+    path = tmp_path / "scan-data-Sums-f75f57f5.h5"
+    text = (DATA / "schema_1_growing.h5.gz").read_bytes()
+    path.write_bytes(gzip.decompress(text))
+    with pytest.warns(rs.ResumableWarning, match="was made before"):
+        same = compute(Sums(growing(tmp_path, 5)))
+    process = Sums(growing(tmp_path, 8))
+    alone = process.plan()
+    with pytest.warns(rs.ResumableWarning, match="was made before"):
+        longer = compute(process, adopt=True)
+
+    assert same.path == path
+    assert (alone.action, alone.pending) == ("compute", 8)
+    assert longer.sessions[-1].computed == 3
+    assert longer["sum"][...].tolist() == [12 + 32 * n for n in range(8)]
 
 
 @pytest.mark.parametrize(("times", "right"), [(2.0, True), (3.0, False)])

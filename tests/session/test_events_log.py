@@ -195,8 +195,10 @@ def test_a_file_of_the_first_version_is_read(old):
 def test_a_run_of_the_first_version_goes_on_where_asked(old):
     with pytest.warns(rs.ResumableWarning, match="1 of 5"):
         results = Square(5, target=old.parent).compute(engine="serial", adopt=True)
+    alone = Square(5, target=old.parent).plan(retry_failed=True)
     tried = Square(5, target=old.parent).compute(retry_failed=True, adopt=True)
 
+    assert (alone.action, alone.pending) == ("compute", 5)
     assert results.path == old
     assert tried.status.finished
     assert tried["square"][...].tolist() == [0, 1, 4, 9, 16]

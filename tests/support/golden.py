@@ -12,6 +12,7 @@ import functools
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
+import h5py
 import numpy as np
 import param
 
@@ -205,3 +206,20 @@ class Doubles(rs.Process):
 
     def finish(self, results):
         return results["double"][...].sum()
+
+
+class Sums(rs.Process):
+    """What has made ``schema_1_growing.h5``, of the source that `growing` writes."""
+
+    outputs: ClassVar = {"sum": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        return doubled(spectrum.sum())
+
+
+def growing(folder, length):
+    """Write a source that can grow; return its name."""
+    with h5py.File(folder / "scan.h5", "w") as file:
+        data = np.arange(4.0 * length).reshape(length, 4)
+        file.create_dataset("data", data=data, chunks=(5, 4), maxshape=(None, 4))
+    return f"{folder}/scan.h5::/data"
