@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Methods that set up an object: what they assign is no state.
 _SETS_UP = ("__init__", "__new__", "__post_init__", "__setstate__", "__init_subclass__")
+#: Modules that give classes methods of their own, other ones in every Python.
+_MAKERS = ("dataclasses", "attr", "collections", "enum", "functools", "reprlib")
 #: Attributes of a class that Python or a decorator has made.
 _GENERATED_FILES = ("<string>", "<attrs generated", "<template>")
 
@@ -49,13 +51,18 @@ def trace_class(tracer: Tracer, cls: type) -> Any:
             label = f"{cls.__name__}.{name}"
             members[name] = tracer.part(label, value.default, label)
     if tracer.docs:
-        members["__doc__"] = cls.__doc__
+        members["__doc__"] = doc_of(cls)
         members["__annotations__"] = _annotations(cls)
     members.update(_fields(cls, tracer))
     if is_users(type(cls).__module__):
         members["metaclass"] = trace_class(tracer, type(cls))
     tracer.entries[key] = Entry("class", digest_of([bases, members]))
     return {"code": key}
+
+
+def doc_of(cls: type) -> str:
+    """Return the docstring of a class, whose indentation Python 3.13 takes out."""
+    return inspect.cleandoc(cls.__doc__ or "")
 
 
 def _annotations(cls: type) -> dict[str, str]:
@@ -72,11 +79,13 @@ def is_member(cls: type, name: str, value: Any) -> bool:
         return False
     if isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType)):
         return False
-    if kind.__module__ in ("_abc", "_collections"):
+    if kind.__module__ == "_abc" or kind.__name__ == "_tuplegetter":
         return False
     plain = getattr(value, "__func__", value)
     if isinstance(plain, types.FunctionType):
         plain = inspect.unwrap(plain)  # dataclasses wrap the __repr__ they make
+        if module_of(plain).partition(".")[0] in _MAKERS:
+            return False
         generated = _is_generated(plain.__code__)
         named = f".{cls.__name__}.__" in f".{plain.__qualname__}"
         return not (generated and (named or name.startswith("_")))

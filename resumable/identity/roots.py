@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import DeclarationError, ResumableWarning
-from resumable.identity.classes import is_member, member, trace_class
+from resumable.identity.classes import doc_of, is_member, member, trace_class
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
 from resumable.identity.record import CODE_KINDS, Entry, Trace, digest_of
@@ -212,7 +212,7 @@ def _enter_class(
 ) -> None:
     """Enter the class itself: what its methods and members are."""
     bases = [part.__name__ for part in _parts(cls, stop)]
-    doc = cls.__doc__ if tracer.docs else None
+    doc = doc_of(cls) if tracer.docs else None
     digest = digest_of([bases, dict(members), doc])
     tracer.entries[f"class {cls.__name__}"] = Entry("class", digest)
 
