@@ -25,6 +25,8 @@ _CHANGES = frozenset(
         *("popleft", "sort", "reverse", "resize", "itemset"),
     )
 )
+#: Functions that change their first argument.
+_CHANGE_FIRST = frozenset(("copyto", "fill_diagonal", "place", "putmask"))
 #: Functions that read a file.
 _READERS = frozenset(
     (
@@ -223,6 +225,8 @@ class _Look:
         first = node.args[0] if node.args else None
         if isinstance(called, ast.Attribute) and name in _CHANGES:
             self._changed(called.value)
+        if name in _CHANGE_FIRST and first is not None:
+            self._changed(first)
         for keyword in node.keywords:
             if keyword.arg == "out":
                 self._changed(keyword.value)
@@ -265,8 +269,13 @@ class _Look:
         """Note the global name, or the attribute of the first argument, of a target."""
         attribute = ""
         while isinstance(node, (ast.Subscript, ast.Attribute)):
+            before = attribute
             attribute = node.attr if isinstance(node, ast.Attribute) else ""
             node = node.value
+            if attribute == "__class__":
+                attribute = before
+        if isinstance(node, ast.Call) and _ends(node.func, "type") and node.args:
+            node = node.args[0]
         if isinstance(node, ast.Name):
             if node.id == self._own and attribute:
                 self.changes_own.add(attribute)

@@ -308,7 +308,6 @@ def test_the_same_script_run_again_does_not_return_mixed_rows(scan, tmp_path):
     np.testing.assert_array_equal(results["value"], data_of(scan)[:, 0])
 
 
-@pytest.mark.usefixtures("as_before")
 def test_a_file_that_is_a_parameter_must_not_change(scan, tmp_path):
     table = tmp_path / "table.txt"
     table.write_text("1")
@@ -326,6 +325,7 @@ def test_a_file_that_is_a_parameter_must_not_change(scan, tmp_path):
     assert Tabled(scan, table=str(table)).partials == []
 
 
+@pytest.mark.usefixtures("as_before")
 def test_with_a_version_code_and_constants_may_change(scan):
     process = Versioned(scan)
     assert compute(process, lambda: set_global(process)).status.finished
@@ -396,6 +396,32 @@ def test_what_the_code_itself_changes_is_state(scan):
     assert compute(process).status.finished
     assert len(seen) == 60
     assert process.identity == process.results.identity
+
+
+def counted_by_type(self, spectrum):
+    type(self).counter += 1
+    return spectrum[0]
+
+
+def counted_by_class(self, spectrum):
+    self.__class__.counter += 1
+    return spectrum[0]
+
+
+def copied(self, spectrum):
+    np.copyto(self.room, spectrum)
+    return self.room[0]
+
+
+@pytest.mark.parametrize("unit", [counted_by_type, counted_by_class, copied])
+def test_what_methods_change_in_other_ways_is_state(scan, unit):
+    body = {"outputs": Scaled.outputs, "unit_computation": unit, "counter": 0}
+    process = type("Counting", (rs.Process,), {**body, "__module__": __name__})(scan)
+    process.room = np.zeros(32)
+    before = process.identity
+
+    assert compute(process).status.finished
+    assert process.identity == before
 
 
 def test_a_file_that_is_edited_meanwhile_does_not_matter(script, make_file, tmp_path):
