@@ -12,6 +12,8 @@ import pytest
 from helpers import data_of
 
 import resumable as rs
+from resumable.cli.report import show_text, status_text
+from resumable.runfile import RunFile
 from resumable.session import BatchDone, session
 
 FACTOR = 1.0
@@ -121,6 +123,20 @@ def test_a_source_that_is_changed_leaves_the_run_unfinished(scan, tmp_path, chan
     again = compute(process)
     assert again.path not in (left, anew.path)
     np.testing.assert_array_equal(again["value"], data_of(scan)[:, 0])
+
+
+def test_status_show_and_verify_tell_a_mixed_run(scan, tmp_path):
+    with pytest.raises(rs.SourceError):
+        compute(Scaled(scan), overwriting(scan))
+    run = RunFile(*runs(tmp_path))
+
+    assert status_text(run).startswith(f"{run.path.name}: mixed, 60 of 60 positions")
+    assert "is not continued" in status_text(run)
+    assert "ERROR" in show_text(run)
+    assert rs.open(run.path).log[-1].message.startswith(f"the source {scan} was")
+    assert not rs.verify(run.path).passed
+    with pytest.raises(rs.RunFileError, match="is not finished"):
+        rs.open(run.path).pack()
 
 
 def test_a_source_with_the_same_contents_is_not_changed(scan, tmp_path):
