@@ -354,6 +354,8 @@ def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     top = cls.__module__.partition(".")[0]
     if top in _WITHOUT_EFFECT:
         return {"object": [cls.__name__, "without effect"]}
+    if any(value is one for one in (sys.stdout, sys.stderr)):
+        return {"object": ["stream", "without effect"]}
     if top == "random":
         return _random_state(value, where, tracer, depth)
     if top == "ctypes" and hasattr(value, "_name") and hasattr(value, "_handle"):

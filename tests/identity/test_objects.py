@@ -320,6 +320,10 @@ def test_what_cannot_be_identified_is_refused_with_the_way_out(tmp_path):
     assert "setup()" in str(e.value)
 
 
+def test_what_is_printed_to_changes_nothing():
+    assert write_value(sys.stderr) == write_value(sys.stdout)
+
+
 def test_a_file_counts_by_its_name_and_contents_and_not_its_folder(tmp_path):
     documents = []
     for folder, name, text in [
