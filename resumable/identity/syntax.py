@@ -92,12 +92,22 @@ class _File:
 
     def find(self, code: types.CodeType) -> Text | None:
         """Return the text of a code object, or None if no text here compiles to it."""
-        named = self._codes.get(code.co_qualname, [])
+        named = self._codes.get(code.co_qualname) or [
+            # %autoreload of IPython compiles an edited class under another name.
+            one
+            for same in self._codes.values()
+            for one in same
+            if one.co_name == code.co_name
+        ]
         for candidate in named:
             if not _same(candidate, code):
                 continue
             line = candidate.co_firstlineno
-            beside = [one for one in named if one.co_firstlineno == line]
+            beside = [
+                one
+                for one in self._codes[candidate.co_qualname]
+                if one.co_firstlineno == line
+            ]
             nodes: list[Any] = self._nodes.get((code.co_name == "<lambda>", line), [])
             if code.co_name == "<lambda>" and len(nodes) > 1:
                 nodes = _at_columns(nodes, candidate)

@@ -123,6 +123,55 @@ def test_a_class_typed_into_a_notebook_needs_no_version(tmp_path, means, script)
     assert numbers == [means[0], means[0] + 1, means[0]]
 
 
+BESIDE = """
+import resumable as rs
+
+def helper():
+    return 1.0
+
+class Beside(rs.Process):
+    outputs = {"value": rs.Output()}
+    def unit_computation(self, spectrum):
+        return helper() * 10
+"""
+
+
+def test_an_edited_module_is_loaded_again_or_refused(tmp_path, means, script):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    compute = """
+try:
+    made = beside.Beside("scan.h5::/data")
+    print(made.compute(engine="local", workers=1, progress=False)["value"][0])
+except rs.DeclarationError as error:
+    print(error)
+"""
+
+    def edit(*edits):
+        text = BESIDE
+        for old, new in edits:
+            text = text.replace(old, new)
+        return f"from pathlib import Path; Path('beside.py').write_text({text!r})"
+
+    helper, own = ("1.0", "2.00"), ("* 10", "* 1000")
+    outputs = in_kernel(
+        script,
+        NOTEBOOK,
+        [
+            f"import importlib, beside, resumable as rs\n{compute}",
+            edit(helper),
+            compute,
+            f"importlib.reload(beside)\n{compute}",
+            "%load_ext autoreload\n%autoreload 2",
+            edit(helper, own),
+            compute,
+        ],
+    )
+
+    assert [outputs[i].split()[-1] for i in (0, 3, 6)] == ["10.0", "20.0", "2000.0"]
+    assert "beside.py was edited after helper was imported from it" in outputs[2]
+    assert "import it anew" in outputs[2]
+
+
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_interrupting_a_kernel_leaves_it_usable(tmp_path, script, engine):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
