@@ -123,19 +123,26 @@ def member(tracer: Tracer, cls: type, name: str, value: Any) -> Any:
 def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:
     """Return fields that dataclasses, attrs and pydantic have taken from a class."""
     made: dict[str, Any] = {}
+    options = vars(cls).get("__dataclass_params__")
+    if options is not None:
+        names = ("eq", "order", "repr", "unsafe_hash")
+        made["options"] = {name: getattr(options, name) for name in names}
     for name in ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__"):
         fields = vars(cls).get(name)
         if not fields:
             continue
         items = (
-            fields.items()
+            list(fields.items())
             if isinstance(fields, dict)
-            else ((field.name, field) for field in fields)
+            else [(field.name, field) for field in fields]
         )
+        made["fields"] = [field for field, _ in items]
         for field, how in items:
             parts = [
                 getattr(how, "default", None),
                 getattr(how, "default_factory", None),
+                getattr(how, "converter", None),
+                getattr(how, "compare", None),
                 # pydantic converts to it.
                 repr(how.annotation) if hasattr(how, "annotation") else None,
             ]

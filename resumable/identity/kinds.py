@@ -73,6 +73,16 @@ def module_of(function: types.FunctionType) -> str:
     return str(function.__globals__.get("__name__") or "__main__")
 
 
+def changes_as_a_whole(thing: Any) -> bool:
+    """Return whether a method that changes an object changes all that it is.
+
+    The objects of a user's class change by their own methods, which are read.
+    """
+    return not (isinstance(thing, CODE) or is_users(type(thing).__module__)) or (
+        isinstance(thing, CONTAINERS)
+    )
+
+
 def is_users_code(thing: Any) -> bool:
     """Return whether a function, class or module, or what it wraps, is the user's."""
     plain = inspect.unwrap(thing) if hasattr(thing, "__wrapped__") else thing

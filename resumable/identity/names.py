@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable.identity.kinds import (
-    CONTAINERS,
     MISSING,
-    PLAIN,
+    changes_as_a_whole,
     is_users_code,
     module_of,
     of_library,
@@ -44,13 +43,16 @@ def follow(
     """Follow what a function reads."""
     file = place.rpartition(":")[0]
     space = function.__globals__
+    for name in reading.assigned - set(function.__code__.co_freevars):
+        tracer.state.add(("global", id(space), name))
     for name, attribute in reading.changes:
         _changed(tracer, space, name, attribute)
     for name, chains in reading.names.items():
         _global(tracer, space, name, chains, refers, file)
     for level, module, name, chains in reading.imports:
         _imported(tracer, space, (level, module, name, chains), refers)
-    for variable in sorted(reading.environment):
+    for text, name in sorted(reading.environment):
+        variable = text or str(space.get(name))
         value = os.environ.get(variable)
         key = f"environment {variable}"
         tracer.entries[key] = Entry("environment", digest_of(value), repr(value))
@@ -75,14 +77,12 @@ def follow(
 def _changed(tracer: Tracer, space: dict[str, Any], name: str, attribute: str) -> None:
     thing = space.get(name)
     if not attribute:
-        if name in space and not callable(thing):
+        if changes_as_a_whole(thing):
             tracer.state.add(("global", id(space), name))
     elif isinstance(thing, types.ModuleType):
         tracer.state.add(("global", id(vars(thing)), attribute))
-    elif isinstance(thing, (type, types.FunctionType)):
-        tracer.state.add(("attribute", id(thing), attribute))
     elif thing is not None:
-        tracer.state.add(("attribute", id(type(thing)), attribute))
+        tracer.state.add(("attribute", id(thing), attribute))
 
 
 def _global(
@@ -93,6 +93,10 @@ def _global(
     refers: dict[str, Any],
     file: str,
 ) -> None:
+    if ("global", id(space), name) in tracer.state:
+        enter_first(tracer, space, (), name)
+        refers[name] = tracer.changed(name, file)
+        return
     if name not in space:
         builtins = space.get("__builtins__", {})
         known = vars(builtins) if isinstance(builtins, types.ModuleType) else builtins
@@ -128,7 +132,10 @@ def _through(
     for head, rest in sorted(heads.items()):
         inner = f"{label}.{head}"
         thing = getattr(module, head, MISSING)
-        if thing is MISSING:
+        if ("global", id(vars(module)), head) in tracer.state:
+            enter_first(tracer, vars(module), (), head)
+            refers[inner] = tracer.changed(inner, Path(module.__name__).name)
+        elif thing is MISSING:
             refers[inner] = "missing"
         elif isinstance(thing, types.ModuleType):
             _through(tracer, inner, thing, tuple(sorted(rest)), refers)
@@ -158,8 +165,7 @@ def _named(
     tracer: Tracer, space: dict[str, Any], name: str, thing: Any, file: str
 ) -> Any:
     """Refer to what a module has under a name."""
-    plain = isinstance(thing, CONTAINERS) or type(thing) in PLAIN
-    if plain and ("global", id(space), name) in tracer.state:
+    if ("global", id(space), name) in tracer.state:
         enter_first(tracer, space, (), name)
         return tracer.changed(name, file)
     origin = of_library(thing)

@@ -412,14 +412,14 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     state, items, pairs = (*more, None, None, None)[:3]
     if isinstance(state, dict):
         for name in state:
-            if tracer.is_state(cls, name):
+            if tracer.is_state(value, name):
                 tracer.changed(f"{cls.__qualname__}.{name}", where)
         state = {
             name: part
             for name, part in state.items()
             if name not in _OF_LIBRARY
             and name not in _BY_USE.get(top, ())
-            and not tracer.is_state(cls, name)
+            and not tracer.is_state(value, name)
             and not isinstance(getattr(cls, str(name), None), functools.cached_property)
         }
     return [

@@ -57,7 +57,9 @@ class Reading(NamedTuple):
     mentions: frozenset[str]
     """Every name of an attribute, and text that could be one."""
     changes: frozenset[tuple[str, str]]
-    """Global names that it changes, each with the attribute that is changed, or ""."""
+    """Global names whose objects it changes, each with the attribute, or ""."""
+    assigned: frozenset[str]
+    """Names of the module and of enclosing functions that it assigns."""
     changes_closed: frozenset[str]
     """Variables of enclosing functions that it changes."""
     changes_own: frozenset[str]
@@ -67,8 +69,8 @@ class Reading(NamedTuple):
     or the global name that has it."""
     finds: tuple[tuple[int, str], ...]
     """Line and function where it finds names while it runs."""
-    environment: frozenset[str]
-    """Environment variables that it reads."""
+    environment: frozenset[tuple[str, str]]
+    """Environment variables that it reads, or the global names that have theirs."""
 
 
 def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Reading:
@@ -80,6 +82,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
             dict.fromkeys(sorted(names), ()),
             tuple((0, name, "", ()) for name in sorted(names)),
             frozenset(mentions),
+            frozenset(),
             frozenset(),
             frozenset(),
             frozenset(),
@@ -100,6 +103,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
         ),
         frozenset(mentions),
         frozenset(look.changes),
+        frozenset(look.assigned),
         frozenset(look.changes_closed),
         frozenset(look.changes_own),
         tuple(sorted(look.files, key=str)),
@@ -119,7 +123,10 @@ def _names_of(code: types.CodeType) -> tuple[set[str], set[str]]:
             names.add(code.co_names[argument >> (operation == _SHIFTED)])
     mentions = set(code.co_names)
     texts = {c for c in _flat(code.co_consts) if isinstance(c, str)}
-    mentions |= {t for t in texts if len(t) <= _LONGEST_NAME and t.isidentifier()}
+    for name in texts:
+        # As operator.attrgetter has them, with points.
+        parts = name.split(".") if len(name) <= _LONGEST_NAME else []
+        mentions.update(part for part in parts if part.isidentifier())
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner, mentioned = _names_of(constant)
@@ -158,11 +165,12 @@ class _Look:
         self.uses: dict[str, set[tuple[str, ...]]] = {}
         self.imports: set[tuple[int, str, str, str, tuple[str, ...]]] = set()
         self.changes: set[tuple[str, str]] = set()
+        self.assigned: set[str] = set()
         self.changes_closed: set[str] = set()
         self.changes_own: set[str] = set()
         self.files: set[tuple[int, str, str, str]] = set()
         self.finds: set[tuple[int, str]] = set()
-        self.environment: set[str] = set()
+        self.environment: set[tuple[str, str]] = set()
 
     def at(self, node: ast.AST) -> None:
         """Note what one node says."""
@@ -183,10 +191,8 @@ class _Look:
                 bound = alias.asname or alias.name
                 found = (node.level, node.module or "", alias.name, bound, ())
                 self.imports.add(found)
-        elif isinstance(node, ast.Global):
-            self.changes.update((name, "") for name in node.names)
-        elif isinstance(node, ast.Nonlocal):
-            self.changes_closed.update(self._closed.intersection(node.names))
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            self.assigned.update(node.names)
         elif isinstance(node, (ast.Assign, ast.Delete)):
             for target in node.targets:
                 self._target(target)
@@ -194,6 +200,8 @@ class _Look:
             self._target(node.target)
         elif isinstance(node, ast.Subscript) and _ends(node.value, "environ"):
             self._variable(node.slice)
+        elif isinstance(node, ast.Subscript) and _ends(node.value, "modules"):
+            self._module(node.slice)
 
     def _chain(self, node: ast.Attribute) -> None:
         if id(node) in self._inner:
@@ -222,7 +230,7 @@ class _Look:
             if isinstance(called, ast.Attribute)
             else ""
         )
-        first = node.args[0] if node.args else None
+        first = next(iter([*node.args, *(k.value for k in node.keywords)]), None)
         if isinstance(called, ast.Attribute) and name in _CHANGES:
             self._changed(called.value)
         if name in _CHANGE_FIRST and first is not None:
@@ -231,6 +239,9 @@ class _Look:
             if keyword.arg == "out":
                 self._changed(keyword.value)
         if name in _READERS:
+            inner = called.value if isinstance(called, ast.Attribute) else None
+            if isinstance(inner, ast.Call) and _ends(inner.func, "Path"):
+                first = next(iter(inner.args), None)  # Path("name").read_text()
             text = first.value if isinstance(first, ast.Constant) else ""
             variable = first.id if isinstance(first, ast.Name) else ""
             self.files.add((node.lineno, name, str(text), variable))
@@ -239,10 +250,7 @@ class _Look:
             if not (fixed and isinstance(node.args[1], ast.Constant)):
                 self.finds.add((node.lineno, name))
         elif name == "import_module":
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                self.imports.add((0, first.value, "", "", ()))
-            else:
-                self.finds.add((node.lineno, name))
+            self._module(first)
         if name == "getenv" or (
             name == "get"
             and isinstance(called, ast.Attribute)
@@ -250,9 +258,18 @@ class _Look:
         ):
             self._variable(first)
 
+    def _module(self, node: ast.AST | None) -> None:
+        """Note a module that is looked up by its name."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            self.imports.add((0, node.value, "", "", ()))
+        elif node is not None:
+            self.finds.add((getattr(node, "lineno", 0), "import_module"))
+
     def _variable(self, node: ast.AST | None) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            self.environment.add(node.value)
+            self.environment.add((node.value, ""))
+        elif isinstance(node, ast.Name) and node.id in self._known:
+            self.environment.add(("", node.id))
         elif node is not None:
             self.finds.add((getattr(node, "lineno", 0), "environ"))
 

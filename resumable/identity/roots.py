@@ -176,7 +176,7 @@ def _attributes(tracer: Tracer, thing: Any, own: Iterable[str]) -> dict[str, Any
             continue
         if isinstance(getattr(type(thing), name, None), functools.cached_property):
             continue
-        if tracer.is_state(type(thing), name):
+        if tracer.is_state(thing, name):
             tracer.note(
                 f"self.{name} is changed by the computation: what it holds before is "
                 "not part of the identity"

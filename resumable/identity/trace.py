@@ -23,8 +23,8 @@ from resumable.identity.classes import trace_class
 from resumable.identity.kinds import (
     BUILT_IN,
     CODE,
-    CONTAINERS,
     PLAIN,
+    changes_as_a_whole,
     is_users_code,
     module_of,
     py_function,
@@ -148,9 +148,10 @@ class Tracer:
         """Return whether a value is followed as code and not by its contents."""
         return isinstance(value, CODE) or py_function(value) is not None
 
-    def is_state(self, cls: type, name: str) -> bool:
-        """Return whether traced code changes this attribute of a class's objects."""
-        return any(("attribute", id(part), name) in self.state for part in cls.__mro__)
+    def is_state(self, value: Any, name: str) -> bool:
+        """Return whether traced code changes this attribute of an object."""
+        owners = (value, *type(value).__mro__)
+        return any(("attribute", id(owner), name) in self.state for owner in owners)
 
     def changed(self, name: str, place: str) -> str:
         """Refer to a variable that traced code changes."""
@@ -314,17 +315,19 @@ class Tracer:
         for variable, cell in zip(
             code.co_freevars, function.__closure__ or (), strict=True
         ):
+            if variable in reading.assigned:
+                self.state.add(("cell", id(cell), ""))
             # A variable that is not set yet raises ValueError.
             with contextlib.suppress(ValueError):
                 if variable != "__class__":  # used by super()
                     label = f"{key}.{variable}"
-                    content = cell.cell_contents
-                    plain = isinstance(content, CONTAINERS) or type(content) in PLAIN
-                    if variable in reading.changes_closed and plain:
-                        self.state.add(("cell", id(cell), ""))
                     if ("cell", id(cell), "") in self.state:
                         closed[variable] = self.changed(variable, place)
                         continue
+                    content = cell.cell_contents
+                    inside = variable in reading.changes_closed
+                    if inside and changes_as_a_whole(content):
+                        self.state.add(("cell", id(cell), ""))
                     closed[variable] = self.part(
                         label,
                         content,

@@ -1,6 +1,7 @@
 """Edits of scripts: those that change results begin a new run, others do not."""
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -95,24 +96,36 @@ def see_all(edits, folder, run):
     return seen
 
 
+def each(groups):
+    """Parametrize a test by all edits of some groups."""
+    values = [
+        pytest.param(group, name, id=f"{group}: {name}")
+        for group, edits in groups.items()
+        for name in edits
+    ]
+    return pytest.mark.parametrize(("group", "name"), values)
+
+
 @pytest.fixture(scope="module")
-def noticed(run_forked, tmp_path_factory):
-    return see_all(NOTICED, tmp_path_factory.mktemp("noticed"), run_forked)
+def seen(run_forked, tmp_path_factory):
+    """Return a function that tells what was seen of a group of edits."""
+
+    @functools.cache
+    def seen(group):
+        edits = {**NOTICED, **HARMLESS}[group]
+        return see_all(edits, tmp_path_factory.mktemp("edits"), run_forked)
+
+    return seen
 
 
-@pytest.mark.parametrize("name", NOTICED)
-def test_an_edit_that_changes_results_begins_a_new_run(noticed, name):
-    noticed[name].check_noticed()
+@each(NOTICED)
+def test_an_edit_that_changes_results_begins_a_new_run(seen, group, name):
+    seen(group)[name].check_noticed()
 
 
-@pytest.fixture(scope="module")
-def harmless(run_forked, tmp_path_factory):
-    return see_all(HARMLESS, tmp_path_factory.mktemp("harmless"), run_forked)
-
-
-@pytest.mark.parametrize("name", HARMLESS)
-def test_an_edit_that_changes_no_result_begins_no_new_run(harmless, name):
-    harmless[name].check_harmless()
+@each(HARMLESS)
+def test_an_edit_that_changes_no_result_begins_no_new_run(seen, group, name):
+    seen(group)[name].check_harmless()
 
 
 #: What differs between processes: sets, and the addresses and names of things.
@@ -176,16 +189,16 @@ def test_the_way_a_script_is_run_does_not_count(first_run, way):
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", NOTICED)
-def test_an_edit_is_noticed_by_fresh_interpreters(tmp_path, name):
-    edits = {name: NOTICED[name]}
+@each(NOTICED)
+def test_an_edit_is_noticed_by_fresh_interpreters(tmp_path, group, name):
+    edits = {name: NOTICED[group][name]}
 
     see_all(edits, tmp_path, run_fresh)[name].check_noticed()
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", HARMLESS)
-def test_a_harmless_edit_is_so_in_fresh_interpreters(tmp_path, name):
-    edits = {name: HARMLESS[name]}
+@each(HARMLESS)
+def test_a_harmless_edit_is_so_in_fresh_interpreters(tmp_path, group, name):
+    edits = {name: HARMLESS[group][name]}
 
     see_all(edits, tmp_path, run_fresh)[name].check_harmless()

@@ -360,7 +360,4 @@ IN_MAPS = {
     ),
 }
 
-HARMLESS = {
-    **{f"process: {name}": one for name, one in IN_TEXT.items()},
-    **{f"map: {name}": one for name, one in IN_MAPS.items()},
-}
+HARMLESS = {"text": IN_TEXT, "map text": IN_MAPS}

@@ -1,6 +1,7 @@
 """Edits that change results: each must begin a new run."""
 
 from edits import edit, mapped, process, script, unit
+from edits_found import FOUND
 
 #: The one that most edits make of the helper that most scripts have.
 TWICE = ("s.sum()", "2 * s.sum()")
@@ -1799,14 +1800,11 @@ IN_NUMBA = {
 }
 
 NOTICED = {
-    f"{where}: {name}": one
-    for where, edits in (
-        ("functions", IN_FUNCTIONS),
-        ("modules", IN_MODULES),
-        ("classes", IN_CLASSES),
-        ("values", IN_VALUES),
-        ("map", IN_MAPS),
-        ("numba", IN_NUMBA),
-    )
-    for name, one in edits.items()
+    "functions": IN_FUNCTIONS,
+    "modules": IN_MODULES,
+    "classes": IN_CLASSES,
+    "values": IN_VALUES,
+    "map": IN_MAPS,
+    "numba": IN_NUMBA,
+    "found": FOUND,
 }
