@@ -22,6 +22,8 @@ from resumable.identity.kinds import (
 )
 from resumable.identity.objects import compiled_file, file_contents
 from resumable.identity.origin import is_users
+from resumable.identity.paths import file_named
+from resumable.identity.reading import FINDERS, PROGRAMS
 from resumable.identity.record import Entry, digest_of, kept_text
 from resumable.identity.syntax import file_digest, statements_that_set, tree_digest
 
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     from resumable.identity.reading import Chains, Reading
     from resumable.identity.trace import Tracer
 
+#: Methods that run when a class is made, and not when it computes.
+_MAKES_CLASSES = ("__init_subclass__", "__set_name__")
+#: How what is found only while code runs is told.
+_FOUND = {
+    **{name: f"{name} by a name that is computed" for name in FINDERS},
+    "import_module": "import_module by a name that is computed",
+    "environ": "the environment is read by a name that is computed",
+    "sys.modules": "sys.modules by a name that is computed",
+    "__subclasses__": "all subclasses of a class",
+    **{name: f"runs a program: {name}" for name in PROGRAMS},
+}
 #: Functions that may find any global name.
 _FIND_GLOBALS = ("globals", "eval", "exec", "vars", "locals")
 
@@ -45,8 +58,9 @@ def follow(
     space = function.__globals__
     for name in reading.assigned - set(function.__code__.co_freevars):
         tracer.state.add(("global", id(space), name))
-    for name, attribute in reading.changes:
-        _changed(tracer, space, name, attribute)
+    if function.__name__ not in _MAKES_CLASSES:
+        for name, attribute in reading.changes:
+            _changed(tracer, space, name, attribute)
     for name, chains in reading.names.items():
         _global(tracer, space, name, chains, refers, file)
     for level, module, name, chains in reading.imports:
@@ -56,19 +70,17 @@ def follow(
         value = os.environ.get(variable)
         key = f"environment {variable}"
         tracer.entries[key] = Entry("environment", digest_of(value), repr(value))
-    for line, called, text, variable in reading.files:
-        literal = text or space.get(variable)
-        if isinstance(literal, str) and Path(literal).is_file():
-            document = file_contents(Path(literal), literal, tracer)
-            digest = digest_of(document)
-            tracer.entries[f"file {Path(literal).name}"] = Entry(
-                "file", digest, place=literal
-            )
-        else:
+    for line, called, expressions in reading.files:
+        found = [file_named(one, space) for one in expressions if one]
+        path = next(filter(None, found), None)
+        if path is not None:
+            document = file_contents(path, path.name, tracer)
+            key = f"file {path.name}"
+            tracer.entries[key] = Entry("file", digest_of(document), place=str(path))
+        elif called != "read":  # of a file that is open, mostly
             tracer.note(f"reads files: {called} at {file}:{line}")
     for line, called in reading.finds:
-        how = "a name that is computed"
-        tracer.note(f"{called} by {how} at {file}:{line}")
+        tracer.note(f"{_FOUND.get(called, called)} at {file}:{line}")
         if called in _FIND_GLOBALS:
             for name in sorted(reading.mentions & set(space) - set(reading.names)):
                 _global(tracer, space, name, (), refers, file)
@@ -102,6 +114,8 @@ def _global(
         known = vars(builtins) if isinstance(builtins, types.ModuleType) else builtins
         if name not in known:
             refers[name] = "missing"
+        elif is_users_code(known[name]):
+            refers[name] = tracer.part(name, known[name], name)
         return
     thing = space[name]
     if isinstance(thing, types.ModuleType):
@@ -123,6 +137,9 @@ def _through(
         refers[label] = {"module": module.__name__}
         for chain in chains:
             _replaced(tracer, module, chain, refers)
+            full = (*module.__name__.split("."), *chain)
+            if _draws(full):
+                tracer.note_random(".".join(full))
         return
     if not chains or () in chains:
         refers[label] = module_as_value(tracer, module)
@@ -142,6 +159,17 @@ def _through(
         else:
             file = getattr(module, "__file__", None) or ""
             refers[inner] = _named(tracer, vars(module), head, thing, Path(file).name)
+
+
+def _draws(name: tuple[str, ...]) -> bool:
+    """Return whether a function draws from the generator that all code shares."""
+    own = name[1:] if name[:2] == ("numpy", "random") else name
+    return (
+        own[0] == "random"
+        and len(own) == 2
+        and own[1][0].islower()
+        and (own[1] != "default_rng")
+    )
 
 
 def _replaced(

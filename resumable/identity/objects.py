@@ -167,7 +167,7 @@ def _array(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
             write(np.ma.getmaskarray(value), where, tracer, depth + 1),
             write(value.fill_value, where, tracer, depth + 1),
         ]
-    elif vars(value) if hasattr(value, "__dict__") else False:
+    elif hasattr(value, "__dict__") and not isinstance(value, np.memmap):
         parts.append(write(dict(vars(value)), where, tracer, depth + 1))
     tracer.visit(type(value), type(value).__name__)
     return {"object": [type(value).__name__, digest_of(parts)]}
@@ -232,20 +232,14 @@ def _generator(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         given = [entropy, list(getattr(seeds, "spawn_key", ()))]
     else:
         given = ["from the system"]
-    tracer.note(
-        f"{where} draws random numbers in an order that depends on the run: use "
-        "self.rng, which is the same for a position in every run"
-    )
+    tracer.note_random(where)
     return {"object": ["Generator", digest_of([repr(item) for item in given])]}
 
 
 def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
-    tracer.note(
-        f"{where} draws random numbers in an order that depends on the run: use "
-        "self.rng, which is the same for a position in every run"
-    )
     if value is np.random.mtrand._rand:
         return {"library": "numpy.random"}  # that of all who have none of their own
+    tracer.note_random(where)
     state = value.get_state() if hasattr(value, "get_state") else value.getstate()
     return {
         "object": [
@@ -352,6 +346,9 @@ def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     """Write any other object: its class, and what pickle would make it of."""
     cls = type(value)
     top = cls.__module__.partition(".")[0]
+    if top == "_thread" and hasattr(value, "__dict__"):  # threading.local
+        held = write(dict(vars(value)), where, tracer, depth + 1)
+        return {"object": [cls.__name__, digest_of(held)]}
     if top in _WITHOUT_EFFECT:
         return {"object": [cls.__name__, "without effect"]}
     if any(value is one for one in (sys.stdout, sys.stderr)):
@@ -421,7 +418,7 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
             and name not in _BY_USE.get(top, ())
             and not tracer.is_state(value, name)
             and not isinstance(getattr(cls, str(name), None), functools.cached_property)
-        }
+        } or None  # as where nothing was computed yet
     return [
         tracer.visit(function, where),
         inner(tuple(arguments)),

@@ -7,6 +7,8 @@ import opcode
 import types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resumable.identity.paths import path_expression
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,11 +34,15 @@ _READERS = frozenset(
     (
         *("open", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "read_text"),
         *("read_bytes", "read_csv", "read_json", "read_excel", "read_parquet"),
-        *("safe_load", "imread", "File", "loadmat"),
+        *("safe_load", "imread", "File", "loadmat", "read", "getline", "getlines"),
     )
 )
+#: Functions that run a program.
+PROGRAMS = frozenset(
+    ("check_output", "check_call", "Popen", "system", "popen", "run", "call")
+)
 #: Functions that find names while they run.
-_FINDERS = frozenset(
+FINDERS = frozenset(
     ("getattr", "globals", "eval", "exec", "__import__", "vars", "locals")
 )
 #: Chains of attributes.
@@ -64,11 +70,10 @@ class Reading(NamedTuple):
     """Variables of enclosing functions that it changes."""
     changes_own: frozenset[str]
     """Attributes of its first argument that it assigns to or changes in place."""
-    files: tuple[tuple[int, str, str, str], ...]
-    """Line and function where it reads a file, and its name where it is written there,
-    or the global name that has it."""
+    files: tuple[tuple[int, str, tuple[str, ...]], ...]
+    """Line and function where it reads a file, and expressions that may name it."""
     finds: tuple[tuple[int, str], ...]
-    """Line and function where it finds names while it runs."""
+    """Line and function where it finds what is not known before it runs."""
     environment: frozenset[tuple[str, str]]
     """Environment variables that it reads, or the global names that have theirs."""
 
@@ -106,7 +111,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
         frozenset(look.assigned),
         frozenset(look.changes_closed),
         frozenset(look.changes_own),
-        tuple(sorted(look.files, key=str)),
+        tuple(sorted(f for f in look.files if not look.handles.intersection(f[2]))),
         tuple(sorted(look.finds)),
         frozenset(look.environment),
     )
@@ -168,12 +173,17 @@ class _Look:
         self.assigned: set[str] = set()
         self.changes_closed: set[str] = set()
         self.changes_own: set[str] = set()
-        self.files: set[tuple[int, str, str, str]] = set()
+        self.files: set[tuple[int, str, tuple[str, ...]]] = set()
+        #: Names of files that it has opened.
+        self.handles: set[str] = set()
+        self._seen: set[int] = set()  # of uses of the environment
         self.finds: set[tuple[int, str]] = set()
         self.environment: set[tuple[str, str]] = set()
 
     def at(self, node: ast.AST) -> None:
-        """Note what one node says."""
+        """Note what one node says; those around it come first."""
+        if _ends(node, "environ") and id(node) not in self._seen:
+            self.finds.add((getattr(node, "lineno", 0), "environ"))
         if isinstance(node, ast.Name):
             if id(node) not in self._inner:
                 self.uses.setdefault(node.id, set()).add(())
@@ -196,10 +206,13 @@ class _Look:
         elif isinstance(node, (ast.Assign, ast.Delete)):
             for target in node.targets:
                 self._target(target)
+                self._opened(target, getattr(node, "value", None))
         elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
             self._target(node.target)
+        elif isinstance(node, ast.withitem):
+            self._opened(node.optional_vars, node.context_expr)
         elif isinstance(node, ast.Subscript) and _ends(node.value, "environ"):
-            self._variable(node.slice)
+            self._variable(node.slice, node.value)
         elif isinstance(node, ast.Subscript) and _ends(node.value, "modules"):
             self._module(node.slice)
 
@@ -239,13 +252,18 @@ class _Look:
             if keyword.arg == "out":
                 self._changed(keyword.value)
         if name in _READERS:
-            inner = called.value if isinstance(called, ast.Attribute) else None
-            if isinstance(inner, ast.Call) and _ends(inner.func, "Path"):
-                first = next(iter(inner.args), None)  # Path("name").read_text()
-            text = first.value if isinstance(first, ast.Constant) else ""
-            variable = first.id if isinstance(first, ast.Name) else ""
-            self.files.add((node.lineno, name, str(text), variable))
-        elif name in _FINDERS and isinstance(called, ast.Name):
+            owner = called.value if isinstance(called, ast.Attribute) else None
+            places = (path_expression(first), path_expression(owner))
+            self.files.add((node.lineno, name, places))
+        elif name == "__subclasses__" or (
+            name in PROGRAMS
+            and isinstance(called, ast.Attribute)
+            and (_ends(called.value, "subprocess") or _ends(called.value, "os"))
+        ):
+            self.finds.add((node.lineno, name))
+        elif name == "expandvars":
+            self.finds.add((node.lineno, "environ"))
+        elif name in FINDERS and isinstance(called, ast.Name):
             fixed = name == "getattr" and len(node.args) > 1
             if not (fixed and isinstance(node.args[1], ast.Constant)):
                 self.finds.add((node.lineno, name))
@@ -256,7 +274,7 @@ class _Look:
             and isinstance(called, ast.Attribute)
             and _ends(called.value, "environ")
         ):
-            self._variable(first)
+            self._variable(first, called)
 
     def _module(self, node: ast.AST | None) -> None:
         """Note a module that is looked up by its name."""
@@ -265,7 +283,16 @@ class _Look:
         elif node is not None:
             self.finds.add((getattr(node, "lineno", 0), "import_module"))
 
-    def _variable(self, node: ast.AST | None) -> None:
+    def _opened(self, target: ast.AST | None, value: ast.AST | None) -> None:
+        """Note a name under which an opened file is read."""
+        if isinstance(target, ast.Name) and isinstance(value, ast.Call):
+            called = value.func
+            if _ends(called, "open"):
+                self.handles.add(target.id)
+
+    def _variable(self, node: ast.AST | None, environ: ast.AST) -> None:
+        inner = getattr(environ, "value", environ)
+        self._seen |= {id(environ), id(inner)}
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             self.environment.add((node.value, ""))
         elif isinstance(node, ast.Name) and node.id in self._known:

@@ -32,7 +32,7 @@ from resumable.identity.kinds import (
 from resumable.identity.names import follow, module_as_value
 from resumable.identity.objects import compiled_file, file_contents, short, write
 from resumable.identity.origin import is_users
-from resumable.identity.reading import Reading, reading_of
+from resumable.identity.reading import FINDERS, Reading, reading_of
 from resumable.identity.record import Entry, Trace, digest_of, kept_text
 from resumable.identity.syntax import (
     EditedError,
@@ -153,6 +153,13 @@ class Tracer:
         owners = (value, *type(value).__mro__)
         return any(("attribute", id(owner), name) in self.state for owner in owners)
 
+    def note_random(self, where: str) -> None:
+        """Note random numbers that are not those of a position."""
+        self.note(
+            f"{where} draws random numbers in an order that depends on the run: use "
+            "self.rng, which is the same for a position in every run"
+        )
+
     def changed(self, name: str, place: str) -> str:
         """Refer to a variable that traced code changes."""
         self.note(
@@ -253,6 +260,8 @@ class Tracer:
         self.stop_at(module)
         if owner is None or isinstance(owner, types.ModuleType):
             return {"library": f"{module}.{label}"}
+        if owner is np.random.mtrand._rand:
+            self.note_random(name)
         return {"library": [f"{module}.{label}", write(owner, name, self)]}
 
     def key(self, thing: Any, name: str) -> tuple[str, bool]:
@@ -397,7 +406,7 @@ class Tracer:
         self.codes[compiled] = tree, reading
         self.mentions |= reading.mentions
         self.docs |= not _READ_TEXTS.isdisjoint(reading.mentions)
-        self.finds_names |= any(name != "environ" for _, name in reading.finds)
+        self.finds_names |= any(name in FINDERS for _, name in reading.finds)
         return tree, reading, text
 
     def _read_text(
