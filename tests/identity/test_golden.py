@@ -73,14 +73,14 @@ CODE = {
     "function": "d702f28ff6053c1761da0faa",
     "wrapped function": "98295c5ca9887b2c81061168",
     "partial": "6135a2812658461bcc5e8c58",
-    "method": "74a857fea652d17461ec1fe2",
+    "method": "d3727058e7132419e150e0fb",
     "of numpy": "3dfdc17eccaed4da4b676153",
     "of python": "dc18613a02bd3c8d97763894",
 }
 #: Identities by schema 2; and by schema 1, as they were before helpers counted.
 IDENTITIES = {
     "versioned": "f87d192c400b3b0352d417fd168020829bf5f3296e0d9b2c13d5ea4837a43604",
-    "plain": "36ac695d117db968efefb21d32b8e6f81b8a354bca7bdd34e2c0ff6226bb9dea",
+    "plain": "269184bee2b32a15924c31adcb351a379f79da75bf42341cd330da7b9ba8f19e",
     "closing": "d51dcd7512baaadba576edeaf2a5ad6482373b254a58263ded0e8b8afdfc594d",
     "mapped": "5aadb3628380544f5fc9a697f102074acc5aa3e221ad412370fd210caa6056c0",
 }
