@@ -290,13 +290,22 @@ class CodeCheck:
     ) -> None:
         self._thing, self._trace, self._codes = thing, trace, traced.trace.codes
         self._values, self._name = values, name
+        # As they are before anything is computed: a helper may fill a table that it
+        # is given.
+        self._constants = {
+            key: entry
+            for key, entry in traced.trace.entries.items()
+            if entry.kind in _VALUES
+        }
         # Not that of a fork, which can be older than a module that was loaded again.
         self._process = _PROCESS, os.getpid()
 
     @functools.cached_property
     def _there(self) -> tuple[dict[str, Entry], frozenset[str]]:
         """What the driver has traced, and what of it its code reaches."""
-        return self._traced(self._thing)
+        entries, of_code = self._traced(self._thing)
+        before = {k: entry for k, entry in self._constants.items() if k in entries}
+        return {**entries, **before}, of_code
 
     def _traced(self, thing: Any) -> tuple[dict[str, Entry], frozenset[str]]:
         found = self._trace(thing, codes=self._codes, values=False, lenient=True)
@@ -309,7 +318,8 @@ class CodeCheck:
 
     def __getstate__(self) -> dict[str, Any]:
         # Only what is sent to another process is traced for it.
-        return {**vars(self), "_there": self._there, "_thing": None}
+        there = self._there
+        return {**vars(self), "_there": there, "_thing": None, "_constants": {}}
 
     def __call__(self, process: Any) -> None:
         """Trace the code that is here; DeclarationError where it is another."""

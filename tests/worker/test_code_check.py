@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import functools
 import importlib
+import multiprocessing
 import pickle
 import re
 import sys
@@ -26,6 +27,7 @@ from helpers import until
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
+from resumable.pool.pool import Pool
 from resumable.worker.server import WorkerServer
 
 pytestmark = [pytest.mark.timeout(60, method="signal")]
@@ -191,6 +193,35 @@ def test_a_class_that_was_sent_has_the_identity_it_has_here(scan, tmp_path):
     sent(scan).compute(engine="serial", progress=False)
 
     assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_that_is_older_than_a_module_does_not_compute(edited):
+    edited = edited(None)
+    with cf.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as older:
+        older.submit(abs, 1).result()
+        edited.file.write_text(HELPERS.replace("return 10.0", "return 20.00"))
+        importlib.reload(edited.helpers)
+
+        with pytest.raises(rs.DeclarationError, match=r"helper .*is another one where"):
+            edited.computation().compute(engine=older, progress=False)
+
+
+def test_a_table_that_a_helper_fills_in_the_driver_stops_no_worker(edited):
+    """As in the trial, by which it is decided where to compute."""
+    edited = edited(None)
+    text = HELPERS.replace("return 10.0", "return kept({}, TABLE)")
+    edited.file.write_text(
+        f"TABLE = {{}}\n{text.replace('{}', '1')}\n\n"
+        "def kept(key, table):\n    return table.setdefault(key, 10.0)\n"
+    )
+    importlib.reload(edited.helpers)
+    process = edited.computation()
+    check = process._request().check
+    process.unit_computation(np.zeros(4))
+    assert edited.helpers.TABLE
+    with Pool(1) as pool:
+        assert list(pool.imap(check, [process])) == [None]
 
 
 HELPERS = """
