@@ -145,6 +145,7 @@ def _fields(cls: type, tracer: Tracer) -> dict[str, Any]:
                 getattr(how, "compare", None),
                 # pydantic converts to it.
                 repr(how.annotation) if hasattr(how, "annotation") else None,
+                list(how.metadata) if hasattr(how, "annotation") else None,
             ]
             made[f"field {field}"] = [
                 None

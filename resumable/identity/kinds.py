@@ -50,11 +50,21 @@ def py_function(thing: Any) -> Any:
     module = type(thing).__module__
     if module.startswith("numba") or type(thing).__name__ == "_lru_cache_wrapper":
         for name in _PY_FUNCTIONS:
-            plain = getattr(thing, name, None)
+            plain = _attribute(thing, name)
             if callable(plain):
                 return plain
-        return getattr(getattr(thing, "_dispatcher", None), "py_func", None)
+        of_stencil = _attribute(_attribute(thing, "kernel_ir"), "func_id")
+        return _attribute(_attribute(thing, "_dispatcher"), "py_func") or _attribute(
+            of_stencil, "func"
+        )
     return None
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # a __getattr__ of a library may raise anything
+        return None
 
 
 def functions_of(value: Any) -> list[types.FunctionType]:

@@ -66,8 +66,8 @@ class Reading(NamedTuple):
     """Global names whose objects it changes, each with the attribute, or ""."""
     assigned: frozenset[str]
     """Names of the module and of enclosing functions that it assigns."""
-    changes_closed: frozenset[str]
-    """Variables of enclosing functions that it changes."""
+    changes_closed: frozenset[tuple[str, str]]
+    """Variables of enclosing functions whose objects it changes, as `changes`."""
     changes_own: frozenset[str]
     """Attributes of its first argument that it assigns to or changes in place."""
     files: tuple[tuple[int, str, tuple[str, ...]], ...]
@@ -171,7 +171,7 @@ class _Look:
         self.imports: set[tuple[int, str, str, str, tuple[str, ...]]] = set()
         self.changes: set[tuple[str, str]] = set()
         self.assigned: set[str] = set()
-        self.changes_closed: set[str] = set()
+        self.changes_closed: set[tuple[str, str]] = set()
         self.changes_own: set[str] = set()
         self.files: set[tuple[int, str, tuple[str, ...]]] = set()
         #: Names of files that it has opened.
@@ -324,7 +324,7 @@ class _Look:
             if node.id == self._own and attribute:
                 self.changes_own.add(attribute)
             elif node.id in self._closed:
-                self.changes_closed.add(node.id)
+                self.changes_closed.add((node.id, attribute))
             elif node.id in self._known:
                 self.changes.add((node.id, attribute))
 

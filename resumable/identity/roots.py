@@ -32,6 +32,11 @@ _VALUES = ("value", "environment")
 _ROUNDS = 6
 _MISSING = object()
 
+#: What code may read of the declaration of a parameter.
+_PARTS_OF_PARAMETERS = frozenset(
+    ("bounds", "softbounds", "step", "objects", "names", "doc", "label", "default")
+)
+
 
 class Traced(NamedTuple):
     """What an object or a function computes with."""
@@ -123,11 +128,24 @@ def trace_object(
                         where = f"the attribute {name!r}"
                         attributes[name] = write(value, where, tracer)
                     _members(tracer, type(thing), stop, roots, members)
+                _declared(tracer, thing, given)
                 _enter_class(tracer, type(thing), stop, members)
         if tracer.settled(before):
             break
         before = tracer
     return Traced(tracer.trace(), written, attributes, frozenset(of_code))
+
+
+def _declared(tracer: Tracer, thing: Any, names: Iterable[str]) -> None:
+    """Enter what code reads of parameters besides their values, as ``bounds``."""
+    if "param" not in tracer.mentions:
+        return
+    for name in names:
+        declared = type(thing).param[name]
+        for part in sorted(_PARTS_OF_PARAMETERS & tracer.mentions):
+            value = getattr(declared, part, None)
+            value = list(value) if isinstance(value, list) else value
+            tracer.value(f"param.{name}.{part}", value, f"{part} of {name!r}")
 
 
 def _members(

@@ -10,10 +10,10 @@ import ast
 import functools
 import hashlib
 import linecache
-import textwrap
 import threading
 import types
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 
 from resumable.identity.origin import SENT
@@ -115,7 +115,7 @@ class _File:
                 last = max(node.end_lineno for node in nodes)
                 lines = "".join(self.lines[line - 1 : last])
                 number = beside.index(candidate) if len(nodes) > 1 else 0
-                return Text(tuple(nodes), textwrap.dedent(lines), number)
+                return Text(tuple(nodes), dedent(lines), number)
         return None
 
 

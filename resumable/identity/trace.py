@@ -334,9 +334,11 @@ class Tracer:
                         closed[variable] = self.changed(variable, place)
                         continue
                     content = cell.cell_contents
-                    inside = variable in reading.changes_closed
-                    if inside and changes_as_a_whole(content):
-                        self.state.add(("cell", id(cell), ""))
+                    for changed, attribute in reading.changes_closed:
+                        if changed == variable and attribute:
+                            self.state.add(("attribute", id(content), attribute))
+                        elif changed == variable and changes_as_a_whole(content):
+                            self.state.add(("cell", id(cell), ""))
                     closed[variable] = self.part(
                         label,
                         content,

@@ -1279,4 +1279,83 @@ FOUND = {
         "K=1",
         "K=2",
     ),
+    "counter of a wrapper": edit(
+        script("""
+            def counted(f):
+                @functools.wraps(f)
+                def wrapper(*a):
+                    wrapper.calls += 1
+                    return f(*a)
+                wrapper.calls = 0
+                return wrapper
+            @counted
+            def h(x): return 1 * x
+            class P(rs.Process):
+                outputs = {"m": rs.Output()}
+                def unit_computation(self, s): return h(1) * s.sum()
+            """),
+        "1 * x",
+        "2 * x",
+    ),
+    "bounds of a parameter that are read": edit(
+        script("""
+            class P(rs.Process):
+                outputs = {"m": rs.Output()}
+                k = param.Number(0, bounds=(0, 1))
+                def unit_computation(self, s):
+                    return self.param.k.bounds[1] * s.sum()
+            """),
+        "(0, 1)",
+        "(0, 2)",
+    ),
+    "objects of a Selector that are read": edit(
+        script("""
+            class P(rs.Process):
+                outputs = {"m": rs.Output()}
+                k = param.Selector(objects=[5, 1])
+                def unit_computation(self, s):
+                    return self.param["k"].objects[-1] * s.sum()
+            """),
+        "[5, 1]",
+        "[5, 2]",
+    ),
+    "converter of attrs": edit(
+        script("""
+            import attrs
+            @attrs.define
+            class C:
+                k: int = attrs.field(default=1, converter=lambda x: 1 * x)
+            class P(rs.Process):
+                outputs = {"m": rs.Output()}
+                def unit_computation(self, s): return C().k * s.sum()
+            """),
+        "1 * x",
+        "2 * x",
+    ),
+    "validator of pydantic": edit(
+        script("""
+            import pydantic
+            class C(pydantic.BaseModel):
+                k: typing.Annotated[float, pydantic.AfterValidator(lambda x: 1 * x)]
+            class P(rs.Process):
+                outputs = {"m": rs.Output()}
+                def unit_computation(self, s): return C(k=1).k * s.sum()
+            """),
+        "1 * x",
+        "2 * x",
+    ),
+    "stencil of numba": edit(
+        script("""
+            import numba
+            @numba.stencil
+            def kernel(a): return 1 * a[0]
+            @numba.njit
+            def h(s): return kernel(s).sum()
+            class P(rs.Process):
+                outputs = {"m": rs.Output()}
+                def unit_computation(self, s): return h(s)
+            """),
+        "1 * a",
+        "2 * a",
+    ),
 }
