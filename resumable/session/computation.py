@@ -181,6 +181,14 @@ class Computation(NamedTuple):
         return {name: output.compression for name, output in outputs if asked}
 
 
+def _time_of(path: Path) -> float:
+    """Return when a file was changed; 0 where it is gone, or a link to nothing."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def begins_with(reader: Reader, run: RunFile) -> bool:
     """Return whether the source begins with the contents a run was made of."""
     length, now = run.header.map_shape[0], reader.geometry.map_shape
@@ -297,7 +305,7 @@ class Assignment(NamedTuple):
         if requested is None:
             requested = PositionSet.full(computation.geometry.size)
         left = () if run is not None else explain(computation, lines=False).candidates
-        newest = max(left, key=lambda one: one.path.stat().st_mtime, default=None)
+        newest = max(left, key=lambda one: _time_of(one.path), default=None)
         for candidate in left:
             reasons, name = candidate.reasons, shown(candidate.path.name)
             if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
