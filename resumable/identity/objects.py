@@ -311,6 +311,10 @@ def _dataset(value: Any) -> Any:
     return [sorted(map(str, value.coords)), dict(value.attrs), variables]
 
 
+def _unit_registry(value: Any) -> Any:
+    return sorted(f"{name}: {unit}" for name, unit in value._units.items())
+
+
 def _fit_parameters(value: Any) -> Any:
     # What it is pickled with has its symbols in an order of the process.
     names = ("value", "vary", "min", "max", "expr", "brute_step", "user_data")
@@ -389,6 +393,8 @@ def _parts(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     how = _BY_NAME.get((top, cls.__name__))
     if how is None and top == "pandas" and "Index" in cls.__name__:
         how = _index
+    if how is None and top == "pint" and cls.__name__.endswith("Registry"):
+        how = _unit_registry
     if how is not None:
         return inner(how(value))
     if isinstance(value, param.Parameterized):

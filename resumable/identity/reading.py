@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import opcode
 import types
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,9 +98,10 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
         )
     own = code.co_varnames[0] if code.co_argcount else None
     look = _Look(names, set(code.co_freevars), own)
-    for node in nodes:
-        for part in ast.walk(node):
-            look.at(part)
+    parts = [part for node in nodes for part in ast.walk(node)]
+    look.count_assignments(parts)
+    for part in parts:
+        look.at(part)
     return Reading(
         {name: look.chains(name) for name in sorted(names & set(look.uses))},
         tuple(
@@ -172,6 +174,9 @@ class _Look:
         self.changes: set[tuple[str, str]] = set()
         self.assigned: set[str] = set()
         self.changes_closed: set[tuple[str, str]] = set()
+        #: Local name -> what it is another name of.
+        self._aliases: dict[str, ast.AST] = {}
+        self._once: set[str] = set()
         self.changes_own: set[str] = set()
         self.files: set[tuple[int, str, tuple[str, ...]]] = set()
         #: Names of files that it has opened.
@@ -179,6 +184,15 @@ class _Look:
         self._seen: set[int] = set()  # of uses of the environment
         self.finds: set[tuple[int, str]] = set()
         self.environment: set[tuple[str, str]] = set()
+
+    def count_assignments(self, parts: list[ast.AST]) -> None:
+        """Note which names are assigned once: such a one can be another's name."""
+        stores = collections.Counter(
+            part.id
+            for part in parts
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+        )
+        self._once = {name for name, count in stores.items() if count == 1}
 
     def at(self, node: ast.AST) -> None:
         """Note what one node says; those around it come first."""
@@ -204,6 +218,9 @@ class _Look:
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
             self.assigned.update(node.names)
         elif isinstance(node, (ast.Assign, ast.Delete)):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
+                names = {t.id for t in node.targets if isinstance(t, ast.Name)}
+                self._aliases.update(dict.fromkeys(names & self._once, node.value))
             for target in node.targets:
                 self._target(target)
                 self._opened(target, getattr(node, "value", None))
@@ -321,7 +338,9 @@ class _Look:
         if isinstance(node, ast.Call) and _ends(node.func, "type") and node.args:
             node = node.args[0]
         if isinstance(node, ast.Name):
-            if node.id == self._own and attribute:
+            if node.id in self._aliases:
+                self._changed(self._aliases.pop(node.id))
+            elif node.id == self._own and attribute:
                 self.changes_own.add(attribute)
             elif node.id in self._closed:
                 self.changes_closed.add((node.id, attribute))
