@@ -69,8 +69,9 @@ class Reading(NamedTuple):
     """Names of the module and of enclosing functions that it assigns."""
     changes_closed: frozenset[tuple[str, str]]
     """Variables of enclosing functions whose objects it changes, as `changes`."""
-    changes_own: frozenset[str]
-    """Attributes of its first argument that it assigns to or changes in place."""
+    changes_own: frozenset[tuple[str, bool]]
+    """Attributes of its first argument that it changes, and whether it changes their
+    objects: False where it assigns to them."""
     files: tuple[tuple[int, str, tuple[str, ...]], ...]
     """Line and function where it reads a file, and expressions that may name it."""
     finds: tuple[tuple[int, str], ...]
@@ -177,7 +178,7 @@ class _Look:
         #: Local name -> what it is another name of.
         self._aliases: dict[str, ast.AST] = {}
         self._once: set[str] = set()
-        self.changes_own: set[str] = set()
+        self.changes_own: set[tuple[str, bool]] = set()
         self.files: set[tuple[int, str, tuple[str, ...]]] = set()
         #: Names of files that it has opened.
         self.handles: set[str] = set()
@@ -224,7 +225,10 @@ class _Look:
             for target in node.targets:
                 self._target(target)
                 self._opened(target, getattr(node, "value", None))
-        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+        elif isinstance(node, ast.AugAssign):
+            if isinstance(node.target, (ast.Subscript, ast.Attribute)):
+                self._changed(node.target, inside=True)
+        elif isinstance(node, ast.AnnAssign):
             self._target(node.target)
         elif isinstance(node, ast.withitem):
             self._opened(node.optional_vars, node.context_expr)
@@ -262,12 +266,12 @@ class _Look:
         )
         first = next(iter([*node.args, *(k.value for k in node.keywords)]), None)
         if isinstance(called, ast.Attribute) and name in _CHANGES:
-            self._changed(called.value)
+            self._changed(called.value, inside=True)
         if name in _CHANGE_FIRST and first is not None:
-            self._changed(first)
+            self._changed(first, inside=True)
         for keyword in node.keywords:
             if keyword.arg == "out":
-                self._changed(keyword.value)
+                self._changed(keyword.value, inside=True)
         if name in _READERS:
             owner = called.value if isinstance(called, ast.Attribute) else None
             places = (path_expression(first), path_expression(owner))
@@ -326,9 +330,13 @@ class _Look:
         elif isinstance(node, (ast.Subscript, ast.Attribute)):
             self._changed(node)
 
-    def _changed(self, node: ast.AST) -> None:
-        """Note the global name, or the attribute of the first argument, of a target."""
+    def _changed(self, node: ast.AST, *, inside: bool = False) -> None:
+        """Note the global name, or the attribute of the first argument, of a target.
+
+        `inside`: the object is changed, and not only the name bound to another one.
+        """
         attribute = ""
+        whole = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         while isinstance(node, (ast.Subscript, ast.Attribute)):
             before = attribute
             attribute = node.attr if isinstance(node, ast.Attribute) else ""
@@ -339,9 +347,9 @@ class _Look:
             node = node.args[0]
         if isinstance(node, ast.Name):
             if node.id in self._aliases:
-                self._changed(self._aliases.pop(node.id))
+                self._changed(self._aliases.pop(node.id), inside=True)
             elif node.id == self._own and attribute:
-                self.changes_own.add(attribute)
+                self.changes_own.add((attribute, inside or not whole))
             elif node.id in self._closed:
                 self.changes_closed.add((node.id, attribute))
             elif node.id in self._known:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import DeclarationError, ResumableWarning
 from resumable.identity.classes import doc_of, is_member, member, trace_class
+from resumable.identity.kinds import PLAIN
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
 from resumable.identity.record import CODE_KINDS, Entry, Trace, digest_of
@@ -194,7 +195,9 @@ def _attributes(tracer: Tracer, thing: Any, own: Iterable[str]) -> dict[str, Any
             continue
         if isinstance(getattr(type(thing), name, None), functools.cached_property):
             continue
-        if tracer.is_state(thing, name):
+        # Every worker has a copy of it, so what is only assigned there stays here.
+        inside = type(value) not in PLAIN and tracer.is_state(thing, name, "inside")
+        if inside:
             tracer.note(
                 f"self.{name} is changed by the computation: what it holds before is "
                 "not part of the identity"

@@ -92,7 +92,7 @@ class Tracer:
         self.docs: bool = before is not None and before.docs
         self.finds_names = False
         #: Class, method, what must happen to it, and the attributes it changes then.
-        self.own_changes: list[tuple[int, str, str, frozenset[str]]] = []
+        self.own_changes: list[tuple[int, str, str, frozenset[tuple[str, bool]]]] = []
 
     def trace(self) -> Trace:
         """Return what was traced so far."""
@@ -122,7 +122,10 @@ class Tracer:
                 if how == "assigned":
                     called = ("attribute", cls, name) in self.state
                 if called:
-                    self.state |= {("attribute", cls, own) for own in changed}
+                    for own, inside in changed:
+                        self.state.add(("attribute", cls, own))
+                        if inside:
+                            self.state.add(("inside", cls, own))
 
     # What objects.write asks for.
 
@@ -148,10 +151,13 @@ class Tracer:
         """Return whether a value is followed as code and not by its contents."""
         return isinstance(value, CODE) or py_function(value) is not None
 
-    def is_state(self, value: Any, name: str) -> bool:
-        """Return whether traced code changes this attribute of an object."""
+    def is_state(self, value: Any, name: str, how: str = "attribute") -> bool:
+        """Return whether traced code changes this attribute of an object.
+
+        ``how="inside"``: it changes the object that the attribute is, also.
+        """
         owners = (value, *type(value).__mro__)
-        return any(("attribute", id(owner), name) in self.state for owner in owners)
+        return any((how, id(owner), name) in self.state for owner in owners)
 
     def note_random(self, where: str) -> None:
         """Note random numbers that are not those of a position."""

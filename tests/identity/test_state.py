@@ -33,7 +33,7 @@ class Uses(rs.Process):
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
-        self._width, self._last = 1, None
+        self._width, self._last, self.seen, self.limit = 1, None, [], None
 
     @property
     def width(self):
@@ -54,8 +54,13 @@ class Uses(rs.Process):
     def reset(self):
         self._width = 1
 
+    def setup(self):
+        if self.limit is None:
+            self.limit = 1e9
+
     def unit_computation(self, position):
-        self.last = self.model(position) * self.width
+        self.seen.append(position)
+        self.last = min(self.model(position) * self.width, self.limit)
         return self.last
 
 
@@ -70,11 +75,12 @@ def process(tmp_path):
         lambda process: setattr(process, "width", 7),
         lambda process: process.model.set_gain(7),
         lambda process: setattr(process.model, "gain", 7),
+        lambda process: setattr(process, "last", 7),
     ],
-    ids=["setter", "method", "attribute"],
+    ids=["setter", "method", "attribute", "assigned in a worker's copy"],
 )
 def test_what_is_set_from_outside_counts(process, change):
-    """Though a setter or a method assigns it: the computation calls neither."""
+    """Though setters and methods assign it: not to the object that is computed with."""
     before = process.identity
     change(process)
 
@@ -84,11 +90,11 @@ def test_what_is_set_from_outside_counts(process, change):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda process: setattr(process, "last", 7),
         lambda process: process.model.known.update(a=7),
         lambda process: process.model.count(),
+        lambda process: process.seen.append(7),
     ],
-    ids=["setter", "method", "method of a method"],
+    ids=["method", "method of a method", "list"],
 )
 def test_what_the_computation_changes_is_state(process, change):
     """Else a run would not be found again where it was computed."""
@@ -96,6 +102,15 @@ def test_what_the_computation_changes_is_state(process, change):
     change(process)
 
     assert process.identity == before
+
+
+def test_a_default_that_setup_replaces_does_not_hide_what_was_given(process):
+    default = process.identity
+    process.limit = 2.0
+
+    assert process.identity != default
+    results = process.compute(engine="serial", progress=False)
+    assert results["x"][...].tolist() == [0, 1, 2, 2, 2]
 
 
 def test_a_run_is_found_again_after_it_has_changed_its_objects(process):
@@ -111,6 +126,7 @@ def test_a_run_is_found_again_after_it_has_changed_its_objects(process):
 def test_state_is_said_to_be_none_of_the_identity(process):
     notes = "\n".join(process._request().trace.not_followed)
 
-    assert "self._last is changed by the computation" in notes
+    assert "self.seen is changed by the computation" in notes
+    assert "self._last" not in notes
     assert "Model.known (the parameter 'model') is changed by the computation" in notes
     assert "gain" not in notes
