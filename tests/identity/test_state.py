@@ -33,7 +33,7 @@ class Uses(rs.Process):
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
-        self._width, self._last, self.seen, self.limit = 1, None, [], None
+        self._width, self._last, self.visited, self.limit = 1, None, [], None
 
     @property
     def width(self):
@@ -59,7 +59,7 @@ class Uses(rs.Process):
             self.limit = 1e9
 
     def unit_computation(self, position):
-        self.seen.append(position)
+        self.visited.append(position)
         self.last = min(self.model(position) * self.width, self.limit)
         return self.last
 
@@ -92,7 +92,7 @@ def test_what_is_set_from_outside_counts(process, change):
     [
         lambda process: process.model.known.update(a=7),
         lambda process: process.model.count(),
-        lambda process: process.seen.append(7),
+        lambda process: process.visited.append(7),
     ],
     ids=["method", "method of a method", "list"],
 )
@@ -126,7 +126,7 @@ def test_a_run_is_found_again_after_it_has_changed_its_objects(process):
 def test_state_is_said_to_be_none_of_the_identity(process):
     notes = "\n".join(process._request().trace.not_followed)
 
-    assert "self.seen is changed by the computation" in notes
+    assert "self.visited is changed by the computation" in notes
     assert "self._last" not in notes
     assert "Model.known (the parameter 'model') is changed by the computation" in notes
     assert "gain" not in notes
