@@ -264,7 +264,7 @@ def test_a_parameter_that_cannot_be_identified_is_refused(scan, inside):
         (np.add.reduce, np.maximum.reduce),
         ((1, 2), [1, 2]),
     ],
-    ids=str,
+    ids=["functions", "objects", "keys", "methods", "tuple"],
 )
 def test_parameters_of_any_kind_are_told_apart(scan, one, other):
     assert Scaled(scan, anything=one).identity == Scaled(scan, anything=one).identity
