@@ -15,6 +15,8 @@ _MAKES = frozenset(
         *("resolve", "absolute", "joinpath", "with_name", "with_suffix", "Path"),
     )
 )
+#: Modules and classes that a path is made with.
+_MAKERS = (os, os.path, pathlib, Path, PurePath)
 _PARTS = (
     *(ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.BinOp, ast.Subscript),
     *(ast.Div, ast.Add, ast.Load),
@@ -41,20 +43,29 @@ def file_named(expression: str, space: dict[str, Any]) -> Path | None:
     `space` are the globals of its module. Only paths, texts and the functions that make
     paths of them are used.
     """
-    known = {
-        name: value
-        for name in _names(expression)
-        if isinstance(value := space.get(name), (str, PurePath))
-        or any(value is maker for maker in (os, os.path, pathlib, Path, PurePath))
-    }
     try:
-        found = eval(expression, {"__builtins__": {}}, known)
-        path = Path(found)
+        path = Path(_value(ast.parse(expression, mode="eval").body, space))
         return path if path.is_file() else None
     except Exception:  # it was no path
         return None
 
 
-def _names(expression: str) -> set[str]:
-    tree = ast.parse(expression, mode="eval")
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+def _value(node: ast.AST, space: dict[str, Any]) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        found = space[node.id]
+        if isinstance(found, (str, PurePath)) or any(found is one for one in _MAKERS):
+            return found
+        raise ValueError
+    if isinstance(node, ast.Attribute):
+        return getattr(_value(node.value, space), node.attr)
+    if isinstance(node, ast.Call):
+        function = _value(node.func, space)
+        return function(*(_value(argument, space) for argument in node.args))
+    if isinstance(node, ast.Subscript):
+        return _value(node.value, space)[_value(node.slice, space)]
+    if isinstance(node, ast.BinOp):
+        left, right = _value(node.left, space), _value(node.right, space)
+        return left / right if isinstance(node.op, ast.Div) else left + right
+    raise ValueError

@@ -8,7 +8,7 @@ form with its counts.
 
 import os
 import sys
-from types import SimpleNamespace
+import unittest.mock
 
 import pytest
 import scenarios
@@ -90,13 +90,9 @@ _commit = writer.RowWriter._commit
 
 
 def _mark_first(self, marks, *, durable):
-    file = self._file
-    self._file = SimpleNamespace(
-        read_at=file.read_at, write_at=file.write_at, sync=lambda: None
-    )
-    _commit(self, marks, durable=False)
-    self._file = file
-    file.sync()
+    with unittest.mock.patch.object(self._file, "sync"):
+        _commit(self, marks, durable=False)
+    self._file.sync()
 
 
 class _Unsynced(disk.OpenFile):
