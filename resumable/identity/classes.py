@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import sys
 import types
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import param
 
-from resumable.identity.kinds import functions_of, module_of
+from resumable.identity.kinds import PLAIN, functions_of, module_of
 from resumable.identity.names import enter_first
 from resumable.identity.objects import compiled_file, file_contents, short, write
 from resumable.identity.origin import SENT, is_users
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 _SETS_UP = ("__init__", "__new__", "__post_init__", "__setstate__", "__init_subclass__")
 #: Modules that give classes methods of their own, other ones in every Python.
 _MAKERS = ("dataclasses", "attr", "collections", "enum", "functools", "reprlib")
+#: Special names that Python and its modules give every class.
+_MADE = frozenset(
+    (
+        *("__module__", "__doc__", "__dict__", "__weakref__", "__qualname__"),
+        *("__annotations__", "__annotate__", "__annotate_func__", "__firstlineno__"),
+        *("__static_attributes__", "__annotations_cache__", "__slotnames__"),
+        *("__conditional_annotations__", "__orig_bases__", "__parameters__"),
+        *("__type_params__", "__abstractmethods__", "__signature__"),
+    )
+)
+#: How special names begin that dataclasses, attrs and pydantic give.
+_MADE_BY = ("__dataclass", "__attrs", "__pydantic", "__class_vars", "__private_attr")
 #: Attributes of a class that Python or a decorator has made.
 _GENERATED_FILES = ("<string>", "<attrs generated", "<template>")
 
@@ -90,7 +103,11 @@ def is_member(cls: type, name: str, value: Any) -> bool:
         named = f".{cls.__name__}.__" in f".{plain.__qualname__}"
         return not (generated and (named or name.startswith("_")))
     if name.startswith("__") and name.endswith("__"):
-        return isinstance(value, (classmethod, staticmethod, property))
+        if name in _MADE or name.startswith(_MADE_BY):
+            return False
+        users = is_users(kind.__module__) or kind in PLAIN
+        kinds = (classmethod, staticmethod, property, functools.partialmethod)
+        return users or isinstance(value, kinds)
     return not (isinstance(cls, enum.EnumMeta) and name.startswith("_"))
 
 

@@ -245,8 +245,7 @@ def _imported(
         except ImportError:
             refers[label] = "missing"
             return
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or not _is_users_module(module):
+    if not _is_users_module(module):
         tracer.stop_at(module)
         return
     try:
@@ -297,4 +296,4 @@ def _is_users_module(module: str) -> bool:
         spec = importlib.util.find_spec(module)
     except Exception:  # a parent is imported, which runs code
         return False
-    return bool(spec and spec.origin and is_users(module, spec.origin))
+    return bool(spec and spec.has_location and is_users(module, spec.origin))

@@ -216,8 +216,10 @@ def _file_digest(name: str, stat: os.stat_result) -> str:
 
 def _enum(value: enum.Enum, where: str, tracer: Tracer, depth: int) -> Any:
     name = f"{type(value).__name__}.{value.name}"
+    own = {key: part for key, part in vars(value).items() if not key.startswith("_")}
     tracer.visit(type(value), type(value).__name__)
-    return {"enum": [name, write(value.value, where, tracer, depth + 1)]}
+    held = [value.value, own] if own else [value.value]
+    return {"enum": [name, *(write(part, where, tracer, depth + 1) for part in held)]}
 
 
 def _dtype(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
@@ -290,11 +292,21 @@ def _series(value: Any) -> Any:
 
 
 def _column(value: Any) -> Any:
+    if str(value.dtype) == "category":
+        return _categories(value.array)
     return [str(value.dtype), value.to_numpy()]
 
 
+def _categories(value: Any) -> Any:
+    return [list(value.categories), value.ordered, np.asarray(value.codes)]
+
+
 def _index(value: Any) -> Any:
-    return [type(value).__name__, list(value.names), str(value.dtype), value.to_numpy()]
+    if str(value.dtype) == "category":
+        return ["categories", list(value.names), _categories(value)]
+    freq = str(getattr(value, "freq", None))
+    kind, dtype = type(value).__name__, str(value.dtype)
+    return [kind, list(value.names), dtype, freq, value.to_numpy()]
 
 
 def _data_array(value: Any) -> Any:
@@ -337,6 +349,7 @@ def _parameterized(value: param.Parameterized) -> Any:
 _BY_NAME: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("pandas", "Timestamp"): _timestamp,
     ("pandas", "Timedelta"): _timestamp,
+    ("pandas", "Categorical"): _categories,
     ("pandas", "DataFrame"): _frame,
     ("pandas", "Series"): _series,
     ("xarray", "DataArray"): _data_array,

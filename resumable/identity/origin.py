@@ -38,11 +38,13 @@ class Distribution(NamedTuple):
     empty where it has none."""
 
 
-def is_users(module: str, file: str | None = None) -> bool:
+def is_users(module: Any, file: str | None = None) -> bool:
     """Return whether a module is the user's own.
 
     `file` is that of the code; default the one of the module.
     """
+    if not isinstance(module, str):  # a class may have anything for its module
+        return False
     top = module.partition(".")[0]
     if top in _LIBRARIES:
         return False

@@ -44,7 +44,10 @@ PROGRAMS = frozenset(
 )
 #: Functions that find names while they run.
 FINDERS = frozenset(
-    ("getattr", "globals", "eval", "exec", "__import__", "vars", "locals")
+    (
+        *("getattr", "globals", "eval", "exec", "__import__", "vars", "locals"),
+        "getmembers",
+    )
 )
 #: Chains of attributes.
 Chains = tuple[tuple[str, ...], ...]
@@ -284,6 +287,8 @@ class _Look:
             self.finds.add((node.lineno, name))
         elif name == "expandvars":
             self.finds.add((node.lineno, "environ"))
+        elif name in ("getmembers", "run_path", "run_module", "find_spec"):
+            self.finds.add((node.lineno, name))
         elif name in FINDERS and isinstance(called, ast.Name):
             fixed = name == "getattr" and len(node.args) > 1
             if not (fixed and isinstance(node.args[1], ast.Constant)):

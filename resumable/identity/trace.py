@@ -58,6 +58,10 @@ _code_digests: dict[int, tuple[types.CodeType, str]] = {}
 _readings: dict[tuple[str, bool, str], tuple[str, Reading]] = {}
 
 
+#: Most functions of a library around each other that are looked into.
+_WRAPPERS = 4
+
+
 class Tracer:
     """Traces once. `stop` is the base class whose methods, and those above, are ours.
 
@@ -212,7 +216,8 @@ class Tracer:
         """Trace an object that is code; return what refers to it, as plain JSON."""
         if isinstance(thing, (functools.partial, functools.partialmethod)):
             kind = type(thing).__name__
-            values = write([list(thing.args), thing.keywords], name, self)
+            more = [vars(thing)] if kind == "partial" and vars(thing) else []
+            values = write([list(thing.args), thing.keywords, *more], name, self)
             return {kind: [self.visit(thing.func, name), values]}
         if isinstance(thing, (staticmethod, classmethod)):
             return {type(thing).__name__: self.visit(thing.__func__, name)}
@@ -232,17 +237,20 @@ class Tracer:
             return trace_class(self, thing)
         if isinstance(thing, np.vectorize):
             self.stop_at("numpy")
-            return {"vectorize": self.visit(thing.pyfunc, name)}
+            how = [thing.otypes, thing.signature, sorted(map(repr, thing.excluded))]
+            return {"vectorize": [self.visit(thing.pyfunc, name), repr(how)]}
         plain = py_function(thing)
         if plain is not None:
             self.stop_at(type(thing).__module__)
             options = getattr(thing, "targetoptions", None) or {}
             options = {key: repr(value) for key, value in sorted(options.items())}
+            if not getattr(thing, "_can_compile", True):  # for these types alone
+                options["signatures"] = sorted(map(str, thing.nopython_signatures))
             return {type(thing).__name__: [self.visit(plain, name), options]}
         if isinstance(thing, np.ufunc):
             # Made by frompyfunc, it refers to a function.
             for part in gc.get_referents(thing):
-                if isinstance(part, types.FunctionType):
+                if callable(part) and not isinstance(part, type):
                     return {"ufunc": [self.visit(part, name), thing.nin, thing.nout]}
         if isinstance(thing, BUILT_IN):
             return self._built_in(thing, name)
@@ -308,12 +316,15 @@ class Tracer:
             inner = [self.of_cell(cell) for cell in function.__closure__ or ()]
             # A wrapper of a library around a function of the user.
             users = [part for part in (wrapped, *inner) if is_users_code(part)]
-            if wrapped is not None or users:
-                users += [part for part in inner if type(part) in PLAIN]
-            if not users:
+            carried = [part for part in inner if type(part) in PLAIN or users]
+            if not users and wrapped is None:
                 return {"library": name_there}
             return {
-                "wrapper": [name_there, [write(part, name, self) for part in users]]
+                "wrapper": [
+                    name_there,
+                    [write(part, name, self) for part in users],
+                    [self._carried(part, name) for part in carried],
+                ]
             }
         key, new = self.key(function, function.__qualname__)
         if not new:
@@ -393,6 +404,21 @@ class Tracer:
             return cell.cell_contents
         except ValueError:
             return None
+
+    def _carried(self, value: Any, name: str, depth: int = 0) -> Any:
+        """Write what a wrapper of a library carries beside a function of the user."""
+        if isinstance(value, contextlib._GeneratorContextManager):
+            value = [value.func, value.args, value.kwds]  # what makes it anew
+        if isinstance(value, types.FunctionType) and depth < _WRAPPERS:
+            inner = [self.of_cell(cell) for cell in value.__closure__ or ()]
+            if inner and not is_users_code(value):
+                return [self._carried(part, name, depth + 1) for part in inner]
+        try:
+            return write(value, name, self)
+        except IdentityError:
+            kind = type(value).__name__
+            self.note(f"a {kind} that a decorator of {name} holds")
+            return kind
 
     def tree_of(self, function: types.FunctionType) -> Any:
         """Return a digest of the code of a function alone."""

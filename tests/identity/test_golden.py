@@ -73,14 +73,14 @@ CODE = {
     "function": "d702f28ff6053c1761da0faa",
     "wrapped function": "98295c5ca9887b2c81061168",
     "partial": "6135a2812658461bcc5e8c58",
-    "method": "3ee9fa5c2c17a2baffccff29",
+    "method": "dc4ca2fd93e4e3d28cd441b9",
     "of numpy": "3dfdc17eccaed4da4b676153",
     "of python": "dc18613a02bd3c8d97763894",
 }
 #: Identities by schema 2; and by schema 1, as they were before helpers counted.
 IDENTITIES = {
     "versioned": "f87d192c400b3b0352d417fd168020829bf5f3296e0d9b2c13d5ea4837a43604",
-    "plain": "f95bc53c733b52e25b5d4b2a3c91831fedc83c2e0c0c66021f21b1af1a7d7ab2",
+    "plain": "e0ea17d5d83d9a984da007eacf2fb299ae422a8780d4341c0fe355c6230d807d",
     "closing": "d51dcd7512baaadba576edeaf2a5ad6482373b254a58263ded0e8b8afdfc594d",
     "mapped": "5aadb3628380544f5fc9a697f102074acc5aa3e221ad412370fd210caa6056c0",
 }
