@@ -14,7 +14,7 @@ import platform
 import site
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import threadpoolctl
 
