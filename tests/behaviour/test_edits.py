@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from edit_cases import NOTICED
 from edits import edit, unit
 from edits_harmless import HARMLESS
-from edits_noticed import NOTICED
 from helpers import ROOT, SUPPORT
 from program_server import ProgramServer
 
