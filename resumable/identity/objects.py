@@ -238,8 +238,14 @@ def _generator(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     return {"object": ["Generator", digest_of([repr(item) for item in given])]}
 
 
+def is_shared_generator(value: Any) -> bool:
+    """Return whether this is numpy's generator of all who have none of their own."""
+    module = sys.modules.get("numpy.random.mtrand")
+    return module is not None and value is module._rand
+
+
 def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
-    if value is np.random.mtrand._rand:
+    if is_shared_generator(value):
         return {"library": "numpy.random"}  # that of all who have none of their own
     tracer.note_random(where)
     state = value.get_state() if hasattr(value, "get_state") else value.getstate()
@@ -267,8 +273,6 @@ _WRITERS: list[tuple[Any, Callable[[Any, str, Tracer, int], Any]]] = [
     (np.ndarray, _array),
     (np.dtype, _dtype),
     (PurePath, _path),
-    (np.random.Generator, _generator),
-    (np.random.RandomState, _random_state),
     (memoryview, _memory),
 ]
 
@@ -370,7 +374,11 @@ def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         return {"object": [cls.__name__, "without effect"]}
     if any(value is one for one in (sys.stdout, sys.stderr)):
         return {"object": ["stream", "without effect"]}
-    if top == "random":
+    # numpy imports it when it is used, which takes milliseconds.
+    random = sys.modules.get("numpy.random")
+    if random is not None and isinstance(value, random.Generator):
+        return _generator(value, where, tracer, depth)
+    if top == "random" or (random and isinstance(value, random.RandomState)):
         return _random_state(value, where, tracer, depth)
     if top == "ctypes" and hasattr(value, "_name") and hasattr(value, "_handle"):
         return _cdll(value, where, tracer, depth)

@@ -6,7 +6,6 @@ import ast
 import functools
 import itertools
 import os
-import uuid
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from resumable.identity.reading import Reading
 
 #: With the number of this process, unlike that of any other.
-_PROCESS = uuid.uuid4().hex
+_PROCESS = os.urandom(16).hex()
 #: How far code is looked for in values that were sent to a worker.
 _DEEPEST, _MOST_ITEMS = 10, 1000
 #: Kinds of entries that are values.

@@ -30,7 +30,13 @@ from resumable.identity.kinds import (
     py_function,
 )
 from resumable.identity.names import follow, module_as_value
-from resumable.identity.objects import compiled_file, file_contents, short, write
+from resumable.identity.objects import (
+    compiled_file,
+    file_contents,
+    is_shared_generator,
+    short,
+    write,
+)
 from resumable.identity.origin import is_users
 from resumable.identity.reading import FINDERS, Reading, reading_of
 from resumable.identity.record import Entry, Trace, digest_of, kept_text
@@ -274,7 +280,7 @@ class Tracer:
         self.stop_at(module)
         if owner is None or isinstance(owner, types.ModuleType):
             return {"library": f"{module}.{label}"}
-        if owner is np.random.mtrand._rand:
+        if is_shared_generator(owner):
             self.note_random(name)
         return {"library": [f"{module}.{label}", write(owner, name, self)]}
 
