@@ -5,24 +5,27 @@ Nothing here knows of runs, files of results or engines.
 
 from __future__ import annotations
 
-from resumable.identity.earlier import TEXT as EARLIER_TEXT
-from resumable.identity.earlier import (
-    class_text,
-)
-from resumable.identity.earlier import version_of_class as earlier_version_of_class
-from resumable.identity.earlier import (
-    version_of_function as earlier_version_of_function,
-)
-from resumable.identity.origin import environment_of
-from resumable.identity.record import Entry, Trace
-from resumable.identity.roots import (
-    CodeCheck,
-    Traced,
-    trace_function,
-    trace_object,
-    write_value,
-    write_values,
-)
+from typing import TYPE_CHECKING
+
+from resumable.system import lazily
+
+if TYPE_CHECKING:
+    from resumable.identity.earlier import (
+        EARLIER_TEXT,
+        class_text,
+        earlier_version_of_class,
+        earlier_version_of_function,
+    )
+    from resumable.identity.origin import environment_of
+    from resumable.identity.record import Entry, Trace
+    from resumable.identity.roots import (
+        CodeCheck,
+        Traced,
+        trace_function,
+        trace_object,
+        write_value,
+        write_values,
+    )
 
 __all__ = [
     "EARLIER_TEXT",
@@ -39,3 +42,21 @@ __all__ = [
     "write_value",
     "write_values",
 ]
+
+# Imported when they are used: a class is declared without them.
+__getattr__ = lazily(
+    __name__,
+    EARLIER_TEXT="earlier",
+    CodeCheck="roots",
+    Entry="record",
+    Trace="record",
+    Traced="roots",
+    class_text="earlier",
+    earlier_version_of_class="earlier",
+    earlier_version_of_function="earlier",
+    environment_of="origin",
+    trace_function="roots",
+    trace_object="roots",
+    write_value="roots",
+    write_values="roots",
+)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Begins the version of a function that declared none.
-TEXT = "text "
+EARLIER_TEXT = "text "
 
 _source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 
@@ -106,7 +106,7 @@ def normalised_source(text: str) -> str:
     return ast.unparse(tree)
 
 
-def version_of_class(cls: type, version: Any, stop: type) -> Any:
+def earlier_version_of_class(cls: type, version: Any, stop: type) -> Any:
     """Return what a document of schema 1 says of the version of a class.
 
     `stop` is the base class whose methods, and those above, did not count.
@@ -120,7 +120,7 @@ def version_of_class(cls: type, version: Any, stop: type) -> Any:
     return document
 
 
-def version_of_function(function: Any, version: Any) -> Any:
+def earlier_version_of_function(function: Any, version: Any) -> Any:
     """Return what a document of schema 1 says of the version of a function."""
     if version is not None:
         return encode(version, "version")
@@ -134,7 +134,7 @@ def version_of_function(function: Any, version: Any) -> Any:
             key: encode(value, key) for key, value in sorted(closed.items())
         },
     }
-    return TEXT + document_digest(document)
+    return EARLIER_TEXT + document_digest(document)
 
 
 @functools.lru_cache(maxsize=16)

@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import param
 
+from resumable import identity
 from resumable.errors import (
     DeclarationError,
     ParameterError,
     ResumableWarning,
     SourceError,
     near_miss,
-)
-from resumable.identity import (
-    CodeCheck,
-    Traced,
-    class_text,
-    earlier_version_of_class,
-    trace_object,
-    write_values,
 )
 from resumable.model import Output, declared_outputs, encode
 from resumable.process.parameters import assign
@@ -38,6 +31,7 @@ from resumable.worker import Positioned, uncached
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from resumable.identity import CodeCheck, Traced
     from resumable.results import Results
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -86,7 +80,7 @@ def _set_by_us() -> bool:
 def _trace_sent(process: Declaration, **how: Any) -> Traced:
     """Trace the code of a Process that was sent to a worker."""
     values = {name: getattr(process, name) for name in type(process).param}
-    return trace_object(
+    return identity.trace_object(
         process, stop=Declaration, roots=ROOTS, parameters=values, own=_OWN, **how
     )
 
@@ -162,7 +156,7 @@ class Declaration(Positioned, param.Parameterized):
         self._seconds_per_position: float | None = None
         self._check_methods()
         self._outputs()
-        write_values(self._parameter_values())
+        identity.write_values(self._parameter_values())
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = name in self.__dict__ or hasattr(type(self), name)
@@ -310,7 +304,7 @@ class Declaration(Positioned, param.Parameterized):
 
     def _traced(self, codes: Any = None) -> Traced:
         """Trace the code of this Process, its parameters and its other attributes."""
-        return trace_object(
+        return identity.trace_object(
             self,
             stop=Declaration,
             roots=ROOTS,
@@ -322,7 +316,7 @@ class Declaration(Positioned, param.Parameterized):
 
     def _source_text(self) -> str:
         """Return the text of the class, for people; empty where there is none."""
-        return class_text(type(self)) or ""
+        return identity.class_text(type(self)) or ""
 
     def _changed_since(self, then: Traced) -> list[str]:
         """Say which parameters and attributes, and what code, are not as they were."""
@@ -365,7 +359,7 @@ class Declaration(Positioned, param.Parameterized):
 
     def _code_check(self, traced: Traced) -> CodeCheck:
         """Return what makes sure that a worker has the same code."""
-        return CodeCheck(
+        return identity.CodeCheck(
             self,
             traced,
             _trace_sent,
@@ -416,7 +410,7 @@ class Declaration(Positioned, param.Parameterized):
                 ):
                     value = float(value)
                 document[name] = encode(value, f"the parameter {name!r}")
-        version = earlier_version_of_class(
+        version = identity.earlier_version_of_class(
             type(self), self.version, param.Parameterized
         )
         return {"version": version, "parameters": document}

@@ -10,14 +10,8 @@ import textwrap
 import types
 from typing import TYPE_CHECKING, Any
 
+from resumable import identity
 from resumable.errors import DeclarationError, near_miss
-from resumable.identity import (
-    EARLIER_TEXT,
-    CodeCheck,
-    Traced,
-    earlier_version_of_function,
-    trace_function,
-)
 from resumable.model import Output, encode
 from resumable.process.process import Process
 from resumable.session import Options
@@ -26,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from resumable.identity import CodeCheck, Traced
     from resumable.results import Results
     from resumable.runfile import RunFile
 
@@ -110,24 +105,26 @@ def _process_of(
 
     def traced(process: Any, codes: Any = None) -> Traced:
         known = codes is not None
-        return trace_function(function, values, codes=codes, lenient=lenient or known)[
-            0
-        ]
+        return identity.trace_function(
+            function, values, codes=codes, lenient=lenient or known
+        )[0]
 
     def version_document(process: Any, found: Traced) -> Any:
         if version is None:
             return {"code": found.trace.digest}
         if isinstance(function, types.FunctionType):
             return encode(version, "version")
-        called = trace_function(function, {}, lenient=True)[1]
+        called = identity.trace_function(function, {}, lenient=True)[1]
         return {"version": encode(version, "version"), "function": called}
 
     def code_check(process: Any, found: Traced) -> CodeCheck:
-        return CodeCheck(process, found, _trace_sent, values=not lenient, name=name)
+        return identity.CodeCheck(
+            process, found, _trace_sent, values=not lenient, name=name
+        )
 
     def earlier_document(process: Any) -> dict[str, Any]:
         return {
-            "version": earlier_version_of_function(function, version),
+            "version": identity.earlier_version_of_function(function, version),
             "parameters": {key: encode(value, key) for key, value in values.items()},
         }
 
@@ -157,7 +154,7 @@ def _process_of(
 def _trace_sent(process: Any, **how: Any) -> Traced:
     """Trace the function of a Process that was sent here."""
     called = process.unit_computation
-    return trace_function(called.func, called.keywords, **how)[0]
+    return identity.trace_function(called.func, called.keywords, **how)[0]
 
 
 def process_of_run(
@@ -185,7 +182,7 @@ def process_of_run(
     version = document["version"]
     if isinstance(version, dict):
         version = version.get("version")
-    elif isinstance(version, str) and version.startswith(EARLIER_TEXT):
+    elif isinstance(version, str) and version.startswith(identity.EARLIER_TEXT):
         version = None
     process = _process_of(function, header.outputs, version, inputs, parameters)
     return process(

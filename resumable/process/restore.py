@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import param
 
+from resumable import identity
 from resumable.errors import DeclarationError, ParameterError, near_miss
-from resumable.identity import write_value, write_values
 from resumable.model import decode
 from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
@@ -264,7 +264,7 @@ def state_of(process: Process) -> dict[str, Any]:
     """Write a Process down as plain JSON, if every parameter can be read back."""
     cls = type(process)
     parameters = {
-        name: write_value(getattr(process, name), f"the parameter {name!r}")
+        name: identity.write_value(getattr(process, name), f"the parameter {name!r}")
         for name in cls.param
         if name != "name"
     }
@@ -343,7 +343,7 @@ def _check_name(cls: type[Process], name: str) -> None:
 
 def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str, Any]:
     def write_known(value: Any) -> Any:
-        return write_values({"": value})[""]
+        return identity.write_values({"": value})[""]
 
     values = {}
     for name, encoded in document.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import param
 
-from resumable.identity import Trace
+from resumable import identity
 from resumable.model import (
     block_rows,
     by_name,
@@ -127,7 +127,9 @@ class Link(Process):
             inputs=self._inputs,
             geometry=self._geometry,
             asks_ready=False,
-            trace=Trace.together({s.name: s.request.trace for s in self._stages}),
+            trace=identity.Trace.together(
+                {s.name: s.request.trace for s in self._stages}
+            ),
             check=None,
             changed=self._changed_in_stages,
             earlier=self._earlier,

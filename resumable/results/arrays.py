@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from resumable import identity
 from resumable.errors import RunFileError, SourceError, hdf5_errors_as, shown
-from resumable.identity import Trace
 from resumable.model import filter_problem, load_filter
 from resumable.runfile import ADVICE, RaggedRows, find_own, names_fields
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
+    from resumable.identity import Trace
     from resumable.model import Output
     from resumable.runfile import RunFile
 
@@ -248,7 +249,7 @@ def trace_of(run: RunFile) -> Trace | None:
     """
     text = text_in(run, "identity_code")
     try:
-        return Trace.from_json(json.loads(text)) if text else None
+        return identity.Trace.from_json(json.loads(text)) if text else None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise _not_ours(run, "identity_code") from error
 

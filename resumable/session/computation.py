@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable import engines
+from resumable import engines, identity
 from resumable.errors import PlanError, near_miss, shown
-from resumable.identity import environment_of
 from resumable.model import (
     PositionSet,
     encode,
@@ -166,7 +165,7 @@ class Computation(NamedTuple):
     @property
     def environment(self) -> dict[str, str]:
         """What it is computed with besides the user's own code: name -> version."""
-        return environment_of(self.request.trace.modules)
+        return identity.environment_of(self.request.trace.modules)
 
     @property
     def position_outputs(self) -> dict[str, Output]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable import identity
 from resumable.errors import IdentityError
-from resumable.identity import environment_of
 from resumable.model import EARLIER_SCHEMA, SCHEMA, Footprint, document_digest
 from resumable.runfile import HDF5_VERSIONS, RunFileSpec, RunFolder
 from resumable.session.computation import Computation
@@ -64,7 +64,7 @@ def resolve(
         },
     }
     if request.strict:
-        document["environment"] = environment_of(request.trace.modules)
+        document["environment"] = identity.environment_of(request.trace.modules)
     contents: str | None = None
     if ready is not None:
         contents = reader.contents_at(ready, full=request.full)

@@ -47,7 +47,12 @@ if TYPE_CHECKING:
 START_METHODS = ("forkserver", "spawn")
 
 #: Modules that every worker needs, imported once by the server that forks them.
-_PRELOADED = ("resumable.engines.local", "resumable.pool.operators", "threadpoolctl")
+_PRELOADED = (
+    "resumable.engines.local",
+    "resumable.identity.roots",
+    "resumable.pool.operators",
+    "threadpoolctl",
+)
 _START, _WAIT = b"s", b"w"
 _NUMBER_BYTES = 8
 #: Signals that schedulers and terminals send to all processes of a job. The driver
