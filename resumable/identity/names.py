@@ -75,7 +75,7 @@ def follow(
         path = next(filter(None, found), None)
         if path is not None:
             document = file_contents(path, path.name, tracer)
-            key = f"file {path.name}"
+            key, _ = tracer.key_at(str(path), f"file {path.name}")
             tracer.entries[key] = Entry("file", digest_of(document), place=str(path))
         elif called != "read":  # of a file that is open, mostly
             tracer.note(f"reads files: {called} at {file}:{line}")
@@ -214,11 +214,11 @@ def enter_first(
     if not statements:
         return
     file = Path(space["__file__"])
-    key = f"{'.'.join([file.stem, *owners, name])} at first"
-    refers: dict[str, Any] = {}
-    if key in tracer.entries:
+    label = f"{'.'.join([file.stem, *owners, name])} at first"
+    key, new = tracer.key_at(str(file), label)
+    if not new:
         return
-    tracer.entries[key] = Entry("", "")  # they may refer to it
+    refers: dict[str, Any] = {}
     nodes = [node for statement in statements for node in ast.walk(statement)]
     for used in sorted({node.id for node in nodes if isinstance(node, ast.Name)}):
         if used != name and used in space:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import DeclarationError, ResumableWarning
 from resumable.identity.classes import doc_of, is_member, member, trace_class
-from resumable.identity.kinds import PLAIN
+from resumable.identity.kinds import MISSING, PLAIN
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
 from resumable.identity.record import CODE_KINDS, Entry, Trace, digest_of
@@ -30,7 +30,6 @@ _DEEPEST, _MOST_ITEMS = 10, 1000
 _VALUES = ("value", "environment")
 #: Traces until what traced code changes is known.
 _ROUNDS = 6
-_MISSING = object()
 
 #: What code may read of the declaration of a parameter.
 _PARTS_OF_PARAMETERS = frozenset(
@@ -64,7 +63,7 @@ class Traced(NamedTuple):
             told += [
                 f"the {kind} {name!r}"
                 for name in dict.fromkeys([*before, *after])
-                if before.get(name, _MISSING) != after.get(name, _MISSING)
+                if before.get(name, MISSING) != after.get(name, MISSING)
             ]
         entries = self.trace.entries
         for key, entry in now.trace.entries.items() if code else ():

@@ -93,6 +93,7 @@ class Tracer:
         self.mentions: set[str] = set()
         self.reads_files = True
         self._keys: dict[int, str] = {}
+        self._places: dict[tuple[str, str], str] = {}
         self._held: list[Any] = []  # ids stay unique as long as these are alive
         self._written: dict[int, Any] = {}
         self._objects = 0
@@ -294,6 +295,16 @@ class Tracer:
         self._keys[id(thing)] = key
         return key, True
 
+    def key_at(self, place: str, name: str) -> tuple[str, bool]:
+        """Return the name of the entry for a place, and whether it is new.
+
+        Files of one name in two folders have an entry each.
+        """
+        new = (place, name) not in self._places
+        if new:
+            self._places[place, name] = self.free(name)
+        return self._places[place, name], new
+
     def free(self, name: str) -> str:
         """Return a name that no entry has, and keep its place."""
         key, number = name, 1
@@ -395,11 +406,6 @@ class Tracer:
         """
         if self.is_code(value):
             return self.visit(value, where)
-        if type(value) in PLAIN and not isinstance(value, str):
-            document = write(value, where, self)
-            key = self.free(label)
-            self.entries[key] = Entry("value", digest_of(document), short(value), place)
-            return {"value": key}
         key = self.free(label)
         self.value(key, value, where, place)
         return {"value": key}
@@ -484,8 +490,8 @@ class Tracer:
     def _whole_file(self, function: types.FunctionType, module: str) -> Any:
         name = function.__code__.co_filename
         text = "".join(linecache.getlines(name, function.__globals__))
-        key = f"file {module.rpartition('.')[2]}"
-        if key not in self.entries:
+        key, new = self.key_at(name, f"file {module.rpartition('.')[2]}")
+        if new:
             self.entries[key] = Entry("module", file_digest(text), place=name)
             self.note(f"{name}: more code than is traced, the whole file counts")
         return {"code": key}

@@ -1,4 +1,4 @@
-"""What code carries in objects of libraries: decorators, wrappers, categories."""
+"""What code carries in objects of libraries, and files that it reads."""
 
 import importlib.util
 import itertools
@@ -104,3 +104,25 @@ def test_what_is_carried_counts(made, number):
     assert one.digest == again.digest
     assert one.digest != other.digest
     assert not list(itertools.chain(one.not_followed, other.not_followed))
+
+
+def test_files_of_one_name_in_two_folders_both_count(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "table.txt").write_text("1")
+    path = tmp_path / "reads.py"
+    path.write_text(
+        "from pathlib import Path\n\nHERE = Path(__file__).parent\n\n\n"
+        "def read(s):\n"
+        "    first = (HERE / 'a' / 'table.txt').read_text()\n"
+        "    return float(first) + float((HERE / 'b' / 'table.txt').read_text())\n"
+    )
+    spec = importlib.util.spec_from_file_location("reads", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    seen = {trace_function(module.read, {})[0].trace.digest}
+    for folder in ("a", "b"):
+        (tmp_path / folder / "table.txt").write_text("22")
+        seen.add(trace_function(module.read, {})[0].trace.digest)
+
+    assert len(seen) == 3
