@@ -5,15 +5,11 @@ the changelog before touching one; runs of the schema before must be found by a 
 of that schema, as those of schema 1 are (``identity/earlier``).
 """
 
-import json
-import os
-import subprocess
-import sys
-
 import golden
 import h5py
 import numpy as np
 import pytest
+from helpers import golden_under_hash_seeds
 
 from resumable.identity import trace_function, write_value
 from resumable.identity.record import digest_of
@@ -164,22 +160,7 @@ def test_identities_of_schema_1_are_known_as_they_were(tmp_path):
 
 
 def test_digests_do_not_depend_on_the_hash_seed():
-    code = "import json, test_golden as t; print(json.dumps(t.golden_now()))"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={
-                **os.environ,
-                "PYTHONHASHSEED": seed,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("1", "4242")
-    ]
-
-    found = [json.loads(process.communicate()[0]) for process in started]
+    found = golden_under_hash_seeds("test_golden")
 
     assert found == [{"values": VALUES, "code": CODE}] * 2
 

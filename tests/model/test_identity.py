@@ -3,14 +3,12 @@
 import datetime as dt
 import enum
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import golden_under_hash_seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,22 +122,7 @@ def test_the_digest_of_a_whole_document_never_changes():
 
 
 def test_digests_do_not_depend_on_the_hash_seed():
-    code = "import json, test_identity as t; print(json.dumps(t.golden_now()))"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={
-                **os.environ,
-                "PYTHONHASHSEED": seed,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("1", "4242")
-    ]
-
-    found = [json.loads(process.communicate()[0]) for process in started]
+    found = golden_under_hash_seeds("test_identity")
 
     assert found == [GOLDEN, GOLDEN]
 

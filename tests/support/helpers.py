@@ -1,6 +1,10 @@
 """What several tests need."""
 
 import gc
+import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,3 +39,22 @@ def close_all_hdf5_files():
 
 def compute(process, **options):
     return process.compute(engine="serial", progress=False, **options)
+
+
+def golden_under_hash_seeds(module):
+    """Return the golden digests of a test module, of two processes and hash seeds."""
+    code = f"import json, {module} as t; print(json.dumps(t.golden_now()))"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "4242")
+    ]
+    return [json.loads(process.communicate()[0]) for process in started]
