@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from resumable.system import lazily
 
 if TYPE_CHECKING:
+    from resumable.identity.arrays import arrays_in, by_document
     from resumable.identity.earlier import (
         EARLIER_TEXT,
         class_text,
@@ -33,6 +34,8 @@ __all__ = [
     "Entry",
     "Trace",
     "Traced",
+    "arrays_in",
+    "by_document",
     "class_text",
     "earlier_version_of_class",
     "earlier_version_of_function",
@@ -51,6 +54,8 @@ __getattr__ = lazily(
     Entry="record",
     Trace="record",
     Traced="roots",
+    arrays_in="arrays",
+    by_document="arrays",
     class_text="earlier",
     earlier_version_of_class="earlier",
     earlier_version_of_function="earlier",

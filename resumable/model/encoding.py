@@ -23,7 +23,7 @@ import numpy as np
 from resumable.errors import IdentityError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 #: Part of the document: a higher number where equal values are encoded differently.
 SCHEMA = 2
@@ -227,13 +227,14 @@ def decode(
     where: str = "value",
     known: Iterable[Any] = (),
     written: Callable[[Any], Any] | None = None,
+    arrays: Mapping[str, Any] | None = None,
 ) -> Any:
     """Turn what was written of a value back into it.
 
     Values that are encoded alike are decoded alike. Of an array or another object only
     a digest is written, of an enum or a function a name: they are found among the
-    values in `known`, which `written` encodes, or are an IdentityError that names the
-    value as `where`.
+    values in `known`, which `written` encodes, arrays by what was written of them in
+    `arrays`, or are an IdentityError that names the value as `where`.
     """
     text = canonical(document)
     for value in known:
@@ -241,7 +242,7 @@ def decode(
             if canonical((written or encode)(value)) == text:
                 return value
     try:
-        return _decoded(document, where)
+        return _decoded(document, where, arrays or {})
     except IdentityError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
@@ -251,26 +252,31 @@ def decode(
         raise IdentityError(msg) from error
 
 
-def _decoded(document: Any, where: str) -> Any:
+def _decoded(document: Any, where: str, arrays: Mapping[str, Any]) -> Any:
     if isinstance(document, list):
-        return [_decoded(item, where) for item in document]
+        return [_decoded(item, where, arrays) for item in document]
     if not isinstance(document, dict):
         return document
     ((kind, inner),) = document.items()
+    if kind == "array" and arrays:
+        found = arrays.get(canonical(document))
+        if found is not None:
+            return found
     if kind in _NOT_READ_BACK:
         msg = f"{where} is {_NOT_READ_BACK[kind]}, or give it in Python each time"
         raise IdentityError(msg)
     if kind == "dict" and isinstance(inner, dict):  # of schema 1
-        return {key: _decoded(value, where) for key, value in inner.items()}
+        return {key: _decoded(v, where, arrays) for key, v in inner.items()}
     if kind in _SCALARS:
         return _SCALARS[kind](inner)
-    parts = _decoded(inner, where)
+    parts = _decoded(inner, where, arrays)
     return _COMPOSED[kind](parts)
 
 
 #: What is not written in full, and how it can be read back all the same.
 _NOT_READ_BACK = {
-    "array": "an array, and only a digest of it is written down; make it the default",
+    "array": "an array of which only a digest is written down, as a run file keeps up "
+    "to 16 MB of arrays; make it the default",
     "enum": "an enum, and only its name is written down; declare the parameter as "
     "param.Selector(objects=list(THE_ENUM))",
     "file": "a file, and only a digest of it is written down; make it the default",

@@ -341,6 +341,7 @@ class Declaration(Positioned, param.Parameterized):
             version=self._version_document(traced),
             parameters=traced.parameters,
             attributes=traced.attributes,
+            arrays=identity.arrays_in(self._parameter_values()),
             outputs=self._outputs(),
             source=self._source,
             inputs=self._inputs,

@@ -140,6 +140,7 @@ def _process_of(
             version=version,
             outputs=outputs,
             unit_computation=staticmethod(functools.partial(function, **parameters)),
+            _parameter_values=lambda process: values,
             _traced=traced,
             _version_document=version_document,
             _code_check=code_check,
@@ -167,14 +168,16 @@ def process_of_run(
     """
     from resumable.model import decode
     from resumable.results import inputs_of_run, source_of_run
+    from resumable.runfile import read_arrays
 
     header, document = run.header, run.header.document
     name = getattr(function, "__name__", type(function).__name__)
     if name != document["process"]:
         msg = f"the run is of {document['process']!r}, and {name!r} was given"
         raise DeclarationError(msg)
+    arrays = identity.by_document(read_arrays(run))
     parameters = {
-        key: decode(value, f"the parameter {key!r}")
+        key: decode(value, f"the parameter {key!r}", arrays=arrays)
         for key, value in document["parameters"].items()
     }
     found, axes = source_of_run(run, source)

@@ -469,8 +469,8 @@ class Process(Declaration):
         Raises
         ------
         IdentityError
-            A parameter that could not be read back, such as an array that is not the
-            default: of these only a digest is written.
+            A parameter that could not be read back, such as an array beyond 16 MB that
+            is not the default: of these only a digest is written.
         """
         from resumable.process.restore import state_of
 

@@ -5,6 +5,7 @@ No class is imported because a run file names it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import importlib.util
@@ -23,9 +24,11 @@ from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
 from resumable.results import Results, inputs_of_run, source_of_run
-from resumable.runfile import MAGIC, RunFile
+from resumable.runfile import MAGIC, RunFile, arrays_kept, as_npy, of_npy, read_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resumable.session import Computation, VerifyReport
     from resumable.source import SourceRef
 
@@ -268,7 +271,8 @@ def state_of(process: Process) -> dict[str, Any]:
         for name in cls.param
         if name != "name"
     }
-    _parameters_of(cls, parameters)
+    kept = arrays_kept(identity.arrays_in(process._parameter_values()))
+    _parameters_of(cls, parameters, kept.values())
     return {
         "resumable": STATE,
         "class": f"{cls.__module__}:{cls.__qualname__}",
@@ -282,7 +286,20 @@ def state_of(process: Process) -> dict[str, Any]:
         "target": str(process._folder),
         "fingerprint": "full" if process._full else "sample",
         "environment": "strict" if process._strict else "record",
+        **({"arrays": [_text_of(array) for array in kept.values()]} if kept else {}),
     }
+
+
+def _text_of(array: Any) -> str:
+    return base64.b64encode(as_npy(array)).decode()
+
+
+def _arrays_of(state: Mapping[str, Any]) -> list[Any]:
+    try:
+        return [of_npy(base64.b64decode(text)) for text in state.get("arrays", ())]
+    except (ValueError, TypeError) as error:
+        msg = f"the arrays of this state cannot be read: {error}"
+        raise DeclarationError(msg) from error
 
 
 def _written(ref: SourceRef) -> Any:
@@ -314,7 +331,7 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         position_axes=tuple(state["axes"]),
         fingerprint=state["fingerprint"],
         environment=state.get("environment", "record"),
-        **_parameters_of(cls, state["parameters"]),
+        **_parameters_of(cls, state["parameters"], _arrays_of(state)),
     )
 
 
@@ -330,7 +347,7 @@ def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
         position_axes=axes,
         fingerprint="full" if run.header.source.get("full") else "sample",
         environment="strict" if "environment" in document else "record",
-        **_parameters_of(cls, document["parameters"]),
+        **_parameters_of(cls, document["parameters"], read_arrays(run)),
     )
 
 
@@ -341,7 +358,11 @@ def _check_name(cls: type[Process], name: str) -> None:
         raise DeclarationError(msg)
 
 
-def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters_of(
+    cls: type[Process], document: Mapping[str, Any], arrays: Iterable[Any]
+) -> dict[str, Any]:
+    known_arrays = identity.by_document(arrays)
+
     def write_known(value: Any) -> Any:
         return identity.write_values({"": value})[""]
 
@@ -361,6 +382,7 @@ def _parameters_of(cls: type[Process], document: Mapping[str, Any]) -> dict[str,
             f"the parameter {name!r}",
             known,
             write_known,
+            known_arrays,
         )
         if isinstance(declared, param.Tuple) and isinstance(value, list):
             value = tuple(value)  # as schema 1 has it

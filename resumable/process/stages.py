@@ -123,6 +123,11 @@ class Link(Process):
             name=self._stages[-1].name,
             version=self.version,
             parameters={"stages": [stage.document() for stage in self._stages]},
+            arrays={
+                f"{stage.name}.{name}": array
+                for stage in self._stages
+                for name, array in stage.request.arrays.items()
+            },
             outputs=self.outputs,
             inputs=self._inputs,
             geometry=self._geometry,

@@ -50,6 +50,13 @@ from resumable.runfile.journal import (
     user_file_needs_mending,
     user_file_transaction,
 )
+from resumable.runfile.kept import (
+    KEPT_BYTES,
+    arrays_kept,
+    as_npy,
+    of_npy,
+    read_arrays,
+)
 from resumable.runfile.ragged import (
     RaggedRows,
     copied_rows,
@@ -68,6 +75,7 @@ __all__ = [
     "FAILURE_ROWS",
     "FORMAT",
     "HDF5_VERSIONS",
+    "KEPT_BYTES",
     "MAGIC",
     "TABLE_DTYPES",
     "USID_ANCILLARIES",
@@ -88,6 +96,8 @@ __all__ = [
     "SessionTables",
     "Snapshot",
     "WriteTarget",
+    "arrays_kept",
+    "as_npy",
     "copied_rows",
     "create_contiguous",
     "create_run_file",
@@ -98,7 +108,9 @@ __all__ = [
     "mend_user_file",
     "names_fields",
     "new_hdf5",
+    "of_npy",
     "ragged_files_of",
+    "read_arrays",
     "reading_group",
     "remove_ragged_files",
     "reserve_rows",

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import math
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,7 @@ from resumable.runfile.header import (
     structure_digest,
     table_rows,
 )
+from resumable.runfile.kept import arrays_kept, as_npy, has_type, name_of_arrays
 from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_files
 from resumable.system import disk
 
@@ -80,6 +82,8 @@ class RunFileSpec(NamedTuple):
     """The code that was traced, as plain JSON."""
     source: dict[str, Any]
     """The header's note on the source."""
+    arrays: Mapping[str, Array] = {}
+    """What it is computed with, by a name for people, to be read back."""
 
 
 def create_run_file(
@@ -302,6 +306,8 @@ def _describe(
     if spec.source_text:
         group.create_dataset("source_text", data=_text(spec.source_text))
     group.create_dataset("identity_code", data=_text(canonical(spec.trace)))
+    if spec.arrays:
+        _keep_arrays(group.create_group(name_of_arrays(spec.outputs)), spec.arrays)
     if coordinates.link is not None:
         path, dataset = coordinates.link
         target = Path(path).resolve()
@@ -352,6 +358,19 @@ def _describe(
         group.attrs["default"] = _text(maps[0])
     if coordinates.usid:
         _add_usid(group, outputs, coordinates.usid)
+
+
+def _keep_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
+    """Write arrays; those of a dtype that HDF5 does not have as ``.npy`` files."""
+    for name, array in arrays_kept(arrays).items():
+        plain, ending = re.sub(r"[^\w. +-]", "_", name)[:200], ""
+        if not has_type(array.dtype):
+            array, ending = np.frombuffer(as_npy(array), np.uint8), ".npy"
+        while plain + ending in group:
+            plain += "_"
+        made = create_contiguous(group, plain + ending, array.shape, array.dtype)
+        if array.size:
+            made[...] = array
 
 
 def free_name(group: h5py.Group, name: str) -> str:

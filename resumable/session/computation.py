@@ -57,6 +57,8 @@ class Request(NamedTuple):
     """Their values, as plain JSON."""
     attributes: dict[str, Any]
     """Values of other attributes that the computation reads, as plain JSON."""
+    arrays: Mapping[str, Any]
+    """Arrays that parameters hold, by a name for people."""
     outputs: Mapping[str, Output]
     source: SourceRef
     inputs: Mapping[str, SourceRef]

@@ -166,6 +166,7 @@ def _spec(
         source_text=request.source_text,
         trace=request.trace.to_json(),
         source=source,
+        arrays=request.arrays,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import (
+    IdentityError,
     PlanError,
     ResumableError,
     RunFileError,
@@ -223,6 +224,12 @@ def _computed(
     except SourceError as error:
         yield Check("source", False, f"{error}: {_ELSEWHERE}")
         yield Check("rows", False, "not computed again: the source is missing")
+        return
+    except IdentityError as error:
+        # A value of which the run file has a digest alone: nothing is wrong with it.
+        yield _source(run, source)
+        yield Check("computation", None, str(error))
+        yield Check("rows", None, f"not computed again; give the {name} itself")
         return
     except ResumableError as error:
         yield _source(run, source)

@@ -107,16 +107,17 @@ def test_a_document_that_makes_no_sense_is_refused(document):
 
 
 def test_a_state_that_could_not_be_read_back_is_refused_at_once(scan):
-    """Of an array only a digest is written, unless it is the default."""
+    """Of an array beyond 16 MB only a digest is written, unless it is the default."""
     assert again(Fit(scan), Fit).kernel is Fit.kernel
     with pytest.raises(rs.IdentityError) as array:
-        Fit(scan, kernel=np.zeros(3)).state()
+        Fit(scan, kernel=np.zeros((16 << 17) + 1)).state()
     with pytest.raises(rs.IdentityError) as member:
         Fit(scan, extra=Colour.RED).state()
 
     assert str(array.value) == (
-        "the parameter 'kernel' is an array, and only a digest of it is written down; "
-        "make it the default, or give it in Python each time"
+        "the parameter 'kernel' is an array of which only a digest is written down, as "
+        "a run file keeps up to 16 MB of arrays; make it the default, or give it in "
+        "Python each time"
     )
     assert str(member.value) == (
         "the parameter 'extra' is an enum, and only its name is written down; declare "

@@ -1,0 +1,106 @@
+"""Arrays that a computation was given, kept in its run file to be read back.
+
+They lie in the group ``arrays`` of the results group. Their names are for people: what
+an array is for is found by its digest, which the identity document has.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from resumable.errors import HDF5_ERRORS
+from resumable.runfile.hdf5 import find_own
+from resumable.runfile.rows import reading_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from resumable.runfile.file import RunFile
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Bytes of all arrays together that are kept.
+KEPT_BYTES = 16 << 20
+#: Arrays that are kept.
+_MOST_ARRAYS = 1000
+#: Ends the name of an array whose dtype HDF5 does not have: it is kept as ``.npy``.
+_AS_FILE = ".npy"
+
+
+def arrays_kept(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays that a run file keeps: the smallest, of 16 MB together."""
+    kept: dict[str, Array] = {}
+    room = KEPT_BYTES
+    for name, array in sorted(arrays.items(), key=lambda item: item[1].nbytes):
+        room -= array.nbytes
+        if room < 0 or len(kept) == _MOST_ARRAYS:
+            break
+        kept[name] = array
+    return kept
+
+
+def name_of_arrays(outputs: Iterable[str]) -> str:
+    """Return the name of the group of arrays, which is the name of no output."""
+    name, taken = "arrays", set(outputs)
+    while name in taken:
+        name += "_"
+    return name
+
+
+def as_npy(array: Array) -> bytes:
+    """Return the bytes of a ``.npy`` file; ValueError for what would be pickled."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def of_npy(data: bytes) -> Array:
+    """Read the bytes of a ``.npy`` file; ValueError where it is none."""
+    array: Array = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def has_type(dtype: np.dtype[Any]) -> bool:
+    """Return whether HDF5 gives a dtype back as it was written."""
+    try:
+        return bool(h5py.h5t.py_create(dtype, logical=True).dtype == dtype)
+    except (TypeError, ValueError):
+        return False
+
+
+def read_arrays(run: RunFile) -> list[Array]:
+    """Read the arrays that a run file keeps; what cannot be read is left out."""
+    found: list[Array] = []
+    try:
+        with reading_group(run) as group:
+            place = (run.header.group[1:], name_of_arrays(run.header.outputs))
+            arrays = find_own(group.file, *place)
+            if isinstance(arrays, h5py.Group):
+                for name in arrays:
+                    found += _read(find_own(arrays, name), name, found)
+    except HDF5_ERRORS:
+        return found
+    return found
+
+
+def _read(dataset: Any, name: str, before: list[Array]) -> Iterator[Array]:
+    """Yield the array of a dataset, if it is one that a run file would keep."""
+    room = 2 * KEPT_BYTES - sum(array.nbytes for array in before)
+    if (
+        isinstance(dataset, h5py.Dataset)
+        and not dataset.dtype.hasobject
+        and dataset.nbytes <= room
+        and len(before) < _MOST_ARRAYS
+    ):
+        array = np.asarray(dataset[()])
+        if not name.endswith(_AS_FILE):
+            yield array
+            return
+        try:
+            yield of_npy(array.tobytes())
+        except (ValueError, TypeError, MemoryError):
+            return
