@@ -11,6 +11,7 @@ from resumable.system import lazily
 
 if TYPE_CHECKING:
     from resumable.process.chain import Chain
+    from resumable.process.classes import find_class
     from resumable.process.program import (
         EPILOG,
         compute_options,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         show_warning,
         source_options,
     )
-    from resumable.process.restore import find_class, load, verify
+    from resumable.process.restore import load, verify
 
 __all__ = [
     "EPILOG",
@@ -50,7 +51,7 @@ __getattr__ = lazily(
     EPILOG="program",
     compute_options="program",
     errors_shown="program",
-    find_class="restore",
+    find_class="classes",
     load="restore",
     main="program",
     make_process="program",

@@ -19,6 +19,7 @@ from resumable.process.parameters import frozen
 from resumable.process.stages import BlockLink, Stage, UnitLink
 from resumable.results import reference_to
 from resumable.source import SourceRef
+from resumable.system import begin_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -260,6 +261,7 @@ class Chain:
             With the outputs of all stages, and the plan of the first run that the chain
             would make. Writes nothing, and reads no kept results.
         """
+        begin_work("test a chain")
         self._wire()
         every = {n: o for stage in self._stages for n, o in stage.outputs.items()}
         kind = BlockLink if any(s.in_blocks for s in self._stages) else UnitLink
@@ -294,6 +296,7 @@ class Chain:
         ResumableError
             As :meth:`Process.compute` raises.
         """
+        begin_work("compute a chain")
         if options.get("follow") is not None:
             msg = (
                 "a chain does not wait for positions: compute it again when there are "

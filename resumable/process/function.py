@@ -15,6 +15,7 @@ from resumable.errors import DeclarationError, near_miss
 from resumable.model import Output, encode
 from resumable.process.process import Process
 from resumable.session import Options
+from resumable.system import begin_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,6 +72,7 @@ def map_function(
     ResumableError
         As :class:`Process` and :meth:`Process.compute` raise.
     """
+    begin_work("compute a map")
     given: Any = function
     if not callable(given):
         msg = f"the first argument of map is the function, not {function!r}"

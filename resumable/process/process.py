@@ -26,7 +26,7 @@ from resumable.session import (
     resolve,
 )
 from resumable.source import open_sources
-from resumable.system import StopRequest, launcher
+from resumable.system import StopRequest, begin_work, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -219,6 +219,7 @@ class Process(Declaration):
         source. Never changes the source, but for mending it after a killed
         :meth:`Results.publish`.
         """
+        begin_work(f"compute {type(self).__name__}")
         self._check_source()
         with frozen(self):
             engine = collective(options.get("engine", "auto"))
@@ -266,6 +267,7 @@ class Process(Declaration):
         """
         from resumable.session import Run, check_alone
 
+        begin_work(f"compute {type(self).__name__}")
         check_alone(options.get("engine", "auto"))
         self._check_source()
         # From here to the end of the run: it computes what is resolved now.
@@ -413,6 +415,7 @@ class Process(Declaration):
         """
         from resumable.session import try_positions
 
+        begin_work(f"test {type(self).__name__}")
         computation = self._computation()
         flat = positions_in_order(position, self.map_shape)
         single = isinstance(position, (int, np.integer, tuple))
@@ -445,6 +448,7 @@ class Process(Declaration):
         """
         from resumable.session import verify_run
 
+        begin_work(f"verify {type(self).__name__}")
         results = self.results
         if results is None:
             msg = f"there is no run of this in {self._folder} to verify; compute it"

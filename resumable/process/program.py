@@ -21,7 +21,7 @@ from click.core import ParameterSource
 
 from resumable.errors import NotFinished, ResumableError, shown
 from resumable.session import Options
-from resumable.system import launcher
+from resumable.system import begin_work, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -321,6 +321,7 @@ def _run_command(
     argv: Sequence[str] | None,
 ) -> Any:
     """Parse a command line and call back; exit after help and wrong usage."""
+    begin_work(f"run {cls.__name__} as a program")
     try:
         fixed = options(required="source" not in keywords)
         command = click.Command(

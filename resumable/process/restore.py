@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import param
 
 from resumable import identity
-from resumable.errors import DeclarationError, ParameterError, near_miss
+from resumable.errors import DeclarationError, ParameterError
 from resumable.model import decode
+from resumable.process.classes import find_class
 from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
 from resumable.results import Results, inputs_of_run, source_of_run
 from resumable.runfile import MAGIC, RunFile, arrays_kept, as_npy, of_npy, read_arrays
+from resumable.system import begin_work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -177,6 +176,8 @@ def verify(
     """
     from resumable.session import verify_run
 
+    begin_work("verify a run")
+
     def restore(run: RunFile) -> Computation:
         if isinstance(process, Process):
             return process._computation()
@@ -194,70 +195,6 @@ def verify(
             sample=sample,
             seed=seed,
         )
-
-
-# Classes.
-
-
-def find_class(text: str, base: type[Any]) -> type[Any]:
-    """Import ``FILE.py:Class`` or ``package.module:Class``, which runs the module.
-
-    DeclarationError: it cannot be imported, or is no class that derives from `base`.
-    """
-    where, separator, name = text.rpartition(":")
-    if not separator:
-        msg = f"{text!r} names no class; write FILE.py:Class or module:Class"
-        raise DeclarationError(msg)
-    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
-    found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        names = [
-            key
-            for key, value in vars(module).items()
-            if isinstance(value, type) and issubclass(value, base) and value is not base
-        ]
-        there = ", ".join(names) or "none"
-        msg = (
-            f"{where} has no {base.__name__} {name!r}{near_miss(name, names)} "
-            f"(it has {there})"
-        )
-        raise DeclarationError(msg)
-    return found
-
-
-def _load_module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except (ImportError, ValueError, TypeError) as error:
-        msg = f"{name!r} cannot be imported: {error}"
-        raise DeclarationError(msg) from error
-
-
-def _load_file(path: Path) -> Any:
-    if not path.exists():
-        near = [p.name for p in path.parent.glob("*.py")]
-        msg = f"there is no file {path}{near_miss(path.name, near)}"
-        raise DeclarationError(msg)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        msg = f"{path} cannot be imported"
-        raise DeclarationError(msg)
-    # Modules beside the file are found, as when Python runs it.
-    sys.path.insert(0, str(path.parent.resolve()))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        msg = f"{path} cannot be imported: {type(error).__name__}: {error}"
-        raise DeclarationError(msg) from error
-    # Workers get the class itself: by name they might find another module.
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
-    return module
 
 
 # States.

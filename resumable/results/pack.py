@@ -48,7 +48,7 @@ from resumable.runfile import (
     table_rows,
     target_errors,
 )
-from resumable.system import disk
+from resumable.system import begin_work, disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +61,7 @@ _META_BLOCK_BYTES = 64 << 10
 
 def pack(run: RunFile, compression: str | None = "gzip") -> None:
     """Replace a finished run file by a packed one, as :meth:`Results.pack` says."""
+    begin_work("pack results")
     wrong = filter_problem(compression)
     if wrong:
         raise ParameterError(wrong)

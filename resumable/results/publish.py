@@ -37,7 +37,7 @@ from resumable.runfile import (
     user_file_locked,
     user_file_transaction,
 )
-from resumable.system import disk
+from resumable.system import begin_work, disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +52,7 @@ def publish(
     run: RunFile, where: str, *, overwrite: bool = False, compression: str | None = None
 ) -> None:
     """Copy a finished run into another file, as :meth:`Results.publish` says."""
+    begin_work("publish results")
     wrong = filter_problem(compression)
     if wrong:
         raise ParameterError(wrong)

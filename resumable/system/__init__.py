@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.system import disk, forks, launcher, machine
+from resumable.system.loading import WorkBegins, begin_work, loading
 from resumable.system.locks import LockFile, wait_until
 from resumable.system.machine import WORKER_VARIABLES, usable_cores
 from resumable.system.signals import Uninterrupted, deferred_termination, mark_as_worker
@@ -26,12 +27,15 @@ __all__ = [
     "Memory",
     "StopRequest",
     "Uninterrupted",
+    "WorkBegins",
+    "begin_work",
     "deferred_termination",
     "disk",
     "find_shared",
     "forks",
     "launcher",
     "lazily",
+    "loading",
     "machine",
     "map_memory",
     "mark_as_worker",
