@@ -184,7 +184,8 @@ class MPIEngine:
         ranks = range(len(self._infos))
         order = sorted(ranks, key=lambda r: (self._infos[r].rank_on_host, r))
         by_rank = {rank: worker for worker, rank in enumerate(order[:workers])}
-        plain = job._replace(process=None)
+        # Every rank has run the script, so it has them.
+        plain = job._replace(process=None, settings=None)
         room = Remainder.room(driver.schedule.pending, PROBES)
         one_sided, count = self._one_sided, len(by_rank)
         for rank in range(1, messages.size):

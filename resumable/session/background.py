@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import dataclasses
 import logging
 import threading
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from resumable.engines import collective
 from resumable.errors import NotFinished, PlanError
 from resumable.session.events import BatchDone, Counts, Started
+from resumable.worker import settings_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,13 +83,20 @@ class Run:
         self._results: Results | None = None
         self._error: BaseException | None = None
         # Not a daemon: at its end, a script waits for the run.
-        self._thread = threading.Thread(target=self._work, name="resumable-run")
+        # With what the caller has set for its thread and in its context.
+        self._settings = settings_here()
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._work,),
+            name="resumable-run",
+        )
         self._thread.start()
 
     def _work(self) -> None:
         results, error = None, None
         try:
             with self._hold:
+                self._settings.apply()
                 results = self._drive(self._take)
         except BaseException as raised:
             error = raised

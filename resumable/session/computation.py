@@ -30,7 +30,7 @@ from resumable.runfile import (
 from resumable.session.decide import EDITED, changed_code, explain, made_before
 from resumable.source import coordinates_of, rechunked
 from resumable.system import disk
-from resumable.worker import Job, warning_filters
+from resumable.worker import Job, settings_here, warning_filters
 
 if TYPE_CHECKING:
     import contextlib
@@ -381,6 +381,7 @@ class Assignment(NamedTuple):
             check=computation.request.check,
             position_timeout_s=None if timeout is None else parse_seconds(timeout),
             filters=warning_filters(),
+            settings=settings_here(),
             may_ship=self.options.writer == "auto",
         )
 

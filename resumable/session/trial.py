@@ -14,7 +14,7 @@ from resumable.errors import PlanError, as_html
 from resumable.model import format_seconds
 from resumable.session.computation import Options
 from resumable.session.decide import prospect
-from resumable.worker import Computer, UnitLoop
+from resumable.worker import Computer, UnitLoop, kept_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,14 +128,15 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
 @contextlib.contextmanager
 def opened(computation: Computation) -> Iterator[Computer]:
     """Compute positions in this process; the caller has frozen the parameters."""
-    computer = Computer(
-        computation.request.process,
-        computation.position_outputs,
-        computation.source,
-        computation.inputs,
-    )
-    with contextlib.closing(computer):
-        yield computer
+    with kept_settings():
+        computer = Computer(
+            computation.request.process,
+            computation.position_outputs,
+            computation.source,
+            computation.inputs,
+        )
+        with contextlib.closing(computer):
+            yield computer
 
 
 def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:

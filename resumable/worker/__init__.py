@@ -20,6 +20,7 @@ from resumable.worker.cursor import (
     generator_of,
 )
 from resumable.worker.job import Job, Loss, Report
+from resumable.worker.settings import Settings, kept_settings, settings_here
 from resumable.worker.warnings import WarningCounts, warning_filters
 from resumable.worker.work import Worker, describe
 
@@ -55,6 +56,7 @@ __all__ = [
     "Positioned",
     "RemoteTraceback",
     "Report",
+    "Settings",
     "StageCursor",
     "UnitLoop",
     "WarningCounts",
@@ -64,12 +66,14 @@ __all__ = [
     "death_error",
     "describe",
     "generator_of",
+    "kept_settings",
     "log_here",
     "lowest_level",
     "packed",
     "plain_record",
     "portable",
     "rows_as_list",
+    "settings_here",
     "shallow_copy",
     "start_server",
     "uncached",

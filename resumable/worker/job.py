@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from resumable.model import Batch, Geometry, Output, Schedule
     from resumable.runfile import Failure, WriteTarget
     from resumable.source import SourceRef
+    from resumable.worker.settings import Settings
     from resumable.worker.warnings import WarningCounts
 
 
@@ -32,6 +33,7 @@ class Job(NamedTuple):
     may_ship: bool = False  # without the target, send rows to the driver
     position_timeout_s: float | None = None  # needs processes to end
     filters: tuple[Any, ...] = ()  # of warnings
+    settings: Settings | None = None  # of the script; None: those there are
 
 
 class Report(NamedTuple):

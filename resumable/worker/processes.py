@@ -44,6 +44,7 @@ from resumable.worker.call import (
 )
 from resumable.worker.cursor import shared_progress_words
 from resumable.worker.server import WorkerServer, start_server
+from resumable.worker.settings import settings_here
 from resumable.worker.transport import (
     Arrays,
     Channel,
@@ -51,6 +52,7 @@ from resumable.worker.transport import (
     SendBuffer,
     Unsendable,
     computation_not_sent,
+    packed,
     readable,
 )
 
@@ -117,7 +119,7 @@ class WorkerProcesses:
             start_server(start_method)
             # The server may have been started in another folder, with other variables.
             setting = (sys.path, dict(os.environ), Path.cwd(), lowest_level())
-            self._setting = pickle.dumps(setting)
+            self._setting = pickle.dumps((*setting, packed(settings_here())))
         forks.holders.add(self)
         for _ in range(count):
             self._processes.append(self._start())

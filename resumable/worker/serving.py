@@ -88,16 +88,19 @@ class _ParentHandler(logging.Handler):
 def serve(connection: Connection, progress_words: memoryview) -> None:
     """Run a worker: do what messages say until the parent closes the pipe.
 
-    The first message has the parent's import path, environment, folder and log level.
+    The first message has the parent's import path, environment, folder, log level and
+    :class:`Settings`.
     """
     try:
         setting = connection.recv_bytes()
     except (EOFError, OSError):
         return  # the parent was interrupted while it started this worker
-    sys.path[:], environment, folder, level = pickle.loads(setting)
+    sys.path[:], environment, folder, level, settings = pickle.loads(setting)
     os.environ.clear()
     os.environ.update({**environment, **WORKER_VARIABLES})
     os.chdir(folder)
+    # They may hold functions of modules that are found by now.
+    pickle.loads(settings).apply()
     threading.Thread(
         target=_watch, args=(connection,), name="resumable-watch", daemon=True
     ).start()

@@ -32,10 +32,11 @@ from resumable.system import machine
 from resumable.worker import compute as computer
 from resumable.worker.compute import Computer, UnitLoop
 from resumable.worker.job import Job, Report
+from resumable.worker.settings import kept_settings, settings_here
 from resumable.worker.warnings import WarningCounts, count_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from resumable.model import Batch, Span
 
@@ -73,8 +74,10 @@ class Worker:
         self._job = job
         self._not_recorded = not_recorded
         self._warned = WarningCounts()
+        #: Those of the script, with what the computation has changed.
+        self._settings = job.settings
         if job.check is not None:
-            with count_warnings(job.filters, self._warned):
+            with self._at_work():
                 job.check(job.process)
         self._peak = machine.PeakMemory()
         before = machine.resident_memory()
@@ -82,7 +85,7 @@ class Worker:
             RowWriter(job.target) if job.target else RowBuffer()
         )
         try:
-            with count_warnings(job.filters, self._warned):
+            with self._at_work():
                 self._computer = Computer(
                     job.process,
                     job.outputs,
@@ -106,6 +109,18 @@ class Worker:
         self._at_ends: collections.deque[int] = collections.deque()
         self._closed = False
         self.progress_words = self._computer.cursor.progress_words
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Have the script's settings, and count warnings, within a block."""
+        with kept_settings(), count_warnings(self._job.filters, self._warned):
+            if self._settings is not None:
+                self._settings.apply()
+            try:
+                yield
+            finally:
+                # setup() may have made others, for this worker alone.
+                self._settings = settings_here()
 
     def flush(self) -> None:
         """Commit everything done so far."""
@@ -134,7 +149,7 @@ class Worker:
         began, read_before = time.perf_counter(), self._computer.read_seconds
         tally = _Tally(() if batch.alone else self._not_recorded)
         in_one_call = hasattr(self._job.process, "block_computation")
-        with count_warnings(self._job.filters, self._warned):
+        with self._at_work():
             try:
                 blocks = batch.blocks()
                 following = next(blocks, None)

@@ -1,6 +1,9 @@
 """What every engine must do; for a new engine, one more subclass."""
 
+import decimal
+import locale
 import logging
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from engine_processes import (
     WIDTH,
     Block,
     FailsAt,
+    HasSettings,
     Holder,
     Logged,
     OnMap,
@@ -27,6 +31,7 @@ from engine_processes import (
 )
 
 import resumable as rs
+from resumable.worker import kept_settings, settings_here
 
 
 # By a signal: a test that hangs fails, and those after it still run.
@@ -60,6 +65,20 @@ class EngineConformance:
             file["weight"] = np.arange(float(POSITIONS))
             file["stack"] = data[:48].reshape(6, 8, WIDTH).transpose(2, 0, 1)
         return f"{tmp_path}/scan.h5::/data"
+
+    @pytest.fixture
+    def script_settings(self):
+        """Settings unlike the defaults, as a script makes them."""
+        import scipy.special
+
+        with kept_settings():
+            np.seterr(divide="raise")
+            np.set_printoptions(precision=3)
+            decimal.getcontext().prec = 5
+            sys.setrecursionlimit(1234)
+            locale.setlocale(locale.LC_TIME, "C.UTF-8")
+            scipy.special.seterr(domain="raise")
+            yield settings_here()
 
     def test_fresh_run_computes_every_position_once(self, source, data, log):
         results = self.compute(Logged(source, log=log))
@@ -265,6 +284,15 @@ class EngineConformance:
 
         expected = data.max(axis=1) * 3 + offset
         np.testing.assert_array_equal(results["result"][...], expected)
+
+    def test_settings_of_the_script_reach_every_worker(self, source, script_settings):
+        expected = [1, 1, len("[0.333]"), len("0.33333"), 1234, 1, 1]
+        results = self.compute(HasSettings(source))
+        after = settings_here()
+
+        assert np.unique(results["settings"][...], axis=0).tolist() == [expected]
+        # What setup() has set is the worker's.
+        assert after == script_settings
 
     def test_log_records_of_units_reach_the_loggers_here(self, source, caplog):
         with caplog.at_level(logging.INFO, "conformance.unit"):

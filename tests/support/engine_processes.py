@@ -1,8 +1,11 @@
 """Processes that any engine computes in tests; no worker imports pytest for them."""
 
+import decimal
+import locale
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -46,6 +49,31 @@ class Logged(rs.Process):
         if self.delay_s:
             time.sleep(self.delay_s)
         return spectrum.mean()
+
+
+class HasSettings(rs.Process):
+    """The settings it is computed with; `setup` changes one of them."""
+
+    version = 1
+    outputs: ClassVar = {"settings": rs.Output((7,))}
+
+    def setup(self):
+        np.seterr(under="raise")
+
+    def unit_computation(self, spectrum):
+        import scipy.special  # slow to import, and no other process needs it
+
+        time.sleep(0.002)  # for more workers than one
+        errors = np.geterr()
+        return [
+            errors["divide"] == "raise",
+            errors["under"] == "raise",
+            len(str(np.float64([1 / 3]))),
+            len(str(decimal.Decimal(1) / 3)),
+            sys.getrecursionlimit(),
+            locale.setlocale(locale.LC_TIME) == "C.UTF-8",
+            scipy.special.geterr()["domain"] == "raise",
+        ]
 
 
 class FailsAt(Logged):

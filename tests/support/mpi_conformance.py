@@ -38,6 +38,8 @@ class TestMPI(EngineConformance):
 
     # Every rank is a process of the user's, with loggers of its own.
     test_log_records_of_units_reach_the_loggers_here = None
+    # And it runs the script, with what this sets.
+    test_settings_of_the_script_reach_every_worker = None
 
 
 def follow():
