@@ -93,8 +93,12 @@ def ragged_rows(name: str, value: Any, output: Output) -> Array:
             "empty"
         )
         raise OutputError(msg)
+    none = np.empty((0, *output.shape), output.dtype)
     if isinstance(value, (list, tuple)) and not value:
-        return np.empty((0, *output.shape), output.dtype)
+        return none
+    if isinstance(value, np.ndarray) and value.shape in ((0,), none.shape):
+        # np.array([]) is of float64: what has no rows says nothing of them.
+        return none
     rows = fitted_array(name, value, output.dtype, (None, *output.shape))
     # A copy: the computation may use the same array for the next position.
     return np.array(rows, output.dtype, order="C")

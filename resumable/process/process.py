@@ -153,8 +153,11 @@ class Process(Declaration):
         override : bool
             Compute again, into a new run file. An unfinished run that was made this
             way is continued.
-        on_error : {"record", "raise"}
-            Record a failing position and continue, or stop and raise.
+        on_error : {"record", "raise"}, optional
+            Record a failing position and continue, or stop and raise. By default
+            failures are recorded, but the run stops, and records nothing, where
+            nothing has succeeded and 20 positions spread over it fail alike:
+            ``"record"`` records these, too.
         retry_failed : bool
             Compute only the failed positions again.
         position_timeout : float or str, optional
@@ -204,9 +207,9 @@ class Process(Declaration):
             With `follow`: in its time the source could not be read, or the writing
             program has neither written nor closed it.
         UnitFailed
-            With ``on_error="raise"`` a position failed; or all first positions fail.
+            With ``on_error="raise"`` a position failed; or all that were tried first.
         OutputError
-            The first outputs are not what was declared.
+            The same, where what a position returns is not as declared.
         RunBusy
             Another process computes this run.
         PlanError, TargetError, RunFileError, WorkerDied

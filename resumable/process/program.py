@@ -43,7 +43,8 @@ _HELP = {
     "memory": "Budget of all processes together, e.g. '2 GB'.",
     "positions": "Compute only these: 5 or 5,7,9 or 0:1000 or ::10.",
     "override": "Compute again, into a new run file.",
-    "on_error": "Record a failing position and continue, or stop.",
+    "on_error": "record: record failing positions, whatever fails; raise: stop at the "
+    "first; default: record, but stop where all that are tried first fail alike.",
     "retry_failed": "Compute only the failed positions again.",
     "position_timeout": "Fail a position after this time, e.g. 2m.",
     "time_limit": "Stop cleanly after this time, e.g. 3h50m.",

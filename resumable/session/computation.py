@@ -217,7 +217,7 @@ class Options:
     memory: float | str | None = None
     positions: PositionSet | None = None
     override: bool = False
-    on_error: str = "record"
+    on_error: str | None = None
     retry_failed: bool = False
     position_timeout: float | str | None = None
     time_limit: float | str | None = None
@@ -240,7 +240,7 @@ class Options:
         if positions is not None:
             positions = PositionSet.chosen(positions, map_shape)
         made = cls(**{**given, "positions": positions})
-        if made.on_error not in ("record", "raise"):
+        if made.on_error not in (None, "record", "raise"):
             msg = f"on_error must be 'record' or 'raise', not {made.on_error!r}"
             raise PlanError(msg)
         if isinstance(made.engine, str) and made.engine not in engines.NAMES:

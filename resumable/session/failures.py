@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from resumable.runfile import Failure
     from resumable.worker import Report
 
+#: How a failure names what is not as declared.
+_OUTPUT_ERROR = f"{OutputError.__module__}.{OutputError.__qualname__}"
 _STOPPED_BY_ERROR = (
     "Stopped because of on_error='raise'; everything finished is kept and this "
     "position is left pending"
@@ -36,21 +38,13 @@ class FailurePolicy:
 
         The failures of the position that was tried are held back. Returns whether the
         function has proven itself: failures are the data's from now on. Raises
-        UnitFailed where the function is wrong.
+        UnitFailed where the function is wrong, OutputError where it returns what is
+        not as declared.
         """
         self.held |= {failure.position: failure for failure in failures}
         kinds = {failure.exception for failure in self.held.values()}
         if len(kinds) == 1 and len(self.held) >= PROBES and not done:
-            failure = next(iter(self.held.values()))
-            where = name_of_position(failure.position, geometry.map_shape)
-            msg = (
-                f"the first {PROBES} positions tried, spread over the run, all raised "
-                f"{failure.exception}: {failure.message}\n{failure.traceback}"
-                "Nothing was recorded. Correct the computation and try it with "
-                f"test({where}). If it is correct at other positions, compute those "
-                "first, with compute(positions=...)"
-            )
-            raise UnitFailed(msg, failure.position)
+            raise _error_of_function(next(iter(self.held.values())), geometry)
         return bool(done) or len(kinds) > 1
 
     def released(self, *, proven: bool) -> list[Failure]:
@@ -82,14 +76,40 @@ class FailurePolicy:
             raise WorkerDied(msg)
 
 
+def _error_of_function(first: Failure, geometry: Geometry) -> Exception:
+    """Return the error for which a session stops, where all probes failed alike."""
+    where = name_of_position(first.position, geometry.map_shape)
+    tried = f"the first {PROBES} positions tried, spread over the run, all"
+    advice = (
+        "Nothing was recorded. Correct the computation and try it with "
+        f"test({where}). If it is right that they fail, as where nothing was measured, "
+        'compute(on_error="record") records them and goes on'
+    )
+    if first.exception == _OUTPUT_ERROR:
+        return OutputError(
+            f"{tried} returned what is not as declared, position {where} this: "
+            f"{first.message} ({_shape_of_data(geometry)}). {advice}"
+        )
+    return UnitFailed(
+        f"{tried} raised {first.exception}: {first.message}\n{first.traceback}{advice}",
+        first.position,
+    )
+
+
+def _shape_of_data(geometry: Geometry) -> str:
+    return (
+        f"the data of one position have shape {geometry.spectrum_shape}, as "
+        "position_axes say"
+    )
+
+
 def error_of_unit(report: Report, geometry: Geometry) -> Exception:
     """Return the error for which a session stops, where a position has raised it."""
     first = report.failures[0]
     where = name_of_position(first.position, geometry.map_shape)
     if isinstance(report.error, OutputError):
         return OutputError(
-            f"{report.error} (at position {where}; the data of one position have "
-            f"shape {geometry.spectrum_shape}, as position_axes say)"
+            f"{report.error} (at position {where}; {_shape_of_data(geometry)})"
         )
     return UnitFailed(
         f"position {where} raised {first.exception}: {first.message}\n"

@@ -116,7 +116,7 @@ class Session:
         # failed again.
         if assignment.options.retry_failed:
             self._untried = snapshot.pending.copy()
-        self.schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
+        self.schedule = self._scheduled(snapshot)
         self._wanted = self.schedule.remaining
         self._bar = ProgressBar(
             # None if all were settled.
@@ -135,6 +135,11 @@ class Session:
         if self._untried is None:
             return snapshot
         return snapshot._replace(pending=snapshot.pending & self._untried)
+
+    def _scheduled(self, snapshot: Snapshot) -> Schedule:
+        """Return what is left to do; a caller who insists on it needs no probes."""
+        proven = snapshot.done > 0 or self.assignment.options.on_error == "record"
+        return Schedule(snapshot.pending, self.assignment.plan, proven=proven)
 
     # What an engine sees.
 
@@ -457,7 +462,7 @@ class Session:
         self.assignment = assignment
         snapshot = self._snapshot()
         done, failed = snapshot.done, snapshot.failed
-        self.schedule = Schedule(snapshot.pending, assignment.plan, proven=done > 0)
+        self.schedule = self._scheduled(snapshot)
         settled = self._computed + self._failed
         self._wanted = settled + self.schedule.remaining
         self._bar.grow(done + failed + self.schedule.remaining)

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import OutputError
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
@@ -198,7 +197,7 @@ class Worker:
             elif isinstance(part.error, tally.not_recorded):
                 raise part.error
             else:
-                self._judge(batch, part.positions, [(0, part.error)], tally)
+                self._judge(part.positions, [(0, part.error)], tally)
                 tally.failed += 1
                 done, failed = failed, done
             if part.error is None or not (batch.probe or self._job.stop_on_error):
@@ -240,7 +239,7 @@ class Worker:
                 break
         self._computer.leave()
         if loop.exceptions:
-            self._judge(batch, positions, loop.exceptions, tally)
+            self._judge(positions, loop.exceptions, tally)
         failed = loop.failed[:reached]
         pending = batch.probe or self._job.stop_on_error
         kept = ~failed if pending else np.ones(reached, bool)
@@ -258,7 +257,6 @@ class Worker:
 
     def _judge(
         self,
-        batch: Batch,
         positions: Array,
         exceptions: list[tuple[int, BaseException]],
         tally: _Tally,
@@ -268,8 +266,7 @@ class Worker:
             if len(tally.failures) < _DESCRIBED:
                 tally.failures.append(describe(int(positions[index]), error))
         first = exceptions[0][1]
-        wrong = batch.probe and isinstance(first, OutputError)
-        if wrong or self._job.stop_on_error:
+        if self._job.stop_on_error:
             tally.error = (
                 first if isinstance(first, Exception) else RuntimeError(repr(first))
             )

@@ -182,6 +182,27 @@ def test_twenty_spread_positions_with_the_same_exception_stop_the_run(scan):
     assert compute(process).status.done == 60
 
 
+def test_who_insists_has_all_failures_recorded(scan):
+    """Nothing is tried first: every position is computed once, in order."""
+    process = Failing(scan)
+    calls = []
+
+    def raises(position):
+        calls.append(position)
+        return TypeError("always")
+
+    process.raises = raises
+    with pytest.raises(rs.UnitFailed, match='on_error="record"'):
+        compute(process, positions=slice(20, 50))
+    calls.clear()
+    with pytest.warns(rs.ResumableWarning, match="60 of 60"):
+        results = compute(process, on_error="record")
+
+    assert calls == list(range(60))
+    assert results.status.finished
+    assert [f.message for f in results.failures] == ["always"] * 60
+
+
 def test_different_exceptions_everywhere_are_recorded(scan):
     process = Failing(scan)
     kinds = [ValueError, TypeError, KeyError]

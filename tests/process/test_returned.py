@@ -56,7 +56,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_output_stops_at_the_first_position(scan, kind):
+def test_a_wrong_output_everywhere_stops_the_run(scan, kind):
+    """As an exception does: after 20 positions, and none is recorded."""
     value, words = WRONG[kind]
     process = Returns(scan)
     calls = []
@@ -64,29 +65,54 @@ def test_a_wrong_output_stops_at_the_first_position(scan, kind):
     with pytest.raises(rs.OutputError, match=words) as info:
         compute(process)
 
+    assert "first 20 positions tried" in str(info.value)
     assert "position 0" in str(info.value)
-    assert calls == [0]
+    assert 'on_error="record"' in str(info.value)
+    assert len(set(calls)) == len(calls) == 20
     assert (process.results.status.done, process.results.status.failed) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_output_later_is_recorded(scan, kind):
+@pytest.mark.parametrize("where", [0, 41, 59])
+def test_a_wrong_output_is_recorded_wherever_it_is(scan, kind, where):
+    """The first position is one like all others."""
     value, words = WRONG[kind]
     process = Returns(scan)
-    process.value = lambda p: value if p == 41 else GOOD
+    process.value = lambda p: value if p == where else GOOD
     with pytest.warns(rs.ResumableWarning, match="1 of 60"):
         results = compute(process)
 
-    assert results.failures[0].position == 41
+    assert results.failures[0].position == where
     assert results.failures[0].exception.endswith("OutputError")
-    assert rs.OutputError(results.failures[0].message).args
-    assert np.isnan(results["x"][41]).all()
-    assert results["y"][41] == 0
+    assert np.isnan(results["x"][where]).all()
+    assert results["y"][where] == 0
     with pytest.raises(rs.OutputError, match=words):
         raise rs.OutputError(results.failures[0].message)
 
 
-def test_a_block_of_the_wrong_length_stops_at_the_first_position(scan):
+def test_a_wrong_output_stops_the_run_where_that_is_asked_for(scan):
+    process = Returns(scan)
+    process.value = lambda p: None
+    with pytest.raises(rs.OutputError, match=r"not a NoneType .at position 0"):
+        compute(process, on_error="raise")
+
+    assert process.results.status.pending == 60
+
+
+@pytest.mark.parametrize("cls", [Returns, ReturnsBlock])
+def test_a_scan_without_a_single_result_is_finished_by_who_insists(scan, cls):
+    process = cls(scan)
+    process.value = lambda p: None
+    with pytest.warns(rs.ResumableWarning, match="60 of 60"):
+        results = compute(process, on_error="record")
+
+    assert results.status.finished
+    assert results.failed_mask.all()
+    assert np.isnan(results["x"]).all()
+    assert process.duplicates == [results]
+
+
+def test_a_block_of_the_wrong_length_stops_the_run(scan):
     Long = process_of(block=lambda self, spectra: np.zeros(len(spectra) + 1))
     with pytest.raises(rs.OutputError, match=r"shape \(1,\), .* shape \(2,\)"):
         compute(Long(scan))

@@ -215,9 +215,15 @@ def test_rows_that_were_not_declared_are_an_error(scan, what, told):
         compute(Gives(scan, what=what))
 
 
-@pytest.mark.parametrize("what", ["[]", "()", "[(1, 2, 3)]", "np.zeros((0, 3), 'f4')"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("[]", "()", "[(1, 2, 3)]", "np.zeros((0, 3), 'f4')", "np.array([])"),
+        *("np.array([], object)", "np.zeros((0, 3), complex)"),
+    ],
+)
 def test_a_list_of_rows_is_fine(scan, what):
-    """It may be empty, and of a smaller dtype of the same kind."""
+    """Of a smaller dtype of the same kind; or empty, which says nothing of a row."""
     rows = compute(Gives(scan, what=what))["rows"]
 
     assert rows[0].dtype == "f8"

@@ -15,6 +15,7 @@ from engine_processes import (
     WIDTH,
     Block,
     FailsAt,
+    Fits,
     HasSettings,
     Holder,
     Logged,
@@ -269,10 +270,31 @@ class EngineConformance:
         assert process.results.status.pending == POSITIONS
 
     def test_another_shape_than_declared_is_an_error(self, source):
-        with pytest.raises(rs.OutputError, match=r"\(3,\).*\(2,\)"):
+        with pytest.raises(rs.OutputError, match=r"first 20 pos.*\(3,\).*\(2,\)"):
             self.compute(WrongShape(source))
 
         assert WrongShape(source).results.status.pending == POSITIONS
+
+    def test_a_blank_first_position_fails_as_a_blank_last_one_does(self, source, data):
+        with pytest.warns(rs.ResumableWarning, match="3 of 60 positions failed"):
+            results = Fits(source).compute(**self.options())
+        expected = data[:, :2].copy()
+        expected[[0, 1, 59]] = np.nan
+
+        np.testing.assert_array_equal(results["line"][...], expected)
+        assert [f.position for f in results.failures] == [0, 1, 59]
+        assert all("returned None" in f.message for f in results.failures)
+
+    def test_a_blank_scan_is_finished_by_who_insists(self, source):
+        process = Fits(source, blank=[])
+        with pytest.raises(rs.OutputError, match='on_error="record"'):
+            self.compute(process)
+        with pytest.warns(rs.ResumableWarning, match="60 of 60 positions failed"):
+            results = process.compute(**self.options(), on_error="record")
+
+        assert results.status.finished
+        assert len(results.failures) == POSITIONS
+        assert np.isnan(results["line"][...]).all()
 
     def test_a_function_defined_in_a_function_can_be_mapped(self, source, data):
         offset = 2.5

@@ -200,6 +200,19 @@ class Wrong(rs.Process):
         return spectrum.no_such_method()
 
 
+class Fits(rs.Process):
+    """A fit with no result where nothing was measured: at `blank`, or everywhere."""
+
+    version = 1
+    outputs: ClassVar = {"line": rs.Output(2)}
+    blank = param.List([0, 1, 59])
+
+    def unit_computation(self, spectrum):
+        if self.blank and self.position not in self.blank:
+            return spectrum[:2].copy()
+        return None
+
+
 class WrongShape(rs.Process):
     version = 1
     outputs: ClassVar = {"mean": rs.Output(3)}
