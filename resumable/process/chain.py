@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resumable.process.process import Process
     from resumable.results import Results
     from resumable.session import Trial
+    from resumable.source import SharedValue
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,7 +44,8 @@ class Chain:
     *stages : Process
         The first with its source, inputs and target, the later ones without a source.
         Their arguments have the names of outputs of earlier stages, of inputs of the
-        first stage, or the name that the first stage gives to the data of the source.
+        first stage, of what is shared, by the first stage or by themselves, or the name
+        that the first stage gives to the data of the source.
     keep : str or sequence of str, optional
         Outputs to store: names of outputs, or of stages for all outputs of each.
         Default the last stage.
@@ -119,6 +121,7 @@ class Chain:
             msg = f"the stage {name} takes nothing of the stages before it"
             raise DeclarationError(msg)
         bound, made_by = _copied(process), self._makers.get(arguments[0])
+        bound._shared = self._shared_with(process)
         shape: tuple[Any, ...] = self._head.geometry.spectrum_shape
         dtype = self._head.process.spectrum_dtype
         if made_by is not None:
@@ -128,24 +131,35 @@ class Chain:
         bound._join(self._head, shape, dtype)
         return Stage.of(bound._request(), arguments, first=False)
 
+    def _shared_with(self, process: Process) -> dict[str, SharedValue]:
+        """Return what a later stage shares, and asks for of what the first one does."""
+        asked = [argument.name for argument in _signature(process)]
+        first = self._processes[0]._shared
+        return {**{n: v for n, v in first.items() if n in asked}, **process._shared}
+
     def _arguments(self, process: Process) -> tuple[str, ...]:
         known = [*self._makers, *self._head.inputs, self._source_name]
+        shared = self._shared_with(process)
+        names = [*known, *self._head.shared, *process._shared]
         found = []
         for argument in _signature(process):
+            if argument.name in shared:
+                continue
             if argument.name in known:
                 found.append(argument.name)
             elif argument.default is argument.empty:
                 name = type(process).__name__
                 msg = (
                     f"the stage {name} asks for {argument.name!r}, which is neither an "
-                    "output of an earlier stage nor an input nor the source"
-                    f"{near_miss(argument.name, known)} (there are {', '.join(known)})"
+                    "output of an earlier stage nor an input, shared or the source"
+                    f"{near_miss(argument.name, names)} (there are {', '.join(names)})"
                 )
                 raise DeclarationError(msg)
         return tuple(found)
 
     def _add(self, stage: Stage) -> None:
-        taken = {*self._head.inputs, self._source_name, *self._makers}
+        taken = {*self._head.inputs, *self._head.shared, *self._makers}
+        taken.add(self._source_name)
         for name in stage.outputs:
             if name in taken:
                 msg = (

@@ -24,7 +24,7 @@ from resumable.model import Output, declared_outputs, encode
 from resumable.process.parameters import assign
 from resumable.runfile import target_folder
 from resumable.session import Request
-from resumable.source import align_input, measure_source
+from resumable.source import align_input, measure_source, shared_value
 from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
@@ -47,6 +47,7 @@ _OWN = (
     "_geometry",
     "_dtype",
     "_inputs",
+    "_shared",
     "_folder",
     "_full",
     "_strict",
@@ -62,6 +63,7 @@ ARGUMENTS = (
     "source",
     "target",
     "inputs",
+    "shared",
     "position_axes",
     "fingerprint",
     "environment",
@@ -106,6 +108,7 @@ class Declaration(Positioned, param.Parameterized):
         target: str | Path | None = None,
         *,
         inputs: Mapping[str, Any] | None = None,
+        shared: Mapping[str, Any] | None = None,
         position_axes: int | tuple[int, ...] = 0,
         fingerprint: str = "sample",
         environment: str = "record",
@@ -143,6 +146,7 @@ class Declaration(Positioned, param.Parameterized):
                 )
                 raise SourceError(msg)
             # A later stage of a chain, which brings the rest.
+            self._share(shared or {})
             return
         # Without a lock, so that a measurement that is under way is not disturbed.
         measured = measure_source(source, position_axes)
@@ -152,11 +156,19 @@ class Declaration(Positioned, param.Parameterized):
             name: align_input(name, value, self._source, map_shape)
             for name, value in (inputs or {}).items()
         }
+        self._share(shared or {}, self._source.path)
         self._folder = target_folder(target, self._source.path)
         self._seconds_per_position: float | None = None
         self._check_methods()
         self._outputs()
         identity.write_values(self._parameter_values())
+
+    def _share(self, shared: Mapping[str, Any], same_file: str = "") -> None:
+        """Read what all positions share."""
+        self._shared = {
+            str(name): shared_value(name, value, same_file=same_file)
+            for name, value in shared.items()
+        }
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = name in self.__dict__ or hasattr(type(self), name)
@@ -203,22 +215,27 @@ class Declaration(Positioned, param.Parameterized):
             return  # built in, and silent about what it takes
         method = f"{type(self).__name__}.{chosen}"
         arguments = list(signature.parameters.values())[1:]
+        given = [*self._inputs, *self._shared]
+        for name in self._inputs.keys() & self._shared.keys():
+            msg = f"{method}: {name!r} is among inputs= and shared=; give it as one"
+            raise DeclarationError(msg)
         try:
-            signature.bind(None, **dict.fromkeys(self._inputs))
+            signature.bind(None, **dict.fromkeys(given))
         except TypeError as error:
             missing = [
                 argument.name
                 for argument in arguments
                 if argument.default is argument.empty and argument.kind in NAMED
-                if argument.name not in self._inputs
+                if argument.name not in given
             ]
-            wanted = ", ".join(["self", "spectrum", *self._inputs])
+            wanted = ", ".join(["self", "spectrum", *given])
             msg = f"{method} must take ({wanted}): {error}"
             if missing:
-                hint = near_miss(missing[0], self._inputs)
+                hint = near_miss(missing[0], given)
                 msg = (
                     f"{method} asks for {missing[0]!r}, which is not among the inputs"
-                    f"{hint}; give inputs={{{missing[0]!r}: source}}"
+                    f"{hint}; give inputs={{{missing[0]!r}: source}}, or shared= where "
+                    "it is the same for all positions"
                 )
             raise DeclarationError(msg) from error
 
@@ -341,7 +358,9 @@ class Declaration(Positioned, param.Parameterized):
             version=self._version_document(traced),
             parameters=traced.parameters,
             attributes=traced.attributes,
-            arrays=identity.arrays_in(self._parameter_values()),
+            shared={name: one.document for name, one in self._shared.items()},
+            places={n: one.place for n, one in self._shared.items() if one.place},
+            arrays=identity.arrays_in(self._held()),
             outputs=self._outputs(),
             source=self._source,
             inputs=self._inputs,
@@ -394,6 +413,11 @@ class Declaration(Positioned, param.Parameterized):
                     value = Path(value)
                 values[name] = value
         return values
+
+    def _held(self) -> dict[str, Any]:
+        """Return the values of parameters and of what all positions share."""
+        shared = {name: one.value for name, one in self._shared.items()}
+        return {**self._parameter_values(), **shared}
 
     def _earlier_document(self) -> dict[str, Any]:
         """Return version and parameters as a document of schema 1 has them."""

@@ -33,6 +33,7 @@ def map_function(
     *,
     target: str | Path | None = None,
     inputs: Mapping[str, Any] | None = None,
+    shared: Mapping[str, Any] | None = None,
     position_axes: int | tuple[int, ...] = 0,
     environment: str = "record",
     version: int | str | None = None,
@@ -44,10 +45,10 @@ def map_function(
     Parameters
     ----------
     function : callable
-        ``function(spectrum, **inputs, **parameters)`` computes one position. Its
-        name is the process name; its code, and all of the user's that it reaches, is
-        part of the identity unless `version` is given.
-    source, target, inputs, position_axes, environment
+        ``function(spectrum, **inputs, **shared, **parameters)`` computes one position.
+        Its name is the process name; its code, and all of the user's that it reaches,
+        is part of the identity unless `version` is given.
+    source, target, inputs, shared, position_axes, environment
         As for :class:`Process`.
     outputs : Output or dict of Output, optional
         What the function returns; a single Output has the name ``"result"``. Default
@@ -77,11 +78,13 @@ def map_function(
     if not callable(given):
         msg = f"the first argument of map is the function, not {function!r}"
         raise DeclarationError(msg)
-    process = _process_of(function, outputs, version, inputs or {}, parameters)
+    given_by_name = {**(inputs or {}), **(shared or {})}
+    process = _process_of(function, outputs, version, given_by_name, parameters)
     made = process(
         source,
         target,
         inputs=inputs,
+        shared=shared,
         position_axes=position_axes,
         environment=environment,
     )
@@ -169,7 +172,7 @@ def process_of_run(
     take its parameters, IdentityError where one of these cannot be read back.
     """
     from resumable.model import decode
-    from resumable.results import inputs_of_run, source_of_run
+    from resumable.results import inputs_of_run, shared_of_run, source_of_run
     from resumable.runfile import read_arrays
 
     header, document = run.header, run.header.document
@@ -177,23 +180,27 @@ def process_of_run(
     if name != document["process"]:
         msg = f"the run is of {document['process']!r}, and {name!r} was given"
         raise DeclarationError(msg)
-    arrays = identity.by_document(read_arrays(run))
+    kept = read_arrays(run)
+    arrays = identity.by_document(kept)
     parameters = {
         key: decode(value, f"the parameter {key!r}", arrays=arrays)
         for key, value in document["parameters"].items()
     }
     found, axes = source_of_run(run, source)
     inputs = inputs_of_run(run, found)
+    shared = shared_of_run(run, found, kept)
     version = document["version"]
     if isinstance(version, dict):
         version = version.get("version")
     elif isinstance(version, str) and version.startswith(identity.EARLIER_TEXT):
         version = None
-    process = _process_of(function, header.outputs, version, inputs, parameters)
+    by_name = {**inputs, **shared}
+    process = _process_of(function, header.outputs, version, by_name, parameters)
     return process(
         found,
         run.path.parent,
         inputs=inputs,
+        shared=shared,
         position_axes=axes,
         fingerprint="full" if header.source.get("full") else "sample",
         environment="strict" if "environment" in document else "record",

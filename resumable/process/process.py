@@ -70,6 +70,10 @@ class Process(Declaration):
     inputs : dict, optional
         Argument name -> further source with the same positions (``"::/dataset"`` is a
         dataset of the same file), or a pair of a source and its position axes.
+    shared : dict, optional
+        Argument name -> what all positions share: a dataset, an array or a number. It
+        is read now, whole, and part of the identity by its contents. Methods find it
+        in the dict ``self.shared``, too.
     position_axes : int or tuple of int, default 0
         Axes of the source that count positions; results have their shape.
     fingerprint : {"sample", "full"}
@@ -110,7 +114,8 @@ class Process(Declaration):
 
     Notes
     -----
-    Construction opens the source to check it and reads none of its data.
+    Construction opens the source to check it and reads none of its data. What is given
+    as `shared` is read, or copied, and does not change any more.
     """
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -492,7 +497,7 @@ class Process(Declaration):
         argv : sequence of str, optional
             Default the arguments of this program. They are those of ``resumable run``
             without the ones that say how to compute: ``SOURCE``, ``--target``,
-            ``--input``, ``--axes``, and an option for every parameter.
+            ``--input``, ``--shared``, ``--axes``, and an option for every parameter.
         **keywords
             Arguments of the constructor, parameters too, where the command line says
             nothing.

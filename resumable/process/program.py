@@ -104,6 +104,12 @@ def source_options(*, required: bool = True) -> list[click.Parameter]:
             metavar="NAME=SOURCE",
             help="A further source with the same positions; repeatable.",
         ),
+        click.Option(
+            ["--shared", "shared"],
+            multiple=True,
+            metavar="NAME=SOURCE",
+            help="What all positions share: a dataset, or a number; repeatable.",
+        ),
         click.Option(["--axes"], help="Axes that count positions, e.g. 0,1."),
         click.Option(
             ["--environment"],
@@ -187,14 +193,21 @@ def make_process(
                 value = None if value is _NOTHING else value
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
-    axes, inputs = options.pop("axes"), {}
+    axes = options.pop("axes")
+    inputs: dict[str, Any] = {}
     environment = options.pop("environment")
-    for text in options.pop("inputs"):
-        name, separator, where = text.partition("=")
-        inputs[name] = where
-        if not separator:
-            msg = f"--input takes NAME=SOURCE, not {text!r}"
-            raise click.UsageError(msg)
+    shared: dict[str, Any] = {}
+    for option, texts, found in (
+        ("--input", options.pop("inputs"), inputs),
+        ("--shared", options.pop("shared"), shared),
+    ):
+        for text in texts:
+            name, separator, where = text.partition("=")
+            found[name] = where
+            if not separator:
+                msg = f"{option} takes NAME=SOURCE, not {text!r}"
+                raise click.UsageError(msg)
+    shared = {k: v if "::" in v else _literal(v) for k, v in shared.items()}
     if source is not None:
         arguments["source"] = int(source) if source.isdigit() else source
     if target is not None:
@@ -206,6 +219,8 @@ def make_process(
         arguments["environment"] = environment
     if inputs:
         arguments["inputs"] = {**(arguments.get("inputs") or {}), **inputs}
+    if shared:
+        arguments["shared"] = {**(arguments.get("shared") or {}), **shared}
     return cls(**arguments)
 
 

@@ -21,7 +21,13 @@ from resumable.process.classes import find_class
 from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
-from resumable.results import Results, inputs_of_run, source_of_run
+from resumable.results import (
+    Results,
+    inputs_of_run,
+    shared_again,
+    shared_of_run,
+    source_of_run,
+)
 from resumable.runfile import MAGIC, RunFile, arrays_kept, as_npy, of_npy, read_arrays
 from resumable.system import begin_work
 
@@ -208,8 +214,11 @@ def state_of(process: Process) -> dict[str, Any]:
         for name in cls.param
         if name != "name"
     }
-    kept = arrays_kept(identity.arrays_in(process._parameter_values()))
+    kept = arrays_kept(identity.arrays_in(process._held()))
     _parameters_of(cls, parameters, kept.values())
+    shared = {name: one.document for name, one in process._shared.items()}
+    places = {name: one.place for name, one in process._shared.items()}
+    shared_again(shared, kept.values(), places.__getitem__)
     return {
         "resumable": STATE,
         "class": f"{cls.__module__}:{cls.__qualname__}",
@@ -220,6 +229,7 @@ def state_of(process: Process) -> dict[str, Any]:
             name: [_written(ref), list(ref.position_axes)]
             for name, ref in process._inputs.items()
         },
+        **({"shared": shared, "places": places} if shared else {}),
         "target": str(process._folder),
         "fingerprint": "full" if process._full else "sample",
         "environment": "strict" if process._strict else "record",
@@ -258,6 +268,7 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         msg = f"this is not a state that process.state() of this version gave: {what}"
         raise DeclarationError(msg)
     _check_name(cls, str(state["class"]).rpartition(":")[2].rpartition(".")[2])
+    arrays, places = _arrays_of(state), state.get("places", {})
     return cls(
         _read(state["source"]),
         state["target"],
@@ -265,10 +276,13 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
             name: (_read(source), tuple(axes))
             for name, (source, axes) in state["inputs"].items()
         },
+        shared=shared_again(
+            state.get("shared", {}), arrays, lambda name: str(places.get(name, ""))
+        ),
         position_axes=tuple(state["axes"]),
         fingerprint=state["fingerprint"],
         environment=state.get("environment", "record"),
-        **_parameters_of(cls, state["parameters"], _arrays_of(state)),
+        **_parameters_of(cls, state["parameters"], arrays),
     )
 
 
@@ -277,14 +291,16 @@ def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
     document = run.header.document
     _check_name(cls, str(document["process"]))
     found, axes = source_of_run(run, source)
+    arrays = read_arrays(run)
     return cls(
         found,
         run.path.parent,
         inputs=inputs_of_run(run, found),
+        shared=shared_of_run(run, found, arrays),
         position_axes=axes,
         fingerprint="full" if run.header.source.get("full") else "sample",
         environment="strict" if "environment" in document else "record",
-        **_parameters_of(cls, document["parameters"], read_arrays(run)),
+        **_parameters_of(cls, document["parameters"], arrays),
     )
 
 

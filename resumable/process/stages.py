@@ -19,7 +19,13 @@ from resumable.model import (
 )
 from resumable.process.process import Process
 from resumable.source import SourceRef
-from resumable.worker import WHOLE_BLOCK, StageCursor, rows_as_list, shallow_copy
+from resumable.worker import (
+    WHOLE_BLOCK,
+    StageCursor,
+    computation_of,
+    rows_as_list,
+    shallow_copy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,6 +75,7 @@ class Stage(NamedTuple):
                 if self.request.attributes
                 else {}
             ),
+            **({"shared": self.request.shared} if self.request.shared else {}),
             "outputs": {n: o.identity() for n, o in self.outputs.items()},
             "arguments": list(self.arguments),
             "first": self.first,
@@ -123,6 +130,7 @@ class Link(Process):
             name=self._stages[-1].name,
             version=self.version,
             parameters={"stages": [stage.document() for stage in self._stages]},
+            shared={},
             arrays={
                 f"{stage.name}.{name}": array
                 for stage in self._stages
@@ -174,7 +182,7 @@ class Link(Process):
             geometry = self._geometry._replace(spectrum_shape=own.spectrum_shape)
             process = shallow_copy(own, cursor, geometry)
             process.setup()
-            self._live.append((stage, process))
+            self._live.append((stage, computation_of(process)))
 
     def finish(self, results: Results) -> Any:
         """Have the last stage summarise."""
@@ -207,8 +215,8 @@ class UnitLink(Link):
         """Compute the stages, one after the other."""
         self._check_there(self._cursor.flat)
         known = {self._source_name: spectrum, **inputs}
-        for number, (stage, process) in enumerate(self._live):
-            known.update(_one(stage, process, self._taken(number, known)))
+        for number, (stage, compute) in enumerate(self._live):
+            known.update(_one(stage, compute, self._taken(number, known)))
         return {name: known[name] for name in self.outputs if name in known}
 
 
@@ -219,21 +227,21 @@ class BlockLink(Link):
         """Compute the stages, one after the other, each for all positions."""
         self._check_there(self._cursor.flat)
         known = {self._source_name: spectra, **inputs}
-        for number, (stage, process) in enumerate(self._live):
+        for number, (stage, compute) in enumerate(self._live):
             taken = self._taken(number, known)
             if stage.in_blocks:
-                named = by_name(process.block_computation(**taken), stage.outputs)
+                named = by_name(compute(**taken), stage.outputs)
                 rows = {
                     name: block_rows(name, named[name], output, len(spectra))
                     for name, output in stage.outputs.items()
                 }
             else:
-                rows = self._units(stage, process, taken, len(spectra))
+                rows = self._units(stage, compute, taken, len(spectra))
             known.update({name: rows_as_list(values) for name, values in rows.items()})
         return {name: known[name] for name in self.outputs if name in known}
 
     def _units(
-        self, stage: Stage, process: Process, taken: dict[str, Any], count: int
+        self, stage: Stage, compute: Any, taken: dict[str, Any], count: int
     ) -> dict[str, Array]:
         progress_words = self._cursor.progress_words
         found: list[dict[str, Any]] = []
@@ -241,7 +249,7 @@ class BlockLink(Link):
             for row in range(count):
                 progress_words[1] = row
                 here = {name: values[row] for name, values in taken.items()}
-                found.append(_one(stage, process, here))
+                found.append(_one(stage, compute, here))
         finally:
             progress_words[1] = WHOLE_BLOCK
         return {
@@ -252,9 +260,9 @@ class BlockLink(Link):
         }
 
 
-def _one(stage: Stage, process: Any, taken: dict[str, Any]) -> dict[str, Any]:
+def _one(stage: Stage, compute: Any, taken: dict[str, Any]) -> dict[str, Any]:
     """Compute a stage at one position; what it returns is as if it had been stored."""
-    named = by_name(process.unit_computation(**taken), stage.outputs)
+    named = by_name(compute(**taken), stage.outputs)
     return {name: _stored(name, named[name], o) for name, o in stage.outputs.items()}
 
 

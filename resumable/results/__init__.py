@@ -10,6 +10,8 @@ from resumable.results.results import (
     inputs_of_run,
     open_results,
     reference_to,
+    shared_again,
+    shared_of_run,
     source_of_run,
 )
 
@@ -21,6 +23,8 @@ __all__ = [
     "pack_locked",
     "reference_to",
     "remove_spare_ragged_files",
+    "shared_again",
+    "shared_of_run",
     "source_of_run",
     "trace_of",
     "unpack_locked",

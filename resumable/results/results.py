@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import SourceError, as_html, near_miss, shown
+from resumable import identity
+from resumable.errors import IdentityError, SourceError, as_html, near_miss, shown
+from resumable.model import decode
 from resumable.results.arrays import (
     RaggedArray,
     ResultArray,
@@ -390,20 +392,59 @@ def inputs_of_run(run: RunFile, source: Any) -> dict[str, Any]:
     header = run.header
     places = header.source.get("inputs")
     places = places if isinstance(places, dict) else {}
-    main = str(header.source.get("source", "")).rpartition("::")[0]
-    now = source.rpartition("::")[0] if isinstance(source, str) else main
     inputs = {}
     for name, written in header.document["inputs"].items():
         # Files of earlier versions do not say where inputs were.
-        typed = str(places.get(name, main)).rpartition("::")[0] or main
-        near = [Path(now)] if typed == main else []
-        beside = [
-            folder / Path(typed).name for folder in (run.path.parent, Path(now).parent)
-        ]
-        path = _found(f"the input {name!r}", [*near, Path(typed), *beside])
+        path = _found_near(run, source, f"the input {name!r}", str(places.get(name)))
         value = _of_run_or_file(f"{path}::{written['dataset']}", written)
         inputs[name] = (value, tuple(int(axis) for axis in written["axes"]))
     return inputs
+
+
+def shared_of_run(run: RunFile, source: Any, arrays: Iterable[Array]) -> dict[str, Any]:
+    """Return what all positions of a run shared: kept in it, or where it was read."""
+    places = run.header.source.get("shared")
+    places = places if isinstance(places, dict) else {}
+
+    def place_of(name: str) -> str:
+        typed = str(places.get(name, ""))
+        path = _found_near(run, source, f"{name!r}, which is shared,", typed)
+        return f"{path}::{typed.rpartition('::')[2]}" if name in places else ""
+
+    return shared_again(run.header.document.get("shared", {}), arrays, place_of)
+
+
+def shared_again(
+    documents: Mapping[str, Any],
+    arrays: Iterable[Array],
+    place_of: Callable[[str], str],
+) -> dict[str, Any]:
+    """Read back what was written of shared values; the others are read again.
+
+    `place_of` returns where, for a name, or an empty text. IdentityError: a value was
+    not kept, and not read from a file.
+    """
+    known = identity.by_document(arrays)
+    values = {}
+    for name, document in documents.items():
+        try:
+            values[name] = decode(document, f"the shared {name!r}", arrays=known)
+        except IdentityError:
+            values[name] = place_of(name)
+            if not values[name]:
+                raise
+    return values
+
+
+def _found_near(run: RunFile, source: Any, what: str, typed: str) -> Path:
+    """Find a file that a run was computed from beside its `source`."""
+    main = str(run.header.source.get("source", "")).rpartition("::")[0]
+    now = source.rpartition("::")[0] if isinstance(source, str) else main
+    path = typed.rpartition("::")[0] or main
+    near = [Path(now)] if path == main else []
+    folders = (run.path.parent, Path(now).parent)
+    beside = [folder / Path(path).name for folder in folders]
+    return _found(what, [*near, Path(path), *beside])
 
 
 def _of_run_or_file(source: Any, written: Mapping[str, Any]) -> Any:

@@ -57,8 +57,12 @@ class Request(NamedTuple):
     """Their values, as plain JSON."""
     attributes: dict[str, Any]
     """Values of other attributes that the computation reads, as plain JSON."""
+    shared: dict[str, Any]
+    """What all positions share, by argument name, as plain JSON."""
+    places: dict[str, str]
+    """Datasets that this was read from, by argument name."""
     arrays: Mapping[str, Any]
-    """Arrays that parameters hold, by a name for people."""
+    """Arrays in parameters and in what is shared, by a name for people."""
     outputs: Mapping[str, Output]
     source: SourceRef
     inputs: Mapping[str, SourceRef]
@@ -95,6 +99,7 @@ class Request(NamedTuple):
             "code": self.trace.code_digest,
             "parameters": self.parameters,
             "attributes": self.attributes,
+            "shared": self.shared,
             "outputs": {name: o.identity() for name, o in self.outputs.items()},
             "source": str(self.source),
             "position_axes": list(self.source.position_axes),

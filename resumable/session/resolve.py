@@ -48,6 +48,7 @@ def resolve(
         "version": request.version,
         "parameters": request.parameters,
         **({"attributes": request.attributes} if request.attributes else {}),
+        **({"shared": request.shared} if request.shared else {}),
         "outputs": {
             name: output.identity() for name, output in request.outputs.items()
         },
@@ -137,6 +138,7 @@ def _spec(
     source = {
         "source": str(request.source),
         "inputs": {name: str(ref) for name, ref in request.inputs.items()},
+        **({"shared": request.places} if request.places else {}),
         "length": request.geometry.map_shape[0],
         "contents": contents,
         "full": request.full,

@@ -11,10 +11,12 @@ from resumable.source.live import FileState, SourceWriter, file_state, read_unch
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import rechunked
 from resumable.source.reference import SourceRef, refer
+from resumable.source.shared import SharedValue, shared_value
 
 __all__ = [
     "FileState",
     "Reader",
+    "SharedValue",
     "SourceRef",
     "SourceWriter",
     "align_input",
@@ -26,4 +28,5 @@ __all__ = [
     "read_unchanged",
     "rechunked",
     "refer",
+    "shared_value",
 ]

@@ -192,12 +192,14 @@ def lying_at(name: str, folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.Dataset]:
+def open_dataset(
+    path: str, name: str, *, live: bool = False, whole: bool = False
+) -> Iterator[h5py.Dataset]:
     """Open a dataset that can be read position by position; close its file after.
 
     SourceError where it has no axis or no positions, elements of variable or of too
     large a size, or where a filter, a file or a part is missing; hdf5plugin is loaded
-    where a filter needs it.
+    where a filter needs it. What is read as a `whole` may be a single value or text.
     """
     with open_file(path, live=live) as file:
         dataset = find_dataset(file, path, name)
@@ -205,21 +207,23 @@ def open_dataset(path: str, name: str, *, live: bool = False) -> Iterator[h5py.D
         with hdf5_errors_as(SourceError, f"{where} cannot be read"):
             # First: HDF5 may open the parts of a virtual dataset to find its shape.
             check_storage(dataset, path, where)
-            problem = _problem_of(dataset)
+            problem = _problem_of(dataset, whole=whole)
         if problem:
             msg = f"{where} {problem}"
             raise SourceError(msg)
         yield dataset
 
 
-def _problem_of(dataset: h5py.Dataset) -> str:
+def _problem_of(dataset: h5py.Dataset, *, whole: bool) -> str:
     """Return why a dataset cannot be read; load hdf5plugin where it is needed."""
     dtype, shape = dataset.dtype, dataset.shape
-    if not shape:
+    if shape is None or (not shape and not whole):
         return "is a single value; a source needs an axis that counts positions"
-    if any(n == most == 0 for n, most in zip(shape, dataset.maxshape, strict=True)):
+    if not whole and any(
+        n == most == 0 for n, most in zip(shape, dataset.maxshape, strict=True)
+    ):
         return f"has the shape {shape}: there is nothing to compute"
-    if dtype.hasobject:
+    if dtype.hasobject and not (whole and h5py.check_string_dtype(dtype)):
         kind = "text" if h5py.check_string_dtype(dtype) else dtype
         return (
             f"has entries of variable length ({kind}); only data of a fixed size can "

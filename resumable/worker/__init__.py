@@ -8,6 +8,7 @@ from resumable.system import lazily
 from resumable.worker.compute import (
     Computer,
     UnitLoop,
+    computation_of,
     rows_as_list,
     shallow_copy,
     uncached,
@@ -63,6 +64,7 @@ __all__ = [
     "Worker",
     "WorkerProcesses",
     "cause_of_death",
+    "computation_of",
     "death_error",
     "describe",
     "generator_of",

@@ -54,6 +54,8 @@ class Computer:
         self._readers = {name: open_reader(ref) for name, ref in refs.items()}
         self.has_data = self._readers[None].has_data
         self.process.setup()
+        #: What computes a position, or a block of them.
+        self.call = computation_of(self.process)
         # After setup, when the libraries of the user's choice are loaded too.
         self._open = contextlib.ExitStack()
         self._open.enter_context((one_thread or machine.one_thread)())
@@ -89,7 +91,7 @@ class Computer:
         """Compute a block in one call of ``block_computation``."""
         self.cursor.enter(positions)
         further = {name: rows_as_list(values) for name, values in inputs.items()}
-        value = self.process.block_computation(rows_as_list(rows), **further)
+        value = self.call(rows_as_list(rows), **further)
         named = by_name(value, self.outputs)
         return {
             name: block_rows(name, named[name], output, len(rows))
@@ -204,6 +206,14 @@ def reraise_stop(error: BaseException) -> None:
         raise error
 
 
+def computation_of(process: Any) -> Any:
+    """Return the method that computes, with what all positions share as arguments."""
+    block = getattr(process, "block_computation", None)
+    method = process.unit_computation if block is None else block
+    shared = {name: one.value for name, one in process._shared.items()}
+    return functools.partial(method, **shared) if shared else method
+
+
 def shallow_copy(process: Any, cursor: Any, geometry: Geometry | None) -> Any:
     """Return another Process with the same attributes, and a cursor of its own.
 
@@ -238,7 +248,7 @@ class UnitLoop:
         self, computer: Computer, rows: Any, inputs: dict[str, Any], positions: Array
     ) -> None:
         computer.cursor.enter(positions)
-        self._unit = computer.process.unit_computation
+        self._unit = computer.call
         self._rows = rows if computer.has_data else rows.tolist()
         self._inputs = inputs
         self._progress = computer.cursor.progress_words

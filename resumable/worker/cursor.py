@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import mmap
+import types
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from resumable.model import Geometry
+    from resumable.source import SharedValue
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -79,12 +83,26 @@ class Cursor:
         self.progress_words[0] = int(positions[0])
 
 
+class SharedByName:
+    """What all positions share, by name: values that do not change.
+
+    No property, for a class of a user may assign to an attribute of this name.
+    """
+
+    def __get__(self, process: Positioned | None, cls: Any = None) -> Any:
+        if process is None:
+            return self
+        return {name: one.value for name, one in process._shared.items()}
+
+
 class Positioned:
     """What methods of a Process may ask: the shapes, and which position is computed."""
 
     seed: Any
     _cursor: Any = Cursor()
     _geometry: Geometry
+    _shared: Mapping[str, SharedValue] = types.MappingProxyType({})
+    shared = SharedByName()
 
     @property
     def spectrum_shape(self) -> tuple[int, ...]:

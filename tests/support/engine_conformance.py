@@ -18,6 +18,7 @@ from engine_processes import (
     Fits,
     HasSettings,
     Holder,
+    Interpolated,
     Logged,
     OnMap,
     Peaks,
@@ -185,6 +186,17 @@ class EngineConformance:
         expected = [(row * i).sum() for i, row in enumerate(data)]
 
         np.testing.assert_array_equal(results["sum"][...], expected)
+
+    def test_every_call_gets_what_all_positions_share(self, source, data):
+        axis = np.linspace(1, 2, 1 << 18)
+        with h5py.File(source.partition("::")[0], "a") as file:
+            file["axis"] = axis
+        process = Interpolated(source, shared={"axis": "::/axis", "offset": 2.5})
+        results = self.compute(process)
+
+        expected = [(row * axis[:WIDTH]).sum() + 2.5 for row in data]
+        np.testing.assert_array_equal(results["sum"][...], expected)
+        assert results["fixed"][...].all()
 
     def test_results_have_the_shape_of_the_map(self, source, data):
         process = OnMap(source.replace("/data", "/stack"), position_axes=(1, 2))

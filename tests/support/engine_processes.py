@@ -96,6 +96,18 @@ class Weighted(rs.Process):
         return (spectrum * weight).sum()
 
 
+class Interpolated(rs.Process):
+    """Takes an axis that all positions share, and writes to no part of it."""
+
+    version = 1
+    outputs: ClassVar = {"sum": rs.Output(), "fixed": rs.Output(dtype=bool)}
+
+    def unit_computation(self, spectrum, axis, offset):
+        same = axis.tobytes() == self.shared["axis"].tobytes()
+        fixed = same and not axis.flags.writeable
+        return {"sum": (spectrum * axis[:WIDTH]).sum() + offset, "fixed": fixed}
+
+
 class Pools(rs.Process):
     """Computes every block with a pool of forked processes."""
 
