@@ -1,6 +1,7 @@
 """What several tests need: small files, scripts run as a user runs them."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import textwrap
@@ -40,6 +41,11 @@ def pytest_collection_modifyitems(items):
     """Begin with the long modules, whose order is kept by --no-loadscope-reorder."""
     place = {f"test_{name}": number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
+def pytest_collection_finish():
+    """Keep the collected tests, which stay to the end, out of garbage collections."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -378,7 +378,7 @@ def test_a_kill_before_any_step_or_in_a_write_is_mended(
     tally = kill_pack.tally_of(program_server, how, what, tmp_path)
 
     assert tally.faults == []
-    assert tally.kills >= 3
+    assert tally.kills >= 2
 
 
 LONG = [pytest.mark.torture, pytest.mark.timeout(3600, method="signal")]

@@ -156,7 +156,7 @@ def test_peak_stays_under_the_budget(tmp_path, start, kind):
 @pytest.mark.parametrize("engine", ["serial", "auto", "local"])
 def test_growth_of_the_driver_and_large_positions_count(tmp_path, start, engine):
     if engine == "local":
-        make_source(tmp_path, 100, 4_000_000, "u1")
+        make_source(tmp_path, 60, 4_000_000, "u1")
     else:
         make_source(tmp_path, 160_000, 1024, "u1", chunks=(65_536, 1024))
     budget = 200 * MB

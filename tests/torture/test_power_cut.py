@@ -34,7 +34,7 @@ def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
     while len(processes) < 3 and tally.recordings < 5:
         base = tmp_path / str(tally.recordings)
         base.mkdir()
-        run = Recording(scenarios.CASES[name], base, tally, every=3).record("local")
+        run = Recording(scenarios.CASES[name], base, tally, every=5).record("local")
         processes = {event.pid for event in run.events}
     run.replay(1)
 
