@@ -31,6 +31,9 @@ _PATIENCE_S = 60.0
 _PROGRESS_S = 5e-3
 #: And so many times in a row: each answers only some of the ranks that ask.
 _POLLS = 20
+#: Messages have the first tag, none has the second one. Progress is made by a probe for
+#: that: a probe that finds a message returns at once, and MPI has worked for nobody.
+_TAG, _NO_TAG = 0, 1
 #: Rank 0 waits so long for the others to end before it sends them that it ends.
 _FAREWELL_S = 2.0
 _LEFT = "left"
@@ -106,13 +109,13 @@ class RankMessages:
         # Only the oldest is looked at: with 10,000 ranks there are as many.
         while self._sent and self._sent[0][0].Test():
             self._sent.popleft()
-        self._sent.append((self.comm.Isend([data, self._mpi.BYTE], rank), data))
+        self._sent.append((self.comm.Isend([data, self._mpi.BYTE], rank, _TAG), data))
 
     def look(self) -> None:
         """Put the messages that have come into the inbox."""
         status = self._mpi.Status()
         while True:
-            found = self.comm.Improbe(status=status)
+            found = self.comm.Improbe(tag=_TAG, status=status)
             if found is None:
                 break
             buffer = bytearray(status.Get_count(self._mpi.BYTE))
@@ -151,7 +154,7 @@ class RankMessages:
         def work() -> None:
             while not over.wait(_PROGRESS_S):
                 for _ in range(_POLLS):
-                    self.comm.Iprobe()
+                    self.comm.Iprobe(tag=_NO_TAG)
 
         thread = threading.Thread(target=work, name="resumable-mpi", daemon=True)
         thread.start()

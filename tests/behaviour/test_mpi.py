@@ -121,6 +121,38 @@ def test_ranks_on_several_hosts_give_the_same_results(mpich, scan, data, tmp_pat
     assert [one["workers"] for one in told(tmp_path)] == [3] * 3
 
 
+def test_ranks_take_positions_while_rank_0_is_at_one(mpich, scan, data, tmp_path):
+    """Also when it has not received their reports: MPI works for them all the same.
+
+    Over the network, a number that a rank takes needs MPI in rank 0.
+    """
+    job = mpich.run(
+        2,
+        with_head("""
+        from resumable.engines import ranks
+        ranks._REPORT_S = 0
+
+        class Waits(Logged):
+            def unit_computation(self, spectrum):
+                calls = len(noted(f"calls-{RANK}"))
+                note(f"calls-{RANK}", self.position)
+                tries = 0
+                # Its first position is a probe. The other rank must take several times.
+                while RANK == 0 and calls == 1 and len(noted("calls-1")) < 36:
+                    time.sleep(0.01)
+                    tries += 1
+                    if tries > 1500:
+                        raise TimeoutError(len(noted("calls-1")))
+                return super().unit_computation(spectrum)
+
+        Waits("scan.h5::/data", log="log", delay_s=0.005).compute()
+        """),
+        MPIR_CVAR_NOLOCAL="1",
+    )
+
+    check(job, tmp_path, data, 2)
+
+
 def test_ranks_for_which_memory_is_short_stay_idle(mpi, scan, data, tmp_path):
     """The memory budget is for a host, and is divided among its ranks."""
     job = mpi.run(4, HUNGRY, '{"memory": "100 MB"}')
