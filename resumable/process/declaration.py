@@ -7,7 +7,7 @@ import inspect
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import param
@@ -29,7 +29,7 @@ from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from resumable.identity import CodeCheck, Traced
     from resumable.results import Results
@@ -41,6 +41,8 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 _DATES = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
 #: Methods that decide results; what they do not reach does not count.
 ROOTS = ("unit_computation", "block_computation", "setup", "finish")
+#: Methods besides the computation that are called once and return at once.
+_CALLED = ("setup", "finish", "ready", "outputs", "scratch")
 #: Attributes of ours, which are no attributes of the computation.
 _OWN = (
     "_source",
@@ -55,6 +57,7 @@ _OWN = (
     "_frozen",
     "_given",
     "_shared_parameters",
+    "_arguments",
     "_cursor",
     "name",
 )
@@ -68,6 +71,20 @@ ARGUMENTS = (
     "fingerprint",
     "environment",
 )
+
+
+def _returns_no_value(method: Any) -> bool:
+    """Return whether what a call returns has still to be run."""
+    tests = (
+        inspect.isgeneratorfunction,
+        inspect.iscoroutinefunction,
+        inspect.isasyncgenfunction,
+    )
+    while isinstance(method, functools.partial):
+        method = method.func
+    if callable(method) and not inspect.isroutine(method):
+        method = type(method).__call__
+    return any(test(method) for test in tests)
 
 
 def _set_by_us() -> bool:
@@ -102,6 +119,16 @@ class Declaration(Positioned, param.Parameterized):
     scratch: Any = 0
     rtol: ClassVar[float] = 1e-5
 
+    def __new__(cls, *positional: Any, **named: Any) -> Self:
+        """Note what a constructor of the user's is given."""
+        made = super().__new__(cls)
+        # Not where it is copied or unpickled.
+        if cls.__init__ is not Declaration.__init__ and (positional or named):
+            from resumable.process.constructor import given_arguments
+
+            vars(made)["_arguments"] = given_arguments(cls, positional, named)
+        return made
+
     def __init__(
         self,
         source: Any = None,
@@ -126,11 +153,7 @@ class Declaration(Positioned, param.Parameterized):
                     f"(there are {', '.join(known)})"
                 )
                 raise ParameterError(msg)
-        try:
-            super().__init__(**parameters)  # type: ignore[no-untyped-call]
-        except (ValueError, TypeError, OSError) as error:
-            msg = f"{type(self).__name__}: {error}"
-            raise ParameterError(msg) from error
+        super().__init__(**parameters)  # type: ignore[no-untyped-call]
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
             raise ParameterError(msg)
@@ -209,6 +232,14 @@ class Declaration(Positioned, param.Parameterized):
 
     def _check_methods(self) -> None:
         chosen = self._method()
+        for name in (chosen, *_CALLED):
+            if _returns_no_value(getattr(self, name)):
+                msg = (
+                    f"{type(self).__name__}.{name} is a generator or a coroutine, as "
+                    "it has a yield or is an async def: to call it computes nothing; "
+                    "write a plain function that returns values"
+                )
+                raise DeclarationError(msg)
         try:
             signature = inspect.signature(getattr(self, chosen))
         except ValueError:
@@ -331,6 +362,11 @@ class Declaration(Positioned, param.Parameterized):
             lenient=codes is not None or self.version is not None,
         )
 
+    def _attributes(self) -> dict[str, Any]:
+        """Return attributes that the computation reads, as plain JSON."""
+        others = [name for name in vars(self) if not name.startswith("_param__")]
+        return self._traced().attributes if {*others} - {*_OWN} else {}
+
     def _source_text(self) -> str:
         """Return the text of the class, for people; empty where there is none."""
         return identity.class_text(type(self)) or ""
@@ -360,7 +396,8 @@ class Declaration(Positioned, param.Parameterized):
             attributes=traced.attributes,
             shared={name: one.document for name, one in self._shared.items()},
             places={n: one.place for n, one in self._shared.items() if one.place},
-            arrays=identity.arrays_in(self._held()),
+            arguments=self._written_arguments(),
+            arrays=identity.arrays_in(self._held(traced.attributes)),
             outputs=self._outputs(),
             source=self._source,
             inputs=self._inputs,
@@ -414,10 +451,17 @@ class Declaration(Positioned, param.Parameterized):
                 values[name] = value
         return values
 
-    def _held(self) -> dict[str, Any]:
-        """Return the values of parameters and of what all positions share."""
+    def _written_arguments(self) -> dict[str, Any]:
+        """Return what the constructor was given besides what we know, as JSON."""
+        given = self.__dict__.get("_arguments", {})
+        return {name: identity.write_value(value) for name, value in given.items()}
+
+    def _held(self, attributes: Iterable[str]) -> dict[str, Any]:
+        """Return all values whose arrays a run file or a state keeps, by name."""
         shared = {name: one.value for name, one in self._shared.items()}
-        return {**self._parameter_values(), **shared}
+        kept = dict(self.__dict__.get("_arguments", {}))
+        kept.update((name, getattr(self, name)) for name in attributes)
+        return {**kept, **self._parameter_values(), **shared}
 
     def _earlier_document(self) -> dict[str, Any]:
         """Return version and parameters as a document of schema 1 has them."""

@@ -86,7 +86,7 @@ def share_parameter(*processes_and_name: Any) -> None:
 def assign(process: Any, name: str, value: Any) -> None:
     """Assign to a parameter of a Process and of those that share it: to all or none.
 
-    ParameterError: one of them computes. ValueError, TypeError: one refuses the value.
+    ParameterError: one of them computes, or refuses the value.
     """
     members = _sharing(process, name)
     _set_all(members, name, value)
@@ -117,6 +117,14 @@ def _set_all(members: Sequence[Any], name: str, value: Any) -> None:
                 "another Process"
             )
             raise ParameterError(msg)
+    try:
+        _set_checked(members, name, value)
+    except (ValueError, TypeError, OSError) as error:
+        msg = f"{type(members[0]).__name__}: {error}"
+        raise ParameterError(msg) from error
+
+
+def _set_checked(members: Sequence[Any], name: str, value: Any) -> None:
     if len(members) > 1:
         # First the parameter of every member checks the value; all stay as they are.
         for member in members:

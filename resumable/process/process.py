@@ -119,7 +119,13 @@ class Process(Declaration):
     """
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
+        if arguments:
+            msg = (
+                f"{cls.__name__}: the class statement of a Process takes no keywords, "
+                f"as {', '.join(arguments)}; set attributes in the class instead"
+            )
+            raise DeclarationError(msg)
+        super().__init_subclass__()
         # A rank that fails from here on must not leave the others waiting in compute.
         launcher.end_all_on_error(launcher.ranks(ask_mpi=False))
         if "param" in vars(cls):

@@ -12,6 +12,7 @@ import datetime as dt
 import enum
 import inspect
 import sys
+import typing
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ import param
 from click.core import ParameterSource
 
 from resumable.errors import NotFinished, ResumableError, shown
+from resumable.process.constructor import construct, own_arguments
 from resumable.session import Options
 from resumable.system import begin_work, launcher
 
@@ -56,6 +58,8 @@ _HELP = {
     "progress": "Show a progress bar; default: on a terminal.",
     "adopt": "Continue an unfinished run that was made before helpers counted.",
 }
+#: Annotated types of a constructor's own arguments that are read as such.
+_WORDS = {int: "INTEGER", float: "FLOAT", str: "TEXT"}
 _TYPES = {"int | None": click.INT, "float": click.FLOAT}
 #: ``None`` on the command line; click's own None is an option that was not given.
 _NOTHING = object()
@@ -152,14 +156,18 @@ def parameter_options(
     names = {"--help"}
     names.update(o for option in taken for o in option.opts + option.secondary_opts)
     options: list[click.Parameter] = []
-    for name in cls.param:
-        if name == "name":
-            continue
-        parameter = cls.param[name]
+
+    def flag_of(name: str) -> str:
         flag = "--" + name.replace("_", "-")
         if flag in names:
             msg = f"the parameter {name!r} of {cls.__name__} has the name of an option"
             raise click.ClickException(msg)
+        return flag
+
+    for name in cls.param:
+        if name == "name":
+            continue
+        parameter, flag = cls.param[name], flag_of(name)
         kind = _type_of(parameter, cls.__name__)
         if kind is click.BOOL:
             flag = f"{flag}/--no-{flag[2:]}"
@@ -170,6 +178,26 @@ def parameter_options(
                 type=kind,
                 default=None,
                 help=f"{parameter.doc or ''} [default: {default}]".strip(),
+            )
+        )
+    hints: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # whatever the annotations are
+        hints = typing.get_type_hints(cls.__init__)
+    for name, argument in own_arguments(cls).items():
+        flag, kind = flag_of(name), hints.get(name, type(argument.default))
+        if kind is int and name not in hints:
+            kind = None  # it may be a float that happens to be whole
+        value = given.get(name, argument.default)
+        required = value is argument.empty
+        if kind is bool:
+            flag = f"{flag}/--no-{flag[2:]}"
+        options.append(
+            click.Option(
+                [flag, _PREFIX + name],
+                type=kind if kind in (bool, *_WORDS) else _literal,
+                metavar=None if kind is bool else _WORDS.get(kind, "VALUE"),
+                required=required,
+                help=None if required else f"[default: {value!r:.60}]",
             )
         )
     return options
@@ -221,7 +249,7 @@ def make_process(
         arguments["inputs"] = {**(arguments.get("inputs") or {}), **inputs}
     if shared:
         arguments["shared"] = {**(arguments.get("shared") or {}), **shared}
-    return cls(**arguments)
+    return construct(cls, arguments)
 
 
 def _read(text: str, read: Callable[[str], Any], option: str, example: str) -> Any:

@@ -18,6 +18,7 @@ from resumable import identity
 from resumable.errors import DeclarationError, ParameterError
 from resumable.model import decode
 from resumable.process.classes import find_class
+from resumable.process.constructor import construct
 from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 #: Raised when a state is written differently. Part of it.
 STATE = 1
+_MISSING = object()
 _KEYS = ("class", "parameters", "source", "axes", "inputs", "target", "fingerprint")
 
 
@@ -214,8 +216,10 @@ def state_of(process: Process) -> dict[str, Any]:
         for name in cls.param
         if name != "name"
     }
-    kept = arrays_kept(identity.arrays_in(process._held()))
-    _parameters_of(cls, parameters, kept.values())
+    attributes = process._attributes()
+    kept = arrays_kept(identity.arrays_in(process._held(attributes)))
+    _parameters_of(cls, parameters, identity.by_document(kept.values()))
+    arguments = process._written_arguments()
     shared = {name: one.document for name, one in process._shared.items()}
     places = {name: one.place for name, one in process._shared.items()}
     shared_again(shared, kept.values(), places.__getitem__)
@@ -233,6 +237,8 @@ def state_of(process: Process) -> dict[str, Any]:
         "target": str(process._folder),
         "fingerprint": "full" if process._full else "sample",
         "environment": "strict" if process._strict else "record",
+        **({"attributes": attributes} if attributes else {}),
+        **({"arguments": arguments} if arguments else {}),
         **({"arrays": [_text_of(array) for array in kept.values()]} if kept else {}),
     }
 
@@ -269,9 +275,13 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         raise DeclarationError(msg)
     _check_name(cls, str(state["class"]).rpartition(":")[2].rpartition(".")[2])
     arrays, places = _arrays_of(state), state.get("places", {})
-    return cls(
-        _read(state["source"]),
-        state["target"],
+    return _made(
+        cls,
+        state,
+        state.get("arguments", {}),
+        arrays,
+        source=_read(state["source"]),
+        target=state["target"],
         inputs={
             name: (_read(source), tuple(axes))
             for name, (source, axes) in state["inputs"].items()
@@ -282,7 +292,6 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         position_axes=tuple(state["axes"]),
         fingerprint=state["fingerprint"],
         environment=state.get("environment", "record"),
-        **_parameters_of(cls, state["parameters"], arrays),
     )
 
 
@@ -292,16 +301,44 @@ def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
     _check_name(cls, str(document["process"]))
     found, axes = source_of_run(run, source)
     arrays = read_arrays(run)
-    return cls(
-        found,
-        run.path.parent,
+    return _made(
+        cls,
+        document,
+        run.header.source.get("arguments", {}),
+        arrays,
+        source=found,
+        target=run.path.parent,
         inputs=inputs_of_run(run, found),
         shared=shared_of_run(run, found, arrays),
         position_axes=axes,
         fingerprint="full" if run.header.source.get("full") else "sample",
         environment="strict" if "environment" in document else "record",
-        **_parameters_of(cls, document["parameters"], arrays),
     )
+
+
+def _made(
+    cls: type[Process],
+    document: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    arrays: Iterable[Any],
+    **standard: Any,
+) -> Process:
+    """Call the constructor with parameters and arguments as they were written down.
+
+    Attributes that it does not set, or sets to other values, are then assigned.
+    """
+    known = identity.by_document(arrays)
+    given = {**standard, **_parameters_of(cls, document["parameters"], known)}
+    for name, encoded in arguments.items():
+        given[name] = decode(encoded, f"the argument {name!r}", arrays=known)
+    made = construct(cls, given)
+    attributes = document.get("attributes", {})
+    now = made._attributes() if attributes else {}
+    for name, encoded in attributes.items():
+        if now.get(name, _MISSING) != encoded:
+            value = decode(encoded, f"the attribute {name!r}", arrays=known)
+            setattr(made, name, value)
+    return made
 
 
 def _check_name(cls: type[Process], name: str) -> None:
@@ -312,10 +349,8 @@ def _check_name(cls: type[Process], name: str) -> None:
 
 
 def _parameters_of(
-    cls: type[Process], document: Mapping[str, Any], arrays: Iterable[Any]
+    cls: type[Process], document: Mapping[str, Any], known_arrays: Mapping[str, Any]
 ) -> dict[str, Any]:
-    known_arrays = identity.by_document(arrays)
-
     def write_known(value: Any) -> Any:
         return identity.write_values({"": value})[""]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import param
@@ -92,6 +92,10 @@ class Link(Process):
 
     version: ClassVar[int] = 1
 
+    def __new__(cls, *arguments: Any) -> Self:
+        """Note no arguments: no link is made again from them."""
+        return object.__new__(cls)
+
     def __init__(
         self,
         head: Request,
@@ -131,6 +135,7 @@ class Link(Process):
             version=self.version,
             parameters={"stages": [stage.document() for stage in self._stages]},
             shared={},
+            arguments={},
             arrays={
                 f"{stage.name}.{name}": array
                 for stage in self._stages

@@ -61,8 +61,10 @@ class Request(NamedTuple):
     """What all positions share, by argument name, as plain JSON."""
     places: dict[str, str]
     """Datasets that this was read from, by argument name."""
+    arguments: dict[str, Any]
+    """What else the constructor was given, as plain JSON."""
     arrays: Mapping[str, Any]
-    """Arrays in parameters and in what is shared, by a name for people."""
+    """Arrays in what it was given and reads, by a name for people."""
     outputs: Mapping[str, Output]
     source: SourceRef
     inputs: Mapping[str, SourceRef]

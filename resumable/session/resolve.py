@@ -146,6 +146,8 @@ def _spec(
     }
     if ready is not None:
         source["ready"] = ready.to_text()
+    if request.arguments:
+        source["arguments"] = request.arguments
     return RunFileSpec(
         identity=identity,
         document=document,

@@ -294,6 +294,61 @@ def test_setting_an_attribute_named_nearly_like_a_parameter_warns(scan):
     process.factor = 3
 
 
+@pytest.mark.parametrize("value", [-1.0, "wide", None])
+def test_a_wrong_value_is_an_error_where_it_is_assigned(scan, value):
+    process = Scaled(scan)
+
+    with pytest.raises(rs.ParameterError, match=r"Scaled: .*'Scaled\.factor'"):
+        process.factor = value
+    with pytest.raises(rs.ParameterError, match=r"Scaled: .*'Scaled\.factor'"):
+        process.param.update(factor=value)
+
+    assert process.factor == 2
+
+
+async def awaited(*arguments):
+    return 1.0
+
+
+def yielding(*arguments):
+    yield 1.0
+
+
+class Yielding:
+    """A callable object."""
+
+    __name__ = "Yielding"
+
+    def __call__(self, spectrum):
+        yield 1.0
+
+
+@pytest.mark.parametrize("wrong", [awaited, yielding])
+@pytest.mark.parametrize(
+    "name", ["unit_computation", "setup", "finish", "ready", "outputs", "scratch"]
+)
+def test_a_method_that_only_begins_when_it_is_called_is_refused(scan, name, wrong):
+    """A generator for a result, a setup that is never run: no worker would notice."""
+    body = {"unit_computation": lambda self, s: 1.0, "outputs": MEAN, name: wrong}
+    made = type("Lazy", (rs.Process,), body)
+
+    with pytest.raises(rs.DeclarationError, match=f"Lazy.{name} is a generator or a"):
+        made(scan)
+
+
+@pytest.mark.parametrize("wrong", [awaited, functools.partial(yielding), Yielding()])
+def test_so_is_such_a_function(scan, wrong):
+    with pytest.raises(rs.DeclarationError, match="unit_computation is a generator or"):
+        rs.map(wrong, scan)
+
+
+def test_a_keyword_of_the_class_statement_is_refused():
+    with pytest.raises(rs.DeclarationError, match=r"Squared: .*power"):
+
+        class Squared(rs.Process, power=2):
+            pass
+
+
 def test_param_cannot_be_imported_into_a_class():
     """It would hide the parameters: refused when the class is made."""
     with pytest.raises(rs.DeclarationError, match="import param outside of the class"):

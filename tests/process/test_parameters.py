@@ -49,14 +49,14 @@ def test_a_value_that_one_refuses_changes_none(scan):
     a.param.watch(lambda event: seen.append(event.new), "half_width")
 
     for process in (a, b):
-        with pytest.raises(ValueError, match=r"at most 0\.5"):
+        with pytest.raises(rs.ParameterError, match=r"at most 0\.5"):
             process.half_width = 0.7
     assert (a.half_width, b.half_width, seen) == (0.2, 0.2, [])
     b.half_width = 0.4
     assert seen == [0.4]
 
     wide = Fit(scan, half_width=0.9)
-    with pytest.raises(ValueError, match=r"at most 0\.5"):
+    with pytest.raises(rs.ParameterError, match=r"at most 0\.5"):
         rs.share_parameter(b, wide, "half_width")
     assert (b.half_width, wide.half_width) == (0.4, 0.9)
     wide.half_width = 0.8
