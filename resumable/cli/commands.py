@@ -34,6 +34,7 @@ from resumable.runfile import (
     mend_user_file,
     remove_ragged_files,
 )
+from resumable.source import list_source
 from resumable.version import __version__
 
 
@@ -172,6 +173,17 @@ def verify(run_file: str, class_: str | None, sample: str, source: str | None) -
     click.echo(str(found))
     if not found.passed:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("file", metavar="FILE")
+def tree(file: str) -> None:
+    """List the datasets of a file that can be computed over.
+
+    FILE is an HDF5 file, or 'file.h5::/group'. First comes what viewers plot, then the
+    largest.
+    """
+    click.echo(report.tree_text(file, list_source(file)))
 
 
 @main.command()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from resumable.source import Listing
+
 #: Lines of the log that are shown.
 _LOG_SHOWN = 20
 
@@ -236,3 +238,28 @@ def show_text(run: RunFile) -> str:
         if len(lines) > len(rows):
             parts.append(f"and {len(lines) - len(rows):,} before; see results.log")
     return "\n".join(parts)
+
+
+def tree_text(name: str, listing: Listing) -> str:
+    """List datasets that can be computed over, and count what cannot."""
+    rows = [
+        [
+            entry.name,
+            " x ".join(map(str, entry.shape)),
+            str(entry.dtype),
+            format_bytes(entry.size),
+            entry.role,
+        ]
+        for entry in listing.entries
+    ]
+    lines = [f"{shown(name)} has no datasets that can be computed over"]
+    if rows:
+        lines = [table(["dataset", "shape", "dtype", "size", ""], rows)]
+    lines += [
+        f"not listed: {count:,}, each {shown(why)}"
+        for why, count in listing.others.items()
+    ]
+    lines += [shown(text) for text in listing.unreadable]
+    if not listing.whole:
+        lines.append("there is more in the file; name a group of it: FILE::/GROUP")
+    return "\n".join(lines)

@@ -243,6 +243,11 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
             f"the dtype {fixed} has no fixed size; use numbers, a compound of them, "
             "or text of a fixed length such as 'S20'"
         )
+    elif added := [leaf for leaf in leaves(fixed) if leaf.type.__module__ != "numpy"]:
+        msg = (
+            f"HDF5 cannot hold the dtype {added[0]}, which is not one of numpy; use "
+            "'f4', which holds all values of bfloat16 and float8"
+        )
     elif fixed.subdtype is not None:
         msg = f"give {fixed} as shape={fixed.shape} and dtype={fixed.base}"
     elif "U" in kinds:

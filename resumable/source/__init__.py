@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from resumable.source.coordinates import coordinates_of
 from resumable.source.inputs import align_input, measure_source, open_sources
+from resumable.source.listing import Listing, list_source
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
 from resumable.source.reader import Reader, open_reader
 from resumable.source.rechunk import rechunked
@@ -15,6 +16,7 @@ from resumable.source.shared import SharedValue, shared_value
 
 __all__ = [
     "FileState",
+    "Listing",
     "Reader",
     "SharedValue",
     "SourceRef",
@@ -22,6 +24,7 @@ __all__ = [
     "align_input",
     "coordinates_of",
     "file_state",
+    "list_source",
     "measure_source",
     "open_reader",
     "open_sources",

@@ -11,7 +11,7 @@ import numpy as np
 
 from resumable.errors import SourceError, hdf5_errors_as
 from resumable.runfile import USID_ANCILLARIES, USID_SPECTROSCOPIC, Coordinates
-from resumable.source.opening import check_storage
+from resumable.source.places import Column, check_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +30,14 @@ _LONGEST_UNIT = 1000
 
 def coordinates_of(reader: Reader) -> Coordinates:
     """Return the coordinates of an open source, to be copied into a new run file."""
-    ref = reader.ref
+    ref, name = reader.ref, reader.ref.dataset
+    if isinstance(reader.dataset, Column):
+        # A link leads to a table, and not to its column.
+        name = name.removesuffix("/" + "/".join(reader.dataset.names))
     return Coordinates(
         map_shape=reader.geometry.map_shape,
         name=ref.name,
-        link=(ref.path, ref.dataset) if reader.has_data else None,
+        link=(ref.path, name) if reader.has_data else None,
         scales=scales_of(reader),
         usid=_usid_positions(reader),
     )

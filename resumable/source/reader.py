@@ -8,6 +8,7 @@ import errno
 import hashlib
 import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,7 @@ from resumable.source.live import (
     state_of_open,
 )
 from resumable.source.opening import check_size, open_dataset
+from resumable.source.places import Column, load_hdf5plugin
 from resumable.source.reference import normal_axes
 from resumable.system import disk
 
@@ -171,17 +173,21 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
                 msg = f"{self.ref} has another shape or storage than it had before"
                 raise SourceError(msg)
         stop = start + len(members)
-        try:
-            if len(out) == len(members):
-                self.read_span(start, stop, out)
-            else:
-                self._read_scattered(start + np.flatnonzero(members), out)
-        except SourceError:
-            raise
-        except HDF5_ERRORS:
-            where = f"{self.ref}, somewhere in positions {start} to {stop - 1},"
-            with hdf5_errors_as(SourceError, f"{where} cannot be read"):
-                raise
+        where = f"{self.ref}, somewhere in positions {start} to {stop - 1},"
+        with hdf5_errors_as(SourceError, f"{where} cannot be read"):
+            try:
+                self._read_members(start, members, out)
+            except HDF5_ERRORS:
+                # A part that was written after the source was opened may need a filter.
+                if "hdf5plugin" in sys.modules or not load_hdf5plugin():
+                    raise
+                self._read_members(start, members, out)
+
+    def _read_members(self, start: int, members: Array, out: Array) -> None:
+        if len(out) == len(members):
+            self.read_span(start, start + len(members), out)
+        else:
+            self._read_scattered(start + np.flatnonzero(members), out)
 
     def _read_scattered(self, positions: Array, out: Array) -> None:
         """Read positions, ascending; those that lie close in one go."""
@@ -309,8 +315,10 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
             if self._contiguous is not None and box[1:] == dataset.shape[1:]:
                 pieces = pieces_of(dataset, box, full)
                 digests = digests_at(self._contiguous, pieces, self.dtype)
-            elif not self.geometry.indivisible or (
-                length is not None or self.growable or self.ref.length
+            elif (
+                not self.geometry.indivisible
+                or isinstance(dataset, Column)
+                or (length is not None or self.growable or self.ref.length)
             ):
                 digests = digests_of(plain_parts(dataset, box, full))
             else:

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from resumable.errors import SourceError
-from resumable.source.opening import listed, names_of, open_dataset, open_file
+from resumable.source.listing import list_source
+from resumable.source.opening import open_dataset
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,17 +111,11 @@ def named_source(
         if not path:
             msg = f"{text!r} names no file; write 'file.h5::/dataset'"
             raise SourceError(msg)
-        if not dataset.strip("/"):
-            names = ""
-            if Path(path).exists():
-                with open_file(path) as opened:
-                    names = listed(names_of(opened))
-            # A common mistake is one colon instead of two.
-            file, colon, inside = path.rpartition(":")
-            meant = f"{file}::{inside}" if colon and Path(file).exists() else ""
-            msg = f"{text!r} names no dataset; write {meant or f'{path}::/dataset'!r}"
-            raise SourceError(f"{msg} (there are {names})" if names else msg)
-        dataset = "/" + dataset.strip("/")
+        # HDF5 takes "/entry//data" and "/entry/./data" for the same name.
+        parts = [part for part in dataset.split("/") if part not in ("", ".")]
+        if not parts:
+            raise SourceError(_no_dataset(text, path))
+        dataset = "/" + "/".join(parts)
     else:
         msg = (
             f"a source is 'file.h5::/dataset', an open h5py.Dataset, an output of "
@@ -129,6 +124,20 @@ def named_source(
         raise SourceError(msg)
     # The name as typed: of a link to another file, HDF5 gives the name in that file.
     return SourceRef(path, dataset, axes, upstream=upstream)
+
+
+def _no_dataset(text: str, path: str) -> str:
+    """Say what to write instead of a source that names no dataset."""
+    # A common mistake is one colon, or none, instead of two.
+    file, colon, inside = path.rpartition(":")
+    if colon and Path(file).exists():
+        meant = f"{file}::{inside}"
+    else:
+        above = (folder for folder in Path(path).parents if folder.is_file())
+        file = next(map(str, above), "")
+        meant = f"{file}::{path[len(file) :]}" if file else f"{path}::/dataset"
+    msg = f"{text!r} names no dataset; write {meant!r}"
+    return list_source(path).added_to(msg) if Path(path).exists() else msg
 
 
 def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:

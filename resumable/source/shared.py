@@ -103,10 +103,10 @@ def _read(ref: SourceRef) -> Any:
                 "needed"
             )
             raise SourceError(msg)
-        if h5py.check_string_dtype(dataset.dtype):
-            text = dataset.asstr()[()]
-            return text if isinstance(text, str) else _fixed(text.astype(str))
         value = dataset[()]
+        if h5py.check_string_dtype(dataset.dtype):
+            text = np.char.decode(np.asarray(value, bytes), "utf-8")
+            return _fixed(text) if text.ndim else str(text)
         return _fixed(value) if isinstance(value, np.ndarray) else value
 
 

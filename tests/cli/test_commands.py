@@ -8,6 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -124,6 +125,28 @@ def test_list_status_show_explain_tell_of_a_run(fit, scan):
     assert "ValueError" in shown
     assert rs.open(path).identity in shown
     assert "parameters.factor: 2.0 there, 4.0 here" in explained
+
+
+def test_tree_lists_what_can_be_computed_over(make_file, tmp_path, monkeypatch):
+    make_file("x.h5", **{"g/a": np.zeros((7, 2)), "b": np.zeros(5, "u1"), "c": 1.0})
+    make_file("x.h5", d=2.0, e=h5py.ExternalLink("away.h5", "/e"))
+    make_file("none.h5", a=1.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "rich.box", None)
+
+    assert invoke("tree", "x.h5").splitlines() == [
+        "dataset  shape  dtype    size",
+        "/g/a     7 x 2  float64  112 bytes",
+        "/b       5      uint8    5 bytes",
+        "not listed: 2, each is a single value",
+        "x.h5::/e is a link to away.h5::/e, which is missing: there is no file away.h5",
+    ]
+    assert invoke("tree", "x.h5::/g").splitlines()[1:] == [
+        "/g/a     7 x 2  float64  112 bytes"
+    ]
+    assert "none.h5 has no datasets that can be" in invoke("tree", "none.h5")
+    assert "x.h5::/b is a dataset" in invoke("tree", "x.h5::/b", code=1)
+    assert "there is no file y.h5" in invoke("tree", "y.h5", code=1)
 
 
 def test_status_of_a_run_in_finish_names_no_time(scan):

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy._core._rational_tests import rational
 
 from resumable.errors import DeclarationError, OutputError
 from resumable.model.output import RESERVED_NAMES, Output, declared_outputs
 from resumable.model.values import by_name, fitted_array, row_placer
 
+#: A dtype that is not one of numpy's own, like bfloat16 and float8 of ml_dtypes.
+RATIONAL = np.dtype(rational)
 PEAK = np.dtype([("height", "f4"), ("count", "i4")])
 
 
@@ -74,6 +77,8 @@ def test_any_dtype_of_fixed_size_can_be_declared(dtype):
         (str, "has no fixed size"),
         ("S", "has no fixed size"),
         ([("text", "O")], "has no fixed size"),
+        (RATIONAL, "HDF5 cannot hold the dtype rational, .* use 'f4', which holds"),
+        ([("a", "f4"), ("b", RATIONAL, 2)], "HDF5 cannot hold the dtype rational"),
         ("U5", "HDF5 cannot hold .* 'S20'"),
         ([("a", "i4"), ("text", "U5")], "HDF5 cannot hold .* 'S20'"),
         ("M8[ns]", "HDF5 cannot hold .* 'i8' nanoseconds"),

@@ -19,7 +19,7 @@ from run_files import digest
 import resumable as rs
 from resumable.cli import commands
 from resumable.runfile.journal import mend_user_file
-from resumable.source.opening import open_file
+from resumable.source.files import open_file
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*positions failed:resumable.ResumableWarning"

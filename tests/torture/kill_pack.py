@@ -28,7 +28,7 @@ from kill_matrix import STEPS, SYNCS, Tally, in_fork, printed, write_half
 
 import resumable as rs
 from resumable.runfile.journal import mend_user_file
-from resumable.source.opening import open_file
+from resumable.source.files import open_file
 
 GROUP = "/results/level"
 

@@ -1,0 +1,241 @@
+"""What is said about the contents of a file, and about a file that is not HDF5."""
+
+import bz2
+import gzip
+import lzma
+import os
+import resource
+
+import h5py
+import numpy as np
+import pytest
+from processes import Mean
+from scipy.io import netcdf_file, savemat
+
+import resumable as rs
+from resumable.source import list_source
+
+
+def names(source):
+    return [entry.name for entry in list_source(str(source)).entries]
+
+
+@pytest.fixture
+def nexus(tmp_path):
+    """A scan with motors, two plots, of which one is the default, and raw data."""
+    path = tmp_path / "scan.nxs"
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        for group, signal in (("fit", "height"), ("scan", "counts")):
+            made = entry.create_group(group)
+            made.attrs["NX_class"], made.attrs["signal"] = "NXdata", signal
+        file.attrs["default"], entry.attrs["default"] = "entry", np.bytes_(b"scan")
+        for number in range(50):
+            entry[f"motors/m{number:02d}"] = float(number)
+            entry[f"traces/t{number:02d}"] = np.zeros(10 + number)
+        entry["raw"] = np.zeros((9, 100, 10), "u2")
+        entry["titles"] = np.zeros(10_000, "S8")
+        entry["scan/counts"] = h5py.SoftLink("/entry/instrument/counts")
+        entry["instrument/counts"] = np.zeros((3, 4))
+        entry["fit/height"] = np.zeros((3, 1))
+    return path
+
+
+def test_the_default_plot_comes_first_then_plots_then_the_largest(nexus):
+    found = names(nexus)
+
+    assert found[:4] == [
+        "/entry/instrument/counts",
+        "/entry/fit/height",
+        "/entry/raw",
+        "/entry/traces/t49",
+    ]
+    assert found[-2:] == ["/entry/traces/t00", "/entry/titles"]
+    assert len(found) == 54
+
+
+LISTED = (
+    r"has /entry/instrument/counts \(3 x 4 float64, the default plot\), "
+    r"/entry/fit/height \(3 x 1 float64, a plot\), /entry/raw \(9 x 100 x 10 uint16\), "
+    r"/entry/traces/t49 \(59 float64\), /entry/traces/t48 \(58 float64\) and 49 more$"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{}", r"names no dataset; write '.*scan\.nxs::/dataset'; it " + LISTED),
+        ("{}::/entry", "/entry is a group, not a dataset; it " + LISTED),
+        ("{}::/???", r"has no dataset /\?\?\?; it " + LISTED),
+        (
+            "{}::/entry/scan",
+            r"group, .* /entry/scan/counts \(3 x 4 float64, the de.*t\)$",
+        ),
+        ("{}::/height", "no dataset /height; did you mean '/entry/fit/height'"),
+        (
+            "{}::/entry/motors",
+            "a group, .*; it has no datasets that can be computed ov",
+        ),
+        ("{}/entry/raw", r"names no dataset; write '.*scan\.nxs::/entry/raw'"),
+        ("{}:/entry/raw", r"names no dataset; write '.*scan\.nxs::/entry/raw'"),
+    ],
+)
+def test_messages_name_what_people_look_for(nexus, source, words):
+    with pytest.raises(rs.SourceError, match=words):
+        Mean(source.format(nexus))
+
+
+def test_datasets_behind_links_are_listed_once_and_cycles_end(tmp_path):
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["far"] = np.zeros((5, 2))
+        file["back"] = h5py.ExternalLink("a.h5", "/")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["near/x"] = np.zeros(3)
+        file["again"] = h5py.SoftLink("/near/x")
+        file["near/up"] = file["/"]
+        file["b"] = h5py.ExternalLink("b.h5", "/")
+        file["loop"] = h5py.SoftLink("/loop")
+
+    assert names(tmp_path / "a.h5") == ["/b/far", "/near/x"]
+    assert names(f"{tmp_path}/a.h5::/b/back//near/") == [
+        "/b/back/near/up/b/far",
+        "/b/back/near/x",
+    ]
+
+
+def test_many_links_to_other_files_are_listed_with_few_files_open(tmp_path):
+    """A detector writes more of them than files may be open in a process."""
+    with h5py.File(tmp_path / "0.h5", "w") as file:
+        file["d"] = np.zeros((2, 3))
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        for number in range(1, 201):
+            (tmp_path / f"{number}.h5").hardlink_to(tmp_path / "0.h5")
+            file[f"d{number}"] = h5py.ExternalLink(f"{number}.h5", "/d")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
+    try:
+        listing = list_source(f"{tmp_path}/master.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert (len(listing.entries), listing.unreadable) == (200, [])
+
+
+def test_a_damaged_group_elsewhere_is_named_and_the_rest_is_listed(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["good/data"] = np.zeros((4, 3))
+        file["bad/data"] = np.zeros((4, 3))
+        place = h5py.h5o.get_info(file["bad"].id).addr
+    with path.open("r+b") as raw:
+        raw.seek(place)
+        raw.write(b"\xff" * 60)
+
+    listing = list_source(str(path))
+
+    assert [entry.name for entry in listing.entries] == ["/good/data"]
+    assert len(listing.unreadable) == 1
+    assert listing.unreadable[0].startswith("/bad cannot be read (")
+    for source in (f"{path}::/data", f"{path}::/god/data", str(path)):
+        with pytest.raises(rs.SourceError, match="/good/data"):
+            Mean(source)
+    with pytest.raises(rs.SourceError, match="/bad/data cannot be read"):
+        Mean(f"{path}::/bad/data")
+
+
+def test_what_cannot_be_computed_over_is_counted(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a"], file["b"] = 1.0, 2.0
+        file["text"] = ["x", "yy"]
+        file["none"] = h5py.Empty("f4")
+
+    listing = list_source(f"{tmp_path}/x.h5")
+
+    assert listing.entries == []
+    assert listing.others == {
+        "is a single value": 2,
+        "has no elements (a null dataspace, float32)": 1,
+        "has entries of variable length (text)": 1,
+    }
+
+
+def test_a_large_file_is_listed_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("resumable.source.listing._MOST_OBJECTS", 20)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for number in range(30):
+            file[f"d{number}"] = np.zeros(3)
+
+    listing = list_source(f"{tmp_path}/x.h5")
+
+    assert len(listing.entries) == 19
+    assert not listing.whole
+
+
+# Files that are not HDF5.
+
+
+def netcdf3(path):
+    with netcdf_file(path, "w") as file:
+        file.createDimension("x", 3)
+
+
+KINDS = {
+    "empty": (lambda path: path.touch(), r"it is empty \(0 bytes\)"),
+    "text": (
+        lambda path: path.write_text("# λ\n1 2 3\n" * 200),
+        r"it is a text file that begins with '# λ\\n1 2 3",
+    ),
+    "gzip": (
+        lambda path: path.write_bytes(gzip.compress(b"x")),
+        "gzip; unpack it with",
+    ),
+    "bzip2": (lambda path: path.write_bytes(bz2.compress(b"x")), "bzip2; unpack it"),
+    "xz": (lambda path: path.write_bytes(lzma.compress(b"x")), "with xz; unpack it"),
+    "zip": (lambda path: np.savez(path.open("wb"), a=1), "is a zip archive; unpack it"),
+    "npy": (lambda path: np.save(path.open("wb"), np.ones(3)), "is an array of numpy"),
+    "netCDF-3": (netcdf3, "is netCDF-3; nccopy -k nc4"),
+    "MATLAB 5": (
+        lambda path: savemat(path, {"a": 1}),
+        "is a MATLAB 5 file; save it in",
+    ),
+    "HDF4": (
+        lambda path: path.write_bytes(b"\x0e\x03\x13\x01\x00\xc8\x00\x00" + bytes(900)),
+        "it is HDF4; h4toh5",
+    ),
+    "Git LFS": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "is a pointer of Git LFS; run git lfs pull",
+    ),
+    "other": (
+        lambda path: path.write_bytes(b"\xff\xd8" * 400),
+        "begins with the bytes ff",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_not_hdf5_is_named_as_what_it_is(tmp_path, kind):
+    make, words = KINDS[kind]
+    path = tmp_path / "scan.h5"
+    make(path)
+    for source in (f"{path}::/data", str(path)):
+        with pytest.raises(rs.SourceError, match=f"cannot be read as HDF5: .*{words}"):
+            Mean(source)
+
+
+def test_a_truncated_hdf5_file_is_named_as_that(make_file):
+    path = make_file(data=np.ones(10_000))
+    os.truncate(path, 5000)
+    with pytest.raises(rs.SourceError, match=r"cannot be read as HDF5 \(.*truncated"):
+        Mean(f"{path}::/data")
+
+
+def test_a_matlab_file_of_version_7_3_is_hdf5(tmp_path):
+    path = tmp_path / "x.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["data"] = np.ones((3, 2))
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file")
+
+    assert Mean(f"{path}::/data").spectrum_shape == (2,)
