@@ -31,7 +31,7 @@ import numpy as np
 
 from resumable.errors import SourceError, TargetError
 from resumable.runfile import RowBuffer, RowWriter, WriteTarget
-from resumable.system import LockFile, deferred_termination, disk, machine
+from resumable.system import LockFile, OneThread, deferred_termination, disk
 from resumable.worker import Job, Report, Worker, plain_record, portable
 
 if TYPE_CHECKING:
@@ -190,19 +190,23 @@ class _SessionWorkers:
             raise SourceError(msg)
         self._job = package.job
         self._workers: dict[int, tuple[Worker, TaskWriter]] = {}
-        self._blas_limit = blas_limit
+        self._blas_limit, self._open = blas_limit, contextlib.ExitStack()
+        self._open.enter_context(blas_limit.one_thread())
         self._level: int | None = None
         #: Tasks at work, and when the last one ended.
         self.busy, self.last = 0, 0.0
         if task.driver != this_process():
             self._level = logging.root.level
             logging.root.setLevel(task.level)
-            for name in machine.BLAS_VARIABLES:
-                # For libraries that are loaded later, inside a computation.
-                os.environ.setdefault(name, "1")
 
     def do(self, task: Task, must_end: Callable[[], bool]) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
+        # Of this thread's own libraries, which give it their threads back.
+        self._blas_limit.again()
+        with OneThread():
+            return self._do(task, must_end)
+
+    def _do(self, task: Task, must_end: Callable[[], bool]) -> Report:
         # One for each thread: what setup() makes may belong to it.
         key = threading.get_ident()
         if key not in self._workers:
@@ -212,7 +216,7 @@ class _SessionWorkers:
                 # The process was there before: its memory is not the session's.
                 own_process=False,
                 writer=writer,
-                one_thread=self._blas_limit.one_thread,
+                holds_threads=False,
             )
             self._workers[key] = worker, writer
         worker, writer = self._workers[key]
@@ -241,6 +245,7 @@ class _SessionWorkers:
         while self._workers:
             _, (worker, _) = self._workers.popitem()
             worker.close()
+        self._open.close()
         if self._level is not None:
             logging.root.setLevel(self._level)
 
@@ -328,36 +333,39 @@ class WorkerCache:
 
 
 class BlasLimit:
-    """Limits BLAS to one thread for all workers of this process, from one thread.
+    """Limits BLAS to one thread for all sessions of this process, from one thread.
 
     Which thread sets the limit matters: another one can neither lift it nor set its
-    own, and a worker is closed from another thread than the one that computes.
+    own, and a worker is closed from another thread than the one that computes. Where
+    a library has a number for each thread, that of a task is limited there.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._thread: ThreadPoolExecutor | None = None
-        self._limits = contextlib.ExitStack()
+        self._thread = ThreadPoolExecutor(1, "resumable-blas")
+        self._limit = OneThread()
 
     @contextlib.contextmanager
     def one_thread(self) -> Iterator[None]:
-        """Limit it for the time of a block; also of libraries loaded since."""
+        """Limit it for the time of a block."""
         with self._lock:
+            if not self._users:
+                self._thread = ThreadPoolExecutor(1, "resumable-blas")
+                self._thread.submit(self._limit.__enter__).result()
             self._users += 1
-            self._thread = self._thread or ThreadPoolExecutor(1, "resumable-blas")
-            self._thread.submit(
-                lambda: self._limits.enter_context(machine.one_thread())
-            ).result()
         try:
             yield
         finally:
             with self._lock:
                 self._users -= 1
                 if not self._users:
-                    self._thread.submit(self._limits.close).result()
+                    self._thread.submit(self._limit.__exit__).result()
                     self._thread.shutdown()
-                    self._thread = None
+
+    def again(self) -> None:
+        """Limit libraries that were loaded since, within such a block."""
+        self._thread.submit(self._limit.again).result()
 
 
 class TaskWriter(RowBuffer):

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from resumable.errors import StaleLinearization, WorkerDied
 from resumable.pool.stream import guarded, new_key
@@ -73,7 +72,7 @@ class _OperatorHost:
 
     def __init__(self, parent: Any) -> None:
         self._operators: dict[int, Any] = {}
-        self._libraries = ThreadpoolController() if parent is None else None
+        self._here = parent is None
 
     def add(self, number: int, one: Any) -> None:
         """Keep an operator under its number."""
@@ -86,10 +85,10 @@ class _OperatorHost:
         for number, one in self._operators.items():
             try:
                 call, argument = getattr(one, method), given.of(number)
-                values.append(guarded(call, argument, self._libraries))
+                values.append(guarded(call, argument, here=self._here))
             except Exception as error:
                 error.add_note(f"in {method} of operator {number}")
-                if self._libraries is not None:
+                if self._here:
                     raise
                 return _Failure(number, portable(error), traceback.format_exc())
         return values

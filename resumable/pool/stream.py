@@ -19,9 +19,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from threadpoolctl import ThreadpoolController
-
-from resumable.system import Uninterrupted
+from resumable.system import OneThread, Uninterrupted
 from resumable.worker import Call, generator_of
 
 if TYPE_CHECKING:
@@ -74,25 +72,20 @@ class GuardedFunction:
 
     def __init__(self, parent: Any, function: Callable[[Any], Any]) -> None:
         self._function = function
-        self._libraries = ThreadpoolController() if parent is None else None
+        self._here = parent is None
 
     def do(self, item: Any) -> Any:
         """Do one call."""
-        return guarded(self._function, item, self._libraries)
+        return guarded(self._function, item, here=self._here)
 
 
-def guarded(
-    function: Callable[[Any], Any],
-    argument: Any,
-    libraries: ThreadpoolController | None,
-) -> Any:
+def guarded(function: Callable[[Any], Any], argument: Any, *, here: bool) -> Any:
     """Call a function; turn exceptions that would be misunderstood into others.
 
-    The `libraries` of BLAS use one thread meanwhile; None: in a worker they do anyway.
+    Where it is called `here`, libraries use one thread meanwhile, as in workers.
     """
-    limit = contextlib.nullcontext() if libraries is None else libraries.limit(limits=1)
     try:
-        with limit:
+        with OneThread() if here else contextlib.nullcontext():
             return function(argument)
     except StopIteration as error:
         # It would end the iterator over the results.
@@ -101,7 +94,7 @@ def guarded(
     except Exception:
         raise
     except BaseException as error:
-        if libraries is not None:
+        if here:
             raise
         msg = f"{type(error).__name__}: {error}"
         raise RuntimeError(msg) from error

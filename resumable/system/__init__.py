@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from resumable.system import disk, forks, launcher, machine
 from resumable.system.loading import WorkBegins, begin_work, loading
 from resumable.system.locks import LockFile, wait_until
-from resumable.system.machine import WORKER_VARIABLES, usable_cores
+from resumable.system.machine import usable_cores
 from resumable.system.signals import Uninterrupted, deferred_termination, mark_as_worker
 from resumable.system.stop import StopRequest, stopped
+from resumable.system.threads import WORKER_VARIABLES, OneThread
 
 if TYPE_CHECKING:
     from resumable.system.shared_memory import (
@@ -25,6 +26,7 @@ __all__ = [
     "WORKER_VARIABLES",
     "LockFile",
     "Memory",
+    "OneThread",
     "StopRequest",
     "Uninterrupted",
     "WorkBegins",

@@ -5,30 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import threadpoolctl
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
 
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
 _UNLIMITED = 1 << 60
-#: Read by BLAS and OpenMP libraries when they are loaded.
-BLAS_VARIABLES = tuple(
-    f"{name}_NUM_THREADS"
-    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
-)
-#: Environment of worker processes: one thread each, and an allocator (glibc's) that
-#: keeps the memory of a block for the next one. By default it returns megabytes every
-#: time, and the page faults for new ones can take as long as the computation.
-WORKER_VARIABLES = {
-    **dict.fromkeys(BLAS_VARIABLES, "1"),
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-}
 
 
 def usable_cores() -> int:
@@ -102,20 +83,6 @@ def proportional_memory() -> int:
     """
     size = _bytes_in(_PROC / "smaps_rollup", "Pss:")
     return resident_memory() if size is None else size
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Return a context in which BLAS and OpenMP use one thread; enter it at once.
-
-    So processes times threads do not exceed the cores, and results do not depend on the
-    number of threads. The same thread must enter and leave: in threadpoolctl 3.8 the
-    first one that sets a limit for OpenBLAS controls it, and only leaving the context
-    lets another one set a limit. Only libraries that are loaded when it is made are
-    limited; worker processes have :data:`WORKER_VARIABLES`.
-    """
-    limit: AbstractContextManager[Any]
-    limit = threadpoolctl.ThreadpoolController().limit(limits=1)
-    return limit
 
 
 class PeakMemory:

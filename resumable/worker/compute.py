@@ -14,11 +14,11 @@ import numpy as np
 from resumable.errors import NotFinished
 from resumable.model import block_rows, by_name, row_placer
 from resumable.source import open_reader
-from resumable.system import machine
+from resumable.system import OneThread
 from resumable.worker.cursor import IDLE, Cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from resumable.model import Geometry, Output, Span
     from resumable.source import Reader, SourceRef
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 class Computer:
     """Computes blocks: calls the user's method and checks what it returns.
 
-    `geometry` says how the positions lie in the source, if it has changed.
+    `geometry` says how the positions lie in the source, if it has changed. Libraries
+    use one thread until :meth:`close`, unless `holds_threads` is False: then the caller
+    sees to it.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class Computer:
         source: SourceRef,
         inputs: Mapping[str, SourceRef],
         progress_words: memoryview | None = None,
-        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
         geometry: Geometry | None = None,
+        *,
+        holds_threads: bool = True,
     ) -> None:
         self.outputs = outputs
         self.cursor = Cursor(progress_words)
@@ -53,15 +56,20 @@ class Computer:
         refs: dict[Any, SourceRef] = {None: source, **inputs}
         self._readers = {name: open_reader(ref) for name, ref in refs.items()}
         self.has_data = self._readers[None].has_data
-        self.process.setup()
+        self._open = contextlib.ExitStack()
+        self._threads = OneThread() if holds_threads else None
+        try:
+            if self._threads is not None:
+                self._open.enter_context(self._threads)
+            self.process.setup()
+        except BaseException:
+            self.close()
+            raise
         #: What computes a position, or a block of them.
         self.call = computation_of(self.process)
-        # After setup, when the libraries of the user's choice are loaded too.
-        self._open = contextlib.ExitStack()
-        self._open.enter_context((one_thread or machine.one_thread)())
 
     def close(self) -> None:
-        """Close the sources and give BLAS its threads back."""
+        """Close the sources and give libraries their threads back."""
         self._ahead.close()
         for reader in self._readers.values():
             self._open.callback(reader.close)
@@ -72,6 +80,8 @@ class Computer:
     ) -> tuple[Any, dict[str, Any]]:
         """Read a block of the source and of every input; begin to read `following`."""
         began = time.perf_counter()
+        if self._threads is not None:
+            self._threads.again()
         for name, reader in self._readers.items():
             # A computation may have closed all files.
             if reader.dataset is not None and not reader.dataset:

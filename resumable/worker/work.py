@@ -67,7 +67,7 @@ class Worker:
         own_process: bool,
         progress_words: memoryview | None = None,
         writer: RowBuffer | None = None,
-        one_thread: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
+        holds_threads: bool = True,
         not_recorded: tuple[type[Exception], ...] = (),
     ) -> None:
         self._job = job
@@ -91,8 +91,8 @@ class Worker:
                     job.source,
                     job.inputs,
                     progress_words,
-                    one_thread,
                     job.geometry,
+                    holds_threads=holds_threads,
                 )
         except BaseException:
             self._writer.close()
