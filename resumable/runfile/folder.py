@@ -153,6 +153,11 @@ class RunLock:
         self._lock = LockFile(self.lock_path)
         self._writers = LockFile(self.writers_path)
 
+    @property
+    def is_left(self) -> bool:
+        """A session works, or was killed, or had a worker that had not ended."""
+        return self._lock.is_in_use or self._writers.is_in_use
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock in a ``with`` block.

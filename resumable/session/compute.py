@@ -126,8 +126,7 @@ def _tidy(computation: Computation, run: RunFile, *, finished: bool) -> None:
     copies = run_folder.copies() if finished else []
     if (
         copies
-        or lock.lock_path.exists()
-        or lock.writers_path.exists()
+        or lock.is_left
         or (finished and _to_pack(computation, run))
         or (run.header.packed is not None and ragged_files_of(run.path))
         or run_folder.leftovers()

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
-#: File systems on which a host may not see at once what another one has written.
-_INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb")
 #: Why a run of a source that can grow is left, though its identity is the same.
 CHANGED = "source.contents: not what the source begins with now"
 #: Why a run is left in which rows may be mixed.
@@ -241,8 +239,8 @@ def make_plan(
     if writer == "auto":
         folder = computation.run_folder.folder
         on_one_host = known_hosts is not None and len(known_hosts) == 1
-        kind = "" if on_one_host else disk.file_system(folder)
-        writer = "driver" if kind.startswith(_INCOHERENT) else "workers"
+        kind = "" if on_one_host else disk.incoherent(folder)
+        writer = "driver" if kind else "workers"
         if writer == "driver":
             notes.append(
                 f"the driver writes all rows, because {folder} is on a {kind} file "

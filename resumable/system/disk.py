@@ -26,6 +26,8 @@ try:
 except ImportError:  # pragma: no cover - Windows, experimental
     fcntl = None
 
+#: File systems on which a host may not see at once what another one has changed.
+_INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb", "virtiofs")
 #: How a blank and the like are written in the list of mounts.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 # Windows has none of these.
@@ -152,7 +154,8 @@ def replace(temporary: Path, path: Path) -> None:
 def try_lock(fd: int, *, exclusive: bool) -> bool:
     """Lock an open file with flock; False where another process holds a lock.
 
-    Raises TargetError where the file system offers no locks.
+    TargetError: the file system offers no locks. OSError with ESTALE: the file was
+    removed on another host; with ENOLCK: the server of the file system grants none.
     """
     if fcntl is None:  # pragma: no cover - Windows, experimental
         return True
@@ -162,6 +165,15 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
+        if error.errno == errno.ESTALE:
+            raise
+        if error.errno == errno.ENOLCK:
+            msg = (
+                f"{error.strerror}: the server of this file system grants no file "
+                "lock. NFS version 3 needs rpc.statd on this host and lockd on the "
+                "server; vers=4.2 needs neither"
+            )
+            raise OSError(errno.ENOLCK, msg) from error
         msg = (
             f"the file system of the target folder offers no file locks ({error}); "
             "give target= a folder on another file system"
@@ -180,6 +192,12 @@ def file_system(path: Path) -> str:
     except OSError:
         return "unknown"
     return type_of_mount(table, path.resolve())
+
+
+def incoherent(path: Path) -> str:
+    """Return the type of the file system of a path if it is one of `_INCOHERENT`."""
+    kind = file_system(path)
+    return kind if kind.startswith(_INCOHERENT) else ""
 
 
 def type_of_mount(table: str, path: Path) -> str:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+#: For so many seconds a lock is asked for again where the file was removed, here or on
+#: another host, since it was opened, and where a server grants no lock.
+_SERVER_S = 2.0
+_PAUSE_S = 0.02
 #: Most that is read of the text of a lock file.
 _TEXT_BYTES = 4096
 
@@ -26,7 +30,7 @@ def wait_until(condition: Callable[[], bool], patience: float) -> bool:
     while not condition():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(_PAUSE_S)
     return True
 
 
@@ -41,35 +45,66 @@ class LockFile:
     path: Path
     _fd: int | None = dataclasses.field(default=None, init=False)
 
+    @functools.cached_property
+    def _stays(self) -> bool:
+        """The file is emptied when it is released, and not removed.
+
+        A host that has the removed file open, or its name in a cache, could lock that
+        one while another host locks a new file of the name.
+        """
+        return bool(disk.incoherent(self.path.parent))
+
+    @property
+    def is_in_use(self) -> bool:
+        """The file is not as a release leaves it; its holder may have been killed."""
+        try:
+            size = self.path.stat().st_size
+        except OSError:
+            return False
+        return size > 0 or not self._stays
+
     def acquire(self, *, exclusive: bool, patience: float = 0.0) -> bool:
         """Take the lock; False when it stays taken for `patience` seconds."""
-        return wait_until(functools.partial(self._try, exclusive), patience)
+        deadline = time.monotonic() + _SERVER_S
+        while True:
+            try:
+                return wait_until(functools.partial(self._try, exclusive), patience)
+            except OSError as error:
+                again = error.errno in (errno.ESTALE, errno.ENOLCK)
+                if not again or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def _try(self, exclusive: bool) -> bool:
         with forks.lock:
             if self._fd is not None:
                 return disk.try_lock(self._fd, exclusive=exclusive)
-            while True:
-                fd = disk.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            fd = disk.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            try:
+                names = os.fstat(fd).st_nlink
+                if names > 1:
+                    # Our lock files have one name: this is another file.
+                    msg = f"{self.path.name} is another name of some file; remove it"
+                    raise OSError(errno.EMLINK, msg)
+                if not disk.try_lock(fd, exclusive=exclusive):
+                    return False
+                # Its holder may have removed the file between our open and lock. Of a
+                # file removed on another host a cache may still know the name, but
+                # taking the lock has asked the server how many names there are.
+                locked = os.fstat(fd)
                 try:
-                    if os.fstat(fd).st_nlink > 1:
-                        # Our lock files have one name: this is another file.
-                        msg = (
-                            f"{self.path.name} is another name of some file; remove it"
-                        )
-                        raise OSError(errno.EMLINK, msg)
-                    if not disk.try_lock(fd, exclusive=exclusive):
-                        return False
-                    # Its holder may have removed the file between our open and lock.
-                    with contextlib.suppress(FileNotFoundError):
-                        named = self.path.stat()
-                        if os.path.samestat(named, os.fstat(fd)):
-                            self._fd, fd = fd, -1
-                            forks.holders.add(self)
-                            return True
-                finally:
-                    if fd >= 0:
-                        os.close(fd)
+                    named = os.path.samestat(self.path.stat(), locked)
+                except FileNotFoundError:
+                    named = False
+                if not named or locked.st_nlink < names:
+                    msg = f"{self.path.name} was removed each time it was to be locked"
+                    raise OSError(errno.ESTALE, msg)
+                self._fd, fd = fd, -1
+                forks.holders.add(self)
+                return True
+            finally:
+                if fd >= 0:
+                    os.close(fd)
 
     def write_text(self, text: str) -> None:
         """Write into the file who holds it, which needs the lock."""
@@ -78,6 +113,9 @@ class LockFile:
             raise RuntimeError(msg)
         os.ftruncate(self._fd, 0)
         disk.write_at(self._fd, text.encode(), 0)
+        if self._stays:
+            # Else other hosts would not see it before the file is closed.
+            disk.sync(self._fd)
 
     def read_text(self) -> str:
         """Return what the holder wrote; empty where the file is missing."""
@@ -95,12 +133,18 @@ class LockFile:
             self._fd = None
 
     def release(self, *, remove: bool = False) -> None:
-        """Release the lock; `remove` the file, which needs an exclusive lock."""
+        """Release the lock; `remove` the file, which needs an exclusive lock.
+
+        Where another host may not see at once that it is removed it is only emptied.
+        """
         if self._fd is None:
             return
         if remove:
             with contextlib.suppress(OSError):
-                self.path.unlink()
+                if self._stays:
+                    os.ftruncate(self._fd, 0)
+                else:
+                    self.path.unlink()
         with forks.lock:
             os.close(self._fd)
             self._fd = None

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lock_storm import storm
 
 from resumable.system import LockFile, disk
 
@@ -210,3 +211,7 @@ def test_a_child_process_that_another_thread_forks_holds_nothing(
     thread.join()
 
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_processes_of_one_host_never_hold_a_lock_at_once(tmp_path):
+    assert storm([tmp_path] * 2, 25, tmp_path / "witness") == (0, 0)
