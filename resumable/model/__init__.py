@@ -48,6 +48,7 @@ from resumable.model.positions import (
     RequestedPositions,
     Span,
     name_of_position,
+    names_one,
     positions_in_order,
     stretches,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "gathered_rows",
     "load_filter",
     "name_of_position",
+    "names_one",
     "parse_bytes",
     "parse_seconds",
     "picked_rows",

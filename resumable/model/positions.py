@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import bisect
+import contextlib
 import dataclasses
 import math
 import zlib
@@ -68,10 +69,16 @@ class PositionSet:
     def chosen(cls, chosen: Any, map_shape: tuple[int, ...]) -> PositionSet:
         """Return the set of positions that a user names: see :func:`flat_positions`.
 
-        A slice or a mask, which can name all of 10^8 positions, is not turned into
-        indices.
+        A slice, a mask or a part of the map, which can name all of 10^8 positions, is
+        not turned into indices.
         """
         size = int(np.prod(map_shape, dtype=np.int64))
+        chosen = _unmasked(chosen, map_shape)
+        if _is_part(chosen):
+            mask = np.zeros(map_shape, bool)
+            with _indexing(chosen, map_shape):
+                mask[chosen] = True
+            chosen = mask
         if isinstance(chosen, slice):
             _check_slice(chosen)
             numbers = range(size)[chosen]
@@ -88,7 +95,7 @@ class PositionSet:
                     members[inside.start - start : end : inside.step] = True
                 result.set_window(start, members)
             return result
-        if isinstance(chosen, np.ndarray) and chosen.dtype.kind == "b":
+        if _is_mask(chosen):
             _check_mask(chosen, map_shape)
             result = cls(size)
             flat = chosen.reshape(-1)
@@ -321,32 +328,49 @@ class RequestedPositions:
     """
 
     def __init__(self, chosen: Any, map_shape: tuple[int, ...]) -> None:
-        self.chosen = chosen
+        self.chosen = chosen = _unmasked(chosen, map_shape)
         self.end: int | None = None
+        # None where the length of the source says which positions are asked for.
+        self._flat: Array | None = None
         if chosen is None:
             return
-        numbers: list[int] = []
-        if isinstance(chosen, slice):
-            given = (chosen.start, chosen.stop, chosen.step)
+        # Of a part of the map, the first axis says whether it has an end.
+        first = chosen[0] if _is_part(chosen) else chosen
+        if isinstance(first, slice):
+            given = (first.start, first.stop, first.step)
             numbers = [n for n in given if n is not None]
-            self.end = chosen.stop
-        elif isinstance(chosen, np.ndarray) and chosen.dtype.kind == "b":
-            if chosen.shape[1:] != map_shape[1:]:
-                msg = f"a mask of shape {chosen.shape} for a map of shape {map_shape}"
-                raise PlanError(msg)
-            self._flat = np.flatnonzero(chosen)
+        elif first is Ellipsis or _is_mask(first):
+            numbers = []
         else:
-            numbers = np.ravel(chosen).tolist()
-            longest = MOST_POSITIONS // math.prod(map_shape[1:])
-            self._flat = flat_positions(chosen, (longest, *map_shape[1:]))
+            _check_numbers(_as_array(chosen, chosen), map_shape)
+            numbers = np.ravel(first).tolist()
         if any(number < 0 for number in numbers):
             msg = (
                 "positions that count from the end cannot be followed: the end is not "
                 f"there yet (positions={chosen})"
             )
             raise PlanError(msg)
-        if not isinstance(chosen, slice):
-            self.end = int(self._flat[-1]) + 1 if len(self._flat) else 0
+        if isinstance(chosen, slice):
+            self.end = chosen.stop
+            return
+        longest = MOST_POSITIONS // math.prod(map_shape[1:])
+        if _is_mask(chosen):
+            if chosen.shape[1:] != map_shape[1:]:
+                msg = f"a mask of shape {chosen.shape} for a map of shape {map_shape}"
+                raise PlanError(msg)
+            self._flat = np.flatnonzero(chosen)
+        elif not _is_part(chosen):
+            self._flat = flat_positions(chosen, (longest, *map_shape[1:]))
+        elif first is Ellipsis or (isinstance(first, slice) and first.stop is None):
+            return
+        else:
+            if isinstance(first, slice):
+                enough = first.stop
+            else:
+                enough = len(first) if _is_mask(first) else 1 + max(numbers, default=0)
+            part_of = (min(longest, enough), *map_shape[1:])
+            self._flat = flat_positions(chosen, part_of)
+        self.end = int(self._flat[-1]) + 1 if len(self._flat) else 0
 
     def among(
         self, map_shape: tuple[int, ...], *, growable: bool
@@ -357,7 +381,7 @@ class RequestedPositions:
         """
         if self.chosen is None:
             return None
-        if isinstance(self.chosen, slice) or not growable:
+        if self._flat is None or not growable:
             return PositionSet.chosen(self.chosen, map_shape)
         size = math.prod(map_shape)
         return PositionSet.of(size, self._flat[self._flat < size])
@@ -367,7 +391,7 @@ class RequestedPositions:
         if self.end is None or self.end <= size:
             return None
         asked: Sequence[int] | Array
-        if isinstance(self.chosen, slice):
+        if self._flat is None:
             asked = range(*self.chosen.indices(self.end))
         else:
             asked = self._flat
@@ -396,9 +420,18 @@ def positions_in_order(chosen: Any, map_shape: tuple[int, ...]) -> Array:
 
     Takes a flat index (negative counts from the end), a tuple on a map, a slice, a
     boolean mask of the map's shape or flat, a list or array of indices, or of tuples on
-    a map. A position that does not exist or a mask of another shape is a PlanError.
+    a map. A tuple with slices or arrays in it is a part of the map, as numpy indexes
+    it: ``np.s_[1:3, 2:4]``, ``np.nonzero(mask)``. What is masked in a masked array is
+    left out. PlanError: a position does not exist, a mask has another shape, or its
+    values are numbers.
     """
     size = int(np.prod(map_shape, dtype=np.int64))
+    chosen = _unmasked(chosen, map_shape)
+    if _is_part(chosen):
+        grid = np.indices(map_shape, np.int64, sparse=True)
+        with _indexing(chosen, map_shape):
+            on_axes = tuple(np.broadcast_to(axis, map_shape)[chosen] for axis in grid)
+        return np.asarray(np.ravel_multi_index(on_axes, map_shape)).reshape(-1)
     if isinstance(chosen, slice):
         _check_slice(chosen)
         return np.arange(size)[chosen]
@@ -410,6 +443,7 @@ def positions_in_order(chosen: Any, map_shape: tuple[int, ...]) -> Array:
         return np.flatnonzero(array)
     if array.size == 0:
         return np.empty(0, np.int64)
+    _check_numbers(array, map_shape)
     if array.dtype.kind not in "iu":
         msg = f"{chosen!r} is not a position; give a whole number, a tuple or a mask"
         raise PlanError(msg)
@@ -421,6 +455,69 @@ def positions_in_order(chosen: Any, map_shape: tuple[int, ...]) -> Array:
         )
         raise PlanError(msg)
     return _within(array.reshape(-1), size, "positions")
+
+
+def names_one(chosen: Any) -> bool:
+    """Return whether a user names a single position, not a selection of them."""
+    plain = isinstance(chosen, (int, np.integer, tuple))
+    return plain and not _is_part(chosen)
+
+
+def _is_part(chosen: Any) -> bool:
+    """Return whether this is a part of the map, as numpy indexes an array."""
+    if not isinstance(chosen, tuple):
+        return False
+    # A list inside of a tuple may be meant as a position.
+    arrays = (slice, np.ndarray, type(Ellipsis))
+    return all(isinstance(p, (int, np.integer, *arrays)) for p in chosen) and any(
+        isinstance(part, arrays) for part in chosen
+    )
+
+
+@contextlib.contextmanager
+def _indexing(chosen: Any, map_shape: tuple[int, ...]) -> Iterator[None]:
+    try:
+        yield
+    except (IndexError, TypeError, ValueError) as error:
+        msg = (
+            f"positions={chosen!r} is no part of a map of shape {map_shape}, of which "
+            f"numpy says: {error}"
+        )
+        raise PlanError(msg) from error
+
+
+def _is_mask(chosen: Any) -> bool:
+    return isinstance(chosen, np.ndarray) and chosen.dtype.kind == "b"
+
+
+def _unmasked(chosen: Any, map_shape: tuple[int, ...]) -> Any:
+    """Return what is not masked in a masked array; all else as it is."""
+    if not (isinstance(chosen, np.ndarray) and hasattr(chosen, "mask")):
+        return chosen
+    data, left_out = np.ma.getdata(chosen), np.ma.getmaskarray(chosen)
+    if data.dtype.kind == "b":
+        return data & ~left_out
+    _check_numbers(data, map_shape)
+    data, left_out = np.atleast_1d(data), np.atleast_1d(left_out)
+    return data[~left_out.reshape(len(data), -1).any(axis=1)]
+
+
+def _check_numbers(array: Array, map_shape: tuple[int, ...]) -> None:
+    """Refuse a mask of numbers: as indices, 0 and 1 are two positions, again and again.
+
+    It has a number for every position, and only one or two different ones.
+    """
+    size = math.prod(map_shape)
+    if array.dtype.kind not in "iuf" or array.shape not in (map_shape, (size,)):
+        return
+    low, high = array.min(), array.max()
+    if size > 1 + (low != high) and ((array == low) | (array == high)).all():
+        values = f"{low} and {high}" if low != high else str(low)
+        msg = (
+            f"positions has a number for each of the {size:,} positions, only "
+            f"{values}: a mask is of bools, give mask.astype(bool)"
+        )
+        raise PlanError(msg)
 
 
 def _as_array(value: Any, chosen: Any) -> Array:

@@ -6,12 +6,11 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import param
 
 from resumable.engines import collective, warm_up
 from resumable.errors import DeclarationError, RunFileError
-from resumable.model import parse_seconds, positions_in_order
+from resumable.model import names_one, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
 from resumable.process.parameters import frozen
 from resumable.results import Results
@@ -159,8 +158,9 @@ class Process(Declaration):
             Bytes, or ``"2 GB"``, for all processes of a host together; default half of
             what is available (in the cgroup, where there is one).
         positions : slice, mask, index or indices, optional
-            Compute only these positions. A later call computes others into the same
-            results.
+            Compute only these positions: counted in C order, or by a boolean mask, or
+            as a part of the map, ``np.s_[1:3, 2:4]`` or ``np.nonzero(mask)``. A later
+            call computes others into the same results.
         override : bool
             Compute again, into a new run file. An unfinished run that was made this
             way is continued.
@@ -406,7 +406,8 @@ class Process(Declaration):
         Parameters
         ----------
         position : int, tuple, slice, list, or mask
-            An index, a tuple on a map, several of them, or a boolean mask.
+            An index, a tuple on a map, several of them, a boolean mask, or a part of
+            the map as ``np.s_[1:3, 2:4]``.
 
         Returns
         -------
@@ -432,7 +433,7 @@ class Process(Declaration):
         begin_work(f"test {type(self).__name__}")
         computation = self._computation()
         flat = positions_in_order(position, self.map_shape)
-        single = isinstance(position, (int, np.integer, tuple))
+        single = names_one(position)
         with frozen(self):
             trial = try_positions(computation, flat, single=single)
         self._seconds_per_position = trial.seconds_per_position

@@ -43,7 +43,8 @@ _HELP = {
     "engine": "auto, serial, local, mpi or dask; default auto.",
     "workers": "Number of workers; default the usable cores.",
     "memory": "Budget of all processes together, e.g. '2 GB'.",
-    "positions": "Compute only these: 5 or 5,7,9 or 0:1000 or ::10.",
+    "positions": "Compute only these: 5 or 5,7,9 or 0:1000 or ::10, or a part of the "
+    "map: 1:3,2:4.",
     "override": "Compute again, into a new run file.",
     "on_error": "record: record failing positions, whatever fails; raise: stop at the "
     "first; default: record, but stop where all that are tried first fail alike.",
@@ -264,9 +265,16 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
-def _positions(text: str) -> list[int] | slice:
+def _positions(text: str) -> Any:
     if ":" not in text:
         return list(_numbers(text))
+    parts = tuple(map(_index, text.split(",")))
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _index(text: str) -> int | slice:
+    if ":" not in text:
+        return int(text)
     return slice(*(int(part) if part else None for part in text.split(":")))
 
 
@@ -281,7 +289,7 @@ def run_process(
         process = make_process(cls, options, keywords)
         positions = options["positions"]
         if isinstance(positions, str):
-            example = "5 or 5,7,9 or 0:1000 or ::10"
+            example = "5 or 5,7,9 or 0:1000 or ::10 or 1:3,2:4"
             options["positions"] = _read(positions, _positions, "--positions", example)
         try:
             results = process.compute(**options)

@@ -92,6 +92,12 @@ def test_run_help_shows_the_parameters_of_the_class(fit):
         (["fit.py:Scale", "scan.h5::/data", "--factr", "1"], 2, "--factor"),
         (["fit.py:Scale", "scan.h5::/data", "--memory", "lots"], 1, "not a size"),
         (["fit.py:Scale", "scan.h5::/data", "--positions", "a"], 2, "5,7,9"),
+        (["fit.py:Scale", "scan.h5::/data", "--positions", "1:3,a"], 2, "1:3,2:4"),
+        (
+            ["fit.py:Scale", "scan.h5::/data", "--positions", "1:3,2:4"],
+            1,
+            "shape (60,)",
+        ),
         (["fit.py:Scale", "scan.h5::/data", "--engine", "locl"], 1, "'local'"),
     ],
 )
