@@ -405,7 +405,9 @@ class Declaration(Positioned, param.Parameterized):
             folder=self._folder,
             full=self._full,
             strict=self._strict,
-            asks_ready=type(self).ready is not Declaration.ready,
+            # All of an array is there.
+            asks_ready=type(self).ready is not Declaration.ready
+            and self._source.array is None,
             trace=traced.trace,
             check=self._code_check(traced),
             changed=functools.partial(self._changed_since, traced),
@@ -461,7 +463,9 @@ class Declaration(Positioned, param.Parameterized):
         shared = {name: one.value for name, one in self._shared.items()}
         kept = dict(self.__dict__.get("_arguments", {}))
         kept.update((name, getattr(self, name)) for name in attributes)
-        return {**kept, **self._parameter_values(), **shared}
+        refs = {"source": self.__dict__.get("_source"), **self._inputs}
+        sources = {n: ref.array for n, ref in refs.items() if ref is not None}
+        return {**kept, **self._parameter_values(), **shared, **sources}
 
     def _earlier_document(self) -> dict[str, Any]:
         """Return version and parameters as a document of schema 1 has them."""

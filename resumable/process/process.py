@@ -59,10 +59,11 @@ class Process(Declaration):
 
     Parameters
     ----------
-    source : str, h5py.Dataset, output of Results, or int
+    source : str, h5py.Dataset, output of Results, ndarray, or int
         ``"file.h5::/dataset"``; a dataset of a file open for reading; an output of
-        finished results; or a number of positions without data. Left out for a later
-        stage of a :class:`Chain`.
+        finished results; an array, for tests and small work, of which a copy is taken;
+        or a number of positions without data. Left out for a later stage of a
+        :class:`Chain`.
     target : str or Path, optional
         Folder of the run files. Default: the environment variable
         ``RESUMABLE_TARGET``, else the folder of the source.

@@ -256,12 +256,16 @@ def _arrays_of(state: Mapping[str, Any]) -> list[Any]:
 
 
 def _written(ref: SourceRef) -> Any:
+    if ref.array is not None:
+        return {"contents": json.loads(ref.contents)}
     if ref.upstream:
         return {"run": ref.path, "output": ref.name}
     return str(ref) if ref.path else ref.count
 
 
-def _read(source: Any) -> Any:
+def _read(source: Any, arrays: Mapping[str, Any]) -> Any:
+    if isinstance(source, dict) and "contents" in source:
+        return decode(source["contents"], "the source", arrays=arrays)
     if isinstance(source, dict):
         return Results(source["run"])[source["output"]]
     return source
@@ -275,15 +279,16 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         raise DeclarationError(msg)
     _check_name(cls, str(state["class"]).rpartition(":")[2].rpartition(".")[2])
     arrays, places = _arrays_of(state), state.get("places", {})
+    known = identity.by_document(arrays)
     return _made(
         cls,
         state,
         state.get("arguments", {}),
         arrays,
-        source=_read(state["source"]),
+        source=_read(state["source"], known),
         target=state["target"],
         inputs={
-            name: (_read(source), tuple(axes))
+            name: (_read(source, known), tuple(axes))
             for name, (source, axes) in state["inputs"].items()
         },
         shared=shared_again(

@@ -12,7 +12,7 @@ import numpy as np
 
 from resumable import identity
 from resumable.errors import IdentityError, SourceError, as_html, near_miss, shown
-from resumable.model import decode
+from resumable.model import canonical, decode, format_bytes
 from resumable.results.arrays import (
     RaggedArray,
     ResultArray,
@@ -23,12 +23,14 @@ from resumable.results.arrays import (
     trace_of,
 )
 from resumable.runfile import (
+    KEPT_BYTES,
     Failure,
     LogLine,
     RaggedRows,
     RunFile,
     SessionRow,
     Snapshot,
+    read_arrays,
 )
 from resumable.source import SourceRef
 
@@ -372,6 +374,8 @@ def source_of_run(run: RunFile, source: Any = None) -> tuple[Any, tuple[int, ...
     axes = tuple(int(axis) for axis in document["position_axes"])
     if "positions" in written:
         return int(written["positions"]), axes
+    if "array" in written:
+        return _array_of(run, "source", written) if source is None else source, axes
     if source is None:
         typed = str(run.header.source.get("source", "")).rpartition("::")[0]
         places = [Path(typed), run.path.parent / Path(typed).name]
@@ -394,10 +398,14 @@ def inputs_of_run(run: RunFile, source: Any) -> dict[str, Any]:
     places = places if isinstance(places, dict) else {}
     inputs = {}
     for name, written in header.document["inputs"].items():
+        axes = tuple(int(axis) for axis in written["axes"])
+        if "array" in written:
+            inputs[name] = (_array_of(run, f"input {name!r}", written), axes)
+            continue
         # Files of earlier versions do not say where inputs were.
         path = _found_near(run, source, f"the input {name!r}", str(places.get(name)))
         value = _of_run_or_file(f"{path}::{written['dataset']}", written)
-        inputs[name] = (value, tuple(int(axis) for axis in written["axes"]))
+        inputs[name] = (value, axes)
     return inputs
 
 
@@ -434,6 +442,20 @@ def shared_again(
             if not values[name]:
                 raise
     return values
+
+
+def _array_of(run: RunFile, what: str, written: Mapping[str, Any]) -> Any:
+    """Return an array that a run was computed from; IdentityError: it was not kept."""
+    document = {"array": written["array"]}
+    found = identity.by_document(read_arrays(run)).get(canonical(document))
+    if found is None:
+        shape = tuple(document["array"]["shape"])
+        msg = (
+            f"the {what} was an array of shape {shape}, larger than the "
+            f"{format_bytes(KEPT_BYTES)} of arrays that a run file keeps: give it again"
+        )
+        raise IdentityError(msg)
+    return found
 
 
 def _found_near(run: RunFile, source: Any, what: str, typed: str) -> Path:

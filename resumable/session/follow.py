@@ -35,7 +35,7 @@ from resumable.session.compute import (
 from resumable.session.decide import prospect
 from resumable.session.events import Finished
 from resumable.session.session import Session
-from resumable.source import Reader, SourceWriter, file_state, read_unchanged
+from resumable.source import SourceWriter, file_state, open_reader, read_unchanged
 from resumable.system import stopped
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class SourceWatcher:
     def _extent(self) -> tuple[tuple[int, ...], bool]:
         """Return the shape of the map, and whether it can grow."""
         ref = dataclasses.replace(self._request.source, live=True)
-        with Reader(ref) as reader:
+        with open_reader(ref) as reader:
             reader.check_alone()
             if 0 in reader.geometry.map_shape:
                 msg = f"{ref} has no positions yet"

@@ -212,6 +212,6 @@ def _footprint(request: Request, readers: list[Reader]) -> Footprint:
 
 def _prefix(source: SourceRef, process: str) -> str:
     """Start of the names of run files: source, dataset, process."""
-    stem = Path(source.path).stem if source.path else str(source.count)
+    stem = Path(source.path).stem if source.path else str(source.count or "array")
     text = f"{stem}-{source.name}-{process}"
     return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)

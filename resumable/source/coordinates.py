@@ -37,7 +37,7 @@ def coordinates_of(reader: Reader) -> Coordinates:
     return Coordinates(
         map_shape=reader.geometry.map_shape,
         name=ref.name,
-        link=(ref.path, name) if reader.has_data else None,
+        link=(ref.path, name) if ref.path else None,
         scales=scales_of(reader),
         usid=_usid_positions(reader),
     )

@@ -102,6 +102,9 @@ def align_input(
         found = seen.geometry.map_shape
         if found == map_shape:
             return seen.ref
+        if not source.path:
+            shapes.append(found)
+            continue
         # Both may have grown, the source after it was measured.
         now = measure_source(str(source), axes).geometry.map_shape
         if map_shape[1:] == found[1:] == now[1:] and map_shape[0] <= found[0] <= now[0]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import json
 import math
 import os
 import sys
@@ -79,7 +80,7 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
     def __init__(self, ref: SourceRef) -> None:
         self.ref = ref
         #: False where positions are only counted.
-        self.has_data = bool(ref.path)
+        self.has_data = ref.has_data
         self._open()
 
     def _open(self) -> None:
@@ -423,6 +424,35 @@ class RaggedReader(Reader):
             raise SourceError(str(error)) from error
 
 
+class ArrayReader(Reader):
+    """An array in memory as an open source; positions come first in its rows."""
+
+    def __init__(self, ref: SourceRef) -> None:
+        self.ref, self.has_data = ref, True
+        self._resources = contextlib.ExitStack()
+        self.dataset, self.reads_ahead = None, False
+        axes, array = ref.position_axes, np.asarray(ref.array)
+        lead = tuple(range(len(axes)))
+        rows = np.moveaxis(array, axes, lead)[: ref.length or None]
+        self.dtype, self.shape = array.dtype, array.shape
+        self.geometry = Geometry.of(rows.shape, lead, array.dtype.itemsize)
+        check_size(self.geometry, dataclasses.replace(ref, live=False), None)
+        self._rows = rows.reshape(-1, *self.geometry.spectrum_shape)
+
+    def read(self, start: int, members: Array, out: Array) -> None:
+        """Copy the data of the members of a span."""
+        out[...] = self._rows[start : start + len(members)][members]
+
+    def fingerprint(
+        self, *, full: bool = False, kind: str | None = None
+    ) -> dict[str, Any]:
+        """Return what stands for the contents, all of them."""
+        document: dict[str, Any] = json.loads(self.ref.contents)
+        return document
+
+
 def open_reader(ref: SourceRef) -> Reader:
     """Open a source; close it when done."""
+    if ref.array is not None:
+        return ArrayReader(ref)
     return RaggedReader(ref) if ref.ragged else Reader(ref)

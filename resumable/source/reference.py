@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import operator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from resumable import identity
 from resumable.errors import SourceError
+from resumable.model import canonical
 from resumable.source.listing import list_source
 from resumable.source.opening import open_dataset
+from resumable.system import shared_array
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Larger arrays lie in memory that all workers of this host read.
+_LARGE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,13 +46,27 @@ class SourceRef:
     """The source is a ragged output of that run."""
     grows: bool = False
     """The source of that run can grow, and the run can grow with it."""
+    contents: str = ""
+    """What stands for the contents of an array in the identity, as canonical JSON."""
+    array: Any = dataclasses.field(default=None, compare=False, repr=False)
+    """An array in memory that cannot be written to; None: the source is no array."""
 
     @property
     def name(self) -> str:
         """Last part of the dataset's name, for file and group names."""
+        if self.array is not None:
+            return "data"
         return self.dataset.rsplit("/", 1)[-1] or "positions"
 
+    @property
+    def has_data(self) -> bool:
+        """False where positions are only counted."""
+        return bool(self.path) or self.array is not None
+
     def __str__(self) -> str:
+        if self.array is not None:
+            digest = json.loads(self.contents)["array"]["sha256"]
+            return f"an array of shape {self.array.shape}, sha256 {digest[:8]}"
         return (
             f"{self.path}::{self.dataset}" if self.path else f"{self.count} positions"
         )
@@ -72,8 +95,9 @@ def named_source(
     """Return a reference to what a user gives as a source; no file is opened.
 
     A source is ``"file.h5::/dataset"``, where ``"::/dataset"`` is one of `same_file`;
-    an open dataset (mode ``"r"``); an output of another run; or a number of positions
-    without data. All else is a SourceError.
+    an open dataset (mode ``"r"``); an output of another run; an array of numpy, of
+    which a copy is taken; or a number of positions without data. All else is a
+    SourceError.
     """
     axes = (
         (position_axes,)
@@ -88,6 +112,8 @@ def named_source(
             msg = "a source without data has one axis; leave position_axes at 0"
             raise SourceError(msg)
         return SourceRef("", "", (0,), count=int(source))
+    if isinstance(source, np.ndarray):
+        return _array_source(source, axes)
     upstream = ""
     if isinstance(source, h5py.Dataset):
         path, dataset = _place_of(source)
@@ -118,8 +144,9 @@ def named_source(
         dataset = "/" + "/".join(parts)
     else:
         msg = (
-            f"a source is 'file.h5::/dataset', an open h5py.Dataset, an output of "
-            f"Results, or a number of positions, not a {type(source).__name__}"
+            "a source is 'file.h5::/dataset', an open h5py.Dataset, an output of "
+            "Results, an array of numpy, or a number of positions, not a "
+            f"{type(source).__name__}"
         )
         raise SourceError(msg)
     # The name as typed: of a link to another file, HDF5 gives the name in that file.
@@ -138,6 +165,30 @@ def _no_dataset(text: str, path: str) -> str:
         meant = f"{file}::{path[len(file) :]}" if file else f"{path}::/dataset"
     msg = f"{text!r} names no dataset; write {meant!r}"
     return list_source(path).added_to(msg) if Path(path).exists() else msg
+
+
+def _array_source(array: Array, axes: tuple[int, ...]) -> SourceRef:
+    if array.dtype.hasobject or type(array) not in (np.ndarray, np.memmap):
+        what = "objects" if array.dtype.hasobject else type(array).__name__
+        msg = (
+            f"an array as a source has numbers, not {what}: give np.asarray(...) of "
+            "it, with what is masked filled in"
+        )
+        raise SourceError(msg)
+    fixed = fixed_array(array)
+    contents = canonical(identity.write_value(fixed, "the source"))
+    ref = SourceRef("", "", axes, contents=contents, array=fixed)
+    return dataclasses.replace(ref, position_axes=normal_axes(ref, array.shape))
+
+
+def fixed_array(array: Array) -> Array:
+    """Return a copy in C order and native byte order that cannot be written to."""
+    native = array.dtype.newbyteorder("=")
+    if array.nbytes >= _LARGE_BYTES:
+        return shared_array(np.ascontiguousarray(array, native))
+    copy = np.array(array, native, order="C")
+    copy.flags.writeable = False
+    return copy
 
 
 def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:

@@ -12,17 +12,13 @@ from resumable.errors import SourceError, hdf5_errors_as
 from resumable.model import format_bytes
 from resumable.source.live import file_state, read_unchanged
 from resumable.source.opening import open_dataset
-from resumable.source.reference import named_source
-from resumable.system import machine, shared_array
+from resumable.source.reference import fixed_array, named_source
+from resumable.system import machine
 
 if TYPE_CHECKING:
     from resumable.source.reference import SourceRef
 
-    Array = np.ndarray[Any, np.dtype[Any]]
-
 _NUMBERS = (bool, int, float, complex, np.number, np.bool_)
-#: Larger arrays lie in memory that all workers of this host read.
-_LARGE_BYTES = 1 << 20
 #: For so long it is tried again to read a file that is being written.
 _PATIENCE_S = 0.5
 
@@ -59,7 +55,7 @@ def shared_value(name: str, given: Any, *, same_file: str = "") -> SharedValue:
                 f"{where} is an array that is {kind}; give its numbers, or a parameter"
             )
             raise SourceError(msg)
-        value = _fixed(given)
+        value = fixed_array(given)
     elif not isinstance(given, _NUMBERS):
         try:
             ref = named_source(given, same_file=same_file)
@@ -106,15 +102,5 @@ def _read(ref: SourceRef) -> Any:
         value = dataset[()]
         if h5py.check_string_dtype(dataset.dtype):
             text = np.char.decode(np.asarray(value, bytes), "utf-8")
-            return _fixed(text) if text.ndim else str(text)
-        return _fixed(value) if isinstance(value, np.ndarray) else value
-
-
-def _fixed(array: Array) -> Array:
-    """Return a copy in C order and native byte order that cannot be written to."""
-    native = array.dtype.newbyteorder("=")
-    if array.nbytes >= _LARGE_BYTES:
-        return shared_array(np.ascontiguousarray(array, native))
-    copy = np.array(array, native, order="C")
-    copy.flags.writeable = False
-    return copy
+            return fixed_array(text) if text.ndim else str(text)
+        return fixed_array(value) if isinstance(value, np.ndarray) else value

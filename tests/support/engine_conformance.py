@@ -15,6 +15,7 @@ from engine_processes import (
     WIDTH,
     Block,
     FailsAt,
+    FirstOfInput,
     Fits,
     HasSettings,
     Holder,
@@ -197,6 +198,16 @@ class EngineConformance:
         expected = [(row * axis[:WIDTH]).sum() + 2.5 for row in data]
         np.testing.assert_array_equal(results["sum"][...], expected)
         assert results["fixed"][...].all()
+
+    def test_arrays_are_sources_and_inputs(self, tmp_path, data):
+        # Of one size that is sent, and one that lies in shared memory.
+        weight = np.ones((POSITIONS, 1 << 13))
+        weight[:, 0] = np.arange(POSITIONS)
+        process = FirstOfInput(data, tmp_path, inputs={"weight": weight})
+        results = self.compute(process)
+
+        expected = [(row * i).sum() for i, row in enumerate(data)]
+        np.testing.assert_array_equal(results["sum"][...], expected)
 
     def test_results_have_the_shape_of_the_map(self, source, data):
         process = OnMap(source.replace("/data", "/stack"), position_axes=(1, 2))

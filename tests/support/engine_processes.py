@@ -96,6 +96,12 @@ class Weighted(rs.Process):
         return (spectrum * weight).sum()
 
 
+class FirstOfInput(Weighted):
+    def unit_computation(self, spectrum, weight):
+        spectrum *= weight[0]  # which is no part of the array of the user
+        return spectrum.sum()
+
+
 class Interpolated(rs.Process):
     """Takes an axis that all positions share, and writes to no part of it."""
 
