@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         earlier_version_of_class,
         earlier_version_of_function,
     )
+    from resumable.identity.objects import is_generator
     from resumable.identity.origin import environment_of
     from resumable.identity.record import Entry, Trace
     from resumable.identity.roots import (
@@ -40,6 +41,7 @@ __all__ = [
     "earlier_version_of_class",
     "earlier_version_of_function",
     "environment_of",
+    "is_generator",
     "trace_function",
     "trace_object",
     "write_value",
@@ -60,6 +62,7 @@ __getattr__ = lazily(
     earlier_version_of_class="earlier",
     earlier_version_of_function="earlier",
     environment_of="origin",
+    is_generator="objects",
     trace_function="roots",
     trace_object="roots",
     write_value="roots",

@@ -44,6 +44,11 @@ _FOUND = {
 }
 #: Functions that may find any global name.
 _FIND_GLOBALS = ("globals", "eval", "exec", "vars", "locals")
+#: Functions of ``random`` and ``numpy.random`` that draw no numbers.
+_DRAW_NOTHING = (
+    *("seed", "getstate", "setstate", "get_state", "set_state"),
+    *("default_rng", "get_bit_generator", "set_bit_generator"),
+)
 
 
 def follow(
@@ -63,6 +68,10 @@ def follow(
             _changed(tracer, space, name, attribute)
     for name, chains in reading.names.items():
         _global(tracer, space, name, chains, refers, file)
+        module = getattr(space.get(name), "__name__", "")
+        if function.__name__ != "setup":
+            seeds = (".".join((module, *chain)) for chain in chains)
+            tracer.seeded |= {one[:-5] for one in seeds if one.endswith(".seed")}
     for level, module, name, chains in reading.imports:
         _imported(tracer, space, (level, module, name, chains), refers)
     for text, name in sorted(reading.environment):
@@ -137,9 +146,7 @@ def _through(
         refers[label] = {"module": module.__name__}
         for chain in chains:
             _replaced(tracer, module, chain, refers)
-            full = (*module.__name__.split("."), *chain)
-            if _draws(full):
-                tracer.note_random(".".join(full))
+            _note_draws(tracer, module.__name__, *chain)
         return
     if not chains or () in chains:
         refers[label] = module_as_value(tracer, module)
@@ -161,15 +168,14 @@ def _through(
             refers[inner] = _named(tracer, vars(module), head, thing, Path(file).name)
 
 
-def _draws(name: tuple[str, ...]) -> bool:
-    """Return whether a function draws from the generator that all code shares."""
-    own = name[1:] if name[:2] == ("numpy", "random") else name
-    return (
-        own[0] == "random"
-        and len(own) == 2
-        and own[1][0].islower()
-        and (own[1] != "default_rng")
-    )
+def _note_draws(tracer: Tracer, *parts: str) -> None:
+    """Note a function that draws from the generator that all code shares."""
+    full = ".".join(filter(None, parts))
+    name = full.removeprefix("numpy.").removeprefix("random.")
+    if full in (f"random.{name}", f"numpy.random.{name}") and (
+        name[0].islower() and name not in _DRAW_NOTHING and "." not in name
+    ):
+        tracer.note_random(full)
 
 
 def _replaced(
@@ -247,6 +253,8 @@ def _imported(
             return
     if not _is_users_module(module):
         tracer.stop_at(module)
+        for chain in chains or ((),):
+            _note_draws(tracer, module, name, *chain)
         return
     try:
         found: Any = importlib.import_module(module)

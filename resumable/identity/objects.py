@@ -239,15 +239,26 @@ def _generator(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
 
 
 def is_shared_generator(value: Any) -> bool:
-    """Return whether this is numpy's generator of all who have none of their own."""
-    module = sys.modules.get("numpy.random.mtrand")
-    return module is not None and value is module._rand
+    """Return whether all share this generator who have none of their own."""
+    numpys = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
+    pythons = getattr(sys.modules.get("random"), "_inst", None)
+    return value is not None and any(value is one for one in (numpys, pythons))
+
+
+def is_generator(value: Any) -> bool:
+    """Return whether a value is a generator of random numbers, of numpy or Python."""
+    # numpy imports its own when they are used, which takes milliseconds.
+    numpys = sys.modules.get("numpy.random")
+    if numpys is not None and isinstance(value, (numpys.Generator, numpys.RandomState)):
+        return True
+    return type(value).__module__ == "random"
 
 
 def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
-    if is_shared_generator(value):
-        return {"library": "numpy.random"}  # that of all who have none of their own
     tracer.note_random(where)
+    if is_shared_generator(value):
+        # That of all who have none of their own, whose state is not the user's.
+        return {"library": type(value).__module__.replace(".mtrand", "")}
     state = value.get_state() if hasattr(value, "get_state") else value.getstate()
     return {
         "object": [
@@ -374,12 +385,9 @@ def _object(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         return {"object": [cls.__name__, "without effect"]}
     if any(value is one for one in (sys.stdout, sys.stderr)):
         return {"object": ["stream", "without effect"]}
-    # numpy imports it when it is used, which takes milliseconds.
-    random = sys.modules.get("numpy.random")
-    if random is not None and isinstance(value, random.Generator):
-        return _generator(value, where, tracer, depth)
-    if top == "random" or (random and isinstance(value, random.RandomState)):
-        return _random_state(value, where, tracer, depth)
+    if is_generator(value):
+        how = _generator if hasattr(value, "bit_generator") else _random_state
+        return how(value, where, tracer, depth)
     if top == "ctypes" and hasattr(value, "_name") and hasattr(value, "_handle"):
         return _cdll(value, where, tracer, depth)
     if top in ("datetime", "builtins") or isinstance(value, range):

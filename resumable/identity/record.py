@@ -48,6 +48,9 @@ class Trace:
     """Modules of Python and of installed distributions at which it stops."""
     not_followed: tuple[str, ...] = ()
     """What is read and could not be followed, in words."""
+    random: tuple[str, ...] = ()
+    """What draws random numbers that are not those of a position, by its name; it is
+    not written into run files."""
     codes: Mapping[str, tuple[str, Reading]] = dataclasses.field(default_factory=dict)
     """Digest of compiled code -> digest of its syntax tree, and what it reads: for
     processes that have no text."""
@@ -135,6 +138,9 @@ class Trace:
             },
             tuple(sorted(modules)),
             tuple(dict.fromkeys(notes)),
+            tuple(
+                dict.fromkeys(one for trace in traces.values() for one in trace.random)
+            ),
         )
 
 

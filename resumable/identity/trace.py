@@ -89,6 +89,9 @@ class Tracer:
         self.entries: dict[str, Entry] = {}
         self.modules: dict[str, None] = {}
         self.notes: dict[str, None] = {}
+        self.random: dict[str, None] = {}
+        #: Modules whose generator code seeds when it computes, and not only in setup().
+        self.seeded: set[str] = set()
         self.codes: dict[str, tuple[str, Reading]] = {}
         self.mentions: set[str] = set()
         self.reads_files = True
@@ -113,6 +116,9 @@ class Tracer:
             self.entries,
             tuple(sorted(self.modules)),
             tuple(self.notes),
+            tuple(
+                one for one in self.random if one.rpartition(".")[0] not in self.seeded
+            ),
             self.codes,
         )
 
@@ -172,6 +178,7 @@ class Tracer:
 
     def note_random(self, where: str) -> None:
         """Note random numbers that are not those of a position."""
+        self.random[where] = None
         self.note(
             f"{where} draws random numbers in an order that depends on the run: use "
             "self.rng, which is the same for a position in every run"

@@ -73,6 +73,7 @@ def compute(
         if action == "return" and found.run and found.snapshot:
             results, status = Results(found.run), Status.of(found.snapshot)
         else:
+            warn_of_random(computation)
             logger.info("%s", ahead.plan)
             assignment = Assignment(
                 computation, ahead.options, ahead.plan, ahead.engine, lock
@@ -171,6 +172,21 @@ def warn_of_environment(
             f"{snapshot.done:,} of {snapshot.header.size:,} positions were computed "
             'before. override=True computes all anew, environment="strict" makes it '
             "a part of what decides which run is continued",
+            ResumableWarning,
+            stacklevel=_users_level(),
+        )
+
+
+def warn_of_random(computation: Computation) -> None:
+    """Warn of random numbers that depend on how a run is computed."""
+    found = computation.request.trace.random
+    if found:
+        verb = "draw" if len(found) > 1 else "draws"
+        warnings.warn(
+            f"{computation.request.name}: {', '.join(found[:5])} {verb} random numbers "
+            "in an order that depends on the run, a seed that the script sets reaches "
+            "no worker process, and several workers may draw the same numbers. Use "
+            "self.rng of a Process, which is the same for a position in every run",
             ResumableWarning,
             stacklevel=_users_level(),
         )

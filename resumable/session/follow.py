@@ -31,6 +31,7 @@ from resumable.session.compute import (
     packed_where_asked,
     warn_of_edit,
     warn_of_failures,
+    warn_of_random,
 )
 from resumable.session.decide import prospect
 from resumable.session.events import Finished
@@ -357,6 +358,7 @@ class Follower:
                 computation, run = found.assignment.computation, found.run
                 if run is not None and found.snapshot is not None:
                     warn_of_edit(computation, run, found.snapshot)
+                warn_of_random(computation)
                 session = Session(found.assignment, run, self._stop, listener)
             except SourceError as error:
                 # Another program has opened it since the look.

@@ -218,10 +218,15 @@ def reraise_stop(error: BaseException) -> None:
 
 def computation_of(process: Any) -> Any:
     """Return the method that computes, with what all positions share as arguments."""
-    block = getattr(process, "block_computation", None)
-    method = process.unit_computation if block is None else block
+    method = method_of(process)
     shared = {name: one.value for name, one in process._shared.items()}
     return functools.partial(method, **shared) if shared else method
+
+
+def method_of(process: Any) -> Any:
+    """Return the method that computes positions."""
+    block = getattr(process, "block_computation", None)
+    return process.unit_computation if block is None else block
 
 
 def shallow_copy(process: Any, cursor: Any, geometry: Geometry | None) -> Any:

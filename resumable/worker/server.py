@@ -288,6 +288,10 @@ def _fork(fds: list[int], control: socket.socket) -> int:
     pid = os.fork()
     if pid == 0:
         control.close()
+        numpys = sys.modules.get("numpy.random")
+        if numpys is not None:
+            # Else all workers would draw the same numbers. Python's own sees to it.
+            numpys.seed()
         _run_worker(server, *fds)
     return pid
 

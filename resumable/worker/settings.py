@@ -66,10 +66,13 @@ class Settings(NamedTuple):
             # In place: others may hold it.
             for part, value in self.decimal.items():
                 setattr(getcontext(), part, value)
-        if self.scipy_errors is not None and self.scipy_errors != now.scipy_errors:
+        errors = self.scipy_errors or {}
+        others = {"ignore"} != {how for kind, how in errors.items() if kind != "memory"}
+        # Where it is not loaded it has its defaults, and need not be loaded for them.
+        if errors and errors != now.scipy_errors and (others or now.scipy_errors):
             import scipy.special
 
-            scipy.special.seterr(**self.scipy_errors)
+            scipy.special.seterr(**errors)
 
 
 def _set_locale(part: str, name: str) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import threading
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: The folder of this library.
+_LIBRARY = str(Path(__file__).parents[1])
 #: Different warnings that are told apart; a text may hold the position.
 _MOST = 100
 
@@ -57,7 +62,9 @@ class WarningCounts:
                 text, warned.category, warned.filename, warned.lineno
             )
         if self.more:
-            warnings.warn(f"and {self.more:,} further warnings", stacklevel=2)
+            last = next(reversed(self.counts))
+            text = f"and {self.more:,} further warnings"
+            warnings.warn_explicit(text, UserWarning, last.filename, last.lineno)
         self.counts, self.more = {}, 0
 
 
@@ -74,6 +81,14 @@ def warning_filters() -> tuple[Any, ...]:
     )
 
 
+def place_of(function: Any) -> tuple[str, int] | None:
+    """Return the file and the first line of a function, if it has one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else (code.co_filename, code.co_firstlineno)
+
+
 #: How many blocks of all threads count now, and what restores the warnings module.
 _inside = 0
 _restore = contextlib.ExitStack()
@@ -82,22 +97,27 @@ _thread = threading.local()
 
 
 @contextlib.contextmanager
-def count_warnings(filters: tuple[Any, ...], counts: WarningCounts) -> Iterator[None]:
+def count_warnings(
+    filters: tuple[Any, ...],
+    counts: WarningCounts,
+    place: tuple[str, int] | None = None,
+) -> Iterator[None]:
     """Count the warnings that this thread gives in a block, instead of showing them.
 
     Of those that the driver's `filters` ignore none, and those that are errors are
-    raised.
+    raised. `place` is the file and line of the user's code, for warnings whose stack
+    level leads to the code that calls it.
     """
     global _inside
     with _lock:
         _inside += 1
         if _inside == 1:
             _install(filters)
-    outer, _thread.counts = getattr(_thread, "counts", None), counts
+    outer, _thread.counting = getattr(_thread, "counting", None), (counts, place)
     try:
         yield
     finally:
-        _thread.counts = outer
+        _thread.counting = outer
         with _lock:
             _inside -= 1
             if not _inside:
@@ -135,10 +155,13 @@ def _install(filters: tuple[Any, ...]) -> None:
         lineno: int,
         *more: Any,
     ) -> None:
-        counts = getattr(_thread, "counts", None)
-        if counts is None:
+        counting = getattr(_thread, "counting", None)
+        if counting is None:
             show(message, category, filename, lineno, *more)
-        else:
-            counts.add(Warned(category, str(message), filename, lineno))
+            return
+        counts, place = counting
+        if place is not None and filename.startswith(_LIBRARY):
+            filename, lineno = place
+        counts.add(Warned(category, str(message), filename, lineno))
 
     warnings.showwarning = note  # type: ignore[assignment]

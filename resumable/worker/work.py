@@ -20,19 +20,23 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import pickle
 import time
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.errors import ResumableWarning
+from resumable.identity import is_generator
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
-from resumable.worker.compute import Computer, UnitLoop
+from resumable.worker.compute import Computer, UnitLoop, method_of
 from resumable.worker.job import Job, Report
 from resumable.worker.settings import kept_settings, settings_here
-from resumable.worker.warnings import WarningCounts, count_warnings
+from resumable.worker.warnings import WarningCounts, count_warnings, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +77,8 @@ class Worker:
         self._job = job
         self._not_recorded = not_recorded
         self._warned = WarningCounts()
+        #: Of the user's code.
+        self._place = place_of(method_of(job.process))
         #: Those of the script, with what the computation has changed.
         self._settings = job.settings
         if job.check is not None:
@@ -97,6 +103,12 @@ class Worker:
         except BaseException:
             self._writer.close()
             raise
+        #: Generators that setup() has made, and their states, until one is drawn from.
+        self._generators = [
+            (name, value, pickle.dumps(value))
+            for name, value in _generators(self._computer.process)
+            if name not in vars(job.process)
+        ]
         # Pages shared with other processes are not this worker's. In the driver's
         # process the memory it had before is not.
         resident = machine.resident_memory()
@@ -112,7 +124,10 @@ class Worker:
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
         """Have the script's settings, and count warnings, within a block."""
-        with kept_settings(), count_warnings(self._job.filters, self._warned):
+        with (
+            kept_settings(),
+            count_warnings(self._job.filters, self._warned, self._place),
+        ):
             if self._settings is not None:
                 self._settings.apply()
             try:
@@ -166,6 +181,7 @@ class Worker:
                 self._computer.leave(idle=False)
                 self._writer.flush()
                 raise
+            self._warn_of_generators()
         self._at_ends.append(self._writer.calls_written)
         while self._at_ends and self._at_ends[0] <= self._writer.calls_marked:
             self._at_ends.popleft()
@@ -184,6 +200,20 @@ class Worker:
             tally.error,
             self._writer.collect() if isinstance(self._writer, RowBuffer) else (),
         )
+
+    def _warn_of_generators(self) -> None:
+        """Warn once where positions have drawn from a generator of this worker."""
+        for name, value, before in self._generators:
+            if pickle.dumps(value) != before:
+                warnings.warn(
+                    f"self.{name}, which setup() has made, draws random numbers in an "
+                    "order that depends on the run, and every worker has one of its "
+                    "own. Use self.rng, which is the same for a position in every run",
+                    ResumableWarning,
+                    stacklevel=2,
+                )
+                self._generators = []
+                return
 
     def _do_block(
         self, batch: Batch, block: Span, following: Span | None, tally: _Tally
@@ -282,6 +312,14 @@ class _Tally:
     write_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     error: Exception | None = None
+
+
+def _generators(process: Any) -> Iterator[tuple[str, Any]]:
+    """Go through a Process's generators of random numbers, also in containers."""
+    for name, value in vars(process).items():
+        inner = value.values() if isinstance(value, dict) else value
+        parts = inner if isinstance(value, (list, tuple, dict)) else (value,)
+        yield from ((name, part) for part in parts if is_generator(part))
 
 
 def describe(position: int, error: BaseException) -> Failure:

@@ -114,3 +114,22 @@ def test_warnings_of_many_texts_are_counted_together():
 
     assert len(caught) == 101
     assert "900 further" in str(caught[-1].message)
+
+
+class WarnsOfCaller(rs.Process):
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output()}
+
+    def unit_computation(self, spectrum):
+        warnings.warn("an odd spectrum", RuntimeWarning, stacklevel=2)
+        return spectrum.mean()
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_a_warning_about_the_caller_shows_the_users_code(source, engine):
+    with pytest.warns(RuntimeWarning, match="odd") as caught:
+        WarnsOfCaller(source).compute(engine=engine, workers=1)
+    unit = WarnsOfCaller.unit_computation.__code__
+
+    assert [w.filename for w in caught] == [__file__]
+    assert [w.lineno for w in caught] == [unit.co_firstlineno]
