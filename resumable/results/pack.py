@@ -41,6 +41,7 @@ from resumable.runfile import (
     SafeFile,
     copied_rows,
     create_contiguous,
+    make_results_group,
     reading_group,
     remove_ragged_files,
     run_folder_of,
@@ -157,7 +158,7 @@ def _write(
         reading_group(run) as old,
         h5py.File(safe, "w", userblock_size=header.user_block, **options) as file,
     ):
-        group = file.create_group(header.group)
+        group = make_results_group(file, header.group)
         make = functools.partial(_make, group, header)
         copy_group(old, group, make, safe.check, skip=header.ragged)
         for name in header.ragged:

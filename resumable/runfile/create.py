@@ -50,6 +50,17 @@ ALIGNMENT = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
 _RESERVE_STEP = 1 << 20
 
 
+class Scale(NamedTuple):
+    """Coordinates of one position axis."""
+
+    name: str = ""
+    """Name of the axis; empty: it has none of its own."""
+    values: Array | None = None
+    """A number for each position; None: the index."""
+    attributes: Mapping[str, str] = {}
+    """Units, calendar and other text for people and viewers."""
+
+
 class Coordinates(NamedTuple):
     """What a new run file says of its positions and their source."""
 
@@ -59,8 +70,8 @@ class Coordinates(NamedTuple):
     """Name of the source's dataset, without its groups."""
     link: tuple[str, str] | None
     """File and dataset of the source; None: it has no data."""
-    scales: Mapping[int, tuple[str, Array, str]]
-    """Number of the position axis -> (name, values, units), where they are known."""
+    scales: Mapping[int, Scale]
+    """By number of the position axis, where they are known."""
     usid: Mapping[str, h5py.Dataset]
     """The open ancillary datasets of a USID source, by name; else empty."""
 
@@ -243,7 +254,7 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         raise DeclarationError(msg)
     user_block = max(4096, 1 << (header_bytes - 1).bit_length())
     with new_hdf5(path, userblock_size=user_block, **ALIGNMENT) as file:
-        group = file.create_group(header.group)
+        group = make_results_group(file, header.group)
         for name, output in spec.outputs.items():
             lead = shape if output.per == "position" else ()
             kind = output.stored
@@ -295,6 +306,12 @@ def _text(value: str) -> np.bytes_:
     return np.bytes_(value.encode(errors="surrogateescape") or b" ")
 
 
+def make_results_group(file: h5py.File, name: str) -> h5py.Group:
+    """Make the group of the results, which viewers open by default."""
+    file.attrs["default"] = _text(name.removeprefix("/"))
+    return file.create_group(name)
+
+
 def _describe(
     group: h5py.Group, spec: RunFileSpec, coordinates: Coordinates, folder: Path
 ) -> None:
@@ -318,7 +335,7 @@ def _describe(
     map_shape, outputs = coordinates.map_shape, spec.outputs
     axes: list[str] = []
     for number, length in enumerate(map_shape):
-        name, values, units = coordinates.scales.get(number, ("", None, ""))
+        name, values, attributes = coordinates.scales.get(number, Scale())
         if values is None:
             if length > _LONGEST_INDEX:
                 axes.append(".")
@@ -329,8 +346,8 @@ def _describe(
         name = free_name(group, name)
         scale = group.create_dataset(name, data=values)
         scale.make_scale(name)
-        if units:
-            scale.attrs["units"] = _text(units)
+        for key, text in attributes.items():
+            scale.attrs[key] = _text(text)
         axes.append(name)
     maps = [name for name, output in outputs.items() if output.per == "position"]
     for name in maps:
@@ -347,8 +364,10 @@ def _describe(
     if plain:
         group.attrs["NX_class"] = _text("NXdata")
         group.attrs["signal"] = _text(plain[0])
-        if plain[1:]:
-            others = [name.encode() for name in plain[1:]]
+        # Viewers refuse a group with others of another shape.
+        shape = group[plain[0]].shape
+        others = [name.encode() for name in plain[1:] if group[name].shape == shape]
+        if others:
             group.attrs["auxiliary_signals"] = np.array(others)
         axes += ["."] * (group[plain[0]].ndim - len(axes))
         group.attrs["axes"] = np.array([name.encode() for name in axes])

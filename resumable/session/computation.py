@@ -135,6 +135,8 @@ class Computation(NamedTuple):
     """Where its runs lie that were made before helpers counted, if there are any."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
+    notes: tuple[str, ...] = ()
+    """What to know of the numbers of the source and the inputs, a sentence each."""
 
     def runs(self, files: contextlib.ExitStack | None = None) -> list[RunFile]:
         """Return the runs of this computation, the oldest first, open until `files` is.
@@ -336,6 +338,8 @@ class Assignment(NamedTuple):
                     name,
                     "\n".join(lines),
                 )
+        for note in computation.notes if run is None else ():
+            logger.warning("%s", note)
         if run is None or not computation.full_length(run.header):
             folder = computation.run_folder
             in_place = succeeds and run and run.header.identity == folder.identity

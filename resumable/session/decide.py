@@ -191,7 +191,10 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
     decision = decide(computation, options, snapshot)
     engine = engine_for(options, snapshot)
     plan = make_plan(computation, options, decision, path, engine)
-    notes = [f"not followed: {note}" for note in computation.request.trace.not_followed]
+    notes = list(computation.notes)
+    notes += [
+        f"not followed: {note}" for note in computation.request.trace.not_followed
+    ]
     if run and snapshot and snapshot.done + snapshot.failed:
         notes += filter(None, [edited(computation, run)])
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))

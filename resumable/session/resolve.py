@@ -16,7 +16,7 @@ from resumable.errors import IdentityError
 from resumable.model import EARLIER_SCHEMA, SCHEMA, Footprint, document_digest
 from resumable.runfile import HDF5_VERSIONS, RunFileSpec, RunFolder
 from resumable.session.computation import Computation
-from resumable.source import open_reader
+from resumable.source import note_on_numbers, open_reader
 from resumable.system import disk
 from resumable.version import __version__
 
@@ -109,6 +109,7 @@ def resolve(
         earlier_folder=earlier,
         made_before=made_before,
         ready=ready,
+        notes=tuple(filter(None, map(note_on_numbers, (reader, *inputs.values())))),
     )
 
 

@@ -5,7 +5,7 @@ But for one that a killed ``publish`` has left half changed: that is mended firs
 
 from __future__ import annotations
 
-from resumable.source.coordinates import coordinates_of
+from resumable.source.coordinates import coordinates_of, note_on_numbers
 from resumable.source.inputs import align_input, measure_source, open_sources
 from resumable.source.listing import Listing, list_source
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
@@ -26,6 +26,7 @@ __all__ = [
     "file_state",
     "list_source",
     "measure_source",
+    "note_on_numbers",
     "open_reader",
     "open_sources",
     "read_unchanged",

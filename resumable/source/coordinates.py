@@ -10,12 +10,16 @@ import h5py
 import numpy as np
 
 from resumable.errors import SourceError, hdf5_errors_as
-from resumable.runfile import USID_ANCILLARIES, USID_SPECTROSCOPIC, Coordinates
+from resumable.runfile import (
+    USID_ANCILLARIES,
+    USID_SPECTROSCOPIC,
+    Coordinates,
+    Scale,
+)
+from resumable.source.listing import short_text_of
 from resumable.source.places import Column, check_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from resumable.source.reader import Reader
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,7 +29,10 @@ LARGEST_SCALE_BYTES = 64 << 20
 #: Larger ancillary datasets of a USID source are not copied.
 _LARGEST_ANCILLARY = 1 << 30
 _MOST_SCALES = 100
-_LONGEST_UNIT = 1000
+#: Texts that say what the numbers of a scale mean, and how long they may be.
+_TEXTS = ("units", "calendar", "long_name", "standard_name", "positive", "axis")
+#: netCDF-4 stores a dimension without a variable as a scale of this name, full of 0.
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 
 def coordinates_of(reader: Reader) -> Coordinates:
@@ -43,13 +50,13 @@ def coordinates_of(reader: Reader) -> Coordinates:
     )
 
 
-def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
-    """Return name, values and units by number of the position axis.
+def scales_of(reader: Reader) -> dict[int, Scale]:
+    """Return what dimension scales say of the position axes, by number of the axis.
 
-    From dimension scales. Those that cannot be read, or are larger than 64 MB, are left
-    out: results do not depend on them.
+    Those that cannot be read, or are larger than 64 MB, are left out: results do not
+    depend on them.
     """
-    found: dict[int, tuple[str, Array, str]] = {}
+    found: dict[int, Scale] = {}
     if reader.dataset is None:
         return found
     for number, axis in enumerate(reader.ref.position_axes):
@@ -61,27 +68,74 @@ def scales_of(reader: Reader) -> Mapping[int, tuple[str, Array, str]]:
             for scale in itertools.islice(scales, _MOST_SCALES):
                 # The first one that has a number for each position.
                 if (
-                    scale.shape == (reader.dataset.shape[axis],)
-                    and scale.dtype.kind in "iuf"
-                    and scale.nbytes <= LARGEST_SCALE_BYTES
+                    scale.shape != (reader.dataset.shape[axis],)
+                    or scale.dtype.kind not in "iuf"
+                    or scale.nbytes > LARGEST_SCALE_BYTES
                 ):
-                    check_storage(scale, reader.ref.path, str(scale.name))
-                    name = str(scale.name or "").rsplit("/", 1)[-1]
-                    values = scale[: reader.shape[axis]]
-                    found[number] = (name, values, _units(scale))
-                    break
+                    continue
+                name = str(scale.name or "").rsplit("/", 1)[-1]
+                if short_text_of(scale, "NAME").startswith(_NO_VARIABLE):
+                    found[number] = Scale(name)
+                    continue
+                check_storage(scale, reader.ref.path, str(scale.name))
+                values = _unpacked(scale, scale[: reader.shape[axis]])
+                texts = {key: short_text_of(scale, key) for key in _TEXTS}
+                found[number] = Scale(
+                    name, values, {k: v for k, v in texts.items() if v}
+                )
+                break
     return found
 
 
-def _units(scale: h5py.Dataset) -> str:
-    """Return the unit of a scale, empty when it is not a short text."""
-    if "units" not in scale.attrs:
+def _unpacked(scale: h5py.Dataset, values: Array) -> Array:
+    """Return the numbers that values stand for, by the conventions of netCDF."""
+    factor, offset = _number_of(scale, "scale_factor"), _number_of(scale, "add_offset")
+    marks = [_number_of(scale, name) for name in ("_FillValue", "missing_value")]
+    missing = np.isin(values, [mark for mark in marks if mark is not None])
+    if values.dtype.kind == "i" and short_text_of(scale, "_Unsigned") == "true":
+        values = values.view(values.dtype.str.replace("i", "u"))
+    if factor is not None or offset is not None:
+        values = values * float(1 if factor is None else factor) + float(offset or 0)
+    return np.where(missing, np.nan, values) if missing.any() else values
+
+
+def _number_of(scale: h5py.Dataset, name: str) -> Any:
+    """Return an attribute that is one number, None where it is not."""
+    if name not in scale.attrs or scale.attrs.get_id(name).shape not in ((), (1,)):
+        return None
+    value = np.ravel(scale.attrs[name])[0]
+    return value if isinstance(value, np.number) else None
+
+
+def note_on_numbers(reader: Reader) -> str:
+    """Say what the numbers of a source stand for, where netCDF stores others.
+
+    They arrive as they are stored. Empty where they are what they stand for.
+    """
+    source = reader.dataset
+    if source is None or source.dtype.kind not in "iuf":
         return ""
-    if scale.attrs.get_id("units").get_storage_size() > _LONGEST_UNIT:
-        return ""
-    units = scale.attrs["units"]
-    text = units.decode(errors="replace") if isinstance(units, bytes) else units
-    return text if isinstance(text, str) and len(text) <= _LONGEST_UNIT else ""
+    with (
+        contextlib.suppress(SourceError),
+        hdf5_errors_as(SourceError, f"{reader.ref} cannot be read"),
+    ):
+        factor, offset = (
+            _number_of(source, "scale_factor"),
+            _number_of(source, "add_offset"),
+        )
+        missing = _number_of(source, "_FillValue")
+        parts = []
+        if factor is not None or offset is not None:
+            parts.append(f"they stand for number * {factor or 1} + {offset or 0}")
+        if missing is not None and not np.isnan(missing):
+            parts.append(f"{missing} stands for no value")
+        if parts:
+            return (
+                f"numbers of {reader.ref} arrive as netCDF stores them: "
+                f"{' and '.join(parts)} (its attributes scale_factor, add_offset and "
+                "_FillValue)"
+            )
+    return ""
 
 
 def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:

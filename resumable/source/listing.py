@@ -26,6 +26,7 @@ _DEEPEST_DEFAULT = 16
 _DEEPEST_TYPE = 32
 _LARGEST_ELEMENT = 16 << 20
 _NUMERIC = "biufc"
+_LONGEST_TEXT = 1000
 
 
 class Entry(NamedTuple):
@@ -207,7 +208,7 @@ def _default_signal(
     """Return what a group says that viewers should plot, by NeXus' ``@default``."""
     with contextlib.suppress(*HDF5_ERRORS):
         for _ in range(_DEEPEST_DEFAULT):
-            default = _text_of(place.item, "default")
+            default = short_text_of(place.item, "default")
             if not default:
                 break
             place = lead(stack, place, default, LIVE_LOCKS)
@@ -220,18 +221,23 @@ def _default_signal(
 def _signal_of(stack: contextlib.ExitStack, place: Place) -> tuple[int, int] | None:
     """Return the key of the dataset that an NXdata group names as its signal."""
     with contextlib.suppress(*HDF5_ERRORS):
-        signal = _text_of(place.item, "signal")
+        signal = short_text_of(place.item, "signal")
         if signal:
             return _key(lead(stack, place, signal, LIVE_LOCKS).item)
     return None
 
 
-def _text_of(item: Any, name: str) -> str:
-    value = item.attrs.get(name, "")
+def short_text_of(item: Any, name: str) -> str:
+    """Return an attribute that is a short text, empty where it is not."""
+    if name not in item.attrs:
+        return ""
+    if item.attrs.get_id(name).get_storage_size() > _LONGEST_TEXT:
+        return ""
+    value = item.attrs[name]
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.flat[0]
-    value = value.decode(errors="replace") if isinstance(value, bytes) else value
-    return value if isinstance(value, str) else ""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return text if isinstance(text, str) and len(text) <= _LONGEST_TEXT else ""
 
 
 def problem_of(dataset: Any, *, whole: bool = False) -> str:

@@ -182,7 +182,7 @@ def test_dimension_scales_give_the_coordinates_of_position_axes(make_file):
         scales = scales_of(reader)
 
     assert list(scales) == [1]
-    assert (scales[1][0], scales[1][2]) == ("bias", "V")
+    assert (scales[1].name, scales[1].attributes) == ("bias", {"units": "V"})
     np.testing.assert_array_equal(scales[1][1], np.linspace(-1, 1, 4))
 
 
