@@ -155,7 +155,8 @@ class Computation(NamedTuple):
             return found
         with self.open_reader() as reader:
             if self.contents is not None:
-                found = [run for run in found if begins_with(reader, run)]
+                known = self.contents if self.ready is None else None
+                found = [run for run in found if begins_with(reader, run, known)]
             return [run for run in earlier if begins_with(reader, run)] + found
 
     def full_length(self, header: Header) -> bool:
@@ -199,8 +200,11 @@ def _time_of(path: Path) -> float:
         return 0.0
 
 
-def begins_with(reader: Reader, run: RunFile) -> bool:
-    """Return whether the source begins with the contents a run was made of."""
+def begins_with(reader: Reader, run: RunFile, known: str | None = None) -> bool:
+    """Return whether the source begins with the contents a run was made of.
+
+    `known` is the digest of all its contents, taken as the run's was; None: not known.
+    """
     length, now = run.header.map_shape[0], reader.geometry.map_shape
     if length > now[0] or run.header.map_shape[1:] != now[1:]:
         return False
@@ -208,7 +212,10 @@ def begins_with(reader: Reader, run: RunFile) -> bool:
     full = bool(source.get("full"))
     if covered is not None:
         return reader.contents_at(covered, full=full) == str(source["contents"])
-    return reader.contents(length, full=full) == str(source["contents"])
+    recorded = str(source["contents"])
+    if known == recorded and length == now[0]:
+        return True
+    return reader.contents(length, full=full, like=recorded) == recorded
 
 
 def positions_of(header: Header) -> PositionSet | None:
@@ -414,4 +421,4 @@ class Assignment(NamedTuple):
         run_folder = self.computation.run_folder
         # Where the source can grow, its contents are not part of the identity.
         contents = self.computation.contents or ""
-        return run_folder.folder / f"{run_folder.stem}{contents[:8]}.rechunked.h5"
+        return run_folder.folder / f"{run_folder.stem}{contents[-8:]}.rechunked.h5"

@@ -16,7 +16,7 @@ from resumable.errors import IdentityError
 from resumable.model import EARLIER_SCHEMA, SCHEMA, Footprint, document_digest
 from resumable.runfile import HDF5_VERSIONS, RunFileSpec, RunFolder
 from resumable.session.computation import Computation
-from resumable.source import note_on_numbers, open_reader
+from resumable.source import is_of_pieces, note_on_numbers, open_reader
 from resumable.system import disk
 from resumable.version import __version__
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from resumable.model import PositionSet
     from resumable.session.computation import Options, Request
     from resumable.source import Reader, SourceRef
+
+
+#: Names of digests of contents in what is written of a source.
+_DIGESTS = ("contents", "first")
 
 
 def resolve(
@@ -42,6 +46,20 @@ def resolve(
     if not reader.has_data:
         ready = None
     awaited = request.asks_ready and reader.has_data
+
+    def sources(like: dict[str, Any] | None = None) -> dict[str, Any]:
+        full, kind = request.full, "awaited" if awaited else None
+        return {
+            "source": reader.fingerprint(full=full, kind=kind, like=like),
+            "inputs": {
+                name: {
+                    **other.fingerprint(full=full, like=like),
+                    "axes": list(other.ref.position_axes),
+                }
+                for name, other in inputs.items()
+            },
+        }
+
     document = {
         "schema": SCHEMA,
         "process": request.name,
@@ -53,16 +71,7 @@ def resolve(
             name: output.identity() for name, output in request.outputs.items()
         },
         "position_axes": list(request.source.position_axes),
-        "source": reader.fingerprint(
-            full=request.full, kind="awaited" if awaited else None
-        ),
-        "inputs": {
-            name: {
-                **other.fingerprint(full=request.full),
-                "axes": list(other.ref.position_axes),
-            }
-            for name, other in inputs.items()
-        },
+        **sources(),
     }
     if request.strict:
         document["environment"] = identity.environment_of(request.trace.modules)
@@ -73,23 +82,35 @@ def resolve(
         contents = reader.contents(full=request.full)
     prefix = _prefix(request.source, request.name)
     run_folder = RunFolder(request.folder, prefix, document_digest(document))
+    if _may_be_known_otherwise(document, run_folder):
+        otherwise = {**document, **sources(like={})}
+        folder_then = run_folder._replace(identity=document_digest(otherwise))
+        if folder_then.runs():
+            document, run_folder = otherwise, folder_then
     earlier = None
     # Runs from when the source could still grow, as only one in chunks could.
     if (
         reader.dataset is not None
         and reader.dataset.chunks is not None
         and not (reader.ref.upstream or reader.growable)
-        and any("first" in run.header.document["source"] for run in run_folder.others())
     ):
-        source_then = reader.fingerprint(kind="growing")
-        then = document_digest({**document, "source": source_then})
-        earlier = run_folder._replace(identity=then)
+        written = [run.header.document["source"] for run in run_folder.others()]
+        growing = [one for one in written if "first" in one]
+        if growing:
+            source_then = reader.fingerprint(kind="growing", like=growing[-1])
+            then = document_digest({**document, "source": source_then})
+            earlier = run_folder._replace(identity=then)
     made_before = None
     # By their names: a folder can have thousands of runs, which are not opened here.
     paths = disk.files_in(run_folder.folder, f"{prefix}-", ".h5")
     if any(not path.name.startswith(run_folder.stem) for path in paths):
         before = document_before(request, document)
         if before is not None:
+            if _has_pieces(document) and any(
+                run.header.document["schema"] == EARLIER_SCHEMA
+                for run in run_folder.others()
+            ):
+                before |= sources(like={})
             folder_then = run_folder._replace(identity=document_digest(before))
             if any(path.name.startswith(folder_then.stem) for path in paths):
                 made_before = folder_then
@@ -111,6 +132,37 @@ def resolve(
         ready=ready,
         notes=tuple(filter(None, map(note_on_numbers, (reader, *inputs.values())))),
     )
+
+
+def _may_be_known_otherwise(document: dict[str, Any], run_folder: RunFolder) -> bool:
+    """Return whether a run there may be this one, by an older digest of its source.
+
+    Large chunks were digested whole, and those of a source that can grow unpacked. To
+    do so takes long, and is done for a run alone that is the same but for the digests.
+    """
+    if not _has_pieces(document):
+        return False
+    if disk.files_in(run_folder.folder, run_folder.stem, ".h5"):
+        return False
+    wanted = _but_digests(document)
+    runs = run_folder.others()
+    return any(_but_digests(run.header.document) == wanted for run in runs)
+
+
+def _has_pieces(document: dict[str, Any]) -> bool:
+    """Return whether a source or an input has a digest that there was not always."""
+    sources = [document["source"], *document["inputs"].values()]
+    return any(is_of_pieces(str(one.get(n))) for one in sources for n in _DIGESTS)
+
+
+def _but_digests(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity document without the digests of source and inputs."""
+    sources = {"": document["source"], **document["inputs"]}
+    left = {
+        name: {key: value for key, value in one.items() if key not in _DIGESTS}
+        for name, one in sources.items()
+    }
+    return {**document, "source": left.pop(""), "inputs": left}
 
 
 def document_before(

@@ -81,14 +81,21 @@ def _is_other(
         except RunFileError as error:
             raise SourceError(str(error)) from error
 
+    recorded = run is not None and run.header.source.get("contents") is not None
+    known, kind = written, "fixed"
+    if "first" in written:
+        kind = "growing"
+        if recorded:
+            # The first position is a part of these contents.
+            known = {k: v for k, v in written.items() if k != "first"}
+            known["contents"] = None
+    if known.get("contents", "") is None:
+        kind = "awaited"
+
     def read(_: Any = None) -> bool:
         with open_reader(ref) as reader:
-            kind = "awaited" if written.get("contents", "") is None else "fixed"
-            kind = "growing" if "first" in written else kind
-            if reader.fingerprint(full=full, kind=kind) != written:
+            if reader.fingerprint(full=full, kind=kind, like=known) != known:
                 return True
-            if run is None or run.header.source.get("contents") is None:
-                return False
-            return not begins_with(reader, run)
+            return run is not None and recorded and not begins_with(reader, run)
 
     return read_unchanged(ref.path, read, _PATIENCE_S) if ref.live else read()

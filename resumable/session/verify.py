@@ -275,8 +275,9 @@ def _source(run: RunFile, source: Any) -> Check:
 
 def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
     with open_reader(ref) as reader:
-        awaited = isinstance(written, dict) and written.get("contents", "") is None
-        found = reader.fingerprint(full=full, kind="awaited" if awaited else None)
+        known = written if isinstance(written, dict) else {}
+        kind = "awaited" if known.get("contents", "") is None else None
+        found = reader.fingerprint(full=full, kind=kind, like=known)
     return [f"{name}.{text}" for text in differences(written, found)]
 
 

@@ -9,7 +9,7 @@ from resumable.source.coordinates import coordinates_of, note_on_numbers
 from resumable.source.inputs import align_input, measure_source, open_sources
 from resumable.source.listing import Listing, list_source
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
-from resumable.source.reader import Reader, open_reader
+from resumable.source.reader import Reader, is_of_pieces, open_reader
 from resumable.source.rechunk import rechunked
 from resumable.source.reference import SourceRef, refer
 from resumable.source.shared import SharedValue, shared_value
@@ -24,6 +24,7 @@ __all__ = [
     "align_input",
     "coordinates_of",
     "file_state",
+    "is_of_pieces",
     "list_source",
     "measure_source",
     "note_on_numbers",

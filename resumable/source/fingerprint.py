@@ -10,14 +10,14 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import h5py
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import h5py
-
     from resumable.source.reader import Contiguous
+    from resumable.source.stored import StoredChunks
 
     Array = np.ndarray[Any, np.dtype[Any]]
     #: Flat index of the first element, number of elements, and where they are.
@@ -31,7 +31,7 @@ DIGEST_BYTES = 64 << 20
 #: from one sample to the next is noticed in any case; that depends on the number of
 #: samples alone, and larger ones cost time at every start.
 SAMPLED_BYTES = 16 << 20
-_SAMPLES = 64
+SAMPLES = 64
 #: Bytes that are read, and digested, at once.
 PART_BYTES = 1 << 20
 #: Parts that wait for their digest: bounds the memory.
@@ -40,8 +40,11 @@ _DIGESTS_AT_ONCE = 8
 _MOST_THREADS = 4
 #: Parts of a contiguous dataset that threads share: bounds how long Ctrl-C waits.
 _SHARED_PARTS = 64
-#: Most chunks that are looked up one by one; of more, only those that were written.
-_MOST_CHUNKS = 1 << 20
+#: Most bytes of chunks that are kept unpacked while pieces of them are digested.
+_MOST_KEPT_BYTES = 128 << 20
+#: Long doubles, and how many of their bytes are data: 10 on x86.
+_LONG = "gG"
+_LONG_BYTES = 10 if np.finfo(np.longdouble).nmant == 63 else np.longdouble().itemsize
 
 
 def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
@@ -68,9 +71,9 @@ def slabs(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
 
 
 def digests_at(
-    contents: Contiguous, pieces: Iterator[Piece], dtype: np.dtype[Any]
+    contents: Contiguous | StoredChunks, pieces: Iterator[Piece], dtype: np.dtype[Any]
 ) -> Iterator[bytes]:
-    """Yield the sha256 of parts of a contiguous dataset, which threads also read."""
+    """Yield the sha256 of parts of stored bytes, which threads also read."""
 
     def digest_parts() -> None:
         # Read into the same memory, which stays in the processor's cache.
@@ -104,13 +107,21 @@ def digests_at(
 def digests_of(parts: Iterator[Any]) -> Iterator[bytes]:
     """Digest parts while the next ones are read; reading holds h5py's lock."""
     with ThreadPoolExecutor(2) as threads:
-        waiting: collections.deque[Future[bytes]] = collections.deque()
+        waiting: collections.deque[Future[list[bytes]]] = collections.deque()
+        some: list[Any] = []
+        size = 0
         for part in parts:
-            waiting.append(_submitted(threads, _sha256, part))
+            # Many small ones at once: to hand one to a thread takes longer than it.
+            some.append(part)
+            size += len(part) if isinstance(part, bytes) else part.nbytes
+            if size >= PART_BYTES:
+                waiting.append(_submitted(threads, _sha256_of_each, some))
+                some, size = [], 0
             if len(waiting) > _DIGESTS_AT_ONCE:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
+        waiting.append(_submitted(threads, _sha256_of_each, some))
         for future in waiting:
-            yield future.result()
+            yield from future.result()
 
 
 def _submitted(
@@ -133,26 +144,38 @@ def plain_parts(
     dataset: h5py.Dataset, box: tuple[int, ...], full: bool
 ) -> Iterator[Array]:
     """Yield the values of pieces, read by HDF5."""
-    for *_, slab in pieces_of(dataset, box, full):
-        part = np.empty([axis.stop - axis.start for axis in slab], dataset.dtype)
-        dataset.read_direct(part, slab)
-        yield part
+    # Filtered chunks are unpacked whole: once, not for every piece of them.
+    unpacked = dataset.id.get_create_plist().get_nfilters() > 0
+    rows, first, last = np.empty(0, dataset.dtype), 0, 0
+    for *_, slab in pieces_of(box, dataset.dtype.itemsize, full):
+        start, stop = slab[0].start, slab[0].stop
+        if unpacked and not first <= start < stop <= last:
+            step = dataset.chunks[0]
+            first, last = start // step * step, min(box[0], -(-stop // step) * step)
+            row_bytes = math.prod(box[1:]) * dataset.dtype.itemsize
+            if (last - first) * row_bytes > _MOST_KEPT_BYTES:
+                last = first
+            else:
+                inner = (slice(0, n) for n in box[1:])
+                rows = read_values(dataset, (slice(first, last), *inner))
+        if first <= start < stop <= last:
+            yield rows[(slice(start - first, stop - first), *slab[1:])]
+        else:
+            yield read_values(dataset, slab)
 
 
-def pieces_of(
-    dataset: h5py.Dataset, box: tuple[int, ...], full: bool
-) -> Iterator[Piece]:
-    """Yield pieces of 1 MB in C order: all of them, or samples."""
-    total, itemsize = math.prod(box), dataset.dtype.itemsize
+def pieces_of(box: tuple[int, ...], itemsize: int, full: bool) -> Iterator[Piece]:
+    """Yield pieces of 1 MB of a box in C order: all of them, or samples."""
+    total = math.prod(box)
     if full or total * itemsize <= DIGEST_BYTES:
         step = max(1, PART_BYTES // itemsize)
         starts = range(0, total, step)
     else:
-        step = max(1, SAMPLED_BYTES // _SAMPLES // itemsize)
+        step = max(1, SAMPLED_BYTES // SAMPLES // itemsize)
         # Where rows are small, a sample begins with a row: one box, not three.
         row = math.prod(box[1:])
         row = row if row < step else 1
-        spread = np.linspace(0, float(total - step), _SAMPLES)
+        spread = np.linspace(0, float(total - step), SAMPLES)
         # Beyond 2^53 elements a float may be rounded to a number past the end.
         last = total - step
         starts = [min(int(s), last) // row * row for s in spread]  # type: ignore[assignment]
@@ -164,44 +187,60 @@ def pieces_of(
             begin += count
 
 
-def stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
-    """Yield chunks as they are stored, each after its place: all, or samples."""
-    # What turns stored bytes into values: chunks, filters, fill value.
-    properties, chunks = dataset.id.get_create_plist(), dataset.chunks
-    filters = [properties.get_filter(i)[:3] for i in range(properties.get_nfilters())]
-    fill = np.asarray(dataset.fillvalue, dataset.dtype).tobytes()
-    yield repr((chunks, filters, fill)).encode()
-    grid = tuple(math.ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
-    total, size = math.prod(grid), dataset.id.get_storage_size()
-    count = total
-    if not full and size > DIGEST_BYTES:
-        count = min(total, max(_SAMPLES, math.ceil(total * SAMPLED_BYTES / size)))
-    for corner in _corners(dataset, grid, total, count):
-        # A chunk that was never written has no bytes; it reads as fill values.
-        if dataset.id.get_chunk_info_by_coord(corner).size:
-            skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
-            yield repr((corner, skipped_filters)).encode()
-            yield stored_bytes
+def read_values(
+    dataset: h5py.Dataset, box: tuple[slice, ...], *, clean: bool = False
+) -> Array:
+    """Read the values of a box; with `clean`, or where they are converted, data only.
+
+    HDF5 leaves any bytes between the fields of a compound that it converts.
+    """
+    values = np.empty([part.stop - part.start for part in box], dataset.dtype)
+    dataset.read_direct(values, box)
+    return data_only(values) if clean or not is_stored_as_read(dataset) else values
 
 
-def _corners(
-    dataset: h5py.Dataset, grid: tuple[int, ...], total: int, count: int
-) -> Iterator[tuple[int, ...]]:
-    """Yield the first element of `count` chunks, spread evenly, in C order."""
-    if count > _MOST_CHUNKS and dataset.id.get_num_chunks() < total // 8:
-        # Few chunks were written, and only those count: looking up every place of a
-        # huge shape would take for ever.
-        written: list[tuple[int, ...]] = []
-        dataset.id.chunk_iter(lambda chunk: written.append(chunk.chunk_offset))
-        written.sort()
-        yield from written[:: total // count]
-        return
-    indices: Any = range(total)
-    if count < total:
-        indices = np.linspace(0, total - 1, count).astype(np.int64)
-    for index in indices:
-        cell = np.unravel_index(index, grid)
-        yield tuple(int(i) * c for i, c in zip(cell, dataset.chunks, strict=True))
+def is_stored_as_read(dataset: h5py.Dataset) -> bool:
+    """Return whether elements are in the file as they are in memory."""
+    kind = h5py.h5t.py_create(dataset.dtype, logical=True)
+    return bool(dataset.id.get_type() == kind)
+
+
+def data_only(values: Array) -> Array:
+    """Return values with zeros for the bytes that no value has, which may be any.
+
+    Those between the fields of a compound, and at the end of a long double.
+    """
+    if not _has_padding(values.dtype):
+        return values
+    result = np.zeros(values.shape, values.dtype)
+    _copy_data(values, result)
+    return result
+
+
+def _has_padding(dtype: np.dtype[Any]) -> bool:
+    fields = [dtype[name] for name in dtype.names or ()]
+    if dtype.names is None:
+        return dtype.base.char in _LONG and np.longdouble().itemsize > _LONG_BYTES
+    inside = sum(field.itemsize for field in fields)
+    return inside < dtype.itemsize or any(_has_padding(f.base) for f in fields)
+
+
+def _copy_data(values: Array, result: Array) -> None:
+    """Copy what is data into an array of zeros."""
+    if values.dtype.names is not None:
+        for name in values.dtype.names:
+            _copy_data(values[name], result[name])
+    elif _has_padding(values.dtype):
+        plain = np.array(values, order="C")
+        parts = plain.reshape(-1).view(np.uint8)
+        parts.reshape(-1, np.longdouble().itemsize)[:, _LONG_BYTES:] = 0
+        result[...] = plain
+    else:
+        result[...] = values
+
+
+def _sha256_of_each(parts: list[Any]) -> list[bytes]:
+    return [_sha256(part) for part in parts]
 
 
 def _sha256(part: Any) -> bytes:

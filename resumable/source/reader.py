@@ -29,12 +29,13 @@ from resumable.source.fingerprint import (
     DIGEST_BYTES,
     PART_BYTES,
     SAMPLED_BYTES,
+    data_only,
     digests_at,
     digests_of,
+    is_stored_as_read,
     pieces_of,
     plain_parts,
     slabs,
-    stored_parts,
 )
 from resumable.source.live import (
     FileState,
@@ -45,6 +46,7 @@ from resumable.source.live import (
 from resumable.source.opening import check_size, open_dataset
 from resumable.source.places import Column, load_hdf5plugin
 from resumable.source.reference import normal_axes
+from resumable.source.stored import is_large, stored_digests, stored_parts
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ _SPAN_BYTES = 4 << 20
 #: For so long a worker tries to read a file that is being written; after that the
 #: driver waits, which can be stopped.
 _PATIENCE_S = 2.0
+#: Begins a digest of chunks as they are stored. One without is of the values, or of
+#: whole chunks.
+_STORED = "stored:"
 
 
 class Reader(contextlib.AbstractContextManager["Reader"]):
@@ -236,7 +241,11 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
             filled += count
 
     def fingerprint(
-        self, *, full: bool = False, kind: str | None = None
+        self,
+        *,
+        full: bool = False,
+        kind: str | None = None,
+        like: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the document that tells this source from a changed one, as plain JSON.
 
@@ -245,7 +254,8 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         grow (`kind` ``"growing"``), the length is left out and the digest covers the
         first position only; the rest is compared with what the run file recorded
         (:meth:`contents`). Where ``ready`` says which contents are there
-        (``"awaited"``), they are left out, too.
+        (``"awaited"``), they are left out, too. `like` is a document to compare with:
+        the digest is of its kind.
         """
         if not self.has_data:
             return {"positions": self.ref.count}
@@ -261,11 +271,17 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         if kind is None:
             kind = "growing" if self.growable else "fixed"
         if kind == "fixed":
-            return {**document, "contents": self.contents(full=full)}
+            written = None if like is None else str(like.get("contents"))
+            return {**document, "contents": self.contents(full=full, like=written)}
         document["shape"][self.ref.position_axes[0]] = None
         if kind == "awaited":
             return {**document, "contents": None}
-        return {**document, "first": self.contents(1)}
+        chunks, written = self.dataset.chunks or (), None
+        if like is not None:
+            written = str(like.get("first"))
+        elif chunks and chunks[self.ref.position_axes[0]] > 1:
+            written = ""  # of its values: its chunk has the positions that come next
+        return {**document, "first": self.contents(1, like=written)}
 
     def check_alone(self) -> None:
         """Check that the data lie in the file that is watched, not in other files."""
@@ -297,39 +313,54 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
                 rows = self.empty(len(flat))
                 self._read_scattered(flat, rows)
                 result.update(flat.astype("<i8").tobytes())
-                result.update(rows.tobytes())
+                result.update(data_only(rows).tobytes())
         return result.hexdigest()
 
-    def contents(self, length: int | None = None, *, full: bool = False) -> str:
+    def contents(
+        self, length: int | None = None, *, full: bool = False, like: str | None = None
+    ) -> str:
         """sha256 over the contents, the first position axis cut to `length`.
 
         Whole up to 64 MB or if `full`, 16 MB in 64 places beyond. The result is the
-        digest of the digests of parts, so that threads can digest parts.
+        digest of the digests of parts, so that threads can digest parts. `like` is a
+        digest to compare with: the result is of its kind, of which there were others
+        before.
         """
-        dataset, cut = self.dataset, list(self.shape)
+        dataset, cut, axis = self.dataset, list(self.shape), self.ref.position_axes[0]
         if length is not None:
-            cut[self.ref.position_axes[0]] = length
+            cut[axis] = length
         box = tuple(cut)
         digests: Iterable[bytes]
+        begin = ""
+        partial = length is not None or self.growable or box != dataset.shape
+        packed = self.geometry.indivisible and not isinstance(dataset, Column)
         with hdf5_errors_as(SourceError, f"{self.ref} cannot be read"):
             # In a box that cuts another axis than the first, bytes are not contiguous.
             if self._contiguous is not None and box[1:] == dataset.shape[1:]:
-                pieces = pieces_of(dataset, box, full)
+                pieces = pieces_of(box, self.dtype.itemsize, full)
                 digests = digests_at(self._contiguous, pieces, self.dtype)
-            elif (
-                not self.geometry.indivisible
-                or isinstance(dataset, Column)
-                or (length is not None or self.growable or self.ref.length)
+            elif packed and (
+                partial or (not full and is_large(dataset))
+                if like is None
+                else is_of_pieces(like)
             ):
-                digests = digests_of(plain_parts(dataset, box, full))
-            else:
                 # As it is stored, which is faster than to decompress it: compressed
                 # anew it counts as changed.
+                begin = _STORED
+                digests = stored_digests(dataset, axis, cut[axis], full)
+            elif packed and not partial:
                 digests = digests_of(stored_parts(dataset, full))
+            else:
+                digests = digests_of(plain_parts(dataset, box, full))
             result = hashlib.sha256()
             for digest in digests:
                 result.update(digest)
-        return result.hexdigest()
+        return begin + result.hexdigest()
+
+
+def is_of_pieces(digest: str) -> bool:
+    """Return whether a digest of contents is of chunks as they lie, joined."""
+    return digest.startswith(_STORED)
 
 
 class Contiguous(NamedTuple):
@@ -370,7 +401,7 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
         and not properties.get_external_count()
         and dataset.file.driver == "sec2"
         and not dataset.dtype.hasobject
-        and dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype, logical=True)
+        and is_stored_as_read(dataset)
         # It is 0 where nothing was written.
         and dataset.id.get_storage_size() == dataset.nbytes
     )
@@ -444,7 +475,11 @@ class ArrayReader(Reader):
         out[...] = self._rows[start : start + len(members)][members]
 
     def fingerprint(
-        self, *, full: bool = False, kind: str | None = None
+        self,
+        *,
+        full: bool = False,
+        kind: str | None = None,
+        like: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return what stands for the contents, all of them."""
         document: dict[str, Any] = json.loads(self.ref.contents)

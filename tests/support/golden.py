@@ -223,3 +223,22 @@ def growing(folder, length):
         data = np.arange(4.0 * length).reshape(length, 4)
         file.create_dataset("data", data=data, chunks=(5, 4), maxshape=(None, 4))
     return f"{folder}/scan.h5::/data"
+
+
+class Peaks(rs.Process):
+    """What has made ``unpacked.h5``, of the source that `frames` writes."""
+
+    version = 1
+    outputs: ClassVar = {"peak": rs.Output()}
+
+    def unit_computation(self, frame):
+        return frame.max()
+
+
+def frames(folder, length):
+    """Write frames of 4 numbers, each a compressed chunk, that can grow in number."""
+    with h5py.File(folder / "scan.h5", "w") as file:
+        data = np.arange(4.0 * length).reshape(length, 4)
+        stored = {"chunks": (1, 4), "maxshape": (None, 4), "compression": "gzip"}
+        file.create_dataset("data", data=data, **stored)
+    return f"{folder}/scan.h5::/data"
