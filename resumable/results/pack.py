@@ -33,7 +33,6 @@ from resumable.runfile import (
     ALIGNMENT,
     CHUNKS,
     CHUNKS_DTYPE,
-    FORMAT,
     Header,
     RaggedRows,
     RunFile,
@@ -77,7 +76,7 @@ def pack_locked(run: RunFile, methods: Mapping[str, str | None]) -> None:
     if not run.finished:
         msg = f"{run.path} is not finished; compute it before it is packed"
         raise RunFileError(msg)
-    if run.header.format < FORMAT:
+    if run.header.format < 2:
         msg = (
             f"{run.path} has the older format {run.header.format}, which is not packed"
         )
@@ -138,11 +137,12 @@ def _write(
     fd: int, path: Path, run: RunFile, methods: dict[str, str | None] | None
 ) -> Header:
     """Write all but the user block, and return the header that goes there."""
+    plain = table_rows(run.header.size, run.header.format)
     header = run.header._replace(
         packed=methods,
         # As long as they are used, or with room again.
         rows=(
-            {n: table_rows(run.header.size)[n] for n in run.header.tables}
+            {n: plain[n] for n in run.header.tables}
             if methods is None
             else {n: used_rows(n, run.array(n)[...]) for n in run.header.tables}
         ),

@@ -22,15 +22,15 @@ from resumable.model import WINDOW, canonical, format_bytes, stretches
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
 from resumable.runfile.header import (
-    FORMAT,
     HEADER_LIMIT,
-    TABLE_DTYPES,
     Header,
+    format_for,
     structure_digest,
     table_rows,
 )
 from resumable.runfile.kept import arrays_kept, as_npy, has_type, name_of_arrays
 from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_files
+from resumable.runfile.tables import fitted_rows
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -144,9 +144,13 @@ def _copy_rows(
     fd: int, path: Path, header: Header, previous: RunFile, *, sessions: bool
 ) -> None:
     """Copy status, rows and failures of a shorter run: its positions come first."""
-    names = ["completed_positions", "failed_positions", "failures"]
+    names, tables = ["completed_positions", "failed_positions"], ["failures"]
     if sessions:
-        names += [name for name in previous.header.tables if name != "failures"]
+        tables = list(previous.header.tables)
+    for name in tables:
+        rows = previous.array(name)[...]
+        fitted = fitted_rows(rows, header.tables[name], header.rows[name])
+        disk.write_at(fd, fitted.view(np.uint8), header.offsets[name])
     # A run file of the same name has the same ragged files: their rows can stay.
     shares = previous.path == path and previous.header.packed is None
     for name, output in header.outputs.items():
@@ -230,14 +234,15 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         map_shape=shape,
         outputs=dict(spec.outputs),
         offsets={},
-        rows=table_rows(size),
+        rows=table_rows(size, format_for(size)),
         file_bytes=0,
         structure="0" * 64,
         user_block=0,
         source=spec.source,
+        format=format_for(size),
     )
     status = ("completed_positions", "failed_positions")
-    names = [*spec.outputs, *status, *TABLE_DTYPES[FORMAT], "finished"]
+    names = [*spec.outputs, *status, *header.tables, "finished"]
     # Offsets of 20 digits stand for the real ones, which the file will have.
     widest = header._replace(
         offsets=dict.fromkeys(names, 10**19),
@@ -264,7 +269,7 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
                 made.attrs["units"] = np.bytes_(output.units.encode())
         for name in status:
             create_contiguous(group, name, (size,), np.dtype("u1"))
-        for name, dtype in TABLE_DTYPES[FORMAT].items():
+        for name, dtype in header.tables.items():
             create_contiguous(group, name, (header.rows[name],), dtype)
         create_contiguous(group, "finished", (1,), np.dtype("u1"))
         _describe(group, spec, coordinates, path.parent)

@@ -23,8 +23,11 @@ from resumable.system import disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Version of the format this library writes; it reads this and all older ones.
-FORMAT = 2
+#: Newest version of the format; this library reads it and all older ones.
+FORMAT = 3
+#: Positions of a run whose file is of the newest version, with small tables. More
+#: positions are written in version 2.
+FEW_POSITIONS = 32
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
 #: Most bytes of the header's text.
@@ -78,6 +81,14 @@ LOG_DTYPE = np.dtype(
 #: Rows of the table of environments; the last row is used again when it is full.
 ENVIRONMENT_ROWS = 32
 ENVIRONMENT_DTYPE = np.dtype([("used", "u1"), ("session", "<i4"), ("text", "S4000")])
+
+
+def with_text(dtype: np.dtype[Any], name: str, size: int) -> np.dtype[Any]:
+    """Return the dtype of a table with a text of another size in bytes."""
+    fields = [(field, dtype[field]) for field in dtype.names or ()]
+    return np.dtype([(n, f"S{size}" if n == name else kind) for n, kind in fields])
+
+
 #: Name and dtype of the tables that only the driver writes, by version of the format.
 #: Some files of version 2 have no environments.
 TABLE_DTYPES: dict[int, dict[str, np.dtype[Any]]] = {
@@ -88,17 +99,28 @@ TABLE_DTYPES: dict[int, dict[str, np.dtype[Any]]] = {
         "log_lines": LOG_DTYPE,
         "environments": ENVIRONMENT_DTYPE,
     },
+    3: {
+        "failures": with_text(FAILURE_DTYPE, "traceback", 500),
+        "sessions": SESSION_DTYPE,
+        "log_lines": LOG_DTYPE,
+        "environments": with_text(ENVIRONMENT_DTYPE, "text", 1500),
+    },
 }
 
 
-def table_rows(size: int) -> dict[str, int]:
+def format_for(size: int) -> int:
+    """Return the version of the format in which a run of so many positions is made."""
+    return FORMAT if size <= FEW_POSITIONS else 2
+
+
+def table_rows(size: int, version: int) -> dict[str, int]:
     """Return how many rows the tables of a run of `size` positions start with."""
-    failures = min(size, FAILURE_ROWS)
+    few = version >= 3
     return {
-        "failures": failures,
-        "sessions": SESSION_ROWS,
-        "log_lines": LOG_ROWS,
-        "environments": ENVIRONMENT_ROWS,
+        "failures": min(size, FAILURE_ROWS),
+        "sessions": 32 if few else SESSION_ROWS,
+        "log_lines": 14 if few else LOG_ROWS,
+        "environments": 3 if few else ENVIRONMENT_ROWS,
     }
 
 
@@ -127,7 +149,7 @@ class Header(NamedTuple):
     """Where the source was, its length and contents then, for people."""
     packed: dict[str, str | None] | None = None
     """Of a packed file: how the rows of each output are compressed. Else None."""
-    format: int = FORMAT
+    format: int = 2
 
     @property
     def size(self) -> int:

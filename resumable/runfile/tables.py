@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.runfile.header import ENVIRONMENT_DTYPE, FAILURE_DTYPE
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Failure(NamedTuple):
     message: str
     """Its message, cut at 500 bytes."""
     traceback: str
-    """Its traceback, the last 3,000 bytes."""
+    """Its traceback, the last 3,000 bytes; of a run of few positions 500."""
 
 
 class SessionRow(NamedTuple):
@@ -99,6 +98,18 @@ def texts_of(row: Any, *names: str) -> list[str]:
 def _encoded(text: str) -> bytes:
     # Messages hold whatever a library put there, lone surrogates included.
     return text.encode(errors="backslashreplace")
+
+
+def fitted_rows(rows: Array, dtype: np.dtype[Any], most: int) -> Array:
+    """Return the first rows of a table as another version of the format has them."""
+    made = np.zeros(min(len(rows), most), dtype)
+    for name in dtype.names or ():
+        if name in (rows.dtype.names or ()):
+            values = rows[name][: len(made)]
+            if name == "traceback":  # its end tells more than its beginning
+                values = np.array([text[-dtype[name].itemsize :] for text in values])
+            made[name] = values
+    return made
 
 
 class SessionTables(disk.OpenFile):
@@ -170,7 +181,7 @@ class SessionTables(disk.OpenFile):
     def _record_environment(self, environment: Mapping[str, str]) -> None:
         if "environments" not in self._dtypes:
             return
-        text, kept, most = b"", {}, ENVIRONMENT_DTYPE["text"].itemsize
+        text, kept, most = b"", {}, self._dtypes["environments"]["text"].itemsize
         for name, version in environment.items():
             line = _encoded(f"{name} {version}\n")
             if len(text) + len(line) <= most:
@@ -231,7 +242,8 @@ class SessionTables(disk.OpenFile):
                     continue  # the status still counts them all
                 taken[failure.position] = free.pop()
             # The end of a traceback tells more than its beginning.
-            trace = _encoded(failure.traceback)[-FAILURE_DTYPE["traceback"].itemsize :]
+            most = self._dtypes["failures"]["traceback"].itemsize
+            trace = _encoded(failure.traceback)[-most:]
             self._put_where_room_is(
                 "failures",
                 taken[failure.position],

@@ -16,7 +16,7 @@ from resumable.results import (
     pack_locked,
     remove_spare_ragged_files,
 )
-from resumable.runfile import FORMAT, RunFile, RunLock, ragged_files_of
+from resumable.runfile import RunFile, RunLock, ragged_files_of
 from resumable.session.computation import Assignment
 from resumable.session.decide import (
     decide,
@@ -114,7 +114,7 @@ def _pack(computation: Computation, path: Path) -> None:
 
 
 def _to_pack(computation: Computation, run: RunFile) -> bool:
-    plain = run.header.packed is None and run.header.format == FORMAT
+    plain = run.header.packed is None and run.header.format >= 2
     return plain and bool(computation.packing)
 
 

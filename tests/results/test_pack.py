@@ -322,7 +322,7 @@ def test_failed_positions_are_tried_again_after_unpacking(
     assert (results["level"][...][kept] == level[kept]).all()
     assert not np.isnan(results["level"][...]).any()
     # As a new one: it can be gone on with, and packed, as often as one likes.
-    assert RunFile(results.path).header.rows == table_rows(40)
+    assert RunFile(results.path).header.rows == table_rows(40, 2)
 
 
 def test_it_is_packed_again_where_an_output_asks_for_it(tmp_path, monkeypatch):

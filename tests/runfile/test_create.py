@@ -446,7 +446,7 @@ def test_space_is_reserved_for_the_steps_in_which_positions_are_and_no_others(
         map_shape=(size,),
         outputs={"rows": rs.Output(row_bytes, "u1")},
         offsets=collections.defaultdict(int),
-        rows=table_rows(size),
+        rows=table_rows(size, 2),
         file_bytes=0,
         structure="",
         user_block=0,

@@ -79,7 +79,7 @@ DAMAGES = {
     "digest": (lambda p: flipped(p, len(MAGIC) + 5), "does not match its checksum"),
     "newer": (
         lambda p: rewritten(p, lambda plain: plain.update(format=99)),
-        "has format 99, and this version reads up to 2",
+        "has format 99, and this version reads up to 3",
     ),
     "header cut": (lambda p: cut(p, 300), "damaged"),
     "one byte short": (lambda p: cut(p, p.stat().st_size - 1), "is truncated: it has"),

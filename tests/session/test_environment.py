@@ -195,7 +195,7 @@ def test_a_run_file_without_environments_is_read_and_packed(tmp_path):
 def test_environments_beyond_the_table_use_the_last_row_again(scan):
     """Those of the first sessions are kept, and that of the last one."""
     run = RunFile(compute(Mean(scan)).path)
-    most = table_rows(60)["environments"]
+    most = table_rows(60, 2)["environments"]
     with contextlib.closing(SessionTables(run)) as tables:
         for number in range(1, most + 4):
             tables.begin(
