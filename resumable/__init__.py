@@ -34,6 +34,7 @@ from resumable.system import lazily as _lazily
 from resumable.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from resumable import testing as testing
     from resumable.engines import MPIEngine
     from resumable.pool import Operators, Pool
     from resumable.process import Chain, load, main, verify
@@ -82,5 +83,6 @@ __getattr__ = _lazily(
     load="process",
     main="process",
     shared_array="system",
+    testing="testing",
     verify="process",
 )

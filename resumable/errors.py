@@ -14,6 +14,7 @@
     ├── RunBusy (RuntimeError)          another process computes this run
     ├── UnitFailed (RuntimeError)       the computation raised, the run was stopped
     ├── WorkerDied (RuntimeError)       a worker process ended without an answer
+    ├── CheckFailed (AssertionError)    a Process does not conform
     └── StaleLinearization (RuntimeError)  operators were not linearised, or not last
 
     NotFinished (SystemExit)            stopped before the last position, code 75
@@ -99,6 +100,22 @@ class UnitFailed(ResumableError, RuntimeError):
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
         self.position = position
+
+
+class CheckFailed(ResumableError, AssertionError):
+    """A Process does not keep the rules that :func:`resumable.testing.check` checks.
+
+    Attributes
+    ----------
+    report : Conformance
+        All checks.
+    """
+
+    _lines = True
+
+    def __init__(self, report: Any) -> None:
+        super().__init__(str(report))
+        self.report = report
 
 
 class WorkerDied(ResumableError, RuntimeError):

@@ -38,6 +38,8 @@ MASKS = [
     (r"(?<=[-' ])[0-9a-f]{8}\b", "<id>"),
     (r"\d[\d.,]*(e[-+]?\d+)? (min \d+ s|h \d+ min|us|ms|s|min|kB|MB|GB)\b", "<n>"),
     (r"\bprocess \d+ on \S+", "<process>"),
+    (r"\bpickled, [\d,]+ bytes", "pickled"),
+    (r"(?<=passed in )\d+\.\d+s", "<n>"),
     (r"\d+ at once", "<n> at once"),
     (r"about [\d,]+$", "about <n>"),
     (r"(?<=limit of 0.2: )[\d,]+ of ([\d,]+) positions done, [\d,]+ pending", "<n>"),
@@ -157,7 +159,7 @@ def user(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["tutorial", "howto", "engines", "mpi", "pool", "cli", "format"]
+    "name", ["tutorial", "howto", "engines", "mpi", "pool", "cli", "format", "testing"]
 )
 def test_what_a_page_shows_is_what_happens(user, name):
     """Code and commands run in the order of the page and print what it says."""

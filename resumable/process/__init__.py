@@ -12,6 +12,7 @@ from resumable.system import lazily
 if TYPE_CHECKING:
     from resumable.process.chain import Chain
     from resumable.process.classes import find_class
+    from resumable.process.conformance import Conformance, at, check
     from resumable.process.program import (
         EPILOG,
         compute_options,
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "EPILOG",
     "Chain",
+    "Conformance",
     "Process",
+    "at",
+    "check",
     "compute_options",
     "errors_shown",
     "find_class",
@@ -48,7 +52,10 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     Chain="chain",
+    Conformance="conformance",
     EPILOG="program",
+    at="conformance",
+    check="conformance",
     compute_options="program",
     errors_shown="program",
     find_class="classes",

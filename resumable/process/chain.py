@@ -95,7 +95,7 @@ class Chain:
         arguments = (names[0], *named)
         self._stages: list[Stage] = []
         self._makers: dict[str, int] = {}
-        self._add(Stage.of(_copied(first)._request(), arguments, first=True))
+        self._add(Stage.of(copied(first)._request(), arguments, first=True))
         for process in self._processes[1:]:
             self._add(self._bound(process))
         self._kept = self._chosen(self._keep)
@@ -120,7 +120,7 @@ class Chain:
         if not arguments:
             msg = f"the stage {name} takes nothing of the stages before it"
             raise DeclarationError(msg)
-        bound, made_by = _copied(process), self._makers.get(arguments[0])
+        bound, made_by = copied(process), self._makers.get(arguments[0])
         bound._shared = self._shared_with(process)
         shape: tuple[Any, ...] = self._head.geometry.spectrum_shape
         dtype = self._head.process.spectrum_dtype
@@ -387,7 +387,7 @@ class ChainResults(Mapping[str, Any]):
         return f"<ChainResults\n {parts}>"
 
 
-def _copied(process: Process) -> Process:
+def copied(process: Process) -> Process:
     """Return a Process of the same values that shares nothing with this one.
 
     The parameters of a twin belong to the other one; a copy can be sent beside it.

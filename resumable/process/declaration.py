@@ -44,7 +44,7 @@ ROOTS = ("unit_computation", "block_computation", "setup", "finish")
 #: Methods besides the computation that are called once and return at once.
 _CALLED = ("setup", "finish", "ready", "outputs", "scratch")
 #: Attributes of ours, which are no attributes of the computation.
-_OWN = (
+OWN = (
     "_source",
     "_geometry",
     "_dtype",
@@ -100,7 +100,7 @@ def _trace_sent(process: Declaration, **how: Any) -> Traced:
     """Trace the code of a Process that was sent to a worker."""
     values = {name: getattr(process, name) for name in type(process).param}
     return identity.trace_object(
-        process, stop=Declaration, roots=ROOTS, parameters=values, own=_OWN, **how
+        process, stop=Declaration, roots=ROOTS, parameters=values, own=OWN, **how
     )
 
 
@@ -206,7 +206,7 @@ class Declaration(Positioned, param.Parameterized):
                 )
         if name != "name" and name in type(self).param:
             assign(self, name, value)
-        elif name in _OWN[:-1] and not _set_by_us():
+        elif name in OWN[:-1] and not _set_by_us():
             msg = (
                 f"{type(self).__name__} sets self.{name}, a name that resumable keeps "
                 "for itself; give the attribute another name"
@@ -357,7 +357,7 @@ class Declaration(Positioned, param.Parameterized):
             stop=Declaration,
             roots=ROOTS,
             parameters=self._parameter_values(),
-            own=_OWN,
+            own=OWN,
             codes=codes,
             lenient=codes is not None or self.version is not None,
         )
@@ -365,7 +365,7 @@ class Declaration(Positioned, param.Parameterized):
     def _attributes(self) -> dict[str, Any]:
         """Return attributes that the computation reads, as plain JSON."""
         others = [name for name in vars(self) if not name.startswith("_param__")]
-        return self._traced().attributes if {*others} - {*_OWN} else {}
+        return self._traced().attributes if {*others} - {*OWN} else {}
 
     def _source_text(self) -> str:
         """Return the text of the class, for people; empty where there is none."""

@@ -21,11 +21,18 @@ from resumable.system import lazily
 if TYPE_CHECKING:
     from resumable.session.background import Run, check_alone
     from resumable.session.follow import follow_source
-    from resumable.session.trial import Trial, draw_default, try_positions
-    from resumable.session.verify import VerifyReport, verify_run
+    from resumable.session.trial import (
+        Trial,
+        draw_default,
+        opened,
+        read_positions,
+        try_positions,
+    )
+    from resumable.session.verify import Check, VerifyReport, unlike_rows, verify_run
 
 __all__ = [
     "BatchDone",
+    "Check",
     "Computation",
     "Event",
     "Explanation",
@@ -45,21 +52,28 @@ __all__ = [
     "find",
     "follow_source",
     "least_calls",
+    "opened",
     "prospect",
+    "read_positions",
     "resolve",
     "try_positions",
+    "unlike_rows",
     "verify_run",
 ]
 
 # Imported when they are used: most runs do without.
 __getattr__ = lazily(
     __name__,
+    Check="verify",
     Run="background",
     Trial="trial",
     VerifyReport="verify",
     check_alone="background",
     draw_default="trial",
     follow_source="follow",
+    opened="trial",
+    read_positions="trial",
     try_positions="trial",
+    unlike_rows="verify",
     verify_run="verify",
 )

@@ -139,12 +139,17 @@ def opened(computation: Computation) -> Iterator[Computer]:
             yield computer
 
 
-def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
-    """Read and compute the positions; return rows, values and seconds per position."""
+def read_positions(computer: Computer, flat: Array) -> tuple[Any, dict[str, Any]]:
+    """Read the source and the inputs at some positions, wherever they lie."""
     parts = [computer.read((int(position), np.ones(1, bool))) for position in flat]
     rows = np.concatenate([part for part, _ in parts])
     names = parts[0][1]
-    inputs = {n: np.concatenate([given[n] for _, given in parts]) for n in names}
+    return rows, {n: np.concatenate([given[n] for _, given in parts]) for n in names}
+
+
+def _compute(computer: Computer, flat: Array) -> tuple[Array, dict[str, Array], float]:
+    """Read and compute the positions; return rows, values and seconds per position."""
+    rows, inputs = read_positions(computer, flat)
 
     def timed() -> tuple[dict[str, Array], float]:
         # Copies, because the computation may change its rows in place.

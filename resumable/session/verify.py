@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from resumable.model import Output
     from resumable.session.computation import Computation
     from resumable.source import SourceRef
     from resumable.worker import Computer
@@ -457,6 +458,12 @@ def _judged(run: RunFile, tally: _Tally, settled: int, rtol: float | None) -> Ch
         names = ", ".join(summaries)
         lines.append(f"finish() is not run again: {names} not compared")
     return Check("rows", sound, "\n".join(lines))
+
+
+def unlike_rows(output: Output, rows: Any, values: Any, rtol: float | None) -> Array:
+    """Return which rows of an output differ, by more than is allowed."""
+    unlike = _unlike_ragged if output.ragged else _unlike
+    return unlike(rows, values, rtol)[0]
 
 
 def _unlike(rows: Array, values: Array, rtol: float | None) -> tuple[Array, Array]:

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
 
 def lazily(package: str, **modules: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package: name -> the module that has it."""
+    """Return the ``__getattr__`` of a package: name -> the module that has or is it."""
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in modules:
             msg = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        module = importlib.import_module(f"{package}.{modules[name]}")
+        value = module if modules[name] == name else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

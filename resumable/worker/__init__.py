@@ -16,6 +16,7 @@ from resumable.worker.compute import (
 from resumable.worker.cursor import (
     IDLE,
     WHOLE_BLOCK,
+    Cursor,
     Positioned,
     StageCursor,
     generator_of,
@@ -50,6 +51,7 @@ __all__ = [
     "Arrays",
     "Call",
     "Computer",
+    "Cursor",
     "Death",
     "Job",
     "Loss",

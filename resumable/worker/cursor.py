@@ -56,7 +56,11 @@ class Cursor:
     def flat(self) -> Any:
         """Flat position, or all of the block's where no single one is at work."""
         if self.positions is None:
-            msg = "self.position exists only while a position is computed"
+            msg = (
+                "self.position and self.rng exist while a position is computed: "
+                "process.test(5) computes position 5, and 'with "
+                "rs.testing.at(process, 5):' has one for calls by hand"
+            )
             raise AttributeError(msg)
         row = self.progress_words[1]
         return self.positions if row < 0 else int(self.positions[row])
@@ -107,12 +111,22 @@ class Positioned:
     @property
     def spectrum_shape(self) -> tuple[int, ...]:
         """Shape of the data at one position."""
-        return self._geometry.spectrum_shape
+        return self._placed().spectrum_shape
 
     @property
     def map_shape(self) -> tuple[int, ...]:
         """Lengths of the position axes; the first axes of every output per position."""
-        return self._geometry.map_shape
+        return self._placed().map_shape
+
+    def _placed(self) -> Geometry:
+        geometry: Geometry | None = self.__dict__.get("_geometry")
+        if geometry is None:
+            msg = (
+                f"{type(self).__name__} was made without a source, which has the "
+                "shapes and the positions; give it one, for example an array"
+            )
+            raise AttributeError(msg)
+        return geometry
 
     @property
     def position(self) -> Any:
