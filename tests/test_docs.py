@@ -154,12 +154,13 @@ def user(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setitem(sys.modules, "rich.box", None)
     yield
-    for name in ("fit", "level", "more"):
+    for name in ("fit", "level", "more", "on_device"):
         sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(
-    "name", ["tutorial", "howto", "engines", "mpi", "pool", "cli", "format", "testing"]
+    "name",
+    ["tutorial", "howto", "engines", "gpus", "mpi", "pool", "cli", "format", "testing"],
 )
 def test_what_a_page_shows_is_what_happens(user, name):
     """Code and commands run in the order of the page and print what it says."""

@@ -135,12 +135,13 @@ class LocalEngine:
 class LocalWorker:
     """A worker in a process of its own."""
 
-    def __init__(self, parent: ParentConnection, job: Job) -> None:
+    def __init__(self, parent: ParentConnection, job: Job, number: int) -> None:
         self._worker = Worker(
             job,
             own_process=True,
             progress_words=parent.progress_words,
             not_recorded=(MemoryError,),
+            number=lambda: number,
         )
         self._parent = parent
         self.close = self._worker.close
@@ -193,7 +194,7 @@ class LocalDispatcher:
             self._place(worker)
 
     def _place(self, worker: int) -> None:
-        self._processes.create(worker, "worker", LocalWorker, self._job)
+        self._processes.create(worker, "worker", LocalWorker, self._job, worker)
 
     def _in(self, *states: _State) -> list[int]:
         return [i for i, known in enumerate(self._known) if known.state in states]

@@ -91,7 +91,7 @@ class RankZero:
     def work(self, job: Job) -> None:
         """Compute with the others until nothing is left, or all must stop."""
         try:
-            with contextlib.closing(Worker(job, own_process=False)) as worker:
+            with contextlib.closing(worker_of_rank(job, self._messages)) as worker:
                 self._probe(worker)
                 if self._driver.schedule.proven and not self._stopping():
                     self._share_out(worker)
@@ -178,6 +178,11 @@ class RankZero:
             deliver(message.content)
         elif message.kind == FAILED:
             self._error = self._error or pickle.loads(message.content)
+
+
+def worker_of_rank(job: Job, messages: RankMessages) -> Worker:
+    """Return the worker of this rank; its number is that of the rank on its host."""
+    return Worker(job, own_process=False, number=lambda: messages.rank_on_host)
 
 
 class OtherRank:
@@ -269,7 +274,7 @@ class OtherRank:
             raise TargetError(msg)
         # Every rank has traced its own Process, and they are the same.
         job = job._replace(process=self._process, check=None)
-        with contextlib.closing(Worker(job, own_process=False)) as worker:
+        with contextlib.closing(worker_of_rank(job, self._messages)) as worker:
             try:
                 # What rank 0 sends, until it sends what is left; then of that.
                 while not self._stopping():

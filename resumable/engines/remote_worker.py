@@ -19,6 +19,7 @@ import logging
 import os
 import pickle
 import platform
+import tempfile
 import threading
 import time
 import traceback
@@ -217,6 +218,7 @@ class _SessionWorkers:
                 own_process=False,
                 writer=writer,
                 holds_threads=False,
+                number=_cache().number_of(task.token).get,
             )
             self._workers[key] = worker, writer
         worker, writer = self._workers[key]
@@ -265,6 +267,8 @@ class WorkerCache:
         self._revoked: dict[str, set[int]] = {}
         self._watches_idle = False
         self._blas_limit = BlasLimit()
+        #: By session and thread.
+        self._numbers: dict[tuple[str, int], NumberOnHost] = {}
 
     def begin(self, task: Task) -> bool:
         """Note that a task is begun; False where it was revoked."""
@@ -306,12 +310,23 @@ class WorkerCache:
                 workers.busy -= 1
                 workers.last = time.monotonic()
 
-    def release(self, token: str) -> None:
-        """Close the workers of a session, where none of its tasks is at work."""
+    def number_of(self, token: str) -> NumberOnHost:
+        """Return the number of this thread's worker of a session, also a later one."""
+        with self._lock:
+            key = token, threading.get_ident()
+            return self._numbers.setdefault(key, NumberOnHost(token))
+
+    def release(self, token: str, *, idle: bool = False) -> None:
+        """Close the workers of a session, where none of its tasks is at work.
+
+        Where it is only `idle`, another task may come, whose worker has the number.
+        """
         with self._lock:
             workers = self._sessions.get(token)
             if workers is not None and workers.busy:
                 return
+            for key in [key for key in self._numbers if key[0] == token and not idle]:
+                self._numbers.pop(key).release()
             self._begun.pop(token, None)
             self._revoked.pop(token, None)
             if workers is not None:
@@ -326,10 +341,39 @@ class WorkerCache:
                 earliest = time.monotonic() - IDLE_S
                 for token, workers in list(self._sessions.items()):
                     if workers.last < earliest:
-                        self.release(token)
+                        self.release(token, idle=True)
                 if not self._sessions:
                     self._watches_idle = False
                     return
+
+
+class NumberOnHost:
+    """The number of a worker among those of a session on this host.
+
+    Nothing tells one process of an executor from another, so each takes the first lock
+    that is free. A process that ends gives it back.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._number = 0
+        self._lock: LockFile | None = None
+
+    def get(self) -> int:
+        """Return the number, taken when it is asked for first."""
+        while self._lock is None:
+            folder = Path(tempfile.gettempdir())
+            lock = LockFile(folder / f"resumable-{self._token}-{self._number}.lock")
+            if lock.acquire(exclusive=True):
+                self._lock = lock
+            else:
+                self._number += 1
+        return self._number
+
+    def release(self) -> None:
+        """Give the number back."""
+        if self._lock is not None:
+            self._lock.release(remove=True)
 
 
 class BlasLimit:

@@ -135,7 +135,9 @@ class Process(Declaration):
             )
             raise DeclarationError(msg)
         for name, value in vars(cls).items():
-            taken = name in ARGUMENTS or (hasattr(Process, name) and name != "seed")
+            taken = name in ARGUMENTS or (
+                hasattr(Process, name) and name not in ("seed", "worker")
+            )
             if isinstance(value, param.Parameter) and taken:
                 msg = f"{cls.__name__}: the parameter name {name!r} is taken by Process"
                 raise DeclarationError(msg)

@@ -18,7 +18,7 @@ from resumable.system import OneThread
 from resumable.worker.cursor import IDLE, Cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from resumable.model import Geometry, Output, Span
     from resumable.source import Reader, SourceRef
@@ -31,7 +31,7 @@ class Computer:
 
     `geometry` says how the positions lie in the source, if it has changed. Libraries
     use one thread until :meth:`close`, unless `holds_threads` is False: then the caller
-    sees to it.
+    sees to it. `number` returns that of the worker.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class Computer:
         geometry: Geometry | None = None,
         *,
         holds_threads: bool = True,
+        number: Callable[[], int] = int,  # 0
     ) -> None:
         self.outputs = outputs
-        self.cursor = Cursor(progress_words)
+        self.cursor = Cursor(progress_words, number)
         # setup() opens files in a copy: the user's own object may be pickled later.
         self.process = shallow_copy(process, self.cursor, geometry)
         self._pid = os.getpid()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from resumable.model import Geometry
     from resumable.source import SharedValue
@@ -41,9 +41,15 @@ class Cursor:
     By default only this process sees them.
     """
 
-    __slots__ = ("positions", "progress_words", "rng", "rng_row")
+    __slots__ = ("positions", "progress_words", "rng", "rng_row", "worker")
 
-    def __init__(self, progress_words: memoryview | None = None) -> None:
+    def __init__(
+        self,
+        progress_words: memoryview | None = None,
+        worker: Callable[[], int] | None = None,
+    ) -> None:
+        #: Returns the number of the worker; None: this is no worker.
+        self.worker = worker
         if progress_words is None:
             progress_words = memoryview(bytearray(_PROGRESS_BYTES)).cast("q")
         self.progress_words = progress_words
@@ -99,6 +105,25 @@ class SharedByName:
         return {name: one.value for name, one in process._shared.items()}
 
 
+class WorkerNumber:
+    """Number of the worker: 0, 1, ... among those of a host, in ``setup``, too.
+
+    No two that compute at the same time have the same number; one that takes the place
+    of a dead worker has its number. Under MPI it is the rank on the host. In the
+    calling process it is 0, also while ``engine="auto"`` begins there. AttributeError,
+    where nothing computes. No property, for a class of a user may assign to this name.
+    """
+
+    def __get__(self, process: Positioned | None, cls: Any = None) -> Any:
+        if process is None:
+            return self
+        number = process._cursor.worker
+        if number is None:
+            msg = "self.worker exists only in setup() and while positions are computed"
+            raise AttributeError(msg)
+        return number()
+
+
 class Positioned:
     """What methods of a Process may ask: the shapes, and which position is computed."""
 
@@ -107,6 +132,7 @@ class Positioned:
     _geometry: Geometry
     _shared: Mapping[str, SharedValue] = types.MappingProxyType({})
     shared = SharedByName()
+    worker = WorkerNumber()
 
     @property
     def spectrum_shape(self) -> tuple[int, ...]:
@@ -169,6 +195,11 @@ class StageCursor:
     def flat(self) -> Any:
         """As that of the first stage's cursor."""
         return self._cursor.flat
+
+    @property
+    def worker(self) -> Callable[[], int] | None:
+        """As that of the first stage's cursor."""
+        return self._cursor.worker
 
     def generator(self, seed: int) -> np.random.Generator:
         """Return the generator of the present position, the same until it changes."""

@@ -72,6 +72,7 @@ class Worker:
         progress_words: memoryview | None = None,
         writer: RowBuffer | None = None,
         holds_threads: bool = True,
+        number: Callable[[], int] = int,  # 0
         not_recorded: tuple[type[Exception], ...] = (),
     ) -> None:
         self._job = job
@@ -99,6 +100,7 @@ class Worker:
                     progress_words,
                     job.geometry,
                     holds_threads=holds_threads,
+                    number=number,
                 )
         except BaseException:
             self._writer.close()

@@ -38,6 +38,7 @@ class TestAuto(EngineConformance):
         return "auto"
 
     most_setups = 3
+    beside_workers = 1
 
 
 class TestLocalSpawn(EngineConformance):

@@ -21,6 +21,7 @@ from engine_processes import (
     Holder,
     Interpolated,
     Logged,
+    Numbered,
     OnMap,
     Peaks,
     RaisesOdd,
@@ -44,6 +45,8 @@ class EngineConformance:
 
     #: Processes that may call ``setup`` in one session.
     most_setups = 2
+    #: Processes that compute besides workers, with the number of one of them.
+    beside_workers = 0
 
     def engine(self):
         raise NotImplementedError
@@ -338,6 +341,13 @@ class EngineConformance:
         assert np.unique(results["settings"][...], axis=0).tolist() == [expected]
         # What setup() has set is the worker's.
         assert after == script_settings
+
+    def test_workers_at_work_have_different_numbers(self, source, log):
+        numbers = self.compute(Numbered(source, log=log))["number"][...]
+        by_worker = dict(line.split("=") for line in noted(log))
+
+        assert {*map(str, numbers)} <= {*by_worker.values()} <= {"0", "1"}
+        assert len(by_worker) <= len({*by_worker.values()}) + self.beside_workers
 
     def test_log_records_of_units_reach_the_loggers_here(self, source, caplog):
         with caplog.at_level(logging.INFO, "conformance.unit"):

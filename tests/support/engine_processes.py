@@ -5,6 +5,7 @@ import locale
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -74,6 +75,22 @@ class HasSettings(rs.Process):
             locale.setlocale(locale.LC_TIME) == "C.UTF-8",
             scipy.special.geterr()["domain"] == "raise",
         ]
+
+
+class Numbered(Logged):
+    """Notes which worker has which number in `setup`; computes the number."""
+
+    outputs: ClassVar = {"number": rs.Output(dtype="i8")}
+    dies = param.Boolean(False, doc="whether each worker dies once at position 7")
+
+    def setup(self):
+        note(self.log, f"{os.getpid()}:{threading.get_ident()}={self.worker}")
+
+    def unit_computation(self, spectrum):
+        time.sleep(0.003)  # for more workers than one
+        if self.dies and self.position == 7 and len(noted(self.log)) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.worker
 
 
 class FailsAt(Logged):
