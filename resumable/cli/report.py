@@ -142,8 +142,10 @@ def _expected(state: Status, began: float, earlier: Sequence[Any]) -> str:
     before = sum(session.computed + session.failed for session in earlier)
     settled = state.done + state.failed - before
     took = dt.datetime.now().timestamp() - began
-    if settled <= 0 or took <= 0:
+    if settled <= 0:
         return "no checkpoint so far in this session"
+    if took <= 0:
+        return f"{settled:,} positions so far; the clock was set back since it began"
     rate = settled / took
     left = "none pending"
     if state.pending:
@@ -194,7 +196,7 @@ def show_text(run: RunFile) -> str:
             [
                 [
                     _when(s.start),
-                    format_seconds(s.end - s.start) if s.end else "not ended",
+                    format_seconds(max(0, s.end - s.start)) if s.end else "not ended",
                     s.host,
                     str(s.pid),
                     f"{s.engine} x {s.workers}",

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from resumable.engines import remote_worker
 from resumable.engines.remote_worker import (
+    FileNumbers,
     JobPackage,
     Task,
     TaskResult,
-    file_numbers,
     this_process,
 )
 from resumable.errors import WorkerDied
@@ -193,7 +193,7 @@ class FutureDispatcher:
         self._engine, self._driver, self._workers = engine, driver, workers
         job = _absolute(job)
         refs = (job.source, *job.inputs.values())
-        sources = {ref.path: file_numbers(ref.path) for ref in refs if ref.path}
+        sources = {ref.path: FileNumbers.of(ref.path) for ref in refs if ref.path}
         self.package = JobPackage(job, sources)
         # Threads of this process take it as it is.
         self._packed = packed(self.package) if engine.own_processes else None

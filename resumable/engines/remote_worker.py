@@ -31,7 +31,7 @@ import cloudpickle
 import numpy as np
 
 from resumable.errors import SourceError, TargetError
-from resumable.runfile import RowBuffer, RowWriter, WriteTarget
+from resumable.runfile import RowBuffer, RowWriter, WriteTarget, digest_of
 from resumable.system import LockFile, OneThread, deferred_termination, disk
 from resumable.worker import Job, Report, Worker, plain_record, portable
 
@@ -66,7 +66,7 @@ class JobPackage(NamedTuple):
     """The job of a session; all paths are absolute."""
 
     job: Job
-    sources: Mapping[str, tuple[int, ...]]  # the file_numbers() by path
+    sources: Mapping[str, FileNumbers]  # by path
 
 
 class TaskResult(NamedTuple):
@@ -149,10 +149,41 @@ def this_process() -> tuple[str, int]:
     return platform.node(), os.getpid()
 
 
-def file_numbers(path: str) -> tuple[int, ...]:
-    """Return inode, size and time of a file, which differ on hosts without it."""
-    stat = Path(path).stat()
-    return stat.st_ino, stat.st_size, int(stat.st_mtime)
+class FileNumbers(NamedTuple):
+    """What tells on another host whether a file is the one that the driver has."""
+
+    inode: int  # which some file systems make up on every host
+    size: int
+    changed: int  # in whole seconds
+    contents: str  # digest, where the time may be another though nobody has edited it
+
+    @classmethod
+    def of(cls, path: str) -> FileNumbers:
+        """Look at a file; on NFS, FUSE and the like up to 64 MB of it are read."""
+        stat = Path(path).stat()
+        contents = _digest(path) if disk.incoherent(Path(path)) else ""
+        return cls(stat.st_ino, stat.st_size, int(stat.st_mtime), contents)
+
+    def are_of(self, path: str) -> bool:
+        """Return whether a file of this host is the driver's, or a copy of it."""
+        stat = Path(path).stat()
+        # Size and time change while the file is written to.
+        if stat.st_ino == self.inode:
+            return True
+        if stat.st_size != self.size:
+            return False
+        same_time = int(stat.st_mtime) == self.changed
+        return same_time or (self.contents != "" and _digest(path) == self.contents)
+
+
+def _digest(path: str) -> str:
+    """sha256 of a file, whole up to 64 MB, and of 64 places of 256 kB beyond."""
+    with disk.opened(Path(path), os.O_RDONLY) as fd:
+        size, place = os.fstat(fd).st_size, 256 << 10
+        if size <= 64 << 20:
+            return digest_of(fd, [(0, size)])
+        begins = np.linspace(0, size - place, 64).astype(int).tolist()
+        return digest_of(fd, [(begin, begin + place) for begin in begins])
 
 
 def _unpickled(task: Task) -> JobPackage:
@@ -178,10 +209,7 @@ class _SessionWorkers:
         package = package or _unpickled(task)
         for path, expected in package.sources.items():
             with contextlib.suppress(OSError):
-                found = file_numbers(path)
-                # The inode differs where the file was copied or the file system makes
-                # inodes up; size and time change while the file is written to.
-                if found[0] == expected[0] or found[1:] == expected[1:]:
+                if expected.are_of(path):
                     continue
             msg = (
                 f"a worker on {platform.node()} does not see the source {path} as the "

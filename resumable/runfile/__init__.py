@@ -42,6 +42,7 @@ from resumable.runfile.header import (
     MAGIC,
     TABLE_DTYPES,
     Header,
+    digest_of,
     structure_digest,
     table_rows,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "copied_rows",
     "create_contiguous",
     "create_run_file",
+    "digest_of",
     "find_own",
     "find_runs",
     "free_name",

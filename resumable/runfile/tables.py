@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.system import disk
+from resumable.system import disk, machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,8 +122,9 @@ class SessionTables(disk.OpenFile):
         super().__init__(run.path)
         self._run, self._dtypes = run, run.header.tables
         self._session = 0
-        #: What the session's row holds.
+        #: What the session's row holds, and when it began by a clock that nobody sets.
         self._row: dict[str, Any] = {}
+        self._began_s = 0.0
         self._told_of_full_disk = False
 
     # Tables of megabytes, which hardly any session enters anything into.
@@ -167,6 +168,7 @@ class SessionTables(disk.OpenFile):
         )
         used = int(np.count_nonzero(is_time(table["start"])))
         self._session = min(used, len(table) - 1)
+        self._began_s = machine.elapsing_s()
         self._row = {
             "start": time.time(),
             "host": host.encode(),
@@ -203,6 +205,7 @@ class SessionTables(disk.OpenFile):
     def go_on(self, old: SessionTables) -> None:
         """Go on with the entry of a session that has begun in the file copied here."""
         self._session, self._row = old._session, old._row
+        self._began_s = old._began_s
 
     def end(self, **values: float) -> None:
         """Close the session's entry; fields unknown to an older file are left out.
@@ -212,7 +215,9 @@ class SessionTables(disk.OpenFile):
         if self._row:
             names = self._dtypes["sessions"].names or ()
             later = {name: value for name, value in values.items() if name in names}
-            self._put("sessions", self._session, **self._row | later, end=time.time())
+            # The time of day may have been set since.
+            end = self._row["start"] + machine.elapsing_s() - self._began_s
+            self._put("sessions", self._session, **self._row | later, end=end)
         self.sync()
 
     def log(self, line: LogLine) -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
 _UNLIMITED = 1 << 60
+
+
+def elapsing_s() -> float:
+    """Seconds of a clock that nobody sets and that goes on in a machine that sleeps."""
+    if hasattr(time, "clock_gettime"):
+        # Of macOS this one goes on, too; that of time.monotonic does not.
+        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        return time.clock_gettime(clock)
+    return time.monotonic()  # pragma: no cover - Windows
 
 
 def usable_cores() -> int:

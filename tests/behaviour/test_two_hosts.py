@@ -86,3 +86,38 @@ def test_a_run_of_a_killed_process_goes_on_on_another_host(tmp_path):
         "[('.claim', 0), ('.writers', 0)]",
         "True",
     ]
+
+
+WORKERS = """
+import concurrent.futures as cf, os
+import h5py, numpy as np
+from processes import Mean
+
+(server / "copy").mkdir()
+for folder, first in ((server, 0.0), (server / "copy", {first})):
+    with h5py.File(folder / "scan.h5", "w") as file:
+        file["data"] = first + np.arange(12.0).reshape(6, 2)
+    os.utime(folder / "scan.h5", (1e9, 1e9))
+# From here on its time is in the cache of b.
+os.stat(b / "copy" / "scan.h5")
+os.utime(server / "scan.h5")
+os.chdir(a)
+with cf.ProcessPoolExecutor(1, initializer=os.chdir, initargs=[b / "copy"]) as executor:
+    # Each process finds its own host's folder under this name.
+    process = Mean("/proc/self/cwd/scan.h5::/data", server.parent)
+    try:
+        print(process.compute(engine=executor, progress=False)["mean"][:].tolist())
+    except ValueError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [("0", "[0.5, 2.5, 4.5, 6.5, 8.5, 10.5]"), ("1", "SourceError")]
+)
+def test_a_source_with_another_time_on_another_host_is_known_by_its_contents(
+    tmp_path, first, said
+):
+    done = run_in_mounts(WORKERS.replace("{first}", first), tmp_path)
+
+    assert (done.stdout, done.stderr) == (f"{said}\n", "")

@@ -3,7 +3,8 @@
 Each mount is served by a process over ``/dev/fuse``. The kernel keeps names and
 attributes of a mount for `CACHED_S` seconds, and asks nobody meanwhile; opens, reads,
 writes and locks go to the folder. A file that was removed there is still opened under
-the name that is in the cache, or is an ESTALE, as on NFS version 3.
+the name that is in the cache, or is an ESTALE, as on NFS version 3. Each mount makes up
+inodes of its own, as sshfs does.
 """
 
 import contextlib
@@ -160,7 +161,7 @@ class _Server:
             self._nodes[self._numbers[key]] = fd
         number = self._numbers[key]
         times = struct.pack("<QQQQII", number, 0, CACHED_S, CACHED_S, 0, 0)
-        return times + _attributes(stat)
+        return times + self._attributes(number)
 
     def _init(self, node, body):
         _, _, ahead, offered = struct.unpack_from("<IIII", body)
@@ -175,7 +176,7 @@ class _Server:
     def _getattr(self, node, body):
         self._path(node)
         times = struct.pack("<QII", CACHED_S, 0, 0)
-        return times + _attributes(os.fstat(self._nodes[node]))
+        return times + self._attributes(node)
 
     def _setattr(self, node, body):
         (valid,), (size,) = (
@@ -257,13 +258,13 @@ class _Server:
         fcntl.flock(fd, _LOCK_KINDS[kind] | fcntl.LOCK_NB)
         return b""
 
-
-def _attributes(stat):
-    times = (stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns)
-    seconds, rest = zip(*(divmod(time, 10**9) for time in times), strict=True)
-    numbers = (stat.st_ino, stat.st_size, stat.st_blocks, *seconds, *rest)
-    return struct.pack(
-        "<QQQQQQIIIIIIIIII",
-        *numbers,
-        *(stat.st_mode, stat.st_nlink, 0, 0, 0, 4096, 0),
-    )
+    def _attributes(self, node):
+        stat = os.fstat(self._nodes[node])
+        times = (stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns)
+        seconds, rest = zip(*(divmod(time, 10**9) for time in times), strict=True)
+        inode = os.getpid() << 32 | node
+        return struct.pack(
+            "<QQQQQQIIIIIIIIII",
+            *(inode, stat.st_size, stat.st_blocks, *seconds, *rest),
+            *(stat.st_mode, stat.st_nlink, 0, 0, 0, 4096, 0),
+        )
