@@ -49,6 +49,9 @@ class Driver(Protocol):
     def lost(self, loss: Loss) -> None:
         """Take note that a worker has died; raises when the session must stop."""
 
+    def note_changed(self, values: list[str]) -> None:
+        """Take note of values that a worker has changed, by what they are."""
+
     @property
     def stop(self) -> StopRequest:
         """Says when batches at work should end early, and no new one begin."""
@@ -91,11 +94,12 @@ class CollectiveEngine(Engine, Protocol):
     def together(
         self,
         process: Any,
-        request: Callable[[], dict[str, Any]],
+        request: Callable[[], tuple[dict[str, Any], Callable[[], list[str]]]],
         drive: Callable[[], Results],
         time_limit: float | str | None,
     ) -> Results:
         """Have one worker call `drive`, and return or raise in all what it does.
 
-        `request` returns what this worker asks for; all must ask for the same.
+        `request` returns what this worker asks for, and what says which of its values
+        were changed since. All must ask for the same.
         """

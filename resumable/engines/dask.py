@@ -91,11 +91,13 @@ class DaskEngine(FuturesEngine):
             )
             raise WorkerDied(msg)
 
-    def release(self, token: str) -> None:
+    def release(self, token: str) -> list[str]:
         """Close the workers of a session in all processes."""
         with contextlib.suppress(Exception):
             self.check()
-            self._client.run(remote_worker.release, token, on_error="ignore")
+            answers = self._client.run(remote_worker.release, token, on_error="ignore")
+            return [name for changed in answers.values() for name in changed]
+        return []
 
 
 def _present_client() -> Any:

@@ -8,6 +8,7 @@ that is at work: tasks are short and end by themselves.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import pickle
@@ -72,7 +73,7 @@ class FuturesEngine:
             try:
                 dispatcher.work()
             finally:
-                self.release(dispatcher.token)
+                driver.note_changed(self.release(dispatcher.token))
 
     def slots(self) -> int | None:
         """Return how many tasks the executor does at once; None: not known."""
@@ -103,8 +104,12 @@ class FuturesEngine:
             "ends its worker"
         )
 
-    def release(self, token: str) -> None:
-        """Have the processes of the executor close what the session held."""
+    def release(self, token: str) -> list[str]:
+        """Have the processes of the executor close what the session held.
+
+        Returns the values that were changed there, as far as they answer.
+        """
+        raise NotImplementedError
 
 
 class ExecutorEngine(FuturesEngine):
@@ -157,15 +162,15 @@ class ExecutorEngine(FuturesEngine):
             return set()
         return super().cancel(token, futures)
 
-    def release(self, token: str) -> None:
+    def release(self, token: str) -> list[str]:
         """Close the workers of a session: threads here, processes in one round.
 
         Nothing says which process gets a task, so one may be left out. Its worker is
         closed after :data:`remote_worker.IDLE_S`.
         """
-        remote_worker.release(token)
+        changed = remote_worker.release(token)
         if not self.own_processes:
-            return
+            return changed
         try:
             round_ = [
                 self._executor.submit(remote_worker.release, token, 0.005)
@@ -177,10 +182,14 @@ class ExecutorEngine(FuturesEngine):
             what = "the %s has lost a process; its others commit what they are at"
             logger.warning(what, self.name)
             self._executor.shutdown()
-            return
+            return changed
         except RuntimeError:
-            return  # it is closed: so are its processes
-        concurrent.futures.wait(round_, timeout=_CLOSING_S)
+            return changed  # it is closed: so are its processes
+        answered, _ = concurrent.futures.wait(round_, timeout=_CLOSING_S)
+        for future in answered:
+            with contextlib.suppress(Exception):
+                changed += future.result()
+        return changed
 
 
 class FutureDispatcher:

@@ -349,6 +349,7 @@ class LocalDispatcher:
                 self._begin(event.worker, first)
         else:
             known.unmarked.clear()
+            self._driver.note_changed(event.value)
             if before is _State.RENEWING:
                 self._kill(event.worker)
 

@@ -129,7 +129,7 @@ class MPIEngine:
     def together(
         self,
         process: Any,
-        request: Callable[[], dict[str, Any]],
+        request: Callable[[], tuple[dict[str, Any], Callable[[], list[str]]]],
         drive: Callable[[], Results],
         time_limit: float | str | None,
     ) -> Results:
@@ -137,8 +137,9 @@ class MPIEngine:
         messages = self._messages = self._joined()
         messages.begin()
         asked, failed = None, None
+        changed: Callable[[], list[str]] = list
         try:
-            asked = request()
+            asked, changed = request()
         except Exception as error:
             failed = error_of_rank(error, messages.rank)
         info = RankInfo(
@@ -149,7 +150,8 @@ class MPIEngine:
             failed,
         )
         if messages.rank > 0:
-            outcome: _Outcome = OtherRank(messages, process, time_limit).follow(info)
+            rank = OtherRank(messages, process, time_limit, changed)
+            outcome: _Outcome = rank.follow(info)
             return outcome.result()
         self._early = StopRequest()
         try:

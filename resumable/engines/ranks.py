@@ -31,12 +31,14 @@ import cloudpickle
 
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.messages import Message, naps
-from resumable.errors import NotFinished, TargetError, WorkerDied
+from resumable.errors import NotFinished, ResumableError, TargetError, WorkerDied
 from resumable.model import parse_seconds
 from resumable.system import StopRequest
 from resumable.worker import Worker, portable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resumable.engines.base import Driver
     from resumable.engines.counter import Counter
     from resumable.engines.messages import RankMessages
@@ -173,6 +175,7 @@ class RankZero:
                     self._probing.discard(message.rank)
                 self._driver.take(report)
         elif message.kind == CLOSED:
+            self._driver.note_changed(message.content)
             self._open.discard(message.rank)
         elif message.kind == SIGNAL and not self._driver.stop.requested():
             deliver(message.content)
@@ -189,8 +192,14 @@ class OtherRank:
     """Another rank than 0, from the beginning to the end of ``compute``."""
 
     def __init__(
-        self, messages: RankMessages, process: Any, time_limit: float | str | None
+        self,
+        messages: RankMessages,
+        process: Any,
+        time_limit: float | str | None,
+        changed: Callable[[], list[str]],
     ) -> None:
+        #: Says which values of this rank's Process were changed.
+        self._changed = changed
         self._messages, self._process, self._limit = messages, process, time_limit
         self._signals = StopRequest(silent=True)
         self._signal_is_sent = False
@@ -251,7 +260,10 @@ class OtherRank:
             raise
         except BaseException as error:
             self._messages.send(0, FAILED, error_of_rank(error, self._messages.rank))
-        self._messages.send(0, CLOSED)
+        changed: list[str] = []
+        with contextlib.suppress(ResumableError):
+            changed = self._changed()
+        self._messages.send(0, CLOSED, changed)
         while True:
             message = self._next()
             if message.kind == END:

@@ -121,13 +121,14 @@ def revoke(token: str, numbers: list[int]) -> set[int]:
     return _cache().revoke(token, numbers)
 
 
-def release(token: str, seconds: float = 0.0) -> None:
-    """Close what a session holds in this process.
+def release(token: str, seconds: float = 0.0) -> list[str]:
+    """Close what a session holds in this process; return what it has changed.
 
     Then wait, so that the executor gives the same call to its other processes.
     """
-    _cache().release(token)
+    changed = _cache().release(token)
     time.sleep(seconds)
+    return changed
 
 
 @contextlib.contextmanager
@@ -270,14 +271,19 @@ class _SessionWorkers:
             batch=task.batch, done=report.done + done_before
         )
 
-    def close(self) -> None:
-        """Close the workers, and give the logger its level back."""
+    def close(self) -> list[str]:
+        """Close the workers, and give the logger its level back.
+
+        Returns what the computation has changed in this process's copy of the Process.
+        """
+        changed: list[str] = []
         while self._workers:
             _, (worker, _) = self._workers.popitem()
-            worker.close()
+            changed += worker.close()
         self._open.close()
         if self._level is not None:
             logging.root.setLevel(self._level)
+        return changed
 
 
 class WorkerCache:
@@ -295,6 +301,8 @@ class WorkerCache:
         self._revoked: dict[str, set[int]] = {}
         self._watches_idle = False
         self._blas_limit = BlasLimit()
+        #: By session: what workers that were closed while idle have changed.
+        self._changed: dict[str, list[str]] = {}
         #: By session and thread.
         self._numbers: dict[tuple[str, int], NumberOnHost] = {}
 
@@ -344,22 +352,27 @@ class WorkerCache:
             key = token, threading.get_ident()
             return self._numbers.setdefault(key, NumberOnHost(token))
 
-    def release(self, token: str, *, idle: bool = False) -> None:
+    def release(self, token: str, *, idle: bool = False) -> list[str]:
         """Close the workers of a session, where none of its tasks is at work.
 
         Where it is only `idle`, another task may come, whose worker has the number.
+        Returns what the computation has changed in this process, up to now.
         """
         with self._lock:
             workers = self._sessions.get(token)
             if workers is not None and workers.busy:
-                return
+                return []
             for key in [key for key in self._numbers if key[0] == token and not idle]:
                 self._numbers.pop(key).release()
             self._begun.pop(token, None)
             self._revoked.pop(token, None)
+            changed = self._changed.pop(token, [])
             if workers is not None:
                 del self._sessions[token]
-                workers.close()
+                changed += workers.close()
+            if idle and changed:
+                self._changed[token] = changed
+            return changed
 
     def _close_idle(self) -> None:
         """Close the workers of sessions that are idle, until none is left."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import itertools
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import DeclarationError, ResumableWarning
+from resumable.errors import DeclarationError, IdentityError, ResumableWarning
 from resumable.identity.classes import doc_of, is_member, member, trace_class
 from resumable.identity.kinds import MISSING, PLAIN
 from resumable.identity.objects import short, write
@@ -316,6 +317,8 @@ class CodeCheck:
             for key, entry in traced.trace.entries.items()
             if entry.kind in _VALUES
         }
+        #: In a worker: with the values, before anything was computed there.
+        self._before: Traced | None = None
         # Not that of a fork, which can be older than a module that was loaded again.
         self._process = _PROCESS, os.getpid()
 
@@ -335,6 +338,19 @@ class CodeCheck:
         }
         return entries, found.of_code
 
+    def changed(self, process: Any) -> list[str]:
+        """Say which values a worker's code has changed in its copy of the Process.
+
+        Of the driver's own Process nothing: the driver compares that.
+        """
+        if self._before is None:
+            return []
+        try:
+            now = self._trace(process, codes=self._codes, lenient=True)
+        except IdentityError as error:
+            return [str(error)]
+        return self._before.changed(now, code=self._values)
+
     def __getstate__(self) -> dict[str, Any]:
         # Only what is sent to another process is traced for it.
         there = self._there
@@ -344,6 +360,9 @@ class CodeCheck:
         """Trace the code that is here; DeclarationError where it is another."""
         if self._process == (_PROCESS, os.getpid()):
             return
+        if self._before is None:
+            with contextlib.suppress(IdentityError):
+                self._before = self._trace(process, codes=self._codes, lenient=True)
         there, of_code = self._there
         here, of_code_here = self._traced(process)
         missing = Entry("", "", "missing")

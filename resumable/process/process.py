@@ -245,12 +245,19 @@ class Process(Declaration):
             options["engine"] = engine
             return engine.together(
                 self,
-                lambda: self._request().document(Options.of(options, self.map_shape)),
+                lambda: self._asked_of_all(options),
                 lambda: self._prepared(options)[0](listener),
                 options.get("time_limit"),
             )
 
     compute.__signature__ = Options.signature(compute)  # type: ignore[attr-defined]
+
+    def _asked_of_all(
+        self, options: dict[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], list[str]]]:
+        """Return what is asked for as a document, and what says what was changed."""
+        asked = self._request()
+        return asked.document(Options.of(options, self.map_shape)), asked.changed
 
     def start(
         self,

@@ -82,6 +82,23 @@ class Stage(NamedTuple):
         }
 
 
+class CheckOfStages:
+    """What :class:`identity.CodeCheck` does for a Process, for the stages of a link."""
+
+    def __call__(self, link: Link) -> None:
+        """Trace the code of every stage; DeclarationError where it is another."""
+        for stage in link._stages:
+            stage.request.check(stage.request.process)
+
+    def changed(self, link: Link) -> list[str]:
+        """Say which values of stages were changed in a worker."""
+        return [
+            f"{words} of {stage.name}"
+            for stage in link._stages
+            for words in stage.request.check.changed(stage.request.process)
+        ]
+
+
 class Link(Process):
     """Computes stages, one after the other, and keeps outputs of the last one.
 
@@ -148,7 +165,7 @@ class Link(Process):
             trace=identity.Trace.together(
                 {s.name: s.request.trace for s in self._stages}
             ),
-            check=None,
+            check=CheckOfStages(),
             changed=self._changed_in_stages,
             earlier=self._earlier,
             source_text="\n\n".join(s.request.source_text for s in self._stages),
@@ -178,7 +195,6 @@ class Link(Process):
         self._live: list[tuple[Stage, Any]] = []
         for stage in self._stages:
             own = stage.request.process
-            stage.request.check(own)
             cursor: Any = self._cursor
             if not stage.first:
                 digest = hashlib.sha256(stage.name.encode()).digest()

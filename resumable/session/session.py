@@ -93,6 +93,7 @@ class Session:
         self.stop, self._listener = stop, listener
         self._computed = self._failed = 0
         self._policy = FailurePolicy()
+        self._changed_in_workers: dict[str, None] = {}
         self._began = time.perf_counter()
         #: Seconds after which it is looked whether values were changed.
         self._look_after = _FIRST_LOOK_S
@@ -221,6 +222,10 @@ class Session:
         if self._listener is not None:
             for failure in failures:
                 self._listener(PositionFailed(failure))
+
+    def note_changed(self, values: list[str]) -> None:
+        """Take note of values that a worker has changed."""
+        self._changed_in_workers.update(dict.fromkeys(values))
 
     def redo_unmarked(self, reports: list[Report]) -> None:
         """Have computed again what a dead worker had done and not yet marked."""
@@ -368,7 +373,12 @@ class Session:
         # Reading all of a large source would take longer than a stop may.
         sources = not (stopped and self.run.header.source.get("full"))
         try:
-            error = error_of_change(computation, self.run, sources=sources)
+            error = error_of_change(
+                computation,
+                self.run,
+                sources=sources,
+                in_workers=self._changed_in_workers,
+            )
         except ResumableError:
             # It cannot be told. What is computed counts when it is the same later.
             if ended_well and not stopped:

@@ -19,6 +19,8 @@ from resumable.session.computation import begins_with
 from resumable.source import open_reader, read_unchanged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resumable.session.computation import Computation
     from resumable.source import SourceRef
 
@@ -28,14 +30,20 @@ _LEFT = "It stays unfinished, and is neither continued nor returned"
 
 
 def error_of_change(
-    computation: Computation, run: RunFile, *, sources: bool = True
+    computation: Computation,
+    run: RunFile,
+    *,
+    sources: bool = True,
+    in_workers: Iterable[str] = (),
 ) -> ResumableError | None:
     """Return an error that says what was changed since a run began; None: nothing.
 
-    Digests the source and the inputs as at the beginning, if `sources`. SourceError:
-    one of them cannot be read any more, so this is not known.
+    Digests the source and the inputs as at the beginning, if `sources`; `in_workers`
+    are values that workers have changed. SourceError: one of them cannot be read any
+    more, so this is not known.
     """
     values = computation.request.changed()
+    values += [f"{name} in a worker" for name in in_workers if name not in values]
     if values:
         several = "were" if len(values) > 1 else "was"
         return IdentityError(

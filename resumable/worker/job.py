@@ -29,7 +29,7 @@ class Job(NamedTuple):
     target: WriteTarget | None  # None: the driver writes the rows
     stop_on_error: bool  # and leave the failing position pending
     geometry: Geometry | None = None  # None: as the Process has seen it
-    check: Any = None  # called with the process: raises where its code is another
+    check: Any = None  # of the process: its code is the driver's, its values stay
     may_ship: bool = False  # without the target, send rows to the driver
     position_timeout_s: float | None = None  # needs processes to end
     filters: tuple[Any, ...] = ()  # of warnings

@@ -142,15 +142,20 @@ class Worker:
         """Commit everything done so far."""
         self._writer.flush()
 
-    def close(self) -> None:
-        """Commit everything and close the files; once."""
+    def close(self) -> list[str]:
+        """Commit everything and close the files; once.
+
+        Returns what the computation has changed in this worker's copy of the Process.
+        """
         if self._closed:
-            return
+            return []
         self._closed = True
         try:
             self._writer.close()
         finally:
             self._computer.close()
+        check = self._job.check
+        return [] if check is None else check.changed(self._job.process)
 
     def do(self, batch: Batch, stop: Callable[[], bool]) -> Report:
         """Compute a batch, block by block, until it is done or `stop` says so.

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from engine_processes import Drifts
 from helpers import data_of
 
 import resumable as rs
@@ -511,3 +512,16 @@ def test_a_chain_names_the_stage_that_was_changed(scan):
             progress=False,
             listener=after_a_batch(lambda: set_weight(first)),
         )
+
+
+def test_a_chain_names_the_stage_that_a_worker_has_changed(scan):
+    class After(rs.Process):
+        outputs = {"after": rs.Output()}  # noqa: RUF012
+
+        def unit_computation(self, mean):
+            return 2 * mean
+
+    first = Drifts(scan)
+    first.table = np.ones(32)
+    with pytest.raises(rs.IdentityError, match="'table' of Drifts in a worker was"):
+        rs.Chain(first, After()).compute(engine="local", workers=1, progress=False)

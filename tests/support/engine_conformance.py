@@ -14,6 +14,7 @@ from engine_processes import (
     POSITIONS,
     WIDTH,
     Block,
+    Drifts,
     FailsAt,
     FirstOfInput,
     Fits,
@@ -341,6 +342,15 @@ class EngineConformance:
         assert np.unique(results["settings"][...], axis=0).tolist() == [expected]
         # What setup() has set is the worker's.
         assert after == script_settings
+
+    def test_values_that_a_worker_changes_leave_the_run_unfinished(self, source):
+        process = Drifts(source)
+        process.table = np.ones(WIDTH)
+        with pytest.raises(rs.IdentityError, match=r"the attribute 'table'.* changed"):
+            self.compute(process)
+        process.table = np.ones(WIDTH)
+
+        assert process.results is None
 
     def test_workers_at_work_have_different_numbers(self, source, log):
         numbers = self.compute(Numbered(source, log=log))["number"][...]

@@ -93,6 +93,25 @@ class Numbered(Logged):
         return self.worker
 
 
+def correct(table):
+    """Change a table in place, which a trace of the code does not see to be state."""
+    np.multiply(table, 1.5, out=table)
+
+
+class Drifts(rs.Process):
+    """Changes, at one position, an attribute that all positions are computed with."""
+
+    version = 1
+    outputs: ClassVar = {"mean": rs.Output()}
+    table = None
+
+    def unit_computation(self, spectrum):
+        time.sleep(0.002)  # for more workers than one
+        if self.position == 30:
+            correct(self.table)
+        return (spectrum * self.table).mean()
+
+
 class FailsAt(Logged):
     """Fails at some positions until the file ``<log>.mended`` exists."""
 
