@@ -30,6 +30,7 @@ from resumable.model.positions import WINDOW
 from resumable.model.schedule import PROBES, Remainder
 from resumable.runfile.file import RunFile
 from resumable.session import prepare
+from resumable.system import Limit
 from resumable.system.disk import opened, write_at
 from resumable.worker.job import Job
 
@@ -62,9 +63,9 @@ class Telling:
         self.found: dict[str, float] = {}
         self.message = self.lent = b""
 
-    def available_memory(self) -> int:
+    def host_memory(self) -> Limit:
         """Return what ranks on that many hosts would have."""
-        return 1 << 40
+        return Limit(1 << 40)
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:
         """Time what happens between the plan and the first portion."""

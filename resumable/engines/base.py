@@ -65,8 +65,8 @@ class Engine(Protocol):
     """Who computes.
 
     One whose workers are on several hosts also has ``hosts``, the number of workers
-    on each (None: not known), and ``available_memory()``, the least that one
-    of the hosts has, in bytes.
+    on each (None: not known), and ``host_memory()``, the least that one of the hosts
+    has left, and why.
     """
 
     name: str

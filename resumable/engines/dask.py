@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from resumable.engines import remote_worker
 from resumable.engines.futures import FuturesEngine
 from resumable.errors import PlanError, WorkerDied
+from resumable.system import Limit, least, machine
 
 #: The size of the cluster is asked for this often, in seconds.
 _ASK_AGAIN_S = 2.0
@@ -53,6 +54,15 @@ class DaskEngine(FuturesEngine):
             self._threads = self._client.nthreads()
             self._asked = time.monotonic()
         return sum(self._threads.values())
+
+    def host_memory(self) -> Limit:
+        """Return the bytes that the host with the least has left, as a worker says."""
+        self.slots()
+        one_each = {urlsplit(a).hostname: a for a in self._threads}
+        found = self._client.run(
+            machine.host_memory, workers=list(one_each.values()), on_error="ignore"
+        )
+        return least(list(found.values()) or [machine.host_memory()])
 
     def at_once(self, workers: int) -> int:
         """Return the number of workers, as it grows and shrinks."""

@@ -32,7 +32,7 @@ from resumable.engines.ranks import (
 from resumable.errors import NotFinished, PlanError, WorkerDied
 from resumable.model import PROBES, Remainder, differences
 from resumable.results import Results
-from resumable.system import StopRequest, launcher, machine, stopped
+from resumable.system import Limit, StopRequest, launcher, least, machine, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class RankInfo(NamedTuple):
 
     rank_on_host: int  # which of the ranks on its host it is
     ranks_on_host: int  # how many there are
-    available_memory: int  # bytes, on its host
+    host_memory: Limit  # bytes that its host has left
     request: dict[str, Any] | None  # the computation it asks for
     error: bytes | None  # the exception that it raised instead
 
@@ -121,10 +121,10 @@ class MPIEngine:
         each = min(count, launcher.ranks_on_host())
         return (each,) * (count // each) + ((count % each,) if count % each else ())
 
-    def available_memory(self) -> int:
-        """Bytes that can still be used on the host that has least."""
-        known = [info.available_memory for info in self._infos]
-        return min(known, default=machine.available_memory())
+    def host_memory(self) -> Limit:
+        """Return the bytes that the host with the least has left."""
+        known = [info.host_memory for info in self._infos]
+        return least(known or [machine.host_memory()])
 
     def together(
         self,
@@ -145,7 +145,7 @@ class MPIEngine:
         info = RankInfo(
             messages.rank_on_host,
             messages.ranks_on_host,
-            machine.available_memory(),
+            machine.host_memory(),
             asked,
             failed,
         )

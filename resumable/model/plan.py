@@ -175,24 +175,37 @@ def fit_memory(
     memory: int,
     workers: int,
     local: bool,
+    each: int | None = None,
+    why: str = "",
 ) -> Blocks:
     """Divide a memory budget among workers, fewer of them when it is small.
 
-    PlanError where not even one worker with one position fits, with the least that
-    does.
+    `each`: bytes that the rows of one worker may take at most; `why`: what limits the
+    budget. PlanError where not even one worker with one position fits, with the least
+    that does.
     """
     base = WORKER_BYTES if local else 0
     server = SERVER_BYTES if local else 0
     while workers > 1 and (memory - server) / workers - base < footprint(1):
         workers -= 1
     share = (memory - server) // workers - base
+    if each is not None:
+        share = min(share, each)
     rows = footprint.rows_within(share)
+    if rows == 0 and share == each:
+        msg = (
+            f"one position needs {format_bytes(footprint(1))}, more than the "
+            f"{format_bytes(each)} that are planned for the rows of a process, half of "
+            "what ulimit -v and -d leave to it: raise them"
+        )
+        raise PlanError(msg)
     if rows == 0:
         least = footprint(1) + base + server
         msg = (
             f"one position needs {format_bytes(footprint(1))} and a worker itself "
             f"{format_bytes(base + server)}, more than the budget of "
-            f"{format_bytes(memory)}; give memory='{least} bytes' or more"
+            f"{format_bytes(memory)}{why and f' ({why})'}; give memory='{least} bytes' "
+            "or more"
         )
         raise PlanError(msg)
     whole = footprint.rows_within(max(BLOCK_BYTES, footprint(1)))
@@ -250,6 +263,8 @@ class Plan:
     """The source is copied into position order first."""
     shapes: str = ""
     """Shape of the map and of the data at one position, in words."""
+    limits: tuple[str, ...] = ()
+    """What leaves fewer cores or less memory than the host has, in words."""
     notes: tuple[str, ...] = ()
     """Advice, for example to rechunk; what is not followed; what was edited."""
     seconds_per_position: float | None = None
@@ -292,6 +307,7 @@ class Plan:
             f"  engine        {self.engine}, {self.workers} at once",
             f"  memory        {format_bytes(self.memory_bytes)} in all, "
             f"{format_bytes(self.share_bytes)} for the rows of each worker",
+            *(f"  limit         {limit}" for limit in self.limits),
             f"  block         {self.block:,} positions at once, "
             f"{format_bytes(self.block_bytes)} with results and scratch",
             "  batches       by time, "

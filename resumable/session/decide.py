@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.engines import choose
@@ -17,7 +18,7 @@ from resumable.model import (
 )
 from resumable.results import trace_of
 from resumable.runfile import ADVICE
-from resumable.system import disk, machine
+from resumable.system import Limit, disk, launcher, least, machine
 
 if TYPE_CHECKING:
     import contextlib
@@ -210,23 +211,48 @@ def make_plan(
 ) -> Plan:
     """Plan how an engine will do what was decided, with rows written to `path`."""
     geometry, footprint = computation.geometry, computation.footprint
-    # On every host, which has a budget of its own.
-    available = int(getattr(engine, "available_memory", machine.available_memory)())
-    memory = available // 2
+    # On every host, which has a budget of its own. Ranks that do not compute together
+    # have a part of it each.
+    host = getattr(engine, "host_memory", machine.host_memory)()
+    together = hasattr(engine, "together")
+    ranks = 1 if together else launcher.ranks_on_host(ask_mpi=False)
+    memory, why = host.amount // 2 // ranks, host.why
+    if ranks > 1:
+        why = f"{why or 'all that is free'}, divided among {ranks} ranks"
     if options.memory is not None:
-        memory = min(parse_bytes(options.memory), available)
+        asked = parse_bytes(options.memory)
+        memory, why = least([Limit(asked), host])
+    process = machine.process_memory()
     known_hosts = getattr(engine, "hosts", (engine.workers,))
     hosts = known_hosts or (engine.workers,)
     most, local = max(hosts), engine.own_processes
-    blocks = fit_memory(footprint, geometry, memory=memory, workers=most, local=local)
+
+    fitted = functools.partial(
+        fit_memory,
+        footprint,
+        memory=memory,
+        workers=most,
+        local=local,
+        each=process and process.amount // 2,
+        why=why,
+    )
+    blocks = fitted(geometry)
     rechunk = options.rechunk and geometry.gains_by_copy(blocks.rows)
     if rechunk:
         geometry = geometry.in_position_order()
-        blocks = fit_memory(
-            footprint, geometry, memory=memory, workers=most, local=local
-        )
+        blocks = fitted(geometry)
     block_bytes = footprint(blocks.rows)
     amplification = geometry.amplification(blocks.rows)
+    limits = []
+    if options.workers is None and options.engine in ("auto", "local") and not together:
+        cores, reason = machine.core_limit()
+        if reason:
+            limits.append(f"{cores} core{'s' * (cores > 1)}: {reason}")
+    if why:
+        limits.append(f"{format_bytes(host.amount)} of memory left: {why}")
+    if process and blocks.share_bytes == process.amount // 2:
+        left = format_bytes(process.amount)
+        limits.append(f"{left} of memory left to each process: {process.why}")
     notes = []
     if amplification > ADVISED_ABOVE:
         notes.append(
@@ -278,6 +304,7 @@ def make_plan(
         longest=longest,
         rechunk=rechunk,
         shapes=f"a map of {geometry.map_shape}, each with {geometry.spectrum_shape}",
+        limits=tuple(limits),
         notes=tuple(notes),
         seconds_per_position=computation.request.seconds_per_position,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resumable.system import disk, forks, launcher, machine
+from resumable.system.batch import Limit, least
 from resumable.system.loading import WorkBegins, begin_work, loading
 from resumable.system.locks import LockFile, wait_until
 from resumable.system.machine import usable_cores
@@ -24,6 +25,7 @@ from resumable.system.lazy import lazily
 
 __all__ = [
     "WORKER_VARIABLES",
+    "Limit",
     "LockFile",
     "Memory",
     "OneThread",
@@ -37,6 +39,7 @@ __all__ = [
     "forks",
     "launcher",
     "lazily",
+    "least",
     "loading",
     "machine",
     "map_memory",

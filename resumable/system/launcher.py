@@ -28,10 +28,12 @@ _ON_HOST = (
     "MPI_LOCALNRANKS",
     "PMI_LOCAL_SIZE",
     "MV2_COMM_WORLD_LOCAL_SIZE",
+    "PALS_LOCAL_SIZE",
 )
 #: Set by srun in the processes of a step. SLURM_NTASKS is not looked at: a batch script
 #: has it, too, which is one process.
 _STEP_SIZE = ("SLURM_STEP_NUM_TASKS",)
+_STEP_ON_HOST = "SLURM_STEP_TASKS_PER_NODE"
 #: A rank that fails before MPI is in use ends by SIGALRM after so many seconds: some
 #: launchers notice the signal and not an exit code.
 _BEFORE_MPI_S = 10
@@ -73,9 +75,24 @@ def ranks(*, ask_mpi: bool = True) -> int:
     return int(MPI.COMM_WORLD.size)
 
 
-def ranks_on_host() -> int:
-    """Return how many of the ranks are on this host, as far as it is known."""
-    return max(1, _number(_ON_HOST) or ranks())
+def ranks_on_host(*, ask_mpi: bool = True) -> int:
+    """Return how many of the ranks are on this host, as far as it is known.
+
+    Tasks of ``srun`` that do not use MPI count, too. `ask_mpi` is as in :func:`ranks`.
+    """
+    known = _number(_ON_HOST) or tasks_on_node(_STEP_ON_HOST)
+    return max(1, known or ranks(ask_mpi=ask_mpi))
+
+
+def tasks_on_node(name: str) -> int | None:
+    """Return what a variable of Slurm such as ``2(x3),1`` says of this node."""
+    counts: list[int] = []
+    for part in os.environ.get(name, "").split(","):
+        count, _, times = part.rstrip(")").partition("(x")
+        if count.isdigit():
+            counts += [int(count)] * int(times or 1)
+    number = _number(("SLURM_NODEID",)) or 0
+    return counts[number] if number < len(counts) else None
 
 
 def is_mpi_pool() -> bool:

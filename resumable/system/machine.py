@@ -7,6 +7,9 @@ import os
 import time
 from pathlib import Path
 
+from resumable.system import batch, launcher
+from resumable.system.batch import Limit, least
+
 _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
@@ -23,33 +26,50 @@ def elapsing_s() -> float:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: affinity and the cgroup's quota, at least 1."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # pragma: no cover - macOS
-        cores = os.cpu_count() or 1
-    quotas = []
+    """Cores that this process may use, at least 1."""
+    return core_limit().amount
+
+
+def core_limit() -> Limit:
+    """Return the cores that this process may use, at least 1, and what limits them.
+
+    The least of affinity, of the cgroups' quotas, and of what a batch system has given.
+    """
+    cores = mine = os.cpu_count() or 1
+    with contextlib.suppress(AttributeError):  # macOS
+        mine = len(os.sched_getaffinity(0))
+    limits = [Limit(mine, "affinity of this process" if mine < cores else "")]
     for folder in _cgroup_folders("cpu"):
         with contextlib.suppress(OSError, ValueError):
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
-                quotas.append(int(quota) / int(period))
+                cores = max(1, int(quota) // int(period))
+                limits.append(Limit(cores, f"cpu.max of {folder}"))
         quota_us = _read_number(folder / "cpu.cfs_quota_us") or 0
         period_us = quota_us > 0 and _read_number(folder / "cpu.cfs_period_us")
         if period_us:
-            quotas.append(quota_us / period_us)
-    least = min(quotas, default=None)
-    return max(1, min(cores, int(least))) if least else cores
+            cores = max(1, quota_us // period_us)
+            limits.append(Limit(cores, f"cpu.cfs_quota_us of {folder}"))
+    return least([*limits, batch.cores()])
 
 
 def available_memory() -> int:
-    """Bytes that can still be used: free on the host, and left in the cgroup."""
+    """Bytes that this process alone can still use."""
+    return least([host_memory(), process_memory()]).amount
+
+
+def host_memory() -> Limit:
+    """Return the bytes that can still be used on this host, and what limits them.
+
+    The least of what is free, left in the cgroups, and left of what a batch system has
+    given to the job on this host, of which the processes of all ranks take their part.
+    """
     free = _bytes_in(Path("/proc/meminfo"), "MemAvailable:")
     if free is None:
         import psutil  # not on Linux; its import takes as long as a short run
 
         free = int(psutil.virtual_memory().available)
-    left = [free]
+    left = [Limit(free)]
     for folder in _cgroup_folders("memory"):
         # Version 2, and version 1, which older clusters still have.
         for limit_name, used_name in (
@@ -63,8 +83,32 @@ def available_memory() -> int:
             if used is not None:
                 # It gives its file cache back under pressure.
                 cache = _bytes_in(folder / "memory.stat", "inactive_file ", 1) or 0
-                left.append(max(0, limit - used + cache))
-    return min(left)
+                rest = max(0, limit - used + cache)
+                left.append(Limit(rest, f"{limit_name} of {folder}"))
+    given = batch.memory()
+    if given is not None:
+        used = resident_memory() * launcher.ranks_on_host(ask_mpi=False)
+        left.append(Limit(max(0, given.amount - used), given.why))
+    return least(left)
+
+
+def process_memory() -> Limit | None:
+    """Return the bytes that this process can still use, where ``ulimit`` limits them.
+
+    Processes that it starts can use as many each. None: there is no limit.
+    """
+    try:
+        import resource
+    except ImportError:  # pragma: no cover - Windows, experimental
+        return None
+    left = []
+    for option, kind, used_name in (("v", "AS", "VmSize:"), ("d", "DATA", "VmData:")):
+        limit = resource.getrlimit(getattr(resource, f"RLIMIT_{kind}"))[0]
+        used = _bytes_in(_PROC / "status", used_name)
+        if limit != resource.RLIM_INFINITY and used is not None:
+            why = f"ulimit -{option} {limit >> 10}"
+            left.append(Limit(max(0, limit - used), why))
+    return least(left) if left else None
 
 
 def _bytes_in(path: Path, name: str, unit: int = 1024) -> int | None:

@@ -13,6 +13,7 @@ from resumable.runfile import Header, RunFolder, Snapshot
 from resumable.session.computation import Computation, Options, Request
 from resumable.session.decide import Decision, decide, engine_for, make_plan
 from resumable.source import SourceRef
+from resumable.system import Limit, machine
 
 SIZE = 10
 IDENTITY = "1" * 64
@@ -174,3 +175,63 @@ def test_a_plan_says_what_was_decided_for_the_engine_that_was_chosen():
             Path("run.h5"),
             engine,
         )
+
+
+def plan_of(**options):
+    options = Options(**options)
+    engine = choose(options.engine, options.workers)
+    return make_plan(
+        wanted(), options, Decision("compute", "", SIZE), Path("r"), engine
+    )
+
+
+@pytest.fixture
+def a_job(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "600")
+
+
+def test_a_plan_keeps_to_what_a_batch_system_gave_and_says_so(a_job):
+    plan = plan_of()
+    cores, memory = plan.limits
+
+    assert plan.workers == 1
+    assert plan.memory_bytes < 300 << 20
+    assert cores == "1 core: SLURM_CPUS_PER_TASK=1"
+    assert memory.endswith(" MB of memory left: SLURM_MEM_PER_NODE=600")
+    assert f"limit         {cores}\n  limit         {memory}\n" in str(plan)
+
+
+def test_what_was_asked_for_is_not_called_limited(a_job):
+    plan = plan_of(engine="local", workers=2, memory="200 MB")
+
+    assert (plan.workers, plan.memory_bytes, plan.limits) == (2, 200_000_000, ())
+
+
+def test_more_memory_than_there_is_is_not_planned(a_job):
+    plan = plan_of(engine="local", workers=1, memory="700 MB")
+
+    assert plan.memory_bytes < 600 << 20
+    assert "SLURM_MEM_PER_NODE=600" in str(plan)
+
+
+def test_ranks_that_compute_each_for_itself_divide_the_memory(a_job, monkeypatch):
+    alone = plan_of(engine="serial").memory_bytes
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4")
+    plan = plan_of(engine="serial")
+
+    assert plan.memory_bytes < alone / 4
+    assert plan.limits[-1].endswith("SLURM_MEM_PER_NODE=600, divided among 4 ranks")
+
+
+def test_ulimit_leaves_each_process_so_much(monkeypatch):
+    monkeypatch.setattr(machine, "process_memory", lambda: Limit(4000, "ulimit -v 9"))
+    plan = plan_of(engine="local", workers=2)
+
+    assert plan.share_bytes == 2000
+    assert plan.limits[-1] == "4 kB of memory left to each process: ulimit -v 9"
+    monkeypatch.setattr(machine, "process_memory", lambda: Limit(40, "ulimit -v 9"))
+    with pytest.raises(
+        PlanError, match=r"needs .*, more than the 20 bytes .*ulimit -v"
+    ):
+        plan_of(engine="local", workers=2)
