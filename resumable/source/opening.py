@@ -20,7 +20,7 @@ from resumable.source.places import (
     check_storage,
     lead,
 )
-from resumable.system import machine
+from resumable.system import disk, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,11 +87,17 @@ def _checked_dataset(
             msg = f"{where} is a datatype, not a dataset"
             raise SourceError(msg)
         # First: HDF5 may open the parts of a virtual dataset to find its shape.
-        check_storage(place.item, place.path, where)
+        files = check_storage(place.item, place.path, where)
         problem = problem_of(place.item, whole=whole)
     if problem:
         msg = f"{where} {problem}"
         raise SourceError(msg)
+    try:
+        # Where a part cannot be opened HDF5 reads fill values, without an error.
+        stack.enter_context(disk.room_for_files(len(files)))
+    except OSError as error:
+        msg = f"{where} is virtual, of parts in {len(files):,} files: {error}"
+        raise SourceError(msg) from error
     return place.item
 
 

@@ -229,8 +229,10 @@ def _column_of(table: h5py.Dataset, names: list[str], place: Place) -> Column:
 
 def check_storage(
     dataset: Any, path: str, where: str, way: tuple[Any, ...] = ()
-) -> None:
+) -> set[str]:
     """Check that the files and filters that hold a dataset's data are there.
+
+    Returns the files that HDF5 keeps open when it has read all parts of it.
 
     Where a part of a virtual dataset is missing, HDF5 reads fill values, without an
     error. It waits for ever for a pipe, and a virtual dataset that contains itself
@@ -248,13 +250,13 @@ def check_storage(
             msg = f"{where} has its data in {name}, which {kind}"
             raise SourceError(msg)
     if not dataset.is_virtual:
-        return
+        return set()
     place = (os.path.realpath(path), h5py.h5o.get_info(dataset.id).addr)
     if place in way or len(way) == _MOST_STEPS:
         msg = f"{where} is virtual and is a part of itself; HDF5 cannot read it"
         raise SourceError(msg)
     # HDF5 opens the parts with the same choice of locks as this file.
-    locks = (locks_of(dataset.file),)
+    locks, files = (locks_of(dataset.file),), set()
     parts = {(part.file_name, part.dset_name) for part in dataset.virtual_sources()}
     for file_name, group in itertools.groupby(sorted(parts), operator.itemgetter(0)):
         names = [name for _, name in group]
@@ -273,7 +275,9 @@ def check_storage(
                             f"missing: {error}"
                         )
                         raise SourceError(msg) from error
-                    check_storage(part.item, part.path, where, (*way, place))
+                    files |= check_storage(part.item, part.path, where, (*way, place))
+                    files |= {os.path.realpath(other), os.path.realpath(part.path)}
+    return files
 
 
 def _problem_of_filters(dataset: Any) -> str:

@@ -26,6 +26,16 @@ try:
 except ImportError:  # pragma: no cover - Windows, experimental
     fcntl = None
 
+resource: Any
+try:
+    import resource
+except ImportError:  # pragma: no cover - Windows, experimental
+    resource = None
+
+#: Files that are expected to be open at once, besides those that were before.
+_expected_files = 0
+#: Files that a process opens for itself: libraries, pipes to workers, the run file.
+_OTHER_FILES = 128
 #: File systems on which a host may not see at once what another one has changed.
 _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb", "virtiofs")
 #: How a blank and the like are written in the list of mounts.
@@ -33,6 +43,35 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 # Windows has none of these.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+
+
+@contextlib.contextmanager
+def room_for_files(count: int) -> Iterator[None]:
+    """Let this process have `count` more files open for the time of a block.
+
+    The limit of the process is raised where that is allowed, and stays so; else it is
+    an OSError.
+    """
+    global _expected_files
+    _expected_files += count
+    try:
+        if count and resource is not None:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            wanted = (
+                len(list(Path("/dev/fd").iterdir())) + _expected_files + _OTHER_FILES
+            )
+            unlimited = resource.RLIM_INFINITY
+            if hard != unlimited and wanted > hard:
+                msg = (
+                    f"{wanted:,} files would be open, and this process may have "
+                    f"{hard:,} (ulimit -n, and ulimit -Hn)"
+                )
+                raise OSError(msg)
+            if soft != unlimited and wanted > soft:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        yield
+    finally:
+        _expected_files -= count
 
 
 def write_at(fd: int, data: Any, offset: int) -> None:

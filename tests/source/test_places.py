@@ -1,6 +1,7 @@
 """Links, virtual datasets, filters and columns: where the data of a source lie."""
 
 import os
+import shutil
 
 import h5py
 import hdf5plugin
@@ -85,6 +86,49 @@ def test_a_filter_that_hdf5plugin_lacks_is_named_as_that(tmp_path, name):
     words = rf"::/{name} is compressed with HDF5 filter 32020, which neither HDF5 nor"
     with pytest.raises(rs.SourceError, match=words + " hdf5plugin has"):
         Mean(f"{tmp_path}/part.h5::/{name}")
+
+
+# Many files.
+
+LIMITED = """
+import resource
+from processes import Mean
+from resumable.errors import SourceError
+
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+for engine in ("serial", "local"):
+    process = Mean("master.h5::/data")
+    results = process.compute(engine=engine, workers=1, override=True)
+    print(results["mean"][...].sum())
+resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))
+try:
+    Mean("master.h5::/data")
+except SourceError as error:
+    print(error)
+"""
+
+
+def test_more_parts_than_a_process_may_have_files_open_are_read_or_refused(
+    tmp_path, script
+):
+    """HDF5 reads fill values from those that it cannot open."""
+    with h5py.File(tmp_path / "0.h5", "w") as file:
+        file["data"] = np.ones((1, 3), "u2")
+    layout = h5py.VirtualLayout((70, 3), "u2")
+    for number in range(70):
+        if number:
+            shutil.copy(tmp_path / "0.h5", tmp_path / f"{number}.h5")
+        layout[number] = h5py.VirtualSource(f"{number}.h5", "data", (1, 3))[0]
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+
+    output, errors = script(LIMITED).communicate(timeout=60)
+
+    assert errors == ""
+    assert output.splitlines()[:2] == ["70.0", "70.0"]
+    assert "is virtual, of parts in 70 files: " in output
+    assert "and this process may have 150 (ulimit -n" in output
 
 
 # Links.
