@@ -20,9 +20,10 @@ from resumable.results import Status
 from resumable.runfile import TABLE_DTYPES, RunFile, find_runs, holder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from resumable.runfile import Header
     from resumable.source import Listing
 
 #: Lines of the log that are shown.
@@ -170,6 +171,14 @@ def _environments(run: RunFile) -> list[str]:
     return ["", table(titles, rows)] if rows else []
 
 
+def _shared(header: Header) -> Iterator[str]:
+    """Say what all positions share, and where it was read."""
+    places = header.source.get("shared", {})
+    for name, value in header.document.get("shared", {}).items():
+        where = f" ({places[name]})" if name in places else ""
+        yield f"  shared      {shown(f'{name} = {brief(value)}{where}')}"
+
+
 def show_text(run: RunFile) -> str:
     """Describe a run: identity, outputs, sessions, failures, log."""
     header = run.header
@@ -182,6 +191,7 @@ def show_text(run: RunFile) -> str:
         f"  identity    {header.identity}",
         f"  version     {shown(json.dumps(document.get('version')))}",
         "  parameters  " + shown(json.dumps(document.get("parameters", {}))),
+        *_shared(header),
         "",
         table(
             ["output", "shape", "dtype", "units", "per"],

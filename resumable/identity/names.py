@@ -24,7 +24,7 @@ from resumable.identity.objects import compiled_file, file_contents
 from resumable.identity.origin import is_users
 from resumable.identity.paths import file_named
 from resumable.identity.reading import FINDERS, PROGRAMS
-from resumable.identity.record import Entry, digest_of, kept_text
+from resumable.identity.record import AT_FIRST, Entry, digest_of, kept_text
 from resumable.identity.syntax import file_digest, statements_that_set, tree_digest
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def enter_first(
     if not statements:
         return
     file = Path(space["__file__"])
-    label = f"{'.'.join([file.stem, *owners, name])} at first"
+    label = f"{'.'.join([file.stem, *owners, name])}{AT_FIRST}"
     key, new = tracer.key_at(str(file), label)
     if not new:
         return

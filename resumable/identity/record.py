@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from resumable.identity.reading import Reading
 
+#: Ends the name of an entry that says what sets state when it is made.
+AT_FIRST = " at first"
 #: Kinds of entries that are code.
 CODE_KINDS = ("function", "class", "module")
 #: Most characters of text that a record keeps of one function.

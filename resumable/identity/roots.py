@@ -15,7 +15,7 @@ from resumable.identity.classes import doc_of, is_member, member, trace_class
 from resumable.identity.kinds import MISSING, PLAIN
 from resumable.identity.objects import short, write
 from resumable.identity.origin import is_users
-from resumable.identity.record import CODE_KINDS, Entry, Trace, digest_of
+from resumable.identity.record import AT_FIRST, CODE_KINDS, Entry, Trace, digest_of
 from resumable.identity.trace import Tracer
 
 if TYPE_CHECKING:
@@ -385,6 +385,8 @@ class CodeCheck:
             for key, (before, now) in pairs.items()
             if before.digest != now.digest
             and (key in of_code or key in of_code_here or is_new(key, now))
+            # A class that is sent has no text that says what its state is at first.
+            and not (now is missing and key.endswith(AT_FIRST))
         ]
         code = [one for one in changed if {one[1].kind, one[2].kind} & {*CODE_KINDS}]
         if code:

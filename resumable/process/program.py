@@ -20,9 +20,16 @@ import click
 import param
 from click.core import ParameterSource
 
-from resumable.errors import NotFinished, ResumableError, shown
+from resumable.errors import (
+    NotFinished,
+    ParameterError,
+    ResumableError,
+    SourceError,
+    shown,
+)
 from resumable.process.constructor import construct, own_arguments
 from resumable.session import Options
+from resumable.source import whole_dataset
 from resumable.system import begin_work, launcher
 
 if TYPE_CHECKING:
@@ -222,6 +229,14 @@ def make_process(
                 value = None if value is _NOTHING else value
                 arguments[key.removeprefix(_PREFIX)] = value
     source, target = options.pop("source"), options.pop("target")
+    same_file = str(source or keywords.get("source", "")).rpartition("::")[0]
+    for key, value in arguments.items():
+        if isinstance(value, _Dataset):
+            try:
+                arguments[key], _ = whole_dataset(str(value), same_file=same_file)
+            except SourceError as error:
+                msg = f"{cls.__name__}.{key}: {error}"
+                raise ParameterError(msg) from error
     axes = options.pop("axes")
     inputs: dict[str, Any] = {}
     environment = options.pop("environment")
@@ -539,6 +554,19 @@ def _two(read: Reader) -> Reader:
     return lambda text: tuple(map(read, text.split(",")))
 
 
+class _Dataset(str):
+    """The place of a dataset whose values an array parameter gets."""
+
+    __slots__ = ()
+
+
+def _dataset(text: str) -> _Dataset:
+    if "::" not in text:
+        msg = f"it takes FILE::/DATASET, not {text!r}"
+        raise ValueError(msg)
+    return _Dataset(text)
+
+
 _date, _datetime = dt.date.fromisoformat, dt.datetime.fromisoformat
 #: The first that a parameter is counts; what is in no row is read as a literal.
 _READERS: tuple[tuple[Any, str, Reader], ...] = (
@@ -551,4 +579,5 @@ _READERS: tuple[tuple[Any, str, Reader], ...] = (
     (param.Tuple, "TUPLE", lambda text: _as(tuple, _literal(text))),
     (param.Bytes, "BYTES", _bytes),
     ((param.String, param.Color, param.Path), "TEXT", str),
+    (param.Array, "FILE::/DATASET", _dataset),
 )

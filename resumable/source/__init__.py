@@ -12,7 +12,7 @@ from resumable.source.live import FileState, SourceWriter, file_state, read_unch
 from resumable.source.reader import Reader, is_of_pieces, open_reader
 from resumable.source.rechunk import rechunked
 from resumable.source.reference import SourceRef, refer
-from resumable.source.shared import SharedValue, shared_value
+from resumable.source.shared import SharedValue, shared_value, whole_dataset
 
 __all__ = [
     "FileState",
@@ -34,4 +34,5 @@ __all__ = [
     "rechunked",
     "refer",
     "shared_value",
+    "whole_dataset",
 ]

@@ -58,13 +58,20 @@ def shared_value(name: str, given: Any, *, same_file: str = "") -> SharedValue:
         value = fixed_array(given)
     elif not isinstance(given, _NUMBERS):
         try:
-            ref = named_source(given, same_file=same_file)
-            value = _read_whole(ref)
+            value, place = whole_dataset(given, same_file=same_file)
         except SourceError as error:
             msg = f"{where}: {error}. An array or a number can be given instead"
             raise SourceError(msg) from error
-        place = str(ref)
     return SharedValue(value, identity.write_value(value, where), place)
+
+
+def whole_dataset(given: Any, *, same_file: str = "") -> tuple[Any, str]:
+    """Read all of a dataset that :func:`named_source` takes; return it and its place.
+
+    SourceError where it cannot be read, or is larger than half of the memory.
+    """
+    ref = named_source(given, same_file=same_file)
+    return _read_whole(ref), str(ref)
 
 
 def _read_whole(ref: SourceRef) -> Any:

@@ -15,7 +15,7 @@ from resumable.errors import NotFinished
 from resumable.model import block_rows, by_name, row_placer
 from resumable.source import open_reader
 from resumable.system import OneThread
-from resumable.worker.cursor import IDLE, Cursor
+from resumable.worker.cursor import IDLE, Cursor, shared_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -220,7 +220,7 @@ def reraise_stop(error: BaseException) -> None:
 def computation_of(process: Any) -> Any:
     """Return the method that computes, with what all positions share as arguments."""
     method = method_of(process)
-    shared = {name: one.value for name, one in process._shared.items()}
+    shared = shared_values(process)
     return functools.partial(method, **shared) if shared else method
 
 

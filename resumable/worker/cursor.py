@@ -100,9 +100,21 @@ class SharedByName:
     """
 
     def __get__(self, process: Positioned | None, cls: Any = None) -> Any:
-        if process is None:
-            return self
-        return {name: one.value for name, one in process._shared.items()}
+        return self if process is None else shared_values(process)
+
+
+def shared_values(process: Positioned) -> dict[str, Any]:
+    """Return what all positions share, by name; no array can be written to.
+
+    One that was sent to a worker could be, and the next position would see it.
+    """
+    values = {}
+    for name, one in process._shared.items():
+        values[name] = one.value
+        if isinstance(one.value, np.ndarray):
+            values[name] = one.value.view()
+            values[name].flags.writeable = False
+    return values
 
 
 class WorkerNumber:

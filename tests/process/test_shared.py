@@ -284,8 +284,36 @@ def test_the_command_takes_what_is_shared(path, home):
     assert "60 of 60" in text
     assert "sound" in invoke("verify", str(run), "--class", "shares.py:Centroid")
     assert "60 positions computed" not in text
+    shown = invoke("show", str(run))
+    assert "shared      offset = 2.5\n" in shown
+    assert f" ({path}::/packed)\n" in shown
     assert "matches" in invoke("explain", *arguments, "--shared", "offset=2.5")
     assert "NAME=SOURCE" in invoke("run", *arguments[:2], "--shared", "axis", code=2)
+
+
+def test_an_array_parameter_is_read_from_a_dataset_by_the_command(path, home):
+    (home / "shares.py").write_text(
+        "import param\n"
+        "import resumable as rs\n"
+        "class Weighted(rs.Process):\n"
+        "    version = 1\n"
+        "    outputs = {'mean': rs.Output()}\n"
+        "    weights = param.Array(doc='of every channel')\n"
+        "    def unit_computation(self, spectrum):\n"
+        "        return (self.weights * spectrum).sum()\n"
+    )
+    command = ["run", "shares.py:Weighted", f"{path}::/data", "--weights"]
+    invoke(*command, "::/entry/axis")
+    (run,) = home.glob("scan-data-Weighted-*.h5")
+    np.testing.assert_allclose(rs.open(run)["mean"], expected(path), 1e-13)
+    invoke(*command, f"{path}::/packed")
+    assert len(list(home.glob("scan-data-Weighted-*.h5"))) == 1
+    assert "sound" in invoke("verify", str(run), "--class", "shares.py:Weighted")
+    assert "FILE::/DATASET" in invoke("run", "shares.py:Weighted", "--help")
+    text = invoke(*command, "::/elemen", code=1)
+    assert text.startswith("Error: Weighted.weights: ")
+    assert "has no dataset /elemen" in text
+    assert "it takes FILE::/DATASET, not '[1, 2]'" in invoke(*command, "[1, 2]", code=2)
 
 
 def test_a_file_that_is_being_written_is_not_shared_half(path):

@@ -196,7 +196,8 @@ class EngineConformance:
         axis = np.linspace(1, 2, 1 << 18)
         with h5py.File(source.partition("::")[0], "a") as file:
             file["axis"] = axis
-        process = Interpolated(source, shared={"axis": "::/axis", "offset": 2.5})
+        shared = {"axis": "::/axis", "offset": 2.5, "small": [1, 2]}
+        process = Interpolated(source, shared=shared)
         results = self.compute(process)
 
         expected = [(row * axis[:WIDTH]).sum() + 2.5 for row in data]

@@ -144,9 +144,9 @@ class Interpolated(rs.Process):
     version = 1
     outputs: ClassVar = {"sum": rs.Output(), "fixed": rs.Output(dtype=bool)}
 
-    def unit_computation(self, spectrum, axis, offset):
+    def unit_computation(self, spectrum, axis, small, offset):
         same = axis.tobytes() == self.shared["axis"].tobytes()
-        fixed = same and not axis.flags.writeable
+        fixed = same and not (axis.flags.writeable or small.flags.writeable)
         return {"sum": (spectrum * axis[:WIDTH]).sum() + offset, "fixed": fixed}
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import h5py
 import numpy as np
+import param
 from recorder import record_from_here
 
 import resumable as rs
@@ -42,6 +43,7 @@ class Plain(rs.Process):
     """Rows that are no whole pages, and two positions that fail."""
 
     version = 1
+    table = param.Array(doc="kept in the run file")
     outputs: ClassVar = {
         "wide": rs.Output(125),
         "index": rs.Output(dtype="i8", fill_value=-1),
@@ -144,7 +146,9 @@ def compute(case, folder, engine="serial", **options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rs.ResumableWarning)
             axes = {"position_axes": (1,)} if case.stacked else {}
-            process = case.process(f"{folder}/scan.h5::/data", **axes)
+            process = case.process(
+                f"{folder}/scan.h5::/data", table=np.arange(1500.0), **axes
+            )
             return process.compute(
                 engine=engine,
                 workers=2,

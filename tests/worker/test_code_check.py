@@ -374,3 +374,25 @@ def test_with_a_constant_edited_while_a_run_goes_on_it_stops_or_warns(
     else:
         assert told in " ".join(str(one.message) for one in recwarn)
         assert ended.status.done == 150
+
+
+def test_a_class_of_a_script_may_count_on_itself(script):
+    """Its worker finds no text of the script, which says what the count is at first."""
+    done = script(
+        """
+        import numpy as np, resumable as rs
+
+        class Counts(rs.Process):
+            outputs = {"mean": rs.Output()}
+            count = 0
+
+            def unit_computation(self, spectrum):
+                self.count += 1
+                return spectrum.mean()
+
+        if __name__ == "__main__":
+            process = Counts(np.ones((10, 4)), target=".")
+            print(process.compute(engine="local", workers=1).status)
+        """
+    )
+    assert "10 of 10 positions done" in done.stdout.read(), done.stderr.read()
