@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import time
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import param
 
 from resumable.errors import DeclarationError, PlanError, RunFileError, near_miss
 from resumable.model import parse_seconds
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from resumable.source import SharedValue
 
     Array = np.ndarray[Any, np.dtype[Any]]
-
-#: What a Process knows of those that share parameters with it.
-_OF_SHARING = ("_frozen", "_given", "_shared_parameters")
 
 
 class Chain:
@@ -95,7 +92,7 @@ class Chain:
         arguments = (names[0], *named)
         self._stages: list[Stage] = []
         self._makers: dict[str, int] = {}
-        self._add(Stage.of(copied(first)._request(), arguments, first=True))
+        self._add(Stage.of(copy.copy(first)._request(), arguments, first=True))
         for process in self._processes[1:]:
             self._add(self._bound(process))
         self._kept = self._chosen(self._keep)
@@ -120,7 +117,7 @@ class Chain:
         if not arguments:
             msg = f"the stage {name} takes nothing of the stages before it"
             raise DeclarationError(msg)
-        bound, made_by = copied(process), self._makers.get(arguments[0])
+        bound, made_by = copy.copy(process), self._makers.get(arguments[0])
         bound._shared = self._shared_with(process)
         shape: tuple[Any, ...] = self._head.geometry.spectrum_shape
         dtype = self._head.process.spectrum_dtype
@@ -385,24 +382,6 @@ class ChainResults(Mapping[str, Any]):
     def __repr__(self) -> str:
         parts = "\n ".join(f"{name}: {r!r}" for name, r in self.stages.items())
         return f"<ChainResults\n {parts}>"
-
-
-def copied(process: Process) -> Process:
-    """Return a Process of the same values that shares nothing with this one.
-
-    The parameters of a twin belong to the other one; a copy can be sent beside it.
-    """
-    copied = object.__new__(type(process))
-    values = {
-        name: getattr(process, name)
-        for name in type(process).param
-        if not process.param[name].readonly
-    }
-    param.Parameterized.__init__(copied, **values)  # type: ignore[no-untyped-call]
-    own = copied.__dict__.keys()
-    rest = {n: v for n, v in process.__dict__.items() if n not in (*own, *_OF_SHARING)}
-    copied.__dict__.update(rest)
-    return copied
 
 
 def _signature(process: Process) -> list[inspect.Parameter]:

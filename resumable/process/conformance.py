@@ -28,7 +28,6 @@ from resumable.errors import (
     shortened,
 )
 from resumable.model import canonical, name_of_position, positions_in_order
-from resumable.process.chain import copied
 from resumable.process.declaration import OWN
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
@@ -334,7 +333,7 @@ class _Checking:
         """Compute in a worker process, into a temporary folder."""
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", ResumableWarning)
-            twin = copied(self._process)
+            twin = copy.copy(self._process)
             twin._folder = Path(folder)
             try:
                 results = twin.compute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
@@ -21,7 +22,7 @@ from resumable.errors import (
     near_miss,
 )
 from resumable.model import Output, declared_outputs, encode
-from resumable.process.parameters import assign
+from resumable.process.parameters import OF_SHARING, assign, copy_parameters
 from resumable.runfile import target_folder
 from resumable.session import Request
 from resumable.source import align_input, measure_source, shared_value
@@ -217,6 +218,19 @@ class Declaration(Positioned, param.Parameterized):
 
     def __getstate__(self) -> dict[str, Any]:
         return uncached(self)
+
+    def __copy__(self) -> Self:
+        made = object.__new__(type(self))
+        copy_parameters(self, made)
+        own, found = vars(made), uncached(self)
+        own.update({n: v for n, v in found.items() if n not in (*own, *OF_SHARING)})
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = copy.copy(self)
+        memo[id(self)] = memo[id(made)] = made
+        vars(made).update(copy.deepcopy(vars(made), memo))
+        return made
 
     def _method(self) -> str:
         both = ("unit_computation", "block_computation")

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import param
 
-from resumable.errors import ParameterError, near_miss
+from resumable.errors import DeclarationError, ParameterError, near_miss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+#: What a Process knows of its computing and of those that share parameters with it.
+OF_SHARING = ("_cursor", "_frozen", "_given", "_shared_parameters")
 
 # Sessions of one Process may begin and end in several threads.
 _counting = threading.Lock()
@@ -92,6 +95,41 @@ def assign(process: Any, name: str, value: Any) -> None:
     _set_all(members, name, value)
     for member in members:
         _given(member).add(name)
+
+
+def copy_parameters(process: Any, made: Any) -> None:
+    """Give a new Process the parameters of another one, which it shares with none.
+
+    It is not at work, and the same parameters count as set.
+    """
+    values = {
+        name: getattr(process, name)
+        for name in type(process).param
+        if not process.param[name].readonly
+    }
+    param.Parameterized.__init__(made, **values)  # type: ignore[no-untyped-call]
+    vars(made)["_given"] = set(_given(process))
+
+
+def override_parameters(cls: Any) -> None:
+    """Take plain values of a new class for the defaults of parameters of its bases.
+
+    As ``k = 3.0``, which would else take the place of the parameter, with its type,
+    its bounds and its help. DeclarationError: the parameter refuses the value.
+    """
+    for name, value in list(vars(cls).items()):
+        declared, _ = cls.get_param_descriptor(name)
+        if declared is None or isinstance(value, param.Parameter) or name == "name":
+            continue
+        delattr(cls, name)
+        try:
+            setattr(cls, name, value)  # a copy of the parameter, with this default
+        except (ValueError, TypeError) as error:
+            msg = (
+                f"{cls.__name__}.{name} is a parameter of a base class, and {value!r} "
+                f"is none of its values: {error}"
+            )
+            raise DeclarationError(msg) from error
 
 
 @contextlib.contextmanager

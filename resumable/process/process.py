@@ -12,7 +12,7 @@ from resumable.engines import collective, warm_up
 from resumable.errors import DeclarationError, RunFileError
 from resumable.model import names_one, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
-from resumable.process.parameters import frozen
+from resumable.process.parameters import frozen, override_parameters
 from resumable.results import Results
 from resumable.session import (
     Explanation,
@@ -134,6 +134,7 @@ class Process(Declaration):
                 "parameters are; import param outside of the class"
             )
             raise DeclarationError(msg)
+        override_parameters(cls)
         for name, value in vars(cls).items():
             taken = name in ARGUMENTS or (
                 hasattr(Process, name) and name not in ("seed", "worker")

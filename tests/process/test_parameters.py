@@ -101,21 +101,73 @@ def test_a_copy_does_not_share(scan, duplicate):
 
     assert other.order == 6
     assert len(cloudpickle.dumps(a)) < 50_000
-    if duplicate is not copy.copy:  # which shares param's own values
-        other.order = 7
-        assert (a.order, b.order) == (6, 6)
+    other.order = 7
+    assert (a.order, b.order) == (6, 6)
     assert pickle.loads(pickle.dumps(a)).order == 6
 
 
-def test_a_shallow_copy_shares_with_its_original(scan):
-    a, b = Fit(scan), Fit(scan)
-    rs.share_parameter(a, b, "order")
-    other = copy.copy(a)
-    del a
-    gc.collect()
-    other.order = 9
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_is_a_process_of_its_own(scan, duplicate):
+    original = Fit(scan, order=4)
+    original.table = [1.0]
+    other = duplicate(original)
+    before = original.identity
+    other.order = 5
 
-    assert (other.order, b.order) == (9, 9)
+    assert duplicate(original).identity == before
+    assert other.identity != before
+    assert (original.order, original.identity) == (4, before)
+    assert (other.table is original.table) is (duplicate is copy.copy)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_of_a_process_at_work_can_be_changed(scan, duplicate, monkeypatch):
+    copies = []
+    monkeypatch.setattr(Held, "hook", lambda process: copies.append(duplicate(process)))
+    Held(scan).compute(engine="serial")
+    copies[0].gain = 2.0
+
+    assert copies[0].gain == 2.0
+
+
+# Plain values in a subclass.
+
+
+class Bounded(rs.Process):
+    version = 1
+    outputs = LOW
+    width = param.Number(1.0, bounds=(0, 10), doc="width of the peak")
+
+    def unit_computation(self, spectrum):
+        return self.width
+
+
+class Wider(Bounded):
+    width = 3.0
+    seed = 4
+
+
+def test_a_plain_value_is_another_default_of_the_same_parameter(scan):
+    with pytest.raises(rs.ParameterError, match=r"'Wider\.width' must be at least 0"):
+        Wider(scan, width=-5.0)
+
+    assert (Wider.param.width.doc, Wider.param.width.bounds) == (
+        "width of the peak",
+        (0, 10),
+    )
+    assert (Wider(scan).width, Wider(scan).seed, Wider(scan, width=2.0).width) == (
+        *(3.0, 4),
+        2.0,
+    )
+    assert (Bounded(scan).width, Bounded(scan).seed) == (1.0, 0)
+
+
+@pytest.mark.parametrize("value", [30.0, "wide", property(lambda self: 2.0)])
+def test_a_plain_value_that_the_parameter_refuses_is_an_error(value):
+    with pytest.raises(
+        rs.DeclarationError, match=r"Odd\.width is a parameter of a base"
+    ):
+        type("Odd", (Bounded,), {"width": value})
 
 
 class Held(rs.Process):
