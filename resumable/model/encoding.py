@@ -197,6 +197,11 @@ def leaves(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
     return [leaf for name in dtype.names for leaf in leaves(dtype[name].base)]
 
 
+def added_dtypes(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
+    """Return the dtypes inside a dtype that are not numpy's own, such as bfloat16."""
+    return [leaf for leaf in leaves(dtype) if leaf.type.__module__ != "numpy"]
+
+
 def _without_padding(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype little-endian and without padding, which may hold any bytes."""
     if dtype.subdtype is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import DeclarationError, OutputError, near_miss
-from resumable.model.encoding import encode_dtype, leaves
+from resumable.model.encoding import added_dtypes, encode_dtype, leaves
 from resumable.model.values import fitted_array, gathered_rows
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _fixed_dtype(dtype: DTypeLike) -> np.dtype[Any]:
             f"the dtype {fixed} has no fixed size; use numbers, a compound of them, "
             "or text of a fixed length such as 'S20'"
         )
-    elif added := [leaf for leaf in leaves(fixed) if leaf.type.__module__ != "numpy"]:
+    elif added := added_dtypes(fixed):
         msg = (
             f"HDF5 cannot hold the dtype {added[0]}, which is not one of numpy; use "
             "'f4', which holds all values of bfloat16 and float8"

@@ -77,7 +77,7 @@ def scales_of(reader: Reader) -> dict[int, Scale]:
                 if short_text_of(scale, "NAME").startswith(_NO_VARIABLE):
                     found[number] = Scale(name)
                     continue
-                check_storage(scale, reader.ref.path, str(scale.name))
+                check_storage(scale, scale.file.filename, str(scale.name))
                 values = _unpacked(scale, scale[: reader.shape[axis]])
                 texts = {key: short_text_of(scale, key) for key in _TEXTS}
                 found[number] = Scale(
@@ -164,6 +164,6 @@ def _usid_positions(reader: Reader) -> dict[str, h5py.Dataset]:
                 or ancillary.nbytes > _LARGEST_ANCILLARY
             ):
                 return {}
-            check_storage(ancillary, reader.ref.path, name)
+            check_storage(ancillary, ancillary.file.filename, name)
         return positions
     return {}

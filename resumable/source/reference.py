@@ -13,7 +13,7 @@ import numpy as np
 
 from resumable import identity
 from resumable.errors import SourceError
-from resumable.model import canonical
+from resumable.model import added_dtypes, canonical
 from resumable.source.listing import list_source
 from resumable.source.opening import open_dataset
 from resumable.system import shared_array
@@ -182,7 +182,17 @@ def _array_source(array: Array, axes: tuple[int, ...]) -> SourceRef:
 
 
 def fixed_array(array: Array) -> Array:
-    """Return a copy in C order and native byte order that cannot be written to."""
+    """Return a copy in C order and native byte order that cannot be written to.
+
+    bfloat16, float8 and the like become the floating numbers of numpy that hold all
+    their values; SourceError where there are none.
+    """
+    if added := added_dtypes(array.dtype):
+        wide = [kind for kind in ("f4", "f8") if np.can_cast(array.dtype, kind)]
+        if not wide:
+            msg = f"the dtype {added[0]} is not one of numpy; give an array of another"
+            raise SourceError(msg)
+        array = array.astype(wide[0])
     native = array.dtype.newbyteorder("=")
     if array.nbytes >= _LARGE_BYTES:
         return shared_array(np.ascontiguousarray(array, native))

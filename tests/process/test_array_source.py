@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import compute
+from numpy._core._rational_tests import rational
 from processes import MEAN, Mean, listing, process_of
 from programs import invoke
 
@@ -40,6 +41,17 @@ def test_an_array_gives_what_a_file_of_it_gives(tmp_path, make_file, axes, layou
     np.testing.assert_array_equal(results["mean"], of_file["mean"])
     assert results.path.name.startswith("array-data-Total-")
     assert Total(DATA, tmp_path, position_axes=axes).results == results
+
+
+def test_numbers_that_are_not_numpys_own_arrive_as_floats(tmp_path):
+    """As bfloat16 and float8 do; two such types with the same bytes are two sources."""
+    array = DATA.round(1).astype(int).astype(np.dtype(rational))
+    results = compute(Total(array, tmp_path))
+
+    assert results.document["source"]["array"]["dtype"] == "<f8"
+    np.testing.assert_array_equal(results["mean"], array.astype(int).sum(axis=(1, 2)))
+    with pytest.raises(rs.SourceError, match="the dtype rational is not one of numpy"):
+        Total(np.zeros(3, [("a", rational), ("b", "f4")]), tmp_path)
 
 
 def test_the_contents_are_the_identity_and_a_copy_is_computed(tmp_path):
