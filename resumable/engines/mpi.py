@@ -32,7 +32,15 @@ from resumable.engines.ranks import (
 from resumable.errors import NotFinished, PlanError, WorkerDied
 from resumable.model import PROBES, Remainder, differences
 from resumable.results import Results
-from resumable.system import Limit, StopRequest, launcher, least, machine, stopped
+from resumable.system import (
+    Limit,
+    StopRequest,
+    launcher,
+    least,
+    machine,
+    put_back_handlers,
+    stopped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,6 +303,7 @@ def start_mpi_when_every_rank_has_come() -> Any:
                 faulthandler.dump_traceback_later(_PATIENCE_S, file=sys.stderr)
                 stack.callback(faulthandler.cancel_dump_traceback_later)
         from mpi4py import MPI
+    put_back_handlers()
     return MPI
 
 

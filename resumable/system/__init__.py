@@ -9,7 +9,12 @@ from resumable.system.batch import Limit, least
 from resumable.system.loading import WorkBegins, begin_work, loading
 from resumable.system.locks import LockFile, wait_until
 from resumable.system.machine import usable_cores
-from resumable.system.signals import Uninterrupted, deferred_termination, mark_as_worker
+from resumable.system.signals import (
+    Uninterrupted,
+    deferred_termination,
+    mark_as_worker,
+    put_back_handlers,
+)
 from resumable.system.stop import StopRequest, stopped
 from resumable.system.threads import WORKER_VARIABLES, OneThread
 
@@ -44,6 +49,7 @@ __all__ = [
     "machine",
     "map_memory",
     "mark_as_worker",
+    "put_back_handlers",
     "shared_array",
     "stopped",
     "unnamed_file",

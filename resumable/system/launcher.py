@@ -135,10 +135,13 @@ def abort_at_exit(error: BaseException) -> None:
         # Importing MPI waits for all ranks. If one never does, SIGALRM ends this.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_BEFORE_MPI_S)
-    from mpi4py import MPI  # noqa: F401 - set_abort_status needs it
-    from mpi4py.run import set_abort_status
-
-    signal.alarm(0)
+    try:
+        from mpi4py import MPI  # noqa: F401 - set_abort_status needs it
+        from mpi4py.run import set_abort_status
+    except (ImportError, RuntimeError):
+        return  # no rank can start MPI, so none waits for this one in it
+    finally:
+        signal.alarm(0)
     aborting = True
     interrupted = isinstance(error, KeyboardInterrupt)
     set_abort_status(128 + signal.SIGINT if interrupted else 1)

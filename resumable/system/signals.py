@@ -59,6 +59,22 @@ def handling(handlers: Mapping[str, Any]) -> Iterator[None]:
             _catching -= 1
 
 
+def put_back_handlers() -> None:
+    """Put back handlers that were set in Python and that a library has replaced.
+
+    UCX, with which MPI uses a network, takes SIGHUP when it is loaded, also where that
+    would end the process or is ignored (``nohup``), and then prints what it does.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        # Of others, the library's own handler may print where the process crashed.
+        if callable(handler) or (number == hangup and handler is not None):
+            signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def deferred_termination() -> Iterator[Callable[[], bool]]:
     """Have SIGTERM end this process only after a block, in a process of an executor.

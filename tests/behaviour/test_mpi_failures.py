@@ -406,6 +406,28 @@ def test_a_signal_stops_all_ranks_cleanly(mpi, scan, tmp_path, name, to):
     assert job.err.count("run the same again to go on") == 1
 
 
+def test_a_hangup_reaches_the_handler_of_the_script(mpi, scan, tmp_path):
+    """Not that of the network's library, which MPI loads in the first compute."""
+    job = mpi.run(
+        1,
+        with_head("""
+        signal.signal(signal.SIGHUP, lambda number, frame: tell(handled=number))
+
+        class HungUp(Logged):
+            def unit_computation(self, spectrum):
+                if self.position == 3:
+                    os.kill(os.getpid(), signal.SIGHUP)
+                return super().unit_computation(spectrum)
+
+        HungUp("scan.h5::/data", log="log").compute(engine="mpi")
+        """),
+    )
+
+    assert (job.code, job.out, job.err) == (0, "", "")
+    assert [one["handled"] for one in told(tmp_path)] == [signal.SIGHUP]
+    assert only_run(tmp_path).status.finished
+
+
 def test_a_signal_while_rank_0_digests_the_source_stops_the_run(mpi, scan, tmp_path):
     job = mpi.run(
         2,

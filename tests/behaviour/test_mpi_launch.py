@@ -87,6 +87,15 @@ def test_processes_that_another_mpi_started_are_refused(scan, tmp_path, alone):
     assert not list(tmp_path.glob("scan-*.h5"))
 
 
+def test_an_mpi_that_cannot_be_loaded_is_told_once(scan, alone):
+    ours = {"PMI_SIZE": "2", "PMI_RANK": "0", "MPI4PY_LIBMPI": "/nowhere/libmpi.so"}
+    _, errors, code = alone(ours, {})
+
+    assert code == 1
+    assert errors.count("PlanError: MPI needs mpi4py, which cannot be imported") == 1
+    assert "sys.excepthook" not in errors
+
+
 @pytest.mark.parametrize(
     "environment",
     [
