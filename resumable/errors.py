@@ -26,6 +26,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class ResumableError(Exception):
 
     def __str__(self) -> str:
         # Names and messages in it may come out of a file.
-        return shown(super().__str__(), lines=self._lines)
+        return near(shown(super().__str__(), lines=self._lines))
 
 
 class SourceError(ResumableError, ValueError):
@@ -223,6 +226,17 @@ def shown(text: object, *, lines: bool = False) -> str:
         c if c.isprintable() or c in kept else c.encode("unicode_escape").decode()
         for c in plain
     )
+
+
+def near(text: object) -> str:
+    """Return text in which names of files are seen from the current folder."""
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it was deleted
+        return str(text)
+    before, after = r"(?<![^\s'\"(=])", r"(?=$|[\s'\",;:)])"
+    inside = f"{before}{re.escape(here)}(?:{re.escape(os.sep)}(?!{after})|{after})"
+    return re.sub(inside, lambda found: "." * (found[0] == here), str(text))
 
 
 def as_html(text: object, *, lines: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from resumable.cli import report
-from resumable.errors import PlainFormatter, ResumableError, shown
+from resumable.errors import PlainFormatter, ResumableError, near, shown
 from resumable.model import format_bytes
 from resumable.process import (
     EPILOG,
@@ -195,17 +195,17 @@ def remove(run_file: str, *, yes: bool) -> None:
     holder = holder_of(found)
     if holder:
         msg = (
-            f"{shown(found.path)} is being computed by process {holder['pid']} on "
-            f"{holder['host']}; stop that process first"
+            f"{shown(near(found.path))} is being computed by process {holder['pid']} "
+            f"on {holder['host']}; stop that process first"
         )
         raise click.ClickException(msg)
     click.echo(report.status_text(found))
     if not yes:
-        question = f"Delete {shown(found.path)} and all results in it?"
+        question = f"Delete {shown(near(found.path))} and all results in it?"
         click.confirm(question, abort=True)
     found.path.unlink()
     remove_ragged_files(found.path)
-    click.echo(f"deleted {shown(found.path)}")
+    click.echo(f"deleted {shown(near(found.path))}")
 
 
 @main.command()

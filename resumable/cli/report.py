@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import RunFileError, shown
+from resumable.errors import RunFileError, near, shown
 from resumable.model import (
     brief,
     canonical,
@@ -186,8 +186,9 @@ def show_text(run: RunFile) -> str:
     sessions = run.sessions()
     parts = [
         status_text(run),
-        f"  file        {shown(run.path)} ({format_bytes(run.path.stat().st_size)})",
-        f"  source      {shown(header.source['source'])}",
+        f"  file        {shown(near(run.path))} "
+        f"({format_bytes(run.path.stat().st_size)})",
+        f"  source      {shown(near(header.source['source']))}",
         f"  identity    {header.identity}",
         f"  version     {shown(json.dumps(document.get('version')))}",
         "  parameters  " + shown(json.dumps(document.get("parameters", {}))),

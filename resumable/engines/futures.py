@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import logging
 import pickle
 import queue
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable.engines import remote_worker
@@ -32,7 +30,6 @@ from resumable.worker import RemoteTraceback, log_here, lowest_level, packed
 if TYPE_CHECKING:
     from resumable.engines.base import Driver
     from resumable.model import Batch
-    from resumable.source import SourceRef
     from resumable.worker import Job
 
 logger = logging.getLogger("resumable")
@@ -200,7 +197,6 @@ class FutureDispatcher:
     ) -> None:
         self.token = uuid.uuid4().hex
         self._engine, self._driver, self._workers = engine, driver, workers
-        job = _absolute(job)
         refs = (job.source, *job.inputs.values())
         sources = {ref.path: FileNumbers.of(ref.path) for ref in refs if ref.path}
         self.package = JobPackage(job, sources)
@@ -324,22 +320,3 @@ class FutureDispatcher:
                     self._in_flight.clear()  # the executor is closed
         if error is not None:
             raise error
-
-
-def _absolute(job: Job) -> Job:
-    """Return a job for processes that may be in another folder."""
-    target = job.target and job.target._replace(
-        path=job.target.path.absolute(),
-        lock=job.target.lock.absolute(),
-        writers=job.target.writers.absolute(),
-    )
-    return job._replace(
-        source=_absolute_ref(job.source),
-        inputs={name: _absolute_ref(ref) for name, ref in job.inputs.items()},
-        target=target,
-    )
-
-
-def _absolute_ref(ref: SourceRef) -> SourceRef:
-    path = str(Path(ref.path).absolute()) if ref.path else ""
-    return dataclasses.replace(ref, path=path)

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from resumable.errors import PlanError
+from resumable.errors import PlanError, near
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import Schedule
 from resumable.model.units import format_bytes, format_seconds
@@ -301,7 +301,8 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"{self.action}: {self.reason}",
-            f"  run file      {self.path} (results {format_bytes(self.output_bytes)})",
+            f"  run file      {near(self.path)} "
+            f"(results {format_bytes(self.output_bytes)})",
             f"  positions     {self.pending:,} of {self.positions:,} to compute"
             + (f", {self.shapes}" if self.shapes else ""),
             f"  engine        {self.engine}, {self.workers} at once",

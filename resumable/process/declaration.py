@@ -22,7 +22,13 @@ from resumable.errors import (
     near_miss,
 )
 from resumable.model import Output, declared_outputs, encode
-from resumable.process.parameters import OF_SHARING, assign, copy_parameters
+from resumable.process.parameters import (
+    OF_SHARING,
+    as_typed,
+    assign,
+    copy_parameters,
+    fix_defaults,
+)
 from resumable.runfile import target_folder
 from resumable.session import Request
 from resumable.source import align_input, measure_source, shared_value
@@ -57,6 +63,7 @@ OWN = (
     "_seconds_per_position",
     "_frozen",
     "_given",
+    "_typed",
     "_shared_parameters",
     "_arguments",
     "_cursor",
@@ -155,6 +162,7 @@ class Declaration(Positioned, param.Parameterized):
                 )
                 raise ParameterError(msg)
         super().__init__(**parameters)  # type: ignore[no-untyped-call]
+        fix_defaults(self)
         if fingerprint not in ("sample", "full"):
             msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
             raise ParameterError(msg)
@@ -486,7 +494,7 @@ class Declaration(Positioned, param.Parameterized):
         document = {}
         for name in type(self).param:
             if name != "name":
-                declared, value = self.param[name], getattr(self, name)
+                declared, value = self.param[name], as_typed(self, name)
                 # As declared: 1 was 1.0 where it is a float. Dates are no such numbers.
                 if value is None or isinstance(declared, _DATES):
                     pass

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resumable import identity
 from resumable.errors import DeclarationError, near_miss
 from resumable.model import Output, encode
+from resumable.process.parameters import absolute
 from resumable.process.process import Process
 from resumable.session import Options
 from resumable.system import begin_work
@@ -103,7 +104,9 @@ def _process_of(
     if version is not None and name == "<lambda>":
         msg = "a lambda has no name that a version could be of; use def, or no version"
         raise DeclarationError(msg)
-    values = {**_defaults(function, name, inputs, parameters), **parameters}
+    given = {**_defaults(function, name, inputs, parameters), **parameters}
+    parameters = {key: absolute(value) for key, value in parameters.items()}
+    values = {**given, **parameters}
     if outputs is None or isinstance(outputs, Output):
         outputs = {"result": outputs or Output()}
     lenient = version is not None
@@ -130,7 +133,7 @@ def _process_of(
     def earlier_document(process: Any) -> dict[str, Any]:
         return {
             "version": identity.earlier_version_of_function(function, version),
-            "parameters": {key: encode(value, key) for key, value in values.items()},
+            "parameters": {key: encode(value, key) for key, value in given.items()},
         }
 
     def source_text(process: Any) -> str:

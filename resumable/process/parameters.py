@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import param
@@ -15,7 +16,7 @@ import param
 from resumable.errors import DeclarationError, ParameterError, near_miss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 #: What a Process knows of its computing and of those that share parameters with it.
 OF_SHARING = ("_cursor", "_frozen", "_given", "_shared_parameters")
@@ -92,9 +93,86 @@ def assign(process: Any, name: str, value: Any) -> None:
     ParameterError: one of them computes, or refuses the value.
     """
     members = _sharing(process, name)
-    _set_all(members, name, value)
+    fixed = _absolute(value, type(process).param[name])
+    _set_all(members, name, fixed)
     for member in members:
         _given(member).add(name)
+        _note_relative(member, name, value, fixed)
+
+
+def fix_defaults(process: Any) -> None:
+    """Make default paths absolute: the current folder may be another one later.
+
+    They stay defaults, which nobody has set.
+    """
+    for name in type(process).param:
+        declared = process.param[name]
+        if name in _given(process) or name == "name" or declared.readonly:
+            continue
+        is_path = isinstance(declared, param.Path)
+        value = declared.default if is_path else getattr(process, name)
+        fixed = _absolute(value, declared)
+        if fixed is not value:
+            with (
+                _refused_by(process),
+                param.parameterized.discard_events(process),
+                param.edit_constant(process),
+            ):
+                object.__setattr__(process, name, fixed)
+            _note_relative(process, name, value, fixed)
+
+
+def _absolute(value: Any, declared: Any) -> Any:
+    """Return the value of a parameter with its relative paths made absolute."""
+    if isinstance(declared, param.Selector):
+        return value  # one of those that are declared
+    if not isinstance(declared, param.Path) or not isinstance(value, (str, Path)):
+        return absolute(value)
+    if Path(value).is_absolute():
+        return value
+    try:
+        # As reading the parameter does.
+        return declared._resolve(value)  # type: ignore[no-untyped-call]
+    except OSError:
+        # It is refused when it is set, or need not be there.
+        return type(value)(absolute(Path(value)))
+
+
+def as_typed(process: Any, name: str) -> Any:
+    """Return the value of a parameter with paths of pathlib as they were given."""
+    return process.__dict__.get("_typed", {}).get(name, getattr(process, name))
+
+
+def _note_relative(process: Any, name: str, value: Any, fixed: Any) -> None:
+    typed = process.__dict__.setdefault("_typed", {})
+    typed.pop(name, None)
+    if fixed is not value and not isinstance(type(process).param[name], param.Path):
+        typed[name] = value
+
+
+def absolute(value: Any) -> Any:
+    """Return a value with its relative paths made absolute; any other as it is.
+
+    Those of pathlib, also in a list, a tuple or a dict.
+    """
+    if isinstance(value, Path):
+        # "." has no name, by which a folder counts in the identity.
+        return value.absolute() if value.name and not value.is_absolute() else value
+    if type(value) in (list, tuple):
+        fixed = [absolute(item) for item in value]
+        return type(value)(fixed) if _differ(fixed, value) else value
+    if type(value) is dict:
+        fixed = [absolute(item) for item in value.values()]
+        return (
+            dict(zip(value, fixed, strict=True))
+            if _differ(fixed, value.values())
+            else value
+        )
+    return value
+
+
+def _differ(fixed: list[Any], given: Iterable[Any]) -> bool:
+    return any(one is not other for one, other in zip(fixed, given, strict=True))
 
 
 def copy_parameters(process: Any, made: Any) -> None:
@@ -109,6 +187,7 @@ def copy_parameters(process: Any, made: Any) -> None:
     }
     param.Parameterized.__init__(made, **values)  # type: ignore[no-untyped-call]
     vars(made)["_given"] = set(_given(process))
+    vars(made)["_typed"] = dict(process.__dict__.get("_typed", {}))
 
 
 def override_parameters(cls: Any) -> None:
@@ -155,10 +234,17 @@ def _set_all(members: Sequence[Any], name: str, value: Any) -> None:
                 "another Process"
             )
             raise ParameterError(msg)
-    try:
+    with _refused_by(members[0]):
         _set_checked(members, name, value)
+
+
+@contextlib.contextmanager
+def _refused_by(process: Any) -> Iterator[None]:
+    """Raise what param says of a value as a ParameterError."""
+    try:
+        yield
     except (ValueError, TypeError, OSError) as error:
-        msg = f"{type(members[0]).__name__}: {error}"
+        msg = f"{type(process).__name__}: {error}"
         raise ParameterError(msg) from error
 
 

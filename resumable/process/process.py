@@ -494,7 +494,7 @@ class Process(Declaration):
         -------
         dict
             Plain values, for :mod:`json`; :func:`resumable.load` makes the Process of
-            it again, which finds its own run. Names of files are as they were given.
+            it again, which finds its own run. Names of files are absolute.
 
         Raises
         ------

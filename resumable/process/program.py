@@ -25,6 +25,7 @@ from resumable.errors import (
     ParameterError,
     ResumableError,
     SourceError,
+    near,
     shown,
 )
 from resumable.process.constructor import construct, own_arguments
@@ -312,7 +313,7 @@ def run_process(
             # The session has logged the message.
             sys.exit(stopped.code)
     if launcher.rank() == 0:
-        click.echo(f"{shown(results.path)}: {results.status}")
+        click.echo(f"{shown(near(results.path))}: {results.status}")
 
 
 # Programs.

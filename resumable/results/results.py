@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -378,7 +379,7 @@ def source_of_run(run: RunFile, source: Any = None) -> tuple[Any, tuple[int, ...
         return _array_of(run, "source", written) if source is None else source, axes
     if source is None:
         typed = str(run.header.source.get("source", "")).rpartition("::")[0]
-        places = [Path(typed), run.path.parent / Path(typed).name]
+        places = [*_places(run, typed), run.path.parent / Path(typed).name]
         # Where the link in the run file leads, seen from the folder it lies in.
         group = Results(run).group()
         with contextlib.closing(group.file), contextlib.suppress(AttributeError):
@@ -466,7 +467,16 @@ def _found_near(run: RunFile, source: Any, what: str, typed: str) -> Path:
     near = [Path(now)] if path == main else []
     folders = (run.path.parent, Path(now).parent)
     beside = [folder / Path(path).name for folder in folders]
-    return _found(what, [*near, Path(path), *beside])
+    return _found(what, [*near, *_places(run, path), *beside])
+
+
+def _places(run: RunFile, path: str) -> list[Path]:
+    """Return where a file was, and where it is if its folder moved with the run's."""
+    places, then = [Path(path)], run.header.source.get("folder")
+    # Files of earlier versions do not say where they were made.
+    if isinstance(then, str) and Path(path).is_absolute():
+        places.append(run.path.parent / os.path.relpath(path, then))
+    return places
 
 
 def _of_run_or_file(source: Any, written: Mapping[str, Any]) -> Any:

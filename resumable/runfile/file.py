@@ -78,7 +78,8 @@ class RunFile:
     _file_id: tuple[int, int]
 
     def __init__(self, path: Path, files: contextlib.ExitStack | None = None) -> None:
-        self.path = path
+        # Absolute: rows may be read when the current folder is another one.
+        self.path = Path(path).absolute()
         self._kept: int | None = None
         self._begin: bytes | None = None
         try:

@@ -117,7 +117,10 @@ def run_folder_of(run: RunFile) -> RunFolder:
 
 
 def target_folder(target: str | Path | None, source_path: str) -> Path:
-    """Return the folder for run files: given, of the environment, or of the source."""
+    """Return the folder for run files, absolute.
+
+    It is given, of the environment, or of the source, whose path is absolute.
+    """
     chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
     if chosen is None:
         if not source_path:
@@ -127,7 +130,7 @@ def target_folder(target: str | Path | None, source_path: str) -> Path:
             )
             raise TargetError(msg)
         return Path(source_path).parent
-    folder = Path(chosen)
+    folder = Path(chosen).absolute()
     if not folder.is_dir():
         what = "does not exist; make it first"
         if folder.exists():

@@ -7,7 +7,7 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from resumable.engines import choose
-from resumable.errors import PlanError, RunFileError, shown
+from resumable.errors import PlanError, RunFileError, near, shown
 from resumable.model import (
     SHIPPED_BYTES,
     Plan,
@@ -368,7 +368,7 @@ class Explanation:
                 f"compute() would make one with the identity {self.identity[:8]}"
             )
             return "\n".join([first, *notes])
-        lines = [f"wanted: identity {self.identity[:8]}, in {shown(self.folder)}"]
+        lines = [f"wanted: identity {self.identity[:8]}, in {shown(near(self.folder))}"]
         for candidate in self.candidates:
             verdict = "matches" if candidate.matches else "differs"
             lines.append(f"{shown(candidate.path.name)}: {verdict}")

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.errors import DeclarationError, NotFinished, PlanError, SourceError
+from resumable.errors import (
+    DeclarationError,
+    NotFinished,
+    PlanError,
+    SourceError,
+    near,
+)
 from resumable.model import (
     PositionSet,
     RequestedPositions,
@@ -507,7 +513,7 @@ class Follower:
                 "has closed the file"
             )
         results = self._results()
-        kept = f" ({results.status}, in {results.path})" if results else ""
+        kept = f" ({results.status}, in {near(results.path)})" if results else ""
         message = (
             f"{why}{kept}; run the same again to go on, with a longer follow= if need "
             "be"
@@ -517,7 +523,7 @@ class Follower:
 
     def _given_up(self, why: str, *, late: bool = True) -> SourceError:
         results = self._results()
-        kept = f". {results.status}, kept in {results.path}" if results else ""
+        kept = f". {results.status}, kept in {near(results.path)}" if results else ""
         waited = ""
         if late and self._wait_s:
             waited = f"; waited {format_seconds(self._wait_s)}"

@@ -190,6 +190,7 @@ def _spec(
     cls, system = type(request.process), platform.uname()
     source = {
         "source": str(request.source),
+        "folder": str(request.folder),
         "inputs": {name: str(ref) for name, ref in request.inputs.items()},
         **({"shared": request.places} if request.places else {}),
         "length": request.geometry.map_shape[0],

@@ -19,6 +19,7 @@ from resumable.errors import (
     ResumableError,
     RunFileError,
     SourceError,
+    near,
     shown,
 )
 from resumable.model import (
@@ -93,7 +94,9 @@ class VerifyReport:
 
     def __str__(self) -> str:
         verdict = "sound" if self.passed else "NOT SOUND"
-        return "\n".join([f"{shown(self.path)}: {verdict}", *map(str, self.checks)])
+        return "\n".join(
+            [f"{shown(near(self.path))}: {verdict}", *map(str, self.checks)]
+        )
 
     __repr__ = __str__
 

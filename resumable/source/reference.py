@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import operator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class SourceRef:
     """Where a source is and which of its axes count positions."""
 
     path: str
-    """HDF5 file as the user typed it; empty for a source without data."""
+    """HDF5 file, absolute; empty for a source without data."""
     dataset: str
     """Absolute name in the file; empty for a source without data."""
     position_axes: tuple[int, ...]
@@ -150,6 +151,8 @@ def named_source(
         )
         raise SourceError(msg)
     # The name as typed: of a link to another file, HDF5 gives the name in that file.
+    # But for the folder: the current one may be another when the source is read.
+    path = str(Path(path).absolute())
     return SourceRef(path, dataset, axes, upstream=upstream)
 
 
@@ -219,9 +222,22 @@ def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:
         )
     elif name is None:
         msg = "the dataset has no name in its file; give 'file.h5::/dataset' instead"
+    elif not Path(path).is_absolute() and not _is_open_file(dataset, Path(path)):
+        msg = (
+            f"the dataset's file was opened as {path!r} in another folder than the "
+            f"current one; give its absolute path, '/.../{Path(path).name}::{name}'"
+        )
     else:
         return path, name
     raise SourceError(msg)
+
+
+def _is_open_file(dataset: h5py.Dataset, path: Path) -> bool:
+    """Return whether a path leads to the file of an open dataset."""
+    if dataset.file.driver != "sec2":
+        return path.exists()
+    fd = dataset.file.id.get_vfd_handle()
+    return path.exists() and os.path.samestat(os.fstat(fd), path.stat())
 
 
 def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import NotFinished
+from resumable.errors import NotFinished, near
 from resumable.system.signals import handling
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def stopped(stop: StopRequest, results: Any) -> BaseException:
     if results is not None:
         message = (
             f"{stop.reason}: {results.status}. Everything computed is kept in "
-            f"{results.path}; run the same again to go on"
+            f"{near(results.path)}; run the same again to go on"
         )
     if stop.signal_number == signal.SIGINT and hasattr(builtins, "__IPYTHON__"):
         # A SystemExit there prints advice on leaving the interpreter.

@@ -35,7 +35,7 @@ def again(process, cls=None):
         2 - 1j,
         complex(math.nan, math.inf),
         b"\0\xff",
-        Path("a/b"),
+        Path("/a/b"),
         dt.date(2024, 2, 29),
         dt.time(1, 2, 3, 4),
         dt.datetime(2024, 1, 2, 3, 4, tzinfo=dt.UTC),

@@ -273,7 +273,7 @@ def test_fields_in_another_order_are_not_mixed_up(tmp_path):
         {"x": rs.Output(dtype=[("a", "f8"), ("b", "f8")])},
     )
     with contextlib.suppress(rs.OutputError):
-        results = compute(Swapped(3, tmp_path))
+        results = compute(Swapped(3, tmp_path), on_error="raise")
 
         assert results["x"]["b"].tolist() == [7.0] * 3
         assert results["x"]["a"].tolist() == [1.0] * 3
