@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SCHEMA = 2
 #: That of runs made before helpers counted.
 EARLIER_SCHEMA = 1
+#: Elements of an array that are digested at once.
+_AT_ONCE = 1 << 16
 #: Most levels of lists and dicts within each other: comparing documents recurses as
 #: deep.
 DEEPEST = 200
@@ -180,12 +182,17 @@ def _encode_array(value: np.ndarray[Any, Any], where: str) -> Any:
             f"{where} is a long double, which is another on other machines; use float64"
         )
         raise IdentityError(msg)
-    plain = np.ascontiguousarray(value.astype(_without_padding(value.dtype)))
+    plain, digest = _without_padding(value.dtype), hashlib.sha256()
+    flat = np.ascontiguousarray(value).reshape(-1)
+    # In parts, which need no memory besides a large array.
+    for start in range(0, len(flat), _AT_ONCE):
+        part = np.ascontiguousarray(flat[start : start + _AT_ONCE].astype(plain))
+        digest.update(_one_nan(part).tobytes())
     return {
         "array": {
-            "dtype": encode_dtype(plain.dtype),
+            "dtype": encode_dtype(plain),
             "shape": list(value.shape),
-            "sha256": hashlib.sha256(_one_nan(plain).tobytes()).hexdigest(),
+            "sha256": digest.hexdigest(),
         }
     }
 

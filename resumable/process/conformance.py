@@ -256,7 +256,7 @@ class _Checking:
         if sent.passed and len(checks) > 2:
             checks.append(self._worker())
         names = tuple(map(self._name, range(len(self._flat))))
-        return Conformance(type(self._process).__name__, names, tuple(checks))
+        return Conformance(self._computation.request.name, names, tuple(checks))
 
     def _name(self, row: int) -> str:
         return name_of_position(int(self._flat[row]), self._process.map_shape)
@@ -383,6 +383,8 @@ def _brief(value: Any) -> str:
 
 # What a call must not change.
 
+#: Attributes of ours, those of the stages of a chain too.
+_OURS = (*OWN, "_live")
 _DRAW = "draw from self.rng"
 _SET = "change it within a block of the method, or in setup()"
 _MAKE = "make it in setup(), or as a functools.cached_property"
@@ -413,7 +415,7 @@ def _state(process: Any) -> dict[str, _Seen]:
         if value is not None:
             found[f"the setting {name}"] = value
     for name, value in uncached(process).items():
-        if not (name in OWN or name.startswith("_param__")):
+        if name not in _OURS and not name.startswith("_param__"):
             found[f"self.{name}"] = value
     for cls in type(process).__mro__:
         if cls is Process:

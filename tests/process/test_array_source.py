@@ -11,6 +11,7 @@ from processes import MEAN, Mean, listing, process_of
 from programs import invoke
 
 import resumable as rs
+from resumable.session.computation import Options
 
 DATA = np.random.default_rng(3).normal(size=(4, 5, 6))
 
@@ -76,6 +77,18 @@ def test_the_contents_are_the_identity_and_a_copy_is_computed(tmp_path):
         DATA[0].sum(),
         0,
     )
+
+
+def test_ranks_with_other_arrays_do_not_ask_for_the_same(tmp_path):
+    """All ranks of MPI must ask alike: each has an array of its own."""
+    asked = [
+        Total(data, tmp_path, shared={"weight": weight})._request().document(Options())
+        for data, weight in ((DATA, 1), (DATA.copy(), 1), (DATA + 1, 1), (DATA, 2))
+    ]
+
+    assert asked[0] == asked[1]
+    assert asked[0] != asked[2]
+    assert asked[0] != asked[3]
 
 
 def test_a_run_is_verified_loaded_and_shown_without_the_array(tmp_path, home):

@@ -219,6 +219,18 @@ def test_what_setup_raises_is_told(tmp_path):
     assert told["outputs"].startswith("setup() or reading the source raised FileNotF")
 
 
+def test_a_stage_of_a_chain_conforms_with_those_before_it(tmp_path):
+    Twice = process_of(lambda self, spectrum: 2 * spectrum, {"two": rs.Output(8)})
+    Peaks = process_of(
+        lambda self, two, least: two[two > least],
+        {"peaks": rs.Output(ragged=True)},
+        name="Peaks",
+    )
+    chain = rs.Chain(Twice(DATA, tmp_path), Peaks(shared={"least": 0.5}))
+
+    assert rs.testing.check(chain["Peaks"]).process == "Peaks"
+
+
 def test_a_class_without_a_source_cannot_be_checked():
     with pytest.raises(rs.SourceError, match="made without a source"):
         rs.testing.check(process_of(lambda self, s: s.mean())())
