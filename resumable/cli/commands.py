@@ -117,6 +117,36 @@ def explain(cls: type[Process], **given: Any) -> None:
     click.echo(str(make_process(cls, given, {}).explain()))
 
 
+@main.command(
+    cls=_ClassCommand,
+    params=[
+        click.Argument(["run_file"], type=click.Path(exists=True, dir_okay=False)),
+        _CLASS,
+        *source_options(),
+        click.Option(
+            ["--sample"],
+            default="20",
+            help="Positions to compute again, or all; default 20.",
+        ),
+    ],
+)
+def adopt(run_file: str, cls: type[Process], sample: str, **given: Any) -> None:
+    """Take the rows of a run for those of another class or source.
+
+    For a run that does not match because the class was renamed, its source was moved, a
+    parameter was added or code was edited. Some positions are computed again, and must
+    give the same rows. RUN_FILE stays; a new run file has its rows, and says of which
+    run they are.
+    """
+    process = make_process(cls, given, {})
+    results = process.adopt(run_file, sample=_sample(sample))
+    click.echo(f"{shown(results.path)}: {results.status}")
+
+
+def _sample(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
 @main.command("list")
 @click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
 def list_command(folder: str) -> None:
@@ -168,8 +198,7 @@ def verify(run_file: str, class_: str | None, sample: str, source: str | None) -
     Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
     """
     cls = _class_named(class_) if class_ else None
-    count = int(sample) if sample.isdigit() else sample
-    found = verify_run(run_file, cls, source=source, sample=count)
+    found = verify_run(run_file, cls, source=source, sample=_sample(sample))
     click.echo(str(found))
     if not found.passed:
         sys.exit(1)

@@ -179,6 +179,21 @@ def _shared(header: Header) -> Iterator[str]:
         yield f"  shared      {shown(f'{name} = {brief(value)}{where}')}"
 
 
+def _adopted(note: Any) -> list[str]:
+    """Say of which run the rows of a run are that was adopted."""
+    if not isinstance(note, dict):
+        return []
+    differing = note.get("differences") or ["nothing but names"]
+    identity = str(note.get("identity"))[:8]
+    lines = [
+        f"{note.get('run')}, identity {identity}, {note.get('when')}",
+        *map(str, differing),
+        str(note.get("rows")).partition("\n")[0],
+    ]
+    told = [shown(line) for line in lines]
+    return [f"  adopted     {told[0]}", *(f"              {line}" for line in told[1:])]
+
+
 def show_text(run: RunFile) -> str:
     """Describe a run: identity, outputs, sessions, failures, log."""
     header = run.header
@@ -193,6 +208,7 @@ def show_text(run: RunFile) -> str:
         f"  version     {shown(json.dumps(document.get('version')))}",
         "  parameters  " + shown(json.dumps(document.get("parameters", {}))),
         *_shared(header),
+        *_adopted(header.source.get("adopted")),
         "",
         table(
             ["output", "shape", "dtype", "units", "per"],

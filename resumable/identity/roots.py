@@ -95,18 +95,23 @@ def trace_object(
     codes: Mapping[str, tuple[str, Reading]] | None = None,
     values: bool = True,
     lenient: bool = False,
+    older_name: str | None = None,
 ) -> Traced:
     """Trace the methods `roots` of an object, and what they reach of it.
 
     Methods of the base class `stop`, and of those above it, do not count, nor
     attributes named in `own`. Code that is in `codes` needs no text. Without `values`,
     those of parameters and attributes are not written: only their code is traced.
+    `older_name` is one that the class had: the trace is that of then.
     IdentityError: something that is reached cannot be identified. DeclarationError: a
     file was edited since it was imported.
     """
     before = None
     for _ in range(_ROUNDS):
-        tracer = Tracer(stop, codes=codes, lenient=lenient, before=before)
+        renamed = (type(thing), older_name) if older_name else None
+        tracer = Tracer(
+            stop, codes=codes, lenient=lenient, before=before, renamed=renamed
+        )
         tracer.mentions |= set(roots)
         members: dict[str, Any] = {}
         _members(tracer, type(thing), stop, roots, members)
@@ -167,7 +172,7 @@ def _members(
                 continue
             reached = {*roots, *tracer.mentions}
             for name, value in sorted(vars(part).items()):
-                label = f"{part.__name__}.{name}"
+                label = tracer.named(f"{part.__name__}.{name}")
                 special = name.startswith("__") and name != "__init__"
                 named = name in reached or (
                     (tracer.finds_names or special) and name not in taken
@@ -231,10 +236,10 @@ def _enter_class(
     members: Mapping[str, Any],
 ) -> None:
     """Enter the class itself: what its methods and members are."""
-    bases = [part.__name__ for part in _parts(cls, stop)]
+    bases = [tracer.named(part.__name__) for part in _parts(cls, stop)]
     doc = doc_of(cls) if tracer.docs else None
     digest = digest_of([bases, dict(members), doc])
-    tracer.entries[f"class {cls.__name__}"] = Entry("class", digest)
+    tracer.entries[f"class {tracer.named(cls.__name__)}"] = Entry("class", digest)
 
 
 def trace_function(

@@ -73,7 +73,8 @@ class Tracer:
 
     `codes` are :attr:`Trace.codes` of the process that sent the objects. With
     `lenient`, code edited since it was imported counts as it is in memory, and
-    constants that cannot be identified do not count.
+    constants that cannot be identified do not count. `renamed` is a class and the name
+    that it had: the trace is what it was then.
     """
 
     def __init__(
@@ -83,9 +84,15 @@ class Tracer:
         codes: Mapping[str, tuple[str, Reading]] | None = None,
         lenient: bool = False,
         before: Tracer | None = None,
+        renamed: tuple[type, str] | None = None,
     ) -> None:
         self.stop = stop.__mro__ if stop else (object,)
         self._given, self._lenient = codes or {}, lenient
+        self._names: list[tuple[str, str]] = []
+        if renamed is not None:
+            cls, then = renamed
+            outer = cls.__qualname__.removesuffix(cls.__name__)
+            self._names = [(cls.__qualname__, outer + then), (cls.__name__, then)]
         self.entries: dict[str, Entry] = {}
         self.modules: dict[str, None] = {}
         self.notes: dict[str, None] = {}
@@ -200,7 +207,8 @@ class Tracer:
     def writing(self, value: Any) -> Iterator[None]:
         """Have an object that is being written refer to itself."""
         self._held.append(value)
-        self._written[id(value)] = {"object": [type(value).__name__, "itself"]}
+        name = self.named(type(value).__name__)
+        self._written[id(value)] = {"object": [name, "itself"]}
         try:
             yield
         except BaseException:
@@ -312,9 +320,17 @@ class Tracer:
             self._places[place, name] = self.free(name)
         return self._places[place, name], new
 
+    def named(self, name: str) -> str:
+        """Return the name of a class, or of what it has, as it was then."""
+        for now, then in self._names:
+            if name == now or name.startswith(f"{now}."):
+                return then + name.removeprefix(now)
+        return name
+
     def free(self, name: str) -> str:
         """Return a name that no entry has, and keep its place."""
-        key, number = name, 1
+        key = name = self.named(name)
+        number = 1
         while key in self.entries:
             number += 1
             key = f"{name}#{number}"

@@ -38,7 +38,7 @@ from resumable.worker import Positioned, uncached
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from resumable.identity import CodeCheck, Traced
+    from resumable.identity import CodeCheck, Trace, Traced
     from resumable.results import Results
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -95,6 +95,14 @@ def _returns_no_value(method: Any) -> bool:
     return any(test(method) for test in tests)
 
 
+def added_parameters(cls: type[Any]) -> dict[str, Any]:
+    """Return the values that added parameters stand for in older runs, by name."""
+    added: dict[str, Any] = {}
+    for part in reversed(cls.__mro__):
+        added |= vars(part).get("added_parameters", {})
+    return added
+
+
 def _set_by_us() -> bool:
     """Return whether what sets an attribute is in this package, or copies an object."""
     frame = sys._getframe(2)
@@ -123,6 +131,8 @@ class Declaration(Positioned, param.Parameterized):
     )
 
     version: ClassVar[int | str | None] = None
+    aliases: ClassVar[tuple[str, ...]] = ()
+    added_parameters: ClassVar[Mapping[str, Any]] = {}
     outputs: Any = None
     scratch: Any = 0
     rtol: ClassVar[float] = 1e-5
@@ -192,6 +202,8 @@ class Declaration(Positioned, param.Parameterized):
         self._folder = target_folder(target, self._source.path)
         self._seconds_per_position: float | None = None
         self._check_methods()
+        self._aliases()
+        self._added_parameters()
         self._outputs()
         identity.write_values(self._parameter_values())
 
@@ -292,6 +304,41 @@ class Declaration(Positioned, param.Parameterized):
                 )
             raise DeclarationError(msg) from error
 
+    def _aliases(self) -> tuple[str, ...]:
+        """Return older names of the class itself; a subclass never had them."""
+        names = vars(type(self)).get("aliases", ())
+        if isinstance(names, str) or not all(
+            isinstance(name, str) and name.isidentifier() for name in names
+        ):
+            msg = (
+                f"{type(self).__name__}.aliases must be a tuple of older names of the "
+                f'class, as ("OldName",), not {names!r}'
+            )
+            raise DeclarationError(msg)
+        return tuple(name for name in names if name != type(self).__name__)
+
+    def _added_parameters(self) -> dict[str, Any]:
+        """Return the values that added parameters stand for in older runs, as JSON."""
+        added = added_parameters(type(self))
+        for name in added:
+            if name == "name" or name not in type(self).param:
+                known = [known for known in type(self).param if known != "name"]
+                msg = (
+                    f"{type(self).__name__}.added_parameters has {name!r}, which is no "
+                    f"parameter{near_miss(name, known)}"
+                )
+                raise DeclarationError(msg)
+        return identity.write_values(added)
+
+    def _left_out(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return added parameters that older runs may lack, the latest first."""
+        found = []
+        for name, before in reversed(self._added_parameters().items()):
+            if parameters[name] != before:
+                break
+            found.append(name)
+        return tuple(found)
+
     def _outputs(self) -> dict[str, Output]:
         value = self.outputs() if callable(self.outputs) else self.outputs
         if value is None:
@@ -372,8 +419,11 @@ class Declaration(Positioned, param.Parameterized):
         """Dtype of the data."""
         return self._dtype
 
-    def _traced(self, codes: Any = None) -> Traced:
-        """Trace the code of this Process, its parameters and its other attributes."""
+    def _traced(self, codes: Any = None, name: str | None = None) -> Traced:
+        """Trace the code of this Process, its parameters and its other attributes.
+
+        `name` is an older one of the class: the trace is what it was then.
+        """
         return identity.trace_object(
             self,
             stop=Declaration,
@@ -382,6 +432,7 @@ class Declaration(Positioned, param.Parameterized):
             own=OWN,
             codes=codes,
             lenient=codes is not None or self.version is not None,
+            older_name=name,
         )
 
     def _attributes(self) -> dict[str, Any]:
@@ -434,9 +485,17 @@ class Declaration(Positioned, param.Parameterized):
             check=self._code_check(traced),
             changed=functools.partial(self._changed_since, traced),
             earlier=self._earlier_document,
+            aliases=self._aliases(),
+            left_out=self._left_out(traced.parameters),
+            named=self._named,
             source_text=self._source_text(),
             seconds_per_position=self._seconds_per_position,
         )
+
+    def _named(self, name: str) -> tuple[Any, Trace]:
+        """Return version and trace as they were when the class had another name."""
+        traced = self._traced(name=name)
+        return self._version_document(traced), traced.trace
 
     def _code_check(self, traced: Traced) -> CodeCheck:
         """Return what makes sure that a worker has the same code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import param
@@ -14,6 +15,7 @@ from resumable.model import names_one, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
 from resumable.process.parameters import frozen, override_parameters
 from resumable.results import Results
+from resumable.runfile import RunFile
 from resumable.session import (
     Explanation,
     Options,
@@ -92,6 +94,12 @@ class Process(Declaration):
         Raise it when the algorithm changes; an edit of the code then only warns. None
         (default): all code of the user that the computation reaches is part of the
         identity, with the constants that it uses.
+    aliases : tuple of str
+        Names that the class had: runs under these are continued and returned, too.
+        Subclasses do not have them.
+    added_parameters : dict
+        Name of a parameter -> the value that it stands for in runs which are older
+        than it, the latest parameter last.
     scratch : int or method of the number of positions
         Bytes that the computation needs per position besides its arguments and
         results, for the budget.
@@ -486,6 +494,47 @@ class Process(Declaration):
                 sample=sample,
                 seed=seed,
             )
+
+    def adopt(self, run: str | Path | Results, *, sample: int | str = 20) -> Results:
+        """Say that the rows of a run are those of this computation, and copy them.
+
+        For a run that does not match because the class was renamed, its source was
+        moved, a parameter was added or code was edited. Some of its positions are
+        computed again first, in this process, and must give the same rows.
+
+        Parameters
+        ----------
+        run : str, Path or Results
+            The run file, in any folder. It stays as it is.
+        sample : int or "all"
+            How many positions to compute again, chosen at random; 0 for none.
+
+        Returns
+        -------
+        Results
+            Of a new run file in the target folder, with the rows, failures and
+            sessions, in which the adopted run and the differences are written down;
+            ``resumable show`` shows them. The next :meth:`compute` goes on with it.
+
+        Raises
+        ------
+        RunFileError
+            There is no such run, or it is damaged; a value of a parameter, an output or
+            the positions are others; rows are others; or there is a run of this
+            computation already.
+        PlanError
+            The sample is neither a number from 0 nor "all".
+        RunBusy
+            Another process computes one of the two runs.
+        TargetError
+            The new file cannot be written.
+        """
+        from resumable.session import adopt_run
+
+        begin_work(f"adopt a run as one of {type(self).__name__}")
+        path = run.path if isinstance(run, Results) else Path(run)
+        with frozen(self):
+            return adopt_run(self._computation(), RunFile(path), sample)
 
     def state(self) -> dict[str, Any]:
         """Return class, parameters, source, axes, inputs and target as plain values.

@@ -19,6 +19,7 @@ from resumable.errors import DeclarationError, ParameterError
 from resumable.model import decode
 from resumable.process.classes import find_class
 from resumable.process.constructor import construct
+from resumable.process.declaration import added_parameters
 from resumable.process.function import process_of_run
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
@@ -333,7 +334,12 @@ def _made(
     Attributes that it does not set, or sets to other values, are then assigned.
     """
     known = identity.by_document(arrays)
-    given = {**standard, **_parameters_of(cls, document["parameters"], known)}
+    # A run that lacks parameters was made before there were these.
+    parameters = {
+        **added_parameters(cls),
+        **_parameters_of(cls, document["parameters"], known),
+    }
+    given = {**standard, **parameters}
     for name, encoded in arguments.items():
         given[name] = decode(encoded, f"the argument {name!r}", arrays=known)
     made = construct(cls, given)
@@ -347,8 +353,8 @@ def _made(
 
 
 def _check_name(cls: type[Process], name: str) -> None:
-    """Refuse a class of another name: it is part of the identity."""
-    if cls.__name__ != name:
+    """Refuse a class that never had this name: it is part of the identity."""
+    if name not in (cls.__name__, *vars(cls).get("aliases", ())):
         msg = f"the run is of the class {name!r}, and {cls.__name__!r} was given"
         raise DeclarationError(msg)
 

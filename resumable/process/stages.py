@@ -126,7 +126,9 @@ class Link(Process):
         shape, dtype = head.geometry.spectrum_shape, head.process.spectrum_dtype
         self._join(head, shape, dtype)
         # Without what a worker does not need.
-        self._head = head._replace(process=None, check=None, changed=None, earlier=None)
+        self._head = head._replace(
+            process=None, check=None, changed=None, earlier=None, named=None
+        )
         self._inputs = dict(inputs)
         self._source_name, self._stages, self._lacking = source_name, stages, lacking
         self._asked = _with_last_use(stages, kept)
@@ -168,6 +170,8 @@ class Link(Process):
             check=CheckOfStages(),
             changed=self._changed_in_stages,
             earlier=self._earlier,
+            aliases=(),
+            left_out=(),
             source_text="\n\n".join(s.request.source_text for s in self._stages),
             seconds_per_position=self._seconds_per_position,
         )

@@ -105,14 +105,16 @@ def create_run_file(
     previous: RunFile | None = None,
     *,
     succeeds: bool = False,
+    sessions: bool = False,
 ) -> RunFile:
     """Make a run file `path`, which does not exist; the caller holds the run's lock.
 
     Disk space is reserved for the positions `requested`. `previous` is the run of the
-    same source when that was shorter: its rows are copied. With `succeeds` the new
-    file takes its place and has its sessions, too; no process may write to it. Raises
-    TargetError where the folder cannot be written or the disk has no room, and
-    DeclarationError where the header gets too long; then nothing is left.
+    same source when that was shorter: its rows are copied, and with `sessions` its
+    sessions. With `succeeds` the new file takes its place and has its sessions; no
+    process may write to it. Raises TargetError where the folder cannot be written or
+    the disk has no room, and DeclarationError where the header gets too long; then
+    nothing is left.
     """
     temporary = path.with_name(f".{path.stem}.birth")
     row_bytes = sum(output.row_bytes for output in spec.outputs.values())
@@ -123,7 +125,9 @@ def create_run_file(
             with disk.opened(temporary, os.O_RDWR) as fd:
                 reserve_rows(fd, header, requested)
                 if previous is not None:
-                    _copy_rows(fd, path, header, previous, sessions=succeeds)
+                    _copy_rows(
+                        fd, path, header, previous, sessions=sessions or succeeds
+                    )
                 disk.write_at(fd, header.to_bytes(), 0)
                 os.fsync(fd)
             if succeeds and previous is not None and previous.path == path:

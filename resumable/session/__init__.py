@@ -19,6 +19,7 @@ from resumable.session.resolve import least_calls, resolve
 from resumable.system import lazily
 
 if TYPE_CHECKING:
+    from resumable.session.adopt import adopt_run
     from resumable.session.background import Run, check_alone
     from resumable.session.follow import follow_source
     from resumable.session.trial import (
@@ -45,6 +46,7 @@ __all__ = [
     "Started",
     "Trial",
     "VerifyReport",
+    "adopt_run",
     "check_alone",
     "compute",
     "draw_default",
@@ -68,6 +70,7 @@ __getattr__ = lazily(
     Run="background",
     Trial="trial",
     VerifyReport="verify",
+    adopt_run="adopt",
     check_alone="background",
     draw_default="trial",
     follow_source="follow",

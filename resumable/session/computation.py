@@ -88,6 +88,13 @@ class Request(NamedTuple):
     source_text: str
     """Text of the class, for people; empty where it cannot be found."""
     seconds_per_position: float | None
+    aliases: tuple[str, ...] = ()
+    """Older names of the class."""
+    left_out: tuple[str, ...] = ()
+    """Parameters that have the values they stand for in runs that lack them, the
+    latest first."""
+    named: Any = None
+    """Returns version and trace of the class under another name."""
 
     def document(self, options: Options) -> dict[str, Any]:
         """Say what is asked for and how, as short JSON: all ranks must ask the same."""
@@ -113,6 +120,17 @@ class Request(NamedTuple):
         }
 
 
+class KnownAs(NamedTuple):
+    """What this computation was under an older name, or with fewer parameters."""
+
+    folder: RunFolder
+    """Where its runs of then lie."""
+    document: dict[str, Any]
+    """Their identity document."""
+    trace: Trace
+    """The trace of the code of now, under the name of then."""
+
+
 class Computation(NamedTuple):
     """A computation with everything resolved: what is wanted, not how."""
 
@@ -135,6 +153,8 @@ class Computation(NamedTuple):
     """Where its runs lie that were made before helpers counted, if there are any."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
+    known_as: Mapping[str, KnownAs] = {}
+    """By identity: what else its runs may be."""
     notes: tuple[str, ...] = ()
     """What to know of the numbers of the source and the inputs, a sentence each."""
 
@@ -145,7 +165,8 @@ class Computation(NamedTuple):
         the identity: a run counts while the source still begins with its contents.
         One in which rows may be mixed does not.
         """
-        found = self.run_folder.runs(files)
+        found = [run for k in self.known_as.values() for run in k.folder.runs(files)]
+        found += self.run_folder.runs(files)
         if self.made_before and not found:
             found = self.made_before.runs(files)
         found = [run for run in found if not run.mixed]
@@ -161,13 +182,23 @@ class Computation(NamedTuple):
 
     def full_length(self, header: Header) -> bool:
         """Return whether a run is of all that can be read of the source now."""
-        same = header.identity == self.run_folder.identity or self.is_earlier(header)
-        if not same or header.map_shape != self.geometry.map_shape:
+        same = header.identity in (self.run_folder.identity, *self.known_as)
+        if (
+            not (same or self.is_earlier(header))
+            or header.map_shape != self.geometry.map_shape
+        ):
             return False
         covered = positions_of(header)
         if covered is None:
             return True
         return self.ready is not None and self.ready.is_within(covered)
+
+    def wanted_of(self, header: Header) -> tuple[dict[str, Any], Trace]:
+        """Return document and trace as a run of this computation has them."""
+        known = self.known_as.get(header.identity)
+        if known is not None:
+            return known.document, known.trace
+        return self.document, self.request.trace
 
     def is_earlier(self, header: Header) -> bool:
         """Return whether a run is of this computation, by a document of schema 1."""

@@ -16,7 +16,7 @@ from resumable.results import (
     pack_locked,
     remove_spare_ragged_files,
 )
-from resumable.runfile import RunFile, RunLock, ragged_files_of
+from resumable.runfile import RunFile, RunLock, ragged_files_of, run_folder_of
 from resumable.session.computation import Assignment
 from resumable.session.decide import (
     decide,
@@ -62,6 +62,9 @@ def compute(
             ahead = planned(computation, options, found)
             lock = RunLock(computation.run_folder)
             held.enter_context(lock.held())
+            if found.run and found.run.header.identity in computation.known_as:
+                # By which the script of then is refused.
+                held.enter_context(RunLock(run_folder_of(found.run)).held())
             then = found.snapshot
             if found.new_path != computation.run_folder.new_path() or (
                 found.run and then and found.run.sessions_since(then)

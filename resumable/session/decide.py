@@ -17,7 +17,8 @@ from resumable.model import (
     parse_bytes,
 )
 from resumable.results import trace_of
-from resumable.runfile import ADVICE
+from resumable.runfile import ADVICE, RunFile, find_runs
+from resumable.session.adopt import way_in
 from resumable.system import Limit, disk, launcher, least, machine
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resumable.engines import Engine
-    from resumable.runfile import RunFile, Snapshot
+    from resumable.runfile import Snapshot
     from resumable.session.computation import Computation, Options
 
 #: Read amplification above which a rechunked copy is advised.
@@ -401,6 +402,8 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         elif finished:
             what = "complete"
         state = f"{what}: {done:,} of {size:,} positions done, {failed:,} failed"
+        if run.header.identity in computation.known_as:
+            state += "; made under an older name or with fewer parameters"
         if computation.is_earlier(run.header):
             state = state.replace(", would be", ", can be")
             state += f"; {made_before(finished=what == 'complete')}"
@@ -429,7 +432,15 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
                 listed.append(shown(reason))
         if len(told) > _TOLD:
             listed.append(f"and {len(told) - _TOLD} more")
+        if lines:
+            listed += filter(None, [way_in(computation, run)])
         candidates.append(Candidate(run.path, False, run.finished, tuple(listed)))
+    seen = {candidate.path for candidate in candidates}
+    for one in find_runs(run_folder.folder.glob("*.h5")) if lines else ():
+        if isinstance(one, RunFile) and one.path not in seen:
+            way = way_in(computation, one)
+            if way:
+                candidates.append(Candidate(one.path, False, one.finished, (way,)))
     return Explanation(
         run_folder.identity,
         run_folder.folder,
@@ -446,7 +457,8 @@ def edited(computation: Computation, run: RunFile) -> str:
     """
     request = computation.request
     then, version = run.header.source.get("trace"), request.process.version
-    if version is None or not then or then == request.trace.digest:
+    _, trace = computation.wanted_of(run.header)
+    if version is None or not then or then == trace.digest:
         return ""
     if computation.is_earlier(run.header):
         return ""
@@ -477,6 +489,6 @@ def changed_code(run: RunFile, computation: Computation) -> list[str]:
         return [str(error)]
     if there is None:
         return []
-    told = there.differences(computation.request.trace)
+    told = there.differences(computation.wanted_of(run.header)[1])
     more = [f"and {len(told) - _CODE_TOLD} more"] if len(told) > _CODE_TOLD else []
     return [shown(line, lines=True) for line in told[:_CODE_TOLD]] + more

@@ -31,7 +31,7 @@ from resumable.model import (
     parse_seconds,
 )
 from resumable.results import Results
-from resumable.runfile import RunLock
+from resumable.runfile import RunLock, run_folder_of
 from resumable.session.computation import Assignment, begins_with
 from resumable.session.compute import (
     packed_where_asked,
@@ -48,7 +48,7 @@ from resumable.system import stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resumable.runfile import RunFile, Snapshot
+    from resumable.runfile import RunFile, RunFolder, Snapshot
     from resumable.session.computation import Computation, Options, Request
     from resumable.session.events import Listener
     from resumable.source import FileState
@@ -149,8 +149,7 @@ class SourceWatcher:
     def __exit__(self, *exc: object) -> None:
         self._held.close()
 
-    def _lock_of(self, computation: Computation) -> RunLock:
-        folder = computation.run_folder
+    def _lock_of(self, folder: RunFolder) -> RunLock:
         if folder.identity not in self._locks:
             lock = self._locks[folder.identity] = RunLock(folder)
             self._held.enter_context(lock.held())
@@ -240,7 +239,7 @@ class SourceWatcher:
         if mine is not None and not _goes_on(computation, mine):
             raise SourceChanged
         # Before the runs are looked at: no other process may change them from here.
-        lock = self._lock_of(computation)
+        lock = self._lock_of(computation.run_folder)
         size, unready, now = computation.geometry.size, None, requested
         if ready is not None:
             if requested is None:
@@ -250,6 +249,10 @@ class SourceWatcher:
         options = dataclasses.replace(self._options, positions=now)
         exists = not growable or self._reaches_end(size)
         ahead = prospect(computation, options, mine=mine)
+        if ahead.run and ahead.run.header.identity in computation.known_as:
+            # By which the script of then is refused; what it did before is seen now.
+            self._lock_of(run_folder_of(ahead.run))
+            ahead = prospect(computation, options, mine=mine)
         return Look(
             Assignment(computation, ahead.options, ahead.plan, ahead.engine, lock),
             ahead.run,
@@ -302,7 +305,8 @@ def _goes_on(computation: Computation, mine: RunFile) -> bool:
     """Return whether a run is of what the source holds now."""
     then, now = mine.header.document, computation.document
     folders = [computation.run_folder, computation.earlier_folder]
-    if mine.header.identity not in [folder.identity for folder in folders if folder]:
+    known = [*(one.identity for one in folders if one), *computation.known_as]
+    if mine.header.identity not in known:
         if {**then, "source": 0} != {**now, "source": 0}:
             msg = (
                 "outputs or inputs are others than when it began; where they "

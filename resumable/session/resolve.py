@@ -15,13 +15,13 @@ from resumable import identity
 from resumable.errors import IdentityError
 from resumable.model import EARLIER_SCHEMA, SCHEMA, Footprint, document_digest
 from resumable.runfile import HDF5_VERSIONS, RunFileSpec, RunFolder
-from resumable.session.computation import Computation
+from resumable.session.computation import Computation, KnownAs
 from resumable.source import is_of_pieces, note_on_numbers, open_reader
 from resumable.system import disk
 from resumable.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from resumable.model import PositionSet
     from resumable.session.computation import Options, Request
@@ -130,6 +130,10 @@ def resolve(
         earlier_folder=earlier,
         made_before=made_before,
         ready=ready,
+        known_as={
+            known.folder.identity: known
+            for known in _known_as(request, document, sources)
+        },
         notes=tuple(filter(None, map(note_on_numbers, (reader, *inputs.values())))),
     )
 
@@ -163,6 +167,37 @@ def _but_digests(document: dict[str, Any]) -> dict[str, Any]:
         for name, one in sources.items()
     }
     return {**document, "source": left.pop(""), "inputs": left}
+
+
+def _known_as(
+    request: Request, document: dict[str, Any], sources: Callable[..., dict[str, Any]]
+) -> Iterator[KnownAs]:
+    """Yield what the computation was under older names or with fewer parameters.
+
+    As far as there are files with such names; no file is opened.
+    """
+    for name in (request.name, *request.aliases):
+        prefix = _prefix(request.source, name)
+        paths = disk.files_in(request.folder, f"{prefix}-", ".h5")
+        if not paths or (name == request.name and not request.left_out):
+            continue
+        version, trace = request.version, request.trace
+        if name != request.name:
+            version, trace = request.named(name)
+        parameters = dict(request.parameters)
+        for left_out in (None, *request.left_out):
+            if left_out is not None:
+                del parameters[left_out]
+            elif name == request.name:
+                continue
+            then = {**document, "process": name, "version": version}
+            variants = [{**then, "parameters": dict(parameters)}]
+            if _has_pieces(document):
+                variants.append({**variants[0], **sources(like={})})
+            for one in variants:
+                folder = RunFolder(request.folder, prefix, document_digest(one))
+                if any(path.name.startswith(folder.stem) for path in paths):
+                    yield KnownAs(folder, one, trace)
 
 
 def document_before(

@@ -113,13 +113,7 @@ def verify_run(
 
     The other arguments are those of :func:`resumable.verify`. Nothing is written.
     """
-    if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
-        if sample < 0:
-            msg = f"sample must be 0 or more positions, not {sample}"
-            raise PlanError(msg)
-    elif sample != "all":
-        msg = f"sample must be a whole number of positions or 'all', not {sample!r}"
-        raise PlanError(msg)
+    check_sample(sample)
     if not path.is_file():
         msg = f"there is no file {path}"
         raise RunFileError(msg)
@@ -132,6 +126,17 @@ def verify_run(
         checks.append(_status(run))
         checks += _computed(run, restore, source, sample, seed)
     return VerifyReport(path, tuple(checks))
+
+
+def check_sample(sample: int | str) -> None:
+    """Check what says how many positions to compute again; raises PlanError."""
+    if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
+        if sample < 0:
+            msg = f"sample must be 0 or more positions, not {sample}"
+            raise PlanError(msg)
+    elif sample != "all":
+        msg = f"sample must be a whole number of positions or 'all', not {sample!r}"
+        raise PlanError(msg)
 
 
 # The file by itself.
@@ -240,7 +245,7 @@ def _computed(
         yield Check("computation", False, str(error))
         yield Check("rows", None, "not computed again: the computation differs")
         return
-    document = computation.document
+    document, _ = computation.wanted_of(run.header)
     if run.header.document["schema"] == EARLIER_SCHEMA:
         document = document_before(computation.request, document) or document
     unlike = differences(run.header.document, document)
@@ -255,7 +260,7 @@ def _computed(
             "rows", None, "not computed again: the source or the computation differs"
         )
     else:
-        yield _rows(run, computation, sample, seed)
+        yield check_rows(run, computation, sample, seed)
 
 
 def _source(run: RunFile, source: Any) -> Check:
@@ -332,7 +337,7 @@ class _Recomputed(NamedTuple):
     """Row and exception of the failures."""
 
 
-def _rows(
+def check_rows(
     run: RunFile, computation: Computation, sample: int | str, seed: int | None
 ) -> Check:
     """Compute positions again, block by block, and compare."""

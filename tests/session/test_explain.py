@@ -116,8 +116,8 @@ def test_runs_of_other_processes_and_datasets_are_not_told(make_file):
     path = make_file(
         **{
             "data": np.ones((4, 3)),
-            "data2": np.ones((4, 3)),
-            "data-Fit": np.ones((4, 3)),
+            "data2": np.ones((4, 3)) * 2,
+            "data-Fit": np.ones((4, 3)) * 3,
         }
     )
     for process in (

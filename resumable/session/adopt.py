@@ -1,0 +1,150 @@
+"""Runs that would be of a computation but for a name: say so, and adopt them.
+
+Classes are renamed, sources are moved, parameters are added, code is edited. To adopt a
+run is to say that its rows are those of the computation all the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from resumable.errors import RunFileError
+from resumable.model import EARLIER_SCHEMA, PositionSet, differences
+from resumable.results import Results
+from resumable.runfile import RunLock, create_run_file, run_folder_of
+from resumable.source import coordinates_of
+
+if TYPE_CHECKING:
+    from resumable.runfile import RunFile
+    from resumable.session.computation import Computation
+
+#: Parts of an identity document in which a value that both have must be the same.
+_VALUES = ("parameters", "attributes", "shared")
+
+
+def way_in(computation: Computation, run: RunFile) -> str:
+    """Say how a run would match that differs in names or lacks parameters; else empty.
+
+    The names are those of the class, and of the file and the dataset of the source.
+    """
+    there, request = run.header.document, computation.request
+    name, parameters = str(there["process"]), dict(request.parameters)
+    version, why = request.version, []
+    if name != request.name:
+        if request.named is None:
+            return ""
+        version, trace = request.named(name)
+        if run.header.source.get("trace") != trace.digest:
+            return ""  # it may be anything, also where versions are the same
+        why.append(f"the name of the class, for which there is aliases = ({name!r},)")
+    lacking = [key for key in parameters if key not in there["parameters"]]
+    if lacking:
+        named = ", ".join(f"{key!r}: VALUE" for key in lacking)
+        why.append(
+            "parameters that it lacks, for which there is added_parameters = "
+            f"{{{named}}}"
+        )
+    for key in lacking:
+        del parameters[key]
+    wanted = {
+        **computation.document,
+        "process": name,
+        "version": version,
+        "parameters": parameters,
+    }
+    datasets = [document["source"].get("dataset") for document in (wanted, there)]
+    if None not in datasets and datasets[0] != datasets[1]:
+        wanted["source"] = {**wanted["source"], "dataset": datasets[1]}
+        why.append("the name of the dataset")
+    elif not run.path.name.startswith(
+        computation.run_folder.prefix.removesuffix(request.name) + name
+    ):
+        why.append("the name of the source's file")
+    if not why or differences(there, wanted):
+        return ""
+    return (
+        f"it would match but for {' and '.join(why)}; or adopt it, with 'resumable "
+        "adopt' or process.adopt(path)"
+    )
+
+
+def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Results:
+    """Copy the rows of a run into a new run file of a computation.
+
+    The computation must give the same rows again at a sample of positions. Raises
+    RunFileError where it does not, where values, outputs or positions are others, or
+    where there is a run of it already.
+    """
+    from resumable.session.verify import check_rows, check_sample
+
+    check_sample(sample)
+    header, folder = run.header, computation.run_folder
+    told = _checked(computation, run)
+    _check_none_there(computation, run)
+    with RunLock(folder).held(), RunLock(run_folder_of(run)).held():
+        _check_none_there(computation, run)
+        check = check_rows(run, computation, sample, None)
+        if check.passed is False:
+            msg = (
+                f"{run.path} is not adopted: {check.words.splitlines()[0]}, and these "
+                "are the rows of another computation"
+            )
+            raise RunFileError(msg)
+        note = {
+            "run": run.path.name,
+            "identity": header.identity,
+            "differences": told,
+            "rows": check.words,
+            "when": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        spec = computation.spec()
+        spec = spec._replace(source={**spec.source, "adopted": note})
+        with computation.open_reader() as reader:
+            made = create_run_file(
+                folder.new_path(),
+                spec,
+                coordinates_of(reader),
+                PositionSet.full(header.size),
+                run,
+                sessions=True,
+            )
+    return Results(made)
+
+
+def _check_none_there(computation: Computation, run: RunFile) -> None:
+    there = computation.runs()
+    if there:
+        msg = f"{there[-1].path} is a run of this computation already"
+        if there[-1].path != run.path:
+            msg += f"; 'resumable remove' it to adopt {run.path}"
+        raise RunFileError(msg)
+
+
+def _checked(computation: Computation, run: RunFile) -> list[str]:
+    """Return how the documents differ; RunFileError where rows cannot be the same."""
+    from resumable.session.resolve import document_before
+
+    there, wanted = run.header.document, computation.document
+    if there["schema"] == EARLIER_SCHEMA:
+        wanted = document_before(computation.request, wanted) or wanted
+    wrong = differences(
+        {key: there[key] for key in ("outputs", "position_axes")},
+        {key: wanted[key] for key in ("outputs", "position_axes")},
+    )
+    shapes = run.header.map_shape, computation.geometry.map_shape
+    if shapes[0] != shapes[1]:
+        wrong.append(f"positions: a map of {shapes[0]} there, of {shapes[1]} here")
+    for key in _VALUES:
+        old, new = there.get(key, {}), wanted.get(key, {})
+        both = [name for name in old if name in new]
+        wrong += differences(
+            {key: {name: old[name] for name in both}},
+            {key: {name: new[name] for name in both}},
+        )
+    if run.mixed:
+        wrong.append("rows of two computations may be mixed in it")
+    if wrong:
+        msg = f"{run.path} cannot be adopted: {'; '.join(wrong)}"
+        raise RunFileError(msg)
+    return differences(there, wanted)

@@ -1,0 +1,347 @@
+"""Classes that were renamed, parameters that were added, runs that are adopted."""
+
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import h5py
+import numpy as np
+import param
+import pytest
+from helpers import compute, data_of
+from processes import MEAN
+from programs import invoke
+
+import resumable as rs
+from resumable.runfile import RunFile, RunLock, run_folder_of
+from resumable.session import Finished
+
+
+def means(scan):
+    return data_of(scan).mean(axis=1)
+
+
+class Named(rs.Process):
+    """As the class was, before it got the name below."""
+
+    outputs = MEAN
+    scale = 1.0
+
+    def unit_computation(self, spectrum):
+        return self.of(spectrum) * self.scale
+
+    def of(self, spectrum):
+        return spectrum.mean()
+
+
+class Renamed(rs.Process):
+    """The same."""
+
+    aliases = ("Named", "Older")
+    outputs = MEAN
+    scale = 1.0
+
+    def unit_computation(self, spectrum):
+        return self.of(spectrum) * self.scale
+
+    def of(self, spectrum):
+        return spectrum.mean()
+
+
+#: What is written in the class above.
+BODY = {
+    name: value
+    for name, value in vars(Renamed).items()
+    if name in ("outputs", "scale", "unit_computation", "of")
+}
+
+
+class Edited(rs.Process):
+    """Not the same."""
+
+    aliases = ("Named",)
+    outputs = MEAN
+    scale = 2.0
+
+    def unit_computation(self, spectrum):
+        return self.of(spectrum) * self.scale
+
+    def of(self, spectrum):
+        return spectrum.mean()
+
+
+class Below(Renamed):
+    """Has never had the older names of its base class."""
+
+
+class Scaled(rs.Process):
+    """Before it had parameters."""
+
+    version = 1
+    outputs = MEAN
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean() * 1.0
+
+
+NARROW = Scaled
+
+
+def with_parameters(added):
+    """Return the class after two parameters were added."""
+
+    class Scaled(rs.Process):
+        version = 1
+        added_parameters = added
+        outputs = MEAN
+        scale = param.Number(2.0)
+        power = param.Integer(1)
+
+        def unit_computation(self, spectrum):
+            return spectrum.mean() ** self.power * self.scale
+
+    return Scaled
+
+
+# Renamed.
+
+
+def test_a_renamed_class_goes_on_with_its_run(scan):
+    before = compute(Named(scan), positions=slice(0, 25))
+    process = Renamed(scan)
+
+    assert process.plan().pending == 35
+    assert "made under an older name" in str(process.explain())
+    after = compute(process)
+
+    assert after.path == before.path
+    assert [session.computed for session in after.sessions] == [25, 35]
+    np.testing.assert_array_equal(after["mean"][...], means(scan))
+    assert process.verify(sample="all").passed
+    assert rs.verify(after.path, Renamed, sample="all").passed
+    assert rs.load(after.path, Renamed).results == after
+    assert Renamed(scan).identity != Named(scan).identity
+    # The old script finds it finished.
+    assert Named(scan).plan().action == "return"
+
+
+def test_an_edit_counts_under_the_new_name_too(scan):
+    before = compute(Named(scan))
+
+    assert Edited(scan).plan().action == "compute"
+    results = compute(Edited(scan))
+    assert results.path != before.path
+    np.testing.assert_array_equal(results["mean"][...], 2 * means(scan))
+
+
+def test_older_names_are_not_inherited(scan):
+    compute(Named(scan))
+
+    assert Renamed(scan).plan().action == "return"
+    assert Below(scan).plan().action == "compute"
+
+
+def test_a_run_of_the_older_name_is_copied_where_the_source_has_grown(make_file):
+    data = np.arange(40.0).reshape(10, 4)
+    path = make_file()
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=data[:6], maxshape=(None, 4), chunks=(2, 4))
+    before = compute(Named(f"{path}::/data"))
+    with h5py.File(path, "r+") as file:
+        file["data"].resize(10, axis=0)
+        file["data"][...] = data
+
+    process = Renamed(f"{path}::/data")
+    assert process.plan().action == "copy and continue"
+    results = compute(process)
+
+    assert results.path.name.startswith("scan-data-Renamed-")
+    assert results.sessions[-1].computed == 4
+    np.testing.assert_array_equal(results["mean"][...], data.mean(axis=1))
+    assert compute(Named(f"{path}::/data"), positions=0).path != before.path
+
+
+@pytest.mark.parametrize(("holder", "other"), [(Named, Renamed), (Renamed, Named)])
+def test_scripts_with_both_names_do_not_compute_at_once(scan, holder, other):
+    compute(Named(scan), positions=slice(0, 5))
+
+    def compute_by_the_other(event):
+        if isinstance(event, Finished):
+            return
+        with pytest.raises(rs.RunBusy, match="is being computed by process"):
+            compute(other(scan))
+
+    results = compute(holder(scan), listener=compute_by_the_other)
+
+    assert results.status.done == 60
+    assert [session.computed for session in results.sessions] == [5, 55]
+
+
+@pytest.mark.parametrize("wrong", ["Named", ("not a name",), (3,)])
+def test_aliases_that_are_no_names_are_refused(scan, wrong):
+    made = type("Made", (Renamed,), {"aliases": wrong})
+
+    with pytest.raises(rs.DeclarationError, match="must be a tuple of older names"):
+        made(scan)
+
+
+# With further parameters.
+
+
+@pytest.mark.parametrize(
+    ("given", "action"),
+    [
+        ({"scale": 1.0}, "return"),
+        ({}, "compute"),
+        ({"scale": 1.0, "power": 2}, "compute"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*was edited since")
+def test_a_run_without_a_parameter_is_one_with_its_old_value(scan, given, action):
+    before = compute(NARROW(scan))
+    made = with_parameters({"scale": 1.0, "power": 1})
+    process = made(scan, **given)
+
+    assert process.plan().action == action
+    if action == "return":
+        assert compute(process).path == before.path
+        assert process.verify(sample="all").passed
+        assert rs.load(before.path, made).scale == 1.0
+        assert rs.verify(before.path, made, sample="all").passed
+
+
+@pytest.mark.filterwarnings("ignore:.*was edited since")
+def test_a_parameter_that_was_added_later_is_left_out_first(scan):
+    first = type("Scaled", (NARROW,), {"scale": param.Number(2.0), "version": 1})
+    between = compute(first(scan, scale=4.0))
+    made = with_parameters({"scale": 1.0, "power": 1})
+
+    assert made(scan, scale=4.0).results.path == between.path
+    assert made(scan, scale=4.0, power=3).results is None
+    assert made(scan, scale=1.0).results is None
+
+
+def test_an_added_parameter_that_is_none_is_refused(scan):
+    made = with_parameters({"scala": 1.0})
+
+    with pytest.raises(rs.DeclarationError, match=r"'scala', which is no .*'scale'"):
+        made(scan)
+
+
+# Adopted.
+
+
+class Other(rs.Process):
+    """Another name, and other code for the same numbers."""
+
+    outputs = MEAN
+    scale = param.Number(1.0)
+    kept: ClassVar[list[int]] = []
+
+    def unit_computation(self, spectrum):
+        return self.scale * spectrum.mean()
+
+
+def test_explain_says_what_name_is_in_the_way(scan, tmp_path):
+    path = compute(Named(scan)).path
+    shutil.copy(tmp_path / "scan.h5", tmp_path / "moved.h5")
+    unnamed = type("Renamed", (rs.Process,), {**BODY, "aliases": ()})
+    alone = str(Below(scan).explain())
+    compute(NARROW(scan))
+
+    def told(process):
+        return str(process.explain()).partition("it would match but for ")[2]
+
+    assert "would match" not in alone
+    assert told(unnamed(scan)).startswith(
+        "the name of the class, for which there is aliases = ('Named',)"
+    )
+    assert told(Named(tmp_path / "moved.h5::/data")).startswith(
+        "the name of the source's file; or adopt it, with 'resumable adopt'"
+    )
+    assert told(with_parameters({})(scan)).startswith(
+        "parameters that it lacks, for which there is added_parameters = {'scale': "
+        "VALUE, 'power': VALUE}"
+    )
+    assert path.exists()
+
+
+def test_an_adopted_run_goes_on_and_says_so(scan):
+    run = compute(Named(scan), positions=slice(0, 25))
+    before = run.path.read_bytes()
+
+    adopted = Other(scan).adopt(run, sample="all")
+
+    assert adopted.status.done == 25
+    assert run.path.read_bytes() == before
+    assert [session.computed for session in adopted.sessions] == [25]
+    note = RunFile(adopted.path).header.source["adopted"]
+    assert note["run"] == run.path.name
+    assert note["identity"] == run.identity
+    assert note["rows"].startswith("25 of 25 positions computed again: 25 the same")
+    shown = invoke("show", str(adopted.path))
+    for words in ('process: "Named" there, "Other" here', "scale: missing there"):
+        assert words in shown
+    results = compute(Other(scan))
+    assert results == adopted
+    np.testing.assert_array_equal(results["mean"][...], means(scan))
+    assert rs.verify(adopted.path, Other, sample="all").passed
+
+
+def test_rows_of_another_computation_are_not_adopted(scan):
+    run = compute(Named(scan))
+    process = Other(scan, scale=3.0)
+
+    with pytest.raises(rs.RunFileError, match="is not adopted: 20 of 60 positions"):
+        process.adopt(run)
+
+    assert process.results is None
+    assert list(run.path.parent.glob(".*")) == []
+    # It can be insisted on.
+    assert process.adopt(run.path, sample=0).status.done == 60
+
+
+def test_what_cannot_be_of_the_computation_is_refused(scan, make_file):
+    run = compute(Other(scan))
+    small = make_file("small.h5", data=np.ones((3, 4)))
+    vector = type("Vector", (Other,), {"outputs": {"mean": rs.Output(shape=2)}})
+
+    for process, words in (
+        (Other(scan, scale=3.0), r"parameters.scale: 1.0 there, 3.0 here"),
+        (Other(f"{small}::/data"), r"a map of \(60,\) there, of \(3,\) here"),
+        (vector(scan), r"outputs.mean.shape"),
+        (Other(scan), r"is a run of this computation already"),
+    ):
+        with pytest.raises(rs.RunFileError, match=words):
+            process.adopt(run)
+
+
+def test_a_packed_run_of_a_moved_source_is_adopted_by_the_command(
+    scan, tmp_path, monkeypatch
+):
+    (tmp_path / "there").mkdir()
+    shutil.copy(tmp_path / "scan.h5", tmp_path / "there" / "moved.h5")
+    (tmp_path / "fit.py").write_text(
+        Path(__file__).read_text().split("\n# Renamed.")[0]
+    )
+    run = compute(Named(scan))
+    run.pack()
+    monkeypatch.chdir(tmp_path)
+
+    line = invoke("adopt", str(run.path), "fit.py:Renamed", "there/moved.h5::/data")
+    again = invoke("run", "fit.py:Renamed", "there/moved.h5::/data")
+
+    name, _, words = line.partition(": ")
+    assert name.startswith("there/moved-data-Renamed-")
+    assert words == again.partition(": ")[2] == "60 of 60 positions done\n"
+    np.testing.assert_array_equal(rs.open(name)["mean"][...], means(scan))
+
+
+def test_a_run_that_is_computed_is_not_adopted(scan):
+    run = compute(Named(scan), positions=slice(0, 5))
+
+    with (
+        RunLock(run_folder_of(RunFile(run.path))).held(),
+        pytest.raises(rs.RunBusy, match="is being computed by process"),
+    ):
+        Other(scan).adopt(run)
