@@ -186,8 +186,9 @@ def copy_parameters(process: Any, made: Any) -> None:
         if not process.param[name].readonly
     }
     param.Parameterized.__init__(made, **values)  # type: ignore[no-untyped-call]
-    vars(made)["_given"] = set(_given(process))
-    vars(made)["_typed"] = dict(process.__dict__.get("_typed", {}))
+    # The original stays as it is.
+    vars(made)["_given"] = set(vars(process).get("_given", ()))
+    vars(made)["_typed"] = dict(vars(process).get("_typed", {}))
 
 
 def override_parameters(cls: Any) -> None:
