@@ -17,6 +17,7 @@ signal to every process of a job ends it, and the workers before they have commi
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import importlib
@@ -100,6 +101,7 @@ class WorkerServer:
         # One question and its answer at a time, whichever thread asks.
         self.talk = threading.Lock()
         self._killed: collections.deque[int] = collections.deque()
+        self._workers: set[int] = set()
         self.socket, theirs = socket.socketpair()
         in_main_thread = threading.current_thread() is threading.main_thread()
         with theirs:
@@ -117,6 +119,14 @@ class WorkerServer:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         forks.holders.add(self)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """End it with this process, unless workers that somebody has need it."""
+        if self._owner == os.getpid() and not self._workers:
+            self.process.kill()
+            self.process.wait()
+            self.socket.close()
 
     def close_in_child(self) -> None:
         """Close the socket in a child process, which must not use the server."""
@@ -152,7 +162,9 @@ class WorkerServer:
         with self.talk:
             self.await_ready()
             self._reap()
-            return self._ask(_START, fds)
+            pid = self._ask(_START, fds)
+            self._workers.add(pid)
+            return pid
 
     def exitcode(self, pid: int) -> int | None:
         """Wait for a worker's exit code; None where the server has ended, too."""
@@ -178,6 +190,7 @@ class WorkerServer:
                 self._ask_exitcode(self._killed.popleft())
 
     def _ask_exitcode(self, pid: int) -> int:
+        self._workers.discard(pid)
         return self._ask(_WAIT + pid.to_bytes(_NUMBER_BYTES, "big"))
 
     def _ask(self, question: bytes, fds: tuple[int, ...] = ()) -> int:

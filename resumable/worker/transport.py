@@ -25,6 +25,7 @@ import pickle
 import select
 import socket
 import threading
+import types
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -64,15 +65,35 @@ def _reduce_cached(descriptor: functools.cached_property[Any]) -> tuple[Any, ...
     return functools.cached_property, (descriptor.func,), state
 
 
-def _reduce_lru_cache(function: Any) -> Any:
+def _has_name_there(function: Any) -> bool:
+    """Return whether a worker finds a function by its module and its name."""
     by_value = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
-    if function.__module__ not in by_value and "<locals>" not in function.__qualname__:
+    return function.__module__ not in by_value and "<locals>" not in (
+        function.__qualname__
+    )
+
+
+def _reduce_lru_cache(function: Any) -> Any:
+    if _has_name_there(function):
         return function.__qualname__
     return _lru_cached, (function.__wrapped__, function.cache_parameters())
 
 
 def _lru_cached(function: Any, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
+
+
+def _is_single_dispatch(thing: Any) -> bool:
+    return (
+        isinstance(thing, types.FunctionType)
+        and thing.__globals__ is vars(functools)
+        and hasattr(thing, "registry")
+    )
+
+
+def _register(function: Any, registry: dict[type, Any]) -> None:
+    for kind, implementation in registry.items():
+        function.register(kind, implementation)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -86,6 +107,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         },
         cloudpickle.Pickler.dispatch_table,
     )
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Make a function of singledispatch anew, which has weak references."""
+        if not _is_single_dispatch(obj) or _has_name_there(obj):
+            return super().reducer_override(obj)
+        registry = dict(obj.registry)
+        default = registry.pop(object)
+        # In two steps, for what is registered may call the function itself.
+        how = functools.singledispatch, (default,), registry
+        return (*how, None, None, _register)
 
 
 def pickled(

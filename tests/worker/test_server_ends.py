@@ -4,11 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
 import pytest
-from helpers import until
+from helpers import ROOT, until
 from kill_matrix import alive, wait_until
 from user_scripts import both_methods
 
@@ -225,3 +226,29 @@ def test_a_server_ends_with_its_driver_though_a_child_process_lives(script):
         for copy in copies:
             with contextlib.suppress(psutil.NoSuchProcess):
                 copy.kill()
+
+
+@pytest.mark.parametrize("engine", ["auto", "local"])
+def test_a_script_leaves_nothing_open_at_its_end(scan, tmp_path, engine):
+    """Where all warnings are shown, as in the development of the user's own code."""
+    path = tmp_path / "short.py"
+    path.write_text(
+        "import resumable as rs\n"
+        "from resumable.worker import start_server\n"
+        "class Mean(rs.Process):\n"
+        "    outputs = {'mean': rs.Output()}\n"
+        "    def unit_computation(self, spectrum):\n"
+        "        return spectrum.mean()\n"
+        "start_server('forkserver')\n"
+        f"Mean({scan!r}).compute(engine={engine!r}, workers=1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "always", path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "ResourceWarning" not in done.stderr
