@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from resumable.errors import HDF5_ERRORS, SourceError, near_miss, shortened
+from resumable.errors import HDF5_ERRORS, SourceError, shortened
 from resumable.source.files import LIVE_LOCKS, open_file
 from resumable.source.places import Place, check_storage, is_hard_link, lead
 
@@ -68,11 +68,9 @@ class Listing(NamedTuple):
     def added_to(self, message: str, name: str = "", what: str = "it") -> str:
         """Return a message with what is there, nearest to a name if one was given."""
         names = [entry.name for entry in self.entries]
-        last = name.rsplit("/", 1)[-1]
-        same = [each for each in names if last and each.rsplit("/", 1)[-1] == last]
-        near = f"; did you mean {same[0]!r}?" if same else near_miss(name, names)
-        if name and near:
-            return message + near
+        near = _nearest(name, names)
+        if near:
+            return f"{message}; did you mean {near!r}?"
         more = len(names) - _NAMED
         listed = ", ".join(map(str, self.entries[:_NAMED]))
         listed += f" and {more:,} more" if more > 0 else ""
@@ -80,6 +78,18 @@ class Listing(NamedTuple):
         broken = [text for text in self.unreadable if text not in message]
         shown = [shortened(text, 250) for text in broken[:2] if not (name and names)]
         return "; ".join([message, f"{what} has {there}", *shown])
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """Return the name whose last part is nearest to that of a name, or empty."""
+    # Imported here: it costs a millisecond that only an error needs.
+    from difflib import get_close_matches
+
+    ends = dict.fromkeys(each.rsplit("/", 1)[-1] for each in names)
+    for end in get_close_matches(name.rsplit("/", 1)[-1], ends, n=1):
+        same = [each for each in names if each.endswith(f"/{end}")]
+        return get_close_matches(name, same, n=1, cutoff=0)[0]
+    return ""
 
 
 def listing_of(place: Place, name: str = "") -> Listing:

@@ -71,6 +71,7 @@ LISTED = (
             "{}::/entry/scan",
             r"group, .* /entry/scan/counts \(3 x 4 float64, the de.*t\)$",
         ),
+        ("{}::/entry/hight", "no dataset /entry/hight; did you mean '/entry/fit/heig"),
         ("{}::/height", "no dataset /height; did you mean '/entry/fit/height'"),
         (
             "{}::/entry/motors",

@@ -163,7 +163,7 @@ BROKEN = {
     r"\(3 float64\)$",
     "chain": "::/soft is a link to /gone, which is missing",
     "group/data_1": r"::/entry/data_1 is a link to run_data_1\.h5::/entry/data",
-    "group/y": r"has no dataset /entry/y; did you mean '/entry/x'",
+    "group/y": r"has no dataset /entry/y; it has /entry/x \(3 float64\)$",
     "lost": r"::/lost is virtual and its part .*/run_data_1\.h5 is missing",
     "empty": r"is virtual and its part .*run_data_2\.h5::/?entry/data is missing",
     "linked": r"::/linked is virtual .*entry/data_1 is missing: .* no file",
