@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Containers within each other that are looked into.
 _DEEPEST = 10
+#: Fields of a masked array that is written as a plain one.
+_WITH_MASK = ("_data", "_mask")
 
 
 def arrays_in(values: Mapping[str, Any]) -> dict[str, Array]:
@@ -31,9 +33,13 @@ def arrays_in(values: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _within(name: str, value: Any, depth: int) -> Iterator[tuple[str, Array]]:
-    if type(value) is np.ndarray:
+    if type(value) in (np.ndarray, np.ma.MaskedArray):
         if not value.dtype.hasobject:
-            yield name, value
+            # With a mask: as an array of pairs of value and mask.
+            yield (
+                name,
+                value.toflex() if isinstance(value, np.ma.MaskedArray) else value,
+            )
     elif depth < _DEEPEST and isinstance(value, (list, tuple, dict)):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in pairs:
@@ -42,4 +48,7 @@ def _within(name: str, value: Any, depth: int) -> Iterator[tuple[str, Array]]:
 
 def by_document(arrays: Iterable[Array]) -> dict[str, Array]:
     """Return arrays by the canonical JSON that stands for them in an identity."""
-    return {canonical(write_value(array)): array for array in arrays}
+    found: list[Any] = list(arrays)
+    of_flex: Any = np.ma.fromflex
+    found += [of_flex(one) for one in found if one.dtype.names == _WITH_MASK]
+    return {canonical(write_value(array)): array for array in found}

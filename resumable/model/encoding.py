@@ -270,7 +270,7 @@ def _decoded(document: Any, where: str, arrays: Mapping[str, Any]) -> Any:
     if not isinstance(document, dict):
         return document
     ((kind, inner),) = document.items()
-    if kind == "array" and arrays:
+    if kind in ("array", "object") and arrays:
         found = arrays.get(canonical(document))
         if found is not None:
             return found

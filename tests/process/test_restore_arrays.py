@@ -67,6 +67,19 @@ def test_an_array_comes_back_from_the_run_file_and_from_the_state(scan, array):
     assert (found.passed, found.checks[-1].passed) == (True, True)
 
 
+def test_a_masked_array_comes_back_with_its_mask(scan):
+    masked = np.ma.array(np.arange(6.0).reshape(2, 3), mask=np.eye(2, 3))
+    process = Weighted(scan, weights=masked, window=[np.ma.array(["a", "b"])])
+    results = process.compute(engine="serial")
+
+    for again in (rs.load(results, Weighted), rs.load(process.state(), Weighted)):
+        np.testing.assert_array_equal(again.weights.mask, masked.mask)
+        np.testing.assert_array_equal(again.weights.data, masked.data)
+        assert again.window[0].tolist() == ["a", "b"]
+        assert again.results == results
+    assert rs.verify(results.path, Weighted).checks[-1].passed
+
+
 def test_the_arrays_of_a_run_are_datasets_for_everybody(scan):
     axis, low = np.linspace(400, 700, 32), np.arange(4)
     results = Weighted(
