@@ -11,7 +11,13 @@ from typing import Any
 import click
 
 from resumable.cli import report
-from resumable.errors import PlainFormatter, ResumableError, near, shown
+from resumable.errors import (
+    PlainFormatter,
+    ResumableError,
+    RunFileError,
+    near,
+    shown,
+)
 from resumable.model import format_bytes
 from resumable.process import (
     EPILOG,
@@ -31,8 +37,8 @@ from resumable.runfile import (
     RunFile,
     find_runs,
     holder_of,
-    mend_user_file,
     remove_ragged_files,
+    repair_run_file,
 )
 from resumable.source import list_source
 from resumable.version import __version__
@@ -161,18 +167,18 @@ def status(runs: tuple[str, ...]) -> None:
 
     RUNS are run files or folders of them; default this folder.
     """
-    paths: list[Path] = []
+    found: list[Path | RunFile | RunFileError] = []
     for path in map(Path, runs or (".",)):
-        if path.is_dir():
-            found = find_runs(path.glob("*.h5"))
-            paths += [run.path for run in found if isinstance(run, RunFile)]
-        else:
-            paths.append(path)
-    if not paths:
+        found += find_runs(path.glob("*.h5")) if path.is_dir() else [path]
+    if not found:
         click.echo("no runs here")
-    for path in paths:
+    for run in found:
         try:
-            click.echo(report.status_text(RunFile(path)))
+            if isinstance(run, RunFileError):
+                raise run
+            click.echo(
+                report.status_text(run if isinstance(run, RunFile) else RunFile(run))
+            )
         except ResumableError as error:
             # The status of the other runs is still shown.
             click.echo(f"{error}", err=True)
@@ -263,8 +269,8 @@ def publish(run_file: str, where: str, **given: Any) -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def repair(file: str) -> None:
-    """Finish or undo a publish that was killed."""
-    click.echo(f"{shown(file)}: {mend_user_file(file)}")
+    """Mend a run file or a file that was published into."""
+    click.echo(f"{shown(file)}: {repair_run_file(Path(file))}")
 
 
 @main.command()

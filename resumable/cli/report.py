@@ -17,7 +17,13 @@ from resumable.model import (
     name_of_position,
 )
 from resumable.results import Status
-from resumable.runfile import TABLE_DTYPES, RunFile, find_runs, holder_of
+from resumable.runfile import (
+    TABLE_DTYPES,
+    RunFile,
+    find_runs,
+    holder_of,
+    open_elsewhere,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,7 +70,7 @@ def list_runs(folder: Path) -> str:
         return f"no runs in {shown(folder)}"
     different = _different([run for run in found if isinstance(run, RunFile)])
     rows = [
-        ["(damaged)", str(run), "", "", ""]
+        ["(not usable)", str(run), "", "", ""]
         if isinstance(run, RunFileError)
         else [
             run.path.name,
@@ -135,6 +141,9 @@ def status_text(run: RunFile) -> str:
         lines.append(
             "  no process computes it now; run the same command again to go on"
         )
+    elsewhere = open_elsewhere(run.path)
+    if elsewhere:
+        lines.append(f"  {elsewhere}")
     return "\n".join(lines)
 
 

@@ -38,8 +38,10 @@ from resumable.runfile.header import (
     ADVICE,
     CHUNKS,
     CHUNKS_DTYPE,
+    CLOSE,
     FAILURE_ROWS,
     MAGIC,
+    REPAIR,
     TABLE_DTYPES,
     Header,
     digest_of,
@@ -65,6 +67,7 @@ from resumable.runfile.ragged import (
     ragged_files_of,
     remove_ragged_files,
 )
+from resumable.runfile.repair import open_elsewhere, repair_run_file
 from resumable.runfile.rows import names_fields, reading_group
 from resumable.runfile.tables import Failure, LogLine, SessionRow, SessionTables
 from resumable.runfile.writer import RowBuffer, RowWriter, WriteTarget
@@ -74,10 +77,12 @@ __all__ = [
     "ALIGNMENT",
     "CHUNKS",
     "CHUNKS_DTYPE",
+    "CLOSE",
     "FAILURE_ROWS",
     "HDF5_VERSIONS",
     "KEPT_BYTES",
     "MAGIC",
+    "REPAIR",
     "TABLE_DTYPES",
     "USID_ANCILLARIES",
     "USID_SPECTROSCOPIC",
@@ -113,10 +118,12 @@ __all__ = [
     "names_fields",
     "new_hdf5",
     "of_npy",
+    "open_elsewhere",
     "ragged_files_of",
     "read_arrays",
     "reading_group",
     "remove_ragged_files",
+    "repair_run_file",
     "reserve_rows",
     "run_folder_of",
     "structure_digest",

@@ -18,13 +18,11 @@ import numpy as np
 from resumable.errors import RunFileError
 from resumable.model import PositionSet
 from resumable.runfile.header import (
-    ADVICE,
-    HEADER_LIMIT,
     MAGIC,
     TABLE_DTYPES,
     Header,
-    structure_digest,
 )
+from resumable.runfile.repair import check_structure, read_header
 from resumable.runfile.rows import PackedRows, UnpackedRows, gone
 from resumable.runfile.tables import Failure, LogLine, SessionRow, is_time, texts_of
 from resumable.system import disk
@@ -112,26 +110,10 @@ class RunFile:
             # The computation has closed descriptors that are not its own.
             self._kept = None
         with disk.opened(self.path, os.O_RDONLY) as fd:
-            block = disk.read_at(fd, 4096, 0)
-            begin = block[:_BEGIN_BYTES]
+            begin = disk.read_at(fd, _BEGIN_BYTES, 0)
             if begin != self._begin:
-                size = os.fstat(fd).st_size
-                if begin.startswith(MAGIC) and b"\n" not in block[_BEGIN_BYTES + 1 :]:
-                    # A header longer than a page.
-                    block = disk.read_at(fd, min(size, HEADER_LIMIT), 0)
-                header = Header.from_bytes(block, self.path)
-                if size < header.file_bytes:
-                    msg = (
-                        f"{self.path} is truncated: it has {size:,} bytes of "
-                        f"{header.file_bytes:,}: {ADVICE}"
-                    )
-                    raise RunFileError(msg)
-                if structure_digest(fd, header) != header.structure:
-                    msg = (
-                        f"{self.path} is damaged or was changed by another program, "
-                        f"its structure is not the one it was made with: {ADVICE}"
-                    )
-                    raise RunFileError(msg)
+                header = read_header(fd, self.path)
+                check_structure(fd, header, self.path)
                 if self._begin and header.identity != self.header.identity:
                     msg = f"{self.path} is another run by now; open it anew"
                     raise RunFileError(msg)

@@ -199,6 +199,8 @@ class Superblock(NamedTuple):
     """It says that somebody writes: so it is, or that program was killed."""
     swmr: bool
     """It says that who writes lets others read at the same time."""
+    marks_at: int | None
+    """Where in the file it says so; None where a checksum covers that."""
 
 
 def superblock_of(fd: int) -> Superblock | None:
@@ -216,11 +218,13 @@ def superblock_of(fd: int) -> Superblock | None:
         return None
     version = raw[8]
     if version in (0, 1):
-        width, first, marks = raw[13], 24 if version == 0 else 28, raw[20]
+        width, first, place = raw[13], 24 if version == 0 else 28, 20
     elif version in (2, 3):
-        width, first, marks = raw[9], 12, raw[11]
+        width, first, place = raw[9], 12, 11
     else:
         return None
     # The third of four addresses.
     end = int.from_bytes(raw[first + 2 * width : first + 3 * width], "little")
-    return Superblock(end, bool(marks & _OPEN_FOR_WRITING), bool(marks & _SWMR))
+    marks = raw[place]
+    plain = None if version > 1 else offset + place
+    return Superblock(end, bool(marks & _OPEN_FOR_WRITING), bool(marks & _SWMR), plain)

@@ -18,6 +18,7 @@ from resumable.model import (
     decode_dtype,
     encode_dtype,
 )
+from resumable.runfile.hdf5 import superblock_of
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ MAGIC = b"resumable run file\n"
 HEADER_LIMIT = 1 << 24
 #: What to do about a file that cannot be trusted.
 ADVICE = "it is left as it is; use override=True to compute into a new file"
+#: What advice to mend a file, or to close it in another program, has in it.
+REPAIR, CLOSE = "'resumable repair ", "close it there"
 _DIGEST_LENGTH = 64
 #: What reading a text raises that has the right digest and is no header.
 _NO_HEADER = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
@@ -268,8 +271,11 @@ class Header(NamedTuple):
             raise RunFileError(msg) from error
 
 
-def structure_digest(fd: int, header: Header) -> str:
-    """sha256 of all bytes behind the user block that never change, chunks left out."""
+def structure_digest(fd: int, header: Header, *, unmarked: bool = False) -> str:
+    """sha256 of all bytes behind the user block that never change, chunks left out.
+
+    With `unmarked` the mark of a program that has the file open counts as not set.
+    """
     skipped = header.extents().values()
     if header.packed is not None:
         # These have checksums of their own.
@@ -280,16 +286,26 @@ def structure_digest(fd: int, header: Header) -> str:
     for offset, length in sorted(skipped):
         spans.append((position, offset))
         position = offset + length
-    return digest_of(fd, [*spans, (position, header.file_bytes)])
+    spans.append((position, header.file_bytes))
+    block = superblock_of(fd) if unmarked else None
+    return digest_of(fd, spans, zero_at=None if block is None else block.marks_at)
 
 
-def digest_of(fd: int, spans: list[tuple[int, int]]) -> str:
-    """sha256 of spans of bytes of a file, as far as there are any."""
+def digest_of(
+    fd: int, spans: list[tuple[int, int]], *, zero_at: int | None = None
+) -> str:
+    """sha256 of spans of bytes of a file, as far as there are any.
+
+    The byte at `zero_at` is taken for 0.
+    """
     result = hashlib.sha256()
     for start, stop in spans:
         for place in range(start, stop, 1 << 20):
             part = disk.read_at(fd, min(1 << 20, stop - place), place)
             if not part:
                 break
+            if zero_at is not None and 0 <= zero_at - place < len(part):
+                inside = zero_at - place
+                part = part[:inside] + b"\0" + part[inside + 1 :]
             result.update(part)
     return result.hexdigest()

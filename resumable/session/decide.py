@@ -17,7 +17,7 @@ from resumable.model import (
     parse_bytes,
 )
 from resumable.results import trace_of
-from resumable.runfile import ADVICE, RunFile, find_runs
+from resumable.runfile import ADVICE, CLOSE, REPAIR, RunFile, find_runs
 from resumable.session.adopt import way_in
 from resumable.system import Limit, disk, launcher, least, machine
 
@@ -184,7 +184,7 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
         damaged = [error for _, error in beside if isinstance(error, RunFileError)]
         for error in damaged[-1:]:
             # It may be of the same run.
-            if ADVICE in str(error):
+            if any(advice in str(error) for advice in (ADVICE, REPAIR, CLOSE)):
                 raise error
             msg = f"{error}: {ADVICE}"
             raise RunFileError(msg) from error

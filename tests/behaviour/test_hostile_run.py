@@ -162,7 +162,7 @@ def test_a_file_without_a_header_hides_no_other(run_path, scan):
     listed = invoke("list", str(run_path.parent))
 
     assert other.name in listed
-    assert "(damaged)" in listed
+    assert "(not usable)" in listed
     assert other.name in invoke("status", str(run_path.parent))
     assert "makes no sense" in str(Mean(scan).explain())
 

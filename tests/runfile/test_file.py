@@ -115,7 +115,8 @@ def test_a_bad_run_file_is_refused_and_left_as_it_is(bad):
     with pytest.raises(rs.RunFileError, match=words) as info:
         compute(process)
 
-    assert re.search(r"override=True|install a newer", str(info.value))
+    advice = r"override=True|install a newer|resumable repair"
+    assert re.search(advice, str(info.value))
     assert path.name in str(info.value)
     assert digest(path) == before
     assert sorted(p.name for p in path.parent.iterdir()) == sorted(
