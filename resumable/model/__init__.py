@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resumable.model.batch import Batch, Span, stretches
 from resumable.model.encoding import (
     DEEPEST,
     EARLIER_SCHEMA,
@@ -44,14 +45,11 @@ from resumable.model.plan import (
 from resumable.model.positions import (
     MOST_POSITIONS,
     WINDOW,
-    Batch,
     PositionSet,
     RequestedPositions,
-    Span,
     name_of_position,
     names_one,
     positions_in_order,
-    stretches,
 )
 from resumable.model.schedule import PROBES, Remainder, Schedule
 from resumable.model.units import (

@@ -1,7 +1,7 @@
 """Sets of positions: what a user names, and what is left to do.
 
 Positions are counted flat, 0 to N - 1, in C order of the map. A set of them is a
-bitmap, N / 8 bytes whatever its pattern, so that 10^8 scattered positions cost
+bitmap, at most N / 8 bytes whatever its pattern, so that 10^8 scattered positions cost
 12.5 MB. Nothing here reads or writes a file.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import bisect
 import contextlib
-import dataclasses
+import hashlib
 import math
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -20,49 +20,78 @@ import numpy as np
 from resumable.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from resumable.model.batch import Batch
 
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: First position of a span, and which positions of the span are members.
-Span = tuple[int, Array]
 
 _GOLDEN = (5**0.5 - 1) / 2
 #: Positions scanned in one go; a multiple of 8. Bounds the memory of a scan.
 WINDOW = 1 << 20
 #: Most positions of a source or a run: a bitmap of them is 2 GB.
 MOST_POSITIONS = 1 << 34
+_BITS = WINDOW // 8
+#: The bits of a window without members, and of a whole one: most windows have these.
+_NONE, _ALL = np.zeros(_BITS, np.uint8), np.full(_BITS, 255, np.uint8)
 
 
 class PositionSet:
-    """A set of positions out of `size`; `bits` is ``numpy.packbits`` of the members."""
+    """A set of positions out of `size`.
 
-    def __init__(self, size: int, bits: Array | None = None) -> None:
+    Of every window of 2^20 positions it has the bits of the members. Those of a window
+    without members, and of a whole one, are shared, so that a part of a huge set takes
+    the time and the memory of what it touches.
+    """
+
+    def __init__(self, size: int) -> None:
         self.size = size
-        self.bits = np.zeros(-(-size // 8), np.uint8) if bits is None else bits
+        # Arrays of bits are never changed, but replaced: they may be shared.
+        whole, left = divmod(size, WINDOW)
+        self._parts = [_NONE] * whole + [np.zeros(-(-left // 8), np.uint8)] * bool(left)
 
     @classmethod
     def full(cls, size: int) -> PositionSet:
         """Return the set of all positions."""
-        result = cls(size, np.full(-(-size // 8), 255, np.uint8))
-        if size % 8:
-            result.bits[-1] = (0xFF00 >> (size % 8)) & 0xFF
+        result = cls(size)
+        for start, stop in result.windows():
+            result._fill(start, stop)
         return result
+
+    def _fill(self, start: int, stop: int) -> None:
+        """Have all positions of one window as members."""
+        if stop - start == WINDOW:
+            self._parts[start // WINDOW] = _ALL
+        else:
+            self.set_window(start, np.ones(stop - start, bool))
 
     def copy(self) -> PositionSet:
         """Return a set of the same members."""
-        return PositionSet(self.size, self.bits.copy())
+        return self._with(self._parts)
+
+    def _with(self, parts: Iterable[Array]) -> PositionSet:
+        result = PositionSet(0)
+        result.size, result._parts = self.size, list(parts)
+        return result
+
+    def resized(self, size: int) -> PositionSet:
+        """Return a set of more positions, with the same members."""
+        result = PositionSet(size)
+        for start, stop in self.inhabited():
+            result.set_window(start, self.window(start, stop))
+        return result
 
     @classmethod
     def of(cls, size: int, positions: Array) -> PositionSet:
         """Return the set of the given flat positions, ascending, 0 to N - 1."""
         result = cls(size)
-        for start, stop in result.windows():
+        for number in np.unique(positions // WINDOW).tolist():
+            start, stop = number * WINDOW, min((number + 1) * WINDOW, size)
             first, last = np.searchsorted(positions, (start, stop))
-            if last > first:
-                members = np.zeros(stop - start, bool)
-                members[positions[first:last] - start] = True
-                result.set_window(start, members)
+            members = np.zeros(stop - start, bool)
+            members[positions[first:last] - start] = True
+            result.set_window(start, members)
         return result
 
     @classmethod
@@ -89,10 +118,14 @@ class PositionSet:
                 # So many numbers of the slice come before the window.
                 ahead = max(0, -(-(start - numbers.start) // numbers.step))
                 inside = numbers[ahead : ahead + stop - start]
+                if not len(inside) or inside.start >= stop:
+                    continue
+                end = min(stop, inside.stop) - start
+                if inside.step == 1 and (inside.start, end) == (start, stop - start):
+                    result._fill(start, stop)
+                    continue
                 members = np.zeros(stop - start, bool)
-                if len(inside) and inside.start < stop:
-                    end = min(stop, inside.stop) - start
-                    members[inside.start - start : end : inside.step] = True
+                members[inside.start - start : end : inside.step] = True
                 result.set_window(start, members)
             return result
         if _is_mask(chosen):
@@ -106,39 +139,84 @@ class PositionSet:
 
     def window(self, start: int, stop: int) -> Array:
         """Membership of the positions `start` to `stop`, as booleans."""
-        first = start // 8
-        bits = np.unpackbits(self.bits[first : -(-stop // 8)])
-        return bits[start - 8 * first : stop - 8 * first].view(bool)
+        found = []
+        while start < stop:
+            number, first = divmod(start, WINDOW)
+            last = min(WINDOW, first + stop - start)
+            part = self._parts[number][first // 8 : -(-last // 8)]
+            begin = first // 8 * 8
+            found.append(np.unpackbits(part)[first - begin : last - begin].view(bool))
+            start += last - first
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate([np.empty(0, bool), *found])
 
     def set_window(self, start: int, members: Array) -> None:
         """Set membership of a window that starts at a multiple of 8.
 
         The window must end at a multiple of 8 or at N.
         """
-        packed = np.packbits(members)
-        self.bits[start // 8 : start // 8 + len(packed)] = packed
+        packed, place = np.packbits(members), start // 8
+        while len(packed):
+            number, first = divmod(place, _BITS)
+            some = packed[: _BITS - first]
+            part = self._parts[number]
+            if len(some) == len(part):
+                part = some.copy()
+            else:
+                part = part.copy()
+                part[first : first + len(some)] = some
+            self._parts[number] = _shared(part)
+            packed, place = packed[len(some) :], place + len(some)
 
     def windows(self) -> Iterator[tuple[int, int]]:
         """Bounds of windows that cover all positions."""
         for start in range(0, self.size, WINDOW):
             yield start, min(start + WINDOW, self.size)
 
+    def inhabited(self, first: int = 0) -> Iterator[tuple[int, int]]:
+        """Bounds of the windows that have members, from that of `first` on."""
+        for number in range(first // WINDOW, len(self._parts)):
+            part = self._parts[number]
+            if part is not _NONE and part.any():
+                start = number * WINDOW
+                yield start, min(start + WINDOW, self.size)
+
     def __len__(self) -> int:
-        return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
+        return sum(map(_count, self._parts))
 
     def __contains__(self, position: int) -> bool:
-        return bool(self.bits[position // 8] & (128 >> (position % 8)))
+        number, inside = divmod(position, WINDOW)
+        return bool(self._parts[number][inside // 8] & (128 >> (inside % 8)))
 
     def __and__(self, other: PositionSet) -> PositionSet:
-        return PositionSet(self.size, self.bits & other.bits)
+        return self._with(
+            one if one is _NONE or two is _ALL else _shared(one & two)
+            for one, two in zip(self._parts, other._parts, strict=True)
+        )
+
+    def __sub__(self, other: PositionSet) -> PositionSet:
+        return self._with(
+            one if one is _NONE or two is _NONE else _shared(one & ~two)
+            for one, two in zip(self._parts, other._parts, strict=True)
+        )
 
     def is_within(self, other: PositionSet) -> bool:
         """Return whether the other set has all members of this one."""
-        return not np.any(self.bits & ~other.bits)
+        return not any((self - other).inhabited())
+
+    def digest(self) -> str:
+        """Sha256 of the members: equal for equal sets."""
+        result = hashlib.sha256(str(self.size).encode())
+        for part in self._parts:
+            result.update(part.tobytes() if part.any() else b"none")
+        return result.hexdigest()
 
     def to_text(self) -> str:
         """Return the set as text, short where its members lie together."""
-        return base64.b64encode(zlib.compress(self.bits.tobytes(), 9)).decode()
+        compress = zlib.compressobj(9)
+        parts = [compress.compress(part.tobytes()) for part in self._parts]
+        return base64.b64encode(b"".join([*parts, compress.flush()])).decode()
 
     @classmethod
     def from_text(cls, size: int, text: str) -> PositionSet:
@@ -154,21 +232,35 @@ class PositionSet:
         if len(bits) != length:
             msg = f"a set of {8 * len(bits)} positions, not of {size}"
             raise ValueError(msg)
-        return cls(size, np.frombuffer(bits, np.uint8)) & cls.full(size)
+        result, flat = cls(size), np.frombuffer(bits, np.uint8)
+        for start, stop in result.windows():
+            members = np.unpackbits(flat[start // 8 : -(-stop // 8)])
+            result.set_window(start, members[: stop - start])
+        return result
 
     def discard(self, position: int) -> None:
         """Take a position out."""
-        self.bits[position // 8] &= ~(128 >> (position % 8)) & 0xFF
+        start = position // 8 * 8
+        members = self.window(start, min(start + 8, self.size))
+        members[position - start] = False
+        self.set_window(start, members)
 
     def add(self, batch: Batch) -> None:
         """Put the positions of a batch in."""
-        where, bits = _bits_of(batch)
-        self.bits[where] |= bits
+        start, members = self._around(batch)
+        self.set_window(start, self.window(start, start + len(members)) | members)
 
     def remove(self, batch: Batch) -> None:
         """Take the positions of a batch out."""
-        where, bits = _bits_of(batch)
-        self.bits[where] &= ~bits
+        start, members = self._around(batch)
+        self.set_window(start, self.window(start, start + len(members)) & ~members)
+
+    def _around(self, batch: Batch) -> tuple[int, Array]:
+        """Return a window around a batch, and which of it are members of the batch."""
+        start, stop = batch.start // 8 * 8, min(-(-batch.stop // 8) * 8, self.size)
+        members = np.zeros(stop - start, bool)
+        members[batch.start - start : batch.stop - start] = batch.members()
+        return start, members
 
     def spread(self, count: int) -> list[int]:
         """Return up to `count` members, spread over all, the first one included.
@@ -186,137 +278,28 @@ class PositionSet:
     def members_at(self, ordinals: Array) -> list[int]:
         """Return the members of these ordinals, ascending; the first one is 0."""
         found: list[int] = []
-        seen = 0
-        for start, stop in self.windows():
-            bits = self.bits[start // 8 : -(-stop // 8)]
-            count = int(np.bitwise_count(bits).sum(dtype=np.int64))
-            here = ordinals[(ordinals >= seen) & (ordinals < seen + count)]
-            if len(here):
-                members = np.flatnonzero(self.window(start, stop))
-                found += (start + members[here - seen]).tolist()
-            seen += count
+        counts = np.cumsum([0, *map(_count, self._parts)])
+        ordinals = ordinals[ordinals < counts[-1]]
+        numbers = np.searchsorted(counts, ordinals, "right") - 1
+        for number in np.unique(numbers).tolist():
+            here = ordinals[numbers == number] - counts[number]
+            start = number * WINDOW
+            members = np.flatnonzero(self.window(start, min(start + WINDOW, self.size)))
+            found += (start + members[here]).tolist()
         return found
 
 
-def _bits_of(batch: Batch) -> tuple[slice, Array]:
-    """Return where the span of a batch lies in a bitmap, and its bits there."""
-    first, before = divmod(batch.start, 8)
-    bits = np.packbits(np.concatenate([np.zeros(before, bool), batch.members()]))
-    return slice(first, first + len(bits)), bits
+def _shared(bits: Array) -> Array:
+    """Return the shared array that is the same as these bits of a window, if one is."""
+    if not bits.any():
+        return _NONE if len(bits) == _BITS else bits
+    return _ALL if len(bits) == _BITS and bits.all() and (bits == 255).all() else bits
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch:
-    """Positions handed out together to one worker."""
-
-    start: int
-    """First position of the span."""
-    stop: int
-    """One past the last position of the span."""
-    bits: bytes | None
-    """``packbits`` of the members within the span; None for all of them."""
-    count: int
-    """Number of members."""
-    block: int = 1
-    """Positions to hold in memory at once."""
-    probe: bool = False
-    """Failures are reported but not recorded: nothing has succeeded so far."""
-    suspect: bool = False
-    """One of its positions may have ended a worker."""
-
-    @property
-    def alone(self) -> bool:
-        """It is one position, to be computed by a worker that has nothing else."""
-        return self.suspect and self.count == 1
-
-    def members(self) -> Array:
-        """Membership of each position of the span, as booleans."""
-        size = self.stop - self.start
-        if self.bits is None:
-            return np.ones(size, bool)
-        packed = np.frombuffer(self.bits, np.uint8)
-        return np.unpackbits(packed, count=size).view(bool)
-
-    def blocks(self) -> Iterator[Span]:
-        """Divide the batch into spans that are computed in one go."""
-        members = self.members()
-        inside = np.flatnonzero(members)
-        for begin in range(0, self.count, self.block):
-            chosen = inside[begin : begin + self.block]
-            first, last = int(chosen[0]), int(chosen[-1]) + 1
-            yield self.start + first, members[first:last]
-
-    def positions(self) -> Array:
-        """Flat positions of the members, int64."""
-        if self.bits is None:
-            return np.arange(self.start, self.stop)
-        return self.start + np.flatnonzero(self.members())
-
-    def without(self, taken: Array) -> Batch | None:
-        """Return the batch without some positions of its span; None if none is left."""
-        members = self.members() & ~taken
-        if not members.any():
-            return None
-        first, last = np.flatnonzero(members)[[0, -1]].tolist()
-        rest = Batch.of(self.start + first, members[first : last + 1], self.block)
-        return dataclasses.replace(rest, probe=self.probe, suspect=self.suspect)
-
-    def positions_from(self, start: int) -> Array:
-        """Flat positions of the members from `start` on."""
-        positions = self.positions()
-        return positions[np.searchsorted(positions, start) :]
-
-    def parts(self, position: int | None) -> list[Batch]:
-        """Divide a batch that a worker died of, to find the position that causes it.
-
-        The position at work gets a part of its own; where it is not known, halves.
-        """
-        members = self.members()
-        inside = np.flatnonzero(members)
-        if position is None:
-            middle = int(inside[len(inside) // 2])
-            cuts = [(0, middle, True), (middle, len(members), True)]
-        else:
-            at = position - self.start
-            cuts = [(0, at, False), (at, at + 1, True), (at + 1, len(members), False)]
-        found = []
-        for first, last, suspect in cuts:
-            taken = np.ones(len(members), bool)
-            taken[first:last] = False
-            part = self.without(taken)
-            if part is not None:
-                found.append(dataclasses.replace(part, suspect=suspect))
-        return found
-
-    def split(self, count: int) -> tuple[Batch | None, Batch | None]:
-        """Return its first `count` positions and the others; None where there is none.
-
-        >>> [part and part.count for part in Batch(5, 12, None, 7).split(3)]
-        [3, 4]
-        """
-        later = np.cumsum(self.members()) > count
-        return self.without(later), self.without(~later)
-
-    @classmethod
-    def of(cls, start: int, members: Array, block: int = 1) -> Batch:
-        """Make a batch of the members of a span that begins at `start`."""
-        count = int(np.count_nonzero(members))
-        bits = None if count == len(members) else np.packbits(members).tobytes()
-        return cls(start, start + len(members), bits, count, block)
-
-
-def stretches(members: Array) -> Array:
-    """Return the stretches of True in a boolean array, as an (n, 2) array of bounds.
-
-    >>> stretches(np.array([True, True, False, True])).tolist()
-    [[0, 2], [3, 4]]
-    """
-    if members.all():
-        return np.array(
-            [[0, len(members)]] if len(members) else np.empty((0, 2)), np.int64
-        )
-    edges = np.diff(members.view(np.int8), prepend=0, append=0)
-    return np.flatnonzero(edges).reshape(-1, 2)
+def _count(bits: Array) -> int:
+    if bits is _NONE or bits is _ALL:
+        return 0 if bits is _NONE else WINDOW
+    return int(np.bitwise_count(bits).sum(dtype=np.int64))
 
 
 class RequestedPositions:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.model.positions import WINDOW, Batch, PositionSet
+from resumable.model.batch import Batch
+from resumable.model.positions import WINDOW, PositionSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -99,6 +100,8 @@ class Schedule:
             self._plan.quantum,
         )
         while self._cursor < size:
+            window = next(self.pending.inhabited(self._cursor), (size, size))
+            self._cursor = max(self._cursor, window[0])
             span = min(WINDOW, size - self._cursor)
             look = min(span, 2 * rows + 64)
             members = self.pending.window(self._cursor, self._cursor + look)
@@ -234,7 +237,7 @@ class Remainder:
         """
         holed = [
             (start, stop)
-            for start, stop in pending.windows()
+            for start, stop in pending.inhabited()
             if 0 < np.count_nonzero(pending.window(start, stop)) < stop - start
         ]
         sample = holed[:: -(-len(holed) // _SAMPLED) or 1]

@@ -165,14 +165,21 @@ def _copy_rows(
                 place += entries.nbytes
         elif output.per == "position":
             names.append(name)
+    written, across = list(previous.written()), math.prod(header.map_shape[1:])
     for name in names:
         # Where `previous` is packed they are read through HDF5.
         rows = previous.array(name)
         row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
         step = max(1, _RESERVE_STEP // row_bytes)
-        for start in range(0, len(rows), step):
-            part = np.ascontiguousarray(rows[start : start + step])
-            disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
+        # Positions that were never computed take no space in either file.
+        each = across if name in header.outputs else 1
+        spans = [(a // each, -(-b // each)) for a, b in written]
+        if name in header.tables:
+            spans = [(0, len(rows))]
+        for first, last in spans:
+            for start in range(first, last, step):
+                part = np.ascontiguousarray(rows[start : min(start + step, last)])
+                disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 
 @contextlib.contextmanager
@@ -204,18 +211,20 @@ def reserve_rows(fd: int, header: Header, requested: PositionSet) -> None:
     OSError, such as ENOSPC: what is in the file is not touched.
     """
     extents = header.extents()
-    for name in ("completed_positions", "failed_positions", "sessions", "finished"):
+    for name in ("sessions", "finished"):
         disk.reserve(fd, *extents[name])
+    rows = {"completed_positions": 1, "failed_positions": 1}
     for name, output in header.outputs.items():
-        offset, length = extents[name]
         if output.per == "run":
-            disk.reserve(fd, offset, length)
-            continue
+            disk.reserve(fd, *extents[name])
+        else:
+            rows[name] = output.stored.row_bytes
+    for name, row_bytes in rows.items():
+        offset, length = extents[name]
         # In few ranges, which begin and end at steps.
-        row_bytes = output.stored.row_bytes
         step = min(max(1, _RESERVE_STEP // row_bytes), WINDOW)
         touched = np.zeros(math.ceil(requested.size / step), bool)
-        for start, stop in requested.windows():
+        for start, stop in requested.inhabited():
             first = start // step
             edges = np.arange(first * step, stop, step) - start
             edges[0] = 0  # a step may have begun in the window before

@@ -38,6 +38,8 @@ _BYTE = np.dtype(np.uint8)
 _BEGIN_BYTES = len(MAGIC) + 64
 #: Status is read in windows that stay in the processor's cache.
 _AT_ONCE = 1 << 18
+#: Of a longer status, what was never written is not read.
+_LONG_STATUS = 1 << 24
 
 
 class Snapshot(NamedTuple):
@@ -196,7 +198,10 @@ class RunFile:
             return disk.read_at(fd, 1, header.offsets["finished"]) == b"\2"
 
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
-        """Yield start, done and failed of every window of the status; done wins."""
+        """Yield start, done and failed of the windows of the status that were written.
+
+        Where both are set, done wins.
+        """
         with self.opened() as (fd, header):
             for start, done, _, failed in self._scan(fd, header, 0, header.size):
                 none = np.zeros(len(done), bool)
@@ -214,15 +219,15 @@ class RunFile:
     ) -> Iterator[tuple[int, Array, int, Array | None]]:
         """Read the status of a span; beyond the end of the run nothing is done.
 
-        Yields of every window of `step` positions the first one, which are done, how
-        many, and which have failed, None where none has. The arrays are used again for
-        the next window.
+        Yields of every window of `step` positions that was written the first one, which
+        are done, how many, and which have failed, None where none has. The arrays are
+        used again for the next window.
         """
         size = header.size
         done_at = header.offsets["completed_positions"]
         failed_at = header.offsets["failed_positions"]
         buffers = np.empty((3, min(stop - start, step)), np.uint8)
-        for first in range(start, stop, step):
+        for first in self._written(fd, header, start, stop, step):
             raw, failed, done = buffers[:, : min(step, stop - first)]
             inside = max(0, min(len(raw), size - first))
             raw[inside:] = 0
@@ -238,6 +243,32 @@ class RunFile:
                 raise RunFileError(gone(self.path, "it ends within the status"))
             yield first, done, count, (failed == 1) & ~done if some_failed else None
 
+    def _written(
+        self, fd: int, header: Header, start: int, stop: int, step: int
+    ) -> Iterable[int]:
+        """Return the first positions of windows, without those that were never written.
+
+        With 10^9 positions the status has 2 GB, whatever is done.
+        """
+        names, end = ("completed_positions", "failed_positions"), min(stop, header.size)
+        whole = os.fstat(fd).st_size >= max(header.offsets[n] + end for n in names)
+        if stop - start <= max(step, _LONG_STATUS) or not whole:
+            return range(start, stop, step)
+        if not disk.tells_holes(self.path):
+            return range(start, stop, step)
+        found: set[int] = set()
+        for name in names:
+            place = header.offsets[name] + start
+            for first, last in disk.data_spans(fd, place, end - start):
+                found.update(range((first - place) // step, -((place - last) // step)))
+        return [start + number * step for number in sorted(found)]
+
+    def written(self) -> Iterator[tuple[int, int]]:
+        """Yield bounds of windows that have all positions which are not pending."""
+        with self.opened() as (fd, header):
+            for first in self._written(fd, header, 0, header.size, _AT_ONCE):
+                yield first, min(first + _AT_ONCE, header.size)
+
     def snapshot(
         self,
         requested: PositionSet | None = None,
@@ -251,24 +282,29 @@ class RunFile:
         neither done nor failed; with `retry_failed` those that have failed. `size` is
         the number of positions that the source has by now.
         """
-        pending = PositionSet(size or self.header.size)
-        done_count = failed_count = left = 0
+        count_all = size or self.header.size
+        if retry_failed:
+            pending = PositionSet(count_all)
+        elif requested is None:
+            pending = PositionSet.full(count_all)
+        else:
+            pending = requested.copy()
+        done_count = failed_count = 0
         with self.opened() as (fd, header):
             offset, length = header.extents()["sessions"]
             sessions = disk.read_at(fd, length, offset)
             marked = disk.read_at(fd, 1, header.offsets["finished"]) == b"\1"
-            for first, done, count, failed in self._scan(fd, header, 0, pending.size):
+            for first, done, count, failed in self._scan(fd, header, 0, count_all):
                 done_count += count
                 if failed is not None:
                     failed_count += int(np.count_nonzero(failed))
                     members = failed if retry_failed else ~(done | failed)
-                elif retry_failed or count == len(done):
+                elif retry_failed or not count:
                     continue
                 else:
                     members = np.logical_not(done, out=done)
                 if requested is not None:
                     members &= requested.window(first, first + len(done))
-                left += int(np.count_nonzero(members))
                 pending.set_window(first, members)
         table = np.frombuffer(sessions, TABLE_DTYPES[header.format]["sessions"])
         ends = table["end"][is_time(table["start"])]
@@ -280,7 +316,7 @@ class RunFile:
             header,
             done_count,
             failed_count,
-            left,
+            len(pending),
             settled,
             settled and marked,
             last_end,
@@ -307,7 +343,10 @@ class RunFile:
             return disk.read_at(fd, length, offset) != snapshot.sessions
 
     def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
-        """Return the positions for which ``keep(done, failed)`` holds."""
+        """Return the positions, of those not pending, for which ``keep`` holds.
+
+        It is called with which are done and which have failed.
+        """
         chosen = PositionSet(self.header.size)
         for start, done, failed in self.scan():
             chosen.set_window(start, keep(done, failed))

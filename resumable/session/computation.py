@@ -101,7 +101,7 @@ class Request(NamedTuple):
         how = {**vars(options)}
         del how["engine"], how["progress"]
         if options.positions is not None:
-            how["positions"] = options.positions.bits
+            how["positions"] = options.positions.digest()
         return {
             "process": self.name,
             "version": self.version,

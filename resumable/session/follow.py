@@ -244,7 +244,7 @@ class SourceWatcher:
         if ready is not None:
             if requested is None:
                 requested = PositionSet.full(size)
-            now, missing = requested & ready, _without(requested, ready)
+            now, missing = requested & ready, requested - ready
             unready = missing.members_at(np.zeros(1, int))[0] if len(missing) else None
         options = dataclasses.replace(self._options, positions=now)
         exists = not growable or self._reaches_end(size)
@@ -270,10 +270,8 @@ class SourceWatcher:
             return None
         known = PositionSet(size)
         if self._ready is not None:
-            known.bits[: len(self._ready.bits)] = self._ready.bits
-        asked = _without(
-            PositionSet.full(size) if requested is None else requested, known
-        )
+            known = self._ready.resized(size)
+        asked = (PositionSet.full(size) if requested is None else requested) - known
         for start, stop in asked.windows():
             inside = np.flatnonzero(asked.window(start, stop))
             if len(inside):
@@ -283,10 +281,6 @@ class SourceWatcher:
                 known.set_window(start, members)
         self._ready = known
         return known
-
-
-def _without(positions: PositionSet, others: PositionSet) -> PositionSet:
-    return PositionSet(positions.size, positions.bits & ~others.bits)
 
 
 def _checked(answer: Any, count: int) -> Array:

@@ -24,7 +24,6 @@ from resumable.errors import (
 )
 from resumable.model import (
     EARLIER_SCHEMA,
-    WINDOW,
     PositionSet,
     differences,
     fit_memory,
@@ -160,9 +159,8 @@ def _status(run: RunFile) -> Check:
     if finished > 1 and not wrong:
         wrong = [f"the byte 'finished' is {finished}"]
     for name in ("completed_positions", "failed_positions"):
-        status, size = run.array(name), run.header.size
-        windows = (status[a : a + WINDOW] for a in range(0, size, WINDOW))
-        count = sum(int((window > 1).sum()) for window in windows)
+        status = run.array(name)
+        count = sum(int((status[a:b] > 1).sum()) for a, b in run.written())
         if count:
             wrong.append(f"{count:,} bytes of {name} are neither 0 nor 1")
     done, failed, _ = run.progress()

@@ -112,6 +112,35 @@ def read_into(fd: int, view: memoryview, offset: int) -> bool:
     return True
 
 
+#: Begin the types of file systems that tell the holes of files, also of files that were
+#: written a moment ago.
+_TELL_HOLES = ("btrfs", "ext", "overlay", "tmpfs", "xfs")
+
+
+def tells_holes(path: Path) -> bool:
+    """Return whether the file system of a path says where a file has no data."""
+    return hasattr(os, "SEEK_DATA") and file_system(path).startswith(_TELL_HOLES)
+
+
+def data_spans(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of the parts of a span that are not holes, which read as 0.
+
+    Only where :func:`tells_holes`.
+    """
+    end = offset + size
+    while offset < end:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # there are no data behind it
+            raise
+        if start >= end:
+            return
+        offset = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, min(offset, end)
+
+
 #: Numbers of the errors for a full disk and for a full quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

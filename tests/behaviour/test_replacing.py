@@ -16,7 +16,7 @@ from helpers import until
 
 import resumable as rs
 from resumable.engines import local
-from resumable.model.positions import Batch
+from resumable.model.batch import Batch
 from resumable.model.schedule import PROBES
 from resumable.worker.job import Loss
 from resumable.worker.processes import WorkerProcesses

@@ -1,6 +1,7 @@
 """Sets of positions, held against plain Python sets."""
 
 import dataclasses
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -10,12 +11,11 @@ from hypothesis import strategies as st
 
 from resumable.errors import PlanError
 from resumable.model import positions as module
+from resumable.model.batch import Batch, stretches
 from resumable.model.positions import (
     WINDOW,
-    Batch,
     PositionSet,
     flat_positions,
-    stretches,
 )
 
 SIZES = st.integers(0, 200)
@@ -26,6 +26,12 @@ def size_and_members(draw, least=0):
     size = draw(st.integers(least, 200))
     chosen = st.integers(0, max(0, size - 1))
     return size, draw(st.sets(chosen, max_size=size) if size else st.just(set()))
+
+
+def small_windows():
+    """Have windows of 16 positions."""
+    none, whole = np.zeros(2, np.uint8), np.full(2, 255, np.uint8)
+    return mock.patch.multiple(module, WINDOW=16, _BITS=2, _NONE=none, _ALL=whole)
 
 
 def set_of(size, members):
@@ -124,7 +130,7 @@ def test_a_batch_is_added_and_removed_whole(case, data):
 
 @given(st.integers(0, 100))
 def test_windows_cover_every_position_once_from_whole_bytes(size):
-    with mock.patch.object(module, "WINDOW", 16):
+    with small_windows():
         windows = list(PositionSet(size).windows())
 
     assert [i for window in windows for i in range(*window)] == list(range(size))
@@ -134,7 +140,7 @@ def test_windows_cover_every_position_once_from_whole_bytes(size):
 @given(size_and_members(), st.integers(1, 30))
 def test_spread_members_are_different_and_begin_with_the_first(case, count):
     size, members = case
-    with mock.patch.object(module, "WINDOW", 16):
+    with small_windows():
         found = set_of(size, members).spread(count)
 
     assert len(found) == min(count, len(members))
@@ -269,11 +275,11 @@ def test_positions_of_every_kind_become_flat_sorted_and_unique(
     st.none() | st.integers(-40, 40).filter(bool),
 )
 def test_a_chosen_slice_is_that_of_a_list(map_shape, start, stop, step):
-    with mock.patch.object(module, "WINDOW", 16):
-        chosen = PositionSet.chosen(slice(start, stop, step), map_shape)
+    with small_windows():
+        chosen = plain(PositionSet.chosen(slice(start, stop, step), map_shape))
 
     everything = list(range(map_shape[0] * map_shape[1]))
-    assert plain(chosen) == set(everything[start:stop:step])
+    assert chosen == set(everything[start:stop:step])
 
 
 @given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.booleans(), st.data())
@@ -283,10 +289,10 @@ def test_a_chosen_mask_holds_its_true_positions(map_shape, turned, data):
     mask = np.array(flat).reshape(map_shape)
     mask = np.asfortranarray(mask) if turned else mask
 
-    with mock.patch.object(module, "WINDOW", 16):
-        chosen = PositionSet.chosen(mask, map_shape)
+    with small_windows():
+        chosen = plain(PositionSet.chosen(mask, map_shape))
 
-    assert plain(chosen) == {i for i, member in enumerate(flat) if member}
+    assert chosen == {i for i, member in enumerate(flat) if member}
 
 
 @pytest.mark.parametrize(
@@ -397,3 +403,36 @@ def test_parts_are_the_batch_and_name_the_suspect():
     assert [part.positions().tolist() for part in halves] == [[10, 12], [13, 14, 16]]
     assert all(part.suspect and part.block == 3 for part in halves)
     assert Batch.of(4, np.ones(1, bool)).parts(None)[0].positions().tolist() == [4]
+
+
+@given(size_and_members(), size_and_members())
+def test_sets_of_many_windows_are_those_of_one(first, second):
+    size = max(first[0], second[0])
+    with small_windows():
+        one, two = set_of(size, first[1]), set_of(size, second[1])
+        longer = one.resized(size + 21)
+        again = PositionSet.from_text(size, one.to_text())
+        same = PositionSet.full(size) - (PositionSet.full(size) - one)
+        inhabited = {start for start, _ in one.inhabited()}
+
+        assert plain(one & two) == first[1] & second[1]
+        assert plain(one - two) == first[1] - second[1]
+        assert one.is_within(two) == (first[1] <= second[1])
+        assert (plain(longer), longer.size) == (first[1], size + 21)
+        assert plain(again) == first[1]
+        assert inhabited == {i // 16 * 16 for i in first[1]}
+        assert same.digest() == again.digest() == one.digest()
+        assert (one.digest() == two.digest()) == (first[1] == second[1])
+
+
+def test_a_few_positions_of_thousands_of_millions_take_little_memory():
+    size = 2_000_000_000
+    tracemalloc.start()
+    few = PositionSet.chosen(slice(0, 10), (size,))
+    others = PositionSet.full(size) - few
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (len(few), len(others)) == (10, size - 10)
+    assert others.members_at(np.array([0, size - 11])) == [10, size - 1]
+    assert peak < 10e6

@@ -124,7 +124,7 @@ def test_the_run_file_cannot_be_opened_for_writing_during_a_run(scan, moment):
 
 def test_a_run_does_not_write_beside_an_hdf5_writer(scan):
     path = compute(Mean(scan), positions=slice(0, 10)).path
-    with h5py.File(path, "r+"), pytest.raises(rs.RunFileError, match="another program"):
+    with h5py.File(path, "r+"), pytest.raises(rs.RunBusy, match="another program"):
         compute(Mean(scan))
 
     assert compute(Mean(scan)).status.done == 60
