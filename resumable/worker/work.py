@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import ResumableWarning
-from resumable.identity import is_generator
 from resumable.runfile import FAILURE_ROWS, Failure, RowBuffer, RowWriter
 from resumable.system import machine
 from resumable.worker import compute as computer
@@ -323,6 +322,8 @@ class _Tally:
 
 def _generators(process: Any) -> Iterator[tuple[str, Any]]:
     """Go through a Process's generators of random numbers, also in containers."""
+    from resumable.identity import is_generator  # when it is loaded anyway
+
     for name, value in vars(process).items():
         inner = value.values() if isinstance(value, dict) else value
         parts = inner if isinstance(value, (list, tuple, dict)) else (value,)
