@@ -178,7 +178,8 @@ def check(process: Process, positions: Any = None) -> Conformance:
     Notes
     -----
     Computes each position three times, and starts a worker process. Writes into a
-    temporary folder only. What settings a call has changed is set back.
+    temporary folder only. Settings, the working directory and ``os.environ`` are set
+    back where a call has changed them.
 
     Examples
     --------
@@ -190,11 +191,23 @@ def check(process: Process, positions: Any = None) -> Conformance:
         flat = np.unique(np.linspace(0, size - 1, _DEFAULT).astype(np.int64))
     else:
         flat = np.unique(positions_in_order(positions, process.map_shape))
-    with frozen(process), kept_settings():
+    with frozen(process), kept_settings(), _kept_surroundings():
         report = _Checking(process, flat).report()
     if not report.passed:
         raise CheckFailed(report)
     return report
+
+
+@contextlib.contextmanager
+def _kept_surroundings() -> Iterator[None]:
+    folder, environment = Path.cwd(), dict(os.environ)
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        if os.environ != environment:
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 class _Computed(NamedTuple):

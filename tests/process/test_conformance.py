@@ -187,6 +187,8 @@ def test_what_breaks_a_rule_is_named(tmp_path, monkeypatch, unit, checks, words)
     assert checks <= told.keys()
     assert any(words in text for text in told.values()), told
     assert np.geterr() == errors
+    assert Path.cwd() == tmp_path
+    assert "RESUMABLE_TESTED" not in os.environ
 
 
 def test_what_cannot_be_sent_is_named_and_the_rest_is_checked(tmp_path):
