@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resumable import identity
-from resumable.errors import DeclarationError, IdentityError
+from resumable.errors import DeclarationError, ResumableError
 from resumable.model import canonical, decode
 from resumable.process.declaration import ARGUMENTS, NAMED, Declaration
 
@@ -78,7 +78,7 @@ def _can_be_read_back(value: Any) -> bool:
     try:
         document = identity.write_value(value)
         decode(document, arrays=arrays)
-    except IdentityError:
+    except ResumableError:
         return False
     return len(canonical(document)) <= _LONGEST
 
@@ -102,6 +102,11 @@ def construct(cls: type[Process], given: Mapping[str, Any]) -> Process:
                 f"parameter instead: {name} = param.Parameter()"
             )
             raise DeclarationError(msg)
+    try:
+        inspect.signature(cls.__init__).bind(None, **by_name)
+    except TypeError as error:
+        msg = f"{what} cannot be called with names of arguments: {error}"
+        raise DeclarationError(msg) from error
     made = cls(**by_name)
     for name in given.keys() - by_name.keys():
         if name in cls.param:

@@ -29,7 +29,9 @@ def way_in(computation: Computation, run: RunFile) -> str:
     The names are those of the class, and of the file and the dataset of the source.
     """
     there, request = run.header.document, computation.request
-    name, parameters = str(there["process"]), dict(request.parameters)
+    if not all(isinstance(there.get(key), dict) for key in ("parameters", "source")):
+        return ""  # whatever program has written it
+    name, parameters = str(there.get("process")), dict(request.parameters)
     version, why = request.version, []
     if name != request.name:
         if request.named is None:
@@ -126,17 +128,17 @@ def _checked(computation: Computation, run: RunFile) -> list[str]:
     from resumable.session.resolve import document_before
 
     there, wanted = run.header.document, computation.document
-    if there["schema"] == EARLIER_SCHEMA:
+    if there.get("schema") == EARLIER_SCHEMA:
         wanted = document_before(computation.request, wanted) or wanted
     wrong = differences(
-        {key: there[key] for key in ("outputs", "position_axes")},
+        {key: there.get(key) for key in ("outputs", "position_axes")},
         {key: wanted[key] for key in ("outputs", "position_axes")},
     )
     shapes = run.header.map_shape, computation.geometry.map_shape
     if shapes[0] != shapes[1]:
         wrong.append(f"positions: a map of {shapes[0]} there, of {shapes[1]} here")
     for key in _VALUES:
-        old, new = there.get(key, {}), wanted.get(key, {})
+        old, new = there.get(key) or {}, wanted.get(key) or {}
         both = [name for name in old if name in new]
         wrong += differences(
             {key: {name: old[name] for name in both}},

@@ -29,7 +29,7 @@ from resumable.session.events import Finished
 from resumable.session.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from resumable.runfile import Snapshot
@@ -60,11 +60,7 @@ def compute(
                 _tidy(computation, found.run, finished=found.snapshot.finished)
         if action != "return":
             ahead = planned(computation, options, found)
-            lock = RunLock(computation.run_folder)
-            held.enter_context(lock.held())
-            if found.run and found.run.header.identity in computation.known_as:
-                # By which the script of then is refused.
-                held.enter_context(RunLock(run_folder_of(found.run)).held())
+            lock = held.enter_context(_locked(computation, found.run))
             then = found.snapshot
             if found.new_path != computation.run_folder.new_path() or (
                 found.run and then and found.run.sessions_since(then)
@@ -92,6 +88,19 @@ def compute(
     if status.failed:
         warn_of_failures(results, status, computation.geometry.map_shape)
     return results
+
+
+@contextlib.contextmanager
+def _locked(computation: Computation, run: RunFile | None) -> Iterator[RunLock]:
+    """Hold the lock on a computation within a block.
+
+    And that on a run of it under an older name, by which the script of then is refused.
+    """
+    lock = RunLock(computation.run_folder)
+    with lock.held(), contextlib.ExitStack() as more:
+        if run is not None and run.header.identity in computation.known_as:
+            more.enter_context(RunLock(run_folder_of(run)).held())
+        yield lock
 
 
 def packed_where_asked(computation: Computation, results: Results) -> Results:
@@ -136,7 +145,7 @@ def _tidy(computation: Computation, run: RunFile, *, finished: bool) -> None:
         or run_folder.leftovers()
     ):
         # Another process computes, or the folder cannot be written: left alone.
-        with contextlib.suppress(RunBusy, TargetError), lock.held():
+        with contextlib.suppress(RunBusy, TargetError), _locked(computation, run):
             for path in copies:
                 path.unlink(missing_ok=True)
             _pack(computation, run.path)

@@ -177,9 +177,11 @@ def _known_as(
     As far as there are files with such names; no file is opened.
     """
     for name in (request.name, *request.aliases):
+        if name == request.name and not request.left_out:
+            continue
         prefix = _prefix(request.source, name)
         paths = disk.files_in(request.folder, f"{prefix}-", ".h5")
-        if not paths or (name == request.name and not request.left_out):
+        if not paths:
             continue
         version, trace = request.version, request.trace
         if name != request.name:

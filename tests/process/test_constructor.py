@@ -95,6 +95,20 @@ def test_arguments_of_base_classes_are_known(scan):
     assert again(named).identity == named.identity == process.identity
 
 
+class Positional(Above):
+    """Takes what has no name."""
+
+    def __init__(self, source, threshold, /):
+        super().__init__(source, threshold)
+
+
+def test_arguments_without_names_are_told(scan):
+    with pytest.raises(
+        rs.DeclarationError, match=r"Positional.__init__ cannot be call"
+    ):
+        again(Positional(scan, 0.5))
+
+
 class Opened(rs.Process):
     """Is given an object that cannot be written down."""
 

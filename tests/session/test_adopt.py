@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from forged_files import rewritten
 from helpers import compute, data_of
 from processes import MEAN
 from programs import invoke
@@ -266,6 +267,17 @@ def test_explain_says_what_name_is_in_the_way(scan, tmp_path):
     assert path.exists()
 
 
+@pytest.mark.parametrize("document", [{}, {"process": 3}, {"source": 1}, {"inputs": 2}])
+def test_a_document_of_another_program_is_in_nobodys_way(scan, document):
+    path = compute(Named(scan)).path
+    forged = path.rename(path.with_name("forged.h5"))
+    rewritten(forged, lambda plain: plain.update(document=document))
+
+    assert Renamed(scan).explain().candidates == ()
+    with pytest.raises(rs.RunFileError, match="cannot be adopted: outputs"):
+        Renamed(scan).adopt(forged)
+
+
 def test_an_adopted_run_goes_on_and_says_so(scan):
     run = compute(Named(scan), positions=slice(0, 25))
     before = run.path.read_bytes()
@@ -332,7 +344,7 @@ def test_a_packed_run_of_a_moved_source_is_adopted_by_the_command(
     again = invoke("run", "fit.py:Renamed", "there/moved.h5::/data")
 
     name, _, words = line.partition(": ")
-    assert name.startswith("there/moved-data-Renamed-")
+    assert Path(name).relative_to(tmp_path).match("there/moved-data-Renamed-*")
     assert words == again.partition(": ")[2] == "60 of 60 positions done\n"
     np.testing.assert_array_equal(rs.open(name)["mean"][...], means(scan))
 
