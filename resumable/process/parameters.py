@@ -6,6 +6,7 @@ Every assignment to a parameter of a Process goes through :func:`assign`.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 import weakref
 from pathlib import Path
@@ -197,11 +198,15 @@ def override_parameters(cls: Any) -> None:
     As ``k = 3.0``, which would else take the place of the parameter, with its type,
     its bounds and its help. DeclarationError: the parameter refuses the value.
     """
-    for name, value in list(vars(cls).items()):
-        declared, _ = cls.get_param_descriptor(name)
-        if declared is None or isinstance(value, param.Parameter) or name == "name":
+    above = [item for base in cls.__mro__[1:] for item in vars(base).items()]
+    declared = {name for name, one in above if isinstance(one, param.Parameter)}
+    for name in sorted(declared - {"name"}):
+        # Also that of a base class which has no parameters.
+        value = inspect.getattr_static(cls, name)
+        if isinstance(value, param.Parameter):
             continue
-        delattr(cls, name)
+        if name in vars(cls):
+            delattr(cls, name)
         try:
             setattr(cls, name, value)  # a copy of the parameter, with this default
         except (ValueError, TypeError) as error:

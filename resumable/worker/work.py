@@ -20,9 +20,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import pickle
 import time
 import traceback
+import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 _ASK_S = 0.02
 #: Failures of a batch that are described; the others are only marked.
 _DESCRIBED = FAILURE_ROWS
+#: Parts of an object in which generators of random numbers are looked for.
+_LOOKED_INTO = 100
 #: Files whose frames are left out of the traceback of a failure.
 _LOOP = (__file__, computer.__file__)
 
@@ -106,9 +110,10 @@ class Worker:
             raise
         #: Generators that setup() has made, and their states, until one is drawn from.
         self._generators = [
-            (name, value, pickle.dumps(value))
-            for name, value in _generators(self._computer.process)
-            if name not in vars(job.process)
+            (name, one, pickle.dumps(one))
+            for name, value in vars(self._computer.process).items()
+            for one in _generators(value)
+            if vars(job.process).get(name, job) is not value
         ]
         # Pages shared with other processes are not this worker's. In the driver's
         # process the memory it had before is not.
@@ -320,14 +325,18 @@ class _Tally:
     error: Exception | None = None
 
 
-def _generators(process: Any) -> Iterator[tuple[str, Any]]:
-    """Go through a Process's generators of random numbers, also in containers."""
+def _generators(value: Any, depth: int = 2) -> Iterator[Any]:
+    """Go through the generators of random numbers that a value is or holds."""
     from resumable.identity import is_generator  # when it is loaded anyway
 
-    for name, value in vars(process).items():
+    if is_generator(value):
+        yield value
+    elif depth and not isinstance(value, (type, types.ModuleType)):
         inner = value.values() if isinstance(value, dict) else value
-        parts = inner if isinstance(value, (list, tuple, dict)) else (value,)
-        yield from ((name, part) for part in parts if is_generator(part))
+        if not isinstance(value, (list, tuple, dict)):
+            inner = getattr(value, "__dict__", {}).values()
+        for part in itertools.islice(inner, _LOOKED_INTO):
+            yield from _generators(part, depth - 1)
 
 
 def describe(position: int, error: BaseException) -> Failure:

@@ -18,6 +18,11 @@ old_generator = np.random.RandomState(1)
 pythons_generator = random.Random(1)
 
 
+class Holder:
+    def __init__(self):
+        self.generator = np.random.default_rng(3)
+
+
 class Draws(rs.Process):
     """Draws as `unit_computation` of a subclass does."""
 
@@ -63,11 +68,23 @@ class OfAttribute(Draws):
 
 
 class OfSetup(Draws):
+    def __init__(self, source):
+        super().__init__(source)
+        self.made = None
+
     def setup(self):
         self.made = np.random.default_rng(42)
 
     def unit_computation(self, spectrum):
         return self.made.normal()
+
+
+class InsideOfSetup(Draws):
+    def setup(self):
+        self.held = {"one": Holder()}
+
+    def unit_computation(self, spectrum):
+        return self.held["one"].generator.normal()
 
 
 class OfSetupSeed(Draws):
@@ -105,6 +122,7 @@ class SeedsForPosition(Draws):
         (OfAttribute, "the attribute 'given'"),
         (OfSetupSeed, "numpy.random.normal"),
         (OfSetup, "self.made, which setup"),
+        (InsideOfSetup, "self.held, which setup"),
     ],
 )
 def test_numbers_that_depend_on_the_run_are_told_once(source, kind, name):

@@ -162,6 +162,21 @@ def test_a_plain_value_is_another_default_of_the_same_parameter(scan):
     assert (Bounded(scan).width, Bounded(scan).seed) == (1.0, 0)
 
 
+def test_a_plain_value_of_another_base_class_is_a_default_too(scan):
+    class Options:
+        width = 4.0
+
+    class Optional(Options, Bounded):
+        pass
+
+    with pytest.raises(
+        rs.ParameterError, match=r"'Optional\.width' must be at least 0"
+    ):
+        Optional(scan, width=-5.0)
+
+    assert Optional(scan).width == 4.0
+
+
 @pytest.mark.parametrize("value", [30.0, "wide", property(lambda self: 2.0)])
 def test_a_plain_value_that_the_parameter_refuses_is_an_error(value):
     with pytest.raises(
