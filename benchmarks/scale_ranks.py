@@ -18,7 +18,7 @@ from mpi4py import MPI
 from resumable.engines.counter import SharedCounter
 from resumable.engines.messages import RankMessages, naps
 from resumable.engines.ranks import REPORT
-from resumable.model.positions import Batch
+from resumable.model.batch import Batch
 from resumable.worker.job import Report
 from resumable.worker.warnings import WarningCounts
 

@@ -34,8 +34,9 @@ import numpy as np
 
 from resumable.engines import counter
 from resumable.engines.counter import InterleavedCounter, batches_taken
+from resumable.model.batch import Batch
 from resumable.model.plan import Plan
-from resumable.model.positions import Batch, PositionSet
+from resumable.model.positions import PositionSet
 from resumable.model.schedule import PROBES, Remainder, Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]

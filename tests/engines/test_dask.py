@@ -19,7 +19,7 @@ from engine_processes import Logged, noted
 import resumable as rs
 from resumable.engines import remote_worker
 from resumable.engines.dask import DaskEngine
-from resumable.model.positions import Batch
+from resumable.model.batch import Batch
 
 # distributed's own threads and sockets, when a worker or a client is ended hard.
 pytestmark = [
