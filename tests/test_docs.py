@@ -215,6 +215,23 @@ def test_the_example_of_the_readme_runs(user):
     assert names["results"].status.done == 20
 
 
+def test_the_recipe_for_array_jobs_runs(user, monkeypatch):
+    blocks = blocks_of(DOCS / "scale.rst")
+    texts = {caption: text for _, caption, text, _ in blocks if caption}
+    data = np.random.default_rng(0).normal(size=(5, 2, 3))
+    with h5py.File("scan.h5", "w") as file:
+        file["data"] = data
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
+    names = {"__name__": "__main__"}
+    for part in "021":
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", part)
+        exec(compile(texts["part.py"], "part.py", "exec"), names)
+
+    exec(compile(texts["join.py"], "join.py", "exec"), names)
+
+    np.testing.assert_allclose(names["mean"], data.mean(axis=(1, 2)))
+
+
 def test_the_words_of_the_guide_are_those_of_the_glossary():
     guide = (ROOT / "CONTRIBUTING.rst").read_text().partition("\nWords\n")[2]
     (listed,) = re.findall(r"\n\n  (position .*?)\.\n\n", guide, re.DOTALL)

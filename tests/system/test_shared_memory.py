@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from cached_mount import UNSHARED, can_mount
+from helpers import ROOT
 
 import resumable as rs
 
@@ -250,3 +252,40 @@ def test_a_hundred_million_scattered_positions_take_little_memory(start, how):
     assert 0 < int(done) < 5 * 10**7
     assert float(seconds) < 30
     assert 0 < peak < 500 * MB, f"{peak / MB:.0f} MB"
+
+
+WITHOUT_ROOM = """
+mount -t tmpfs -o size=4k none /dev/shm && head -c 4096 /dev/zero > /dev/shm/full
+exec "$@"
+"""
+COMPUTES = """
+import sys
+import numpy as np
+import resumable as rs
+
+class Wide(rs.Process):
+    version = 1
+    outputs = {"x": rs.Output((20_000,))}
+    def unit_computation(self, index):
+        return np.full(20_000, index)
+
+wide = Wide(100, sys.argv[1])
+options = {"engine": "local", "workers": 2, "writer": "driver", "progress": False}
+print(wide.compute(**options)["x"][:, -1].sum())
+with rs.Pool(2) as pool:
+    print(*pool.imap(np.sum, [rs.shared_array(np.ones(100_000)), np.ones(100_000)]))
+"""
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a /dev/shm of its own")
+def test_workers_need_no_room_in_dev_shm(tmp_path):
+    words = ["sh", "-c", WITHOUT_ROOM, "sh", sys.executable, "-c", COMPUTES, tmp_path]
+    done = subprocess.run(
+        [*UNSHARED, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("4950.0\n100000.0 100000.0\n", "")
