@@ -14,6 +14,7 @@ import math
 import os
 import reprlib
 import sys
+import time
 import types
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -211,7 +212,12 @@ def _digest_at(name: str, size: int, changed: int, number: int) -> str:
 
 
 def _file_digest(name: str, stat: os.stat_result) -> str:
-    return _digest_at(name, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    # A change soon after another may leave size and time as they were. Whole seconds
+    # are those of another host's clock, as on sshfs.
+    tick_s = 0.015 if stat.st_mtime_ns % 10**9 else 86_400
+    at_rest = abs(time.time() - stat.st_mtime) > tick_s
+    digest = _digest_at if at_rest else _digest_at.__wrapped__
+    return digest(name, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def _enum(value: enum.Enum, where: str, tracer: Tracer, depth: int) -> Any:

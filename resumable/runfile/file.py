@@ -68,8 +68,9 @@ class Snapshot(NamedTuple):
 
 
 class RunFile:
-    """An existing run file, checked. Reading takes no lock; it stays open with `files`.
+    """An existing run file, checked. It stays open with `files`.
 
+    Reading waits for no lock.
     RunFileError: it is missing, truncated, damaged, of a newer format or no run file.
     """
 
@@ -111,7 +112,11 @@ class RunFile:
                 return
             # The computation has closed descriptors that are not its own.
             self._kept = None
-        with disk.opened(self.path, os.O_RDONLY) as fd:
+        first = self._begin is None
+        now = (
+            disk.opened_now(self.path) if first else disk.opened(self.path, os.O_RDONLY)
+        )
+        with now as fd:
             begin = disk.read_at(fd, _BEGIN_BYTES, 0)
             if begin != self._begin:
                 header = read_header(fd, self.path)
@@ -333,14 +338,14 @@ class RunFile:
         if snapshot.last_end == 0:
             return True
         try:
-            found = self.path.stat()
+            with self.opened() as (fd, header):
+                disk.refresh(fd)
+                if not os.path.samestat(self.path.stat(), os.fstat(fd)):
+                    return True
+                offset, length = header.extents()["sessions"]
+                return disk.read_at(fd, length, offset) != snapshot.sessions
         except OSError:
             return True
-        if (found.st_dev, found.st_ino) != self._file_id:
-            return True
-        with self.opened() as (fd, header):
-            offset, length = header.extents()["sessions"]
-            return disk.read_at(fd, length, offset) != snapshot.sessions
 
     def select(self, keep: Callable[[Array, Array], Array]) -> PositionSet:
         """Return the positions, of those not pending, for which ``keep`` holds.

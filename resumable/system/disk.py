@@ -250,6 +250,23 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
     return True
 
 
+def refresh(fd: int) -> None:
+    """Have this host forget what a cache of its own says of an open file.
+
+    On NFS it does so when it takes a lock, however the folder is mounted. OSError with
+    ESTALE: the file was removed on another host; its name is looked up anew then.
+    """
+    # Only file systems without a device of their own may be those of several hosts.
+    if fcntl is None or os.major(os.fstat(fd).st_dev):
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            raise
+
+
 def file_system(path: Path) -> str:
     """Return the type of the file system a path is on, for example ``"nfs4"``.
 
@@ -319,6 +336,22 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def opened_now(path: Path) -> Iterator[int]:
+    """Open a file for reading as it is now, not as a cache of this host has it."""
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(opened(path, os.O_RDONLY))
+        try:
+            refresh(fd)
+        except OSError:
+            # Not before a read has failed does the host look up the name anew.
+            with contextlib.suppress(OSError, AttributeError):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.pread(fd, 1, 0)
+            fd = stack.enter_context(opened(path, os.O_RDONLY))
+        yield fd
 
 
 class OpenFile:

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -338,6 +339,18 @@ def test_a_file_counts_by_its_name_and_contents_and_not_its_folder(tmp_path):
     first, moved, edited, renamed = map(json.dumps, documents)
     assert first == moved
     assert len({first, edited, renamed}) == 3
+
+
+def test_an_edit_of_a_file_that_leaves_size_and_time_as_they_were_is_noticed(tmp_path):
+    """Where times are whole seconds, as on sshfs, two edits may have the same."""
+    path, documents = tmp_path / "calib.txt", []
+    now = int(time.time())
+    for text in "12":
+        path.write_text(text)
+        os.utime(path, (now, now))
+        documents.append(write_values({"f": path}))
+
+    assert documents[0] != documents[1]
 
 
 def test_a_cached_property_that_was_computed_changes_nothing():

@@ -1,6 +1,7 @@
 """The run file: checked before it is trusted; its status, failures and sessions."""
 
 import contextlib
+import errno
 import os
 import re
 from pathlib import Path
@@ -27,6 +28,7 @@ from resumable.runfile.header import (
 )
 from resumable.runfile.tables import SessionTables
 from resumable.session.events import Started
+from resumable.system import disk
 
 
 class HalfFails(rs.Process):
@@ -324,3 +326,21 @@ def test_a_session_says_who_computed_how_much(scan):
     assert {(s.engine, s.workers, s.failed) for s in results.sessions} == {
         ("serial", 1, 0)
     }
+
+
+def test_a_file_that_another_host_has_replaced_is_opened_again(scan, monkeypatch):
+    """NFS says so of the old one when it is locked; FUSE never does."""
+    old, new = compute(Mean(scan)).path, compute(Mean(scan), override=True).path
+    calls = []
+
+    def replaced(fd):
+        calls.append(fd)
+        new.replace(old)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(disk, "refresh", replaced)
+    there = new.stat().st_ino
+    run = RunFile(old)
+    with run.opened() as (fd, _):
+        assert os.fstat(fd).st_ino == there
+    assert len(calls) == 1
