@@ -146,7 +146,7 @@ def adopt(run_file: str, cls: type[Process], sample: str, **given: Any) -> None:
     """
     process = make_process(cls, given, {})
     results = process.adopt(run_file, sample=_sample(sample))
-    click.echo(f"{shown(results.path)}: {results.status}")
+    click.echo(f"{shown(near(results.path))}: {results.status}")
 
 
 def _sample(text: str) -> int | str:
