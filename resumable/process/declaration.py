@@ -214,6 +214,9 @@ class Declaration(Positioned, param.Parameterized):
             for name, value in shared.items()
         }
 
+    # What help shows of a class: Python looks at __new__ first.
+    __new__.__signature__ = inspect.signature(__init__)  # type: ignore[attr-defined]
+
     def __setattr__(self, name: str, value: Any) -> None:
         known = name in self.__dict__ or hasattr(type(self), name)
         if name[0] != "_" and not known:

@@ -1,6 +1,7 @@
 """What a user declares: outputs, computations, setup, finish, scratch, parameters."""
 
 import functools
+import inspect
 import threading
 from typing import ClassVar
 
@@ -396,3 +397,17 @@ def test_a_misspelt_engine_is_an_error_where_the_run_is_finished(scan):
 
     with pytest.raises(rs.PlanError, match="no engine 'seriel'"):
         Mean(scan).compute(engine="seriel")
+
+
+def test_help_shows_the_arguments_of_the_constructor():
+    class Own(rs.Process):
+        def __init__(self, path, width=3):
+            super().__init__(path)
+
+    class Plain(rs.Process):
+        gain = param.Number(1.0)
+
+    assert str(inspect.signature(Own)) == "(path, width=3)"
+    for cls in (rs.Process, Plain):
+        names = list(inspect.signature(cls).parameters)
+        assert names[:3] == ["source", "target", "inputs"]
