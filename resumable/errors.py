@@ -28,6 +28,8 @@ import contextlib
 import logging
 import os
 import re
+import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -234,6 +236,8 @@ def near(text: object) -> str:
         here = str(Path.cwd())
     except OSError:  # it was deleted
         return str(text)
+    if here == os.sep:
+        return str(text)
     before, after = r"(?<![^\s'\"(=])", r"(?=$|[\s'\",;:)])"
     inside = f"{before}{re.escape(here)}(?:{re.escape(os.sep)}(?!{after})|{after})"
     return re.sub(inside, lambda found: "." * (found[0] == here), str(text))
@@ -244,6 +248,19 @@ def as_html(text: object, *, lines: bool = False) -> str:
     import html  # its table of characters costs more than most modules here
 
     return html.escape(shown(text, lines=lines))
+
+
+def warn_user(text: str) -> None:
+    """Warn at the line that called this package."""
+    warnings.warn(text, ResumableWarning, stacklevel=users_level())
+
+
+def users_level() -> int:
+    """Stack level of the caller outside of this package, for a warning."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("resumable."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class PlainFormatter(logging.Formatter):

@@ -114,7 +114,9 @@ def trace_object(
         )
         tracer.mentions |= set(roots)
         members: dict[str, Any] = {}
-        _members(tracer, type(thing), stop, roots, members)
+        # What an attribute of ours takes the place of does not count, either.
+        ours = {*own} & vars(thing).keys()
+        _members(tracer, type(thing), stop, roots, members, ours)
         of_code = {f"class {type(thing).__name__}", *tracer.entries}
         given, own = dict(parameters or {}), {*own, *(parameters or ())}
         written: dict[str, Any] = {}
@@ -132,7 +134,7 @@ def trace_object(
                     for name, value in found.items():
                         where = f"the attribute {name!r}"
                         attributes[name] = write(value, where, tracer)
-                    _members(tracer, type(thing), stop, roots, members)
+                    _members(tracer, type(thing), stop, roots, members, ours)
                 _declared(tracer, thing, given)
                 _enter_class(tracer, type(thing), stop, members)
         if tracer.settled(before):
@@ -159,6 +161,7 @@ def _members(
     stop: type,
     roots: Iterable[str],
     found: dict[str, Any],
+    left_out: set[str],
 ) -> None:
     """Trace members of a class that are reached, until there are no more."""
     taken = dir(stop)  # as `draw`: they count only where code mentions them
@@ -177,7 +180,7 @@ def _members(
                 named = name in reached or (
                     (tracer.finds_names or special) and name not in taken
                 )
-                if label in found or not named:
+                if label in found or not named or name in left_out:
                     continue
                 if is_member(part, name, value):
                     found[label] = member(tracer, part, name, value)

@@ -20,6 +20,7 @@ from resumable.errors import (
     ResumableWarning,
     SourceError,
     near_miss,
+    warn_user,
 )
 from resumable.model import Output, declared_outputs, encode
 from resumable.process.parameters import (
@@ -64,6 +65,7 @@ OWN = (
     "_frozen",
     "_given",
     "_typed",
+    "position_axes",
     "_shared_parameters",
     "_arguments",
     "_cursor",
@@ -136,6 +138,7 @@ class Declaration(Positioned, param.Parameterized):
     outputs: Any = None
     scratch: Any = 0
     rtol: ClassVar[float] = 1e-5
+    position_axes: int | tuple[int, ...] | None = None
 
     def __new__(cls, *positional: Any, **named: Any) -> Self:
         """Note what a constructor of the user's is given."""
@@ -154,7 +157,7 @@ class Declaration(Positioned, param.Parameterized):
         *,
         inputs: Mapping[str, Any] | None = None,
         shared: Mapping[str, Any] | None = None,
-        position_axes: int | tuple[int, ...] = 0,
+        position_axes: int | tuple[int, ...] | None = None,
         fingerprint: str = "sample",
         environment: str = "record",
         **parameters: Any,
@@ -181,7 +184,7 @@ class Declaration(Positioned, param.Parameterized):
             raise ParameterError(msg)
         self._full, self._strict = fingerprint == "full", environment == "strict"
         if source is None:
-            if target is not None or inputs or position_axes != 0:
+            if target is not None or inputs or position_axes not in (None, 0):
                 msg = (
                     f"{type(self).__name__} is given no source, and yet target, inputs "
                     "or position_axes; only a later stage of a Chain has no source"
@@ -191,11 +194,20 @@ class Declaration(Positioned, param.Parameterized):
             self._share(shared or {})
             return
         # Without a lock, so that a measurement that is under way is not disturbed.
+        if position_axes is None:
+            position_axes = type(self).position_axes
         measured = measure_source(source, position_axes)
-        self._source, self._geometry, self._dtype = measured
-        map_shape = self._geometry.map_shape
+        self._source, self._geometry, self._dtype, taken = measured
+        self.position_axes = self._source.position_axes
+        if taken:
+            axes = self.position_axes
+            warn_user(
+                f"{type(self).__name__} is given no position_axes; {axes} are taken, "
+                f"as {taken}. Give position_axes={axes}, or declare it in the class, "
+                "to say so; position_axes=0 takes the first axis alone"
+            )
         self._inputs = {
-            name: align_input(name, value, self._source, map_shape)
+            name: align_input(name, value, self._source, self._geometry)
             for name, value in (inputs or {}).items()
         }
         self._share(shared or {}, self._source.path)
@@ -515,6 +527,7 @@ class Declaration(Positioned, param.Parameterized):
     ) -> None:
         """Compute at the positions of the first stage of a chain, on such data."""
         self._source, self._inputs = head.source, {}
+        self.position_axes = head.source.position_axes
         self._folder, self._full = head.folder, head.full
         self._strict = head.strict
         self._geometry = head.geometry._replace(spectrum_shape=shape)

@@ -35,7 +35,7 @@ def map_function(
     target: str | Path | None = None,
     inputs: Mapping[str, Any] | None = None,
     shared: Mapping[str, Any] | None = None,
-    position_axes: int | tuple[int, ...] = 0,
+    position_axes: int | tuple[int, ...] | None = None,
     environment: str = "record",
     version: int | str | None = None,
     options: Mapping[str, Any] | None = None,

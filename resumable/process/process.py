@@ -71,13 +71,16 @@ class Process(Declaration):
         ``RESUMABLE_TARGET``, else the folder of the source.
     inputs : dict, optional
         Argument name -> further source with the same positions (``"::/dataset"`` is a
-        dataset of the same file), or a pair of a source and its position axes.
+        dataset of the same file), or a pair of a source and its position axes. Default
+        those of the source where it has as many axes, else the first ones.
     shared : dict, optional
         Argument name -> what all positions share: a dataset, an array or a number. It
         is read now, whole, and part of the identity by its contents. Methods find it
         in the dict ``self.shared``, too.
-    position_axes : int or tuple of int, default 0
-        Axes of the source that count positions; results have their shape.
+    position_axes : int or tuple of int, optional
+        Axes of the source that count positions; results have their shape. Default
+        those that the class declares, else those of the map where the file names them
+        (NXdata, ``interpretation``, an output of a run), with a warning, else 0.
     fingerprint : {"sample", "full"}
         What is digested to notice a change of the source: samples of a source larger
         than 64 MB, or all contents.
@@ -100,6 +103,8 @@ class Process(Declaration):
     added_parameters : dict
         Name of a parameter -> the value that it stands for in runs which are older
         than it, the latest parameter last.
+    position_axes : int or tuple of int
+        Declared by a class: its default. Of a Process: the axes that are used.
     scratch : int or method of the number of positions
         Bytes that the computation needs per position besides its arguments and
         results, for the budget.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-import warnings
 from typing import TYPE_CHECKING
 
-from resumable.errors import ResumableWarning, RunBusy, TargetError, shown
+from resumable.errors import RunBusy, TargetError, shown, warn_user
 from resumable.model import name_of_position
 from resumable.results import (
     Results,
@@ -109,11 +107,9 @@ def packed_where_asked(computation: Computation, results: Results) -> Results:
         if computation.packing:
             _pack(computation, results.path)
     except (RunBusy, TargetError) as error:
-        warnings.warn(
+        warn_user(
             f"{results.path.name} is complete, but not packed: {error}. Run again, "
             "or 'resumable pack'",
-            ResumableWarning,
-            stacklevel=_users_level(),
         )
     return results
 
@@ -158,16 +154,14 @@ def warn_of_edit(computation: Computation, run: RunFile, snapshot: Snapshot) -> 
     And when the run was made before helpers counted.
     """
     if computation.is_earlier(run.header):
-        warnings.warn(
+        warn_user(
             f"{run.path.name} was {made_before(finished=snapshot.finished)}",
-            ResumableWarning,
-            stacklevel=_users_level(),
         )
         return
     warn_of_environment(computation, run, snapshot)
     edit = edited(computation, run) if snapshot.done + snapshot.failed else ""
     if edit:
-        warnings.warn(edit, ResumableWarning, stacklevel=_users_level())
+        warn_user(edit)
 
 
 def warn_of_environment(
@@ -179,13 +173,11 @@ def warn_of_environment(
     known = list(run.environments().values())
     changed = other_versions(known[-1], computation.environment) if known else []
     if changed:
-        warnings.warn(
+        warn_user(
             f"{run.path.name} is continued with another {', another '.join(changed)}; "
             f"{snapshot.done:,} of {snapshot.header.size:,} positions were computed "
             'before. override=True computes all anew, environment="strict" makes it '
             "a part of what decides which run is continued",
-            ResumableWarning,
-            stacklevel=_users_level(),
         )
 
 
@@ -194,13 +186,11 @@ def warn_of_random(computation: Computation) -> None:
     found = computation.request.trace.random
     if found:
         verb = "draw" if len(found) > 1 else "draws"
-        warnings.warn(
+        warn_user(
             f"{computation.request.name}: {', '.join(found[:5])} {verb} random numbers "
             "in an order that depends on the run, a seed that the script sets reaches "
             "no worker process, and several workers may draw the same numbers. Use "
             "self.rng of a Process, which is the same for a position in every run",
-            ResumableWarning,
-            stacklevel=_users_level(),
         )
 
 
@@ -230,18 +220,8 @@ def warn_of_failures(
         where = name_of_position(first.position, map_shape)
         example = f", the first at {where}: {shown(first.exception)}: "
         example += shown(first.message, lines=True)
-    warnings.warn(
+    warn_user(
         f"{status.failed:,} of {status.positions:,} positions failed{example}. See "
         "results.failures; compute(retry_failed=True), or --retry-failed, tries "
         "them again",
-        ResumableWarning,
-        stacklevel=_users_level(),
     )
-
-
-def _users_level() -> int:
-    """Stack level of the caller outside of this package, for a warning."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("resumable."):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -7,7 +7,8 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import SourceError
+from resumable.errors import SourceError, warn_user
+from resumable.source.axes import known_axes
 from resumable.source.live import LOOK_AGAIN_S, file_state, stamp_of, state_of_open
 from resumable.source.reader import open_reader
 from resumable.source.reference import SourceRef, named_source
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from resumable.source.reader import Reader
 
 _STRUCTURE_S = 1.0
+#: Why axes of an input are taken, where they are those of the source, and where not.
+_WHY = {
+    True: "as in the source, which has as many axes",
+    False: "the first ones, in the order of the map",
+}
 
 
 class MeasuredSource(NamedTuple):
@@ -32,14 +38,17 @@ class MeasuredSource(NamedTuple):
     """How the positions lie in it."""
     dtype: np.dtype[Any]
     """Of one element."""
+    taken: str = ""
+    """Why the file's position axes were taken, where none were given."""
 
 
 def measure_source(
-    source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
+    source: Any, position_axes: int | tuple[int, ...] | None = 0, *, same_file: str = ""
 ) -> MeasuredSource:
     """Open a source that may be written meanwhile, without a lock, and measure it.
 
     The arguments are those of :func:`named_source`; SourceError if it cannot be used.
+    Without `position_axes` they are those that the file calls so, else the first one.
     What is measured does not change while a program writes, but makes no sense where it
     is written in part: then it is measured again, for a second.
     """
@@ -47,13 +56,15 @@ def measure_source(
     path = named.path
     deadline = time.monotonic() + _STRUCTURE_S
     while True:
-        before = stamp_of(path)
+        before, known = stamp_of(path), None
         try:
             with open_reader(dataclasses.replace(named, live=True)) as reader:
                 ref = dataclasses.replace(reader.ref, live=False)
                 found = MeasuredSource(ref, reader.geometry, reader.dtype)
                 if reader.dataset is None:
                     return found
+                if position_axes is None:
+                    known = known_axes(ref, reader.dataset)
                 state = state_of_open(reader.dataset.file, path, before)
         except SourceError:
             now = file_state(path)
@@ -64,56 +75,73 @@ def measure_source(
             # HDF5 itself opens no file that is marked, but by SWMR.
             unchanged = state.swmr or (before == stamp_of(path) and not state.open)
             if unchanged or time.monotonic() >= deadline:
-                return found
+                if known is None or known.axes == ref.position_axes:
+                    return found
+                taken = measure_source(source, known.axes, same_file=same_file)
+                return taken._replace(taken=known.words)
         time.sleep(LOOK_AGAIN_S)
 
 
 def align_input(
-    name: str, value: Any, source: SourceRef, map_shape: tuple[int, ...]
+    name: str, value: Any, source: SourceRef, geometry: Geometry
 ) -> SourceRef:
     """Return a reference to an input, checked to have the positions of the source.
 
     `value` is what the user gave as the input called `name`, or a pair of that and its
-    position axes; `map_shape` holds the lengths of the position axes of the source.
-    SourceError where the input cannot be used, or has other positions.
+    position axes; `geometry` says how the positions lie in the source. Without a pair,
+    an input with as many axes as the source has its positions on the same ones; any
+    other, and an output of a run, has them first, in the order of the map. So which
+    axes are taken does not depend on their lengths; a warning says where the other ones
+    fit, too. SourceError where the input cannot be used, or has other positions.
     """
-    axes = source.position_axes
-    leading = tuple(range(len(axes)))
-    if isinstance(value, tuple) and len(value) == 2:
-        value, only = value
-        candidates = [only]
-    elif hasattr(value, "as_source"):
-        candidates = [leading, axes]
-    else:
-        candidates = [axes, leading]
-    shapes = []
-    for candidate in candidates:
-        try:
-            seen = measure_source(value, candidate, same_file=source.path)
-        except SourceError as error:
-            if candidate == candidates[-1]:
-                msg = (
-                    f"the input {name!r} has a row for every position: {error}. What "
-                    "all positions share, such as an energy axis, is a parameter "
-                    "(param.Array)"
-                )
-                raise SourceError(msg) from error
-            continue
-        found = seen.geometry.map_shape
-        if found == map_shape:
-            return seen.ref
-        if not source.path:
-            shapes.append(found)
-            continue
+    axes, map_shape = source.position_axes, geometry.map_shape
+    first = tuple(range(len(axes)))
+    stated = isinstance(value, tuple) and len(value) == 2
+    value, taken = value if stated else (value, first)
+    other = taken
+    full_shape: tuple[Any, ...] = ()
+    try:
+        seen = measure_source(value, taken, same_file=source.path)
+        if not stated and axes != first:
+            # The first axes come first in it.
+            full_shape = (*seen.geometry.map_shape, *seen.geometry.spectrum_shape)
+            alike = len(full_shape) == len(map_shape) + len(geometry.spectrum_shape)
+            taken, other = first, axes
+            if alike and not hasattr(value, "as_source"):
+                taken, other = axes, first
+                seen = measure_source(value, taken, same_file=source.path)
+    except SourceError as error:
+        msg = (
+            f"the input {name!r} has a row for every position: {error}. What all "
+            f"positions share, such as an energy axis, is given by shared="
+        )
+        raise SourceError(msg) from error
+    fits_too = (
+        other != taken
+        and max(other) < len(full_shape)
+        and tuple(full_shape[axis] for axis in other) == map_shape
+    )
+    found = seen.geometry.map_shape
+    if found == map_shape:
+        if fits_too:
+            warn_user(
+                f"the input {name!r} has as many positions as the source on its axes "
+                f"{taken} and on its axes {other}; {taken} are taken, "
+                f"{_WHY[taken == axes]}. Give inputs={{{name!r}: (source, {taken})}} "
+                f"to say so, or (source, {other})"
+            )
+        return seen.ref
+    if source.path:
         # Both may have grown, the source after it was measured.
         now = measure_source(str(source), axes).geometry.map_shape
         if map_shape[1:] == found[1:] == now[1:] and map_shape[0] <= found[0] <= now[0]:
             return seen.ref
-        shapes.append(found)
+    hint = f"on its axes {other} they do" if fits_too else "where others hold them"
     msg = (
-        f"the input {name!r} has positions of shape {shapes[0]}, the source of "
-        f"shape {map_shape}; they must agree (give (source, axes) "
-        "when its positions are on other axes)"
+        f"the input {name!r} has positions of shape {found}, the source of shape "
+        f"{map_shape}; they must agree. Its axes {taken} were taken"
+        f"{'' if stated else ', ' + _WHY[taken == axes]}; {hint}, give "
+        f"inputs={{{name!r}: (source, {other if fits_too else 'axes'})}}"
     )
     raise SourceError(msg)
 

@@ -91,26 +91,26 @@ def refer(
 
 
 def named_source(
-    source: Any, position_axes: int | tuple[int, ...] = 0, *, same_file: str = ""
+    source: Any, position_axes: int | tuple[int, ...] | None = 0, *, same_file: str = ""
 ) -> SourceRef:
     """Return a reference to what a user gives as a source; no file is opened.
 
     A source is ``"file.h5::/dataset"``, where ``"::/dataset"`` is one of `same_file`;
     an open dataset (mode ``"r"``); an output of another run; an array of numpy, of
     which a copy is taken; or a number of positions without data. All else is a
-    SourceError.
+    SourceError. Without `position_axes` these are those of a ragged output, else the
+    first one.
     """
-    axes = (
-        (position_axes,)
-        if isinstance(position_axes, (int, np.integer))
-        else position_axes
-    )
+    axes: tuple[int, ...] = (0,)
+    if position_axes is not None:
+        one = isinstance(position_axes, (int, np.integer))
+        axes = (position_axes,) if one else position_axes  # type: ignore[assignment]
     if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
         if source < 1:
             msg = f"a source without data needs at least 1 position, not {source}"
             raise SourceError(msg)
         if axes != (0,):
-            msg = "a source without data has one axis; leave position_axes at 0"
+            msg = "a source without data has one axis; give position_axes=0"
             raise SourceError(msg)
         return SourceRef("", "", (0,), count=int(source))
     if isinstance(source, np.ndarray):
@@ -121,7 +121,7 @@ def named_source(
     elif hasattr(source, "as_source"):
         path, dataset, upstream = source.as_source()
         own = getattr(source, "position_axes", ())
-        if own and tuple(axes) != own:
+        if own and position_axes is not None and tuple(axes) != own:
             msg = (
                 f"{path}::{dataset} is ragged: its positions are on axes {own}, not on "
                 f"position_axes={tuple(axes)}"

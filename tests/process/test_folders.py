@@ -236,3 +236,15 @@ def test_a_default_that_is_not_there_is_a_parameter_error(here, Tabled):
     os.chdir("/")
     with pytest.raises(rs.ParameterError, match=r"table\.txt.*not found"):
         Tabled(str(here / "scan.h5") + "::/data")
+
+
+def test_names_in_errors_are_seen_from_the_current_folder(here):
+    for folder, name in (
+        (here, "scan.h5"),
+        (here.parent, "here/scan.h5"),
+        ("/", f"{here}/scan.h5"),
+    ):
+        os.chdir(folder)
+        with pytest.raises(rs.SourceError) as caught:
+            Mean(f"{name}::/date")
+        assert str(caught.value).startswith(f"{name} has no dataset /date")

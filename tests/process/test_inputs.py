@@ -66,17 +66,76 @@ def test_inputs_are_aligned_position_by_position(make_file):
     np.testing.assert_allclose(flat, expected + data_of(f"{other}::/flat"))
 
 
-def test_an_input_on_leading_axes_fits_a_source_on_other_axes(make_file):
-    """An energy-first stack beside a map of guesses: the map is found."""
-    rng = np.random.default_rng(4)
-    stack, guess = rng.random((6, 3, 4)), rng.random((3, 4, 2))
-    Guessed = process_of(lambda self, spectrum, guess: spectrum.sum() + guess[1])
-    source = make_file(stack=stack, guess=guess) + "::/stack"
-    process = Guessed(source, position_axes=(1, 2), inputs={"guess": "::/guess"})
+Guessed = process_of(lambda self, spectrum, guess: spectrum.sum() + np.sum(guess))
 
-    np.testing.assert_allclose(
-        compute(process)["mean"], stack.sum(axis=0) + guess[..., 1]
-    )
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 3)])
+def test_the_axes_of_an_input_do_not_depend_on_their_lengths(make_file, shape):
+    """As in the source where it has as many, else the first: in the map's order."""
+    rng = np.random.default_rng(4)
+    stack, dark, guess = (rng.random(s) for s in ((6, *shape), (5, *shape), shape))
+    path = make_file(stack=stack, dark=dark, guess=guess, turned=guess.T)
+
+    def computed(name, axes):
+        inputs = {"guess": f"::/{name}"}
+        process = Guessed(f"{path}::/stack", position_axes=axes, inputs=inputs)
+        return compute(process)["mean"][...]
+
+    mean = stack.sum(axis=0)
+    np.testing.assert_allclose(computed("dark", (1, 2)), mean + dark.sum(axis=0))
+    np.testing.assert_allclose(computed("dark", (2, 1)), (mean + dark.sum(axis=0)).T)
+    np.testing.assert_allclose(computed("guess", (1, 2)), mean + guess)
+    np.testing.assert_allclose(computed("turned", (2, 1)), (mean + guess).T)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 3)])
+def test_axes_of_an_input_that_are_stated_are_taken(make_file, shape):
+    rng = np.random.default_rng(5)
+    cube, guess, params = (rng.random((*shape, *end)) for end in ((6,), (), (2,)))
+    stack = np.moveaxis(cube, 2, 0)
+    path = make_file(cube=cube, stack=stack, guess=guess, params=params)
+
+    def computed(source, axes, name, stated):
+        inputs = {"guess": (f"::/{name}", stated)}
+        process = Guessed(f"{path}::/{source}", position_axes=axes, inputs=inputs)
+        return compute(process)["mean"][...]
+
+    wanted = cube.sum(axis=2) + guess
+    np.testing.assert_allclose(computed("cube", (1, 0), "guess", (1, 0)), wanted.T)
+    summed = cube.sum(axis=2) + params.sum(axis=2)
+    np.testing.assert_allclose(computed("stack", (1, 2), "params", (0, 1)), summed)
+
+
+@pytest.mark.parametrize(
+    ("axes", "name", "taken", "other"),
+    [((1, 0), "guess", (0, 1), (1, 0)), ((1, 2), "params", (1, 2), (0, 1))],
+)
+def test_an_input_that_fits_in_two_ways_says_which_is_taken(
+    make_file, axes, name, taken, other
+):
+    """On a square map; where only the other one fits, the error says what to give."""
+
+    def make(lengths):
+        cube, more = np.zeros((*lengths, 3)), np.zeros(lengths)
+        named = f"{'x'.join(map(str, lengths))}.h5"
+        path = make_file(named, cube=cube, guess=more, params=cube)
+        inputs = {"guess": f"::/{name}"}
+        return Guessed(f"{path}::/cube", position_axes=axes, inputs=inputs)
+
+    with pytest.warns(rs.ResumableWarning) as caught:
+        process = make((3, 3))
+    text = str(caught[0].message)
+
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert f"{taken} are taken" in text
+    assert f"(source, {taken})}} to say so, or (source, {other})" in text
+    assert process.state()["inputs"]["guess"][1] == list(taken)
+    if name == "guess":
+        with pytest.raises(rs.SourceError, match="must agree") as refused:
+            make((4, 5))
+        assert f"on its axes {other} they do" in str(refused.value)
+        assert f"inputs={{'guess': (source, {other})}}" in str(refused.value)
 
 
 def test_inputs_come_as_blocks_in_a_block_computation(make_file):

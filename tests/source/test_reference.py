@@ -84,7 +84,7 @@ def test_an_external_link_leads_to_the_dataset_of_the_other_file(make_file):
 
 
 def test_a_source_without_data_has_one_axis():
-    with pytest.raises(SourceError, match="leave position_axes at 0"):
+    with pytest.raises(SourceError, match="give position_axes=0"):
         refer(5, (0, 1))
 
 
