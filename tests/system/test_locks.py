@@ -1,5 +1,7 @@
 """Lock files: who is let in, and what a killed process or a child holds."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from lock_storm import storm
 
-from resumable.system import LockFile, disk
+from resumable.system import LockFile, disk, locks
 
 # Without our library, so that the locks are seen as any other program sees them.
 _HOLDER = """
@@ -215,3 +217,30 @@ def test_a_child_process_that_another_thread_forks_holds_nothing(
 
 def test_processes_of_one_host_never_hold_a_lock_at_once(tmp_path):
     assert storm([tmp_path] * 2, 25, tmp_path / "witness") == (0, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOLCK])
+@pytest.mark.parametrize("always", [False, True])
+def test_a_server_that_gives_no_lock_is_asked_again_for_a_while(
+    lock, monkeypatch, number, always
+):
+    """As NFS answers where the file was removed on another host, or without lockd."""
+    real, calls = fcntl.flock, []
+
+    def flock(fd, how):
+        calls.append(fd)
+        if always or len(calls) == 1:
+            raise OSError(number, os.strerror(number))
+        return real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(locks, "_SERVER_S", 0.1)
+    if not always:
+        assert lock.acquire(exclusive=True)
+        return
+    text = "rpc.statd" if number == errno.ENOLCK else "Stale file handle"
+    with pytest.raises(OSError, match=text) as caught:
+        lock.acquire(exclusive=True)
+
+    assert caught.value.errno == number
+    assert len(calls) > 1
