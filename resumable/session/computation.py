@@ -28,7 +28,7 @@ from resumable.runfile import (
     target_errors,
 )
 from resumable.session.decide import EDITED, changed_code, explain, made_before
-from resumable.source import coordinates_of, rechunked
+from resumable.source import coordinates_of, open_reader, rechunked
 from resumable.system import disk
 from resumable.worker import Job, settings_here, warning_filters
 
@@ -153,6 +153,8 @@ class Computation(NamedTuple):
     """Where its runs lie that were made before helpers counted, if there are any."""
     ready: PositionSet | None = None
     """Positions that may be read; None: all."""
+    input_contents: Mapping[str, str] = {}
+    """By name of an input that can grow: the digest of its contents."""
     known_as: Mapping[str, KnownAs] = {}
     """By identity: what else its runs may be."""
     notes: tuple[str, ...] = ()
@@ -172,13 +174,35 @@ class Computation(NamedTuple):
         found = [run for run in found if not run.mixed]
         earlier = self.earlier_folder.runs(files) if self.earlier_folder else []
         earlier = [run for run in earlier if not run.mixed]
-        if self.contents is None and not earlier:
-            return found
-        with self.open_reader() as reader:
-            if self.contents is not None:
-                known = self.contents if self.ready is None else None
-                found = [run for run in found if begins_with(reader, run, known)]
-            return [run for run in earlier if begins_with(reader, run)] + found
+        found = [run for run in found if not self.changed_in(run)]
+        return [run for run in earlier if not self.changed_in(run)] + found
+
+    def changed_in(self, run: RunFile) -> str:
+        """Say what does not begin with the contents that a run was made of.
+
+        ``"source"``, ``"inputs.<name>"``, or empty: nothing does.
+        """
+        digests = {"source": self.contents} if self.ready is None else {}
+        refs = {"source": self.source}
+        for name, ref in self.inputs.items():
+            refs[f"inputs.{name}"] = ref
+            if self.ready is None:
+                digests[f"inputs.{name}"] = self.input_contents.get(name)
+        if self.contents is not None and recorded_of(run.header, "source") is None:
+            return "source"
+        for name, ref in refs.items():
+            if recorded_of(run.header, name) is not None:
+                # Known without opening it where nothing has grown.
+                if self._same_as(run, name, digests.get(name)):
+                    continue
+                with open_reader(ref) as reader:
+                    if not begins_with(reader, run, name):
+                        return name
+        return ""
+
+    def _same_as(self, run: RunFile, name: str, digest: str | None) -> bool:
+        same_length = run.header.map_shape == self.geometry.map_shape
+        return same_length and digest == recorded_of(run.header, name)
 
     def full_length(self, header: Header) -> bool:
         """Return whether a run is of all that can be read of the source now."""
@@ -231,22 +255,31 @@ def _time_of(path: Path) -> float:
         return 0.0
 
 
-def begins_with(reader: Reader, run: RunFile, known: str | None = None) -> bool:
+def begins_with(reader: Reader, run: RunFile, name: str = "source") -> bool:
     """Return whether the source begins with the contents a run was made of.
 
-    `known` is the digest of all its contents, taken as the run's was; None: not known.
+    `name` is that of :func:`recorded_of`.
     """
     length, now = run.header.map_shape[0], reader.geometry.map_shape
     if length > now[0] or run.header.map_shape[1:] != now[1:]:
         return False
-    source, covered = run.header.source, positions_of(run.header)
-    full = bool(source.get("full"))
+    recorded, covered = str(recorded_of(run.header, name)), positions_of(run.header)
+    full = bool(run.header.source.get("full"))
     if covered is not None:
-        return reader.contents_at(covered, full=full) == str(source["contents"])
-    recorded = str(source["contents"])
-    if known == recorded and length == now[0]:
-        return True
+        return reader.contents_at(covered, full=full) == recorded
     return reader.contents(length, full=full, like=recorded) == recorded
+
+
+def recorded_of(header: Header, name: str) -> str | None:
+    """Return the digest that a run has recorded of its source, or of an input.
+
+    `name` is ``"source"`` or ``"inputs.<name>"``. None: all is in its identity, or was
+    not recorded when it was made.
+    """
+    if name == "source":
+        return header.source.get("contents")
+    inputs: dict[str, str] = header.source.get("input_contents") or {}
+    return inputs.get(name.removeprefix("inputs."))
 
 
 def positions_of(header: Header) -> PositionSet | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Read amplification above which a rechunked copy is advised.
 ADVISED_ABOVE = 3.0
 #: Why a run of a source that can grow is left, though its identity is the same.
-CHANGED = "source.contents: not what the source begins with now"
+CHANGED = "{}.contents: not what the source begins with now"
 #: Why a run is left in which rows may be mixed.
 MIXED = "its source or values were changed while it was computed; its log says which"
 #: How a difference begins that is one of the code.
@@ -414,7 +414,8 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         if isinstance(run_or_error, RunFileError):
             candidates.append(Candidate(path, False, False, (str(run_or_error),)))
         elif run_or_error.header.identity == run_folder.identity and path not in paths:
-            why = MIXED if run_or_error.mixed else CHANGED
+            changed = computation.changed_in(run_or_error)
+            why = MIXED if run_or_error.mixed else CHANGED.format(changed or "source")
             candidates.append(Candidate(path, False, run_or_error.finished, (why,)))
     for run in run_folder.others():
         if run.path in paths:

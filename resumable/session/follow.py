@@ -32,7 +32,7 @@ from resumable.model import (
 )
 from resumable.results import Results
 from resumable.runfile import RunLock, run_folder_of
-from resumable.session.computation import Assignment, begins_with
+from resumable.session.computation import Assignment
 from resumable.session.compute import (
     packed_where_asked,
     warn_of_edit,
@@ -309,10 +309,7 @@ def _goes_on(computation: Computation, mine: RunFile) -> bool:
             )
             raise PlanError(msg)
         return False
-    if mine.header.source.get("contents") is None:
-        return True  # the contents are a part of the identity
-    with computation.open_reader() as reader:
-        return not reader.has_data or begins_with(reader, mine)
+    return not computation.changed_in(mine)
 
 
 class Follower:

@@ -80,6 +80,13 @@ def resolve(
         contents = reader.contents_at(ready, full=request.full)
     elif reader.growable or awaited:
         contents = reader.contents(full=request.full)
+    input_contents = {
+        name: other.contents(full=request.full)
+        if ready is None
+        else other.contents_at(ready, full=request.full)
+        for name, other in inputs.items()
+        if other.growable
+    }
     prefix = _prefix(request.source, request.name)
     run_folder = RunFolder(request.folder, prefix, document_digest(document))
     if _may_be_known_otherwise(document, run_folder):
@@ -124,12 +131,19 @@ def resolve(
         contents=contents,
         run_folder=run_folder,
         spec=functools.partial(
-            _spec, request, document, run_folder.identity, contents, ready
+            _spec,
+            request,
+            document,
+            run_folder.identity,
+            contents,
+            ready,
+            input_contents,
         ),
         open_reader=functools.partial(open_reader, reader.ref),
         earlier_folder=earlier,
         made_before=made_before,
         ready=ready,
+        input_contents=input_contents,
         known_as={
             known.folder.identity: known
             for known in _known_as(request, document, sources)
@@ -223,6 +237,7 @@ def _spec(
     identity: str,
     contents: str | None,
     ready: PositionSet | None,
+    input_contents: dict[str, str],
 ) -> RunFileSpec:
     cls, system = type(request.process), platform.uname()
     source = {
@@ -232,6 +247,7 @@ def _spec(
         **({"shared": request.places} if request.places else {}),
         "length": request.geometry.map_shape[0],
         "contents": contents,
+        **({"input_contents": input_contents} if input_contents else {}),
         "full": request.full,
         "trace": request.trace.digest,
     }

@@ -15,7 +15,7 @@ from resumable.errors import (
     SourceError,
 )
 from resumable.runfile import RunFile
-from resumable.session.computation import begins_with
+from resumable.session.computation import begins_with, recorded_of
 from resumable.source import open_reader, read_unchanged
 
 if TYPE_CHECKING:
@@ -67,21 +67,21 @@ def changed_sources(computation: Computation, run: RunFile) -> list[str]:
     document, full = run.header.document, bool(run.header.source.get("full"))
     found = []
     ref = computation.source
-    if ref.path and _is_other(ref, document["source"], full, run):
+    if ref.path and _is_other(ref, document["source"], full, run, "source"):
         found.append(f"the source {ref} was")
     for name, ref in computation.inputs.items():
         written = {k: v for k, v in document["inputs"][name].items() if k != "axes"}
-        if _is_other(ref, written, full):
+        if _is_other(ref, written, full, run, f"inputs.{name}"):
             found.append(f"the input {name!r} ({ref}) was")
     return found
 
 
 def _is_other(
-    ref: SourceRef, written: dict[str, Any], full: bool, run: RunFile | None = None
+    ref: SourceRef, written: dict[str, Any], full: bool, run: RunFile, name: str
 ) -> bool:
     """Return whether a source is not what was written of it.
 
-    `run` is given for the source, of which the run file may have recorded more.
+    The run file may have recorded more of it, by `name`.
     """
     if ref.upstream:
         try:
@@ -89,7 +89,7 @@ def _is_other(
         except RunFileError as error:
             raise SourceError(str(error)) from error
 
-    recorded = run is not None and run.header.source.get("contents") is not None
+    recorded = recorded_of(run.header, name) is not None
     known, kind = written, "fixed"
     if "first" in written:
         kind = "growing"
@@ -104,6 +104,6 @@ def _is_other(
         with open_reader(ref) as reader:
             if reader.fingerprint(full=full, kind=kind, like=known) != known:
                 return True
-            return run is not None and recorded and not begins_with(reader, run)
+            return recorded and not begins_with(reader, run, name)
 
     return read_unchanged(ref.path, read, _PATIENCE_S) if ref.live else read()

@@ -32,7 +32,7 @@ from resumable.model import (
 )
 from resumable.results import inputs_of_run, source_of_run
 from resumable.runfile import RaggedRows, RunFile, holder_of
-from resumable.session.computation import begins_with
+from resumable.session.computation import begins_with, recorded_of
 from resumable.session.decide import MIXED
 from resumable.session.events import ProgressBar
 from resumable.session.resolve import document_before
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 #: Positions and differences that are named in one check; the others are counted.
 _NAMED = 3
 #: How to say where a source is.
+_NOT_MADE_OF = "not what the run was made of"
 _ELSEWHERE = "--source, or source="
 #: Bytes of failed rows that are compared with the fill value at once.
 _AT_ONCE = 1 << 22
@@ -249,7 +250,10 @@ def _computed(
     unlike = differences(run.header.document, document)
     of_source = [text for text in unlike if text.startswith(("source", "inputs"))]
     of_class = [text for text in unlike if text not in of_source]
-    source_check = _of_source(run, of_source, computation.source)
+    if not of_source:
+        changed = computation.changed_in(run)
+        of_source = [f"{changed}.contents: {_NOT_MADE_OF}"] if changed else []
+    source_check = _of_source(run, of_source)
     yield source_check
     words = _first(of_class, "differences") or f"{name}, with the same parameters"
     yield Check("computation", not of_class, words)
@@ -269,11 +273,13 @@ def _source(run: RunFile, source: Any) -> Check:
         found, axes = source_of_run(run, source)
         ref = refer(found, axes)
         unlike = _differences("source", document["source"], ref, full)
+        unlike += _not_begun_with(run, "source", ref)
         for name, (value, input_axes) in inputs_of_run(run, found).items():
             written = {k: v for k, v in document["inputs"][name].items() if k != "axes"}
             other = refer(value, input_axes, same_file=ref.path)
             unlike += _differences(f"inputs.{name}", written, other, full)
-        return _of_source(run, unlike, ref)
+            unlike += _not_begun_with(run, f"inputs.{name}", other)
+        return _of_source(run, unlike)
     except ResumableError as error:
         if source is not None:
             return Check("source", False, str(error))
@@ -288,12 +294,18 @@ def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[st
     return [f"{name}.{text}" for text in differences(written, found)]
 
 
-def _of_source(run: RunFile, unlike: list[str], ref: SourceRef) -> Check:
-    """Judge the differences of the sources, and what one that can grow begins with."""
-    if not unlike and run.header.source.get("contents") is not None:
-        with open_reader(ref) as reader:
-            if not begins_with(reader, run):
-                unlike = ["source.contents: not what the run was made of"]
+def _not_begun_with(run: RunFile, name: str, ref: SourceRef) -> list[str]:
+    """Return a difference where a source does not begin with what was recorded."""
+    if recorded_of(run.header, name) is None:
+        return []
+    with open_reader(ref) as reader:
+        if begins_with(reader, run, name):
+            return []
+    return [f"{name}.contents: {_NOT_MADE_OF}"]
+
+
+def _of_source(run: RunFile, unlike: list[str]) -> Check:
+    """Judge the differences of the sources."""
     if unlike:
         text = "not what the run was made of\n" + _first(unlike, "differences")
         return Check("source", False, text)

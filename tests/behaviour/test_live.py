@@ -232,6 +232,17 @@ def test_what_is_at_rest_is_computed_without_waiting(scan):
     assert results == Mean(scan).compute(follow=3600)
 
 
+@pytest.mark.parametrize("chunks", [(1, 8), (16, 8)], ids=str)
+def test_a_compressed_dataset_of_full_length_is_the_same_run_followed_or_not(
+    make_file, chunks
+):
+    made = {"data": np.ones((40, 8)), "maxshape": (40, 8), "chunks": chunks}
+    path = make_file(data={**made, "compression": "gzip"})
+    followed = Mean(f"{path}::/data").compute(follow=3600)
+
+    assert Mean(f"{path}::/data").compute() == followed
+
+
 def test_waiting_costs_next_to_nothing(writer, script):
     program = writer("swmr", count=5, pause=0)
     program.tell()

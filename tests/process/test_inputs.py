@@ -294,3 +294,52 @@ def test_a_rechunked_copy_of_old_contents_is_not_used(make_file):
     results = compute(Mean(f"{path}::/stack", position_axes=(1, 2)), rechunk=True)
 
     np.testing.assert_allclose(results["mean"], changed.mean(axis=0))
+
+
+@pytest.mark.parametrize("stored", [{}, {"compression": "gzip"}], ids=["plain", "gzip"])
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_change_anywhere_in_an_input_that_can_grow_is_noticed(
+    make_file, grows, stored
+):
+    """Of its identity only the first position is: the rest could still be written."""
+    weights = {"data": np.ones((12, 3)), "maxshape": (None, 3), "chunks": (5, 3)}
+    cube = {"data": np.ones((12, 3)), "maxshape": (None if grows else 12, 3)}
+    path = make_file(cube=cube, weight={**weights, **stored}, zeros=np.zeros(12))
+
+    def results():
+        inputs = {"weight": "::/weight", "offset": "::/zeros"}
+        return compute(Weighted(f"{path}::/cube", inputs=inputs))
+
+    before = results()
+    same = results()
+    with h5py.File(path, "r+") as file:
+        file["weight"][7] = 5
+    after = results()
+    told = rs.verify(before.path, Weighted)
+
+    assert same.path == before.path
+    assert after.path != before.path
+    assert after["mean"][7] == 5 * before["mean"][7]
+    assert not told.passed
+    assert "inputs.weight.contents: not what the run was made of" in str(told)
+
+
+def test_a_run_goes_on_where_its_source_and_input_have_grown(make_file):
+    stored = {"maxshape": (None, 3), "chunks": (5, 3), "compression": "gzip"}
+    made = {"data": np.ones((12, 3)), **stored}
+    path = make_file(cube=made, weight=made, zeros={**made, "data": np.zeros((12, 3))})
+
+    def results():
+        inputs = {"weight": "::/weight", "offset": "::/zeros"}
+        return compute(Weighted(f"{path}::/cube", inputs=inputs))
+
+    before = results()
+    with h5py.File(path, "r+") as file:
+        for dataset in file.values():
+            dataset.resize(20, 0)
+        file["cube"][12:], file["weight"][12:] = 2, 3
+    after = results()
+
+    assert before.status.positions == 12
+    assert after.sessions[-1].computed == 8
+    assert after["mean"][15] == 6 * before["mean"][0]
