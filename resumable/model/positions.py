@@ -104,8 +104,13 @@ class PositionSet:
         size = int(np.prod(map_shape, dtype=np.int64))
         chosen = _unmasked(chosen, map_shape)
         if _is_part(chosen):
-            mask = np.zeros(map_shape, bool)
             with _indexing(chosen, map_shape):
+                count = np.broadcast_to(np.int8(0), map_shape)[chosen].size
+                if count < size // 64:
+                    # A mask of all would take more than the numbers of these.
+                    flat = positions_in_order(chosen, map_shape)
+                    return cls.of(size, np.unique(flat))
+                mask = np.zeros(map_shape, bool)
                 mask[chosen] = True
             chosen = mask
         if isinstance(chosen, slice):

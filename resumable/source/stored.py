@@ -42,21 +42,18 @@ _BYTE = np.dtype(np.uint8)
 def stored_parts(dataset: h5py.Dataset, full: bool) -> Iterator[Any]:
     """Yield chunks as they are stored, each after its place: all, or samples."""
     yield _storage(dataset)
-    grid = tuple(map(_ceil_div, dataset.shape, dataset.chunks))
-    total, count = math.prod(grid), _chunks_digested(dataset, full=full)
     written: set[tuple[int, ...]] | None = None
-    for corner in _corners(dataset, grid, total, count):
+    for corner in _corners(dataset, _chunks_digested(dataset, full=full)):
         if written is not None and corner not in written:
-            continue
+            continue  # it was never written; it reads as fill values
         try:
             skipped_filters, stored_bytes = dataset.id.read_direct_chunk(corner)
         except (OSError, RuntimeError):
-            if written is None:
-                # HDF5 walks through all chunks to tell of one if it was written.
-                written = set(map(tuple, _table(dataset)[:, : dataset.ndim].tolist()))
+            # To tell of one if it was written, HDF5 walks through all of them.
+            written = written or set(_written(dataset))
             if corner in written:
                 raise
-            continue  # it has no bytes; it reads as fill values
+            continue
         yield repr((corner, skipped_filters)).encode()
         yield stored_bytes
 
@@ -82,22 +79,28 @@ def _storage(dataset: h5py.Dataset) -> bytes:
     return repr((chunks, filters, fill)).encode()
 
 
-def _corners(
-    dataset: h5py.Dataset, grid: tuple[int, ...], total: int, count: int
-) -> Iterator[tuple[int, ...]]:
-    """Yield the first element of `count` chunks, spread evenly, in C order."""
-    if count > _MOST_CHUNKS and dataset.id.get_num_chunks() < total // 8:
-        # Few chunks were written, and only those count: looking up every place of a
-        # huge shape would take for ever.
-        written = sorted(map(tuple, _table(dataset)[:, : dataset.ndim].tolist()))
-        yield from written[:: total // count]
+def _corners(dataset: h5py.Dataset, count: int) -> Iterator[tuple[int, ...]]:
+    """Yield the first element of `count` chunks, spread evenly, in C order.
+
+    Those that were never written may be left out.
+    """
+    chunks = dataset.chunks
+    grid = tuple(map(_ceil_div, dataset.shape, chunks))
+    total = math.prod(grid)
+    few = count > _MOST_CHUNKS and dataset.id.get_num_chunks() < total // 8
+    if count == total or few:
+        # Only those that were written: looking up every place of a huge shape would
+        # take for ever.
+        yield from sorted(_written(dataset))[:: total // max(1, count)]
         return
-    indices: Any = range(total)
-    if count < total:
-        indices = np.linspace(0, total - 1, count).astype(np.int64)
-    for index in indices:
+    for index in np.linspace(0, total - 1, count).astype(np.int64):
         cell = np.unravel_index(index, grid)
-        yield tuple(int(i) * c for i, c in zip(cell, dataset.chunks, strict=True))
+        yield tuple(int(i) * c for i, c in zip(cell, chunks, strict=True))
+
+
+def _written(dataset: h5py.Dataset) -> list[tuple[int, ...]]:
+    """Return the first elements of the chunks that were written."""
+    return list(map(tuple, _table(dataset)[:, : dataset.ndim].tolist()))
 
 
 def _table(dataset: h5py.Dataset) -> Array:

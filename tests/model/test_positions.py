@@ -436,3 +436,15 @@ def test_a_few_positions_of_thousands_of_millions_take_little_memory():
     assert (len(few), len(others)) == (10, size - 10)
     assert others.members_at(np.array([0, size - 11])) == [10, size - 1]
     assert peak < 10e6
+
+
+def test_a_part_of_a_huge_map_takes_little_memory():
+    shape = (40_000, 50_000)
+    tracemalloc.start()
+    few = PositionSet.chosen(np.s_[100:110, :600], shape)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(few) == 6000
+    assert few.members_at(np.array([0, 600])) == [5_000_000, 5_050_000]
+    assert peak < 10e6
