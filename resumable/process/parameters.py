@@ -107,7 +107,7 @@ def fix_defaults(process: Any) -> None:
     They stay defaults, which nobody has set.
     """
     for name in type(process).param:
-        declared = process.param[name]
+        declared = type(process).param[name]
         if name in _given(process) or name == "name" or declared.readonly:
             continue
         is_path = isinstance(declared, param.Path)

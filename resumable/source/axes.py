@@ -57,6 +57,8 @@ def known_axes(ref: SourceRef, dataset: Any) -> KnownAxes | None:
             return KnownAxes(axes, f"its attribute interpretation is {how!r}")
         if "Position_Indices" in dataset.attrs and dataset.ndim == 2:
             return KnownAxes((0,), "it is a main dataset of USID")
+        if dataset.ndim < 3:
+            return None  # one of the last axes is left for a spectrum
         group, _, name = ref.dataset.rpartition("/")
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open_file(ref.path, LIVE_LOCKS))
