@@ -128,7 +128,8 @@ class Process(Declaration):
     Notes
     -----
     Construction opens the source to check it and reads none of its data. What is given
-    as `shared` is read, or copied, and does not change any more.
+    as `shared` is read, or copied, and does not change any more. The class
+    statement takes no keywords, since workers make a class again without them.
     """
 
     def __init_subclass__(cls, **arguments: Any) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from resumable.runfile import RunFile
     from resumable.session.computation import Computation
 
+#: How it begins what :func:`way_in` says.
+NEARLY = "it would match but for "
 #: Parts of an identity document in which a value that both have must be the same.
 _VALUES = ("parameters", "attributes", "shared")
 
@@ -31,30 +33,23 @@ def way_in(computation: Computation, run: RunFile) -> str:
     there, request = run.header.document, computation.request
     if not all(isinstance(there.get(key), dict) for key in ("parameters", "source")):
         return ""  # whatever program has written it
-    name, parameters = str(there.get("process")), dict(request.parameters)
-    version, why = request.version, []
+    name, why = str(there.get("process")), []
+    wanted = {**computation.document, "process": name}
     if name != request.name:
-        if request.named is None:
-            return ""
-        version, trace = request.named(name)
-        if run.header.source.get("trace") != trace.digest:
-            return ""  # it may be anything, also where versions are the same
         why.append(f"the name of the class, for which there is aliases = ({name!r},)")
-    lacking = [key for key in parameters if key not in there["parameters"]]
+        wanted["version"] = there.get("version")  # see below
+    lacking = [key for key in request.parameters if key not in there["parameters"]]
     if lacking:
         named = ", ".join(f"{key!r}: VALUE" for key in lacking)
         why.append(
             "parameters that it lacks, for which there is added_parameters = "
             f"{{{named}}}"
         )
-    for key in lacking:
-        del parameters[key]
-    wanted = {
-        **computation.document,
-        "process": name,
-        "version": version,
-        "parameters": parameters,
-    }
+        wanted["parameters"] = {
+            key: value
+            for key, value in request.parameters.items()
+            if key not in lacking
+        }
     datasets = [document["source"].get("dataset") for document in (wanted, there)]
     if None not in datasets and datasets[0] != datasets[1]:
         wanted["source"] = {**wanted["source"], "dataset": datasets[1]}
@@ -65,9 +60,19 @@ def way_in(computation: Computation, run: RunFile) -> str:
         why.append("the name of the source's file")
     if not why or differences(there, wanted):
         return ""
+    if name != request.name:
+        if request.named is None:
+            return ""
+        version, trace = request.named(name)
+        # Of code that is another it may be anything, also where versions are the same.
+        if (
+            run.header.source.get("trace") != trace.digest
+            or version != there["version"]
+        ):
+            return ""
     return (
-        f"it would match but for {' and '.join(why)}; or adopt it, with 'resumable "
-        "adopt' or process.adopt(path)"
+        f"{NEARLY}{' and '.join(why)}; or adopt it, with 'resumable adopt' or "
+        "process.adopt(path)"
     )
 
 

@@ -27,6 +27,7 @@ from resumable.runfile import (
     reserve_rows,
     target_errors,
 )
+from resumable.session.adopt import NEARLY
 from resumable.session.decide import EDITED, changed_code, explain, made_before
 from resumable.source import coordinates_of, open_reader, rechunked
 from resumable.system import disk
@@ -396,6 +397,8 @@ class Assignment(NamedTuple):
                     name,
                     reasons[0],
                 )
+            elif reasons and reasons[-1].startswith(NEARLY):
+                logger.warning("%s is not continued: %s", name, reasons[-1])
             elif candidate.matches and not self.options.override:
                 logger.warning("%s was %s", name, made_before(finished=False))
             elif len(reasons) == 1 and reasons[0].startswith(EDITED):

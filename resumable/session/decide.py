@@ -385,7 +385,8 @@ class Explanation:
 def explain(computation: Computation, *, lines: bool = True) -> Explanation:
     """Compare every run of this process on this dataset with the wanted one.
 
-    `lines`: show what of the code was edited, which reads the trace in every run file.
+    And those that would match but for a name. `lines`: show what of the code was
+    edited, which reads the trace in every run file, and look at all runs of the folder.
     """
     run_folder = computation.run_folder
     matching = computation.runs()
@@ -433,15 +434,20 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
                 listed.append(shown(reason))
         if len(told) > _TOLD:
             listed.append(f"and {len(told) - _TOLD} more")
-        if lines:
-            listed += filter(None, [way_in(computation, run)])
+        listed += filter(None, [way_in(computation, run)])
         candidates.append(Candidate(run.path, False, run.finished, tuple(listed)))
     seen = {candidate.path for candidate in candidates}
-    for one in find_runs(run_folder.folder.glob("*.h5")) if lines else ():
-        if isinstance(one, RunFile) and one.path not in seen:
-            way = way_in(computation, one)
-            if way:
-                candidates.append(Candidate(one.path, False, one.finished, (way,)))
+    beside = run_folder.prefix.removesuffix(computation.request.name)
+    others = [
+        path
+        for path in disk.files_in(run_folder.folder, "" if lines else beside, ".h5")
+        if path not in seen and not path.name.startswith(f"{run_folder.prefix}-")
+    ]
+    candidates += [
+        Candidate(one.path, False, one.finished, (way,))
+        for one in find_runs(others)
+        if isinstance(one, RunFile) and (way := way_in(computation, one))
+    ]
     return Explanation(
         run_folder.identity,
         run_folder.folder,
