@@ -339,7 +339,7 @@ class RunFile:
             return True
         try:
             with self.opened() as (fd, header):
-                disk.refresh(fd)
+                disk.refresh(fd, self.path)
                 if not os.path.samestat(self.path.stat(), os.fstat(fd)):
                     return True
                 offset, length = header.extents()["sessions"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import stat
@@ -250,14 +251,14 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
     return True
 
 
-def refresh(fd: int) -> None:
+def refresh(fd: int, path: Path) -> None:
     """Have this host forget what a cache of its own says of an open file.
 
     On NFS it does so when it takes a lock, however the folder is mounted. OSError with
     ESTALE: the file was removed on another host; its name is looked up anew then.
     """
-    # Only file systems without a device of their own may be those of several hosts.
-    if fcntl is None or os.major(os.fstat(fd).st_dev):
+    device = os.fstat(fd).st_dev
+    if fcntl is None or not _incoherent_device(device, path.parent):
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -283,6 +284,12 @@ def incoherent(path: Path) -> str:
     """Return the type of the file system of a path if it is one of `_INCOHERENT`."""
     kind = file_system(path)
     return kind if kind.startswith(_INCOHERENT) else ""
+
+
+@functools.lru_cache(256)
+def _incoherent_device(device: int, folder: Path) -> str:
+    # File systems on a device of their own are this host's.
+    return "" if os.major(device) else incoherent(folder)
 
 
 def type_of_mount(table: str, path: Path) -> str:
@@ -344,7 +351,7 @@ def opened_now(path: Path) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         fd = stack.enter_context(opened(path, os.O_RDONLY))
         try:
-            refresh(fd)
+            refresh(fd, path)
         except OSError:
             # Not before a read has failed does the host look up the name anew.
             with contextlib.suppress(OSError, AttributeError):

@@ -333,7 +333,7 @@ def test_a_file_that_another_host_has_replaced_is_opened_again(scan, monkeypatch
     old, new = compute(Mean(scan)).path, compute(Mean(scan), override=True).path
     calls = []
 
-    def replaced(fd):
+    def replaced(fd, path):
         calls.append(fd)
         new.replace(old)
         raise OSError(errno.ESTALE, "Stale file handle")
