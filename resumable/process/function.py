@@ -153,6 +153,7 @@ def _process_of(
             _version_document=version_document,
             _code_check=code_check,
             _earlier_document=earlier_document,
+            _named=None,  # a function has no aliases
             _source_text=source_text,
         )
 

@@ -282,6 +282,16 @@ def test_a_new_run_says_which_one_it_might_have_been(scan, caplog):
     ]
 
 
+def test_functions_that_are_mapped_have_no_older_names(scan, caplog):
+    for function in (np.sum, np.prod):
+        results = rs.map(function, scan, options={"engine": "serial"})
+        np.testing.assert_array_equal(
+            results["result"][...], [function(row) for row in data_of(scan)]
+        )
+
+    assert "is not continued" not in caplog.text
+
+
 @pytest.mark.parametrize("document", [{}, {"process": 3}, {"source": 1}, {"inputs": 2}])
 def test_a_document_of_another_program_is_in_nobodys_way(scan, document):
     path = compute(Named(scan)).path
