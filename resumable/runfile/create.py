@@ -349,7 +349,9 @@ def _describe(
         # Relative where it lies in the same folder or below.
         with contextlib.suppress(ValueError):
             target = target.relative_to(folder.resolve())
-        group["source"] = h5py.ExternalLink(str(target), dataset)
+        group["source"] = h5py.ExternalLink(
+            str(target), dataset.encode(errors="surrogateescape")
+        )
     map_shape, outputs = coordinates.map_shape, spec.outputs
     axes: list[str] = []
     for number, length in enumerate(map_shape):

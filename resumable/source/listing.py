@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from resumable.errors import HDF5_ERRORS, SourceError, shortened
+from resumable.errors import HDF5_ERRORS, SourceError, hdf5_errors_as, shortened
 from resumable.source.files import LIVE_LOCKS, open_file
-from resumable.source.places import Place, check_storage, is_hard_link, lead
+from resumable.source.places import Place, check_storage, is_hard_link, lead, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +144,10 @@ def list_source(text: str) -> Listing:
     path, separator, name = text.rpartition("::")
     if not separator:
         path, name = text, ""
-    with contextlib.ExitStack() as stack:
+    with (
+        contextlib.ExitStack() as stack,
+        hdf5_errors_as(SourceError, f"{text} cannot be read"),
+    ):
         file = stack.enter_context(open_file(path))
         top = Place(file["/"], path, "")
         place = lead(stack, top, f"/{name}")
@@ -175,7 +178,11 @@ def _walk(
     """
     groups = collections.deque([(name, start)])
     links: collections.deque[tuple[str, Place, str]] = collections.deque()
-    seen = {_key(start.item)}
+    try:
+        seen = {_key(start.item)}
+    except HDF5_ERRORS as error:
+        yield name or "/", error
+        return
     yield name, start
     while groups or links:
         # Links come last: a dataset is known by its own name.
@@ -185,7 +192,7 @@ def _walk(
         else:
             (above, group), link = groups.popleft(), ""
             try:
-                names = list(group.item)
+                names = names_in(group.item)
             except HDF5_ERRORS as error:
                 yield above or "/", error
                 continue

@@ -70,8 +70,8 @@ def _checked_dataset(
 ) -> Any:
     file = stack.enter_context(open_file(path, locks))
     where = f"{path}::{name}"
-    top = Place(file["/"], path, "")
     with hdf5_errors_as(SourceError, f"{where} cannot be read"):
+        top = Place(file["/"], path, "")
         try:
             place = lead(stack, top, name, locks)
         except NotThere as error:

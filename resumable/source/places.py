@@ -90,7 +90,7 @@ def lead(
             msg = f"{place.path} has no dataset {there}"
             raise NotThere(msg, place, there)
         if isinstance(link, h5py.HardLink):
-            place = Place(item[part], place.path, there)
+            place = Place(item[_encoded(part)], place.path, there)
         elif not steps:
             msg = f"{place.path} has no dataset {there}: it leads over too many links"
             raise SourceError(msg)
@@ -99,11 +99,24 @@ def lead(
     return place
 
 
+def names_in(group: h5py.Group) -> list[str]:
+    """Return the names in a group; bytes that are no text are kept in them."""
+    # h5py gives names that are no text as bytes.
+    return [
+        name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+        for name in group
+    ]
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
+
+
 def _link_of(item: Any, name: str) -> Any:
     """Return a link in a group, None where there is none; follows nothing."""
     if not isinstance(item, h5py.Group):
         return None
-    links, encoded = item.id.links, name.encode(errors="surrogateescape")
+    links, encoded = item.id.links, _encoded(name)
     if not links.exists(encoded):
         return None
     kind = links.get_info(encoded).type
@@ -351,7 +364,7 @@ def _datasets_of_part(
                 continue
             pattern, groups, found = _numbered(part), found, []
             for group in groups:
-                inside = lead(stack, start, group or "/", locks).item
+                inside = names_in(lead(stack, start, group or "/", locks).item)
                 found += [
                     f"{group}/{each}" for each in inside if pattern.fullmatch(each)
                 ]

@@ -57,7 +57,9 @@ class SourceRef:
         """Last part of the dataset's name, for file and group names."""
         if self.array is not None:
             return "data"
-        return self.dataset.rsplit("/", 1)[-1] or "positions"
+        last = self.dataset.rsplit("/", 1)[-1]
+        # What is no text in it cannot be in the name of a group that h5py makes.
+        return last.encode(errors="replace").decode() or "positions"
 
     @property
     def has_data(self) -> bool:

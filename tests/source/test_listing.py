@@ -1,6 +1,7 @@
 """What is said about the contents of a file, and about a file that is not HDF5."""
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
@@ -9,6 +10,7 @@ import resource
 import h5py
 import numpy as np
 import pytest
+from helpers import compute
 from processes import Mean
 from scipy.io import netcdf_file, savemat
 
@@ -158,6 +160,44 @@ def test_what_cannot_be_computed_over_is_counted(tmp_path):
         "has no elements (a null dataspace, float32)": 1,
         "has entries of variable length (text)": 1,
     }
+
+
+def test_names_that_are_no_text_are_listed_and_can_be_given(tmp_path):
+    """As older programs write them, here in Latin-1."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group(b"caf\xe9")
+        group[b"na\xefve"] = np.ones((4, 3))
+    (name,) = names(tmp_path / "x.h5")
+
+    assert name == "/caf\udce9/na\udcefve"
+    assert compute(Mean(f"{tmp_path}/x.h5::{name}"))["mean"][...].tolist() == [1] * 4
+    with pytest.raises(rs.SourceError, match=r"/caf\\udce9/na\\udcefve \(4 x 3"):
+        Mean(f"{tmp_path}/x.h5")
+
+
+def test_a_damaged_file_is_an_error_and_never_a_traceback(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/data/x"] = np.zeros((4, 3))
+        file["entry/soft"] = h5py.SoftLink("/entry/data")
+        file["table"] = np.zeros(5, [("a", "f8"), ("b", "S3")])
+        file.attrs["default"], file["entry"].attrs["default"] = "entry", "data"
+        file["entry/data"].attrs["signal"] = "x"
+        virtual = h5py.VirtualLayout((4, 3), "f8")
+        virtual[:] = h5py.VirtualSource(".", "entry/data/x", (4, 3))
+        file.create_virtual_dataset("virtual", virtual)
+    raw, rng = path.read_bytes(), np.random.default_rng(1)
+    for count in np.repeat([1, 20, 200], 6):
+        damaged = np.frombuffer(raw, np.uint8).copy()
+        # Not the superblock: of a file marked as open it is waited for the writer.
+        damaged[rng.integers(100, len(raw), count)] = rng.integers(0, 256, count)
+        path.write_bytes(damaged.tobytes())
+        os.utime(path, (1e9, 1e9))
+        for name in ("", "::/wrong", "::/table/a", "::/entry/soft/x", "::/virtual"):
+            with contextlib.suppress(rs.SourceError):
+                Mean(f"{path}{name}")
+        with contextlib.suppress(rs.SourceError):
+            list_source(str(path))
 
 
 def test_a_large_file_is_listed_in_part(tmp_path, monkeypatch):
