@@ -30,7 +30,7 @@ import resumable as rs
 #: Most times as long as the loop: to compute, and to find the finished run.
 COMPUTED, FOUND = 1.15, 0.15
 #: Bytes of a dataset, not compressed.
-BYTES = 1_000_000_000
+BYTES = 2_000_000_000
 FILTERS = {
     "bitshuffle": hdf5plugin.Bitshuffle(),
     "lz4": hdf5plugin.LZ4(),

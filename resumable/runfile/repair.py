@@ -19,6 +19,8 @@ from resumable.errors import HDF5_ERRORS, RunFileError
 from resumable.runfile.hdf5 import find_own, superblock_of
 from resumable.runfile.header import (
     ADVICE,
+    CHUNKS,
+    CHUNKS_DTYPE,
     CLOSE,
     HEADER_LIMIT,
     MAGIC,
@@ -167,13 +169,6 @@ def marks_at(fd: int) -> int | None:
 
 def _as_found(fd: int, header: Header, path: Path) -> Header:
     """Return the header with the places where HDF5 finds the rows and tables."""
-    if header.packed is not None:
-        msg = (
-            f"{path} is packed and was changed by another program. Its rows have "
-            "checksums, and h5py reads them; take a copy from before the change, or "
-            f"{ADVICE}"
-        )
-        raise RunFileError(msg)
     offsets = {}
     try:
         with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
@@ -181,6 +176,15 @@ def _as_found(fd: int, header: Header, path: Path) -> Header:
                 found = find_own(file, *header.group.strip("/").split("/"), name)
                 offsets[name] = _offset_of(found, name, header, path)
             user_block = int(file.userblock_size)
+            if header.packed is not None and _chunks_moved(
+                fd, header._replace(offsets=offsets), file
+            ):
+                msg = (
+                    f"{path} is packed and was written anew: its rows are whole, and "
+                    "h5py reads them, but its table of chunks is not right any more; "
+                    "put the file from before in its place"
+                )
+                raise RunFileError(msg)
     except HDF5_ERRORS as error:
         if isinstance(error, RunFileError):
             raise
@@ -189,12 +193,33 @@ def _as_found(fd: int, header: Header, path: Path) -> Header:
     return header._replace(offsets=offsets, user_block=user_block)
 
 
+def _chunks_moved(fd: int, header: Header, file: h5py.File) -> bool:
+    """Return whether chunks of a packed file are not where its table says."""
+    offset, length = header.extents()[CHUNKS]
+    table = np.frombuffer(disk.read_at(fd, length, offset), CHUNKS_DTYPE)
+    found: list[tuple[int, int]] = []
+    for name in header.packed or {}:
+        item = file[header.group][name]
+        parts = item.values() if isinstance(item, h5py.Group) else [item]
+        for part in parts:
+            part.id.chunk_iter(lambda c: found.append((c.byte_offset, c.size)))
+    places = np.array(found, np.int64).reshape(-1, 2)
+    if places[:, 1].sum() != table["bytes"].sum():
+        return True
+    # The table is sorted, and joins chunks that lie side by side.
+    numbers = np.searchsorted(table["offset"], places[:, 0], "right") - 1
+    ends = (table["offset"] + table["bytes"])[numbers]
+    return bool(np.any((numbers < 0) | (places.sum(axis=1) > ends)))
+
+
 def _offset_of(found: Any, name: str, header: Header, path: Path) -> int:
     """Return where a dataset lies, checked to be what the header declares."""
     output = header.outputs.get(name)
     dtype = TABLE_DTYPES[header.format].get(name, np.dtype(np.uint8))
     if output is not None:
         dtype = output.stored.dtype
+    elif name == CHUNKS:
+        dtype = CHUNKS_DTYPE
     length = header.extents()[name][1]
     if (
         not isinstance(found, h5py.Dataset)

@@ -200,3 +200,29 @@ def test_what_is_no_run_any_more_is_not_repaired(part):
 
     assert told.exit_code == 1
     assert "completed_positions is not what it was made with" in told.output
+
+
+def test_a_packed_run_that_another_program_has_changed_is_mended(scan):
+    results = compute(Mean(scan))
+    results.pack()
+    before = results["mean"][...]
+    with h5py.File(results.path, "r+") as file:
+        file.attrs["seen"] = list(range(100))
+    with pytest.raises(rs.RunFileError, match="resumable repair"):
+        rs.open(results.path)
+    mended = invoke("repair", results.path)
+
+    assert mended.exit_code == 0, mended.output
+    np.testing.assert_array_equal(rs.open(results.path)["mean"][...], before)
+    assert compute(Mean(scan)) == results
+
+
+def test_a_packed_run_that_was_written_anew_is_not_said_to_be_lost(scan):
+    results = compute(Mean(scan))
+    results.pack()
+    repacked(results.path)
+    told = invoke("repair", results.path)
+
+    assert told.exit_code == 1
+    assert "its rows are whole, and h5py reads them" in told.output
+    assert "override" not in told.output
