@@ -106,7 +106,7 @@ class FuturesEngine:
 
         Returns the values that were changed there, as far as they answer.
         """
-        raise NotImplementedError
+        return []
 
 
 class ExecutorEngine(FuturesEngine):

@@ -108,6 +108,10 @@ class Process(Declaration):
     scratch : int or method of the number of positions
         Bytes that the computation needs per position besides its arguments and
         results, for the budget.
+    worker : int
+        Number of the worker among those of a host, from 0, in ``setup`` and while
+        positions are computed; none elsewhere. Two at work have never the same, and
+        one that takes the place of a dead worker has its number.
     rtol : float
         How much rows of a block computation may differ when :meth:`verify` computes
         them again, relative to the largest number in the row. Default 1e-5, a hundred

@@ -151,7 +151,7 @@ def test_blas_in_threads_has_its_limits_back_after_a_run(executors, scan):
 def test_a_worker_without_tasks_is_closed(scan, log, tmp_path, monkeypatch):
     """Also where the end of the session is not sent to it."""
     monkeypatch.setattr(remote_worker, "IDLE_S", 0.1)
-    monkeypatch.setattr(ExecutorEngine, "release", lambda self, token: None)
+    monkeypatch.setattr(ExecutorEngine, "release", lambda self, token: [])
     with cf.ThreadPoolExecutor(2) as executor:
         Logged(scan, log=log).compute(engine=executor)
         deadline = time.monotonic() + 20
