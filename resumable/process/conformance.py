@@ -9,7 +9,6 @@ import contextlib
 import copy
 import dataclasses
 import os
-import pickle
 import random
 import reprlib
 import tempfile
@@ -418,7 +417,7 @@ class _Seen(NamedTuple):
 def _state(process: Any) -> dict[str, _Seen]:
     """Return attributes and settings by name."""
     found: dict[str, Any] = {
-        "np.random": pickle.dumps(np.random.get_state()),
+        "np.random": np.random.get_state(legacy=False),
         "random": random.getstate(),
         "the working directory": str(Path.cwd()),
         **{f"os.environ[{name!r}]": value for name, value in os.environ.items()},
