@@ -27,8 +27,9 @@ logger = logging.getLogger("resumable")
 _FIRST_NAP_S, _LONGEST_NAP_S = 1e-4, 5e-3
 #: After this long a rank that waits for others says so.
 _PATIENCE_S = 60.0
-#: Rank 0 lets MPI work this often while a position is at work.
-_PROGRESS_S = 5e-3
+#: Rank 0 lets MPI work this often while a position is at work, but with no more than
+#: this share of a core.
+_PROGRESS_S, _PROGRESS_SHARE = 5e-3, 0.1
 #: And so many times in a row: each answers only some of the ranks that ask.
 _POLLS = 20
 #: Messages have the first tag, none has the second one. Progress is made by a probe for
@@ -152,9 +153,13 @@ class RankMessages:
         over = threading.Event()
 
         def work() -> None:
-            while not over.wait(_PROGRESS_S):
+            pause = _PROGRESS_S
+            while not over.wait(pause):
+                used = time.thread_time()
                 for _ in range(_POLLS):
                     self.comm.Iprobe(tag=_NO_TAG)
+                # A probe looks at every message that has not been received.
+                pause = max(_PROGRESS_S, (time.thread_time() - used) / _PROGRESS_SHARE)
 
         thread = threading.Thread(target=work, name="resumable-mpi", daemon=True)
         thread.start()
