@@ -445,20 +445,28 @@ def test_space_is_reserved_for_the_steps_in_which_positions_are_and_no_others(
         group="",
         map_shape=(size,),
         outputs={"rows": rs.Output(row_bytes, "u1")},
-        offsets=collections.defaultdict(int),
+        offsets=collections.defaultdict(
+            int, rows=1 << 40, completed_positions=1 << 42, failed_positions=1 << 44
+        ),
         rows=table_rows(size, 2),
         file_bytes=0,
         structure="",
         user_block=0,
         source={},
     )
-    reserved, whole = [], step * row_bytes
+    reserved = []
     monkeypatch.setattr(disk, "reserve", lambda fd, *extent: reserved.append(extent))
     create.reserve_rows(0, header, PositionSet.of(size, positions))
-    covered = [
-        n
-        for begin, length in reserved[4:]
-        for n in range(begin // whole, -(-(begin + length) // whole))
-    ]
 
-    assert covered == np.unique(positions // step).tolist()
+    def covered(name, whole):
+        place = header.offsets[name]
+        inside = [(b - place, n) for b, n in reserved if place <= b < 2 * place]
+        return [
+            number
+            for begin, length in inside
+            for number in range(begin // whole, -(-(begin + length) // whole))
+        ]
+
+    assert covered("rows", step * row_bytes) == np.unique(positions // step).tolist()
+    for name in ("completed_positions", "failed_positions"):
+        assert covered(name, WINDOW) == np.unique(positions // WINDOW).tolist()
