@@ -21,7 +21,6 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import pickle
 import time
 import traceback
 import types
@@ -110,7 +109,7 @@ class Worker:
             raise
         #: Generators that setup() has made, and their states, until one is drawn from.
         self._generators = [
-            (name, one, pickle.dumps(one))
+            (name, one, _state_of(one))
             for name, value in vars(self._computer.process).items()
             for one in _generators(value)
             if vars(job.process).get(name, job) is not value
@@ -215,7 +214,7 @@ class Worker:
     def _warn_of_generators(self) -> None:
         """Warn once where positions have drawn from a generator of this worker."""
         for name, value, before in self._generators:
-            if pickle.dumps(value) != before:
+            if _state_of(value) != before:
                 warnings.warn(
                     f"self.{name}, which setup() has made, draws random numbers in an "
                     "order that depends on the run, and every worker has one of its "
@@ -337,6 +336,14 @@ def _generators(value: Any, depth: int = 2) -> Iterator[Any]:
             inner = getattr(value, "__dict__", {}).values()
         for part in itertools.islice(inner, _LOOKED_INTO):
             yield from _generators(part, depth - 1)
+
+
+def _state_of(generator: Any) -> str:
+    """Return the state of a generator of random numbers, of numpy or Python."""
+    if hasattr(generator, "getstate"):  # of Python
+        return repr(generator.getstate())
+    bits = getattr(generator, "bit_generator", generator)
+    return repr(bits.state if hasattr(bits, "state") else bits.get_state(legacy=False))
 
 
 def describe(position: int, error: BaseException) -> Failure:

@@ -324,12 +324,16 @@ def test_a_rank_that_does_not_see_the_run_file_says_so(mpi, scan, tmp_path):
     job = mpi.run(
         2,
         with_head("""
-        process = Logged("scan.h5::/data", ".", log=os.path.abspath("log"))
-        if RANK == 1:
+        if RANK == 1 and "APART" not in os.environ:
+            # As on a host that has another folder of this name.
             Path("elsewhere").mkdir()
-            os.link("scan.h5", "elsewhere/scan.h5")
-            os.chdir("elsewhere")
-        process.compute()
+            for name in ("scan.h5", "script.py"):
+                os.link(name, f"elsewhere/{name}")
+            os.environ["APART"] = "1"
+            mounted = 'mount --bind elsewhere "$PWD" && cd "$PWD" && exec "$@"'
+            command = ["unshare", "-rm", "sh", "-c", mounted, "", *sys.orig_argv]
+            os.execvp(command[0], command)
+        Logged("scan.h5::/data", ".", log=os.path.abspath("log")).compute()
         """),
     )
 

@@ -2,7 +2,6 @@
 
 import datetime as dt
 
-import numpy as np
 import param
 import pytest
 from programs import Colour
@@ -67,7 +66,6 @@ WRITTEN = [
     (param.MultiFileSelector, {"path": "*.txt"}, "here.txt", ["here.txt"]),
 ]
 ONLY_IN_PYTHON = [
-    (param.Array, {"default": np.ones(3)}),
     (param.Action, {}),
     (param.Callable, {}),
     (param.Composite, {"attribs": []}),
@@ -79,8 +77,10 @@ ONLY_IN_PYTHON = [
     (param.Selector, {"objects": [1, "1"]}),
     (param.Number, {"default": 1.0, "readonly": True}),
 ]
-# They need pandas, and are ClassSelectors of what no text can tell, as Array is.
+# They need pandas, and are ClassSelectors of what no text can tell.
 OF_PANDAS = {param.DataFrame, param.Series}
+# It is given as a dataset, see test_shared.
+OF_DATASETS = {param.Array}
 BASES = {"SelectorBase"}
 
 
@@ -117,7 +117,7 @@ def test_every_kind_of_parameter_is_here():
         if isinstance(kind, type) and issubclass(kind, param.Parameter)
     }
 
-    tested = {row[0] for row in [*WRITTEN, *ONLY_IN_PYTHON]} | OF_PANDAS
+    tested = {row[0] for row in [*WRITTEN, *ONLY_IN_PYTHON]} | OF_PANDAS | OF_DATASETS
     assert {k for k in kinds - tested if k.__name__ not in BASES} == set()
 
 

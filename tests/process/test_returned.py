@@ -182,7 +182,7 @@ def test_self_position_is_an_index_or_a_tuple_of_ints(make_file):
 
 
 def test_self_position_exists_only_at_a_position(scan):
-    with pytest.raises(AttributeError, match="only while a position is computed"):
+    with pytest.raises(AttributeError, match="exist while a position is computed"):
         _ = Mean(scan).position
 
 

@@ -204,8 +204,8 @@ def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch
 @pytest.mark.parametrize(
     ("how", "what", "least"),
     [
-        ("steps", "pack", 5),
-        ("steps", "unpack", 10),
+        ("steps", "pack", 3),
+        ("steps", "unpack", 6),
         pytest.param("every-step", "pack", 60, marks=pytest.mark.torture),
         pytest.param("every-step", "unpack", 60, marks=pytest.mark.torture),
     ],

@@ -216,12 +216,14 @@ def test_more_memory_than_there_is_is_not_planned(a_job):
 
 
 def test_ranks_that_compute_each_for_itself_divide_the_memory(a_job, monkeypatch):
+    # What this process has taken of it already is not left.
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "8000")
     alone = plan_of(engine="serial").memory_bytes
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4")
     plan = plan_of(engine="serial")
 
     assert plan.memory_bytes < alone / 4
-    assert plan.limits[-1].endswith("SLURM_MEM_PER_NODE=600, divided among 4 ranks")
+    assert plan.limits[-1].endswith("SLURM_MEM_PER_NODE=8000, divided among 4 ranks")
 
 
 def test_ulimit_leaves_each_process_so_much(monkeypatch):

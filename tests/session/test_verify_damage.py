@@ -5,7 +5,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import param
 import pytest
 from processes import process_of
 from verified_runs import LOW, Block, Unit, check, flip, offset, put, whole
@@ -208,27 +207,6 @@ def test_another_class_or_other_parameters_are_named(run, scan):
     gained = rs.verify(path, Unit(scan, bad=[3, 40], gain=2.0))
     assert "parameters.gain: 1.0 there, 2.0 here" in check(gained, "computation").words
     assert check(gained, "rows").passed is None
-
-
-def test_a_parameter_that_cannot_be_read_back_is_named(scan):
-    """Of an array only the digest is in the file."""
-
-    class Kernel(rs.Process):
-        version = 1
-        outputs = LOW
-        kernel = param.Array(np.ones(3))
-
-        def unit_computation(self, spectrum):
-            return spectrum.min() * self.kernel.sum()
-
-    default = Kernel(scan).compute(engine="serial")
-    process = Kernel(scan, kernel=np.zeros(3))
-    other = process.compute(engine="serial")
-
-    assert whole(default, Kernel).passed
-    words = check(rs.verify(other, Kernel), "computation").words
-    assert "the parameter 'kernel' is an array" in words
-    assert check(whole(other, process), "rows").passed
 
 
 def test_rows_of_a_block_within_rtol_pass_and_others_do_not(scan):
