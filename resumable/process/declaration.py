@@ -22,9 +22,10 @@ from resumable.errors import (
     near_miss,
     warn_user,
 )
-from resumable.model import Output, declared_outputs, encode
+from resumable.model import Output, canonical, declared_outputs, encode
 from resumable.process.parameters import (
     OF_SHARING,
+    added_parameters,
     as_typed,
     assign,
     copy_parameters,
@@ -95,14 +96,6 @@ def _returns_no_value(method: Any) -> bool:
     if callable(method) and not inspect.isroutine(method):
         method = type(method).__call__
     return any(test(method) for test in tests)
-
-
-def added_parameters(cls: type[Any]) -> dict[str, Any]:
-    """Return the values that added parameters stand for in older runs, by name."""
-    added: dict[str, Any] = {}
-    for part in reversed(cls.__mro__):
-        added |= vars(part).get("added_parameters", {})
-    return added
 
 
 def _set_by_us() -> bool:
@@ -349,7 +342,8 @@ class Declaration(Positioned, param.Parameterized):
         """Return added parameters that older runs may lack, the latest first."""
         found = []
         for name, before in reversed(self._added_parameters().items()):
-            if parameters[name] != before:
+            # In Python 1 is True, and 0.0 is -0.0.
+            if canonical(parameters[name]) != canonical(before):
                 break
             found.append(name)
         return tuple(found)

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +216,21 @@ def override_parameters(cls: Any) -> None:
                 f"is none of its values: {error}"
             )
             raise DeclarationError(msg) from error
+
+
+def added_parameters(cls: type[Any]) -> dict[str, Any]:
+    """Return the values that added parameters stand for in older runs, by name."""
+    added: dict[str, Any] = {}
+    for part in reversed(cls.__mro__):
+        own = vars(part).get("added_parameters", {})
+        if not isinstance(own, Mapping):
+            msg = (
+                f"{part.__name__}.added_parameters must be a dict of what older runs "
+                f'were computed with, as {{"gain": 1.0}}, not {own!r}'
+            )
+            raise DeclarationError(msg)
+        added |= own
+    return added
 
 
 @contextlib.contextmanager

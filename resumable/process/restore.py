@@ -16,12 +16,11 @@ import param
 
 from resumable import identity
 from resumable.errors import DeclarationError, ParameterError
-from resumable.model import decode
+from resumable.model import canonical, decode
 from resumable.process.classes import find_class
 from resumable.process.constructor import construct
-from resumable.process.declaration import added_parameters
 from resumable.process.function import process_of_run
-from resumable.process.parameters import frozen
+from resumable.process.parameters import added_parameters, frozen
 from resumable.process.process import Process
 from resumable.results import (
     Results,
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 #: Raised when a state is written differently. Part of it.
 STATE = 1
-_MISSING = object()
 _KEYS = ("class", "parameters", "source", "axes", "inputs", "target", "fingerprint")
 
 
@@ -346,7 +344,7 @@ def _made(
     attributes = document.get("attributes", {})
     now = made._attributes() if attributes else {}
     for name, encoded in attributes.items():
-        if now.get(name, _MISSING) != encoded:
+        if name not in now or canonical(now[name]) != canonical(encoded):
             value = decode(encoded, f"the attribute {name!r}", arrays=known)
             setattr(made, name, value)
     return made

@@ -33,7 +33,7 @@ from resumable.runfile import (
     Snapshot,
     read_arrays,
 )
-from resumable.source import SourceRef
+from resumable.source import SharedValue, SourceRef
 
 if TYPE_CHECKING:
     import h5py
@@ -437,7 +437,10 @@ def shared_again(
     values = {}
     for name, document in documents.items():
         try:
-            values[name] = decode(document, f"the shared {name!r}", arrays=known)
+            value = decode(document, f"the shared {name!r}", arrays=known)
+            plain = isinstance(value, np.ndarray)
+            # A text would else be taken for the name of a dataset.
+            values[name] = value if plain else SharedValue(value, document, "")
         except IdentityError:
             values[name] = place_of(name)
             if not values[name]:

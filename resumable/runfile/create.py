@@ -147,7 +147,10 @@ def create_run_file(
 def _copy_rows(
     fd: int, path: Path, header: Header, previous: RunFile, *, sessions: bool
 ) -> None:
-    """Copy status, rows and failures of a shorter run: its positions come first."""
+    """Copy status, rows and failures of a shorter run: its positions come first.
+
+    Positions that failed get the fill value of the new file, which may be another.
+    """
     names, tables = ["completed_positions", "failed_positions"], ["failures"]
     if sessions:
         tables = list(previous.header.tables)
@@ -166,6 +169,7 @@ def _copy_rows(
         elif output.per == "position":
             names.append(name)
     written, across = list(previous.written()), math.prod(header.map_shape[1:])
+    failed = previous.array("failed_positions")
     for name in names:
         # Where `previous` is packed they are read through HDF5.
         rows = previous.array(name)
@@ -178,7 +182,12 @@ def _copy_rows(
             spans = [(0, len(rows))]
         for first, last in spans:
             for start in range(first, last, step):
-                part = np.ascontiguousarray(rows[start : min(start + step, last)])
+                part = np.array(rows[start : min(start + step, last)], order="C")
+                if name in header.outputs:
+                    output, first_of = header.outputs[name], start * each
+                    flat = part.reshape(-1, *output.shape)
+                    marks = failed[first_of : first_of + len(flat)] == 1
+                    flat[marks] = output.fill_value
                 disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 

@@ -37,9 +37,12 @@ class SharedValue(NamedTuple):
 def shared_value(name: str, given: Any, *, same_file: str = "") -> SharedValue:
     """Read, or copy, what a user gives under a name for all positions.
 
-    It is a dataset, as :func:`named_source` takes it, an array, or a number; all else,
-    and what is larger than half of the memory, is a SourceError.
+    It is a dataset, as :func:`named_source` takes it, an array, a number, or a
+    SharedValue, which is taken as it is; all else, and what is larger than half of the
+    memory, is a SourceError.
     """
+    if isinstance(given, SharedValue):
+        return given
     where, place = f"what all positions share as {name!r}", ""
     value: Any = given
     if isinstance(given, (list, tuple)):

@@ -204,6 +204,31 @@ def test_a_run_and_a_state_give_back_what_was_shared(path):
         np.testing.assert_array_equal(file["data-Centroid_000/arrays/axis"], AXIS)
 
 
+def test_texts_and_compounds_are_given_back_and_not_read_as_names(path):
+    with h5py.File(path, "r+") as file:
+        file["name"] = f"{path}::/entry/axis"
+        file["pair"] = np.array((1, 2.5), [("a", "i4"), ("b", "f8")])
+
+    class Named(rs.Process):
+        version = 1
+        outputs = MEAN
+
+        def unit_computation(self, spectrum, unit, name, pair):
+            return spectrum.mean() * len(unit) + len(name) + pair["b"]
+
+    shared = {"unit": "::/element", "name": "::/name", "pair": "::/pair"}
+    process = Named(f"{path}::/data", shared=shared)
+    results = compute(process)
+
+    for again in (
+        rs.load(results, Named),
+        rs.load(json.loads(json.dumps(process.state())), Named),
+    ):
+        assert again.results == results
+        assert again.shared == process.shared
+    assert rs.verify(results.path, Named).checks[-1].passed
+
+
 def test_what_is_too_large_to_be_kept_is_read_again_from_its_file(path, tmp_path):
     large = np.zeros((2 << 20) + 1)
     large[:32] = AXIS

@@ -222,6 +222,29 @@ def test_a_parameter_that_was_added_later_is_left_out_first(scan):
     assert made(scan, scale=1.0).results is None
 
 
+@pytest.mark.parametrize(
+    ("added", "given"), [(1.0, 1), (0.0, -0.0), (1, True), ((1, 2), [1, 2])]
+)
+@pytest.mark.filterwarnings("ignore:.*was edited since")
+def test_the_value_of_an_added_parameter_counts_by_its_type_too(scan, added, given):
+    compute(NARROW(scan))
+    made = type(
+        "Scaled",
+        (NARROW,),
+        {"version": 1, "gain": param.Parameter(), "added_parameters": {"gain": added}},
+    )
+
+    assert made(scan, gain=added).results is not None
+    assert made(scan, gain=given).results is None
+
+
+def test_added_parameters_that_are_no_dict_are_refused(scan):
+    made = with_parameters(("scale",))
+
+    with pytest.raises(rs.DeclarationError, match=r"must be a dict .*\('scale',\)"):
+        made(scan)
+
+
 def test_an_added_parameter_that_is_none_is_refused(scan):
     made = with_parameters({"scala": 1.0})
 
@@ -323,6 +346,63 @@ def test_an_adopted_run_goes_on_and_says_so(scan):
     assert results == adopted
     np.testing.assert_array_equal(results["mean"][...], means(scan))
     assert rs.verify(adopted.path, Other, sample="all").passed
+
+
+def failing(fill_value):
+    class Failing(rs.Process):
+        version = 1
+        outputs: ClassVar = {
+            "mean": rs.Output(fill_value=fill_value),
+            "ends": rs.Output(2, fill_value=fill_value),
+        }
+
+        def unit_computation(self, spectrum):
+            if self.position % 4 == 3:
+                raise ValueError
+            return {"mean": spectrum.mean(), "ends": spectrum[[0, -1]]}
+
+    return Failing
+
+
+def as_filled(results):
+    """Return the rows of failed positions, as HDF5 and as Results have them."""
+    failed = [failure.position for failure in results.failures]
+    with h5py.File(results.path) as file:
+        names = ("mean", "ends")
+        there = [file[file.attrs["default"].decode()][name][...] for name in names]
+    return [rows[failed] for rows in (*there, results["mean"], results["ends"])]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.filterwarnings("ignore:.*positions failed")
+def test_failed_rows_get_the_fill_value_of_the_class_that_adopts(scan, packed):
+    run = compute(failing(None)(scan))
+    if packed:
+        run.pack()
+    other = type("Other", (failing(-5),), {})
+
+    adopted = other(scan).adopt(run, sample="all")
+
+    for rows in as_filled(adopted):
+        np.testing.assert_array_equal(rows, np.full_like(rows, -5))
+    assert rs.verify(adopted.path, other, sample="all").passed
+
+
+@pytest.mark.filterwarnings("ignore:.*positions failed")
+def test_failed_rows_of_a_source_that_has_grown_get_the_fill_value_of_now(make_file):
+    path = make_file()
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=np.ones((6, 4)), maxshape=(None, 4))
+    compute(failing(None)(f"{path}::/data"))
+    with h5py.File(path, "r+") as file:
+        file["data"].resize(10, axis=0)
+
+    results = compute(failing(-5)(f"{path}::/data"))
+
+    assert results.sessions[-1].computed == 3
+    for rows in as_filled(results):
+        np.testing.assert_array_equal(rows, np.full_like(rows, -5))
+    assert rs.verify(results.path, failing(-5), sample="all").passed
 
 
 def test_rows_of_another_computation_are_not_adopted(scan):
