@@ -14,7 +14,7 @@ import param
 from resumable.identity.kinds import PLAIN, functions_of, module_of
 from resumable.identity.names import enter_first
 from resumable.identity.objects import compiled_file, file_contents, short, write
-from resumable.identity.origin import SENT, is_users
+from resumable.identity.origin import SENT, home_of, is_users
 from resumable.identity.record import Entry, digest_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def trace_class(tracer: Tracer, cls: type) -> Any:
     Its entry has its plain name: cloudpickle does not send the rest of the qualified
     one.
     """
-    if cls in tracer.stop or not is_users(cls.__module__):
+    if cls in tracer.stop or not is_users(home_of(cls)):
         tracer.stop_at(cls.__module__)
         return {"library": f"{cls.__module__}.{cls.__qualname__}"}
     key, new = tracer.key(cls, cls.__name__)
@@ -67,7 +67,7 @@ def trace_class(tracer: Tracer, cls: type) -> Any:
         members["__doc__"] = doc_of(cls)
         members["__annotations__"] = _annotations(cls)
     members.update(_fields(cls, tracer))
-    if is_users(type(cls).__module__):
+    if is_users(home_of(type(cls))):
         members["metaclass"] = trace_class(tracer, type(cls))
     tracer.entries[key] = Entry("class", digest_of([bases, members]))
     return {"code": key}
@@ -105,7 +105,7 @@ def is_member(cls: type, name: str, value: Any) -> bool:
     if name.startswith("__") and name.endswith("__"):
         if name in _MADE or name.startswith(_MADE_BY):
             return False
-        users = is_users(kind.__module__) or kind in PLAIN
+        users = is_users(home_of(kind)) or kind in PLAIN
         kinds = (classmethod, staticmethod, property, functools.partialmethod)
         return users or isinstance(value, kinds)
     return not (isinstance(cls, enum.EnumMeta) and name.startswith("_"))

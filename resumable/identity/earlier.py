@@ -17,6 +17,7 @@ import textwrap
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from resumable.identity.origin import home_of
 from resumable.identity.syntax import PARSING
 from resumable.model import canonical, document_digest, encode
 
@@ -43,7 +44,7 @@ def class_text(cls: type) -> str | None:
 def _find_source_text(cls: type) -> str | None:
     parts = []
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in ("builtins", "param", "resumable"):
+        if str(home_of(base)).partition(".")[0] in ("builtins", "param", "resumable"):
             continue
         try:
             parts.append(at_margin(_text_of_class(base)))

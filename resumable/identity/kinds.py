@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from resumable.identity.origin import is_users
+from resumable.identity.origin import home_of, is_users
 
 BUILT_IN = (
     types.BuiltinFunctionType,
@@ -88,7 +88,7 @@ def changes_as_a_whole(thing: Any) -> bool:
 
     The objects of a user's class change by their own methods, which are read.
     """
-    return not (isinstance(thing, CODE) or is_users(type(thing).__module__)) or (
+    return not (isinstance(thing, CODE) or is_users(home_of(type(thing)))) or (
         isinstance(thing, CONTAINERS)
     )
 
@@ -102,14 +102,14 @@ def is_users_code(thing: Any) -> bool:
         return is_users(module_of(plain), plain.__code__.co_filename)
     if isinstance(plain, types.ModuleType):
         return is_users(plain.__name__)
-    return isinstance(plain, type) and is_users(plain.__module__)
+    return isinstance(plain, type) and is_users(home_of(plain))
 
 
 def of_library(thing: Any) -> str | None:
     """Return module and name of an object that a library has made for all to use."""
     if isinstance(thing, (*CODE, *PLAIN, *CONTAINERS, tuple)):
         return None
-    module = str(type(thing).__module__)
+    module = str(home_of(type(thing)))
     if is_users(module):
         return None
     parts = module.split(".")

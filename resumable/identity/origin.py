@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 SENT = "<dynamic-code>"
 #: These are libraries even where they lie in a folder that a user edits.
 _LIBRARIES = ("resumable",)
+#: What Python names as the module of a class that is made by a call: by exec() in a
+#: dict without ``__name__``, types.new_class() or abc.ABCMeta().
+_CALLED_MAKERS = ("builtins", "types", "abc")
+_IS_MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 class Distribution(NamedTuple):
@@ -57,6 +61,15 @@ def is_users(module: Any, file: str | None = None) -> bool:
         # Typed at a prompt, executed from text, or built in.
         return module == "__main__" or top not in sys.stdlib_module_names
     return _is_users_file(file, top)
+
+
+def home_of(cls: type) -> Any:
+    """Return the name of the module of a class; "__main__" where none has its text."""
+    module = cls.__module__
+    if module not in _CALLED_MAKERS or not cls.__flags__ & _IS_MADE_AT_RUN_TIME:
+        return module
+    known = vars(sys.modules[module]).get(cls.__name__) is cls
+    return module if known else "__main__"
 
 
 @functools.lru_cache(4096)

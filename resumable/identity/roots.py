@@ -14,7 +14,7 @@ from resumable.errors import DeclarationError, IdentityError, ResumableWarning
 from resumable.identity.classes import doc_of, is_member, member, trace_class
 from resumable.identity.kinds import MISSING, PLAIN
 from resumable.identity.objects import short, write
-from resumable.identity.origin import is_users
+from resumable.identity.origin import home_of, is_users
 from resumable.identity.record import AT_FIRST, CODE_KINDS, Entry, Trace, digest_of
 from resumable.identity.trace import Tracer
 
@@ -165,12 +165,12 @@ def _members(
 ) -> None:
     """Trace members of a class that are reached, until there are no more."""
     taken = dir(stop)  # as `draw`: they count only where code mentions them
-    if is_users(type(cls).__module__):
+    if is_users(home_of(type(cls))):
         found["metaclass"] = trace_class(tracer, type(cls))
     while True:
         before = len(found)
         for part in _parts(cls, stop):
-            if not is_users(part.__module__):
+            if not is_users(home_of(part)):
                 tracer.stop_at(part.__module__)
                 continue
             reached = {*roots, *tracer.mentions}
@@ -225,7 +225,7 @@ def _code_of(tracer: Tracer, value: Any, depth: int = 0) -> None:
         inner = value.values()
     elif tracer.is_code(value):
         tracer.visit(value, "a value")
-    elif is_users(type(value).__module__):
+    elif is_users(home_of(type(value))):
         tracer.visit(type(value), type(value).__name__)
         inner = getattr(value, "__dict__", {}).values()
     for part in itertools.islice(inner, _MOST_ITEMS):

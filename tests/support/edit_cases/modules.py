@@ -227,4 +227,31 @@ class B(rs.Process):
         ),
         *TWICE,
     ),
+    "class by exec, without the name of a module": edit(
+        script(
+            """
+            namespace = {"rs": rs}
+            exec('class P(rs.Process):\\n'
+                 ' outputs = {"m": rs.Output()}\\n'
+                 ' def unit_computation(self, s): return s.sum()', namespace)
+            P = namespace["P"]
+            """
+        ),
+        *TWICE,
+    ),
+    "class by types.new_class": edit(
+        script(
+            """
+            def unit(self, s): return s.sum()
+            def fill(space):
+                space.update(outputs={"m": rs.Output()}, unit_computation=unit)
+            P = types.new_class("P", (rs.Process,), {}, fill)
+            """
+        ),
+        *TWICE,
+    ),
+    "class by abc.ABCMeta": edit(
+        unit("M.g(s)", "M = abc.ABCMeta('M', (), {'g': lambda self, s: s.sum()})()"),
+        *TWICE,
+    ),
 }
