@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
-import numpy as np
 
 from resumable.errors import HDF5_ERRORS, SourceError, shortened
 from resumable.runfile import RunFile
 from resumable.source.files import LIVE_LOCKS, open_file
-from resumable.source.listing import short_text_of
+from resumable.source.listing import short_text_of, texts_of
 from resumable.source.places import Place, lead
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ _OF_MAP = re.compile(
     r"([^a-z].*)?",
     re.IGNORECASE,
 )
-_LONGEST_NAMES = 1 << 16
 
 
 class KnownAxes(NamedTuple):
@@ -80,24 +78,11 @@ def _names_of_axes(group: h5py.Group, name: str, ndim: int) -> list[str]:
     """
     if short_text_of(group, "NX_class") != "NXdata" or "axes" not in group.attrs:
         return []
-    signals = [short_text_of(group, "signal"), *_texts_of(group, "auxiliary_signals")]
-    names = _texts_of(group, "axes")
+    signals = [short_text_of(group, "signal"), *texts_of(group, "auxiliary_signals")]
+    names = texts_of(group, "axes")
     if name not in signals or len(names) > ndim:
         return []
     return [*names, *["."] * (ndim - len(names))]
-
-
-def _texts_of(item: Any, name: str) -> list[str]:
-    """Return the texts of an attribute, if there are not too many."""
-    if name not in item.attrs:
-        return []
-    if item.attrs.get_id(name).get_storage_size() > _LONGEST_NAMES:
-        return []
-    texts = np.atleast_1d(item.attrs[name]).ravel().tolist()
-    return [
-        each.decode(errors="replace") if isinstance(each, bytes) else str(each)
-        for each in texts
-    ]
 
 
 def _leading(names: list[str]) -> int:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from resumable.errors import HDF5_ERRORS, SourceError, hdf5_errors_as, shortened
-from resumable.source.files import LIVE_LOCKS, open_file
+from resumable.source.files import LIVE_LOCKS, locks_of, open_file
 from resumable.source.places import Place, check_storage, is_hard_link, lead, names_in
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ _DEEPEST_TYPE = 32
 _LARGEST_ELEMENT = 16 << 20
 _NUMERIC = "biufc"
 _LONGEST_TEXT = 1000
+_LONGEST_TEXTS = 1 << 16
 
 
 class Entry(NamedTuple):
     """A dataset that can be computed over."""
 
     name: str
-    """With the links that lead to it."""
+    """With the links that lead to it; of a signal of an NXdata group, the name there,
+    by which it has the axes of the group."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     size: int
@@ -102,7 +104,7 @@ def listing_of(place: Place, name: str = "") -> Listing:
     unreadable: list[str] = []
     looked = 0
     with contextlib.ExitStack() as stack:
-        signals = _default_signal(stack, place)
+        default, plots = _default_plot(stack, place), {}
         for looked, (where, found) in enumerate(_walk(stack, place, name)):
             if looked == _MOST_OBJECTS:
                 break
@@ -110,9 +112,11 @@ def listing_of(place: Place, name: str = "") -> Listing:
                 if isinstance(found, Exception):
                     raise found
                 if isinstance(found.item, h5py.Group):
-                    signal = _signal_of(stack, found)
-                    if signal is not None:
-                        signals.setdefault(signal, 1)
+                    is_default = _key(found.item) == default
+                    for plotted, key, signal in _signals_of(stack, found):
+                        plot = (plotted + is_default, f"{where}/{signal}")
+                        if is_default or key not in plots:
+                            plots[key] = plot
                     continue
                 if found.item.is_virtual:
                     # HDF5 may open the parts to find the shape.
@@ -129,9 +133,10 @@ def listing_of(place: Place, name: str = "") -> Listing:
             except HDF5_ERRORS as error:
                 what = f"{type(error).__name__}: {error}"
                 unreadable.append(f"{where} cannot be read ({what})")
-        entries = [
-            entry._replace(plotted=signals.get(key, 0)) for key, entry in best.items()
-        ]
+        entries = []
+        for key, entry in best.items():
+            plotted, name = plots.get(key, (0, entry.name))
+            entries.append(entry._replace(plotted=plotted, name=name))
     entries.sort(key=_order)
     return Listing(entries, dict(others), unreadable, looked < _MOST_OBJECTS)
 
@@ -203,7 +208,7 @@ def _walk(
                     if not link and not is_hard_link(group.item, each):
                         links.append((above, group, each))
                         continue
-                    found = lead(own, group, each, LIVE_LOCKS)
+                    found = _lead(own, group, each)
                     key = _key(found.item)
                 except HDF5_ERRORS as error:
                     yield where, error
@@ -219,29 +224,58 @@ def _walk(
                     yield where, found
 
 
-def _default_signal(
-    stack: contextlib.ExitStack, place: Place
-) -> dict[tuple[int, int], int]:
-    """Return what a group says that viewers should plot, by NeXus' ``@default``."""
+def _lead(stack: contextlib.ExitStack, place: Place, name: str) -> Place:
+    """Return what a name leads to; a file that is being written can be looked at, too.
+
+    HDF5 opens the parts of a virtual dataset with the locks of its own file, so a file
+    that a link leads to is opened with these, too, where it can be.
+    """
+    try:
+        return lead(stack, place, name, (locks_of(place.item.file), *LIVE_LOCKS))
+    except SourceError:
+        return lead(stack, place, name, LIVE_LOCKS)
+
+
+def _default_plot(stack: contextlib.ExitStack, place: Place) -> tuple[int, int] | None:
+    """Return the key of the group that viewers should plot, by NeXus' ``@default``."""
     with contextlib.suppress(*HDF5_ERRORS):
         for _ in range(_DEEPEST_DEFAULT):
             default = short_text_of(place.item, "default")
             if not default:
                 break
-            place = lead(stack, place, default, LIVE_LOCKS)
-        signal = _signal_of(stack, place)
-        if signal is not None:
-            return {signal: 2}
-    return {}
-
-
-def _signal_of(stack: contextlib.ExitStack, place: Place) -> tuple[int, int] | None:
-    """Return the key of the dataset that an NXdata group names as its signal."""
-    with contextlib.suppress(*HDF5_ERRORS):
-        signal = short_text_of(place.item, "signal")
-        if signal:
-            return _key(lead(stack, place, signal, LIVE_LOCKS).item)
+            place = _lead(stack, place, default)
+        return _key(place.item)
     return None
+
+
+def _signals_of(
+    stack: contextlib.ExitStack, place: Place
+) -> Iterator[tuple[int, tuple[int, int], str]]:
+    """Yield 1, the key and the name of the dataset that a group names as its signal.
+
+    After it, with 0, those that an NXdata group has besides.
+    """
+    names: list[str] = []
+    with contextlib.suppress(*HDF5_ERRORS):
+        names.append(short_text_of(place.item, "signal"))
+        names += texts_of(place.item, "auxiliary_signals")
+    for number, name in enumerate(names):
+        with contextlib.suppress(*HDF5_ERRORS):
+            if name:
+                yield int(not number), _key(_lead(stack, place, name).item), name
+
+
+def texts_of(item: Any, name: str) -> list[str]:
+    """Return the texts of an attribute, if there are not too many."""
+    if name not in item.attrs:
+        return []
+    if item.attrs.get_id(name).get_storage_size() > _LONGEST_TEXTS:
+        return []
+    texts = np.atleast_1d(item.attrs[name]).ravel().tolist()
+    return [
+        each.decode(errors="replace") if isinstance(each, bytes) else str(each)
+        for each in texts
+    ]
 
 
 def short_text_of(item: Any, name: str) -> str:

@@ -47,7 +47,7 @@ def test_the_default_plot_comes_first_then_plots_then_the_largest(nexus):
     found = names(nexus)
 
     assert found[:4] == [
-        "/entry/instrument/counts",
+        "/entry/scan/counts",
         "/entry/fit/height",
         "/entry/raw",
         "/entry/traces/t49",
@@ -56,8 +56,55 @@ def test_the_default_plot_comes_first_then_plots_then_the_largest(nexus):
     assert len(found) == 54
 
 
+def test_the_signals_of_a_plot_are_named_there_where_their_axes_are(tmp_path):
+    """The usual NeXus file: data lie in the detector, the plot links to them."""
+    path = tmp_path / "usual.nxs"
+    with h5py.File(path, "w") as file:
+        file["detector/data"], file["detector/errors"] = np.zeros((2, 4, 5, 6))
+        for name in ("first", "map"):
+            plot = file.create_group(name)
+            plot.attrs["NX_class"], plot.attrs["signal"] = "NXdata", "data"
+            plot.attrs["axes"], plot.attrs["auxiliary_signals"] = ["y", "x", "."], "e"
+            plot["data"] = h5py.SoftLink("/detector/data")
+            plot["e"] = h5py.SoftLink("/detector/errors")
+        file.attrs["default"] = "map"
+
+    listing = list_source(str(path))
+
+    assert [(e.name, e.plotted) for e in listing.entries] == [
+        ("/map/data", 2),
+        ("/map/e", 1),
+    ]
+    for entry in listing.entries:
+        with pytest.warns(rs.ResumableWarning, match="NXdata group /map"):
+            assert Mean(f"{path}::{entry.name}").map_shape == (4, 5)
+    with pytest.raises(rs.SourceError, match="did you mean '/map/data'"):
+        Mean(f"{path}::/map/dat")
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_virtual_dataset_is_listed_beside_a_link_to_its_part(tmp_path, live):
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["d"] = np.zeros((4, 5))
+    path = tmp_path / "master.h5"
+    layout = h5py.VirtualLayout((4, 5), "f8")
+    layout[:] = h5py.VirtualSource("raw.h5", "d", (4, 5))
+    with h5py.File(path, "w") as file:
+        plot = file.create_group("map")
+        plot.attrs["NX_class"], plot.attrs["signal"] = "NXdata", "d"
+        plot["d"] = h5py.ExternalLink("raw.h5", "/d")
+        file.create_virtual_dataset("virtual", layout)
+
+    with h5py.File(path, "r", locking=not live):
+        listing = list_source(str(path))
+        assert [entry.name for entry in listing.entries] == ["/map/d", "/virtual"]
+        assert listing.unreadable == []
+        with pytest.raises(rs.SourceError, match=r"it has /map/d .*, /virtual [^;]*$"):
+            Mean(f"{path}::/nothing")
+
+
 LISTED = (
-    r"has /entry/instrument/counts \(3 x 4 float64, the default plot\), "
+    r"has /entry/scan/counts \(3 x 4 float64, the default plot\), "
     r"/entry/fit/height \(3 x 1 float64, a plot\), /entry/raw \(9 x 100 x 10 uint16\), "
     r"/entry/traces/t49 \(59 float64\), /entry/traces/t48 \(58 float64\) and 49 more$"
 )
