@@ -47,7 +47,7 @@ from resumable.session.events import (
     Started,
 )
 from resumable.session.failures import FailurePolicy, error_of_death, error_of_unit
-from resumable.session.unchanged import error_of_change
+from resumable.session.resolve import error_of_change
 from resumable.system import stopped
 from resumable.worker import Loss, Report, WarningCounts
 
