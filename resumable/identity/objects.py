@@ -166,7 +166,8 @@ def _array(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
         parts = [
             write(np.asarray(value.data), where, tracer, depth + 1),
             write(np.ma.getmaskarray(value), where, tracer, depth + 1),
-            write(value.fill_value, where, tracer, depth + 1),
+            # np.ma.masked cannot tell it.
+            write(getattr(value, "fill_value", None), where, tracer, depth + 1),
         ]
     elif hasattr(value, "__dict__") and not isinstance(value, np.memmap):
         parts.append(write(dict(vars(value)), where, tracer, depth + 1))

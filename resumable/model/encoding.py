@@ -105,7 +105,7 @@ def _(value: np.generic, where: str = "value") -> Any:
 def _(value: np.ndarray, where: str = "value") -> Any:
     # An array without axes is written as the number that it holds.
     if value.ndim == 0 and not value.dtype.hasobject:
-        return encode(value[()], where)
+        return encode(np.asarray(value)[()], where)
     return _encode_array(value, where)
 
 

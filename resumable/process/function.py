@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resumable import identity
 from resumable.errors import DeclarationError, near_miss
 from resumable.model import Output, encode
-from resumable.process.parameters import absolute
+from resumable.process.parameters import absolute, in_one_piece
 from resumable.process.process import Process
 from resumable.session import Options
 from resumable.system import begin_work
@@ -105,7 +105,7 @@ def _process_of(
         msg = "a lambda has no name that a version could be of; use def, or no version"
         raise DeclarationError(msg)
     given = {**_defaults(function, name, inputs, parameters), **parameters}
-    parameters = {key: absolute(value) for key, value in parameters.items()}
+    parameters = {k: in_one_piece(absolute(v)) for k, v in parameters.items()}
     values = {**given, **parameters}
     if outputs is None or isinstance(outputs, Output):
         outputs = {"result": outputs or Output()}

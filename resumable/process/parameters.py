@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import param
 
 from resumable.errors import DeclarationError, ParameterError, near_miss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 #: What a Process knows of its computing and of those that share parameters with it.
 OF_SHARING = ("_cursor", "_frozen", "_given", "_shared_parameters")
@@ -95,6 +96,7 @@ def assign(process: Any, name: str, value: Any) -> None:
     ParameterError: one of them computes, or refuses the value.
     """
     members = _sharing(process, name)
+    value = in_one_piece(value)
     fixed = _absolute(value, type(process).param[name])
     _set_all(members, name, fixed)
     for member in members:
@@ -113,7 +115,7 @@ def fix_defaults(process: Any) -> None:
             continue
         is_path = isinstance(declared, param.Path)
         value = declared.default if is_path else getattr(process, name)
-        fixed = _absolute(value, declared)
+        fixed = in_one_piece(_absolute(value, declared))
         if fixed is not value:
             with (
                 _refused_by(process),
@@ -157,20 +159,51 @@ def absolute(value: Any) -> Any:
 
     Those of pathlib, also in a list, a tuple or a dict.
     """
-    if isinstance(value, Path):
-        # "." has no name, by which a folder counts in the identity.
-        return value.absolute() if value.name and not value.is_absolute() else value
+    # "." has no name, by which a folder counts in the identity.
+    return _with_parts(
+        value,
+        lambda part: (
+            part.absolute()
+            if isinstance(part, Path) and part.name and not part.is_absolute()
+            else part
+        ),
+    )
+
+
+def in_one_piece(value: Any) -> Any:
+    """Return a value with arrays that have gaps or turned axes copied, in C order.
+
+    Workers get them so, and so does who reads them back from a run file: sums and
+    products depend on how an array lies in memory. Arrays in C or in Fortran order are
+    kept as they are; with a mask, those in C order.
+    """
+    return _with_parts(value, _piece)
+
+
+def _piece(part: Any) -> Any:
+    masked = type(part) is np.ma.MaskedArray
+    if not masked and type(part) is not np.ndarray:
+        return part
+    whole = part.flags.c_contiguous if masked else part.flags.forc
+    return part if whole else part.copy()
+
+
+def _with_parts(value: Any, made: Callable[[Any], Any]) -> Any:
+    """Return a value, or a list, tuple or dict of values, with others in their place.
+
+    It is the same object where none is another.
+    """
     if type(value) in (list, tuple):
-        fixed = [absolute(item) for item in value]
+        fixed = [_with_parts(item, made) for item in value]
         return type(value)(fixed) if _differ(fixed, value) else value
     if type(value) is dict:
-        fixed = [absolute(item) for item in value.values()]
+        fixed = [_with_parts(item, made) for item in value.values()]
         return (
             dict(zip(value, fixed, strict=True))
             if _differ(fixed, value.values())
             else value
         )
-    return value
+    return made(value)
 
 
 def _differ(fixed: list[Any], given: Iterable[Any]) -> bool:

@@ -28,7 +28,7 @@ from resumable.runfile.header import (
     structure_digest,
     table_rows,
 )
-from resumable.runfile.kept import arrays_kept, as_npy, has_type, name_of_arrays
+from resumable.runfile.kept import arrays_kept, as_kept, name_of_arrays
 from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_files
 from resumable.runfile.tables import fitted_rows
 from resumable.system import disk
@@ -409,16 +409,15 @@ def _describe(
 
 
 def _keep_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
-    """Write arrays; those of a dtype that HDF5 does not have as ``.npy`` files."""
     for name, array in arrays_kept(arrays).items():
-        plain, ending = re.sub(r"[^\w. +-]", "_", name)[:200], ""
-        if not has_type(array.dtype):
-            array, ending = np.frombuffer(as_npy(array), np.uint8), ".npy"
-        while plain + ending in group:
+        plain = re.sub(r"[^\w. +-]", "_", name)[:200]
+        kept_as, values = as_kept(plain, array)
+        while kept_as in group:
             plain += "_"
-        made = create_contiguous(group, plain + ending, array.shape, array.dtype)
-        if array.size:
-            made[...] = array
+            kept_as, values = as_kept(plain, array)
+        made = create_contiguous(group, kept_as, values.shape, values.dtype)
+        if values.size:
+            made[...] = values
 
 
 def free_name(group: h5py.Group, name: str) -> str:

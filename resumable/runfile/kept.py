@@ -29,6 +29,8 @@ KEPT_BYTES = 16 << 20
 _MOST_ARRAYS = 1000
 #: Ends the name of an array whose dtype HDF5 does not have: it is kept as ``.npy``.
 _AS_FILE = ".npy"
+#: Ends that of an array in Fortran order, which is kept with its axes turned round.
+_TURNED = ".T"
 
 
 def arrays_kept(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -65,7 +67,18 @@ def of_npy(data: bytes) -> Array:
     return array
 
 
-def has_type(dtype: np.dtype[Any]) -> bool:
+def as_kept(name: str, array: Array) -> tuple[str, Array]:
+    """Return the name and the dataset by which an array is kept."""
+    while name.endswith((_AS_FILE, _TURNED)):
+        name += "_"
+    if not _has_type(array.dtype):
+        return name + _AS_FILE, np.frombuffer(as_npy(array), np.uint8)
+    if array.flags.fnc:
+        return name + _TURNED, array.T
+    return name, array
+
+
+def _has_type(dtype: np.dtype[Any]) -> bool:
     """Return whether HDF5 gives a dtype back as it was written."""
     try:
         return bool(h5py.h5t.py_create(dtype, logical=True).dtype == dtype)
@@ -99,7 +112,7 @@ def _read(dataset: Any, name: str, before: list[Array]) -> Iterator[Array]:
     ):
         array = np.asarray(dataset[()])
         if not name.endswith(_AS_FILE):
-            yield array
+            yield array.T if name.endswith(_TURNED) else array
             return
         try:
             yield of_npy(array.tobytes())

@@ -1,6 +1,7 @@
 """A Process that holds arrays: its run file and its state have them, up to 16 MB."""
 
 import json
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -80,11 +81,104 @@ def test_a_masked_array_comes_back_with_its_mask(scan):
     assert rs.verify(results.path, Weighted).checks[-1].passed
 
 
+@pytest.mark.parametrize(
+    "masked",
+    [
+        np.ma.array(np.arange(6.0).reshape(2, 3), mask=np.eye(2, 3), fill_value=5),
+        np.ma.array([1, 2, 3], mask=[0, 1, 0], fill_value=-1),
+        np.ma.array(["ab", "c"], mask=[0, 1], fill_value="x"),
+        np.ma.array(2.5, mask=True, fill_value=7),
+        np.ma.array(np.zeros((0, 3)), fill_value=7),
+        np.ma.array([(1, 2.5)], [("a", "i4"), ("b", "f8")], mask=[(0, 1)]),
+    ],
+    ids=lambda array: f"{array.dtype.kind}{array.ndim}",
+)
+def test_a_masked_array_comes_back_with_its_fill_value(scan, masked):
+    process = Weighted(scan, weights=ONES, table=[masked])
+    results = process.compute(engine="serial")
+
+    for again in (rs.load(results, Weighted), rs.load(process.state(), Weighted)):
+        assert again.table[0].shape == masked.shape
+        assert again.table[0].fill_value == masked.fill_value
+        assert again.table[0].filled().tolist() == masked.filled().tolist()
+        assert again.results == results
+    assert rs.verify(results.path, Weighted).checks[-1].passed
+
+
+def test_what_is_masked_as_a_whole_is_known_by_its_type(scan):
+    one, number = (
+        Weighted(scan, weights=ONES, table=value)
+        for value in (np.ma.masked, np.ma.array(0.0, mask=True))
+    )
+
+    assert one.identity != number.identity
+    assert one.compute(engine="serial").status.done == 60
+    assert one.results is not None
+    with pytest.raises(rs.IdentityError, match="only a digest is written down"):
+        rs.load(one.results, Weighted)
+
+
+class Summed(rs.Process):
+    """Adds up numbers in the order in which they lie in memory."""
+
+    version = 1
+    outputs: ClassVar = {"sum": rs.Output(), "product": rs.Output()}
+    table = param.Array()
+    more = param.Parameter()
+
+    def unit_computation(self, spectrum):
+        table = self.table if self.more is None else self.more["T"]
+        product = table @ np.resize(spectrum, table.shape[-1])
+        return {"sum": table.sum(), "product": product.sum()}
+
+
+SQUARE = np.random.default_rng(0).normal(size=(402, 666))
+
+
+@pytest.mark.parametrize(
+    ("how", "order"),
+    [
+        (np.asfortranarray, "F"),
+        (lambda square: square[::2, ::2], "C"),
+        (lambda square: square[::-1], "C"),
+        (lambda square: np.asfortranarray(square)[:, ::2][:201], "C"),
+        (lambda square: np.moveaxis(square.reshape(2, 201, 666), 0, 1), "C"),
+    ],
+    ids=["Fortran", "gaps", "backwards", "Fortran with gaps", "turned"],
+)
+def test_an_array_comes_back_as_it_lay_in_memory_so_sums_are_the_same(scan, how, order):
+    square = how(SQUARE)
+    for given in ({"table": square}, {"more": {"T": square}}):
+        process = Summed(scan, **given)
+        results = process.compute(engine="serial", positions=slice(0, 3))
+
+        for again in (rs.load(results, Summed), rs.load(process.state(), Summed)):
+            table = again.table if again.more is None else again.more["T"]
+            assert table.flags[f"{order}_CONTIGUOUS"]
+            np.testing.assert_array_equal(table, square)
+            assert again.results == results
+        found = rs.verify(results.path, Summed, sample="all")
+        assert found.checks[-1].passed, found
+
+
+def test_workers_add_up_an_array_with_gaps_as_the_process_itself_does(scan):
+    def both(**parameters):
+        for options in ({"engine": "serial"}, {"engine": "local", "workers": 1}):
+            made = Summed(scan, **parameters)
+            yield made.compute(**options, positions=slice(0, 2), override=True)
+
+    serial, local = both(table=SQUARE[::2, ::2])
+    for name in ("sum", "product"):
+        assert serial[name][:2].tolist() == local[name][:2].tolist()
+
+
 def test_the_arrays_of_a_run_are_datasets_for_everybody(scan):
     axis, low = np.linspace(400, 700, 32), np.arange(4)
-    results = Weighted(
-        scan, weights=axis, table={"low": low, "a/b": low + 1}, window=[low + 2]
-    ).compute(engine="serial")
+    fortran = np.arange(6).reshape(3, 2).T
+    table = {"low": low, "a/b": low + 1, "npy": low, "T": low, "turned": fortran}
+    results = Weighted(scan, weights=axis, table=table, window=[low + 2]).compute(
+        engine="serial"
+    )
     results.pack()
     results.publish(scan.replace("::/data", "::/published"))
 
@@ -97,6 +191,9 @@ def test_the_arrays_of_a_run_are_datasets_for_everybody(scan):
             assert kept == {
                 "table.a_b": [1, 2, 3, 4],
                 "table.low": [0, 1, 2, 3],
+                "table.npy_": [0, 1, 2, 3],
+                "table.T_": [0, 1, 2, 3],
+                "table.turned.T": [[0, 1], [2, 3], [4, 5]],
                 "weights": axis.tolist(),
                 "window.0": [2, 3, 4, 5],
             }
