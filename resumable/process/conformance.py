@@ -21,7 +21,9 @@ import numpy as np
 from resumable import identity
 from resumable.errors import (
     CheckFailed,
+    DeclarationError,
     OutputError,
+    PlanError,
     ResumableError,
     ResumableWarning,
     shortened,
@@ -77,6 +79,8 @@ def at(process: Process, position: Any) -> Iterator[Process]:
     ------
     PlanError
         The position does not exist.
+    DeclarationError
+        It is no Process.
 
     Examples
     --------
@@ -92,6 +96,7 @@ def at(process: Process, position: Any) -> Iterator[Process]:
     ...     process.position, process.unit_computation(np.zeros(3)).round(3)
     (2, np.float64(0.942))
     """
+    _check_kind(process, "at")
     flat = positions_in_order(position, process.map_shape)
     cursor = Cursor()
     cursor.enter(flat)
@@ -172,7 +177,9 @@ def check(process: Process, positions: Any = None) -> Conformance:
         A check has failed; its message says which, and where. ``error.report`` is the
         report. An AssertionError.
     SourceError, PlanError
-        The Process has no source, or a position does not exist.
+        The Process has no source, or a position does not exist, or there is none.
+    DeclarationError
+        It is no Process, but a class, say.
 
     Notes
     -----
@@ -184,17 +191,30 @@ def check(process: Process, positions: Any = None) -> Conformance:
     --------
     ``rs.testing.check(Fit(np.ones((4, 64)), target=tmp_path))``
     """
+    _check_kind(process, "check")
     process._check_source()
     size = int(np.prod(process.map_shape))
     if positions is None:
         flat = np.unique(np.linspace(0, size - 1, _DEFAULT).astype(np.int64))
     else:
         flat = np.unique(positions_in_order(positions, process.map_shape))
+        if not len(flat):
+            msg = f"there are no positions in {shortened(repr(positions))}; give some"
+            raise PlanError(msg)
     with frozen(process), kept_settings(), _kept_surroundings():
         report = _Checking(process, flat).report()
     if not report.passed:
         raise CheckFailed(report)
     return report
+
+
+def _check_kind(process: Any, function: str) -> None:
+    if not isinstance(process, Process):
+        msg = (
+            f"rs.testing.{function} takes a Process, as Fit(source), not "
+            f"{shortened(repr(process))}"
+        )
+        raise DeclarationError(msg)
 
 
 @contextlib.contextmanager
@@ -407,11 +427,14 @@ class _Seen(NamedTuple):
 
     comparable: Any
     text: str
+    draws: bool = False
+    """It is a generator of random numbers."""
 
     @classmethod
     def of(cls, value: Any) -> _Seen:
         """Look at a value, which may be changed in place later."""
-        return cls(_comparable(value), reprlib.repr(value))
+        draws = identity.is_generator(value)
+        return cls(_comparable(value), reprlib.repr(value), draws)
 
 
 def _state(process: Any) -> dict[str, _Seen]:
@@ -456,7 +479,7 @@ def _changed(before: dict[str, _Seen], after: dict[str, _Seen]) -> list[str]:
         setting = name.startswith(("the ", "os."))
         if old.comparable == new.comparable or (old is none and "setting" in name):
             continue
-        if name in ("np.random", "random"):
+        if name in ("np.random", "random") or (old.draws and new.draws):
             lines.append(f"{name}: {_DRAW}")
         else:
             advice = _SET if setting else _MAKE

@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from resumable.errors import (
     ResumableWarning,
     SourceError,
     near_miss,
+    shortened,
     warn_user,
 )
 from resumable.model import Output, canonical, declared_outputs, encode
@@ -38,7 +40,7 @@ from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from resumable.identity import CodeCheck, Trace, Traced
     from resumable.results import Results
@@ -115,6 +117,19 @@ def _trace_sent(process: Declaration, **how: Any) -> Traced:
     )
 
 
+def given_by_name(argument: str, given: Any) -> dict[str, Any]:
+    """Return what is given as inputs or shared; SourceError where it is no dict."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(n, str) for n in given):
+        msg = (
+            f"{argument} must be a dict from names of arguments to sources, as "
+            f'{argument}={{"name": source}}, not {shortened(repr(given))}'
+        )
+        raise SourceError(msg)
+    return dict(given)
+
+
 class Declaration(Positioned, param.Parameterized):
     """What is computed: all of a :class:`Process` that workers need.
 
@@ -175,16 +190,18 @@ class Declaration(Positioned, param.Parameterized):
         if environment not in ("record", "strict"):
             msg = f"environment must be 'record' or 'strict', not {environment!r}"
             raise ParameterError(msg)
+        inputs = given_by_name("inputs", inputs)
+        shared = given_by_name("shared", shared)
         self._full, self._strict = fingerprint == "full", environment == "strict"
         if source is None:
-            if target is not None or inputs or position_axes not in (None, 0):
+            if target is not None or inputs or np.any(position_axes):
                 msg = (
                     f"{type(self).__name__} is given no source, and yet target, inputs "
                     "or position_axes; only a later stage of a Chain has no source"
                 )
                 raise SourceError(msg)
             # A later stage of a chain, which brings the rest.
-            self._share(shared or {})
+            self._share(shared)
             return
         # Without a lock, so that a measurement that is under way is not disturbed.
         if position_axes is None:
@@ -201,9 +218,9 @@ class Declaration(Positioned, param.Parameterized):
             )
         self._inputs = {
             name: align_input(name, value, self._source, self._geometry)
-            for name, value in (inputs or {}).items()
+            for name, value in inputs.items()
         }
-        self._share(shared or {}, self._source.path)
+        self._share(shared, self._source.path)
         self._folder = target_folder(target, self._source.path)
         self._seconds_per_position: float | None = None
         self._check_methods()
@@ -215,7 +232,7 @@ class Declaration(Positioned, param.Parameterized):
     def _share(self, shared: Mapping[str, Any], same_file: str = "") -> None:
         """Read what all positions share."""
         self._shared = {
-            str(name): shared_value(name, value, same_file=same_file)
+            name: shared_value(name, value, same_file=same_file)
             for name, value in shared.items()
         }
 

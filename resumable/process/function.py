@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resumable import identity
 from resumable.errors import DeclarationError, near_miss
 from resumable.model import Output, encode
+from resumable.process.declaration import given_by_name
 from resumable.process.parameters import absolute, in_one_piece
 from resumable.process.process import Process
 from resumable.session import Options
@@ -75,12 +76,12 @@ def map_function(
         As :class:`Process` and :meth:`Process.compute` raise.
     """
     begin_work("compute a map")
-    given: Any = function
-    if not callable(given):
+    called: Any = function
+    if not callable(called):
         msg = f"the first argument of map is the function, not {function!r}"
         raise DeclarationError(msg)
-    given_by_name = {**(inputs or {}), **(shared or {})}
-    process = _process_of(function, outputs, version, given_by_name, parameters)
+    given = given_by_name("inputs", inputs) | given_by_name("shared", shared)
+    process = _process_of(function, outputs, version, given, parameters)
     made = process(
         source,
         target,

@@ -299,7 +299,10 @@ def _refused_by(process: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
-        msg = f"{type(process).__name__}: {error}"
+        name = type(process).__name__
+        # Of a parameter of ours, param names our class.
+        told = str(error).replace("'Declaration.", f"'{name}.")
+        msg = f"{name}: {told}"
         raise ParameterError(msg) from error
 
 

@@ -121,15 +121,18 @@ def target_folder(target: str | Path | None, source_path: str) -> Path:
 
     It is given, of the environment, or of the source, whose path is absolute.
     """
-    chosen = target if target is not None else os.environ.get(_TARGET_VARIABLE)
+    chosen: Any = target if target is not None else os.environ.get(_TARGET_VARIABLE)
     if chosen is None:
         if not source_path:
             msg = (
-                "a source without data has no folder; give target=, a folder for the "
-                "results"
+                "an array, or a number of positions, lies in no folder; give target=, "
+                "a folder for the results"
             )
             raise TargetError(msg)
         return Path(source_path).parent
+    if not isinstance(chosen, (str, os.PathLike)):
+        msg = f"target must be a folder for the results, not {chosen!r}"
+        raise TargetError(msg)
     folder = Path(chosen).absolute()
     if not folder.is_dir():
         what = "does not exist; make it first"

@@ -112,12 +112,13 @@ def align_input(
                 seen = measure_source(value, taken, same_file=source.path)
     except SourceError as error:
         msg = (
-            f"the input {name!r} has a row for every position: {error}. What all "
-            f"positions share, such as an energy axis, is given by shared="
+            f"the input {name!r} has a row for every position: {error} (what all "
+            f"positions share, such as an energy axis, is given by shared=)"
         )
         raise SourceError(msg) from error
     fits_too = (
-        other != taken
+        not stated
+        and other != taken
         and max(other) < len(full_shape)
         and tuple(full_shape[axis] for axis in other) == map_shape
     )

@@ -112,8 +112,8 @@ def check_size(
     size = geometry.size
     empty = 0 in geometry.spectrum_shape or 0 in geometry.map_shape[1:]
     if empty or not (size or ref.live):
-        shape = geometry.map_shape if dataset is None else dataset.shape
-        msg = f"{ref} has the shape {shape}: there is nothing to compute"
+        of_shape = "" if dataset is None else f" of shape {dataset.shape}"
+        msg = f"{ref}{of_shape} is empty: there is nothing to compute"
         raise SourceError(msg)
     chunk_bytes = 0
     if dataset is not None and geometry.indivisible:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import operator
@@ -103,10 +104,7 @@ def named_source(
     SourceError. Without `position_axes` these are those of a ragged output, else the
     first one.
     """
-    axes: tuple[int, ...] = (0,)
-    if position_axes is not None:
-        one = isinstance(position_axes, (int, np.integer))
-        axes = (position_axes,) if one else position_axes  # type: ignore[assignment]
+    axes = (0,) if position_axes is None else _plain_axes(position_axes)
     if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
         if source < 1:
             msg = f"a source without data needs at least 1 position, not {source}"
@@ -123,10 +121,10 @@ def named_source(
     elif hasattr(source, "as_source"):
         path, dataset, upstream = source.as_source()
         own = getattr(source, "position_axes", ())
-        if own and position_axes is not None and tuple(axes) != own:
+        if own and position_axes is not None and axes != own:
             msg = (
                 f"{path}::{dataset} is ragged: its positions are on axes {own}, not on "
-                f"position_axes={tuple(axes)}"
+                f"position_axes={axes}"
             )
             raise SourceError(msg)
         if own:
@@ -174,11 +172,16 @@ def _no_dataset(text: str, path: str) -> str:
 
 def _array_source(array: Array, axes: tuple[int, ...]) -> SourceRef:
     if array.dtype.hasobject or type(array) not in (np.ndarray, np.memmap):
-        what = "objects" if array.dtype.hasobject else type(array).__name__
-        msg = (
-            f"an array as a source has numbers, not {what}: give np.asarray(...) of "
-            "it, with what is masked filled in"
-        )
+        what, advice = type(array).__name__, "give np.asarray(...) of it"
+        if array.dtype.hasobject:
+            what, advice = "objects", "give np.asarray(..., float) of it"
+        elif isinstance(array, np.ma.MaskedArray):
+            # np.asarray has the values that lie below the mask.
+            advice = "say what stands for masked values, as array.filled(np.nan)"
+        msg = f"an array as a source has numbers, not {what}: {advice}"
+        raise SourceError(msg)
+    if not array.ndim:
+        msg = "an array of one value has no axis that counts positions"
         raise SourceError(msg)
     fixed = fixed_array(array)
     contents = canonical(identity.write_value(fixed, "the source"))
@@ -242,19 +245,22 @@ def _is_open_file(dataset: h5py.Dataset, path: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(fd), path.stat())
 
 
+def _plain_axes(axes: Any) -> tuple[int, ...]:
+    """Return position axes as a tuple; SourceError for what are none."""
+    with contextlib.suppress(TypeError, ValueError):
+        listed = [axes] if np.ndim(axes) == 0 else list(axes)
+        if not any(isinstance(axis, (bool, np.bool_)) for axis in listed):
+            return tuple(map(operator.index, listed))
+    msg = f"position_axes must be a whole number or a tuple of them, not {axes!r}"
+    raise SourceError(msg)
+
+
 def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return position axes counted from the front; SourceError for others."""
-    try:
-        plain = tuple(operator.index(axis) for axis in ref.position_axes)
-    except (TypeError, ValueError) as error:
-        msg = (
-            "position_axes must be a whole number or a tuple of them, not "
-            f"{ref.position_axes!r}"
-        )
-        raise SourceError(msg) from error
-    ndim = len(shape)
+    plain, ndim = ref.position_axes, len(shape)
     if not plain or any(not -ndim <= axis < ndim for axis in plain):
-        msg = f"position_axes={plain} do not exist in {ref} of shape {shape}"
+        of_shape = "" if ref.array is not None else f" of shape {shape}"
+        msg = f"position_axes={plain} do not exist in {ref}{of_shape}"
         raise SourceError(msg)
     normal = tuple(axis % ndim for axis in plain)
     if len(set(normal)) < len(normal):

@@ -54,16 +54,15 @@ def shared_value(name: str, given: Any, *, same_file: str = "") -> SharedValue:
     if isinstance(given, np.ndarray):
         if given.dtype.hasobject or isinstance(given, np.ma.MaskedArray):
             kind = "masked" if isinstance(given, np.ma.MaskedArray) else "of objects"
-            msg = (
-                f"{where} is an array that is {kind}; give its numbers, or a parameter"
-            )
+            advice = "give array.filled(VALUE)" if kind == "masked" else "give numbers"
+            msg = f"{where} is an array that is {kind}; {advice}, or a parameter"
             raise SourceError(msg)
         value = fixed_array(given)
     elif not isinstance(given, _NUMBERS):
         try:
             value, place = whole_dataset(given, same_file=same_file)
         except SourceError as error:
-            msg = f"{where}: {error}. An array or a number can be given instead"
+            msg = f"{where}: {error} (an array or a number can be given instead)"
             raise SourceError(msg) from error
     return SharedValue(value, identity.write_value(value, where), place)
 

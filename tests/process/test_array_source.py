@@ -147,10 +147,10 @@ def test_an_array_that_is_not_kept_is_asked_for(tmp_path):
     [
         (DATA.tolist(), "an array of numpy, or a number of positions, not a list"),
         (np.array([{}, 1]), "numbers, not objects"),
-        (np.ma.array(DATA, mask=DATA > 0), "not MaskedArray.*filled in"),
+        (np.ma.array(DATA, mask=DATA > 0), r"not MaskedArray: .*\.filled\(np\.nan\)"),
         (np.float64(3.0), "not a float64"),
-        (np.array(3.0), "do not exist"),
-        (np.empty((0, 3)), "nothing to compute"),
+        (np.array(3.0), "an array of one value has no axis"),
+        (np.empty((0, 3)), r"^an array of shape \(0, 3\), sha256 \w+ is empty: there"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -161,8 +161,10 @@ def test_what_is_no_array_of_positions_is_refused(tmp_path, source, text):
 
 
 def test_an_array_needs_a_target_and_inputs_of_its_shape(tmp_path):
-    with pytest.raises(rs.TargetError, match="give target="):
+    with pytest.raises(rs.TargetError, match=r"an array, .* give target="):
         Total(DATA)
+    with pytest.raises(rs.TargetError, match=r"target must be a folder .*, not 3"):
+        Total(DATA, 3)
     with pytest.raises(
         rs.SourceError, match=r"shape \(3,\), the source of shape \(4,\)"
     ):

@@ -233,6 +233,29 @@ def test_a_stage_of_a_chain_conforms_with_those_before_it(tmp_path):
     assert rs.testing.check(chain["Peaks"]).process == "Peaks"
 
 
+def test_a_generator_that_setup_makes_is_named_with_what_to_draw_from(tmp_path):
+    def setup(self):
+        self.generator = np.random.default_rng(1)
+
+    Draws = process_of(lambda self, s: self.generator.normal(), setup=setup)
+    told = found(Draws(DATA, tmp_path))
+
+    words = told["state"].splitlines()
+    assert words == ["unit_computation changes self.generator: draw from self.rng"]
+
+
+@pytest.mark.parametrize("wrong", [Sound, None, 3])
+def test_what_is_no_process_is_refused(wrong):
+    for call in (testing.check, lambda it: testing.at(it, 0).__enter__()):
+        with pytest.raises(rs.DeclarationError, match="takes a Process, as Fit"):
+            call(wrong)
+
+
+def test_no_positions_cannot_be_checked(tmp_path):
+    with pytest.raises(rs.PlanError, match=r"there are no positions in \[\]"):
+        testing.check(sound(tmp_path), [])
+
+
 def test_a_class_without_a_source_cannot_be_checked():
     with pytest.raises(rs.SourceError, match="made without a source"):
         rs.testing.check(process_of(lambda self, s: s.mean())())

@@ -160,6 +160,8 @@ def test_a_plain_value_is_another_default_of_the_same_parameter(scan):
         2.0,
     )
     assert (Bounded(scan).width, Bounded(scan).seed) == (1.0, 0)
+    with pytest.raises(rs.ParameterError, match=r"'Bounded\.seed' must be at least 0"):
+        Bounded(scan, seed=-1)
 
 
 def test_a_plain_value_of_another_base_class_is_a_default_too(scan):

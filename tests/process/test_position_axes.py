@@ -108,6 +108,19 @@ def test_what_is_given_counts_more_than_what_is_declared(
     assert again.identity == process.identity
 
 
+@pytest.mark.parametrize("axes", [np.array([0, 1]), [0, np.int8(1)]], ids=repr)
+def test_axes_come_as_an_array_or_a_list(plotted, tmp_path, axes):
+    Pair = process_of(lambda self, s, again: (s * again).mean(), MEAN)
+    process = Pair(plotted, position_axes=axes, inputs={"again": (plotted, axes)})
+
+    assert process.position_axes == (0, 1)
+    assert Mean(DATA, tmp_path, position_axes=axes).position_axes == (0, 1)
+    assert Mean(plotted, position_axes=np.array(1)).position_axes == (1,)
+    for wrong in (True, "01", [None], 1.0):
+        with pytest.raises(rs.SourceError, match="must be a whole number or a tuple"):
+            Mean(plotted, position_axes=wrong)
+
+
 def test_the_first_axis_can_be_stated_where_the_file_says_more(plotted):
     assert Mean(plotted, position_axes=0).map_shape == (4,)
     assert declaring(0)(plotted).map_shape == (4,)

@@ -165,7 +165,11 @@ def test_a_class_may_have_an_attribute_of_that_name(path):
         ({"axis": {}}, rs.SourceError, "not a dict"),
         ({"axis": np.array([{}])}, rs.SourceError, "array that is of objects"),
         ({"axis": [[1, 2], [3]]}, rs.SourceError, "as 'axis' is no array"),
-        ({"axis": np.ma.array([1], mask=[1])}, rs.SourceError, "that is masked"),
+        (
+            {"axis": np.ma.array([1], mask=[1])},
+            rs.SourceError,
+            r"that is masked; .*\.filled",
+        ),
     ],
     ids=str,
 )
@@ -174,6 +178,16 @@ def test_what_cannot_be_shared_is_refused_at_once(path, shared, error, text):
     with pytest.raises(error, match=text):
         Centroid(f"{path}::/data", shared=shared)
     assert listing(Path(path).parent) == before
+
+
+@pytest.mark.parametrize("argument", ["inputs", "shared"])
+@pytest.mark.parametrize("wrong", [["axis"], "axis", {1: AXIS}], ids=str)
+def test_inputs_and_shared_are_given_by_name(path, argument, wrong):
+    text = f'{argument} must be a dict .* {argument}=."name": source.'
+    with pytest.raises(rs.SourceError, match=text):
+        Centroid(f"{path}::/data", **{argument: wrong})
+    with pytest.raises(rs.SourceError, match=text):
+        rs.map(np.mean, f"{path}::/data", **{argument: wrong})
 
 
 def test_one_name_is_an_input_or_shared(path):
