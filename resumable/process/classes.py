@@ -70,7 +70,7 @@ def _member(module: Any, name: str) -> Any:
 
 def _load_module(name: str) -> Any:
     try:
-        with loading():
+        with loading(name):
             return importlib.import_module(name)
     except WorkBegins as work:
         msg = f"{name!r} cannot be imported: it would {work}; {_GUARD}"
@@ -95,7 +95,7 @@ def _load_file(path: Path, name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
-        with loading():
+        with loading(str(path)):
             spec.loader.exec_module(module)
     except (WorkBegins, SystemExit, Exception) as error:
         _check_usable(path, module, name, error)
@@ -128,6 +128,10 @@ def _check_usable(path: Path, module: Any, name: str, error: BaseException) -> N
             msg += f" (in line {lines[-1]}, below {name}; {_GUARD})"
         raise DeclarationError(msg) from error
     if not defined:
+        names = set(_names_set(_parsed(path), {}))
+        if not {name.partition(".")[0], "*"} & names:
+            msg = f"{path} has no {name!r}{near_miss(name, sorted(names))}"
+            raise DeclarationError(msg) from error
         msg = f"{where}: {work} before a class {name!r} is defined; {_GUARD}"
         raise DeclarationError(msg) from error
     later = _set_later(path, lines[-1], vars(module))
@@ -144,9 +148,17 @@ def _check_usable(path: Path, module: Any, name: str, error: BaseException) -> N
         logger.info("%s: %s, so the rest of the file is not run", where, work)
 
 
+def _text_of(path: Path) -> str:
+    return importlib.util.decode_source(path.read_bytes())
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(_text_of(path))
+
+
 def _set_later(path: Path, line: int, known: dict[str, Any]) -> list[str]:
     """Return names that a file sets from a line on, and functions above it read."""
-    text = importlib.util.decode_source(path.read_bytes())
+    text = _text_of(path)
     read, tables = set(), symtable.symtable(text, str(path), "exec").get_children()
     tables = [table for table in tables if table.get_lineno() < line]
     while tables:
@@ -155,7 +167,7 @@ def _set_later(path: Path, line: int, known: dict[str, Any]) -> list[str]:
             symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()
         }
         tables += table.get_children()
-    later = [part for part in ast.parse(text).body if (part.end_lineno or 0) >= line]
+    later = [part for part in _parsed(path).body if (part.end_lineno or 0) >= line]
     names = {name for part in later for name in _names_set(part, known)}
     return sorted(names & read)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from contextvars import ContextVar
+import sys
+import threading
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,12 +22,31 @@ class WorkBegins(BaseException):
 
 
 @contextlib.contextmanager
-def loading() -> Iterator[None]:
-    """Load a script within a block, in this thread: its work is not done."""
-    token = _loading.set(True)
+def loading(script: str) -> Iterator[None]:
+    """Load a script within a block, without arguments: its work is not done.
+
+    Neither in this thread nor in one that the script starts, which ends at its work.
+    """
+    token, arguments, start = _loading.set(True), sys.argv, threading.Thread.start
+
+    def start_alike(thread: threading.Thread) -> None:
+        if _loading.get():
+            context, run = copy_context(), thread.run
+
+            def run_alike() -> None:
+                with contextlib.suppress(WorkBegins):
+                    context.run(run)
+
+            thread.run = run_alike  # type: ignore[method-assign]
+        start(thread)
+
+    sys.argv = [script]
+    threading.Thread.start = start_alike  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        sys.argv = arguments
         _loading.reset(token)
 
 

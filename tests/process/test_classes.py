@@ -12,6 +12,7 @@ from programs import invoke
 
 import resumable as rs
 from resumable.process.classes import find_class
+from resumable.system import WorkBegins
 
 #: The script of README: tests, plans and computes at its top level.
 SCRIPT = """
@@ -139,6 +140,60 @@ def test_a_class_below_the_work_is_refused_with_the_way_out(script):
         "fit.py, line 17: it would test Level before a class 'Below' is defined; put "
         "the work of the script below: if __name__ == '__main__':"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Levl", "has no 'Levl'; did you mean 'Level'?"),
+        ("Other.Inner", "has no 'Other.Inner'"),
+        ("Level.Inner", "before a class 'Level.Inner' is defined; put"),
+    ],
+)
+def test_a_class_that_a_script_has_nowhere_is_told_as_that(script, name, words):
+    script()
+
+    with pytest.raises(rs.DeclarationError) as error:
+        find_class(f"fit.py:{name}", rs.Process)
+
+    assert words in str(error.value)
+
+
+def test_the_arguments_of_a_script_are_not_those_of_the_command(script, monkeypatch):
+    monkeypatch.setattr(sys, "argv", before := ["resumable", "run", "fit.py:Level"])
+    script(SCRIPT.replace("GAIN = 2.0", "import sys\n    GAIN = sys.argv"))
+
+    cls = find_class("fit.py:Level", rs.Process)
+
+    assert sys.modules[cls.__module__].GAIN == ["fit.py"]
+    assert sys.argv is before
+
+
+def test_a_thread_of_a_script_does_none_of_its_work(script):
+    """Also not one that goes on when the class has been found."""
+    folder = script(
+        SCRIPT[: SCRIPT.index("    process =")],
+        more="""
+            import concurrent.futures, threading
+            found = threading.Event()
+
+            def work():
+                found.wait(60)
+                Level("scan.h5::/data").compute(engine="serial")
+
+            at_work = threading.Thread(target=work)
+            at_work.start()
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                waits = pool.submit(Level("scan.h5::/data").compute, engine="serial")
+        """,
+    )
+
+    module = sys.modules[find_class("fit.py:Level", rs.Process).__module__]
+    module.found.set()
+    module.at_work.join()
+
+    assert not list(folder.glob("scan-*.h5"))
+    assert isinstance(module.waits.exception(), WorkBegins)
 
 
 @pytest.mark.parametrize("later", ["GAIN = 3.0", "for GAIN in (3, 4):\n    pass"])
