@@ -174,6 +174,14 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def no_such_file(path: Path) -> str:
+    """Say that there is no file of a name, what is near, or where the link leads."""
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is missing"
+    near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no file {path}{near_miss(path.name, near)}"
+
+
 @contextlib.contextmanager
 def hdf5_errors_as(
     kind: type[ResumableError], what: str, advice: str = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.identity.roots import write_value
-from resumable.model import canonical
+from resumable.model import added_dtypes, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ def arrays_in(values: Mapping[str, Any]) -> dict[str, Array]:
 
 def _within(name: str, value: Any, depth: int) -> Iterator[tuple[str, Array]]:
     if type(value) in (np.ndarray, np.ma.MaskedArray):
-        if not value.dtype.hasobject:
+        if not (value.dtype.hasobject or added_dtypes(value.dtype)):
             masked = isinstance(value, np.ma.MaskedArray)
             yield name, _as_record(value) if masked else value
     elif depth < _DEEPEST and isinstance(value, (list, tuple, dict)):

@@ -143,7 +143,7 @@ def _all_plain(items: Any) -> list[Any] | None:
 
 def _numpy_scalar(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     if value.dtype.kind in "biuf" and value.dtype.char not in "gG":
-        return {"numpy": [value.dtype.str, encode(value.item())]}
+        return {"numpy": [encode_dtype(value.dtype), encode(value.item())]}
     if value.dtype.char in "gG" or value.dtype.hasobject:
         return encode(np.asarray(value)[None], where)  # says what is wrong with it
     little = np.asarray(value).astype(value.dtype.newbyteorder("<"))

@@ -142,7 +142,8 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
         base, shape = dtype.subdtype
         return [encode_dtype(base), list(shape)]
     if dtype.names is None:
-        return dtype.str
+        # numpy has "<V2" for bfloat16, and one text for several kinds of float8.
+        return dtype.name if added_dtypes(dtype) else dtype.str
     fields = [[name, encode_dtype(dtype[name])] for name in dtype.names]
     if dtype.isalignedstruct or dtype != np.dtype([(n, dtype[n]) for n in dtype.names]):
         offsets = [dtype.fields[name][1] for name in dtype.names]  # type: ignore[index]
@@ -155,7 +156,7 @@ def decode_dtype(document: Any) -> np.dtype[Any]:
     if isinstance(document, str):
         # numpy would also take "O", a list with commas, or a repetition.
         if not re.fullmatch(r"[<>|][a-zA-NP-Z][0-9]{1,10}(\[\w{1,20}\])?", document):
-            msg = f"{document!r} is not a dtype of fixed size"
+            msg = f"{document!r} is not a dtype of numpy, of fixed size"
             raise ValueError(msg)
         return np.dtype(document)
     if isinstance(document, dict):
@@ -288,7 +289,7 @@ def _decoded(document: Any, where: str, arrays: Mapping[str, Any]) -> Any:
 #: What is not written in full, and how it can be read back all the same.
 _NOT_READ_BACK = {
     "array": "an array of which only a digest is written down, as a run file keeps up "
-    "to 16 MB of arrays; make it the default",
+    "to 16 MB of arrays, of dtypes that numpy has; make it the default",
     "enum": "an enum, and only its name is written down; declare the parameter as "
     "param.Selector(objects=list(THE_ENUM))",
     "file": "a file, and only a digest of it is written down; make it the default",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import bisect
 import contextlib
+import functools
 import hashlib
 import math
 import zlib
@@ -479,7 +480,10 @@ def _is_mask(chosen: Any) -> bool:
 
 
 def _unmasked(chosen: Any, map_shape: tuple[int, ...]) -> Any:
-    """Return what is not masked in a masked array; all else as it is."""
+    """Return what is not masked in a masked array, or a tuple; all else as it is."""
+    if _is_part(chosen) and any(isinstance(p, np.ma.MaskedArray) for p in chosen):
+        with _indexing(chosen, map_shape):
+            return _part_unmasked(chosen)
     if not (isinstance(chosen, np.ndarray) and hasattr(chosen, "mask")):
         return chosen
     data, left_out = np.ma.getdata(chosen), np.ma.getmaskarray(chosen)
@@ -488,6 +492,24 @@ def _unmasked(chosen: Any, map_shape: tuple[int, ...]) -> Any:
     _check_numbers(data, map_shape)
     data, left_out = np.atleast_1d(data), np.atleast_1d(left_out)
     return data[~left_out.reshape(len(data), -1).any(axis=1)]
+
+
+def _part_unmasked(chosen: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a part of a map without the indices that are masked on any axis."""
+    parts: list[Any] = []
+    for part in chosen:
+        if _is_mask(part):
+            parts += np.nonzero(np.ma.filled(part, False))
+        else:
+            parts.append(part)
+    masks = [np.ma.getmaskarray(p) for p in parts if isinstance(p, np.ndarray)]
+    kept = ~functools.reduce(np.logical_or, masks)
+    return tuple(
+        np.broadcast_to(np.ma.getdata(part), kept.shape)[kept]
+        if isinstance(part, np.ndarray)
+        else part
+        for part in parts
+    )
 
 
 def _check_numbers(array: Array, map_shape: tuple[int, ...]) -> None:

@@ -22,6 +22,7 @@ from resumable.errors import (
     ResumableError,
     ResumableWarning,
     near_miss,
+    no_such_file,
 )
 from resumable.system import WorkBegins, loading
 
@@ -83,9 +84,7 @@ def _load_module(name: str) -> Any:
 def _load_file(path: Path, name: str) -> Any:
     """Run a file as a module, as far as to where its work begins."""
     if not path.exists():
-        near = [p.name for p in path.parent.glob("*.py")]
-        msg = f"there is no file {path}{near_miss(path.name, near)}"
-        raise DeclarationError(msg)
+        raise DeclarationError(no_such_file(path))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         msg = f"{path} cannot be imported"

@@ -86,8 +86,9 @@ def _can_be_read_back(value: Any) -> bool:
 def construct(cls: type[Process], given: Mapping[str, Any]) -> Process:
     """Call the constructor of a class by names of arguments and parameters.
 
-    A constructor that does not take a parameter has it assigned afterwards. One that
-    does not take an argument of Process must give it the same value by itself.
+    A constructor that does not take a parameter, or what positions share, has it
+    assigned afterwards. One that does not take another argument of Process must give it
+    the same value by itself.
     DeclarationError: it does not, or asks for an argument that was not given.
     """
     accepted, takes_all = _accepted(cls)
@@ -117,6 +118,9 @@ def construct(cls: type[Process], given: Mapping[str, Any]) -> Process:
                 "take **keywords and pass these to super().__init__"
             )
             raise DeclarationError(msg)
+        elif name == "shared" and given[name]:
+            # By the same names it may have read other numbers by now.
+            made._share(given[name], made._source.path)
     return made
 
 

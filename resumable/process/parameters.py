@@ -242,10 +242,13 @@ def override_parameters(cls: Any) -> None:
         if name in vars(cls):
             delattr(cls, name)
         try:
+            if isinstance(cls.param[name], param.Dynamic) and inspect.isfunction(value):
+                inspect.signature(value).bind()  # param calls it for a number
             setattr(cls, name, value)  # a copy of the parameter, with this default
         except (ValueError, TypeError) as error:
+            what = "a method" if inspect.isfunction(value) else repr(value)
             msg = (
-                f"{cls.__name__}.{name} is a parameter of a base class, and {value!r} "
+                f"{cls.__name__}.{name} is a parameter of a base class, and {what} "
                 f"is none of its values: {error}"
             )
             raise DeclarationError(msg) from error

@@ -416,9 +416,18 @@ def shared_of_run(run: RunFile, source: Any, arrays: Iterable[Array]) -> dict[st
     places = places if isinstance(places, dict) else {}
 
     def place_of(name: str) -> str:
-        typed = str(places.get(name, ""))
-        path = _found_near(run, source, f"{name!r}, which is shared,", typed)
-        return f"{path}::{typed.rpartition('::')[2]}" if name in places else ""
+        if name not in places:
+            return ""
+        what, typed = f"{name!r}, which is shared,", str(places[name])
+        try:
+            path = _found_near(run, source, what, typed)
+        except SourceError as error:
+            msg = (
+                f"{what} was {typed}, which is not there, nor beside the source or the "
+                "run file: put it there, or give it in Python"
+            )
+            raise IdentityError(msg) from error
+        return f"{path}::{typed.rpartition('::')[2]}"
 
     return shared_again(run.header.document.get("shared", {}), arrays, place_of)
 

@@ -6,6 +6,7 @@ run is to say that its rows are those of the computation all the same.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ def way_in(computation: Computation, run: RunFile) -> str:
             or version != there["version"]
         ):
             return ""
+    if computation.changed_in(run):
+        return ""
     return (
         f"{NEARLY}{' and '.join(why)}; or adopt it, with 'resumable adopt' or "
         "process.adopt(path)"
@@ -89,7 +92,11 @@ def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Resu
     header, folder = run.header, computation.run_folder
     told = _checked(computation, run)
     _check_none_there(computation, run)
-    with RunLock(folder).held(), RunLock(run_folder_of(run)).held():
+    with contextlib.ExitStack() as locks:
+        of_both = [RunLock(folder), RunLock(run_folder_of(run))]
+        # They are one where contents that are not part of the identity have changed.
+        for lock in {lock.lock_path: lock for lock in of_both}.values():
+            locks.enter_context(lock.held())
         _check_none_there(computation, run)
         check = check_rows(run, computation, sample, None)
         if check.passed is False:

@@ -13,7 +13,7 @@ from resumable.errors import (
     RunBusy,
     SourceError,
     TargetError,
-    near_miss,
+    no_such_file,
     shortened,
 )
 from resumable.runfile import mend_user_file, user_file_needs_mending
@@ -62,9 +62,7 @@ def open_file(path: str, locks: Sequence[Any] = LOCKS) -> h5py.File:
     """
     where = Path(path)
     if not where.exists():
-        near = [p.name for p in where.parent.iterdir()] if where.parent.is_dir() else []
-        msg = f"there is no file {path}" + near_miss(where.name, near)
-        raise SourceError(msg)
+        raise SourceError(no_such_file(where))
     if not where.is_file():
         # To open a pipe waits for ever, and a device has no end.
         kind = "is a folder" if where.is_dir() else "is not a regular file"

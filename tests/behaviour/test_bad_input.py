@@ -47,12 +47,14 @@ def odd(tmp_path):
         file.create_dataset("arrays", (4,), np.dtype(("f8", (3,))))
     h5py.File(tmp_path / "empty.h5", "w").close()
     (tmp_path / "no bytes.h5").touch()
+    (tmp_path / "link.h5").symlink_to("gone.h5")
     (tmp_path / "notes.txt").write_text("not hdf5")
     return tmp_path
 
 
 SOURCES = {
     "missing file": ("od.h5::/scalar", r"there is no file .*od\.h5; did you mean 'odd"),
+    "link to nothing": ("link.h5::/x", r"link\.h5 is a link to gone\.h5, which is m"),
     "missing folder": ("nowhere/odd.h5::/x", r"there is no file .*nowhere/odd\.h5"),
     "missing dataset": (
         "odd.h5::/group/spectre",

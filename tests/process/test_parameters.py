@@ -187,6 +187,14 @@ def test_a_plain_value_that_the_parameter_refuses_is_an_error(value):
         type("Odd", (Bounded,), {"width": value})
 
 
+def test_a_method_is_no_value_of_a_number():
+    with pytest.raises(rs.DeclarationError, match=r"base class, and a method is none"):
+
+        class Odd(Bounded):
+            def width(self):
+                return 2.0
+
+
 class Held(rs.Process):
     """Calls back at position 0."""
 

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import param
 import pytest
+from numpy._core._rational_tests import rational
 
 import resumable as rs
 
@@ -116,6 +117,20 @@ def test_what_is_masked_as_a_whole_is_known_by_its_type(scan):
     assert one.results is not None
     with pytest.raises(rs.IdentityError, match="only a digest is written down"):
         rs.load(one.results, Weighted)
+
+
+def test_dtypes_that_numpy_does_not_have_count_and_are_not_read_back(scan):
+    """As bfloat16 and float8, of which numpy says no more than the size."""
+    for value in (rational(1, 2), np.array([rational(1, 2)]), np.dtype(rational)):
+        process = Weighted(scan, weights=ONES, table=value)
+        results = process.compute(engine="serial")
+
+        assert '"rational"' in json.dumps(results.document["parameters"]["table"])
+        assert process.verify().checks[-1].passed
+        with pytest.raises(rs.IdentityError, match="numpy"):
+            rs.load(results, Weighted)
+        found = rs.verify(results.path, Weighted)
+        assert [c.passed for c in found.checks] == [True, True, True, None, None]
 
 
 class Summed(rs.Process):

@@ -243,6 +243,26 @@ def test_texts_and_compounds_are_given_back_and_not_read_as_names(path):
     assert rs.verify(results.path, Named).checks[-1].passed
 
 
+def test_a_constructor_that_reads_what_is_shared_gets_what_the_run_has(path):
+    class Own(Centroid):
+        def __init__(self, file, which):
+            super().__init__(f"{file}::/data", shared={"axis": f"::/entry/{which}"})
+
+        def unit_computation(self, spectrum, axis):
+            return (axis * spectrum).sum()
+
+    process = Own(path, "axis")
+    results = compute(process)
+    with h5py.File(path, "r+") as file:
+        file["entry/axis"][3] = 0
+
+    for again in (rs.load(results, Own), rs.load(process.state(), Own)):
+        np.testing.assert_array_equal(again.shared["axis"], AXIS)
+        assert again.results == results
+    assert rs.verify(results.path, Own).checks[-1].passed
+    assert Own(path, "axis").results is None
+
+
 def test_what_is_too_large_to_be_kept_is_read_again_from_its_file(path, tmp_path):
     large = np.zeros((2 << 20) + 1)
     large[:32] = AXIS
@@ -265,9 +285,12 @@ def test_what_is_too_large_to_be_kept_is_read_again_from_its_file(path, tmp_path
         array.state()
     other.unlink()
     with pytest.raises(
-        rs.SourceError, match=r"'axis', which is shared, was .*large\.h5"
+        rs.IdentityError, match=r"'axis', which is shared, was .*large\.h5.*nor beside"
     ):
         rs.load(results, First)
+    found = rs.verify(results.path, First)
+    assert [check.passed for check in found.checks] == [True, True, True, None, None]
+    assert process.verify().checks[-1].passed
 
 
 def test_a_plain_function_shares_too(path):

@@ -454,6 +454,43 @@ def test_a_packed_run_of_a_moved_source_is_adopted_by_the_command(
     np.testing.assert_array_equal(rs.open(name)["mean"][...], means(scan))
 
 
+def growing(path, data):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=data, maxshape=(None, 4), chunks=(2, 4))
+    return f"{path}::/data"
+
+
+def test_a_run_of_the_same_identity_is_adopted_or_refused_by_its_rows(make_file):
+    data = np.arange(40.0).reshape(10, 4)
+    source = growing(make_file(), data)
+    run = compute(Scaled(source), positions=slice(0, 6))
+    for row, error in ((8, None), (3, "rows of another computation")):
+        data[row] = -1
+        growing(source.partition("::")[0], data)
+        process = Scaled(source)
+        assert process.results is None
+        if error is None:
+            adopted = process.adopt(run, sample="all")
+            assert adopted.path != run.path
+            assert adopted.status.done == 6
+            adopted.path.unlink()
+            continue
+        with pytest.raises(rs.RunFileError, match=error):
+            process.adopt(run, sample="all")
+
+
+def test_a_run_of_other_contents_is_no_run_but_for_a_name(make_file):
+    data = np.arange(40.0).reshape(10, 4)
+    run = compute(Scaled(growing(make_file(), data)))
+    moved = growing(run.path.parent / "moved.h5", data)
+    (one,) = Scaled(moved).explain().candidates
+    assert one.reasons[-1].startswith("it would match but for the name of the source's")
+    data[5] = 0  # the first position is as it was
+
+    growing(run.path.parent / "moved.h5", data)
+    assert Scaled(moved).explain().candidates == ()
+
+
 def test_a_run_that_is_computed_is_not_adopted(scan):
     run = compute(Named(scan), positions=slice(0, 5))
 
