@@ -517,7 +517,9 @@ class Process(Declaration):
         run : str, Path or Results
             The run file, in any folder. It stays as it is.
         sample : int or "all"
-            How many positions to compute again, chosen at random; 0 for none.
+            How many positions to compute again, chosen at random; 0 for none. Where
+            the source or an input has other contents, or the same in another layout,
+            "all" or 0.
 
         Returns
         -------
@@ -530,8 +532,8 @@ class Process(Declaration):
         ------
         RunFileError
             There is no such run, or it is damaged; a value of a parameter, an output or
-            the positions are others; rows are others; or there is a run of this
-            computation already.
+            the positions are others; rows are others; contents are others and not all
+            rows are compared; or there is a run of this computation already.
         PlanError
             The sample is neither a number from 0 nor "all".
         RunBusy

@@ -14,7 +14,7 @@ from resumable.errors import RunFileError
 from resumable.model import EARLIER_SCHEMA, PositionSet, differences
 from resumable.results import Results
 from resumable.runfile import RunLock, create_run_file, run_folder_of
-from resumable.source import coordinates_of
+from resumable.source import coordinates_of, open_reader
 
 if TYPE_CHECKING:
     from resumable.runfile import RunFile
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NEARLY = "it would match but for "
 #: Parts of an identity document in which a value that both have must be the same.
 _VALUES = ("parameters", "attributes", "shared")
+#: In the document of a source, what does not tell its contents.
+_NAME = "dataset"
 
 
 def way_in(computation: Computation, run: RunFile) -> str:
@@ -83,14 +85,23 @@ def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Resu
     """Copy the rows of a run into a new run file of a computation.
 
     The computation must give the same rows again at a sample of positions. Raises
-    RunFileError where it does not, where values, outputs or positions are others, or
-    where there is a run of it already.
+    RunFileError where it does not, where values, outputs or positions are others, where
+    contents are others and not all rows are compared, or where there is a run of it
+    already.
     """
     from resumable.session.verify import check_rows, check_sample
 
     check_sample(sample)
     header, folder = run.header, computation.run_folder
     told = _checked(computation, run)
+    other = _other_contents(computation, run) if sample not in ("all", 0) else ""
+    if other:
+        msg = (
+            f"{run.path} is not adopted: its {other} had other contents, or another "
+            f"layout, and {sample} rows do not tell which ones are others; give "
+            "sample='all' (--sample all) to compare all rows, or 0 to insist"
+        )
+        raise RunFileError(msg)
     _check_none_there(computation, run)
     with contextlib.ExitStack() as locks:
         of_both = [RunLock(folder), RunLock(run_folder_of(run))]
@@ -124,6 +135,25 @@ def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Resu
                 sessions=True,
             )
     return Results(made)
+
+
+def _other_contents(computation: Computation, run: RunFile) -> str:
+    """Return what was digested otherwise: ``source``, ``inputs.<name>``, or empty."""
+    there, full = run.header.document, bool(run.header.source.get("full"))
+    inputs = there.get("inputs") or {}
+    sources = {"source": (computation.source, there.get("source"))}
+    for name, ref in computation.inputs.items():
+        sources[f"inputs.{name}"] = ref, inputs.get(name)
+    for name, (ref, then) in sources.items():
+        if not isinstance(then, dict):
+            return name
+        awaited = name == "source" and computation.request.asks_ready and ref.has_data
+        with open_reader(ref) as reader:
+            kind = "awaited" if awaited else None
+            now = reader.fingerprint(full=full, kind=kind, like=then)
+        if any(then.get(key) != value for key, value in now.items() if key != _NAME):
+            return name
+    return computation.changed_in(run)
 
 
 def _check_none_there(computation: Computation, run: RunFile) -> None:

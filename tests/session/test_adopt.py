@@ -348,6 +348,48 @@ def test_an_adopted_run_goes_on_and_says_so(scan):
     assert rs.verify(adopted.path, Other, sample="all").passed
 
 
+class Weighted(rs.Process):
+    version = 1
+    outputs = MEAN
+
+    def unit_computation(self, spectrum, weight):
+        return weight * spectrum.mean()
+
+
+@pytest.mark.parametrize("growing", [False, True])
+@pytest.mark.parametrize("changed", ["data", "weight"])
+def test_a_run_of_other_contents_is_adopted_where_all_rows_are_compared(
+    tmp_path, growing, changed
+):
+    more = {"maxshape": (None,), "chunks": (8,)} if growing else {}
+
+    def weighted(name, **contents):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for each, values in {"data": np.ones(60), "weight": np.ones(60)}.items():
+                file.create_dataset(each, data=contents.get(each, values), **more)
+        inputs = {"weight": "::/weight"}
+        return Weighted(f"{tmp_path}/{name}.h5::/data", inputs=inputs)
+
+    run = compute(weighted("then"))
+    other = np.ones(60)
+    other[7] = 5
+    process = weighted("now", **{changed: other})
+
+    for sample in (1, 20):
+        with pytest.raises(rs.RunFileError, match=r"had other contents.*sample=.all."):
+            process.adopt(run, sample=sample)
+    with pytest.raises(rs.RunFileError, match=r"60 of 60 .*: 59 the same"):
+        process.adopt(run, sample="all")
+    assert process.results is None
+    assert weighted("moved").adopt(run, sample=1).status.done == 60
+    packed = weighted("packed")
+    with h5py.File(tmp_path / "packed.h5", "r+") as file:
+        del file[changed]
+        kept = {**more, "compression": "gzip"}
+        file.create_dataset(changed, data=np.ones(60), **kept)
+    assert packed.adopt(run, sample="all").status.done == 60
+
+
 def failing(fill_value):
     class Failing(rs.Process):
         version = 1
