@@ -196,7 +196,9 @@ class Computation(NamedTuple):
                 # Known without opening it where nothing has grown.
                 if self._same_as(run, name, digests.get(name)):
                     continue
-                with open_reader(ref) as reader:
+                # That of a later stage of a chain is the source of the chain.
+                opened = self.open_reader() if name == "source" else open_reader(ref)
+                with opened as reader:
                     if not begins_with(reader, run, name):
                         return name
         return ""
