@@ -254,6 +254,27 @@ def override_parameters(cls: Any) -> None:
             raise DeclarationError(msg) from error
 
 
+def check_names(cls: Any, base: Any, arguments: Sequence[str]) -> None:
+    """Refuse attributes of a new class by which it would hide what `base` has.
+
+    `arguments` are those of the constructor. DeclarationError.
+    """
+    for name, value in vars(cls).items():
+        taken = name in arguments or (
+            hasattr(base, name) and name not in ("seed", "worker")
+        )
+        if isinstance(value, param.Parameter) and taken:
+            msg = f"{cls.__name__}: the parameter name {name!r} is taken by Process"
+            raise DeclarationError(msg)
+        given = name in arguments and name != "position_axes"
+        if given or isinstance(inspect.getattr_static(base, name, None), property):
+            advice = "give the attribute another name"
+            if given:
+                advice = f"give {name}= to the Process, or use another name"
+            msg = f"{cls.__name__}.{name} is a name that Process uses; {advice}"
+            raise DeclarationError(msg)
+
+
 def added_parameters(cls: type[Any]) -> dict[str, Any]:
     """Return the values that added parameters stand for in older runs, by name."""
     added: dict[str, Any] = {}

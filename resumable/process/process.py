@@ -7,13 +7,11 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import param
-
 from resumable.engines import collective, warm_up
 from resumable.errors import DeclarationError, RunFileError
 from resumable.model import names_one, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
-from resumable.process.parameters import frozen, override_parameters
+from resumable.process.parameters import check_names, frozen, override_parameters
 from resumable.results import Results
 from resumable.runfile import RunFile
 from resumable.session import (
@@ -153,13 +151,7 @@ class Process(Declaration):
             )
             raise DeclarationError(msg)
         override_parameters(cls)
-        for name, value in vars(cls).items():
-            taken = name in ARGUMENTS or (
-                hasattr(Process, name) and name not in ("seed", "worker")
-            )
-            if isinstance(value, param.Parameter) and taken:
-                msg = f"{cls.__name__}: the parameter name {name!r} is taken by Process"
-                raise DeclarationError(msg)
+        check_names(cls, Process, ARGUMENTS)
 
     def compute(self, *, listener: Listener | None = None, **options: Any) -> Results:
         """Compute all positions that are not done, and return the results.

@@ -101,6 +101,21 @@ def test_a_cached_property_is_computed_in_every_worker(scan, engine):
     assert {"table", "lock"} <= set(vars(process))
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("shared", "give shared= to the Process"),
+        ("inputs", "give inputs= to the Process"),
+        ("fingerprint", "give fingerprint= to the Process"),
+        ("rng", "give the attribute another name"),
+        ("map_shape", "give the attribute another name"),
+    ],
+)
+def test_a_class_cannot_declare_what_the_process_is_given_or_has(name, advice):
+    with pytest.raises(rs.DeclarationError, match=f"Declares.{name} is a .*{advice}"):
+        type("Declares", (rs.Process,), {name: {"axis": 1.0}})
+
+
 def test_what_cannot_be_sent_is_told_before_anything_is_computed(scan):
     process = with_a_table()(scan)
     process.held = threading.Lock()
