@@ -156,7 +156,7 @@ def _array(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
             items = [write(item, where, tracer, depth + 1) for item in value.flat]
             return {"objects": [list(value.shape), items]}
         if value.ndim == 0:
-            return {"array": {"shape": [], **encode(value[None], where)["array"]}}
+            return {"array": {**encode(value[None], where)["array"], "shape": []}}
         return encode(value, where)
     quantity = _quantity(value, where, tracer, depth)
     if quantity is not None:

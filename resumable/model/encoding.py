@@ -289,7 +289,8 @@ def _decoded(document: Any, where: str, arrays: Mapping[str, Any]) -> Any:
 #: What is not written in full, and how it can be read back all the same.
 _NOT_READ_BACK = {
     "array": "an array of which only a digest is written down, as a run file keeps up "
-    "to 16 MB of arrays, of dtypes that numpy has; make it the default",
+    "to 1,000 arrays of 16 MB together, of dtypes that numpy has and in lists not more "
+    "than 10 deep; make it the default",
     "enum": "an enum, and only its name is written down; declare the parameter as "
     "param.Selector(objects=list(THE_ENUM))",
     "file": "a file, and only a digest of it is written down; make it the default",

@@ -25,6 +25,7 @@ from resumable.results.arrays import (
 )
 from resumable.runfile import (
     KEPT_BYTES,
+    MOST_ARRAYS,
     Failure,
     LogLine,
     RaggedRows,
@@ -464,8 +465,9 @@ def _array_of(run: RunFile, what: str, written: Mapping[str, Any]) -> Any:
     if found is None:
         shape = tuple(document["array"]["shape"])
         msg = (
-            f"the {what} was an array of shape {shape}, larger than the "
-            f"{format_bytes(KEPT_BYTES)} of arrays that a run file keeps: give it again"
+            f"the {what} was an array of shape {shape}, and is not among the arrays "
+            f"that the run file keeps, the smallest {MOST_ARRAYS:,}, of at most "
+            f"{format_bytes(KEPT_BYTES)} together: give it again"
         )
         raise IdentityError(msg)
     return found

@@ -56,6 +56,7 @@ from resumable.runfile.journal import (
 )
 from resumable.runfile.kept import (
     KEPT_BYTES,
+    MOST_ARRAYS,
     arrays_kept,
     as_npy,
     of_npy,
@@ -82,6 +83,7 @@ __all__ = [
     "HDF5_VERSIONS",
     "KEPT_BYTES",
     "MAGIC",
+    "MOST_ARRAYS",
     "REPAIR",
     "TABLE_DTYPES",
     "USID_ANCILLARIES",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Bytes of all arrays together that are kept.
 KEPT_BYTES = 16 << 20
 #: Arrays that are kept.
-_MOST_ARRAYS = 1000
+MOST_ARRAYS = 1000
 #: Ends the name of an array whose dtype HDF5 does not have: it is kept as ``.npy``.
 _AS_FILE = ".npy"
 #: Ends that of an array in Fortran order, which is kept with its axes turned round.
@@ -39,7 +39,7 @@ def arrays_kept(arrays: Mapping[str, Array]) -> dict[str, Array]:
     room = KEPT_BYTES
     for name, array in sorted(arrays.items(), key=lambda item: item[1].nbytes):
         room -= array.nbytes
-        if room < 0 or len(kept) == _MOST_ARRAYS:
+        if room < 0 or len(kept) == MOST_ARRAYS:
             break
         kept[name] = array
     return kept
@@ -108,7 +108,7 @@ def _read(dataset: Any, name: str, before: list[Array]) -> Iterator[Array]:
         isinstance(dataset, h5py.Dataset)
         and not dataset.dtype.hasobject
         and dataset.nbytes <= room
-        and len(before) < _MOST_ARRAYS
+        and len(before) < MOST_ARRAYS
     ):
         array = np.asarray(dataset[()])
         if not name.endswith(_AS_FILE):

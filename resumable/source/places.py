@@ -225,16 +225,20 @@ class Column:
 
 
 def _column_of(table: h5py.Dataset, names: list[str], place: Place) -> Column:
-    entry = table.dtype
-    for name in names:
-        if name not in (entry.names or ()):
+    entry, found, rest = table.dtype, [], list(names)
+    while rest:
+        # A column may have slashes in its name.
+        starts = ["/".join(rest[:n]) for n in range(len(rest), 0, -1)]
+        name = next((name for name in starts if name in (entry.names or ())), None)
+        if name is None:
             msg = (
                 f"{place.path}::{place.name} is a table without a column "
                 f"{'/'.join(names)}; it has {', '.join(table.dtype.names)}"
             )
             raise SourceError(msg)
-        entry = entry[name]
-    return Column(table, names)
+        entry, rest = entry[name], rest[name.count("/") + 1 :]
+        found.append(name)
+    return Column(table, found)
 
 
 # Where the data lie.

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from resumable import identity
-from resumable.errors import SourceError
+from resumable.errors import SourceError, hdf5_errors_as
 from resumable.model import added_dtypes, canonical
 from resumable.source.listing import list_source
 from resumable.source.opening import open_dataset
@@ -213,7 +213,7 @@ def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:
     if not dataset:
         msg = "the dataset's file is closed; give 'file.h5::/dataset' instead"
         raise SourceError(msg)
-    path, name = dataset.file.filename, dataset.name
+    path, name = dataset.file.filename, _name_in_file(dataset)
     if dataset.file.driver == "mpio":
         msg = (
             f"{path} is open with the driver 'mpio': close it and give "
@@ -227,14 +227,41 @@ def _place_of(dataset: h5py.Dataset) -> tuple[str, str]:
         )
     elif name is None:
         msg = "the dataset has no name in its file; give 'file.h5::/dataset' instead"
-    elif not Path(path).is_absolute() and not _is_open_file(dataset, Path(path)):
+    elif not _is_open_file(dataset, Path(path)):
         msg = (
-            f"the dataset's file was opened as {path!r} in another folder than the "
-            f"current one; give its absolute path, '/.../{Path(path).name}::{name}'"
+            f"the dataset's file was opened as {path!r}, which is now another file or "
+            "none: it was moved or replaced; open it again"
         )
+        if not Path(path).is_absolute():
+            msg = (
+                f"the dataset's file was opened as {path!r} in another folder than the "
+                "current one, or was moved or replaced since; give its absolute path, "
+                f"'/.../{Path(path).name}::{name}'"
+            )
     else:
         return path, name
     raise SourceError(msg)
+
+
+def _name_in_file(dataset: h5py.Dataset) -> str | None:
+    """Return the name of a dataset in the file it lies in; None: it has none.
+
+    Where a soft link has led into another file, HDF5 tells that file, and the name of
+    the link.
+    """
+    name, file = dataset.name, dataset.file
+    if name is None:
+        return None
+    with hdf5_errors_as(SourceError, f"{file.filename}::{name} cannot be found"):
+        if file.get(name) == dataset:
+            return str(name)
+        address = h5py.h5o.get_info(dataset.id).addr
+        found = h5py.h5o.visit(
+            file.id,
+            lambda name, info: name if info.addr == address else None,
+            info=True,
+        )
+    return f"/{found.decode(errors='surrogateescape')}" if found else None
 
 
 def _is_open_file(dataset: h5py.Dataset, path: Path) -> bool:

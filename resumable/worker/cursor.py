@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.errors import ParameterError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -100,7 +102,20 @@ class SharedByName:
     """
 
     def __get__(self, process: Positioned | None, cls: Any = None) -> Any:
-        return self if process is None else shared_values(process)
+        if process is None:
+            return self
+        if "shared" in process.__dict__:
+            return process.__dict__["shared"]
+        return types.MappingProxyType(shared_values(process))
+
+    def __set__(self, process: Positioned, value: Any) -> None:
+        if process.__dict__.get("_shared"):
+            msg = (
+                f"what positions of a {type(process).__name__} share is part of its "
+                "identity and stays as it is; make another one with shared={...}"
+            )
+            raise ParameterError(msg)
+        process.__dict__["shared"] = value
 
 
 def shared_values(process: Positioned) -> dict[str, Any]:

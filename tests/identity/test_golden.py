@@ -48,7 +48,7 @@ VALUES = {
     "numpy date": "8e0ce81f197ef6ed0146fa68",
     "dtype": "49e313ecb953e76dd53a89d5",
     "float array": "1f7d5918fe2419824b41567f",
-    "array of no axes": "d67ab70c5775e6a238c8011e",
+    "array of no axes": "6a9cf9d6b67700d300967053",
     "swapped array": "69b637a2d1cce1d4a8bec90b",
     "complex array": "b1071e78f93d4d9774c0ce3c",
     "text array": "f0c122ab48fc55090d2f6384",

@@ -116,8 +116,9 @@ def test_a_state_that_could_not_be_read_back_is_refused_at_once(scan):
 
     assert str(array.value) == (
         "the parameter 'kernel' is an array of which only a digest is written down, as "
-        "a run file keeps up to 16 MB of arrays, of dtypes that numpy has; make it the "
-        "default, or give it in Python each time"
+        "a run file keeps up to 1,000 arrays of 16 MB together, of dtypes that numpy "
+        "has and in lists not more than 10 deep; make it the default, or give it in "
+        "Python each time"
     )
     assert str(member.value) == (
         "the parameter 'extra' is an enum, and only its name is written down; declare "

@@ -139,6 +139,17 @@ def test_outputs_and_setup_know_what_is_shared(path):
     assert compute(process)["binned"].shape == (60, 3)
 
 
+def test_what_is_shared_stays_as_it_was_given(path):
+    process = centroid(path)
+
+    with pytest.raises(rs.ParameterError, match="what positions of a Centroid share"):
+        process.shared = {"axis": AXIS + 1}
+    with pytest.raises(TypeError, match="item assignment"):
+        process.shared["axis"] = AXIS + 1
+    compute(process)
+    np.testing.assert_array_equal(process.shared["axis"], AXIS)
+
+
 def test_a_class_may_have_an_attribute_of_that_name(path):
     class Own(rs.Process):
         version = 1

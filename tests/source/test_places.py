@@ -271,6 +271,7 @@ TABLE = np.dtype(
         ("name", "S4"),
         ("pair", PAIR),
         ("wave", "<f4", (5,)),
+        ("per m/s", "<f4"),
     ]
 )
 
@@ -283,7 +284,7 @@ def table(tmp_path):
     rows["id"], rows["flag"] = rng.integers(0, 9, 30), rng.random(30) > 0.5
     rows["name"], rows["note"] = b"abc", "any text"
     rows["pair"]["x"], rows["pair"]["n"] = rng.random(30), np.arange(30)
-    rows["wave"] = rng.random((30, 5))
+    rows["wave"], rows["per m/s"] = rng.random((30, 5)), np.arange(30)
     path = tmp_path / "table.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("g/events", data=rows, chunks=(7,), compression="gzip")
@@ -303,6 +304,13 @@ def test_one_column_of_a_table_is_a_source(table, name, column):
 
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_column_may_have_a_slash_in_its_name(table):
+    path, rows = table
+    found = read_all(f"{path}::/g/events/per m/s")
+
+    np.testing.assert_array_equal(found, rows["per m/s"])
 
 
 def test_axes_of_entries_of_a_column_follow_those_of_the_table(table):
@@ -351,7 +359,10 @@ def test_a_column_can_be_shared_by_all_positions(table, column):
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        ("wav", r"is a table without a column wav; it has id, flag, name, pair, wave"),
+        (
+            "wav",
+            r"is a table without a column wav; it has id, flag, name, pair, wave",
+        ),
         ("pair/z", "without a column pair/z"),
         ("id/x", "without a column id/x"),
         ("note", r"entries of variable length \(text\)"),

@@ -1,5 +1,7 @@
 """What may be a source, and the messages about everything else."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -35,6 +37,40 @@ def test_an_open_dataset_is_a_source(scan):
         ref = refer(file["data"])
 
     assert ref == refer(scan)
+
+
+def test_an_open_dataset_of_a_file_that_was_replaced_is_refused(make_file):
+    path, new = make_file(data=np.zeros((6, 4))), make_file("new.h5", data=np.ones(6))
+    with h5py.File(path, "r") as file:
+        Path(new).replace(path)
+        with pytest.raises(SourceError, match="another file or none: it was moved or"):
+            refer(file["data"])
+    with h5py.File(path, "r") as file:
+        assert refer(file["data"]) == refer(f"{path}::/data")
+        Path(path).unlink()
+        with pytest.raises(SourceError, match="another file or none: it was moved or"):
+            refer(file["data"])
+
+
+def test_an_open_dataset_behind_links_is_the_one_that_was_opened(make_file):
+    """HDF5 tells the file of it, and the name of a soft link in another file."""
+    path, other = make_file(), make_file("master.h5")
+    with h5py.File(path, "w") as file:
+        file["raw/x"], file["raw/y"] = np.ones((6, 4)), np.zeros((6, 4))
+        file["data"] = file["h/y"] = np.full((6, 4), 100.0)
+    with h5py.File(other, "w") as file:
+        file["one"] = h5py.ExternalLink(path, "/raw/x")
+        file["group"] = h5py.ExternalLink(path, "/raw")
+        file["data"], file["h"] = h5py.SoftLink("/one"), h5py.SoftLink("/group")
+        file.create_group("entry")["data"] = h5py.SoftLink("/data")
+    with h5py.File(other, "r") as file:
+        for name in ("one", "data", "entry/data", "group/x", "h/x"):
+            assert refer(file[name]) == SourceRef(str(path), "/raw/x", (0,))
+        assert refer(file["h/y"]) == SourceRef(str(path), "/raw/y", (0,))
+        process = process_of(lambda self, row, b, c: b.sum() + c.sum())(
+            file["data"], inputs={"b": file["data"]}, shared={"c": file["data"]}
+        )
+        assert process.test(0)["mean"] == 4 + 24
 
 
 def test_a_number_is_a_source_without_data():
