@@ -109,6 +109,8 @@ def construct(cls: type[Process], given: Mapping[str, Any]) -> Process:
         msg = f"{what} cannot be called with names of arguments: {error}"
         raise DeclarationError(msg) from error
     made = cls(**by_name)
+    if "source" in given:
+        made._check_source()
     for name in given.keys() - by_name.keys():
         if name in cls.param:
             setattr(made, name, given[name])

@@ -7,7 +7,6 @@ import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -21,7 +20,6 @@ from resumable.errors import (
     ResumableWarning,
     SourceError,
     near_miss,
-    shortened,
     warn_user,
 )
 from resumable.model import Output, canonical, declared_outputs, encode
@@ -32,6 +30,7 @@ from resumable.process.parameters import (
     assign,
     copy_parameters,
     fix_defaults,
+    given_by_name,
 )
 from resumable.runfile import target_folder
 from resumable.session import Request
@@ -40,7 +39,7 @@ from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from resumable.identity import CodeCheck, Trace, Traced
     from resumable.results import Results
@@ -115,19 +114,6 @@ def _trace_sent(process: Declaration, **how: Any) -> Traced:
     return identity.trace_object(
         process, stop=Declaration, roots=ROOTS, parameters=values, own=OWN, **how
     )
-
-
-def given_by_name(argument: str, given: Any) -> dict[str, Any]:
-    """Return what is given as inputs or shared; SourceError where it is no dict."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping) or not all(isinstance(n, str) for n in given):
-        msg = (
-            f"{argument} must be a dict from names of arguments to sources, as "
-            f'{argument}={{"name": source}}, not {shortened(repr(given))}'
-        )
-        raise SourceError(msg)
-    return dict(given)
 
 
 class Declaration(Positioned, param.Parameterized):
@@ -476,10 +462,14 @@ class Declaration(Positioned, param.Parameterized):
         return then.changed(now, code=self.version is None)
 
     def _check_source(self) -> None:
-        if "_source" not in self.__dict__:
+        name = type(self).__name__
+        if "_full" not in vars(self):
+            msg = f"{name}.__init__ must call super().__init__(source, ...)"
+            raise DeclarationError(msg)
+        if "_source" not in vars(self):
             msg = (
-                f"{type(self).__name__} was made without a source, as a stage of a "
-                "Chain; give it one, or compute the chain"
+                f"{name} was made without a source, as a stage of a Chain; give it "
+                "one, or compute the chain"
             )
             raise SourceError(msg)
 
@@ -512,6 +502,7 @@ class Declaration(Positioned, param.Parameterized):
             changed=functools.partial(self._changed_since, traced),
             earlier=self._earlier_document,
             aliases=self._aliases(),
+            added=self._added_parameters(),
             left_out=self._left_out(traced.parameters),
             named=self._named,
             source_text=self._source_text(),

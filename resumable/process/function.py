@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resumable import identity
 from resumable.errors import DeclarationError, near_miss
 from resumable.model import Output, encode
-from resumable.process.declaration import given_by_name
-from resumable.process.parameters import absolute, in_one_piece
+from resumable.process.parameters import absolute, given_by_name, in_one_piece
 from resumable.process.process import Process
 from resumable.session import Options
 from resumable.system import begin_work

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import param
 
-from resumable.errors import DeclarationError, ParameterError, near_miss
+from resumable.errors import (
+    DeclarationError,
+    ParameterError,
+    SourceError,
+    near_miss,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -252,6 +258,19 @@ def override_parameters(cls: Any) -> None:
                 f"is none of its values: {error}"
             )
             raise DeclarationError(msg) from error
+
+
+def given_by_name(argument: str, given: Any) -> dict[str, Any]:
+    """Return what is given as inputs or shared; SourceError where it is no dict."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(n, str) for n in given):
+        msg = (
+            f"{argument} must be a dict from names of arguments to sources, as "
+            f'{argument}={{"name": source}}, not {shortened(repr(given))}'
+        )
+        raise SourceError(msg)
+    return dict(given)
 
 
 def check_names(cls: Any, base: Any, arguments: Sequence[str]) -> None:

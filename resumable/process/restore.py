@@ -120,7 +120,7 @@ def _load_run(path: Path, cls: type[Process] | str | None) -> Process:
     return _from_run(_class(cls), run)
 
 
-def _class(cls: type[Process] | str) -> type[Process]:
+def _class(cls: Any) -> Any:
     return find_class(cls, Process) if isinstance(cls, str) else cls
 
 
@@ -147,7 +147,7 @@ def verify(
     ----------
     path_or_results : str, Path or Results
         The run file.
-    process : Process or subclass of it or function, optional
+    process : Process, subclass of it, "FILE.py:Class" or function, optional
         What computed it; a class gets its parameters from the run file, and so does
         a function that was given to :func:`map`. Default: no row is computed again.
         The class that the file names is never imported, nor its text executed.
@@ -171,6 +171,8 @@ def verify(
     ------
     RunFileError
         There is no such file. Damage is part of the report.
+    DeclarationError
+        `process` is none of these, or its class cannot be imported.
     PlanError
         The sample is neither a number from 0 nor "all".
 
@@ -184,6 +186,13 @@ def verify(
     from resumable.session import verify_run
 
     begin_work("verify a run")
+    process = _class(process)
+    what = isinstance(process, type) and not issubclass(process, Process)
+    if what or not (
+        process is None or callable(process) or isinstance(process, Process)
+    ):
+        msg = f"verify takes a Process, its class or a mapped function, not {process!r}"
+        raise DeclarationError(msg)
 
     def restore(run: RunFile) -> Computation:
         if isinstance(process, Process):
@@ -341,6 +350,12 @@ def _made(
     for name, encoded in arguments.items():
         given[name] = decode(encoded, f"the argument {name!r}", arrays=known)
     made = construct(cls, given)
+    for name, value in parameters.items():
+        # A constructor may change what it is given, which had changed once already.
+        values = {"then": value, "now": getattr(made, name)}
+        then, now = identity.write_values(values).values()
+        if canonical(then) != canonical(now):
+            setattr(made, name, value)
     attributes = document.get("attributes", {})
     now = made._attributes() if attributes else {}
     for name, encoded in attributes.items():

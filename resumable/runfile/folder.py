@@ -184,13 +184,17 @@ class RunLock:
                 # Who has just taken the lock may not have written its name yet.
                 wait_until(lambda: bool(self.holder(self._lock)), _KILLED_S)
                 told, who = self.holder(self._lock), "another process"
+                advice = (
+                    "look at it with 'resumable status', or stop that process and run "
+                    "again"
+                )
                 if told:
                     who = f"process {told['pid']} on {told['host']}"
-                    who += f" since {told['since']}"
-                msg = (
-                    f"{name} is being computed by {who}; look at it with "
-                    "'resumable status', or stop that process and run again"
-                )
+                    if (told["pid"], told["host"]) == (os.getpid(), platform.node()):
+                        who += ", which is this one"
+                        advice = "wait for that call, or cancel() what start() returned"
+                    who += f", since {told['since']}"
+                msg = f"{name} is being computed by {who}; {advice}"
                 raise RunBusy(msg)
             holder = {
                 "token": self.token,

@@ -34,7 +34,9 @@ MAGIC = b"resumable run file\n"
 #: Most bytes of the header's text.
 HEADER_LIMIT = 1 << 24
 #: What to do about a file that cannot be trusted.
-ADVICE = "it is left as it is; use override=True to compute into a new file"
+ADVICE = (
+    "it is left as it is; use override=True, or --override, to compute into a new file"
+)
 #: What advice to mend a file, or to close it in another program, has in it.
 REPAIR, CLOSE = "'resumable repair ", "close it there"
 _DIGEST_LENGTH = 64
@@ -227,7 +229,7 @@ class Header(NamedTuple):
         nothing in it is executed or unpickled, and names lead nowhere but into it.
         """
         if not block.startswith(MAGIC):
-            msg = f"{path} is not a run file; it is left as it is"
+            msg = f"{path} is not a run file{'' if block else ', it is empty'}"
             raise RunFileError(msg)
         rest = block[len(MAGIC) :]
         told, body = rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH + 1 :]

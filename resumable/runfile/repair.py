@@ -90,7 +90,7 @@ def check_structure(fd: int, header: Header, path: Path) -> None:
         )
     elif size != header.file_bytes:
         msg = (
-            f"{path} was written anew by another program, such as h5repack: it has "
+            f"{path} was changed or written anew by another program: it has "
             f"{size:,} bytes, not {header.file_bytes:,}. {repair}"
         )
     else:
@@ -133,7 +133,10 @@ def repair_run_file(path: Path) -> str:
     done = mend_user_file(path)
     with user_file_locked(path) as (real, fd):
         if disk.read_at(fd, len(MAGIC), 0) != MAGIC:
-            return done
+            if superblock_of(fd) is None:
+                msg = f"{path} is not a run file, nor HDF5; there is nothing to mend"
+                raise RunFileError(msg)
+            return done if done == "mended" else f"{done}; it is not a run file"
         header = read_header(fd, path)
         place = marks_at(fd)
         if place is not None:

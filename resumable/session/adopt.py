@@ -42,6 +42,8 @@ def way_in(computation: Computation, run: RunFile) -> str:
         why.append(f"the name of the class, for which there is aliases = ({name!r},)")
         wanted["version"] = there.get("version")  # see below
     lacking = [key for key in request.parameters if key not in there["parameters"]]
+    if any(key in request.added for key in lacking):
+        return ""  # the run stands for another value than that of now
     if lacking:
         named = ", ".join(f"{key!r}: VALUE" for key in lacking)
         why.append(

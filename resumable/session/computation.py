@@ -91,6 +91,8 @@ class Request(NamedTuple):
     seconds_per_position: float | None
     aliases: tuple[str, ...] = ()
     """Older names of the class."""
+    added: Mapping[str, Any] = {}
+    """By name of an added parameter: its value in runs that lack it, as JSON."""
     left_out: tuple[str, ...] = ()
     """Parameters that have the values they stand for in runs that lack them, the
     latest first."""

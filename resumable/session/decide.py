@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.engines import choose
 from resumable.errors import PlanError, RunFileError, near, shown
@@ -422,7 +422,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         if run.path in paths:
             continue  # from when the source could still grow
         document = run.header.document
-        told = differences(document, computation.document)
+        told = differences(_as_added(document, computation), computation.document)
         if document.get("schema") != computation.document["schema"]:
             told = [BEFORE]
         listed = []
@@ -454,6 +454,14 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         tuple(candidates),
         computation.request.trace.not_followed,
     )
+
+
+def _as_added(document: dict[str, Any], computation: Computation) -> dict[str, Any]:
+    """Return a document with the values that it has of parameters added since."""
+    then, added = document.get("parameters"), computation.request.added
+    if not isinstance(then, dict) or not added:
+        return document
+    return {**document, "parameters": {**added, **then}}
 
 
 def edited(computation: Computation, run: RunFile) -> str:

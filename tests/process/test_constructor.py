@@ -14,6 +14,7 @@ from programs import invoke
 
 import resumable as rs
 from resumable.cli.commands import main
+from resumable.process.constructor import construct
 
 COUNT = {"count": rs.Output()}
 
@@ -46,12 +47,46 @@ class Twice(Above):
         return self.scale * super().unit_computation(spectrum)
 
 
+class Doubled(Above):
+    """Changes a parameter that it is given."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.step = 2 * self.step
+
+
+class Forgetful(rs.Process):
+    outputs = COUNT
+
+    def __init__(self, source):
+        self.name_of_source = source
+
+    def unit_computation(self, spectrum):
+        return 1.0
+
+
 def expected(scan, threshold):
     return (data_of(scan) > threshold).sum(axis=1)
 
 
 def again(process):
     return rs.load(json.loads(json.dumps(process.state())), type(process))
+
+
+def test_what_a_constructor_makes_of_a_parameter_is_made_once(scan):
+    process = Doubled(scan, threshold=0.5)
+    results = compute(process)
+
+    assert (process.step, again(process).step) == (2.0, 2.0)
+    assert again(process).results == results
+    assert rs.verify(results.path, Doubled, sample="all").passed
+
+
+def test_a_constructor_that_does_not_call_that_of_process_is_told(scan):
+    with pytest.raises(rs.DeclarationError, match=r"must call super\(\).__init__\("):
+        Forgetful(scan).compute()
+    with pytest.raises(rs.DeclarationError, match=r"must call super\(\).__init__\("):
+        construct(Forgetful, {"source": scan})
 
 
 def test_load_and_verify_call_the_constructor_as_it_was_called(scan):

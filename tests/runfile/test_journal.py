@@ -271,7 +271,10 @@ def test_the_command_publishes_and_repairs(killed, source, results):
     anew = invoke("publish", str(results.path), f"{source}::/deep/fit", "--overwrite")
 
     assert (mended.exit_code, mended.output) == (0, f"{source}: mended\n")
-    assert (nothing.exit_code, nothing.output) == (0, f"{source}: nothing to mend\n")
+    assert (nothing.exit_code, nothing.output) == (
+        0,
+        f"{source}: nothing to mend; it is not a run file\n",
+    )
     assert again.exit_code == 1
     assert "overwrite=True" in again.output
     assert (anew.exit_code, anew.output) == (

@@ -109,6 +109,24 @@ def test_the_mark_of_a_program_that_was_killed_can_be_removed(part):
     assert "nothing to mend" in again.output
 
 
+@pytest.mark.parametrize(
+    ("contents", "words"), [(b"", "run file, it is empty:"), (b"a text", "run file:")]
+)
+def test_what_is_no_run_file_is_not_mended(scan, part, contents, words):
+    part.path.write_bytes(contents)
+
+    mended = invoke("repair", part.path)
+    with pytest.raises(rs.RunFileError) as refused:
+        compute(Mean(scan))
+
+    assert mended.exit_code == 1
+    assert "is not a run file, nor HDF5; there is nothing to mend" in mended.output
+    assert str(refused.value).endswith(
+        f"is not a {words} it is left as it is; use override=True, or --override, to "
+        "compute into a new file"
+    )
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_that_another_program_has_changed_is_mended(scan, part, killed):
     other = Other(part.path, CHANGE)
@@ -154,7 +172,7 @@ def repacked(path, **options):
 def test_a_run_that_was_written_anew_is_mended(scan, part):
     repacked(part.path)
     with pytest.raises(
-        rs.RunFileError, match="written anew by another program"
+        rs.RunFileError, match="changed or written anew by another program"
     ) as info:
         compute(Mean(scan))
     mended = invoke("repair", part.path)

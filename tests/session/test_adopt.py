@@ -252,6 +252,19 @@ def test_an_added_parameter_that_is_none_is_refused(scan):
         made(scan)
 
 
+@pytest.mark.filterwarnings("ignore:.*was edited since")
+def test_a_declared_parameter_of_another_value_is_told_with_both(scan, caplog):
+    compute(NARROW(scan))
+    process = with_parameters({"scale": 1.0, "power": 1})(scan, scale=0.5)
+
+    explained = str(process.explain())
+    compute(process)
+
+    assert "parameters.scale: 1.0 there, 0.5 here" in explained
+    assert "would match" not in explained
+    assert "is not continued" not in caplog.text
+
+
 # Adopted.
 
 

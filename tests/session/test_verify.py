@@ -278,6 +278,15 @@ def fit(tmp_path, monkeypatch, scan):
     sys.modules.pop("fit", None)
 
 
+def test_the_class_can_be_named_and_nothing_else_is_taken_for_one(fit):
+    name, path = fit
+
+    assert rs.verify(path, name, sample="all").passed
+    for wrong in (int, 3):
+        with pytest.raises(rs.DeclarationError, match="verify takes a Process, its cl"):
+            rs.verify(path, wrong)
+
+
 def test_the_command_checks_without_the_class_and_says_what_to_type(fit):
     """The class that a file names is not imported, its text not executed."""
     _, path = fit
