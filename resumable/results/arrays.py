@@ -45,7 +45,7 @@ class _StoredOutput:
         self.labels = self._output.labels
 
     def as_source(self) -> tuple[str, str, str]:
-        """Return file, dataset and identity, for a Process that starts from here.
+        """Return file, dataset and what stands for it, for a Process that starts here.
 
         SourceError: the run is not finished, and what depends on it would change.
         """
@@ -55,7 +55,7 @@ class _StoredOutput:
             raise SourceError(msg)
         if not self._output.ragged:
             check_own(run, self.name)
-        return str(run.path), f"{header.group}/{self.name}", header.identity
+        return str(run.path), f"{header.group}/{self.name}", header.stands_for_rows
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""

@@ -184,10 +184,11 @@ def _copy_rows(
             for start in range(first, last, step):
                 part = np.array(rows[start : min(start + step, last)], order="C")
                 if name in header.outputs:
-                    output, first_of = header.outputs[name], start * each
-                    flat = part.reshape(-1, *output.shape)
+                    # Of a ragged output whose rows stay, these are the entries.
+                    stored, first_of = header.outputs[name].stored, start * each
+                    flat = part.reshape(-1, *stored.shape)
                     marks = failed[first_of : first_of + len(flat)] == 1
-                    flat[marks] = output.fill_value
+                    flat[marks] = stored.filled(1)
                 disk.write_at(fd, part, header.offsets[name] + start * row_bytes)
 
 

@@ -16,6 +16,7 @@ from resumable.model import (
     canonical,
     declared_outputs,
     decode_dtype,
+    document_digest,
     encode_dtype,
 )
 from resumable.runfile.hdf5 import superblock_of
@@ -165,6 +166,17 @@ class Header(NamedTuple):
     def rows_bytes(self) -> int:
         """Bytes of the rows of all positions, not compressed."""
         return sum(output.row_bytes for output in self.outputs.values()) * self.size
+
+    @property
+    def stands_for_rows(self) -> str:
+        """What its rows are known by where others are computed from them.
+
+        Where a source can grow or is awaited, its contents are not in the identity.
+        """
+        recorded = [self.source.get("contents"), self.source.get("input_contents")]
+        if not any(recorded):
+            return self.identity
+        return document_digest({"run": self.identity, "contents": recorded})
 
     @property
     def ragged(self) -> list[str]:

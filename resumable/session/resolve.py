@@ -402,9 +402,11 @@ def _is_other(
     """
     if ref.upstream:
         try:
-            return RunFile(Path(ref.path)).header.identity != ref.upstream
+            header = RunFile(Path(ref.path)).header
         except RunFileError as error:
             raise SourceError(str(error)) from error
+        # A chain compares the contents of its source itself.
+        return ref.upstream not in (header.identity, header.stands_for_rows)
 
     recorded = recorded_of(run.header, name) is not None
     known, kind = written, "fixed"

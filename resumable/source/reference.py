@@ -39,7 +39,7 @@ class SourceRef:
     count: int = 0
     """Positions of a source without data."""
     upstream: str = ""
-    """Identity of the run this is an output of, or empty."""
+    """What stands for the run that this is an output of, or empty."""
     live: bool = False
     """It may be written while it is read: without locks, and checked at each read."""
     length: int = 0

@@ -203,6 +203,41 @@ def test_a_changed_parameter_upstream_is_another_run_downstream(scan):
     np.testing.assert_allclose(compute(two)["mean"], 2 * compute(one)["mean"][...])
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+def test_changed_contents_upstream_are_another_run_downstream(make_file, awaited):
+    """Its source can grow, or is awaited: the identity upstream stays the same."""
+
+    class First(Scaled):
+        if awaited:
+
+            def ready(self, positions):
+                return True
+
+    path, other = make_file(), make_file("other.h5", data=np.ones((8, 4)))
+    with h5py.File(path, "w") as file:
+        most = (8 if awaited else None, 4)
+        file.create_dataset("data", data=np.ones((8, 4)), maxshape=most, chunks=(3, 4))
+    runs, seen = [], []
+    for row in (None, 5):
+        if row is not None:
+            with h5py.File(path, "r+") as file:
+                file["data"][row] = 7
+        first = compute(First(f"{path}::/data", factor=1.0))
+        inputs = {"weight": first["scaled"], "offset": "::/data"}
+        by_input = Weighted(f"{other}::/data", inputs=inputs)
+        by_source = Mean(first["scaled"])
+        assert by_input.results is by_source.results is None
+        for process in (by_input, by_source):
+            runs.append(compute(process))
+            assert process.verify(sample="all").passed
+            assert process.results == runs[-1]
+        seen.append(first["scaled"][5].mean())
+        np.testing.assert_allclose(runs[-1]["mean"][5], seen[-1])
+    assert len({run.path for run in runs}) == 4
+    assert seen == [1, 7]
+    assert rs.verify(runs[3].path, Mean, sample="all").passed
+
+
 LAYOUTS = {
     "contiguous": {},
     "chunks": {"chunks": (2, 3, 2, 2)},
