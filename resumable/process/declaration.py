@@ -468,8 +468,8 @@ class Declaration(Positioned, param.Parameterized):
             raise DeclarationError(msg)
         if "_source" not in vars(self):
             msg = (
-                f"{name} was made without a source, as a stage of a Chain; give it "
-                "one, or compute the chain"
+                f"{name} was made without a source; give it one, or compute the "
+                "chain where it is a stage of a Chain"
             )
             raise SourceError(msg)
 

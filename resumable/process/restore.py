@@ -218,6 +218,7 @@ def verify(
 
 def state_of(process: Process) -> dict[str, Any]:
     """Write a Process down as plain JSON, if every parameter can be read back."""
+    process._check_source()
     cls = type(process)
     parameters = {
         name: identity.write_value(getattr(process, name), f"the parameter {name!r}")

@@ -104,7 +104,7 @@ class RunFile:
         """Open the file, with its header as it is now: it may have been packed since.
 
         A file that is kept open is used as it is. RunFileError: another run has taken
-        its place, or it is damaged. OSError: it is gone.
+        its place, it is damaged or gone. Another OSError: it cannot be opened.
         """
         if self._kept is not None:
             if disk.is_same_file(self._kept, self._file_id):
@@ -116,7 +116,17 @@ class RunFile:
         now = (
             disk.opened_now(self.path) if first else disk.opened(self.path, os.O_RDONLY)
         )
-        with now as fd:
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = stack.enter_context(now)
+            except FileNotFoundError as error:
+                if first:
+                    raise
+                msg = (
+                    f"{self.path} was removed or renamed since it was opened; put it "
+                    "back, or compute again"
+                )
+                raise RunFileError(msg) from error
             begin = disk.read_at(fd, _BEGIN_BYTES, 0)
             if begin != self._begin:
                 header = read_header(fd, self.path)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,7 +129,8 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
 @contextlib.contextmanager
 def opened(computation: Computation) -> Iterator[Computer]:
     """Compute positions in this process; the caller has frozen the parameters."""
-    with kept_settings():
+    # What setup changes of them, or of the filters of warnings, is not for the script.
+    with kept_settings(), warnings.catch_warnings():
         computer = Computer(
             computation.request.process,
             computation.position_outputs,

@@ -259,6 +259,8 @@ def test_no_positions_cannot_be_checked(tmp_path):
 def test_a_class_without_a_source_cannot_be_checked():
     with pytest.raises(rs.SourceError, match="made without a source"):
         rs.testing.check(process_of(lambda self, s: s.mean())())
+    with pytest.raises(rs.SourceError, match="made without a source; give it one"):
+        process_of(lambda self, s: s.mean())().state()
 
 
 def test_a_position_for_calls_by_hand_is_that_of_a_run(tmp_path):

@@ -47,12 +47,18 @@ class Twice(Above):
         return self.scale * super().unit_computation(spectrum)
 
 
-class Doubled(Above):
+class Doubled(rs.Process):
     """Changes a parameter that it is given."""
+
+    outputs = COUNT
+    step = param.Number(1.0)
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
         self.step = 2 * self.step
+
+    def unit_computation(self, spectrum):
+        return self.step
 
 
 class Forgetful(rs.Process):
@@ -74,10 +80,10 @@ def again(process):
 
 
 def test_what_a_constructor_makes_of_a_parameter_is_made_once(scan):
-    process = Doubled(scan, threshold=0.5)
+    process = Doubled(scan, step=3.0)
     results = compute(process)
 
-    assert (process.step, again(process).step) == (2.0, 2.0)
+    assert (process.step, again(process).step) == (6.0, 6.0)
     assert again(process).results == results
     assert rs.verify(results.path, Doubled, sample="all").passed
 

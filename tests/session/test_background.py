@@ -242,3 +242,15 @@ def test_a_run_that_fails_after_the_end_of_the_script_says_so(scan, script):
 
     assert "the run in the background has failed" in errors
     assert "RuntimeError: no room" in errors
+
+
+def test_a_run_file_that_is_removed_while_it_is_computed_is_told(held):
+    run = held.start(engine="serial")
+    until(lambda: len(noted(held.log)) >= 10)
+    with pytest.raises(rs.RunBusy, match=r"which is this one, .* or cancel\(\) what"):
+        held.compute(engine="serial")
+    next(Path(held.log).parent.glob("scan-*.h5")).unlink()
+    let_go(held)
+
+    with pytest.raises(rs.RunFileError, match="was removed or renamed since it was op"):
+        run.wait(timeout=30)

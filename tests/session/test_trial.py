@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -227,6 +228,29 @@ def test_setup_inputs_and_randomness_are_as_in_a_run(make_file):
     results = process.compute(engine="serial", progress=False)
 
     np.testing.assert_array_equal(results["x"][[2, 19]], tried)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda process: process.test(0),
+        lambda process: process.verify(),
+        lambda process: rs.testing.check(process),
+    ],
+    ids=["test", "verify", "check"],
+)
+def test_filters_of_warnings_that_setup_sets_are_not_left_in_the_script(scan, look):
+    def setup(self):
+        warnings.simplefilter("ignore")
+        np.seterr(all="ignore")
+
+    process = process_of(lambda self, spectrum: spectrum.mean(), setup=setup)(scan)
+    process.compute(engine="serial", progress=False)
+    before = list(warnings.filters), np.geterr()
+
+    look(process)
+
+    assert (list(warnings.filters), np.geterr()) == before
 
 
 def test_outputs_per_run_are_not_part_of_a_trial(scan):
