@@ -13,7 +13,13 @@ import h5py
 from resumable.errors import HDF5_ERRORS, SourceError, shortened
 from resumable.runfile import RunFile
 from resumable.source.files import LIVE_LOCKS, open_file
-from resumable.source.listing import short_text_of, texts_of
+from resumable.source.listing import (
+    default_plot,
+    key_of,
+    short_text_of,
+    signals_of,
+    texts_of,
+)
 from resumable.source.places import Place, lead
 
 if TYPE_CHECKING:
@@ -41,8 +47,9 @@ def known_axes(ref: SourceRef, dataset: Any) -> KnownAxes | None:
 
     By the run that it is an output of. By NeXus: it has an ``interpretation``, or the
     NXdata group that the user names it in calls its first axes by names and its last
-    ones by none, or the first ones x, y or z and the last ones something else. By USID:
-    it is a main dataset. None where nothing is known, or cannot be read.
+    ones by none, or the first ones x, y or z and the last ones something else; so does
+    the default plot, where it links to it. By USID: it is a main dataset. None where
+    nothing is known, or cannot be read.
     """
     with contextlib.suppress(SourceError, *HDF5_ERRORS):
         if ref.upstream:
@@ -63,6 +70,13 @@ def known_axes(ref: SourceRef, dataset: Any) -> KnownAxes | None:
             top = Place(file["/"], ref.path, "")
             place = lead(stack, top, group, LIVE_LOCKS) if group else top
             names = _names_of_axes(place.item, name, dataset.ndim)
+            if not names:
+                # Named in the detector, say: the default plot may link to it.
+                plot = default_plot(stack, top) or top
+                for _, key, signal in signals_of(stack, plot):
+                    if key == key_of(dataset):
+                        group = plot.name
+                        names = _names_of_axes(plot.item, signal, dataset.ndim)
         count = _leading(names)
         if count:
             called = ", ".join(shortened(repr(each)) for each in names[:count])

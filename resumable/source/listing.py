@@ -104,7 +104,8 @@ def listing_of(place: Place, name: str = "") -> Listing:
     unreadable: list[str] = []
     looked = 0
     with contextlib.ExitStack() as stack:
-        default, plots = _default_plot(stack, place), {}
+        default, plots = default_plot(stack, place), {}
+        default_key = default and key_of(default.item)
         for looked, (where, found) in enumerate(_walk(stack, place, name)):
             if looked == _MOST_OBJECTS:
                 break
@@ -112,8 +113,8 @@ def listing_of(place: Place, name: str = "") -> Listing:
                 if isinstance(found, Exception):
                     raise found
                 if isinstance(found.item, h5py.Group):
-                    is_default = _key(found.item) == default
-                    for plotted, key, signal in _signals_of(stack, found):
+                    is_default = key_of(found.item) == default_key
+                    for plotted, key, signal in signals_of(stack, found):
                         plot = (plotted + is_default, f"{where}/{signal}")
                         if is_default or key not in plots:
                             plots[key] = plot
@@ -127,7 +128,7 @@ def listing_of(place: Place, name: str = "") -> Listing:
                     continue
                 shape, dtype = found.item.shape, found.item.dtype
                 size = math.prod(shape) * dtype.itemsize
-                best[_key(found.item)] = Entry(where, shape, dtype, size, 0)
+                best[key_of(found.item)] = Entry(where, shape, dtype, size, 0)
             except SourceError as error:
                 unreadable.append(str(error))
             except HDF5_ERRORS as error:
@@ -168,7 +169,8 @@ def _order(entry: Entry) -> tuple[int, bool, int, str]:
     return (-entry.plotted, not numeric, -entry.size, entry.name)
 
 
-def _key(item: Any) -> tuple[int, int]:
+def key_of(item: Any) -> tuple[int, int]:
+    """Return what an open object is known by, whatever name leads to it."""
     found = h5py.h5o.get_info(item.id)
     return found.fileno, found.addr
 
@@ -184,7 +186,7 @@ def _walk(
     groups = collections.deque([(name, start)])
     links: collections.deque[tuple[str, Place, str]] = collections.deque()
     try:
-        seen = {_key(start.item)}
+        seen = {key_of(start.item)}
     except HDF5_ERRORS as error:
         yield name or "/", error
         return
@@ -209,7 +211,7 @@ def _walk(
                         links.append((above, group, each))
                         continue
                     found = _lead(own, group, each)
-                    key = _key(found.item)
+                    key = key_of(found.item)
                 except HDF5_ERRORS as error:
                     yield where, error
                     continue
@@ -236,19 +238,19 @@ def _lead(stack: contextlib.ExitStack, place: Place, name: str) -> Place:
         return lead(stack, place, name, LIVE_LOCKS)
 
 
-def _default_plot(stack: contextlib.ExitStack, place: Place) -> tuple[int, int] | None:
-    """Return the key of the group that viewers should plot, by NeXus' ``@default``."""
+def default_plot(stack: contextlib.ExitStack, place: Place) -> Place | None:
+    """Return the group that viewers should plot, by NeXus' ``@default``."""
     with contextlib.suppress(*HDF5_ERRORS):
         for _ in range(_DEEPEST_DEFAULT):
             default = short_text_of(place.item, "default")
             if not default:
                 break
             place = _lead(stack, place, default)
-        return _key(place.item)
+        return place
     return None
 
 
-def _signals_of(
+def signals_of(
     stack: contextlib.ExitStack, place: Place
 ) -> Iterator[tuple[int, tuple[int, int], str]]:
     """Yield 1, the key and the name of the dataset that a group names as its signal.
@@ -262,7 +264,7 @@ def _signals_of(
     for number, name in enumerate(names):
         with contextlib.suppress(*HDF5_ERRORS):
             if name:
-                yield int(not number), _key(_lead(stack, place, name).item), name
+                yield int(not number), key_of(_lead(stack, place, name).item), name
 
 
 def texts_of(item: Any, name: str) -> list[str]:

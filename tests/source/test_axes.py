@@ -97,6 +97,28 @@ def test_a_group_that_speaks_of_another_dataset_says_nothing(measured):
     assert measured(names, of_group=further).ref.position_axes == (0, 1)
 
 
+@pytest.mark.parametrize("default", [True, False])
+def test_the_default_plot_counts_for_the_data_that_it_links_to(tmp_path, default):
+    """The usual NeXus file, of which the user names the data in the detector."""
+    path = tmp_path / "usual.nxs"
+    with h5py.File(path, "w") as file:
+        file["entry/detector/data"], file["entry/detector/dark"] = np.zeros((2, *SHAPE))
+        plot = file.create_group("entry/map")
+        plot.attrs["NX_class"], plot.attrs["signal"] = "NXdata", "data"
+        plot.attrs["axes"] = ["y", "x", "energy"]
+        plot["data"] = h5py.SoftLink("/entry/detector/data")
+        if default:
+            file.attrs["default"] = "entry"
+            file["entry"].attrs["default"] = "map"
+
+    found = measure_source(f"{path}::/entry/detector/data", None)
+    other = measure_source(f"{path}::/entry/detector/dark", None)
+
+    assert found.ref.position_axes == ((0, 1) if default else (0,))
+    assert ("NXdata group /entry/map" in found.taken) == default
+    assert other.ref.position_axes == (0,)
+
+
 def test_a_main_dataset_of_usid_has_its_positions_first(tmp_path):
     with h5py.File(tmp_path / "usid.h5", "w") as file:
         file["data"], file["indices"] = np.zeros((6, 5)), np.zeros((6, 2))
