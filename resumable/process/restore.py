@@ -29,7 +29,14 @@ from resumable.results import (
     shared_of_run,
     source_of_run,
 )
-from resumable.runfile import MAGIC, RunFile, arrays_kept, as_npy, of_npy, read_arrays
+from resumable.runfile import (
+    RunFile,
+    arrays_kept,
+    as_npy,
+    is_run_file,
+    of_npy,
+    read_arrays,
+)
 from resumable.system import begin_work
 
 if TYPE_CHECKING:
@@ -126,8 +133,7 @@ def _class(cls: Any) -> Any:
 
 def _is_run(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+        return is_run_file(path)
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise DeclarationError(msg) from error

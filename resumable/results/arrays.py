@@ -55,7 +55,7 @@ class _StoredOutput:
             raise SourceError(msg)
         if not self._output.ragged:
             check_own(run, self.name)
-        return str(run.path), f"{header.group}/{self.name}", header.stands_for_rows
+        return str(run.path), f"{header.group}/{self.name}", run.rows_known_by()
 
     def __repr__(self) -> str:
         units = f", {shown(self.units)}" if self.units else ""

@@ -19,7 +19,7 @@ from resumable.runfile.create import (
     reserve_rows,
     target_errors,
 )
-from resumable.runfile.file import RunFile, Snapshot, find_runs
+from resumable.runfile.file import RunFile, Snapshot, find_runs, is_run_file
 from resumable.runfile.folder import (
     RunFolder,
     RunLock,
@@ -115,6 +115,7 @@ __all__ = [
     "find_runs",
     "free_name",
     "holder_of",
+    "is_run_file",
     "make_results_group",
     "mend_user_file",
     "names_fields",

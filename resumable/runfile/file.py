@@ -9,6 +9,7 @@ offsets, not through HDF5. ``docs/format.rst`` describes the format.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import RunFileError
-from resumable.model import PositionSet
+from resumable.model import PositionSet, document_digest
 from resumable.runfile.header import (
     MAGIC,
     TABLE_DTYPES,
@@ -65,6 +66,12 @@ class Snapshot(NamedTuple):
     """The positions that are left."""
     sessions: bytes
     """The table of sessions, which every session changes when it begins and ends."""
+
+
+def is_run_file(path: Path) -> bool:
+    """Return whether a file begins as a run file; OSError: it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 class RunFile:
@@ -158,6 +165,27 @@ class RunFile:
                 return UnpackedRows(self.path, fd, place, stored.dtype, shape)
             shape = (*lead, *output.shape)
             return PackedRows(self, name, output.dtype, shape)
+
+    def rows_known_by(self) -> str:
+        """Return what stands for the rows where others are computed from them.
+
+        Not in the identity are the contents of a source that can grow or is awaited,
+        and which positions have failed, which may be tried again.
+        """
+        source = self.header.source
+        parts = {
+            name: source[name]
+            for name in ("contents", "input_contents")
+            if source.get(name)
+        }
+        if self.progress()[1]:
+            failed = hashlib.sha256()
+            for start, _, marks in self.scan():
+                failed.update((start + np.flatnonzero(marks)).astype("<i8").tobytes())
+            parts["failed"] = failed.hexdigest()
+        if not parts:
+            return self.header.identity
+        return document_digest({"run": self.header.identity, **parts})
 
     def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
         """Return which positions are done, in the map's shape.

@@ -16,7 +16,6 @@ from resumable.model import (
     canonical,
     declared_outputs,
     decode_dtype,
-    document_digest,
     encode_dtype,
 )
 from resumable.runfile.hdf5 import superblock_of
@@ -168,15 +167,9 @@ class Header(NamedTuple):
         return sum(output.row_bytes for output in self.outputs.values()) * self.size
 
     @property
-    def stands_for_rows(self) -> str:
-        """What its rows are known by where others are computed from them.
-
-        Where a source can grow or is awaited, its contents are not in the identity.
-        """
-        recorded = [self.source.get("contents"), self.source.get("input_contents")]
-        if not any(recorded):
-            return self.identity
-        return document_digest({"run": self.identity, "contents": recorded})
+    def position_outputs(self) -> dict[str, Output]:
+        """Outputs per position, with the fill values that the file has."""
+        return {n: o for n, o in self.outputs.items() if o.per == "position"}
 
     @property
     def ragged(self) -> list[str]:

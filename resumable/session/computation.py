@@ -461,7 +461,7 @@ class Assignment(NamedTuple):
                 source = rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
         return Job(
             computation.request.process,
-            computation.position_outputs,
+            run.header.position_outputs,
             source,
             computation.inputs,
             self.target(run) if self.plan.writer == "workers" else None,

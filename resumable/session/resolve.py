@@ -402,11 +402,11 @@ def _is_other(
     """
     if ref.upstream:
         try:
-            header = RunFile(Path(ref.path)).header
+            above = RunFile(Path(ref.path))
         except RunFileError as error:
             raise SourceError(str(error)) from error
         # A chain compares the contents of its source itself.
-        return ref.upstream not in (header.identity, header.stands_for_rows)
+        return ref.upstream not in (above.header.identity, above.rows_known_by())
 
     recorded = recorded_of(run.header, name) is not None
     known, kind = written, "fixed"

@@ -479,7 +479,7 @@ class Session:
 
     def _mark_failed(self, failures: list[Failure]) -> None:
         """Record positions that no worker can record."""
-        outputs = self.assignment.computation.position_outputs
+        outputs = self.run.header.position_outputs
         yes, no = np.ones(1, bool), np.zeros(1, bool)
         target = self.assignment.target(self.run)
         with contextlib.closing(RowWriter(target)) as writer:

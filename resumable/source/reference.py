@@ -16,6 +16,7 @@ import numpy as np
 from resumable import identity
 from resumable.errors import SourceError, hdf5_errors_as
 from resumable.model import added_dtypes, canonical
+from resumable.runfile import RunFile, is_run_file
 from resumable.source.listing import list_source
 from resumable.source.opening import open_dataset
 from resumable.system import shared_array
@@ -153,7 +154,25 @@ def named_source(
     # The name as typed: of a link to another file, HDF5 gives the name in that file.
     # But for the folder: the current one may be another when the source is read.
     path = str(Path(path).absolute())
+    if not upstream:
+        _check_finished(path, dataset)
     return SourceRef(path, dataset, axes, upstream=upstream)
+
+
+def _check_finished(path: str, dataset: str) -> None:
+    """Refuse an output of a run that is not finished: pending rows hold any bytes."""
+    try:
+        # To open a pipe waits for ever.
+        if not (Path(path).is_file() and is_run_file(Path(path))):
+            return
+        run = RunFile(Path(path))
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}"
+        raise SourceError(msg) from error
+    name = dataset.removeprefix(f"{run.header.group}/").partition("/")[0]
+    if name in run.header.outputs and not run.finished:
+        msg = f"{path} is not finished; compute it before its outputs are used"
+        raise SourceError(msg)
 
 
 def _no_dataset(text: str, path: str) -> str:

@@ -1,5 +1,6 @@
 """Sources and inputs that a Process takes, and scratch copies of them."""
 
+import contextlib
 import itertools
 import os
 import warnings
@@ -236,6 +237,48 @@ def test_changed_contents_upstream_are_another_run_downstream(make_file, awaited
     assert len({run.path for run in runs}) == 4
     assert seen == [1, 7]
     assert rs.verify(runs[3].path, Mean, sample="all").passed
+
+
+@pytest.mark.filterwarnings("ignore:.*(positions failed|was edited since)")
+def test_positions_upstream_that_no_longer_fail_are_another_run_downstream(make_file):
+    class Flaky(Scaled):
+        down = True
+
+        def unit_computation(self, spectrum):
+            if type(self).down and self.position in (3, 7):
+                raise OSError
+            return super().unit_computation(spectrum)
+
+    source = make_file(data=np.ones((9, 4))) + "::/data"
+    sums = []
+    for down in (True, False):
+        Flaky.down = down
+        first = compute(Flaky(source), retry_failed=True)
+        inputs = {"weight": first["scaled"], "offset": "::/data"}
+        for process in (Mean(first["scaled"]), Weighted(source, inputs=inputs)):
+            assert process.results is None
+            sums.append(compute(process)["mean"][3])
+            assert process.verify(sample="all").passed
+    np.testing.assert_array_equal(sums, [np.nan, np.nan, 2, 8 + 4])
+
+
+def test_an_output_of_an_unfinished_run_is_refused_by_its_name_too(make_file):
+    path = make_file(data=np.ones((9, 4)))
+    part = compute(Scaled(f"{path}::/data"), positions=slice(0, 5))
+    name = f"{part.path}::/data-Scaled_000/scaled"
+    with contextlib.closing(part.group().file) as file:
+        given = {
+            "by name": lambda: Mean(name),
+            "open": lambda: Mean(file["data-Scaled_000/scaled"]),
+            "input": lambda: Mean(f"{path}::/data", inputs={"b": name}),
+            "shared": lambda: Mean(f"{path}::/data", shared={"b": name}),
+        }
+        for make in given.values():
+            with pytest.raises(rs.SourceError, match="is not finished; compute it"):
+                make()
+
+    compute(Scaled(f"{path}::/data"))
+    np.testing.assert_array_equal(compute(Mean(name))["mean"], 2)
 
 
 LAYOUTS = {

@@ -460,6 +460,22 @@ def test_failed_rows_of_a_source_that_has_grown_get_the_fill_value_of_now(make_f
     assert rs.verify(results.path, failing(-5), sample="all").passed
 
 
+@pytest.mark.filterwarnings("ignore:.*positions failed")
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_a_run_that_goes_on_keeps_the_fill_value_of_its_file(scan, engine):
+    compute(failing(-5)(scan), positions=slice(0, 20))
+
+    failing(-7)(scan).compute(engine=engine, progress=False)
+    results = failing(-9)(scan).compute(
+        engine=engine, progress=False, retry_failed=True
+    )
+
+    assert results.status.failed == 15
+    for rows in as_filled(results):
+        np.testing.assert_array_equal(rows, np.full_like(rows, -5))
+    assert rs.verify(results.path, failing(-7), sample="all").passed
+
+
 def test_rows_of_another_computation_are_not_adopted(scan):
     run = compute(Named(scan))
     process = Other(scan, scale=3.0)
