@@ -252,14 +252,6 @@ class Computation(NamedTuple):
         return {name: output.compression for name, output in outputs if asked}
 
 
-def _time_of(path: Path) -> float:
-    """Return when a file was changed; 0 where it is gone, or a link to nothing."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
 def begins_with(reader: Reader, run: RunFile, name: str = "source") -> bool:
     """Return whether the source begins with the contents a run was made of.
 
@@ -390,8 +382,9 @@ class Assignment(NamedTuple):
         computation, requested = self.computation, self.options.positions
         if requested is None:
             requested = PositionSet.full(computation.geometry.size)
-        left = () if run is not None else explain(computation, lines=False).candidates
-        newest = max(left, key=lambda one: _time_of(one.path), default=None)
+        found = () if run is not None else explain(computation, lines=False).candidates
+        left = sorted(found, key=lambda one: disk.time_of(one.path))
+        nearly = [c for c in left if c.reasons and c.reasons[-1].startswith(NEARLY)]
         for candidate in left:
             reasons, name = candidate.reasons, shown(candidate.path.name)
             if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
@@ -401,13 +394,15 @@ class Assignment(NamedTuple):
                     name,
                     reasons[0],
                 )
-            elif reasons and reasons[-1].startswith(NEARLY):
-                logger.warning("%s is not continued: %s", name, reasons[-1])
+            elif candidate in nearly:
+                # Of several, such as of copies of a source, one is told.
+                if candidate is nearly[-1]:
+                    logger.warning("%s is not continued: %s", name, reasons[-1])
             elif candidate.matches and not self.options.override:
                 logger.warning("%s was %s", name, made_before(finished=False))
             elif len(reasons) == 1 and reasons[0].startswith(EDITED):
                 lines = [""]
-                if candidate is newest:
+                if candidate is left[-1]:
                     lines += changed_code(RunFile(candidate.path), computation)
                 logger.warning(
                     "%s was edited since %s was computed, so a new run begins; declare "

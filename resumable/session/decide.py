@@ -41,6 +41,8 @@ EDITED = "code: "
 BEFORE = "made before helpers counted; its class, parameters or source are others, too"
 #: Differences told per run, and of its code.
 _TOLD, _CODE_TOLD = 5, 8
+#: Runs of other datasets that are opened where a new run begins.
+_MOVED = 100
 
 
 class Found(NamedTuple):
@@ -387,6 +389,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
 
     And those that would match but for a name. `lines`: show what of the code was
     edited, which reads the trace in every run file, and look at all runs of the folder.
+    Else, of other datasets, at the latest runs of a class of this name alone.
     """
     run_folder = computation.run_folder
     matching = computation.runs()
@@ -437,12 +440,17 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         listed += filter(None, [way_in(computation, run)])
         candidates.append(Candidate(run.path, False, run.finished, tuple(listed)))
     seen = {candidate.path for candidate in candidates}
-    beside = run_folder.prefix.removesuffix(computation.request.name)
     others = [
         path
-        for path in disk.files_in(run_folder.folder, "" if lines else beside, ".h5")
+        for path in disk.files_in(run_folder.folder, "", ".h5")
         if path not in seen and not path.name.startswith(f"{run_folder.prefix}-")
     ]
+    if not lines:
+        name = computation.request.name
+        beside = run_folder.prefix.removesuffix(name)
+        moved = [p for p in others if f"-{name}-" in p.name]
+        others = [p for p in others if p.name.startswith(beside)]
+        others += sorted({*moved} - {*others}, key=disk.time_of)[-_MOVED:]
     candidates += [
         Candidate(one.path, False, one.finished, (way,))
         for one in find_runs(others)

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from resumable.errors import PlanError, as_html
 from resumable.model import format_seconds
 from resumable.session.computation import Options
 from resumable.session.decide import prospect
-from resumable.worker import Computer, UnitLoop, kept_settings
+from resumable.worker import Computer, UnitLoop, kept_filters, kept_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +129,7 @@ def try_positions(computation: Computation, asked: Array, *, single: bool) -> Tr
 def opened(computation: Computation) -> Iterator[Computer]:
     """Compute positions in this process; the caller has frozen the parameters."""
     # What setup changes of them, or of the filters of warnings, is not for the script.
-    with kept_settings(), warnings.catch_warnings():
+    with kept_settings(), kept_filters():
         computer = Computer(
             computation.request.process,
             computation.position_outputs,

@@ -170,6 +170,14 @@ def files_in(folder: Path, start: str, *ends: str) -> list[Path]:
     return [folder / n for n in names if n.startswith(start) and n.endswith(ends)]
 
 
+def time_of(path: Path) -> float:
+    """Return when a file was changed; 0 where it is gone, or a link to nothing."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable, so that a new file survives."""
     fd = os.open(folder, os.O_RDONLY)

@@ -23,7 +23,7 @@ from resumable.worker.cursor import (
 )
 from resumable.worker.job import Job, Loss, Report
 from resumable.worker.settings import Settings, kept_settings, settings_here
-from resumable.worker.warnings import WarningCounts, warning_filters
+from resumable.worker.warnings import WarningCounts, kept_filters, warning_filters
 from resumable.worker.work import Worker, describe
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ __all__ = [
     "death_error",
     "describe",
     "generator_of",
+    "kept_filters",
     "kept_settings",
     "log_here",
     "lowest_level",

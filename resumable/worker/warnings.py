@@ -89,11 +89,33 @@ def place_of(function: Any) -> tuple[str, int] | None:
     return None if code is None else (code.co_filename, code.co_firstlineno)
 
 
-#: How many blocks of all threads count now, and what restores the warnings module.
-_inside = 0
+#: How many blocks of all threads keep filters now, how many of these count, and what
+#: restores the warnings module.
+_inside = _counting = 0
 _restore = contextlib.ExitStack()
 _lock = threading.Lock()
 _thread = threading.local()
+
+
+@contextlib.contextmanager
+def kept_filters() -> Iterator[None]:
+    """Set back the filters of warnings that the user's code sets in a block.
+
+    Threads share the filters: the last block that ends sets back those from before the
+    first.
+    """
+    global _inside
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            _restore.enter_context(warnings.catch_warnings())
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                _restore.close()
 
 
 @contextlib.contextmanager
@@ -108,25 +130,23 @@ def count_warnings(
     raised. `place` is the file and line of the user's code, for warnings whose stack
     level leads to the code that calls it.
     """
-    global _inside
-    with _lock:
-        _inside += 1
-        if _inside == 1:
-            _install(filters)
-    outer, _thread.counting = getattr(_thread, "counting", None), (counts, place)
-    try:
-        yield
-    finally:
-        _thread.counting = outer
+    global _counting
+    with kept_filters():
         with _lock:
-            _inside -= 1
-            if not _inside:
-                _restore.close()
+            _counting += 1
+            if _counting == 1:
+                _install(filters)
+        outer, _thread.counting = getattr(_thread, "counting", None), (counts, place)
+        try:
+            yield
+        finally:
+            _thread.counting = outer
+            with _lock:
+                _counting -= 1
 
 
 def _install(filters: tuple[Any, ...]) -> None:
     """Set filters and ``showwarning`` of the warnings module, which threads share."""
-    _restore.enter_context(warnings.catch_warnings())
     show = warnings.showwarning
     # Other actions than "always" would have only the first warning counted.
     warnings.simplefilter("always")

@@ -1,6 +1,7 @@
 """The command, as a user types it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,8 +229,10 @@ def test_demo_is_killed_and_continued_with_equal_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     out = invoke("demo", "here")
+    said = re.search(r"([\d,]+) were kept, ([\d,]+) computed now", out)
 
     assert "killed (SIGKILL)" in out
+    assert sum(int(each.replace(",", "")) for each in said.groups()) == 48 * 48
     assert "agree bit for bit" in out
     assert len(list(Path("here").glob("scan-Raw_Data-LorentzFit-*.h5"))) == 1
     others = {path.name for path in Path("here").iterdir() if path.suffix != ".h5"}

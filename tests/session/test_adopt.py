@@ -318,6 +318,27 @@ def test_a_new_run_says_which_one_it_might_have_been(scan, caplog):
     ]
 
 
+def test_a_new_run_of_a_moved_source_names_the_latest_run_of_it(tmp_path, caplog):
+    first, second, moved = (tmp_path / f"{name}.h5" for name in ("a", "b", "c"))
+    with h5py.File(first, "w") as file:
+        file["d"] = np.random.default_rng(0).random((20, 8))
+    compute(Renamed(f"{first}::/d"))
+    shutil.copy(first, second)
+    compute(Renamed(f"{second}::/d"))
+    second.rename(moved)
+    compute(Renamed(f"{moved}::/d"))
+    with h5py.File(moved, "r+") as file:
+        file.move("d", "e/f")
+    compute(Renamed(f"{moved}::/e/f"))
+
+    told = [text for text in caplog.messages if "is not continued" in text]
+    assert [(text[:12], text.split("but for ")[1].split(";")[0]) for text in told] == [
+        ("a-d-Renamed-", "the name of the source's file"),
+        ("b-d-Renamed-", "the name of the source's file"),
+        ("c-d-Renamed-", "the name of the dataset"),
+    ]
+
+
 def test_functions_that_are_mapped_have_no_older_names(scan, caplog):
     for function in (np.sum, np.prod):
         results = rs.map(function, scan, options={"engine": "serial"})

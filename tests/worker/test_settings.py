@@ -1,13 +1,15 @@
 """Settings of the script where it computes in other threads and processes."""
 
 import sys
+import warnings
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import resumable as rs
-from resumable.worker import kept_settings, settings_here
+from resumable.worker import WarningCounts, kept_filters, kept_settings, settings_here
+from resumable.worker.warnings import count_warnings
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
@@ -44,6 +46,26 @@ def test_a_trial_leaves_the_settings_that_it_finds(source):
         Ratio(source).test()
 
     assert settings_here() == before
+
+
+def test_filters_come_back_when_a_trial_and_a_computation_overlap():
+    """As of a test while a run goes on in the background."""
+    before, show = list(warnings.filters), warnings.showwarning
+    for first_ends_first in (True, False):
+        counts = WarningCounts()
+        trial, computation = kept_filters(), count_warnings((), counts)
+        trial.__enter__()
+        warnings.simplefilter("ignore")
+        computation.__enter__()
+        ends = [trial, computation] if first_ends_first else [computation, trial]
+        ends[0].__exit__(None, None, None)
+        if first_ends_first:
+            warnings.warn("odd", stacklevel=1)
+        ends[1].__exit__(None, None, None)
+
+        assert list(counts.counts.values()) == [1] * first_ends_first
+        assert warnings.filters == before
+        assert warnings.showwarning is show
 
 
 def ratio_of(number):
