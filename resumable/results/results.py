@@ -357,7 +357,7 @@ def reference_to(results: Results, name: str) -> SourceRef:
         str(run.path),
         f"{header.group}/{name}",
         tuple(range(len(header.map_shape))),
-        upstream=header.identity,
+        upstream=run.rows_known_by(in_chain=True),
         ragged=ragged,
         grows=header.source["contents"] is not None,
     )

@@ -166,19 +166,17 @@ class RunFile:
             shape = (*lead, *output.shape)
             return PackedRows(self, name, output.dtype, shape)
 
-    def rows_known_by(self) -> str:
+    def rows_known_by(self, *, in_chain: bool = False) -> str:
         """Return what stands for the rows where others are computed from them.
 
         Not in the identity are the contents of a source that can grow or is awaited,
-        and which positions have failed, which may be tried again.
+        and which positions have failed, which may be tried again. A chain compares
+        its source itself, and knows of failures.
         """
         source = self.header.source
-        parts = {
-            name: source[name]
-            for name in ("contents", "input_contents")
-            if source.get(name)
-        }
-        if self.progress()[1]:
+        recorded = ("input_contents",) if in_chain else ("contents", "input_contents")
+        parts = {name: source[name] for name in recorded if source.get(name)}
+        if not in_chain and self.progress()[1]:
             failed = hashlib.sha256()
             for start, _, marks in self.scan():
                 failed.update((start + np.flatnonzero(marks)).astype("<i8").tobytes())

@@ -405,8 +405,8 @@ def _is_other(
             above = RunFile(Path(ref.path))
         except RunFileError as error:
             raise SourceError(str(error)) from error
-        # A chain compares the contents of its source itself.
-        return ref.upstream not in (above.header.identity, above.rows_known_by())
+        names = (above.rows_known_by(in_chain=True), above.rows_known_by())
+        return ref.upstream not in names
 
     recorded = recorded_of(run.header, name) is not None
     known, kind = written, "fixed"

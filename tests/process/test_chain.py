@@ -435,3 +435,37 @@ def test_a_time_limit_is_for_all_stages(monkeypatch):
 
     assert stopped == {"Peaks": POSITIONS, "Heights": 10}
     assert rest == {"Heights": POSITIONS - 10}
+
+
+def test_an_edit_of_an_input_that_can_grow_reaches_all_kept_stages(tmp_path):
+    class Added(rs.Process):
+        version = 1
+        outputs: ClassVar = {"sums": rs.Output(4)}
+
+        def unit_computation(self, spectrum, b):
+            return spectrum + b
+
+    class Total(rs.Process):
+        version = 1
+        outputs: ClassVar = {"total": rs.Output()}
+
+        def unit_computation(self, sums):
+            return sums.sum()
+
+    path = tmp_path / "growing.h5"
+    with h5py.File(path, "w") as file:
+        file["data"] = np.ones((9, 4))
+        file.create_dataset("b", data=np.zeros(9), maxshape=(None,), chunks=(4,))
+    paths = []
+    for edit, positions in ((None, slice(0, 8)), (7, None), (2, None)):
+        if edit:
+            with h5py.File(path, "r+") as file:
+                file["b"][edit] = 1
+        first = Added(f"{path}::/data", inputs={"b": "::/b"})
+        chain = rs.Chain(first, Total(), keep=("Added", "Total"))
+        results = compute(chain, positions=positions)
+        with h5py.File(path) as file:
+            expected = 4 + 4 * file["b"][: 8 if positions else 9]
+        np.testing.assert_array_equal(results["total"][: len(expected)], expected)
+        paths.append(results.stages["Total"].path)
+    assert len(set(paths)) == 3
