@@ -83,6 +83,15 @@ def _lru_cached(function: Any, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
+def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    make, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _code_of_file, (make, arguments, code.co_filename)
+
+
+def _code_of_file(make: Any, arguments: tuple[Any, ...], file: str) -> Any:
+    return make(*arguments).replace(co_filename=file)
+
+
 def _is_single_dispatch(thing: Any) -> bool:
     return (
         isinstance(thing, types.FunctionType)
@@ -99,11 +108,13 @@ def _register(function: Any, registry: dict[type, Any]) -> None:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # Before Python 3.12 a cached_property has a lock, which cannot be pickled, and a
     # class of __main__ is sent with all its attributes. Functions with a cache are
-    # pickled by name, which a worker does not find in its __main__.
+    # pickled by name, which a worker does not find in its __main__. cloudpickle leaves
+    # out the file of code, which warnings and tracebacks tell.
     dispatch_table: ClassVar[Any] = collections.ChainMap(
         {
             functools.cached_property: _reduce_cached,
             functools._lru_cache_wrapper: _reduce_lru_cache,
+            types.CodeType: _reduce_code,
         },
         cloudpickle.Pickler.dispatch_table,
     )

@@ -65,6 +65,27 @@ def test_warnings_of_units_are_shown_once_with_a_count(source, engine):
     assert Path(told[0].filename).name == Path(__file__).name
 
 
+def test_warnings_and_failures_of_code_that_is_sent_have_its_file_and_line(source):
+    class Sent(rs.Process):  # which a worker cannot import
+        outputs: ClassVar = {"mean": rs.Output()}
+
+        def unit_computation(self, spectrum):
+            warnings.warn("odd where sent", RuntimeWarning, stacklevel=1)
+            if self.position == 7:
+                raise ValueError
+            return spectrum.mean()
+
+    with pytest.warns(RuntimeWarning, match="odd where sent") as caught:
+        results = Sent(source).compute(engine=LocalEngine(2, "spawn"))
+
+    line = Sent.unit_computation.__code__.co_firstlineno + 1
+    places = {(w.filename, w.lineno) for w in caught if "sent" in str(w.message)}
+    assert places == {(__file__, line)}
+    told = results.failures[0].traceback
+    assert f'File "{__file__}", line {line + 2}, in unit_computation' in told
+    assert "raise ValueError" in told
+
+
 @pytest.mark.parametrize("engine", ["serial", "local"])
 def test_ignored_warnings_are_not_shown_and_errors_are_raised(source, engine):
     with warnings.catch_warnings(record=True) as caught:
