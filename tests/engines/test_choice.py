@@ -41,6 +41,7 @@ class TestAuto(EngineConformance):
     beside_workers = 1
 
 
+@pytest.mark.torture  # each starts Python anew for every worker
 class TestLocalSpawn(EngineConformance):
     def engine(self):
         return LocalEngine(2, "spawn")

@@ -22,12 +22,22 @@ from resumable.system import disk
 pytestmark = pytest.mark.timeout(110, method="signal")
 
 
+#: Cases that between them take every kind of step.
+QUICK = ("plain", "ragged, grown", "rechunk", "ragged, retry")
+
+
 @pytest.fixture
 def tally():
     return Tally()
 
 
-@pytest.mark.parametrize("name", scenarios.CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.torture)
+        for name in scenarios.CASES
+    ],
+)
 def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
     processes = set()
     # Again where one worker was so late that the other one had done it all.
