@@ -170,8 +170,12 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
     # Imported here: difflib costs a millisecond that only an error needs.
     import difflib
 
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    known = {each.lower(): each for each in candidates}
+    known.update({each: each for each in known.values()})
+    for wanted in (name, name.lower()):
+        for close in difflib.get_close_matches(wanted, known, n=1, cutoff=0.6):
+            return f"; did you mean {known[close]!r}?"
+    return ""
 
 
 def no_such_file(path: Path) -> str:

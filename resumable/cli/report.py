@@ -290,7 +290,7 @@ def tree_text(name: str, listing: Listing) -> str:
         ]
         for entry in listing.entries
     ]
-    lines = [f"{shown(name)} has no datasets that can be computed over"]
+    lines = [f"{shown(name)} has {listing.nothing}"]
     if rows:
         lines = [table(["dataset", "shape", "dtype", "size", ""], rows)]
     lines += [

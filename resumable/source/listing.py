@@ -67,6 +67,12 @@ class Listing(NamedTuple):
     whole: bool
     """All objects were looked at."""
 
+    @property
+    def nothing(self) -> str:
+        """What to say where there are no entries."""
+        among = "" if self.whole else f" among the first {_MOST_OBJECTS:,} objects"
+        return f"no datasets that can be computed over{among}"
+
     def added_to(self, message: str, name: str = "", what: str = "it") -> str:
         """Return a message with what is there, nearest to a name if one was given."""
         names = [entry.name for entry in self.entries]
@@ -76,7 +82,7 @@ class Listing(NamedTuple):
         more = len(names) - _NAMED
         listed = ", ".join(map(str, self.entries[:_NAMED]))
         listed += f" and {more:,} more" if more > 0 else ""
-        there = listed or "no datasets that can be computed over"
+        there = listed or self.nothing
         broken = [text for text in self.unreadable if text not in message]
         shown = [shortened(text, 250) for text in broken[:2] if not (name and names)]
         return "; ".join([message, f"{what} has {there}", *shown])
@@ -87,17 +93,18 @@ def _nearest(name: str, names: list[str]) -> str:
     # Imported here: it costs a millisecond that only an error needs.
     from difflib import get_close_matches
 
-    ends = dict.fromkeys(each.rsplit("/", 1)[-1] for each in names)
-    for end in get_close_matches(name.rsplit("/", 1)[-1], ends, n=1):
-        same = [each for each in names if each.endswith(f"/{end}")]
+    ends = dict.fromkeys(each.rsplit("/", 1)[-1].lower() for each in names)
+    for end in get_close_matches(name.rsplit("/", 1)[-1].lower(), ends, n=1):
+        same = [each for each in names if each.lower().endswith(f"/{end}")]
         return get_close_matches(name, same, n=1, cutoff=0)[0]
     return ""
 
 
-def listing_of(place: Place, name: str = "") -> Listing:
+def listing_of(place: Place, name: str = "", near: Place | None = None) -> Listing:
     """List what a group holds, behind links, too; `name` is what the user calls it.
 
-    What cannot be read is noted and left out. At most 10,000 objects are looked at.
+    What cannot be read is noted and left out. At most 10,000 objects are looked at,
+    first what viewers plot and the group `near`.
     """
     best: dict[Any, Entry] = {}
     others: collections.Counter[str] = collections.Counter()
@@ -106,7 +113,18 @@ def listing_of(place: Place, name: str = "") -> Listing:
     with contextlib.ExitStack() as stack:
         default, plots = default_plot(stack, place), {}
         default_key = default and key_of(default.item)
-        for looked, (where, found) in enumerate(_walk(stack, place, name)):
+        first = []
+        for group in filter(None, (near, default)):
+            inside = group.path == place.path and group.name.startswith(
+                f"{place.name}/"
+            )
+            if inside and isinstance(group.item, h5py.Group):
+                above = f"{name}{group.name[len(place.name) :]}"
+                first.append((above, group))
+                for _, _, signal in signals_of(stack, group):
+                    target = _lead(stack, group, signal)
+                    first.append((f"{above}/{signal}", target))
+        for looked, (where, found) in enumerate(_walk(stack, place, name, first)):
             if looked == _MOST_OBJECTS:
                 break
             try:
@@ -119,7 +137,7 @@ def listing_of(place: Place, name: str = "") -> Listing:
                         if is_default or key not in plots:
                             plots[key] = plot
                     continue
-                if found.item.is_virtual:
+                if found.item.is_virtual or found.item.external:
                     # HDF5 may open the parts to find the shape.
                     check_storage(found.item, found.path, where)
                 problem = problem_of(found.item)
@@ -176,12 +194,15 @@ def key_of(item: Any) -> tuple[int, int]:
 
 
 def _walk(
-    stack: contextlib.ExitStack, start: Place, name: str
+    stack: contextlib.ExitStack,
+    start: Place,
+    name: str,
+    first: list[tuple[str, Place]],
 ) -> Iterator[tuple[str, Place | Exception]]:
     """Yield every object below a group once, by the first name that leads to it.
 
-    Groups near the top come first, links last. An error takes the place of what cannot
-    be read.
+    After what is to come `first`, groups near the top do, and links last. An error
+    takes the place of what cannot be read.
     """
     groups = collections.deque([(name, start)])
     links: collections.deque[tuple[str, Place, str]] = collections.deque()
@@ -191,6 +212,13 @@ def _walk(
         yield name or "/", error
         return
     yield name, start
+    for where, found in first:
+        if key_of(found.item) not in seen:
+            seen.add(key_of(found.item))
+            if isinstance(found.item, h5py.Group):
+                groups.appendleft((where, found))
+            if isinstance(found.item, (h5py.Group, h5py.Dataset)):
+                yield where, found
     while groups or links:
         # Links come last: a dataset is known by its own name.
         if not groups:

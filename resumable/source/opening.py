@@ -76,9 +76,11 @@ def _checked_dataset(
             place = lead(stack, top, name, locks)
         except NotThere as error:
             there = error.place
-            listing = listing_of(there._replace(item=there.item.file["/"], name=""))
-            what = there.path if isinstance(error, BrokenLink) else "it"
-            msg = listing.added_to(str(error), error.name, what)
+            root = there._replace(item=there.item.file["/"], name="")
+            listing = listing_of(root, near=there)
+            broken = isinstance(error, BrokenLink)
+            wanted, what = (error.name, there.path) if broken else (name, "it")
+            msg = listing.added_to(str(error), wanted, what)
             raise SourceError(msg) from error
         if isinstance(place.item, h5py.Group):
             msg = f"{where} is a group, not a dataset"

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from resumable import identity
-from resumable.errors import SourceError, hdf5_errors_as
+from resumable.errors import SourceError, hdf5_errors_as, no_such_file
 from resumable.model import added_dtypes, canonical
 from resumable.runfile import RunFile, is_run_file
 from resumable.source.listing import list_source
@@ -186,6 +186,8 @@ def _no_dataset(text: str, path: str) -> str:
         file = next(map(str, above), "")
         meant = f"{file}::{path[len(file) :]}" if file else f"{path}::/dataset"
     msg = f"{text!r} names no dataset; write {meant!r}"
+    if not Path(meant.partition("::")[0]).exists():
+        msg = f"{no_such_file(Path(path))}; a source is written {meant!r}"
     return list_source(path).added_to(msg) if Path(path).exists() else msg
 
 

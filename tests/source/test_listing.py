@@ -122,6 +122,8 @@ LISTED = (
         ),
         ("{}::/entry/hight", "no dataset /entry/hight; did you mean '/entry/fit/heig"),
         ("{}::/height", "no dataset /height; did you mean '/entry/fit/height'"),
+        ("{}::/Entry/Fit/HEIGHT", "no dataset /Entry; did you mean '/entry/fit/heig"),
+        ("{}::../raw", r"no dataset /\.\.; did you mean '/entry/raw'"),
         (
             "{}::/entry/motors",
             "a group, .*; it has no datasets that can be computed ov",
@@ -257,6 +259,48 @@ def test_a_large_file_is_listed_in_part(tmp_path, monkeypatch):
 
     assert len(listing.entries) == 19
     assert not listing.whole
+
+
+def test_of_a_large_file_the_default_plot_and_the_group_meant_are_listed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("resumable.source.listing._MOST_OBJECTS", 20)
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        for number in range(30):
+            file[f"g{number}/t"] = np.zeros(3)
+        file["y/meant"] = np.zeros(3)
+        file["g29/detector"] = np.zeros((3, 4))
+        file["z/plot/counts"] = h5py.SoftLink("/g29/detector")
+        file.attrs["default"], file["z"].attrs["default"] = "z", "plot"
+        file["z/plot"].attrs["signal"] = "counts"
+
+    assert names(path) == ["/z/plot/counts"]
+    with pytest.raises(rs.SourceError, match="did you mean '/y/meant'"):
+        Mean(f"{path}::/y/ment")
+    with h5py.File(path, "r+") as file:
+        del file.attrs["default"]
+    with pytest.raises(rs.SourceError, match=r"no data.* among the first 20 objects"):
+        Mean(path)
+
+
+def test_a_dataset_whose_raw_data_are_missing_is_told_and_not_listed(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("d", (3,), "f8", external=[("raw.bin", 0, 24)])
+    listing = list_source(str(tmp_path / "x.h5"))
+
+    assert listing.entries == []
+    assert listing.unreadable == ["/d has its data in raw.bin, which is missing"]
+
+
+def test_a_source_without_a_dataset_in_a_missing_file_says_that_it_is_missing(
+    tmp_path,
+):
+    (tmp_path / "scan.h5").touch()
+    with pytest.raises(
+        rs.SourceError, match=r"no file .*SCAN\.h; did you mean 'scan\."
+    ):
+        Mean(tmp_path / "SCAN.h")
 
 
 # Files that are not HDF5.
