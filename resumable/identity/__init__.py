@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from resumable.system import lazily
 
 if TYPE_CHECKING:
-    from resumable.identity.arrays import arrays_in, by_document
     from resumable.identity.earlier import (
         EARLIER_TEXT,
         class_text,
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from resumable.identity.roots import (
         CodeCheck,
         Traced,
+        arrays_in,
+        by_document,
         trace_function,
         trace_object,
         write_value,
@@ -56,8 +57,8 @@ __getattr__ = lazily(
     Entry="record",
     Trace="record",
     Traced="roots",
-    arrays_in="arrays",
-    by_document="arrays",
+    arrays_in="roots",
+    by_document="roots",
     class_text="earlier",
     earlier_version_of_class="earlier",
     earlier_version_of_function="earlier",

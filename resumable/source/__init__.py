@@ -6,13 +6,19 @@ But for one that a killed ``publish`` has left half changed: that is mended firs
 from __future__ import annotations
 
 from resumable.source.coordinates import coordinates_of, note_on_numbers
-from resumable.source.inputs import align_input, measure_source, open_sources
+from resumable.source.inputs import (
+    SharedValue,
+    align_input,
+    measure_source,
+    open_sources,
+    shared_value,
+    whole_dataset,
+)
 from resumable.source.listing import Listing, list_source
 from resumable.source.live import FileState, SourceWriter, file_state, read_unchanged
 from resumable.source.reader import Reader, is_of_pieces, open_reader
 from resumable.source.rechunk import rechunked
 from resumable.source.reference import SourceRef, refer
-from resumable.source.shared import SharedValue, shared_value, whole_dataset
 
 __all__ = [
     "FileState",
