@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import DeclarationError, PlanError, RunFileError, near_miss
+from resumable.errors import (
+    DeclarationError,
+    PlanError,
+    RunFileError,
+    near_miss,
+    shortened,
+)
 from resumable.model import parse_seconds
 from resumable.process.declaration import NAMED
 from resumable.process.parameters import frozen
+from resumable.process.process import Process
 from resumable.process.stages import BlockLink, Stage, UnitLink
 from resumable.results import reference_to
 from resumable.source import SourceRef
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resumable.model import Output
-    from resumable.process.process import Process
     from resumable.results import Results
     from resumable.session import Trial
     from resumable.source import SharedValue
@@ -71,9 +77,20 @@ class Chain:
         if not stages:
             msg = "a chain needs at least one stage"
             raise DeclarationError(msg)
+        given: tuple[Any, ...] = stages
+        for stage in given:
+            if not isinstance(stage, Process):
+                msg = (
+                    "a stage of a chain is a Process, as Fit(...), not "
+                    f"{shortened(repr(stage))}"
+                )
+                raise DeclarationError(msg)
         stages[0]._check_source()
         self._processes = stages
         self._keep = [keep] if isinstance(keep, str) else keep
+        if self._keep is not None and not len(self._keep):
+            msg = "keep= names nothing: a chain stores an output or more"
+            raise DeclarationError(msg)
         self._wire()
 
     def _wire(self) -> None:

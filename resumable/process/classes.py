@@ -123,7 +123,9 @@ def _check_usable(path: Path, module: Any, name: str, error: BaseException) -> N
         work = f"it would {error}"
     elif not (lines and isinstance(error, (SystemExit, ResumableError))):
         msg = f"{path} cannot be imported: {work}"
-        if defined:
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            msg += f"; it is a part of a package: write {_name_in_package(path)}:{name}"
+        elif defined:
             msg += f" (in line {lines[-1]}, below {name}; {_GUARD})"
         raise DeclarationError(msg) from error
     if not defined:
@@ -145,6 +147,16 @@ def _check_usable(path: Path, module: Any, name: str, error: BaseException) -> N
         warnings.warn(text, ResumableWarning, stacklevel=2)
     else:
         logger.info("%s: %s, so the rest of the file is not run", where, work)
+
+
+def _name_in_package(path: Path) -> str:
+    """Return the name by which Python imports a file of a package."""
+    folders = list(path.resolve().parents)
+    levels = [getattr(node, "level", 0) for node in ast.walk(_parsed(path))]
+    depth = max(1, *levels)
+    while (folders[depth] / "__init__.py").exists():
+        depth += 1
+    return ".".join([*(f.name for f in reversed(folders[:depth])), path.stem])
 
 
 def _text_of(path: Path) -> str:

@@ -50,9 +50,7 @@ class _StoredOutput:
         SourceError: the run is not finished, and what depends on it would change.
         """
         run, header = self._run, self._run.header
-        if not run.finished:
-            msg = f"{run.path} is not finished; compute it before its outputs are used"
-            raise SourceError(msg)
+        run.check_finished("its outputs are used", SourceError)
         if not self._output.ragged:
             check_own(run, self.name)
         return str(run.path), f"{header.group}/{self.name}", run.rows_known_by()

@@ -73,9 +73,7 @@ def pack(run: RunFile, compression: str | None = "gzip") -> None:
 
 def pack_locked(run: RunFile, methods: Mapping[str, str | None]) -> None:
     """Pack a run whose lock is held, each output by its method."""
-    if not run.finished:
-        msg = f"{run.path} is not finished; compute it before it is packed"
-        raise RunFileError(msg)
+    run.check_finished("it is packed")
     if run.header.format < 2:
         msg = (
             f"{run.path} has the older format {run.header.format}, which is not packed"

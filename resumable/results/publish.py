@@ -16,7 +16,6 @@ from resumable.errors import (
     HDF5_ERRORS,
     ParameterError,
     ResumableError,
-    RunFileError,
     TargetError,
 )
 from resumable.model import filter_problem, format_bytes
@@ -57,9 +56,7 @@ def publish(
     if wrong:
         raise ParameterError(wrong)
     path, names = _place(where)
-    if not run.finished:
-        msg = f"{run.path} is not finished; compute it before it is published"
-        raise RunFileError(msg)
+    run.check_finished("it is published")
     existed = path.exists()
     with user_file_locked(path, new=True) as (real, fd), contextlib.ExitStack() as undo:
         # An HDF5 file without objects.

@@ -298,7 +298,12 @@ class Results(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         outputs = ", ".join(repr(array) for array in self.values())
-        return f"<Results {shown(self.path.name)}: {self.status}; {outputs}>"
+        return f"<Results {shown(self.path.name)}: {self._state}; {outputs}>"
+
+    @property
+    def _state(self) -> str:
+        mixed = "mixed, never finished, " if self._run.mixed else ""
+        return f"{mixed}{self.status}"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -318,7 +323,7 @@ class Results(Mapping[str, Any]):
                 f"<th>message</th></tr>{failures}</table>"
             )
         return (
-            f"<div><b>{as_html(self.path.name)}</b><br>{as_html(self.status)}"
+            f"<div><b>{as_html(self.path.name)}</b><br>{as_html(self._state)}"
             "<table><tr><th>output</th><th>shape</th><th>dtype</th><th>units</th></tr>"
             f"{rows}</table>{failures}</div>"
         )

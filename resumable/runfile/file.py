@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.errors import RunFileError
+from resumable.errors import ResumableError, RunFileError
 from resumable.model import PositionSet, document_digest
 from resumable.runfile.header import (
     MAGIC,
@@ -237,6 +237,21 @@ class RunFile:
         """Its source or its values were changed while it was computed."""
         with self.opened() as (fd, header):
             return disk.read_at(fd, 1, header.offsets["finished"]) == b"\2"
+
+    def check_finished(
+        self, use: str, error: type[ResumableError] = RunFileError
+    ) -> None:
+        """Raise an error where the run is not finished; `use` says what for."""
+        if self.finished:
+            return
+        msg = f"{self.path} is not finished; compute it before {use}"
+        if self.mixed:
+            msg = (
+                f"{self.path} is mixed: its source or values were changed while it was "
+                f"computed, and it is never finished; run again for a new one before "
+                f"{use}"
+            )
+        raise error(msg)
 
     def scan(self) -> Iterator[tuple[int, Array, Array]]:
         """Yield start, done and failed of the windows of the status that were written.

@@ -170,9 +170,8 @@ def _check_finished(path: str, dataset: str) -> None:
         msg = f"{path} cannot be read: {error}"
         raise SourceError(msg) from error
     name = dataset.removeprefix(f"{run.header.group}/").partition("/")[0]
-    if name in run.header.outputs and not run.finished:
-        msg = f"{path} is not finished; compute it before its outputs are used"
-        raise SourceError(msg)
+    if name in run.header.outputs:
+        run.check_finished("its outputs are used", SourceError)
 
 
 def _no_dataset(text: str, path: str) -> str:

@@ -136,8 +136,14 @@ def test_status_show_and_verify_tell_a_mixed_run(scan, tmp_path):
     assert "ERROR" in show_text(run)
     assert rs.open(run.path).log[-1].message.startswith(f"the source {scan} was")
     assert not rs.verify(run.path).passed
-    with pytest.raises(rs.RunFileError, match="is not finished"):
+    assert ": mixed, never finished, 60 of 60" in repr(rs.open(run.path))
+    again = "is mixed: .* run again for a new one before "
+    with pytest.raises(rs.RunFileError, match=f"{again}it is packed"):
         rs.open(run.path).pack()
+    with pytest.raises(rs.RunFileError, match=f"{again}it is published"):
+        rs.open(run.path).publish(f"{tmp_path}/o.h5::/a")
+    with pytest.raises(rs.SourceError, match=f"{again}its outputs are used"):
+        Scaled(rs.open(run.path)["value"])
 
 
 def test_a_source_with_the_same_contents_is_not_changed(scan, tmp_path):

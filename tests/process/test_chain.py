@@ -370,6 +370,9 @@ Twice = process_of(lambda self, places: 0, {"above": rs.Output()})
         (lambda: rs.Chain(head(), Twice()), "output 'above', which is the name of"),
         (lambda: rs.Chain(head(), head()), "Peaks has a source of its own"),
         (lambda: rs.Chain(head(), Heights(), Heights()), "an output 'heights'"),
+        (lambda: rs.Chain(head(), Heights), "a Process, as Fit.*, not .*Heights'>"),
+        (lambda: rs.Chain(Heights, head()), "a Process, as Fit.*, not .*Heights'>"),
+        (lambda: rs.Chain(head(), Heights(), keep=()), "keep= names nothing"),
         (lambda: rs.Chain(head(), Heights(), keep="hights"), "did you mean 'heights'"),
     ],
 )

@@ -228,3 +228,16 @@ def test_a_module_that_computes_is_refused_and_can_compute_later(script):
     import fits
 
     assert fits.results.status.done == 60
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_file_of_a_package_says_by_which_name_it_is_imported(tmp_path, marked):
+    inner = tmp_path / "pkg" / "sub"
+    inner.mkdir(parents=True)
+    (inner / "fit.py").write_text("from ..helper import K\n")
+    for folder in (inner, inner.parent) if marked else ():
+        (folder / "__init__.py").touch()
+
+    told = r"part of a package: write pkg\.sub\.fit:Fit$"
+    with pytest.raises(rs.DeclarationError, match=told):
+        find_class(f"{inner}/fit.py:Fit", rs.Process)
