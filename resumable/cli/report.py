@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import RunFileError, near, shown
+from resumable.errors import RunFileError, near, shortened, shown
 from resumable.model import (
     brief,
     canonical,
@@ -284,7 +284,7 @@ def tree_text(name: str, listing: Listing) -> str:
         [
             entry.name,
             " x ".join(map(str, entry.shape)),
-            str(entry.dtype),
+            shortened(entry.dtype, 40),
             format_bytes(entry.size),
             entry.role,
         ]

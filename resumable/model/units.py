@@ -58,6 +58,8 @@ def parse_seconds(duration: float | str) -> float:
 
 def format_bytes(size: float) -> str:
     """Write bytes for people: ``1.5 GB``."""
+    if size == 1:
+        return "1 byte"
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(size) < 999.5:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"

@@ -229,6 +229,10 @@ def _kept_surroundings() -> Iterator[None]:
             os.environ.update(environment)
 
 
+#: Of a check that compares values.
+_NOTHING = "no position was computed"
+
+
 class _Computed(NamedTuple):
     """Rows of some positions by output, and what was raised instead, by row."""
 
@@ -286,7 +290,10 @@ class _Checking:
         sent = self._sent()
         checks = [sent, *self._here()]
         if sent.passed and len(checks) > 2:
-            checks.append(self._worker())
+            nothing = any(check.passed is None for check in checks)
+            checks.append(
+                Check("worker", None, _NOTHING) if nothing else self._worker()
+            )
         names = tuple(map(self._name, range(len(self._flat))))
         return Conformance(self._computation.request.name, names, tuple(checks))
 
@@ -316,7 +323,10 @@ class _Checking:
             return
         self._block = block
         yield self._declared()
-        yield self._same("alone", alone, _ONE_AT_A_TIME)
+        if len(block.errors) == len(self._flat):
+            yield Check("alone", None, _NOTHING)
+        else:
+            yield self._same("alone", alone, _ONE_AT_A_TIME)
         yield self._unchanged(changed)
 
     def _declared(self) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,14 @@ def open_file(path: str, locks: Sequence[Any] = LOCKS) -> h5py.File:
                 f"{path} is open for writing, in another program or in this one, or a "
                 "program that wrote it was killed and has left its mark: then run "
                 f"h5clear -s {path}, which is a part of HDF5"
+            )
+            raise SourceError(msg) from error
+        lengths = re.search(r"eof = (\d+), .*stored_eof = (\d+)", str(error))
+        if lengths:
+            there, whole = map(int, lengths.groups())
+            msg = (
+                f"{path} is truncated: it has {there:,} bytes of {whole:,}; copy it "
+                "again"
             )
             raise SourceError(msg) from error
         msg = f"{path} cannot be read as HDF5{_kind_of(where) or f' ({error})'}"

@@ -136,3 +136,7 @@ def test_a_duration_is_written_for_people(seconds, expected):
 @example(0.0009999)
 def test_a_written_duration_never_has_an_exponent(seconds):
     assert "e+" not in format_seconds(seconds)
+
+
+def test_one_byte_is_one():
+    assert [format_bytes(n) for n in (0, 1, 2)] == ["0 bytes", "1 byte", "2 bytes"]

@@ -305,3 +305,11 @@ def test_a_unit_can_be_called_without_a_source():
     for name in ("spectrum_shape", "map_shape"):
         with pytest.raises(AttributeError, match="Unit was made without a source"):
             getattr(process, name)
+
+
+def test_where_nothing_was_computed_nothing_is_compared(tmp_path):
+    with pytest.raises(AssertionError) as raised:
+        rs.testing.check(process_of(always_raises)(DATA, tmp_path))
+
+    for name in ("alone", "worker"):
+        assert f"{name:<12}not checked  no position was" in str(raised.value)

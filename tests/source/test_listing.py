@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import compute
 from processes import Mean
+from programs import invoke
 from scipy.io import netcdf_file, savemat
 
 import resumable as rs
@@ -293,6 +294,15 @@ def test_a_dataset_whose_raw_data_are_missing_is_told_and_not_listed(tmp_path):
     assert listing.unreadable == ["/d has its data in raw.bin, which is missing"]
 
 
+def test_long_dtypes_are_shortened_in_the_tree(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["table"] = np.zeros(3, [(f"column_{n}", "f8") for n in range(20)])
+    shown = invoke("tree", str(tmp_path / "x.h5"))
+
+    assert "column_0" in shown
+    assert max(map(len, shown.splitlines())) < 80
+
+
 def test_a_source_without_a_dataset_in_a_missing_file_says_that_it_is_missing(
     tmp_path,
 ):
@@ -359,7 +369,8 @@ def test_a_file_that_is_not_hdf5_is_named_as_what_it_is(tmp_path, kind):
 def test_a_truncated_hdf5_file_is_named_as_that(make_file):
     path = make_file(data=np.ones(10_000))
     os.truncate(path, 5000)
-    with pytest.raises(rs.SourceError, match=r"cannot be read as HDF5 \(.*truncated"):
+    words = r"is truncated: it has 5,000 bytes of \d\d,\d{3}; copy it again"
+    with pytest.raises(rs.SourceError, match=words):
         Mean(f"{path}::/data")
 
 
