@@ -42,11 +42,17 @@ def by_name(value: Any, outputs: Mapping[str, Output]) -> Mapping[str, Any]:
     return value
 
 
-def fitted_array(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Array:
+def fitted_array(
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any],
+    shape: Any,
+    which: str = "is declared with",
+) -> Array:
     """Return a value as an array of this shape that the dtype can hold.
 
-    A length of None in `shape` is any length. OutputError for another shape, or a dtype
-    that is not of the same kind.
+    `which` says in an error where the shape is from. A length of None in `shape` is any
+    length. OutputError for another shape, or a dtype that is not of the same kind.
     """
     if value is None:
         msg = f"output {name!r}: the computation returned None; is there a return?"
@@ -64,7 +70,7 @@ def fitted_array(name: str, value: Any, dtype: np.dtype[Any], shape: Any) -> Arr
     ):
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         msg = (
-            f"output {name!r} is declared with shape "
+            f"output {name!r} {which} shape "
             f"({wanted}{',' * (len(shape) == 1)}), but the computation returned "
             f"shape {array.shape}"
         )
@@ -110,7 +116,8 @@ def block_rows(name: str, value: Any, output: Output, count: int) -> Array:
     OutputError where they are not as declared.
     """
     if not output.ragged:
-        rows = fitted_array(name, value, output.dtype, (count, *output.shape))
+        which = f"needs a row for each of {count:,} positions,"
+        rows = fitted_array(name, value, output.dtype, (count, *output.shape), which)
         return np.ascontiguousarray(rows, output.dtype)
     objects = isinstance(value, np.ndarray) and value.dtype.kind == "O"
     if not (objects or isinstance(value, (list, tuple))) or len(value) != count:

@@ -10,7 +10,7 @@ from numpy._core._rational_tests import rational
 
 from resumable.errors import DeclarationError, OutputError
 from resumable.model.output import RESERVED_NAMES, Output, declared_outputs
-from resumable.model.values import by_name, fitted_array, row_placer
+from resumable.model.values import block_rows, by_name, fitted_array, row_placer
 
 #: A dtype that is not one of numpy's own, like bfloat16 and float8 of ml_dtypes.
 RATIONAL = np.dtype(rational)
@@ -529,3 +529,9 @@ def test_a_block_of_rows_is_checked_as_a_whole():
     assert fitted_array("fit", rows, np.dtype("f8"), (3, 2)) is rows
     with pytest.raises(OutputError, match=r"declared with shape \(4, 2\)"):
         fitted_array("fit", rows, np.dtype("f8"), (4, 2))
+
+
+def test_a_block_that_returns_one_value_is_told_how_many_rows_it_needs():
+    words = r"needs a row for each of 3 positions, shape \(3,\), but .* shape \(\)"
+    with pytest.raises(OutputError, match=words):
+        block_rows("fit", 1.0, Output(), 3)
