@@ -437,5 +437,8 @@ def test_a_truncated_source_is_an_error_of_ours(tmp_path, size):
     whole = path.stat().st_size
     os.truncate(path, int(size * whole) if size < 1 else size)
 
-    with pytest.raises(rs.SourceError, match=r"x\.h5 cannot be read as HDF5"):
+    words = (
+        rf"x\.h5 is truncated: it has {path.stat().st_size:,} bytes of {whole:,}; copy"
+    )
+    with pytest.raises(rs.SourceError, match=words):
         Mean(f"{path}::/data")
