@@ -101,13 +101,15 @@ def trace_object(
     values: bool = True,
     lenient: bool = False,
     older_name: str | None = None,
+    tables: bool = True,
 ) -> Traced:
     """Trace the methods `roots` of an object, and what they reach of it.
 
     Methods of the base class `stop`, and of those above it, do not count, nor
     attributes named in `own`. Code that is in `codes` needs no text. Without `values`,
     those of parameters and attributes are not written: only their code is traced.
-    `older_name` is one that the class had: the trace is that of then.
+    `older_name` is one that the class had: the trace is that of then. Without `tables`,
+    constants other than numbers and texts are not written.
     IdentityError: something that is reached cannot be identified. DeclarationError: a
     file was edited since it was imported.
     """
@@ -115,7 +117,12 @@ def trace_object(
     for _ in range(_ROUNDS):
         renamed = (type(thing), older_name) if older_name else None
         tracer = Tracer(
-            stop, codes=codes, lenient=lenient, before=before, renamed=renamed
+            stop,
+            codes=codes,
+            lenient=lenient,
+            before=before,
+            renamed=renamed,
+            tables=tables,
         )
         tracer.mentions |= set(roots)
         members: dict[str, Any] = {}
@@ -257,6 +264,7 @@ def trace_function(
     codes: Mapping[str, tuple[str, Reading]] | None = None,
     values: bool = True,
     lenient: bool = False,
+    tables: bool = True,
 ) -> tuple[Traced, Any]:
     """Trace a function or another callable.
 
@@ -266,7 +274,7 @@ def trace_function(
     """
     before = None
     for _ in range(_ROUNDS):
-        tracer = Tracer(codes=codes, lenient=lenient, before=before)
+        tracer = Tracer(codes=codes, lenient=lenient, before=before, tables=tables)
         callable_ = (
             tracer.visit(function, "the function")
             if tracer.is_code(function)
@@ -359,10 +367,14 @@ class CodeCheck:
         if self._before is None:
             return []
         try:
-            now = self._trace(process, codes=self._codes, lenient=True)
+            now = self._values_of(process)
         except IdentityError as error:
             return [str(error)]
         return self._before.changed(now, code=self._values)
+
+    def _values_of(self, process: Any) -> Traced:
+        # A table that code fills in a worker can be as large as its memory.
+        return self._trace(process, codes=self._codes, lenient=True, tables=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # Only what is sent to another process is traced for it.
@@ -375,7 +387,7 @@ class CodeCheck:
             return
         if self._before is None:
             with contextlib.suppress(IdentityError):
-                self._before = self._trace(process, codes=self._codes, lenient=True)
+                self._before = self._values_of(process)
         there, of_code = self._there
         here, of_code_here = self._traced(process)
         missing = Entry("", "", "missing")

@@ -85,9 +85,12 @@ class Tracer:
         lenient: bool = False,
         before: Tracer | None = None,
         renamed: tuple[type, str] | None = None,
+        tables: bool = True,
     ) -> None:
         self.stop = stop.__mro__ if stop else (object,)
         self._given, self._lenient = codes or {}, lenient
+        #: Whether constants other than numbers and texts are written.
+        self._tables = tables
         self._names: list[tuple[str, str]] = []
         if renamed is not None:
             cls, then = renamed
@@ -225,7 +228,8 @@ class Tracer:
         """Enter a value under a name of its own."""
         document: Any = None
         try:
-            document = write(value, where, self)
+            if self._tables or type(value) in PLAIN:
+                document = write(value, where, self)
         except IdentityError as error:
             if not self._lenient:
                 raise

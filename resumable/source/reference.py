@@ -7,6 +7,7 @@ import dataclasses
 import json
 import operator
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Larger arrays lie in memory that all workers of this host read.
 _LARGE_BYTES = 1 << 20
+#: Names of what lies in the group of a run.
+_OF_RUN = re.compile(r"/[^/]+-[^/]+_\d{3,}/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,6 +164,8 @@ def named_source(
 
 def _check_finished(path: str, dataset: str) -> None:
     """Refuse an output of a run that is not finished: pending rows hold any bytes."""
+    if not _OF_RUN.match(dataset):
+        return
     try:
         # To open a pipe waits for ever.
         if not (Path(path).is_file() and is_run_file(Path(path))):

@@ -48,10 +48,10 @@ def test_nothing_is_lost_or_wrong_whoever_is_killed(tallies, case):
 
 def test_a_kill_before_any_step_leaves_a_run_that_goes_on(program_server, tmp_path):
     """Before a write, sync, link or lock a kill does no harm and leaves no file."""
-    tally = kill_matrix.every_step(program_server, tmp_path, stride=2)
+    tally = kill_matrix.every_step(program_server, tmp_path, stride=4)
 
     assert tally.faults == []
-    assert tally.kills > 30
+    assert tally.kills > 15
     assert tally.completed == tally.kills + 1
 
 

@@ -82,7 +82,7 @@ def test_a_second_process_gets_an_error_that_names_the_first_at_once(holder):
         compute(Slow(5, target))
     took = time.monotonic() - began
 
-    assert f"process {process.pid} on {socket.gethostname()} since" in str(info.value)
+    assert f"process {process.pid} on {socket.gethostname()}, since" in str(info.value)
     assert took < 10
     assert process.poll() is None
 

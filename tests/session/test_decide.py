@@ -219,12 +219,14 @@ def test_more_memory_than_there_is_is_not_planned(a_job):
 
 
 def test_ranks_that_compute_each_for_itself_divide_the_memory(a_job, monkeypatch):
+    megabytes = 4 * ((machine.resident_memory() >> 20) + 150)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", str(megabytes))
     alone = plan_of(engine="serial").memory_bytes
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4")
     plan = plan_of(engine="serial")
 
     assert plan.memory_bytes < alone / 4
-    assert plan.limits[-1].endswith(f"{a_job}, divided among 4 ranks")
+    assert plan.limits[-1].endswith(f"={megabytes}, divided among 4 ranks")
 
 
 def test_ulimit_leaves_each_process_so_much(monkeypatch):
