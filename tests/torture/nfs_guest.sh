@@ -21,7 +21,7 @@ release=${image#linux-image-}
 modules=packages/lib/modules/$release/kernel
 
 # The guest's disk: busybox, the programs of NFS, Python and what resumable imports.
-mkdir -p root/{bin,sbin,lib64,etc,proc,sys,dev,tmp,run,mnt,work,export/t,python,var/lib/nfs}
+mkdir -p root/{bin,sbin,lib64,etc,proc,sys,dev,tmp,run,mnt,project,export/t,python,var/lib/nfs}
 cp "$(command -v busybox)" root/bin/busybox
 for name in sh mount mkdir cat sleep modprobe poweroff hostname unshare tar rm; do
     ln -s busybox root/bin/$name
@@ -50,9 +50,9 @@ done
 mkdir -p root/lib/modules
 cp -r "packages/lib/modules/$release" root/lib/modules/
 busybox depmod -b root "$release"
-mkdir -p root/work/tests
-cp -r "$tree/resumable" root/work/
-cp -r "$tree/tests/support" root/work/tests/
+mkdir -p root/project/tests
+cp -r "$tree/resumable" root/project/
+cp -r "$tree/tests/support" root/project/tests/
 
 cat > root/init <<'INIT'
 #!/bin/sh
@@ -78,7 +78,7 @@ for n in 1 2; do
 done
 sleep 6; echo Y > /proc/fs/nfsd/v4_end_grace
 for versions in "4.2 4.2" "3 3" "4.2 3"; do
-    rm -f /work/witness*; rm -rf /export/t; mkdir -p /export/t; n=0
+    rm -f /project/witness*; rm -rf /export/t; mkdir -p /export/t; n=0
     echo "NFS $versions"
     for version in $versions; do
         n=$((n + 1))
@@ -96,9 +96,9 @@ mount -t tmpfs t /var/lib/nfs; mkdir -p /var/lib/nfs/sm /var/lib/nfs/sm.bak
 [ -e /tmp/began$1 ] || { rpcbind -w; rpc.statd; } ; : > /tmp/began$1
 folder=/; [ $2 = 3 ] && folder=/export
 mount.nfs 10.$1.0.1:$folder /mnt -o vers=$2
-export PYTHONHOME=PREFIX PYTHONPATH=/work:/python/site PYTHONDONTWRITEBYTECODE=1
+export PYTHONHOME=PREFIX PYTHONPATH=/project:/python/site PYTHONDONTWRITEBYTECODE=1
 for process in 1 2; do
-    /python/python /work/tests/support/lock_storm.py COUNT /work/witness /mnt/t &
+    /python/python /project/tests/support/lock_storm.py COUNT /project/witness /mnt/t &
     pids="$pids $!"
 done
 wait $pids; echo
