@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resumable import identity
 from resumable.errors import DeclarationError, ResumableError
 from resumable.model import canonical, decode
-from resumable.process.declaration import ARGUMENTS, NAMED, Declaration
+from resumable.process.declaration import ARGUMENTS, NAMED, SOURCE_AGAIN, Declaration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,13 @@ def own_arguments(cls: type[Any]) -> dict[str, inspect.Parameter]:
     """Return the named arguments of a constructor that Process does not know."""
     known = {*ARGUMENTS, *cls.param}
     return {name: a for name, a in _accepted(cls)[0].items() if name not in known}
+
+
+def source_argument(cls: type[Any]) -> str:
+    """Return the name of the argument that the source is given as: the first one."""
+    arguments = list(inspect.signature(cls.__init__).parameters.values())[1:2]
+    first = [a.name for a in arguments if a.kind in NAMED]
+    return first[0] if first and first[0] in own_arguments(cls) else "source"
 
 
 def _accepted(cls: type[Any]) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -83,12 +90,15 @@ def _can_be_read_back(value: Any) -> bool:
     return len(canonical(document)) <= _LONGEST
 
 
-def construct(cls: type[Process], given: Mapping[str, Any]) -> Process:
+def construct(
+    cls: type[Process], given: Mapping[str, Any], *, again: bool = False
+) -> Process:
     """Call the constructor of a class by names of arguments and parameters.
 
     A constructor that does not take a parameter, or what positions share, has it
     assigned afterwards. One that does not take another argument of Process must give it
-    the same value by itself.
+    the same value by itself. Made `again`, the Process has the source that is given,
+    whatever the constructor makes of its name.
     DeclarationError: it does not, or asks for an argument that was not given.
     """
     accepted, takes_all = _accepted(cls)
@@ -108,7 +118,11 @@ def construct(cls: type[Process], given: Mapping[str, Any]) -> Process:
     except TypeError as error:
         msg = f"{what} cannot be called with names of arguments: {error}"
         raise DeclarationError(msg) from error
-    made = cls(**by_name)
+    token = SOURCE_AGAIN.set((cls, given["source"]) if again else None)
+    try:
+        made = cls(**by_name)
+    finally:
+        SOURCE_AGAIN.reset(token)
     if "source" in given:
         made._check_source()
     for name in given.keys() - by_name.keys():

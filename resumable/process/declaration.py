@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 import warnings
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -108,6 +109,13 @@ def _set_by_us() -> bool:
     return module.partition(".")[0] in ("resumable", "param", "copy")
 
 
+#: A class that is made again, and the source then: a constructor may make its name of
+#: what it is given, and is given the whole name now.
+SOURCE_AGAIN: ContextVar[tuple[type, Any] | None] = ContextVar(
+    "resumable_source_again", default=None
+)
+
+
 def _trace_sent(process: Declaration, **how: Any) -> Traced:
     """Trace the code of a Process that was sent to a worker."""
     values = {name: getattr(process, name) for name in type(process).param}
@@ -189,6 +197,9 @@ class Declaration(Positioned, param.Parameterized):
             # A later stage of a chain, which brings the rest.
             self._share(shared)
             return
+        again = SOURCE_AGAIN.get()
+        if again is not None and again[0] is type(self):
+            source = again[1]
         # Without a lock, so that a measurement that is under way is not disturbed.
         if position_axes is None:
             position_axes = type(self).position_axes

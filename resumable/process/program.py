@@ -28,7 +28,7 @@ from resumable.errors import (
     near,
     shown,
 )
-from resumable.process.constructor import construct, own_arguments
+from resumable.process.constructor import construct, own_arguments, source_argument
 from resumable.session import Options
 from resumable.source import whole_dataset
 from resumable.system import begin_work, launcher
@@ -192,7 +192,9 @@ def parameter_options(
     hints: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # whatever the annotations are
         hints = typing.get_type_hints(cls.__init__)
-    for name, argument in own_arguments(cls).items():
+    own = own_arguments(cls)
+    own.pop(source_argument(cls), None)
+    for name, argument in own.items():
         flag, kind = flag_of(name), hints.get(name, type(argument.default))
         if kind is int and name not in hints:
             kind = None  # it may be a float that happens to be whole
@@ -254,7 +256,8 @@ def make_process(
                 raise click.UsageError(msg)
     shared = {k: v if "::" in v else _literal(v) for k, v in shared.items()}
     if source is not None:
-        arguments["source"] = int(source) if source.isdigit() else source
+        given = int(source) if source.isdigit() else source
+        arguments[source_argument(cls)] = given
     if target is not None:
         arguments["target"] = target
     if axes is not None:

@@ -356,7 +356,7 @@ def _made(
     given = {**standard, **parameters}
     for name, encoded in arguments.items():
         given[name] = decode(encoded, f"the argument {name!r}", arrays=known)
-    made = construct(cls, given)
+    made = construct(cls, given, again=True)
     for name, value in parameters.items():
         # A constructor may change what it is given, which had changed once already.
         values = {"then": value, "now": getattr(made, name)}

@@ -61,6 +61,24 @@ class Doubled(rs.Process):
         return self.step
 
 
+class OfFile(rs.Process):
+    """Makes the name of its source of that of a file."""
+
+    outputs = COUNT
+
+    def __init__(self, path, power):
+        super().__init__(f"{path}::/data", position_axes=0)
+        self.power = power
+
+    def unit_computation(self, spectrum):
+        return spectrum[0] ** self.power
+
+
+class OfSource(OfFile):
+    def __init__(self, source, power):
+        super().__init__(source, power)
+
+
 class Forgetful(rs.Process):
     outputs = COUNT
 
@@ -86,6 +104,23 @@ def test_what_a_constructor_makes_of_a_parameter_is_made_once(scan):
     assert (process.step, again(process).step) == (6.0, 6.0)
     assert again(process).results == results
     assert rs.verify(results.path, Doubled, sample="all").passed
+
+
+@pytest.mark.parametrize("cls", [OfFile, OfSource])
+def test_a_constructor_may_make_the_name_of_its_source(scan, cls):
+    process = cls(scan.partition("::")[0], power=2)
+    results = compute(process)
+
+    assert again(process).results == results
+    assert rs.load(results.path, cls).identity == process.identity
+    assert rs.verify(results.path, cls, sample="all").passed
+
+
+def test_the_command_gives_the_source_as_the_first_argument(scan):
+    path = scan.partition("::")[0]
+    process = OfFile.from_argv([path, "--power", "2"])
+
+    assert process.identity == OfFile(path, power=2).identity
 
 
 def test_a_constructor_that_does_not_call_that_of_process_is_told(scan):
