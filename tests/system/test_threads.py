@@ -1,12 +1,14 @@
 """Libraries use one thread where a worker computes, and all of theirs afterwards."""
 
 import os
+import subprocess
 import sys
+import textwrap
 import threading
 import types
 
 import pytest
-from user_scripts import finished
+from helpers import ROOT
 
 from resumable.system import OneThread, usable_cores
 
@@ -14,9 +16,6 @@ pytestmark = pytest.mark.timeout(60, method="signal")
 
 IMPORTS_LATE = """
     import os
-
-    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
-        del os.environ[name]  # a test before this one may still hold them
 
     import h5py
     import numpy as np
@@ -45,11 +44,21 @@ IMPORTS_LATE = """
 """
 
 
-def test_a_library_that_the_unit_loads_has_one_thread_from_its_first_call(script):
+def test_a_library_that_the_unit_loads_has_one_thread_from_its_first_call(tmp_path):
+    """In a new Python, in which nothing has loaded numpy before with other threads."""
+    (tmp_path / "late.py").write_text(textwrap.dedent(IMPORTS_LATE))
     cores = usable_cores()
-    told = finished(script(IMPORTS_LATE))
+    kept = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    ended = subprocess.run(
+        [sys.executable, "late.py"],
+        cwd=tmp_path,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
 
-    assert told.strip() == f"[{cores}] [1, 1, 1] {{2}} [{cores}, {cores}] None"
+    assert ended.stdout.strip() == f"[{cores}] [1, 1, 1] {{2}} [{cores}, {cores}] None"
 
 
 def test_numba_uses_one_thread_and_then_what_it_did():
