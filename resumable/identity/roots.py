@@ -458,10 +458,13 @@ def arrays_in(values: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _within(name: str, value: Any, depth: int) -> Iterator[tuple[str, Array]]:
-    if type(value) in (np.ndarray, np.ma.MaskedArray):
+    if isinstance(value, np.ndarray):
+        plain = type(value) is np.ndarray
+        # numpy imports its masked arrays when they are named, which takes long.
+        if not plain and type(value) is not np.ma.MaskedArray:
+            return
         if not (value.dtype.hasobject or added_dtypes(value.dtype)):
-            masked = isinstance(value, np.ma.MaskedArray)
-            yield name, _as_record(value) if masked else value
+            yield name, value if plain else _as_record(value)
     elif depth < _DEEPEST and isinstance(value, (list, tuple, dict)):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in pairs:

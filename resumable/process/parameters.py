@@ -187,10 +187,13 @@ def in_one_piece(value: Any) -> Any:
 
 
 def _piece(part: Any) -> Any:
-    masked = type(part) is np.ma.MaskedArray
-    if not masked and type(part) is not np.ndarray:
+    if type(part) is np.ndarray:
+        whole = part.flags.forc
+    # numpy imports its masked arrays when they are named, which takes long.
+    elif isinstance(part, np.ndarray) and type(part) is np.ma.MaskedArray:
+        whole = part.flags.c_contiguous
+    else:
         return part
-    whole = part.flags.c_contiguous if masked else part.flags.forc
     return part if whole else part.copy()
 
 
