@@ -287,7 +287,8 @@ class PositionSet:
         counts = np.cumsum([0, *map(_count, self._parts)])
         ordinals = ordinals[ordinals < counts[-1]]
         numbers = np.searchsorted(counts, ordinals, "right") - 1
-        for number in np.unique(numbers).tolist():
+        # Not np.unique, for which numpy imports its masked arrays.
+        for number in sorted(set(numbers.tolist())):
             here = ordinals[numbers == number] - counts[number]
             start = number * WINDOW
             members = np.flatnonzero(self.window(start, min(start + WINDOW, self.size)))
