@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -152,6 +153,30 @@ def test_an_import_costs_only_what_it_must():
 
     assert set(ast.literal_eval(line)) & heavy == set()
     assert done.stderr == ""
+
+
+def test_a_run_does_not_import_masked_arrays(tmp_path):
+    """They take longer than all else that a short run does before it computes."""
+    code = (
+        "import sys, h5py, numpy as np, resumable as rs\n"
+        "with h5py.File('scan.h5', 'w') as file: file['data'] = np.ones((50, 8))\n"
+        "class Mean(rs.Process):\n"
+        "    version = 1\n"
+        "    outputs = {'mean': rs.Output()}\n"
+        "    def unit_computation(self, spectrum): return spectrum.mean()\n"
+        "Mean('scan.h5::/data').compute(engine='serial', progress=False)\n"
+        "print('numpy.ma' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "False\n"
 
 
 def test_an_import_sets_nothing():
