@@ -136,7 +136,7 @@ def test_nothing_else_is_public():
 def test_an_import_costs_only_what_it_must():
     """Silent, quick, and without the packages that only some users need."""
     heavy = {"IPython", "dask", "distributed", "matplotlib", "mpi4py", "rich"}
-    heavy |= {"hdf5plugin", "pandas", "scipy", "tqdm"}
+    heavy |= {"hdf5plugin", "pandas", "scipy", "tempfile", "tqdm"}
     code = (
         "import sys, resumable\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}))"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import tempfile
 import weakref
 from typing import IO, Any
 
@@ -20,6 +19,8 @@ def unnamed_file() -> IO[bytes]:
     """Open a file without a name, in memory where possible: a kill leaves nothing."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("resumable"), "r+b")
+    import tempfile  # here, since to import it takes milliseconds
+
     return tempfile.TemporaryFile()
 
 
