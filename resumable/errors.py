@@ -31,7 +31,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,13 +39,25 @@ if TYPE_CHECKING:
 #: Exit code of a run that was stopped early and goes on when run again
 #: (``EX_TEMPFAIL`` of sysexits.h, which batch schedulers can requeue on).
 EXIT_NOT_FINISHED = 75
+#: Exit code of ``verify`` where the file cannot be read with what is installed here
+#: (``EX_UNAVAILABLE`` of sysexits.h).
+EXIT_CANNOT_CHECK = 69
 
 #: What h5py raises about a file that is damaged or odd.
 HDF5_ERRORS = (LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 class ResumableError(Exception):
-    """Base of all errors of the library; catch it to catch them all."""
+    """Base of all errors of the library; catch it to catch them all.
+
+    Attributes
+    ----------
+    missing : str
+        What is not installed here and would be needed, such as ``"hdf5plugin"``.
+        Empty where something else is wrong.
+    """
+
+    missing: str = ""
 
     #: The message has several lines.
     _lines: ClassVar[bool] = False
@@ -53,6 +65,9 @@ class ResumableError(Exception):
     def __str__(self) -> str:
         # Names and messages in it may come out of a file.
         return near(shown(super().__str__(), lines=self._lines))
+
+
+_Error = TypeVar("_Error", bound=ResumableError)
 
 
 class SourceError(ResumableError, ValueError):
@@ -163,6 +178,12 @@ class NotFinished(SystemExit):
 
 class ResumableWarning(UserWarning):
     """Something the user should know that does not stop the work."""
+
+
+def lacking(error: _Error, missing: str) -> _Error:
+    """Return the error, which says from now on that something is not installed."""
+    error.missing = missing
+    return error
 
 
 def near_miss(name: str, candidates: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import click
 
 from resumable.cli import report
 from resumable.errors import (
+    EXIT_CANNOT_CHECK,
     PlainFormatter,
     ResumableError,
     RunFileError,
@@ -201,11 +202,14 @@ def show(run_file: str) -> None:
 def verify(run_file: str, class_: str | None, sample: str, source: str | None) -> None:
     """Check a run file, and compute some rows again.
 
-    Nothing is written. The exit code is 0 when nothing is wrong, and 1 else.
+    Nothing is written. The exit code is 0 when nothing is wrong, 1 when something is,
+    and 69 when what is needed to read the file or its source is not installed here.
     """
     cls = _class_named(class_) if class_ else None
     found = verify_run(run_file, cls, source=source, sample=_sample(sample))
     click.echo(str(found))
+    if found.passed is None:
+        sys.exit(EXIT_CANNOT_CHECK)
     if not found.passed:
         sys.exit(1)
 

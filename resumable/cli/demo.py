@@ -109,7 +109,7 @@ def run_demo(folder: Path, say: Callable[[str], object]) -> None:
     say("\nWhat to type next:")
     for command in (
         f"{resumable} status {folder}",
-        f"{resumable} show {run.path}",
+        f"{resumable} show {folder / run.path.name}",
         f"{resumable} run {script}:LorentzFit {source}    # at once: it is done",
         f"{resumable} run {script}:LorentzFit {source} --half-width 0.2",
     ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import importlib.util
 import pickle
 import signal
 import sys
@@ -218,9 +219,8 @@ class MPIEngine:
             MPI = start_mpi_when_every_rank_has_come()  # noqa: N806 - its name
         except (ImportError, RuntimeError) as error:
             msg = (
-                f"MPI needs mpi4py, which cannot be imported ({error}) by one of "
-                f"{launcher.ranks()} ranks; pip install 'resumable-hdf5[mpi]', or give "
-                "engine='local' and start one process"
+                f"MPI needs mpi4py, which {_why_not(error)}. Or give engine='local' "
+                "and start one process"
             )
             raise PlanError(msg) from error
         started = launcher.ranks()
@@ -288,6 +288,19 @@ class MPIEngine:
         number = self._early.signal_number
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             raise stopped(self._early, results)
+
+
+def _why_not(error: Exception) -> str:
+    """Say why mpi4py cannot be imported, and what to do."""
+    where = f"by one of {launcher.ranks(ask_mpi=False)} ranks"
+    if importlib.util.find_spec("mpi4py") is None:
+        return f"is not installed for {where[3:]}; pip install 'resumable-hdf5[mpi]'"
+    why = str(error).splitlines()[0]
+    return (
+        f"cannot be imported {where}: it is installed and finds no MPI library "
+        f"({why}). Load the MPI module of the cluster (module avail), or on a machine "
+        "without one: pip install mpich"
+    )
 
 
 def start_mpi_when_every_rank_has_come() -> Any:

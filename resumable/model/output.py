@@ -299,8 +299,10 @@ def declared_outputs(value: Any, where: str) -> dict[str, Output]:
     return outputs
 
 
-def filter_problem(method: Any) -> str:
+def filter_problem(method: Any, *, reading: bool = False) -> str:
     """Return why a method of compression cannot be used here; empty when it can.
+
+    For `reading` no other method is advised.
 
     >>> filter_problem("gzp")
     "there is no compression 'gzp'; did you mean 'gzip'? (there are gzip, lz4, lzf, \
@@ -314,9 +316,8 @@ zstd)"
     if method not in _BUILT_IN and importlib.util.find_spec("hdf5plugin") is None:
         return (
             f"the compression {method!r} needs the package hdf5plugin, which is not "
-            "installed; pip install hdf5plugin (or resumable-hdf5[filters]), or use "
-            "'gzip'"
-        )
+            "installed; pip install hdf5plugin (or resumable-hdf5[filters])"
+        ) + ("" if reading else ", or use 'gzip'")
     return ""
 
 

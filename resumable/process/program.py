@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Exit codes: 0 done (failed positions are counted in a warning) or sound, 1 an "
-    "error or not sound, 2 wrong usage, 75 not finished: run the same command again to "
-    "go on."
+    "error or not sound, 2 wrong usage, 69 cannot be checked here, 75 not finished: "
+    "run the same command again to go on."
 )
 _PREFIX = "parameter_"
 #: Help for the fields of `Options`, each of which is an option of the command line.

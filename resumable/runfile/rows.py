@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from resumable.errors import RunFileError
+from resumable.errors import RunFileError, lacking
 from resumable.model import (
     divided_key,
     filter_problem,
@@ -210,10 +210,10 @@ def _unpacking(
 ) -> Iterator[h5py.File]:
     """Open the file of a descriptor, not by name: another one may have that by now."""
     for method in methods:
-        wrong = filter_problem(method)
+        wrong = filter_problem(method, reading=True)
         if wrong:
             msg = f"{path} cannot be read: {wrong}"
-            raise RunFileError(msg)
+            raise lacking(RunFileError(msg), "hdf5plugin")
         load_filter(method)
     with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
         yield file

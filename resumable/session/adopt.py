@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from resumable.errors import RunFileError
+from resumable.errors import RunFileError, lacking
 from resumable.model import EARLIER_SCHEMA, PositionSet, differences
 from resumable.results import Results
 from resumable.runfile import RunLock, create_run_file, run_folder_of
@@ -112,6 +112,9 @@ def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Resu
             locks.enter_context(lock.held())
         _check_none_there(computation, run)
         check = check_rows(run, computation, sample, None)
+        if check.missing:
+            msg = f"{run.path} is not adopted: {check.words}"
+            raise lacking(RunFileError(msg), check.missing)
         if check.passed is False:
             msg = (
                 f"{run.path} is not adopted: {check.words.splitlines()[0]}, and these "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resumable.errors import warn_user
 from resumable.runfile import LogLine
 
 if TYPE_CHECKING:
@@ -106,15 +108,11 @@ class ProgressBar:
     def update(self, settled: int, failed: int) -> None:
         """Show the numbers of settled and of failed positions of this session."""
         if self.show is None:
-            ipython = sys.modules.get("IPython")
-            shell = ipython.get_ipython() if ipython else None
-            self.show = sys.stderr.isatty() or hasattr(shell, "kernel")
+            self.show = sys.stderr.isatty() or _in_notebook()
         if not self.show:
             return
         if self._bar is None:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(
+            self._bar = _kind_of_bar()(
                 total=self.total,
                 initial=self.initial,
                 desc=self.label,
@@ -132,6 +130,27 @@ class ProgressBar:
         self.total = total
         if self._bar is not None:
             self._bar.total = total
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython() if ipython else None, "kernel")
+
+
+def _kind_of_bar() -> Any:
+    """Return tqdm's class for a notebook or for a terminal."""
+    if _in_notebook():
+        if importlib.util.find_spec("ipywidgets") is not None:
+            from tqdm.notebook import tqdm as of_notebook
+
+            return of_notebook
+        warn_user(
+            "the progress bar is one of text, since ipywidgets is not installed for "
+            "this notebook: pip install 'resumable-hdf5[notebook]'"
+        )
+    from tqdm import tqdm
+
+    return tqdm
 
 
 class LogHandler(logging.Handler):

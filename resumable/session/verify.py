@@ -71,6 +71,8 @@ class Check:
     """Whether it is sound; None where it could not be checked."""
     words: str
     """What was found, the numbers, and what to do."""
+    missing: str = ""
+    """What is not installed here and is needed for this check; else empty."""
 
     def __str__(self) -> str:
         verdict = {True: "ok", False: "FAILED", None: "not checked"}[self.passed]
@@ -88,12 +90,19 @@ class VerifyReport:
     """In the order of the work."""
 
     @property
-    def passed(self) -> bool:
-        """Nothing is wrong with what could be checked."""
-        return all(check.passed is not False for check in self.checks)
+    def passed(self) -> bool | None:
+        """Whether nothing is wrong with what was checked.
+
+        None: nothing was found to be wrong, but something is not installed here
+        without which the file, or its source, cannot be read.
+        """
+        if any(check.passed is False for check in self.checks):
+            return False
+        return None if any(check.missing for check in self.checks) else True
 
     def __str__(self) -> str:
-        verdict = "sound" if self.passed else "NOT SOUND"
+        words = {True: "sound", False: "NOT SOUND", None: "cannot be checked here"}
+        verdict = words[self.passed]
         return "\n".join(
             [f"{shown(near(self.path))}: {verdict}", *map(str, self.checks)]
         )
@@ -121,11 +130,24 @@ def verify_run(
         run = RunFile(path)  # which compares the digests of all that never changes
         checks = [_structure(run)]
     except RunFileError as error:
-        checks = [Check("structure", False, str(error))]
+        return VerifyReport(path, (_of_error("structure", error),))
     if checks[0].passed:
-        checks.append(_status(run))
+        try:
+            checks.append(_status(run))
+        except RunFileError as error:
+            checks.append(_of_error("status", error))
         checks += _computed(run, restore, source, sample, seed)
     return VerifyReport(path, tuple(checks))
+
+
+def _of_error(
+    name: str, error: Exception, words: str = "", *, passed: bool | None = False
+) -> Check:
+    """Judge an error; a check that needs what is not installed here is not possible."""
+    missing = getattr(error, "missing", "")
+    if missing:
+        return Check(name, None, f"cannot be checked here: {error}", missing)
+    return Check(name, passed, words or str(error))
 
 
 def check_sample(sample: int | str) -> None:
@@ -230,8 +252,10 @@ def _computed(
     try:
         computation = restore(run)
     except SourceError as error:
-        yield Check("source", False, f"{error}: {_ELSEWHERE}")
-        yield Check("rows", False, "not computed again: the source is missing")
+        found = _of_error("source", error, f"{error}: {_ELSEWHERE}")
+        yield found
+        why = "cannot be read here" if found.missing else "is missing"
+        yield Check("rows", found.passed, f"not computed again: the source {why}")
         return
     except IdentityError as error:
         # A value of which the run file has a digest alone: nothing is wrong with it.
@@ -282,8 +306,8 @@ def _source(run: RunFile, source: Any) -> Check:
         return _of_source(run, unlike)
     except ResumableError as error:
         if source is not None:
-            return Check("source", False, str(error))
-        return Check("source", None, f"{error}: {_ELSEWHERE}")
+            return _of_error("source", error)
+        return _of_error("source", error, f"{error}: {_ELSEWHERE}", passed=None)
 
 
 def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
@@ -389,7 +413,7 @@ def check_rows(
         # setup() or the source; what a position raises is kept with the position.
         found = describe(0, error)
         words = f"computing again raised {found.exception}: {found.message}"
-        return Check("rows", False, words)
+        return _of_error("rows", error, words)
     return _judged(run, tally, count, rtol)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from resumable.errors import SourceError, near_miss
+from resumable.errors import SourceError, lacking, near_miss
 from resumable.source.files import (
     FOLDERS_OF_LINKS,
     FOLDERS_OF_PARTS,
@@ -259,7 +259,7 @@ def check_storage(
     problem = _problem_of_filters(dataset)
     if problem:
         msg = f"{where} {problem}"
-        raise SourceError(msg)
+        raise lacking(SourceError(msg), "HDF5 filter")
     for name, _, _ in dataset.external or ():
         lying = lying_at(name, path, FOLDERS_OF_RAW_DATA)
         if not lying or not all(place.is_file() for place in lying):

@@ -70,8 +70,8 @@ def ranks(*, ask_mpi: bool = True) -> int:
         return known or 1
     try:
         from mpi4py import MPI
-    except ImportError:
-        return 1
+    except (ImportError, RuntimeError):
+        return 1  # mpi4py is missing, or finds no MPI library
     return int(MPI.COMM_WORLD.size)
 
 

@@ -234,6 +234,8 @@ def test_demo_is_killed_and_continued_with_equal_results(tmp_path, monkeypatch):
     assert "killed (SIGKILL)" in out
     assert sum(int(each.replace(",", "")) for each in said.groups()) == 48 * 48
     assert "agree bit for bit" in out
+    # What is to be typed next fits into a line.
+    assert str(tmp_path) not in out
     assert len(list(Path("here").glob("scan-Raw_Data-LorentzFit-*.h5"))) == 1
     others = {path.name for path in Path("here").iterdir() if path.suffix != ".h5"}
     assert others - {"__pycache__"} == {"fit.py", "make_scan.py", "uninterrupted"}

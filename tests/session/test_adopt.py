@@ -1,6 +1,7 @@
 """Classes that were renamed, parameters that were added, runs that are adopted."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -591,3 +592,14 @@ def test_a_run_that_is_computed_is_not_adopted(scan):
         pytest.raises(rs.RunBusy, match="is being computed by process"),
     ):
         Other(scan).adopt(run)
+
+
+def test_rows_that_cannot_be_read_here_are_not_adopted(scan, monkeypatch):
+    """Without their filter no row is compared."""
+    pytest.importorskip("hdf5plugin")
+    results = compute(Named(scan))
+    results.pack("zstd")
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+
+    with pytest.raises(rs.RunFileError, match=r"not adopted: cannot be checked here"):
+        Edited(scan).adopt(results)
