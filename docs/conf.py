@@ -1,6 +1,6 @@
 """Configuration of the documentation."""
 
-import configparser
+import runpy
 import sys
 from pathlib import Path
 
@@ -8,8 +8,6 @@ from param import parameterized
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this page, installed or not
-_setup = configparser.ConfigParser()
-_setup.read(ROOT / "setup.cfg")
 
 # param puts a signature and a table coloured for terminals into the docstring of
 # every Parameterized class, and neither is reStructuredText. Sphinx imports the
@@ -20,7 +18,8 @@ parameterized.docstring_describe_params = False
 project = "resumable"
 author = "the resumable developers"
 project_copyright = f"2026, {author}"
-release = version = _setup["metadata"]["version"]
+_version = runpy.run_path(str(ROOT / "resumable" / "version.py"))
+release = version = _version["__version__"]
 
 extensions = [
     "sphinx.ext.autodoc",

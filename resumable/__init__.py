@@ -73,16 +73,17 @@ __all__ = [
     "verify",
 ]
 
-# Imported when they are used: most runs do without.
-__getattr__ = _lazily(
-    __name__,
-    Chain="process",
-    MPIEngine="engines",
-    Operators="pool",
-    Pool="pool",
-    load="process",
-    main="process",
-    shared_array="system",
-    testing="testing",
-    verify="process",
-)
+if not TYPE_CHECKING:  # a type checker would take any other name for one of these
+    # Imported when they are used: most runs do without.
+    __getattr__ = _lazily(
+        __name__,
+        Chain="process",
+        MPIEngine="engines",
+        Operators="pool",
+        Pool="pool",
+        load="process",
+        main="process",
+        shared_array="system",
+        testing="testing",
+        verify="process",
+    )

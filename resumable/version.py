@@ -1,3 +1,3 @@
-"""The version of this distribution."""
+"""The version of this distribution; its metadata take it from here."""
 
 __version__ = "0.1.0"

@@ -2,14 +2,16 @@
 
 import ast
 import configparser
-import importlib
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import resumable
 
@@ -214,23 +216,78 @@ def test_the_command_of_the_readme_that_runs_the_tests_is_the_one_that_is_run(fi
     assert command in lines
 
 
-def test_the_version_is_the_one_of_the_distribution():
-    """Run files carry it, so there is only one."""
-    metadata = configparser.ConfigParser()
-    metadata.read(ROOT / "setup.cfg")
+def test_a_type_checker_knows_what_users_get():
+    """Run in the project's folder, so that its cache serves the next run of mypy."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "tests/support/typed_use.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
 
-    assert metadata["metadata"]["version"] == resumable.__version__
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def setup_cfg():
+    found = configparser.ConfigParser()
+    found.read(ROOT / "setup.cfg")
+    return found
+
+
+def test_the_version_is_written_down_in_one_place():
+    """Run files carry it. Files that cannot read it from there say the same."""
+    assert setup_cfg()["metadata"]["version"] == "attr: resumable.version.__version__"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    recipe = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text())
+
+    assert citation["version"] == resumable.__version__
+    assert recipe["context"]["version"] == resumable.__version__
+
+
+def test_the_conda_recipe_requires_what_the_distribution_requires():
+    recipe = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text())
+    required = setup_cfg()["options"]["install_requires"].split()
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
+    (script,) = setup_cfg()["options.entry_points"]["console_scripts"].split("\n")[1:]
+
+    python, *run = recipe["requirements"]["run"]
+    host = recipe["requirements"]["host"][2:]
+
+    assert python == "python >=${{ python_min }}"
+    assert [line.replace(" ", "") for line in run] == required
+    assert [line.replace(" ", "") for line in host] == build["requires"]
+    assert recipe["build"]["python"]["entry_points"] == [script]
+
+
+def test_the_description_for_package_indexes_has_no_link_that_leads_nowhere():
+    """There a relative link leads to a page of the index that does not exist."""
+    spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
+    setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup)
+    readme = (ROOT / "README.rst").read_text()
+    links = re.findall(r"<([^>]+)>`_", readme)
+    files = [link for link in links if "://" not in link]
+
+    plain = setup.description(readme, None)
+    complete = setup.description(readme, "https://example.org/tree/")
+
+    assert len(files) > 10
+    assert all((ROOT / name).is_file() for name in files)
+    assert re.findall(r"<([^>]+)>`_", plain) == [n for n in links if n not in files]
+    assert "how-to (``docs/howto.rst``)" in plain
+    targets = re.findall(r"<([^>]+)>`_", complete)
+    assert targets == [
+        n if "://" in n else f"https://example.org/tree/{n}" for n in links
+    ]
 
 
 def test_every_extra_that_a_message_names_exists():
-    metadata = configparser.ConfigParser()
-    metadata.read(ROOT / "setup.cfg")
     text = "".join(path.read_text() for path in MODULES.values())
 
     named = set(re.findall(r"resumable-hdf5\[(\w+)\]", text))
 
     assert named
-    assert named <= set(metadata["options.extras_require"])
+    assert named <= set(setup_cfg()["options.extras_require"])
 
 
 #: Names with an underscore that Python and IPython give to everybody.

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import param
 
@@ -45,9 +45,20 @@ if TYPE_CHECKING:
     from resumable.session import Computation, VerifyReport
     from resumable.source import SourceRef
 
+_P = TypeVar("_P", bound=Process)
 #: Raised when a state is written differently. Part of it.
 STATE = 1
 _KEYS = ("class", "parameters", "source", "axes", "inputs", "target", "fingerprint")
+
+
+@overload
+def load(state: Mapping[str, Any] | str | Path | Results, cls: type[_P]) -> _P: ...
+
+
+@overload
+def load(
+    state: Mapping[str, Any] | str | Path | Results, cls: str | None = None
+) -> Process: ...
 
 
 def load(
@@ -169,9 +180,10 @@ def verify(
     Returns
     -------
     VerifyReport
-        Print it. ``passed`` says that nothing is wrong with what could be checked;
-        ``checks`` are the parts, each with ``name``, ``passed`` (None where it could
-        not be checked) and ``words``.
+        Print it. ``passed`` says that nothing is wrong with what could be checked, or
+        is None where a filter of HDF5 is missing here that the file or its source
+        needs; ``checks`` are the parts, each with ``name``, ``passed`` (None where it
+        could not be checked) and ``words``.
 
     Raises
     ------

@@ -97,6 +97,7 @@ def test_the_failures_of_a_small_file_go_on_in_a_larger_one(folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*(positions failed|was edited since)")
+@pytest.mark.filterwarnings("ignore:.*is continued with another")
 def test_a_run_of_few_positions_of_version_2_goes_on(folder):
     """Made before there was version 3: of 10 positions, 4 are done and 2 failed."""
     with h5py.File("few.h5", "w") as file:
