@@ -93,9 +93,9 @@ def _corners(dataset: h5py.Dataset, count: int) -> Iterator[tuple[int, ...]]:
         # take for ever.
         yield from sorted(_written(dataset))[:: total // max(1, count)]
         return
-    for index in np.linspace(0, total - 1, count).astype(np.int64):
-        cell = np.unravel_index(index, grid)
-        yield tuple(int(i) * c for i, c in zip(cell, chunks, strict=True))
+    indices = np.linspace(0, total - 1, count).astype(np.int64)
+    cells = np.stack(np.unravel_index(indices, grid), axis=1)
+    yield from map(tuple, (cells * chunks).tolist())
 
 
 def _written(dataset: h5py.Dataset) -> list[tuple[int, ...]]:
