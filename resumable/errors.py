@@ -186,11 +186,12 @@ def lacking(error: _Error, missing: str) -> _Error:
     return error
 
 
-def near_miss(name: str, candidates: Iterable[str]) -> str:
+def near_miss(given_name: object, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest candidate, or ``""``."""
     # Imported here: difflib costs a millisecond that only an error needs.
     import difflib
 
+    name = str(given_name)
     known = {each.lower(): each for each in candidates}
     known.update({each: each for each in known.values()})
     for wanted in (name, name.lower()):
@@ -201,6 +202,15 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
 
 def no_such_file(path: Path) -> str:
     """Say that there is no file of a name, what is near, or where the link leads."""
+    # As pathlib has it: two slashes are one there.
+    if address := re.search(r"(?:^|/)([a-z][a-z0-9+.-]+):/(.+)", str(path)):
+        scheme, rest = address.groups()
+        advice = "copy what is there to this machine, and give the name of the copy"
+        if scheme == "file":
+            from urllib.parse import unquote  # as above
+
+            advice = f"give the name of the file, /{unquote(rest)}"
+        return f"{scheme}://{rest} is an address, which is not read: {advice}"
     if path.is_symlink():
         return f"{path} is a link to {path.readlink()}, which is missing"
     near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -223,6 +233,89 @@ def hdf5_errors_as(
     except HDF5_ERRORS as error:
         msg = f"{what} ({type(error).__name__}: {error}){advice}"
         raise kind(msg) from error
+
+
+# Advice is worded for who reads it: arguments of a script, options of a command.
+
+#: How many commands are at work in this process whose messages are read in a shell.
+_commands = 0
+#: Options that have another name than the argument.
+_OPTIONS = {"position_axes": "axes", "inputs": "input"}
+
+
+@contextlib.contextmanager
+def worded_for_shell() -> Iterator[None]:
+    """Word advice in messages for who types commands, within a block."""
+    global _commands
+    _commands += 1
+    try:
+        yield
+    finally:
+        _commands -= 1
+
+
+def option(name: str, value: object = None, *, call: str = "") -> str:
+    """Write an argument as who reads the message gives it.
+
+    `value` may be a dict of names of arguments and the code of their values. `call` is
+    the function to call with it, which a command does by itself.
+
+    >>> option("target"), option("retry_failed", True, call="compute")
+    ('target=', 'compute(retry_failed=True)')
+    >>> with worded_for_shell():
+    ...     option("retry_failed", True, call="compute"), option("inputs", {"x": "map"})
+    ('--retry-failed', '--input x=MAP')
+    """
+    if _commands:
+        typed = "" if value is True or value is None else f" {_typed(value)}"
+        return "--" + _OPTIONS.get(name, name).replace("_", "-") + typed
+    text = "" if value is None else _code(value)
+    if isinstance(value, dict):
+        text = f"{{{', '.join(f'{key!r}: {code}' for key, code in value.items())}}}"
+    text = f"{name}={text}"
+    return f"{call}({text})" if call else text
+
+
+def in_python(text: str) -> str:
+    """Return text that is of use in a script alone: empty for who types commands."""
+    return "" if _commands else text
+
+
+def _typed(value: object) -> str:
+    """Write a value as it is typed in a shell."""
+    import shlex
+
+    quote = "'"
+
+    if isinstance(value, dict):
+        # The code of a text, or a name that stands for what is given.
+        texts = {key: str(code) for key, code in value.items()}
+        return " ".join(
+            f"{key}={text.strip(quote) if quote in text else text.upper()}"
+            for key, text in texts.items()
+        )
+    if isinstance(value, tuple):
+        return ",".join(map(_typed, value))
+    if isinstance(value, slice):
+        ends = ["" if end is None else str(end) for end in (value.start, value.stop)]
+        return ":".join(ends if value.step is None else [*ends, str(value.step)])
+    return shlex.quote(str(value))
+
+
+def wrong(
+    kind: type[ResumableError], name: str, value: object, accepted: str
+) -> ResumableError:
+    """Return the error of an argument or attribute of a wrong kind or value."""
+    what = option(name).rstrip("=") if name.isidentifier() else name
+    return kind(f"{what} must be {accepted}, not {_code(value)}")
+
+
+def _code(value: object) -> str:
+    """Write a value as Python does, on one short line."""
+    try:
+        return shortened(" ".join(repr(value).split()))
+    except Exception:  # a user's __repr__ may raise anything
+        return f"a {type(value).__name__}"
 
 
 # Names, units, messages and all other text out of a file can hold escape sequences,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resumable.engines.local import LocalEngine, SerialEngine
-from resumable.errors import PlanError
+from resumable.errors import PlanError, wrong
 from resumable.model import WORTH_STARTING_S
 from resumable.system import launcher, machine
 
@@ -32,9 +32,9 @@ def collective(engine: Any) -> CollectiveEngine | None:
 def _mpi(engine: Any) -> MPIEngine | None:
     # To ask for the number of ranks may start MPI. Under mpi4py.futures the others wait
     # for work that rank 0 may give them.
-    if engine != "mpi" and not (
-        engine == "auto" and launcher.ranks() > 1 and not launcher.is_mpi_pool()
-    ):
+    if not isinstance(engine, str) or engine not in ("mpi", "auto"):
+        return None
+    if engine == "auto" and not (launcher.ranks() > 1 and not launcher.is_mpi_pool()):
         return None
     from resumable.engines.mpi import of_world
 
@@ -48,6 +48,8 @@ def warm_up(engine: Any, workers: int | None, calls: int) -> None:
     """
     alone = (workers or machine.usable_cores()) == 1
     pays = calls * _CALL_S > WORTH_STARTING_S and not alone
+    if not isinstance(engine, str):
+        return
     if (engine == "local" and calls) or (engine == "auto" and pays):
         from resumable.worker import start_server
 
@@ -98,8 +100,5 @@ def _given(engine: Any, workers: int | None, may_grow: bool) -> Engine:
     if all(hasattr(engine, name) for name in ("name", "workers", "run")):
         chosen: Engine = engine
         return chosen
-    msg = (
-        f"engine must be one of {', '.join(NAMES)}, an Executor or "
-        f"a client of dask, not {engine!r}"
-    )
-    raise PlanError(msg)
+    what = f"one of {', '.join(NAMES)}, an Executor or a client of dask"
+    raise wrong(PlanError, "engine", engine, what)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from resumable.engines import remote_worker
 from resumable.engines.futures import FuturesEngine
-from resumable.errors import PlanError, WorkerDied
+from resumable.errors import PlanError, WorkerDied, option
 from resumable.system import Limit, least, machine
 
 #: The size of the cluster is asked for this often, in seconds.
@@ -115,14 +115,17 @@ def _present_client() -> Any:
     try:
         import distributed
     except ImportError as error:
-        msg = "engine='dask' needs distributed: pip install 'resumable-hdf5[dask]'"
+        msg = (
+            f"{option('engine', 'dask')} needs distributed: "
+            "pip install 'resumable-hdf5[dask]'"
+        )
         raise PlanError(msg) from error
     try:
         return distributed.default_client()  # type: ignore[no-untyped-call]
     except ValueError as error:
         msg = (
-            "engine='dask' needs a client of dask in this process: make one before, "
-            "for example with distributed.Client() for this machine, or "
+            f"{option('engine', 'dask')} needs a client of dask in this process: make "
+            "one before, for example with distributed.Client() for this machine, or "
             "distributed.Client('tcp://...') for a cluster that runs"
         )
         raise PlanError(msg) from error

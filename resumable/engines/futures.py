@@ -23,7 +23,7 @@ from resumable.engines.remote_worker import (
     TaskResult,
     this_process,
 )
-from resumable.errors import WorkerDied
+from resumable.errors import WorkerDied, option
 from resumable.system import machine
 from resumable.worker import RemoteTraceback, log_here, lowest_level, packed
 
@@ -97,8 +97,8 @@ class FuturesEngine:
             f"{self.name} has lost a worker at positions {batch.start} to "
             f"{batch.stop - 1}, or at those of another batch "
             f"({type(error).__name__}: {error}). What was committed stays: "
-            f"{self.after_loss}, or use engine='local', which finds a position that "
-            "ends its worker"
+            f"{self.after_loss}, or use {option('engine', 'local')}, which finds a "
+            "position that ends its worker"
         )
 
     def release(self, token: str) -> list[str]:

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resumable.errors import option
 from resumable.system import launcher
 
 if TYPE_CHECKING:
@@ -199,8 +200,9 @@ def naps(waiting_for: str = "") -> Iterator[None]:
             is_said = True
             logger.warning(
                 "still waiting for %s: compute() computes with all ranks, so every "
-                "rank must call it (or give engine='local' to compute on one alone)",
+                "rank must call it (or give %s to compute on one alone)",
                 waiting_for,
+                option("engine", "local"),
             )
         yield
 

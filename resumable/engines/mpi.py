@@ -30,8 +30,8 @@ from resumable.engines.ranks import (
     error_of_rank,
     to_bytes,
 )
-from resumable.errors import NotFinished, PlanError, WorkerDied
-from resumable.model import PROBES, Remainder, differences
+from resumable.errors import NotFinished, PlanError, WorkerDied, option, wrong
+from resumable.model import PROBES, Remainder, check_flag, differences
 from resumable.results import Results
 from resumable.system import (
     Limit,
@@ -110,6 +110,7 @@ class MPIEngine:
     can_replace = False
 
     def __init__(self, comm: Any = None, *, one_sided: bool = True) -> None:
+        check_flag(PlanError, "one_sided", one_sided)
         self._comm, self._one_sided = comm, one_sided
         self._messages: RankMessages | None = None
         self._infos: list[RankInfo] = []
@@ -219,8 +220,8 @@ class MPIEngine:
             MPI = start_mpi_when_every_rank_has_come()  # noqa: N806 - its name
         except (ImportError, RuntimeError) as error:
             msg = (
-                f"MPI needs mpi4py, which {_why_not(error)}. Or give engine='local' "
-                "and start one process"
+                f"MPI needs mpi4py, which {_why_not(error)}. Or give "
+                f"{option('engine', 'local')} and start one process"
             )
             raise PlanError(msg) from error
         started = launcher.ranks()
@@ -233,6 +234,8 @@ class MPIEngine:
             )
             raise PlanError(msg)
         comm = MPI.COMM_WORLD if self._comm is None else self._comm
+        if not hasattr(comm, "Is_inter"):
+            raise wrong(PlanError, "comm", comm, "a communicator of mpi4py")
         if comm.Is_inter():
             msg = "MPIEngine needs an intracommunicator, not an intercommunicator"
             raise PlanError(msg)

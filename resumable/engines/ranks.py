@@ -31,7 +31,13 @@ import cloudpickle
 
 from resumable.engines.counter import batches_taken, make_counter
 from resumable.engines.messages import Message, naps
-from resumable.errors import NotFinished, ResumableError, TargetError, WorkerDied
+from resumable.errors import (
+    NotFinished,
+    ResumableError,
+    TargetError,
+    WorkerDied,
+    option,
+)
 from resumable.model import parse_seconds
 from resumable.system import StopRequest
 from resumable.worker import Worker, portable
@@ -280,8 +286,8 @@ class OtherRank:
         if target is not None and not target.path.exists():
             msg = (
                 f"{platform.node()} does not see {target.path}, which "
-                "rank 0 has made: give target= a folder on a file system that all "
-                "hosts share, and start all ranks in the same folder"
+                f"rank 0 has made: give {option('target')} a folder on a file system "
+                "that all hosts share, and start all ranks in the same folder"
             )
             raise TargetError(msg)
         # Every rank has traced its own Process, and they are the same.

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from resumable.errors import SourceError, TargetError
+from resumable.errors import SourceError, TargetError, option
 from resumable.runfile import RowBuffer, RowWriter, WriteTarget, digest_of
 from resumable.system import LockFile, OneThread, deferred_termination, disk
 from resumable.worker import Job, Report, Worker, plain_record, portable
@@ -215,7 +215,7 @@ class _SessionWorkers:
             msg = (
                 f"a worker on {platform.node()} does not see the source {path} as the "
                 "driver does: put it where all workers find it under the same absolute "
-                "path, or compute with engine='local'"
+                "path, or compute with the engine 'local'"
             )
             raise SourceError(msg)
         self._job = package.job
@@ -490,8 +490,8 @@ class TaskWriter(RowBuffer):
         elif not self._may_ship:
             msg = (
                 f"a worker on {platform.node()} sees no session at work on "
-                f"{target.path}: give a target= that all workers share, or "
-                "writer='driver'"
+                f"{target.path}: give a {option('target')} that all workers "
+                f"share, or {option('writer', 'driver')}"
             )
             raise TargetError(msg)
         self._ships = self._writer is None

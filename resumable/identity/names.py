@@ -79,14 +79,15 @@ def follow(
         value = os.environ.get(variable)
         key = f"environment {variable}"
         tracer.entries[key] = Entry("environment", digest_of(value), repr(value))
-    for line, called, expressions in reading.files:
+    for line, called, expressions, named in reading.files:
         found = [file_named(one, space) for one in expressions if one]
         path = next(filter(None, found), None)
         if path is not None:
             document = file_contents(path, path.name, tracer)
             key, _ = tracer.key_at(str(path), f"file {path.name}")
             tracer.entries[key] = Entry("file", digest_of(document), place=str(path))
-        elif called != "read":  # of a file that is open, mostly
+        # That of a parameter counts with it; "read" is of a file that is open, mostly.
+        elif called != "read" and not tracer.is_file(function, named):
             tracer.note(f"reads files: {called} at {file}:{line}")
     for line, called in reading.finds:
         tracer.note(f"{_FOUND.get(called, called)} at {file}:{line}")

@@ -38,6 +38,8 @@ _READERS = frozenset(
         *("safe_load", "imread", "File", "loadmat", "read", "getline", "getlines"),
     )
 )
+#: Functions that make a path of one.
+_MAKE_PATHS = ("Path", "PurePath", "str", "fspath")
 #: Functions that run a program.
 PROGRAMS = frozenset(
     ("check_output", "check_call", "Popen", "system", "popen", "run", "call")
@@ -75,8 +77,9 @@ class Reading(NamedTuple):
     changes_own: frozenset[tuple[str, bool]]
     """Attributes of its first argument that it changes, and whether it changes their
     objects: False where it assigns to them."""
-    files: tuple[tuple[int, str, tuple[str, ...]], ...]
-    """Line and function where it reads a file, and expressions that may name it."""
+    files: tuple[tuple[int, str, tuple[str, ...], str], ...]
+    """Line and function where it reads a file, expressions that may name it, and the
+    attribute of its first argument that does, if it is one."""
     finds: tuple[tuple[int, str], ...]
     """Line and function where it finds what is not known before it runs."""
     environment: frozenset[tuple[str, str]]
@@ -182,7 +185,7 @@ class _Look:
         self._aliases: dict[str, ast.AST] = {}
         self._once: set[str] = set()
         self.changes_own: set[tuple[str, bool]] = set()
-        self.files: set[tuple[int, str, tuple[str, ...]]] = set()
+        self.files: set[tuple[int, str, tuple[str, ...], str]] = set()
         #: Names of files that it has opened.
         self.handles: set[str] = set()
         self._seen: set[int] = set()  # of uses of the environment
@@ -278,7 +281,8 @@ class _Look:
         if name in _READERS:
             owner = called.value if isinstance(called, ast.Attribute) else None
             places = (path_expression(first), path_expression(owner))
-            self.files.add((node.lineno, name, places))
+            named = self._attribute(first) or self._attribute(owner)
+            self.files.add((node.lineno, name, places, named))
         elif name == "__subclasses__" or (
             name in PROGRAMS
             and isinstance(called, ast.Attribute)
@@ -301,6 +305,17 @@ class _Look:
             and _ends(called.value, "environ")
         ):
             self._variable(first, called)
+
+    def _attribute(self, node: ast.AST | None) -> str:
+        """Return the attribute of the first argument that is a path here, or empty."""
+        if isinstance(node, ast.Name):
+            node = self._aliases.get(node.id)
+        elif isinstance(node, ast.Call) and len(node.args) == 1:
+            makes_path = any(_ends(node.func, name) for name in _MAKE_PATHS)
+            return self._attribute(node.args[0]) if makes_path else ""
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            return node.attr if node.value.id == self._own else ""
+        return ""
 
     def _module(self, node: ast.AST | None) -> None:
         """Note a module that is looked up by its name."""

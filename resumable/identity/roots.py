@@ -8,6 +8,7 @@ import functools
 import itertools
 import os
 import warnings
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -125,6 +126,12 @@ def trace_object(
             tables=tables,
         )
         tracer.mentions |= set(roots)
+        tracer.files = {
+            (cls.__qualname__, name)
+            for cls in type(thing).__mro__
+            for name, value in (parameters or {}).items()
+            if isinstance(value, PurePath)
+        }
         members: dict[str, Any] = {}
         # What an attribute of ours takes the place of does not count, either.
         ours = {*own} & vars(thing).keys()
@@ -429,7 +436,7 @@ class CodeCheck:
                 f"{key} is {now.text} in a worker and {before.text} where {self._name} "
                 "was made. A worker imports modules anew: a constant must be the same "
                 "in every process, and not assigned from outside of its module. Give "
-                "it as a parameter, assign it in setup(), or use engine='serial'; "
+                "it as a parameter, assign it in setup(), or use the engine 'serial'; "
                 "where a file was edited meanwhile, run again"
             )
             if self._values:

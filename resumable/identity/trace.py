@@ -105,6 +105,8 @@ class Tracer:
         self.codes: dict[str, tuple[str, Reading]] = {}
         self.mentions: set[str] = set()
         self.reads_files = True
+        #: Classes and names of their parameters that are files.
+        self.files: set[tuple[str, str]] = set()
         self._keys: dict[int, str] = {}
         self._places: dict[tuple[str, str], str] = {}
         self._held: list[Any] = []  # ids stay unique as long as these are alive
@@ -153,6 +155,10 @@ class Tracer:
                         self.state.add(("attribute", cls, own))
                         if inside:
                             self.state.add(("inside", cls, own))
+
+    def is_file(self, function: types.FunctionType, name: str) -> bool:
+        """Return whether an attribute of what has this method is a file that counts."""
+        return (function.__qualname__.rpartition(".")[0], name) in self.files
 
     # What objects.write asks for.
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from resumable.model.arguments import (
+    check_called,
+    check_choice,
+    check_flag,
+    check_path,
+    check_whole,
+    is_number,
+)
 from resumable.model.batch import Batch, Span, stretches
 from resumable.model.encoding import (
     DEEPEST,
@@ -41,6 +49,7 @@ from resumable.model.plan import (
     Geometry,
     Plan,
     fit_memory,
+    scratch_bytes,
 )
 from resumable.model.positions import (
     MOST_POSITIONS,
@@ -95,6 +104,11 @@ __all__ = [
     "brief",
     "by_name",
     "canonical",
+    "check_called",
+    "check_choice",
+    "check_flag",
+    "check_path",
+    "check_whole",
     "chunk_shape",
     "declared_outputs",
     "decode",
@@ -112,6 +126,7 @@ __all__ = [
     "format_bytes",
     "format_seconds",
     "gathered_rows",
+    "is_number",
     "load_filter",
     "name_of_position",
     "names_one",
@@ -122,6 +137,7 @@ __all__ = [
     "ragged_rows",
     "read_like_array",
     "row_placer",
+    "scratch_bytes",
     "spans_of",
     "stretches",
 ]

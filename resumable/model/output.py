@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import DeclarationError, OutputError, near_miss
+from resumable.errors import DeclarationError, OutputError, near_miss, wrong
+from resumable.model.arguments import check_choice, check_flag
 from resumable.model.encoding import added_dtypes, encode_dtype, leaves
 from resumable.model.values import fitted_array, gathered_rows
 
@@ -123,22 +124,23 @@ class Output:
             exact = tuple(map(int, lengths))  # type: ignore[arg-type]
             if any(n != m for n, m in zip(exact, np.atleast_1d(shape), strict=True)):
                 raise TypeError  # noqa: TRY301 - as where int() refuses
-        except (TypeError, ValueError) as error:
-            msg = f"the shape of an output must be whole numbers, not {shape!r}"
-            raise DeclarationError(msg) from error
+        except (TypeError, ValueError, OverflowError) as error:
+            name = "the shape of an output"
+            raise wrong(DeclarationError, name, shape, "whole numbers") from error
         if any(n < 1 for n in exact):
             msg = f"every length in an output's shape must be at least 1, not {exact}"
             raise DeclarationError(msg)
         put("shape", exact)
         fixed = _fixed_dtype(dtype)
         put("dtype", fixed)
+        if units is not None and not isinstance(units, str):
+            raise wrong(DeclarationError, "units", units, "a text")
         put("units", units)
         if labels is not None:
             if not isinstance(labels, (list, tuple)) or not all(
                 isinstance(text, str) for text in labels
             ):
-                msg = f"labels must be a sequence of texts, not {labels!r}"
-                raise DeclarationError(msg)
+                raise wrong(DeclarationError, "labels", labels, "a sequence of texts")
             if not self.shape or len(labels) != self.shape[-1]:
                 wanted = "the shape is ()"
                 if self.shape:
@@ -161,19 +163,18 @@ class Output:
                 msg = f"the fill value {fill!r} does not fit the dtype {fixed}"
                 raise DeclarationError(msg) from error
             put("fill_value", fill)
-        if per not in ("position", "run"):
-            msg = f"per must be 'position' or 'run', not {per!r}"
-            raise DeclarationError(msg)
+        check_choice(DeclarationError, "per", per, ("position", "run"))
         put("per", per)
         if compression is not None:
-            wrong = filter_problem(compression)
+            problem = filter_problem(compression)
             if per == "run":
-                wrong = (
+                problem = (
                     "only outputs per position are compressed; leave compression out"
                 )
-            if wrong:
-                raise DeclarationError(wrong)
+            if problem:
+                raise DeclarationError(problem)
         put("compression", compression)
+        check_flag(DeclarationError, "ragged", ragged)
         if ragged and (per == "run" or fill_value is not None):
             what = "per='run'" if per == "run" else "a fill value"
             msg = (

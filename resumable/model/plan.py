@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import PlanError, near
+from resumable.errors import DeclarationError, PlanError, near, option, wrong
+from resumable.model.arguments import is_number
 from resumable.model.positions import PositionSet
 from resumable.model.schedule import Schedule
 from resumable.model.units import format_bytes, format_seconds
@@ -168,6 +169,19 @@ class Blocks(NamedTuple):
     rows: int
 
 
+def scratch_bytes(scratch: Any, rows: int, process: str) -> int:
+    """Return the bytes that a class declares for its work at some positions.
+
+    `scratch` is its attribute, for each of them, or its method.
+    """
+    each = not callable(scratch)
+    value = scratch if each else scratch(rows)
+    if not is_number(value) or not 0 <= value < math.inf:
+        name = f"{process}.scratch" if each else f"what {process}.scratch({rows}) gives"
+        raise wrong(DeclarationError, name, value, "a number of bytes, 0 or more")
+    return int(value) * (rows if each else 1)
+
+
 def fit_memory(
     footprint: Footprint,
     geometry: Geometry,
@@ -204,8 +218,8 @@ def fit_memory(
         msg = (
             f"one position needs {format_bytes(footprint(1))} and a worker itself "
             f"{format_bytes(base + server)}, more than the budget of "
-            f"{format_bytes(memory)}{why and f' ({why})'}; give memory='{least} bytes' "
-            "or more"
+            f"{format_bytes(memory)}{why and f' ({why})'}; give "
+            f"{option('memory', f'{least} bytes')} or more"
         )
         raise PlanError(msg)
     whole = footprint.rows_within(max(BLOCK_BYTES, footprint(1)))

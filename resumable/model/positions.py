@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import PlanError
+from resumable.errors import PlanError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -327,8 +327,8 @@ class RequestedPositions:
         # Of a part of the map, the first axis says whether it has an end.
         first = chosen[0] if _is_part(chosen) else chosen
         if isinstance(first, slice):
-            given = (first.start, first.stop, first.step)
-            numbers = [n for n in given if n is not None]
+            ends = (first.start, first.stop, first.step)
+            numbers = [n for n in ends if n is not None]
         elif first is Ellipsis or _is_mask(first):
             numbers = []
         else:
@@ -337,7 +337,7 @@ class RequestedPositions:
         if any(number < 0 for number in numbers):
             msg = (
                 "positions that count from the end cannot be followed: the end is not "
-                f"there yet (positions={chosen})"
+                f"there yet ({option('positions', chosen)})"
             )
             raise PlanError(msg)
         if isinstance(chosen, slice):
@@ -470,8 +470,8 @@ def _indexing(chosen: Any, map_shape: tuple[int, ...]) -> Iterator[None]:
         yield
     except (IndexError, TypeError, ValueError) as error:
         msg = (
-            f"positions={chosen!r} is no part of a map of shape {map_shape}, of which "
-            f"numpy says: {error}"
+            f"{option('positions', chosen)} is no part of a map of shape {map_shape}, "
+            f"of which numpy says: {error}"
         )
         raise PlanError(msg) from error
 

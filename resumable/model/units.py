@@ -4,38 +4,40 @@ from __future__ import annotations
 
 import re
 
-from resumable.errors import PlanError
+from resumable.errors import PlanError, option
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def parse_bytes(size: float | str) -> int:
+def parse_bytes(size: float | str, name: str = "") -> int:
     """Turn ``"2 GB"``, ``"512 MiB"`` or a number of bytes into bytes.
 
-    PlanError for what is not a size, or not positive.
+    PlanError for what is not a size, or not positive, with the `name` of the argument.
     """
     text = str(size).strip().lower()
     match = re.fullmatch(
         r"(\d+\.?\d*(?:e\d+)?|\.\d+)\s*([kmgt]?)(i?)(?:b|bytes?)?", text
     )
     if match is None:
-        msg = f"{size!r} is not a size; write for example '2 GB' or '512 MiB'"
+        what = _named(name, size)
+        msg = f"{what} is not a size; write for example '2 GB' or '512 MiB'"
         raise PlanError(msg)
     number, prefix, binary = match.groups()
     result = int(float(number) * (_BINARY if binary and prefix else _SIZES)[prefix])
     if result <= 0:
-        msg = f"a size must be positive, not {size!r}"
+        msg = f"a size must be positive, not {_named(name, size)}"
         raise PlanError(msg)
     return result
 
 
-def parse_seconds(duration: float | str) -> float:
+def parse_seconds(duration: float | str, name: str = "") -> float:
     """Turn ``"3h50m"``, ``"3:50:00"`` or a number of seconds into seconds.
 
     Also takes times as batch schedulers write them: ``"1-12:00:00"`` is 1.5 days.
-    PlanError for what is not a duration, or not positive.
+    PlanError for what is not a duration, or not positive, with the `name` of the
+    argument.
     """
     text = str(duration).strip().lower().replace(" ", "")
     seconds = 0.0
@@ -49,11 +51,15 @@ def parse_seconds(duration: float | str) -> float:
         seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if seconds <= 0:
         msg = (
-            f"{duration!r} is not a duration; write for example '3h50m', '3:50:00' or "
-            "90 (seconds)"
+            f"{_named(name, duration)} is not a duration; write for example '3h50m', "
+            "'3:50:00' or 90 (seconds)"
         )
         raise PlanError(msg)
     return seconds
+
+
+def _named(name: str, value: object) -> str:
+    return option(name, value) if name else repr(value)
 
 
 def format_bytes(size: float) -> str:

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from resumable.errors import StaleLinearization, WorkerDied
+from resumable.errors import (
+    DeclarationError,
+    PlanError,
+    StaleLinearization,
+    WorkerDied,
+    wrong,
+)
+from resumable.model import is_number
 from resumable.pool.stream import guarded, new_key
-from resumable.worker import RemoteTraceback, portable
+from resumable.worker import RemoteTraceback, WorkerProcesses, portable
 
 if TYPE_CHECKING:
     from resumable.pool.pool import Pool
@@ -113,10 +120,10 @@ class Operators:
 
     Raises
     ------
-    ValueError
-        There is no operator.
-    TypeError
-        An operator cannot be sent.
+    PlanError
+        There is no operator, or no such timeout.
+    DeclarationError, TypeError
+        An argument is of a wrong kind, or an operator cannot be sent.
 
     Notes
     -----
@@ -148,9 +155,20 @@ class Operators:
     def __init__(
         self, operators: Sequence[Any], pool: Pool, *, timeout: float | None = None
     ) -> None:
-        if not len(operators):
-            msg = "operators is empty; give at least one"
-            raise ValueError(msg)
+        what = f"a list of objects with methods {', '.join(_METHODS)}"
+        given: Any = operators
+        if not isinstance(given, Sequence) or not all(
+            any(callable(getattr(one, method, None)) for method in _METHODS)
+            for one in given
+        ):
+            raise wrong(DeclarationError, "operators", operators, what)
+        if not given:
+            msg = f"operators is empty; give at least one: {what}"
+            raise PlanError(msg)
+        if not isinstance(pool, WorkerProcesses):
+            raise wrong(DeclarationError, "pool", pool, "a Pool")
+        if timeout is not None and not (is_number(timeout) and timeout > 0):
+            raise wrong(PlanError, "timeout", timeout, "a positive time in s")
         self._count = len(operators)
         self._pool = pool
         self._timeout = timeout

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from resumable.errors import PlanError, wrong
+from resumable.model import check_called, check_flag, check_whole
 from resumable.pool.stream import RepeatedFunction, start_stream
 from resumable.worker import WorkerProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 
 class Pool(WorkerProcesses):
@@ -97,6 +100,13 @@ class Pool(WorkerProcesses):
         [6 6 3 2 0]
         """
         self._check_open()
+        check_called(PlanError, "function", function)
+        if times is not None:
+            check_whole(PlanError, "times", times)
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+            raise wrong(PlanError, "args", args, "a list or a tuple of arguments")
+        if seed is not None:
+            check_whole(PlanError, "seed", seed)
         numbers = itertools.count() if times is None else iter(range(times))
         repeated = RepeatedFunction(function, args, seed)
         return start_stream(self, repeated.do, numbers, in_turn=True, results="own")
@@ -140,10 +150,17 @@ class Pool(WorkerProcesses):
 
         Raises
         ------
-        ValueError
-            `look_ahead` is less than 1.
+        PlanError
+            An argument is of a wrong kind, or `look_ahead` less than 1.
         """
         self._check_open()
+        check_called(PlanError, "function", function)
+        if not isinstance(items, Iterable):
+            raise wrong(PlanError, "items", items, "an iterable")
+        check_flag(PlanError, "ordered", ordered)
+        check_flag(PlanError, "copy", copy)
+        if look_ahead is not None:
+            check_whole(PlanError, "look_ahead", look_ahead, 1)
         return start_stream(
             self,
             function,

@@ -119,9 +119,6 @@ def start_stream(
     """
     if look_ahead is None:
         look_ahead = _CALLS_EACH * max(1, pool.workers)
-    if look_ahead < 1:
-        msg = f"look_ahead must be 1 or more items, not {look_ahead}"
-        raise ValueError(msg)
     if not pool.workers:
         return map(GuardedFunction(None, function).do, items)
     # A worker that has died meanwhile is replaced before it gets an item.

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import inspect
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from resumable.errors import (
     RunFileError,
     near_miss,
     shortened,
+    wrong,
 )
 from resumable.model import parse_seconds
-from resumable.process.declaration import NAMED
+from resumable.process.attributes import NAMED, method_of
 from resumable.process.parameters import frozen
 from resumable.process.process import Process
 from resumable.process.stages import BlockLink, Stage, UnitLink
@@ -29,8 +30,6 @@ from resumable.source import SourceRef
 from resumable.system import begin_work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from resumable.model import Output
     from resumable.results import Results
     from resumable.session import Trial
@@ -88,6 +87,10 @@ class Chain:
         stages[0]._check_source()
         self._processes = stages
         self._keep = [keep] if isinstance(keep, str) else keep
+        named: Any = keep
+        if not (named is None or isinstance(named, Sequence)):
+            what = "names of stages or outputs"
+            raise wrong(DeclarationError, "keep", named, what)
         if self._keep is not None and not len(self._keep):
             msg = "keep= names nothing: a chain stores an output or more"
             raise DeclarationError(msg)
@@ -260,7 +263,8 @@ class Chain:
         """
         self._wire()
         names = {self._stages[number].name: number for number in self._kept}
-        if stage not in names:
+        asked: Any = stage
+        if not isinstance(asked, str) or asked not in names:
             msg = f"no output of a stage {stage!r} is kept{near_miss(stage, names)}"
             raise KeyError(msg)
         above: dict[int, Results] = {}
@@ -332,7 +336,8 @@ class Chain:
             )
             raise PlanError(msg)
         limit = options.pop("time_limit", None)
-        deadline = None if limit is None else time.monotonic() + parse_seconds(limit)
+        seconds = None if limit is None else parse_seconds(limit, "time_limit")
+        deadline = None if seconds is None else time.monotonic() + seconds
         above: dict[int, Results] = {}
         with self._frozen():
             self._wire()
@@ -402,6 +407,6 @@ class ChainResults(Mapping[str, Any]):
 
 
 def _signature(process: Process) -> list[inspect.Parameter]:
-    method = getattr(process, process._method())
+    method = getattr(process, method_of(process))
     found = inspect.signature(method).parameters.values()
     return [argument for argument in found if argument.kind in NAMED]

@@ -27,6 +27,7 @@ from resumable.errors import (
     ResumableError,
     ResumableWarning,
     shortened,
+    wrong,
 )
 from resumable.model import canonical, name_of_position, positions_in_order
 from resumable.process.declaration import OWN
@@ -98,6 +99,8 @@ def at(process: Process, position: Any) -> Iterator[Process]:
     """
     _check_kind(process, "at")
     flat = positions_in_order(position, process.map_shape)
+    if not len(flat):
+        raise wrong(PlanError, "position", position, "a position or several")
     cursor = Cursor()
     cursor.enter(flat)
     if isinstance(position, (int, np.integer, tuple)):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from resumable import identity
 from resumable.errors import DeclarationError, ResumableError
 from resumable.model import canonical, decode
-from resumable.process.declaration import ARGUMENTS, NAMED, SOURCE_AGAIN, Declaration
+from resumable.process.attributes import NAMED
+from resumable.process.declaration import ARGUMENTS, SOURCE_AGAIN, Declaration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,12 +21,20 @@ from resumable.errors import (
     ResumableWarning,
     SourceError,
     near_miss,
+    option,
     warn_user,
 )
-from resumable.model import Output, canonical, declared_outputs, encode
+from resumable.model import Output, check_choice, declared_outputs, encode
+from resumable.process.attributes import (
+    added_values,
+    aliases_of,
+    as_path,
+    check_attributes,
+    check_signature,
+    left_out,
+)
 from resumable.process.parameters import (
     OF_SHARING,
-    added_parameters,
     as_typed,
     assign,
     copy_parameters,
@@ -47,13 +55,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Kinds of arguments that can be given by name.
-NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _DATES = (param.Date, param.CalendarDate, param.DateRange, param.CalendarDateRange)
 #: Methods that decide results; what they do not reach does not count.
 ROOTS = ("unit_computation", "block_computation", "setup", "finish")
-#: Methods besides the computation that are called once and return at once.
-_CALLED = ("setup", "finish", "ready", "outputs", "scratch")
 #: Attributes of ours, which are no attributes of the computation.
 OWN = (
     "_source",
@@ -84,20 +88,6 @@ ARGUMENTS = (
     "fingerprint",
     "environment",
 )
-
-
-def _returns_no_value(method: Any) -> bool:
-    """Return whether what a call returns has still to be run."""
-    tests = (
-        inspect.isgeneratorfunction,
-        inspect.iscoroutinefunction,
-        inspect.isasyncgenfunction,
-    )
-    while isinstance(method, functools.partial):
-        method = method.func
-    if callable(method) and not inspect.isroutine(method):
-        method = type(method).__call__
-    return any(test(method) for test in tests)
 
 
 def _set_by_us() -> bool:
@@ -178,12 +168,9 @@ class Declaration(Positioned, param.Parameterized):
                 raise ParameterError(msg)
         super().__init__(**parameters)  # type: ignore[no-untyped-call]
         fix_defaults(self)
-        if fingerprint not in ("sample", "full"):
-            msg = f"fingerprint must be 'sample' or 'full', not {fingerprint!r}"
-            raise ParameterError(msg)
-        if environment not in ("record", "strict"):
-            msg = f"environment must be 'record' or 'strict', not {environment!r}"
-            raise ParameterError(msg)
+        check_choice(ParameterError, "fingerprint", fingerprint, ("sample", "full"))
+        check_choice(ParameterError, "environment", environment, ("record", "strict"))
+        check_attributes(self)
         inputs = given_by_name("inputs", inputs)
         shared = given_by_name("shared", shared)
         self._full, self._strict = fingerprint == "full", environment == "strict"
@@ -210,8 +197,9 @@ class Declaration(Positioned, param.Parameterized):
             axes = self.position_axes
             warn_user(
                 f"{type(self).__name__} is given no position_axes; {axes} are taken, "
-                f"as {taken}. Give position_axes={axes}, or declare it in the class, "
-                "to say so; position_axes=0 takes the first axis alone"
+                f"as {taken}. Give {option('position_axes', axes)}, or declare it in "
+                f"the class, to say so; {option('position_axes', 0)} takes the first "
+                "axis alone"
             )
         self._inputs = {
             name: align_input(name, value, self._source, self._geometry)
@@ -220,9 +208,7 @@ class Declaration(Positioned, param.Parameterized):
         self._share(shared, self._source.path)
         self._folder = target_folder(target, self._source.path)
         self._seconds_per_position: float | None = None
-        self._check_methods()
-        self._aliases()
-        self._added_parameters()
+        check_signature(self, self._inputs, self._shared)
         self._outputs()
         identity.write_values(self._parameter_values())
 
@@ -273,94 +259,6 @@ class Declaration(Positioned, param.Parameterized):
         memo[id(self)] = memo[id(made)] = made
         vars(made).update(copy.deepcopy(vars(made), memo))
         return made
-
-    def _method(self) -> str:
-        both = ("unit_computation", "block_computation")
-        methods = [method for method in both if hasattr(self, method)]
-        if len(methods) != 1:
-            found = "both" if methods else "neither"
-            msg = (
-                f"{type(self).__name__} must have unit_computation (one position) or "
-                f"block_computation (many at once), and has {found}"
-            )
-            raise DeclarationError(msg)
-        return methods[0]
-
-    def _check_methods(self) -> None:
-        chosen = self._method()
-        for name in (chosen, *_CALLED):
-            if _returns_no_value(getattr(self, name)):
-                msg = (
-                    f"{type(self).__name__}.{name} is a generator or a coroutine, as "
-                    "it has a yield or is an async def: to call it computes nothing; "
-                    "write a plain function that returns values"
-                )
-                raise DeclarationError(msg)
-        try:
-            signature = inspect.signature(getattr(self, chosen))
-        except ValueError:
-            return  # built in, and silent about what it takes
-        method = f"{type(self).__name__}.{chosen}"
-        arguments = list(signature.parameters.values())[1:]
-        given = [*self._inputs, *self._shared]
-        for name in self._inputs.keys() & self._shared.keys():
-            msg = f"{method}: {name!r} is among inputs= and shared=; give it as one"
-            raise DeclarationError(msg)
-        try:
-            signature.bind(None, **dict.fromkeys(given))
-        except TypeError as error:
-            missing = [
-                argument.name
-                for argument in arguments
-                if argument.default is argument.empty and argument.kind in NAMED
-                if argument.name not in given
-            ]
-            wanted = ", ".join(["self", "spectrum", *given])
-            msg = f"{method} must take ({wanted}): {error}"
-            if missing:
-                hint = near_miss(missing[0], given)
-                msg = (
-                    f"{method} asks for {missing[0]!r}, which is not among the inputs"
-                    f"{hint}; give inputs={{{missing[0]!r}: source}}, or shared= where "
-                    "it is the same for all positions"
-                )
-            raise DeclarationError(msg) from error
-
-    def _aliases(self) -> tuple[str, ...]:
-        """Return older names of the class itself; a subclass never had them."""
-        names = vars(type(self)).get("aliases", ())
-        if isinstance(names, str) or not all(
-            isinstance(name, str) and name.isidentifier() for name in names
-        ):
-            msg = (
-                f"{type(self).__name__}.aliases must be a tuple of older names of the "
-                f'class, as ("OldName",), not {names!r}'
-            )
-            raise DeclarationError(msg)
-        return tuple(name for name in names if name != type(self).__name__)
-
-    def _added_parameters(self) -> dict[str, Any]:
-        """Return the values that added parameters stand for in older runs, as JSON."""
-        added = added_parameters(type(self))
-        for name in added:
-            if name == "name" or name not in type(self).param:
-                known = [known for known in type(self).param if known != "name"]
-                msg = (
-                    f"{type(self).__name__}.added_parameters has {name!r}, which is no "
-                    f"parameter{near_miss(name, known)}"
-                )
-                raise DeclarationError(msg)
-        return identity.write_values(added)
-
-    def _left_out(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return added parameters that older runs may lack, the latest first."""
-        found = []
-        for name, before in reversed(self._added_parameters().items()):
-            # In Python 1 is True, and 0.0 is -0.0.
-            if canonical(parameters[name]) != canonical(before):
-                break
-            found.append(name)
-        return tuple(found)
 
     def _outputs(self) -> dict[str, Output]:
         value = self.outputs() if callable(self.outputs) else self.outputs
@@ -512,9 +410,9 @@ class Declaration(Positioned, param.Parameterized):
             check=self._code_check(traced),
             changed=functools.partial(self._changed_since, traced),
             earlier=self._earlier_document,
-            aliases=self._aliases(),
-            added=self._added_parameters(),
-            left_out=self._left_out(traced.parameters),
+            aliases=aliases_of(type(self)),
+            added=identity.write_values(added_values(type(self))),
+            left_out=left_out(type(self), traced.parameters),
             named=self._named,
             source_text=self._source_text(),
             seconds_per_position=self._seconds_per_position,
@@ -557,10 +455,7 @@ class Declaration(Positioned, param.Parameterized):
         values = {}
         for name in type(self).param:
             if name != "name":
-                value = getattr(self, name)
-                if isinstance(self.param[name], param.Path) and isinstance(value, str):
-                    value = Path(value)
-                values[name] = value
+                values[name] = as_path(self.param[name], getattr(self, name))
         return values
 
     def _written_arguments(self) -> dict[str, Any]:

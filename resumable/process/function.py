@@ -8,10 +8,11 @@ import functools
 import inspect
 import textwrap
 import types
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from resumable import identity
-from resumable.errors import DeclarationError, near_miss
+from resumable.errors import DeclarationError, near_miss, wrong
 from resumable.model import Output, encode
 from resumable.process.parameters import absolute, given_by_name, in_one_piece
 from resumable.process.process import Process
@@ -19,7 +20,7 @@ from resumable.session import Options
 from resumable.system import begin_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from resumable.identity import CodeCheck, Traced
@@ -77,8 +78,11 @@ def map_function(
     begin_work("compute a map")
     called: Any = function
     if not callable(called):
-        msg = f"the first argument of map is the function, not {function!r}"
-        raise DeclarationError(msg)
+        raise wrong(DeclarationError, "the first argument of map", called, "a function")
+    how: Any = {} if options is None else options
+    if not isinstance(how, Mapping) or not all(isinstance(n, str) for n in how):
+        what = 'a dict of arguments of compute, as {"workers": 4}'
+        raise wrong(DeclarationError, "options", how, what)
     given = given_by_name("inputs", inputs) | given_by_name("shared", shared)
     process = _process_of(function, outputs, version, given, parameters)
     made = process(
@@ -89,7 +93,7 @@ def map_function(
         position_axes=position_axes,
         environment=environment,
     )
-    return made.compute(**(options or {}))
+    return made.compute(**how)
 
 
 def _process_of(

@@ -297,21 +297,6 @@ def check_names(cls: Any, base: Any, arguments: Sequence[str]) -> None:
             raise DeclarationError(msg)
 
 
-def added_parameters(cls: type[Any]) -> dict[str, Any]:
-    """Return the values that added parameters stand for in older runs, by name."""
-    added: dict[str, Any] = {}
-    for part in reversed(cls.__mro__):
-        own = vars(part).get("added_parameters", {})
-        if not isinstance(own, Mapping):
-            msg = (
-                f"{part.__name__}.added_parameters must be a dict of what older runs "
-                f'were computed with, as {{"gain": 1.0}}, not {own!r}'
-            )
-            raise DeclarationError(msg)
-        added |= own
-    return added
-
-
 @contextlib.contextmanager
 def frozen(process: Any) -> Iterator[None]:
     """Refuse assignments to the parameters within a block."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from resumable.engines import collective, warm_up
-from resumable.errors import DeclarationError, RunFileError
-from resumable.model import names_one, parse_seconds, positions_in_order
+from resumable.errors import DeclarationError, PlanError, RunFileError
+from resumable.model import check_called, names_one, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
 from resumable.process.parameters import check_names, frozen, override_parameters
 from resumable.results import Results
-from resumable.runfile import RunFile
+from resumable.runfile import RunFile, run_path
 from resumable.session import (
     Explanation,
     Options,
@@ -249,6 +249,8 @@ class Process(Declaration):
         """
         begin_work(f"compute {type(self).__name__}")
         self._check_source()
+        if listener is not None:
+            check_called(PlanError, "listener", listener)
         with frozen(self):
             engine = collective(options.get("engine", "auto"))
             if engine is None:
@@ -304,6 +306,8 @@ class Process(Declaration):
 
         begin_work(f"compute {type(self).__name__}")
         check_alone(options.get("engine", "auto"))
+        if listener is not None:
+            check_called(PlanError, "listener", listener)
         self._check_source()
         # From here to the end of the run: it computes what is resolved now.
         hold = contextlib.ExitStack()
@@ -323,7 +327,8 @@ class Process(Declaration):
         The time limit counts from now on.
         """
         limit = given.get("time_limit")
-        stop = StopRequest(None if limit is None else parse_seconds(limit), limit)
+        seconds = None if limit is None else parse_seconds(limit, "time_limit")
+        stop = StopRequest(seconds, limit)
         asked = self._request()
         if given.get("follow") is None and not asked.asks_ready:
             options = Options.of(given, self.map_shape)
@@ -536,7 +541,7 @@ class Process(Declaration):
         from resumable.session import adopt_run
 
         begin_work(f"adopt a run as one of {type(self).__name__}")
-        path = run.path if isinstance(run, Results) else Path(run)
+        path = run.path if isinstance(run, Results) else run_path(run)
         with frozen(self):
             return adopt_run(self._computation(), RunFile(path), sample)
 

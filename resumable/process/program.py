@@ -21,14 +21,18 @@ import param
 from click.core import ParameterSource
 
 from resumable.errors import (
+    DeclarationError,
     NotFinished,
     ParameterError,
     ResumableError,
     SourceError,
     near,
     shown,
+    worded_for_shell,
+    wrong,
 )
 from resumable.process.constructor import construct, own_arguments, source_argument
+from resumable.process.declaration import Declaration
 from resumable.session import Options
 from resumable.source import whole_dataset
 from resumable.system import begin_work, launcher
@@ -84,9 +88,10 @@ _LONGEST = 60
 
 @contextlib.contextmanager
 def errors_shown() -> Iterator[None]:
-    """Show the library's errors as one message, without a traceback."""
+    """Show the library's errors as one message, worded for a shell."""
     try:
-        yield
+        with worded_for_shell():
+            yield
     except ResumableError as error:
         if launcher.is_shown_elsewhere(error):
             sys.exit(1)
@@ -250,10 +255,16 @@ def make_process(
     ):
         for text in texts:
             name, separator, where = text.partition("=")
-            found[name] = where
             if not separator:
                 msg = f"{option} takes NAME=SOURCE, not {text!r}"
                 raise click.UsageError(msg)
+            if name in found:
+                msg = (
+                    f"{option} {name}= is given twice, {found[name]!r} and {where!r}; "
+                    "give it once"
+                )
+                raise click.UsageError(msg)
+            found[name] = where
     shared = {k: v if "::" in v else _literal(v) for k, v in shared.items()}
     if source is not None:
         given = int(source) if source.isdigit() else source
@@ -328,7 +339,8 @@ def process_of_argv(
     """Make the Process that the command line of a script asks for."""
 
     def make(**options: Any) -> Any:
-        return make_process(cls, options, keywords)
+        with worded_for_shell():
+            return make_process(cls, options, keywords)
 
     return _run_command(cls, source_options, keywords, make, argv)
 
@@ -392,6 +404,12 @@ def _run_command(
     argv: Sequence[str] | None,
 ) -> Any:
     """Parse a command line and call back; exit after help and wrong usage."""
+    given: Any = cls
+    if not (isinstance(given, type) and issubclass(given, Declaration)):
+        raise wrong(DeclarationError, "the class of a program", cls, "a Process class")
+    texts: Any = sys.argv[1:] if argv is None else argv
+    if not isinstance(texts, (list, tuple)) or set(map(type, texts)) - {str}:
+        raise wrong(DeclarationError, "argv", argv, "a list of texts, as sys.argv[1:]")
     begin_work(f"run {cls.__name__} as a program")
     try:
         fixed = options(required="source" not in keywords)
@@ -406,8 +424,7 @@ def _run_command(
         )
         # Not command.main(), which exits: the caller gets what the callback returns.
         name = sys.argv[0].replace("\\", "/").rpartition("/")[2]
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        with command.make_context(name, arguments) as ctx:
+        with command.make_context(name, list(texts)) as ctx:
             return command.invoke(ctx)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import param
 
 from resumable import identity
-from resumable.errors import DeclarationError, ParameterError
-from resumable.model import canonical, decode
+from resumable.errors import DeclarationError, ParameterError, wrong
+from resumable.model import canonical, check_path, decode
+from resumable.process.attributes import added_values
 from resumable.process.classes import find_class
 from resumable.process.constructor import construct
 from resumable.process.function import process_of_run
-from resumable.process.parameters import added_parameters, frozen
+from resumable.process.parameters import frozen
 from resumable.process.process import Process
 from resumable.results import (
     Results,
@@ -36,11 +37,12 @@ from resumable.runfile import (
     is_run_file,
     of_npy,
     read_arrays,
+    run_path,
 )
 from resumable.system import begin_work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from resumable.session import Computation, VerifyReport
     from resumable.source import SourceRef
@@ -48,6 +50,18 @@ if TYPE_CHECKING:
 _P = TypeVar("_P", bound=Process)
 #: Raised when a state is written differently. Part of it.
 STATE = 1
+#: What its parts are that are not simply handed on.
+_KINDS = {
+    "parameters": dict,
+    "axes": list,
+    "inputs": dict,
+    "shared": dict,
+    "places": dict,
+    "attributes": dict,
+    "arguments": dict,
+    "arrays": list,
+}
+_SAID = {dict: "a dict", list: "a list"}
 _KEYS = ("class", "parameters", "source", "axes", "inputs", "target", "fingerprint")
 
 
@@ -100,6 +114,8 @@ def load(
     if isinstance(state, Results):
         return _load_run(state.path, cls)
     if not isinstance(state, Mapping):
+        what = "what state() returned, Results, or the name of a file of one of them"
+        check_path(DeclarationError, "a state", state, what)
         path = Path(state)
         if _is_run(path):
             return _load_run(path, cls)
@@ -139,7 +155,11 @@ def _load_run(path: Path, cls: type[Process] | str | None) -> Process:
 
 
 def _class(cls: Any) -> Any:
-    return find_class(cls, Process) if isinstance(cls, str) else cls
+    found = find_class(cls, Process) if isinstance(cls, str) else cls
+    if not (isinstance(found, type) and issubclass(found, Process)):
+        what = 'a subclass of Process, or where it is, as "FILE.py:Class"'
+        raise wrong(DeclarationError, "cls", cls, what)
+    return found
 
 
 def _is_run(path: Path) -> bool:
@@ -204,7 +224,8 @@ def verify(
     from resumable.session import verify_run
 
     begin_work("verify a run")
-    process = _class(process)
+    if isinstance(process, str):
+        process = _class(process)
     what = isinstance(process, type) and not issubclass(process, Process)
     if what or not (
         process is None or callable(process) or isinstance(process, Process)
@@ -223,7 +244,7 @@ def verify(
     known = isinstance(process, Process)
     with frozen(process) if known else contextlib.nullcontext():
         return verify_run(
-            results.path if isinstance(results, Results) else Path(results),
+            results.path if isinstance(results, Results) else run_path(results),
             None if process is None else restore,
             source=source,
             sample=sample,
@@ -294,7 +315,11 @@ def _read(source: Any, arrays: Mapping[str, Any]) -> Any:
     if isinstance(source, dict) and "contents" in source:
         return decode(source["contents"], "the source", arrays=arrays)
     if isinstance(source, dict):
-        return Results(source["run"])[source["output"]]
+        try:
+            return Results(source["run"])[source["output"]]
+        except KeyError as error:
+            msg = f"the source {source} of this state is no output of a run: {error}"
+            raise DeclarationError(msg) from error
     return source
 
 
@@ -304,6 +329,10 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         what = f"it lacks {missing[0]!r}" if missing else "its version is another"
         msg = f"this is not a state that process.state() of this version gave: {what}"
         raise DeclarationError(msg)
+    for key, kind in _KINDS.items():
+        if not isinstance(state.get(key, kind()), kind):
+            name = f"{key!r} of a state"
+            raise wrong(DeclarationError, name, state[key], _SAID[kind])
     _check_name(cls, str(state["class"]).rpartition(":")[2].rpartition(".")[2])
     arrays, places = _arrays_of(state), state.get("places", {})
     known = identity.by_document(arrays)
@@ -314,10 +343,7 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         arrays,
         source=_read(state["source"], known),
         target=state["target"],
-        inputs={
-            name: (_read(source, known), tuple(axes))
-            for name, (source, axes) in state["inputs"].items()
-        },
+        inputs=dict(_inputs_of(state, known)),
         shared=shared_again(
             state.get("shared", {}), arrays, lambda name: str(places.get(name, ""))
         ),
@@ -325,6 +351,16 @@ def _from_state(cls: type[Process], state: Mapping[str, Any]) -> Process:
         fingerprint=state["fingerprint"],
         environment=state.get("environment", "record"),
     )
+
+
+def _inputs_of(
+    state: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    for name, written in state["inputs"].items():
+        if not (isinstance(written, list) and len(written) == 2):
+            where, what = f"the input {name!r} of a state", "a source and its axes"
+            raise wrong(DeclarationError, where, written, what)
+        yield name, (_read(written[0], arrays), tuple(written[1]))
 
 
 def _from_run(cls: type[Process], run: RunFile, source: Any = None) -> Process:
@@ -362,7 +398,7 @@ def _made(
     known = identity.by_document(arrays)
     # A run that lacks parameters was made before there were these.
     parameters = {
-        **added_parameters(cls),
+        **added_values(cls),
         **_parameters_of(cls, document["parameters"], known),
     }
     given = {**standard, **parameters}

@@ -16,6 +16,7 @@ from resumable.model import (
     fitted_array,
     gathered_rows,
     ragged_rows,
+    scratch_bytes,
 )
 from resumable.process.process import Process
 from resumable.source import SourceRef
@@ -189,7 +190,7 @@ class Link(Process):
         total = 0
         for stage in self._stages:
             own = stage.request.process.scratch
-            total += int(own(count)) if callable(own) else int(own) * count
+            total += scratch_bytes(own, count, stage.name)
             if stage is not self._stages[-1]:
                 total += count * sum(o.row_bytes for o in stage.outputs.values())
         return total

@@ -13,7 +13,7 @@ import numpy as np
 from resumable import identity
 from resumable.errors import RunFileError, SourceError, hdf5_errors_as, shown
 from resumable.model import filter_problem, load_filter
-from resumable.runfile import ADVICE, RaggedRows, find_own, names_fields
+from resumable.runfile import RaggedRows, advice_anew, find_own, names_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,9 +260,12 @@ def _opened(run: RunFile) -> Iterator[h5py.File]:
 
 def _readable(run: RunFile) -> AbstractContextManager[None]:
     what = f"{run.path} is damaged, HDF5 cannot read it"
-    return hdf5_errors_as(RunFileError, what, f": {ADVICE}")
+    return hdf5_errors_as(RunFileError, what, f": {advice_anew()}")
 
 
 def _not_ours(run: RunFile, name: str) -> RunFileError:
-    msg = f"{run.path} is damaged, its {name} is not what it was made with: {ADVICE}"
+    msg = (
+        f"{run.path} is damaged, its {name} is not what it was made with: "
+        f"{advice_anew()}"
+    )
     return RunFileError(msg)

@@ -17,8 +17,9 @@ from resumable.errors import (
     ParameterError,
     ResumableError,
     TargetError,
+    option,
 )
-from resumable.model import filter_problem, format_bytes
+from resumable.model import check_flag, filter_problem, format_bytes
 from resumable.results.copy import (
     TABLES,
     copy_group,
@@ -52,9 +53,9 @@ def publish(
 ) -> None:
     """Copy a finished run into another file, as :meth:`Results.publish` says."""
     begin_work("publish results")
-    wrong = filter_problem(compression)
-    if wrong:
-        raise ParameterError(wrong)
+    check_flag(ParameterError, "overwrite", overwrite)
+    if problem := filter_problem(compression):
+        raise ParameterError(problem)
     path, names = _place(where)
     run.check_finished("it is published")
     existed = path.exists()
@@ -178,7 +179,10 @@ def _parent(
         return group
     where = f"{path}::{group.name.rstrip('/')}/{name}"
     if not overwrite:
-        msg = f"{where} exists; give another name, or overwrite=True to replace it"
+        msg = (
+            f"{where} exists; give another name, or {option('overwrite', True)} to "
+            "replace it"
+        )
         raise ParameterError(msg)
     _check_group(group, name, path)
     if not all(mark in group[name] for mark in _MARKS):

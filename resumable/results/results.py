@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable import identity
-from resumable.errors import IdentityError, SourceError, as_html, near_miss, shown
-from resumable.model import canonical, decode, format_bytes
+from resumable.errors import (
+    IdentityError,
+    SourceError,
+    as_html,
+    near_miss,
+    option,
+    shown,
+)
+from resumable.model import canonical, decode, format_bytes, positions_in_order
 from resumable.results.arrays import (
     RaggedArray,
     ResultArray,
@@ -33,6 +40,7 @@ from resumable.runfile import (
     SessionRow,
     Snapshot,
     read_arrays,
+    run_path,
 )
 from resumable.source import SharedValue, SourceRef
 
@@ -101,10 +109,11 @@ class Results(Mapping[str, Any]):
     """
 
     def __init__(self, path: str | Path | RunFile) -> None:
-        self._run = path if isinstance(path, RunFile) else RunFile(Path(path))
+        self._run = path if isinstance(path, RunFile) else RunFile(run_path(path))
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._run.header.outputs:
+        asked: Any = name
+        if not isinstance(asked, str) or asked not in self._run.header.outputs:
             names = ", ".join(self)
             hint = near_miss(str(name), self)
             msg = f"there is no output {name!r}{hint} (there are {names})"
@@ -129,11 +138,20 @@ class Results(Mapping[str, Any]):
         name : str
             An output per position.
         positions : ndarray of int
-            Flat positions.
+            Flat positions, or what :meth:`Process.compute` takes as these.
+
+        Raises
+        ------
+        KeyError
+            There is no such output.
+        PlanError
+            A position does not exist.
         """
+        self[name]  # KeyError where there is none
+        flat = positions_in_order(positions, self._run.header.map_shape)
         if self._run.header.outputs[name].ragged:
-            return RaggedRows(self._run, name).read(positions, marked=False)
-        return self._run.rows(name, positions)
+            return RaggedRows(self._run, name).read(flat, marked=False)
+        return self._run.rows(name, flat)
 
     @property
     def path(self) -> Path:
@@ -456,10 +474,20 @@ def shared_again(
             plain = isinstance(value, np.ndarray)
             # A text would else be taken for the name of a dataset.
             values[name] = value if plain else SharedValue(value, document, "")
-        except IdentityError:
+        except IdentityError as error:
             values[name] = place_of(name)
-            if not values[name]:
+            if values[name]:
+                continue
+            if "array" not in document:
                 raise
+            where = option("shared", {name: "'file.h5::/dataset'"})
+            msg = (
+                f"the shared {name!r} is an array that is not kept with the run, which "
+                "keeps 16 MB of arrays together: save it in an "
+                f"HDF5 file and give {where}, which is the same run; or give the "
+                "Process that was made with the array"
+            )
+            raise IdentityError(msg) from error
     return values
 
 

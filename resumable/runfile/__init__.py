@@ -19,7 +19,7 @@ from resumable.runfile.create import (
     reserve_rows,
     target_errors,
 )
-from resumable.runfile.file import RunFile, Snapshot, find_runs, is_run_file
+from resumable.runfile.file import RunFile, Snapshot, find_runs, is_run_file, run_path
 from resumable.runfile.folder import (
     RunFolder,
     RunLock,
@@ -35,15 +35,16 @@ from resumable.runfile.hdf5 import (
     superblock_of,
 )
 from resumable.runfile.header import (
-    ADVICE,
     CHUNKS,
     CHUNKS_DTYPE,
     CLOSE,
     FAILURE_ROWS,
+    LEFT,
     MAGIC,
     REPAIR,
     TABLE_DTYPES,
     Header,
+    advice_anew,
     digest_of,
     structure_digest,
     table_rows,
@@ -74,7 +75,6 @@ from resumable.runfile.tables import Failure, LogLine, SessionRow, SessionTables
 from resumable.runfile.writer import RowBuffer, RowWriter, WriteTarget
 
 __all__ = [
-    "ADVICE",
     "ALIGNMENT",
     "CHUNKS",
     "CHUNKS_DTYPE",
@@ -82,6 +82,7 @@ __all__ = [
     "FAILURE_ROWS",
     "HDF5_VERSIONS",
     "KEPT_BYTES",
+    "LEFT",
     "MAGIC",
     "MOST_ARRAYS",
     "REPAIR",
@@ -105,6 +106,7 @@ __all__ = [
     "SessionTables",
     "Snapshot",
     "WriteTarget",
+    "advice_anew",
     "arrays_kept",
     "as_npy",
     "copied_rows",
@@ -129,6 +131,7 @@ __all__ = [
     "repair_run_file",
     "reserve_rows",
     "run_folder_of",
+    "run_path",
     "structure_digest",
     "superblock_of",
     "table_rows",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from resumable.errors import DeclarationError, ResumableError, TargetError
+from resumable.errors import DeclarationError, ResumableError, TargetError, option
 from resumable.model import WINDOW, canonical, format_bytes, stretches
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
@@ -202,7 +202,7 @@ def target_errors(folder: Path, needed: int) -> Iterator[None]:
     except OSError as error:
         msg = (
             f"the folder {folder} cannot be written ({error.strerror or error}); give "
-            "another folder as target="
+            f"another folder as {option('target')}"
         )
         if error.errno in (*disk.FULL, errno.EFBIG):
             with contextlib.suppress(OSError):
@@ -210,7 +210,7 @@ def target_errors(folder: Path, needed: int) -> Iterator[None]:
                     f"no room for the results in {folder}: they need "
                     f"{format_bytes(needed)}, {format_bytes(disk.free_bytes(folder))} "
                     f"are free ({error.strerror}); make room or give another "
-                    "folder as target="
+                    f"folder as {option('target')}"
                 )
         raise TargetError(msg) from error
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resumable.errors import ResumableError, RunFileError
-from resumable.model import PositionSet, document_digest
+from resumable.model import PositionSet, check_path, document_digest
 from resumable.runfile.header import (
     MAGIC,
     TABLE_DTYPES,
@@ -72,6 +72,12 @@ def is_run_file(path: Path) -> bool:
     """Return whether a file begins as a run file; OSError: it cannot be read."""
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
+
+
+def run_path(given: Any) -> Path:
+    """Return the path that a user gives of a run file; RunFileError: it is none."""
+    check_path(RunFileError, "a run", given, "the name of a run file, or Results")
+    return Path(given)
 
 
 class RunFile:

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resumable.errors import RunBusy, RunFileError, TargetError, shown
+from resumable.errors import RunBusy, RunFileError, TargetError, option, shown, wrong
 from resumable.runfile.create import target_errors
 from resumable.runfile.file import RunFile, find_runs
 from resumable.system import LockFile, disk, wait_until
@@ -125,19 +125,18 @@ def target_folder(target: str | Path | None, source_path: str) -> Path:
     if chosen is None:
         if not source_path:
             msg = (
-                "an array, or a number of positions, lies in no folder; give target=, "
-                "a folder for the results"
+                "an array, or a number of positions, lies in no folder; give "
+                f"{option('target')}, a folder for the results"
             )
             raise TargetError(msg)
         return Path(source_path).parent
     if not isinstance(chosen, (str, os.PathLike)):
-        msg = f"target must be a folder for the results, not {chosen!r}"
-        raise TargetError(msg)
+        raise wrong(TargetError, "target", chosen, "a folder for the results")
     folder = Path(chosen).absolute()
     if not folder.is_dir():
         what = "does not exist; make it first"
         if folder.exists():
-            what = "is not a folder; give another target="
+            what = f"is not a folder; give another as {option('target')}"
         msg = f"the target folder {folder} {what}"
         raise TargetError(msg)
     return folder

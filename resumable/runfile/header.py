@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.errors import RunFileError
+from resumable.errors import RunFileError, option
 from resumable.model import (
     Output,
     canonical,
@@ -33,10 +33,8 @@ FEW_POSITIONS = 32
 MAGIC = b"resumable run file\n"
 #: Most bytes of the header's text.
 HEADER_LIMIT = 1 << 24
-#: What to do about a file that cannot be trusted.
-ADVICE = (
-    "it is left as it is; use override=True, or --override, to compute into a new file"
-)
+#: How it begins what :func:`advice_anew` says.
+LEFT = "it is left as it is"
 #: What advice to mend a file, or to close it in another program, has in it.
 REPAIR, CLOSE = "'resumable repair ", "close it there"
 _DIGEST_LENGTH = 64
@@ -86,6 +84,11 @@ LOG_DTYPE = np.dtype(
 #: Rows of the table of environments; the last row is used again when it is full.
 ENVIRONMENT_ROWS = 32
 ENVIRONMENT_DTYPE = np.dtype([("used", "u1"), ("session", "<i4"), ("text", "S4000")])
+
+
+def advice_anew() -> str:
+    """Say what to do about a file that cannot be trusted."""
+    return f"{LEFT}; use {option('override', True)} to compute into a new file"
 
 
 def with_text(dtype: np.dtype[Any], name: str, size: int) -> np.dtype[Any]:
@@ -241,7 +244,10 @@ class Header(NamedTuple):
         body = body[: body.find(b"\n")]
         whole = rest[_DIGEST_LENGTH : _DIGEST_LENGTH + 1] == b"\n"
         if not whole or hashlib.sha256(body).hexdigest().encode() != told:
-            msg = f"{path} is damaged, its header does not match its checksum: {ADVICE}"
+            msg = (
+                f"{path} is damaged, its header does not match its checksum: "
+                f"{advice_anew()}"
+            )
             raise RunFileError(msg)
         try:
             plain = json.loads(body)
@@ -274,7 +280,10 @@ class Header(NamedTuple):
             return Header(**plain)
         except _NO_HEADER as error:
             reason = f"{type(error).__name__}: {error!s:.200}"
-            msg = f"{path} is damaged, its header makes no sense ({reason}): {ADVICE}"
+            msg = (
+                f"{path} is damaged, its header makes no sense ({reason}): "
+                f"{advice_anew()}"
+            )
             raise RunFileError(msg) from error
 
 

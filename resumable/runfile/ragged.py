@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import RunBusy, RunFileError
+from resumable.errors import RunBusy, RunFileError, option
 from resumable.model import ENTRY_DTYPE, divided_rows, divided_where
 from resumable.system import disk
 
@@ -167,8 +167,8 @@ def _opened_files(
             except FileNotFoundError as error:
                 msg = (
                     f"{path} is missing, in which there are rows of an unfinished run: "
-                    "put it back beside the run file, or use override=True to compute "
-                    "into a new file"
+                    "put it back beside the run file, or use "
+                    f"{option('override', True)} to compute into a new file"
                 )
                 raise MissingRaggedFileError(msg) from error
             if disk.read_at(fd, _LINE_BYTES, 0) != _LINE.format(number).encode():
@@ -180,7 +180,7 @@ def _opened_files(
                 msg = (
                     f"rows are missing at the end of {path}, which has {size:,} bytes: "
                     "it was cut or replaced. Put the whole file back, or use "
-                    "override=True to compute into a new file"
+                    f"{option('override', True)} to compute into a new file"
                 )
                 raise RunFileError(msg)
             yield fd, where

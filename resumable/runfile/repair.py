@@ -18,7 +18,6 @@ import numpy as np
 from resumable.errors import HDF5_ERRORS, RunFileError
 from resumable.runfile.hdf5 import find_own, superblock_of
 from resumable.runfile.header import (
-    ADVICE,
     CHUNKS,
     CHUNKS_DTYPE,
     CLOSE,
@@ -27,6 +26,7 @@ from resumable.runfile.header import (
     REPAIR,
     TABLE_DTYPES,
     Header,
+    advice_anew,
     structure_digest,
 )
 from resumable.runfile.journal import (
@@ -86,7 +86,7 @@ def check_structure(fd: int, header: Header, path: Path) -> None:
         msg = (
             f"{path} is truncated: it has {size:,} bytes of "
             f"{max(block.end, header.file_bytes):,}. Copy it again from where it came; "
-            f"else {ADVICE}"
+            f"else {advice_anew()}"
         )
     elif size != header.file_bytes:
         msg = (
@@ -154,7 +154,7 @@ def repair_run_file(path: Path) -> str:
         now = now._replace(structure=structure_digest(fd, now))
         text = now.to_bytes()
         if len(text) > now.user_block:
-            msg = f"{path} has no room for its header: {ADVICE}"
+            msg = f"{path} has no room for its header: {advice_anew()}"
             raise RunFileError(msg)
         with user_file_transaction(real, fd) as file:
             file.write(text.ljust(now.user_block, b"\0"))
@@ -191,7 +191,7 @@ def _as_found(fd: int, header: Header, path: Path) -> Header:
     except HDF5_ERRORS as error:
         if isinstance(error, RunFileError):
             raise
-        msg = f"{path} is damaged, HDF5 cannot read it ({error}): {ADVICE}"
+        msg = f"{path} is damaged, HDF5 cannot read it ({error}): {advice_anew()}"
         raise RunFileError(msg) from error
     return header._replace(offsets=offsets, user_block=user_block)
 
@@ -229,7 +229,10 @@ def _offset_of(found: Any, name: str, header: Header, path: Path) -> int:
         or found.dtype.itemsize != dtype.itemsize
         or found.nbytes != length
     ):
-        msg = f"{path} is damaged, its {name} is not what it was made with: {ADVICE}"
+        msg = (
+            f"{path} is damaged, its {name} is not what it was made with: "
+            f"{advice_anew()}"
+        )
         raise RunFileError(msg)
     place: int | None = found.id.get_offset()
     if place is None:

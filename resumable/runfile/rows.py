@@ -21,7 +21,7 @@ from resumable.model import (
     spans_of,
 )
 from resumable.runfile.hdf5 import find_own
-from resumable.runfile.header import ADVICE
+from resumable.runfile.header import advice_anew
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class PackedRows(_Rows):
         except OSError as error:
             msg = (
                 f"{self._path} is damaged, a part of {self._name} cannot be "
-                f"unpacked ({error}): {ADVICE}"
+                f"unpacked ({error}): {advice_anew()}"
             )
             raise RunFileError(msg) from error
 
@@ -198,7 +198,7 @@ class PackedRows(_Rows):
                 if not isinstance(found, h5py.Dataset):
                     msg = (
                         f"{self._path} is damaged, its {self._name} is not what was "
-                        f"packed: {ADVICE}"
+                        f"packed: {advice_anew()}"
                     )
                     raise RunFileError(msg)
                 yield found

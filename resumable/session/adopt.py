@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from resumable.errors import RunFileError, lacking
+from resumable.errors import RunFileError, in_python, lacking, option
 from resumable.model import EARLIER_SCHEMA, PositionSet, differences
 from resumable.results import Results
 from resumable.runfile import RunLock, create_run_file, run_folder_of
@@ -78,8 +78,8 @@ def way_in(computation: Computation, run: RunFile) -> str:
     if computation.changed_in(run):
         return ""
     return (
-        f"{NEARLY}{' and '.join(why)}; or adopt it, with 'resumable adopt' or "
-        "process.adopt(path)"
+        f"{NEARLY}{' and '.join(why)}; or adopt it, with 'resumable adopt'"
+        f"{in_python(' or process.adopt(path)')}"
     )
 
 
@@ -101,7 +101,7 @@ def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Resu
         msg = (
             f"{run.path} is not adopted: its {other} had other contents, or another "
             f"layout, and {sample} rows do not tell which ones are others; give "
-            "sample='all' (--sample all) to compare all rows, or 0 to insist"
+            f"{option('sample', 'all')} to compare all rows, or 0 to insist"
         )
         raise RunFileError(msg)
     _check_none_there(computation, run)

@@ -11,7 +11,8 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from resumable.engines import collective
-from resumable.errors import NotFinished, PlanError
+from resumable.errors import NotFinished, PlanError, wrong
+from resumable.model import is_number
 from resumable.session.events import BatchDone, Counts, Started
 from resumable.worker import settings_here
 
@@ -156,6 +157,8 @@ class Run:
         ResumableError
             As :meth:`Process.compute` raises.
         """
+        if not (timeout is None or is_number(timeout)):
+            raise wrong(PlanError, "timeout", timeout, "a time in s")
         with self._changed:
             if not self._changed.wait_for(lambda: self._ended, timeout):
                 msg = f"the run has not ended after {timeout} s ({self.status()})"

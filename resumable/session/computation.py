@@ -7,13 +7,15 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from resumable import engines, identity
-from resumable.errors import PlanError, near_miss, shown
+from resumable.errors import PlanError, near_miss, shown, wrong
 from resumable.model import (
     PositionSet,
+    check_choice,
+    check_flag,
+    check_whole,
     encode,
+    is_number,
     parse_bytes,
     parse_seconds,
 )
@@ -317,29 +319,28 @@ class Options:
         if positions is not None:
             positions = PositionSet.chosen(positions, map_shape)
         made = cls(**{**given, "positions": positions})
-        if made.on_error not in (None, "record", "raise"):
-            msg = f"on_error must be 'record' or 'raise', not {made.on_error!r}"
-            raise PlanError(msg)
+        if made.on_error is not None:
+            check_choice(PlanError, "on_error", made.on_error, ("record", "raise"))
+        check_choice(PlanError, "writer", made.writer, ("auto", "workers", "driver"))
         if isinstance(made.engine, str) and made.engine not in engines.NAMES:
             hint = near_miss(made.engine, engines.NAMES)
             names = ", ".join(engines.NAMES)
             msg = f"there is no engine {made.engine!r}{hint} (there are {names})"
             raise PlanError(msg)
-        if made.writer not in ("auto", "workers", "driver"):
-            msg = f"writer must be 'auto', 'workers' or 'driver', not {made.writer!r}"
-            raise PlanError(msg)
-        whole = isinstance(made.workers, (int, np.integer)) and made.workers >= 1
-        if made.workers is not None and (not whole or made.workers is True):
-            msg = f"workers must be a whole number from 1, not {made.workers!r}"
-            raise PlanError(msg)
-        if not made.checkpoint > 0:
-            msg = f"checkpoint must be a positive time in s, not {made.checkpoint}"
-            raise PlanError(msg)
-        for seconds in (made.time_limit, made.follow, made.position_timeout):
-            if seconds is not None:
-                parse_seconds(seconds)
+        if made.workers is not None:
+            check_whole(PlanError, "workers", made.workers, 1)
+        for name in ("override", "retry_failed", "rechunk", "adopt"):
+            check_flag(PlanError, name, getattr(made, name))
+        if made.progress is not None:
+            check_flag(PlanError, "progress", made.progress)
+        if not is_number(made.checkpoint) or made.checkpoint <= 0:
+            what = "a positive time in s"
+            raise wrong(PlanError, "checkpoint", made.checkpoint, what)
+        for name in ("time_limit", "follow", "position_timeout"):
+            if (seconds := getattr(made, name)) is not None:
+                parse_seconds(seconds, name)
         if made.memory is not None:
-            parse_bytes(made.memory)
+            parse_bytes(made.memory, "memory")
         return made
 
     @classmethod

@@ -6,7 +6,15 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from resumable.errors import RunBusy, TargetError, shown, warn_user
+from resumable.errors import (
+    RunBusy,
+    TargetError,
+    in_python,
+    near,
+    option,
+    shown,
+    warn_user,
+)
 from resumable.model import name_of_position
 from resumable.results import (
     Results,
@@ -176,8 +184,9 @@ def warn_of_environment(
         warn_user(
             f"{run.path.name} is continued with another {', another '.join(changed)}; "
             f"{snapshot.done:,} of {snapshot.header.size:,} positions were computed "
-            'before. override=True computes all anew, environment="strict" makes it '
-            "a part of what decides which run is continued",
+            f"before. {option('override', True)} computes all anew, "
+            f"{option('environment', 'strict')} makes it a part of what decides which "
+            "run is continued",
         )
 
 
@@ -220,8 +229,9 @@ def warn_of_failures(
         where = name_of_position(first.position, map_shape)
         example = f", the first at {where}: {shown(first.exception)}: "
         example += shown(first.message, lines=True)
+    seen = in_python("results.failures") or f"resumable show {near(results.path)}"
     warn_user(
         f"{status.failed:,} of {status.positions:,} positions failed{example}. See "
-        "results.failures; compute(retry_failed=True), or --retry-failed, tries "
-        "them again",
+        f"{shown(seen)}; "
+        f"{option('retry_failed', True, call='compute')} tries them again",
     )

@@ -7,7 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.engines import choose
-from resumable.errors import PlanError, RunFileError, near, shown
+from resumable.errors import PlanError, RunFileError, in_python, near, option, shown
 from resumable.model import (
     SHIPPED_BYTES,
     Plan,
@@ -17,7 +17,7 @@ from resumable.model import (
     parse_bytes,
 )
 from resumable.results import trace_of
-from resumable.runfile import ADVICE, CLOSE, REPAIR, RunFile, find_runs
+from resumable.runfile import CLOSE, LEFT, REPAIR, RunFile, advice_anew, find_runs
 from resumable.session.adopt import way_in
 from resumable.system import Limit, disk, launcher, least, machine
 
@@ -186,9 +186,9 @@ def planned(computation: Computation, options: Options, found: Found) -> Prospec
         damaged = [error for _, error in beside if isinstance(error, RunFileError)]
         for error in damaged[-1:]:
             # It may be of the same run.
-            if any(advice in str(error) for advice in (ADVICE, REPAIR, CLOSE)):
+            if any(advice in str(error) for advice in (LEFT, REPAIR, CLOSE)):
                 raise error
-            msg = f"{error}: {ADVICE}"
+            msg = f"{error}: {advice_anew()}"
             raise RunFileError(msg) from error
     elif computation.full_length(run.header):
         path = run.path  # else it is copied into a new, longer file
@@ -260,8 +260,8 @@ def make_plan(
     if amplification > ADVISED_ABOVE:
         notes.append(
             "the source's chunks run across positions, so much is read again and "
-            "again: rechunk=True first makes a copy in position order, of "
-            f"{format_bytes(geometry.row_bytes * geometry.size)}"
+            f"again: {option('rechunk', True)} first makes a copy in position "
+            f"order, of {format_bytes(geometry.row_bytes * geometry.size)}"
         )
     if blocks.workers < most:
         notes.append(
@@ -328,7 +328,7 @@ def engine_for(options: Options, snapshot: Snapshot | None) -> Engine:
     if timed and not getattr(engine, "can_replace", False):
         msg = (
             "position_timeout needs worker processes that can be replaced, which the "
-            f"engine {engine.name!r} does not have; use engine='local'"
+            f"engine {engine.name!r} does not have; use {option('engine', 'local')}"
         )
         raise PlanError(msg)
     return engine
@@ -368,7 +368,7 @@ class Explanation:
         if not self.candidates:
             first = (
                 f"no run of this process on this dataset in {shown(self.folder)}; "
-                f"compute() would make one with the identity {self.identity[:8]}"
+                f"to compute makes one with the identity {self.identity[:8]}"
             )
             return "\n".join([first, *notes])
         lines = [f"wanted: identity {self.identity[:8]}, in {shown(near(self.folder))}"]
@@ -500,8 +500,9 @@ def made_before(*, finished: bool) -> str:
         "have changed since, its rows are old ones"
     )
     if finished:
-        return f"{words}; verify() tells, override=True computes anew"
-    return f"{words}; adopt=True continues it, else a new run begins"
+        tells = in_python("verify()") or "'resumable verify'"
+        return f"{words}; {tells} tells, {option('override', True)} computes anew"
+    return f"{words}; {option('adopt', True)} continues it, else a new run begins"
 
 
 def changed_code(run: RunFile, computation: Computation) -> list[str]:

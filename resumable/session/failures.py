@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resumable.errors import OutputError, UnitFailed, WorkerDied
+from resumable.errors import OutputError, UnitFailed, WorkerDied, in_python, option
 from resumable.model import PROBES, name_of_position
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 #: How a failure names what is not as declared.
 _OUTPUT_ERROR = f"{OutputError.__module__}.{OutputError.__qualname__}"
-_STOPPED_BY_ERROR = (
-    "Stopped because of on_error='raise'; everything finished is kept and this "
-    "position is left pending"
-)
 
 
 @dataclasses.dataclass(slots=True)
@@ -70,20 +66,28 @@ class FailurePolicy:
             msg = (
                 f"the last {PROBES} positions have all ended their worker, {where} "
                 f"with {failure.exception} ({failure.message}); they are recorded as "
-                "failed. When the machine is in order again, compute(), then "
-                "compute(retry_failed=True)"
+                "failed. When the machine is in order again, compute, then "
+                f"{option('retry_failed', True, call='compute')}"
             )
             raise WorkerDied(msg)
+
+
+def _stopped_by_error() -> str:
+    return (
+        f"Stopped because of {option('on_error', 'raise')}; everything finished is "
+        "kept and this position is left pending"
+    )
 
 
 def _error_of_function(first: Failure, geometry: Geometry) -> Exception:
     """Return the error for which a session stops, where all probes failed alike."""
     where = name_of_position(first.position, geometry.map_shape)
     tried = f"the first {PROBES} positions tried, spread over the run, all"
+    tested = in_python(f" and try it with test({where})")
     advice = (
-        "Nothing was recorded. Correct the computation and try it with "
-        f"test({where}). If it is right that they fail, as where nothing was measured, "
-        'compute(on_error="record") records them and goes on'
+        f"Nothing was recorded. Correct the computation{tested}. If it is right that "
+        "they fail, as where nothing was measured, "
+        f"{option('on_error', 'record', call='compute')} records them and goes on"
     )
     if first.exception == _OUTPUT_ERROR:
         return OutputError(
@@ -113,7 +117,7 @@ def error_of_unit(report: Report, geometry: Geometry) -> Exception:
         )
     return UnitFailed(
         f"position {where} raised {first.exception}: {first.message}\n"
-        f"{first.traceback}{_STOPPED_BY_ERROR}",
+        f"{first.traceback}{_stopped_by_error()}",
         first.position,
     )
 
@@ -122,6 +126,7 @@ def error_of_death(failure: Failure, geometry: Geometry) -> Exception:
     """Return the error for which a session stops, where a worker has ended."""
     where = name_of_position(failure.position, geometry.map_shape)
     msg = (
-        f"position {where}: {failure.exception}: {failure.message}\n{_STOPPED_BY_ERROR}"
+        f"position {where}: {failure.exception}: {failure.message}\n"
+        f"{_stopped_by_error()}"
     )
     return UnitFailed(msg, failure.position)

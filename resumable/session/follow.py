@@ -23,6 +23,7 @@ from resumable.errors import (
     PlanError,
     SourceError,
     near,
+    option,
 )
 from resumable.model import (
     PositionSet,
@@ -320,15 +321,18 @@ class Follower:
     ) -> None:
         if hasattr(options.engine, "together"):
             msg = (
-                "follow= and ready() need one process that waits, and the ranks of MPI "
-                "all call compute; use another engine, or compute() when it is all "
-                "there"
+                f"{option('follow')} and ready() need one process that waits, and the "
+                "ranks of MPI all call compute; use another engine, or compute when it "
+                "is all there"
             )
             raise PlanError(msg)
         for name in ("rechunk", "retry_failed"):
             if getattr(options, name) and options.follow is not None:
-                msg = f"{name}=True is for what is there, follow= for what is to come: "
-                raise PlanError(msg + "call compute once with each of them")
+                msg = (
+                    f"{option(name, True)} is for what is there, {option('follow')} "
+                    "for what is to come: compute once with each of them"
+                )
+                raise PlanError(msg)
         self._source = source
         self._options, self._stop = options, stop
         self._wait_s = 0.0 if options.follow is None else parse_seconds(options.follow)
@@ -491,8 +495,8 @@ class Follower:
                     f"{path} is still marked as open for writing, and nothing was "
                     "written: the program that writes it is silent, or was killed. If "
                     f"no program has it open any more, h5clear -s {path} (a part of "
-                    "HDF5) takes the mark away; compute() without follow= takes what "
-                    "is there"
+                    "HDF5) takes the mark away; to compute without "
+                    f"{option('follow')} takes what is there"
                 )
                 raise self._given_up(why)
         waited = format_seconds(self._wait_s) if self._wait_s else "no waiting"

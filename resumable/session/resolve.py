@@ -22,7 +22,13 @@ from resumable.errors import (
     RunFileError,
     SourceError,
 )
-from resumable.model import EARLIER_SCHEMA, SCHEMA, Footprint, document_digest
+from resumable.model import (
+    EARLIER_SCHEMA,
+    SCHEMA,
+    Footprint,
+    document_digest,
+    scratch_bytes,
+)
 from resumable.runfile import HDF5_VERSIONS, RunFile, RunFileSpec, RunFolder
 from resumable.session.computation import (
     Computation,
@@ -331,12 +337,13 @@ def _footprint(request: Request, readers: list[Reader]) -> Footprint:
     scratch = process.scratch
     if not hasattr(process, "block_computation"):
         # One position is at work at a time, whatever the block.
-        fixed = int(scratch(1) if callable(scratch) else scratch)
+        fixed = scratch_bytes(scratch, 1, request.name)
         return Footprint(read, results, fixed, ahead)
+    own = functools.partial(scratch_bytes, scratch, process=request.name)
     # What the method returns, and a copy where its dtype is another.
     if callable(scratch):
-        return Footprint(read, 2 * results, 0, ahead, lambda rows: int(scratch(rows)))
-    return Footprint(read, 2 * results + int(scratch), 0, ahead)
+        return Footprint(read, 2 * results, 0, ahead, own)
+    return Footprint(read, 2 * results + own(1), 0, ahead)
 
 
 def _prefix(source: SourceRef, process: str) -> str:

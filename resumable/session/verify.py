@@ -19,12 +19,16 @@ from resumable.errors import (
     ResumableError,
     RunFileError,
     SourceError,
+    in_python,
     near,
+    option,
     shown,
+    wrong,
 )
 from resumable.model import (
     EARLIER_SCHEMA,
     PositionSet,
+    check_whole,
     differences,
     fit_memory,
     format_bytes,
@@ -54,9 +58,7 @@ if TYPE_CHECKING:
 
 #: Positions and differences that are named in one check; the others are counted.
 _NAMED = 3
-#: How to say where a source is.
 _NOT_MADE_OF = "not what the run was made of"
-_ELSEWHERE = "--source, or source="
 #: Bytes of failed rows that are compared with the fill value at once.
 _AT_ONCE = 1 << 22
 
@@ -122,7 +124,7 @@ def verify_run(
 
     The other arguments are those of :func:`resumable.verify`. Nothing is written.
     """
-    check_sample(sample)
+    check_sample(sample, seed)
     if not path.is_file():
         msg = f"there is no file {path}"
         raise RunFileError(msg)
@@ -150,15 +152,17 @@ def _of_error(
     return Check(name, passed, words or str(error))
 
 
-def check_sample(sample: int | str) -> None:
-    """Check what says how many positions to compute again; raises PlanError."""
+def check_sample(sample: int | str, seed: int | None = None) -> None:
+    """Check which positions to compute again; PlanError for what makes no sense."""
+    if seed is not None:
+        check_whole(PlanError, "seed", seed)
     if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
         if sample < 0:
             msg = f"sample must be 0 or more positions, not {sample}"
             raise PlanError(msg)
-    elif sample != "all":
-        msg = f"sample must be a whole number of positions or 'all', not {sample!r}"
-        raise PlanError(msg)
+    elif not (isinstance(sample, str) and sample == "all"):
+        what = "a whole number of positions or 'all'"
+        raise wrong(PlanError, "sample", sample, what)
 
 
 # The file by itself.
@@ -244,15 +248,15 @@ def _computed(
     if restore is None:
         yield _source(run, source)
         words = (
-            f"not computed again; give the class: --class FILE.py:{name}, or "
-            f"rs.verify(path, {name})"
+            "not computed again; give the class: "
+            f"{in_python(f'rs.verify(path, {name})') or f'--class FILE.py:{name}'}"
         )
         yield Check("rows", None, words)
         return
     try:
         computation = restore(run)
     except SourceError as error:
-        found = _of_error("source", error, f"{error}: {_ELSEWHERE}")
+        found = _of_error("source", error, f"{error}: {option('source')}")
         yield found
         why = "cannot be read here" if found.missing else "is missing"
         yield Check("rows", found.passed, f"not computed again: the source {why}")
@@ -307,7 +311,7 @@ def _source(run: RunFile, source: Any) -> Check:
     except ResumableError as error:
         if source is not None:
             return _of_error("source", error)
-        return _of_error("source", error, f"{error}: {_ELSEWHERE}", passed=None)
+        return _of_error("source", error, f"{error}: {option('source')}", passed=None)
 
 
 def _differences(name: str, written: Any, ref: SourceRef, full: bool) -> list[str]:
@@ -491,10 +495,11 @@ def _judged(run: RunFile, tally: _Tally, settled: int, rtol: float | None) -> Ch
         lines.append(f"{what}: {tally.example}")
     sound = len(lines) == 1
     if not sound:
-        lines.append("compute(override=True), or --override, computes all of it anew")
+        anew = option("override", True, call="compute")
+        lines.append(f"{anew} computes all of it anew")
     if tally.succeeded:
         what = _listed("failed", tally.succeeded, run, "succeed now")
-        lines.append(f"{what}: retry_failed=True, or --retry-failed, enters them")
+        lines.append(f"{what}: {option('retry_failed', True)} enters them")
     summaries = [n for n, o in run.header.outputs.items() if o.per == "run"]
     if summaries:
         names = ", ".join(summaries)

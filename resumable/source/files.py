@@ -86,7 +86,7 @@ def open_file(path: str, locks: Sequence[Any] = LOCKS) -> h5py.File:
     except BlockingIOError as error:
         msg = (
             f"{path} is open for writing, in another program or in this one; close it "
-            "there first, or follow what is written with follow="
+            "there first, or follow what is written with {option('follow')}"
         )
         raise SourceError(msg) from error
     except OSError as error:

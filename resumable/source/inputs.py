@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from resumable import identity
-from resumable.errors import SourceError, hdf5_errors_as, warn_user
+from resumable.errors import SourceError, hdf5_errors_as, in_python, option, warn_user
 from resumable.model import format_bytes
 from resumable.source.coordinates import known_axes
 from resumable.source.live import (
@@ -127,7 +127,7 @@ def align_input(
     except SourceError as error:
         msg = (
             f"the input {name!r} has a row for every position: {error} (what all "
-            f"positions share, such as an energy axis, is given by shared=)"
+            f"positions share, such as an energy axis, is given by {option('shared')})"
         )
         raise SourceError(msg) from error
     fits_too = (
@@ -142,8 +142,8 @@ def align_input(
             warn_user(
                 f"the input {name!r} has as many positions as the source on its axes "
                 f"{taken} and on its axes {other}; {taken} are taken, "
-                f"{_WHY[taken == axes]}. Give inputs={{{name!r}: (source, {taken})}} "
-                f"to say so, or (source, {other})"
+                f"{_WHY[taken == axes]}. {_axes_given(name, taken)} to say so, or "
+                f"(source, {other})"
             )
         return seen.ref
     if source.path:
@@ -155,10 +155,16 @@ def align_input(
     msg = (
         f"the input {name!r} has positions of shape {found}, the source of shape "
         f"{map_shape}; they must agree. Its axes {taken} were taken"
-        f"{'' if stated else ', ' + _WHY[taken == axes]}; {hint}, give "
-        f"inputs={{{name!r}: (source, {other if fits_too else 'axes'})}}"
+        f"{'' if stated else ', ' + _WHY[taken == axes]}; {hint}: "
+        f"{_axes_given(name, other if fits_too else 'axes')}"
     )
     raise SourceError(msg)
+
+
+def _axes_given(name: str, axes: Any) -> str:
+    """Say how the axes of an input are given, for which there is no option."""
+    given = f"give inputs={{{name!r}: (source, {axes})}}"
+    return in_python(given) or f"in a script, {given}"
 
 
 @contextlib.contextmanager

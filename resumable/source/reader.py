@@ -22,6 +22,7 @@ from resumable.errors import (
     RunFileError,
     SourceError,
     hdf5_errors_as,
+    option,
 )
 from resumable.model import Geometry, PositionSet, encode_dtype, gathered_rows, spans_of
 from resumable.runfile import RaggedRows, RunFile
@@ -292,7 +293,7 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         if dataset.is_virtual or dataset.external or not same:
             msg = (
                 f"{self.ref} has its data in other files, and it could not be told "
-                "when they are written; it can be computed without follow="
+                f"when they are written; it can be computed without {option('follow')}"
             )
             raise PlanError(msg)
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from resumable import identity
-from resumable.errors import SourceError, hdf5_errors_as, no_such_file
+from resumable.errors import SourceError, hdf5_errors_as, no_such_file, option, wrong
 from resumable.model import added_dtypes, canonical
 from resumable.runfile import RunFile, is_run_file
 from resumable.source.listing import list_source
@@ -114,7 +114,8 @@ def named_source(
             msg = f"a source without data needs at least 1 position, not {source}"
             raise SourceError(msg)
         if axes != (0,):
-            msg = "a source without data has one axis; give position_axes=0"
+            axis = option("position_axes", 0)
+            msg = f"a source without data has one axis; give {axis}"
             raise SourceError(msg)
         return SourceRef("", "", (0,), count=int(source))
     if isinstance(source, np.ndarray):
@@ -128,7 +129,7 @@ def named_source(
         if own and position_axes is not None and axes != own:
             msg = (
                 f"{path}::{dataset} is ragged: its positions are on axes {own}, not on "
-                f"position_axes={axes}"
+                f"{option('position_axes', axes)}"
             )
             raise SourceError(msg)
         if own:
@@ -303,8 +304,8 @@ def _plain_axes(axes: Any) -> tuple[int, ...]:
         listed = [axes] if np.ndim(axes) == 0 else list(axes)
         if not any(isinstance(axis, (bool, np.bool_)) for axis in listed):
             return tuple(map(operator.index, listed))
-    msg = f"position_axes must be a whole number or a tuple of them, not {axes!r}"
-    raise SourceError(msg)
+    what = "a whole number or a tuple of them"
+    raise wrong(SourceError, "position_axes", axes, what)
 
 
 def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -312,10 +313,10 @@ def normal_axes(ref: SourceRef, shape: tuple[int, ...]) -> tuple[int, ...]:
     plain, ndim = ref.position_axes, len(shape)
     if not plain or any(not -ndim <= axis < ndim for axis in plain):
         of_shape = "" if ref.array is not None else f" of shape {shape}"
-        msg = f"position_axes={plain} do not exist in {ref}{of_shape}"
+        msg = f"{option('position_axes', plain)} do not exist in {ref}{of_shape}"
         raise SourceError(msg)
     normal = tuple(axis % ndim for axis in plain)
     if len(set(normal)) < len(normal):
-        msg = f"position_axes={plain} names an axis twice"
+        msg = f"{option('position_axes', plain)} names an axis twice"
         raise SourceError(msg)
     return normal

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable.errors import RunBusy, TargetError
+from resumable.errors import RunBusy, TargetError, option
 from resumable.system import forks
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
             raise OSError(errno.ENOLCK, msg) from error
         msg = (
             f"the file system of the target folder offers no file locks ({error}); "
-            "give target= a folder on another file system"
+            f"give {option('target')} a folder on another file system"
         )
         raise TargetError(msg) from error
     return True

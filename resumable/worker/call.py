@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 
-from resumable.errors import WorkerDied
+from resumable.errors import WorkerDied, option
 
 if TYPE_CHECKING:
     from resumable.worker.transport import Arrays
@@ -56,9 +56,7 @@ class Call:
         return self._value
 
 
-def cause_of_death(
-    event: Death, remedy: str = "give a smaller memory="
-) -> tuple[str, str]:
+def cause_of_death(event: Death, remedy: str = "") -> tuple[str, str]:
     """Say in words how a worker ended: the cause, and what it may mean."""
     code = event.exitcode
     if code is None:
@@ -70,13 +68,12 @@ def cause_of_death(
     except ValueError:
         name = str(-code)
     killed = code == -signal.SIGKILL
+    remedy = remedy or f"give a smaller {option('memory')}"
     advice = f"the system may have been out of memory: {remedy}" if killed else ""
     return f"signal {name}", advice
 
 
-def death_error(
-    event: Death, doing: str, remedy: str = "give a smaller memory="
-) -> WorkerDied:
+def death_error(event: Death, doing: str, remedy: str = "") -> WorkerDied:
     """Make the error for a worker that ended by itself."""
     cause, message = cause_of_death(event, remedy)
     advice = f"; {message}" if message else ""

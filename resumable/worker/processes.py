@@ -19,7 +19,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import mmap
-import operator
 import os
 import pickle
 import signal
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from resumable.errors import PlanError
+from resumable.model import check_choice, check_whole
 from resumable.system import Uninterrupted, forks, unnamed_file, usable_cores
 from resumable.worker.call import (
     Answer,
@@ -43,7 +43,7 @@ from resumable.worker.call import (
     lowest_level,
 )
 from resumable.worker.cursor import shared_progress_words
-from resumable.worker.server import WorkerServer, start_server
+from resumable.worker.server import START_METHODS, WorkerServer, start_server
 from resumable.worker.settings import settings_here
 from resumable.worker.transport import (
     Arrays,
@@ -101,13 +101,8 @@ class WorkerProcesses:
         self, workers: int | None = None, *, start_method: str = "forkserver"
     ) -> None:
         count = usable_cores() if workers is None else workers
-        try:
-            count = operator.index(count)
-        except TypeError:
-            count = -1
-        if count < 0:
-            msg = f"workers must be a number of processes, 0 or more, not {workers!r}"
-            raise PlanError(msg)
+        check_whole(PlanError, "workers", count)
+        check_choice(PlanError, "start_method", start_method, START_METHODS)
         self._start_method = start_method
         self._buffer = SendBuffer()
         self._dropped: list[str] = []

@@ -33,7 +33,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, ClassVar
 
-from resumable.errors import PlanError, WorkerDied
+from resumable.errors import WorkerDied
 from resumable.system import (
     WORKER_VARIABLES,
     Uninterrupted,
@@ -83,9 +83,6 @@ class WorkerServer:
     @classmethod
     def get(cls, start_method: str) -> WorkerServer:
         """Return the server of this process, started unless it runs."""
-        if start_method not in START_METHODS:
-            msg = f"start_method must be one of {START_METHODS}, not {start_method!r}"
-            raise PlanError(msg)
         with cls._lock:
             server = cls.running.get(start_method)
             if server is None or not server.serves(os.getpid()):

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import cloudpickle
 import numpy as np
 
+from resumable.errors import option
 from resumable.system import Memory, find_shared, map_memory
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def computation_not_sent(error: Unsendable) -> TypeError:
     return TypeError(
         f"the computation cannot be sent to a worker process ({error}); make what "
         "cannot be sent, such as open files, locks and models, in setup(), which runs "
-        "in every worker, or use engine='serial'"
+        f"in every worker, or use {option('engine', 'serial')}"
     )
 
 

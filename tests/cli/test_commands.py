@@ -20,6 +20,7 @@ from programs import ROOT, invoke
 import resumable as rs
 from resumable.cli import report
 from resumable.cli.commands import main
+from resumable.process import find_class
 from resumable.runfile.file import RunFile
 
 FIT = """
@@ -255,3 +256,40 @@ def test_tables_do_without_rich(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.box", None)
 
     assert report.table(["a", "b"], [["xxx", "[red]y"]]) == "a    b\nxxx  [red]y"
+
+
+def test_advice_is_worded_for_a_shell(fit, scan, make_file):
+    """What a script is told in Python's words, with what is typed instead."""
+    run = ("run", fit, scan, "--engine", "serial")
+    stack = make_file("stack.h5", data=np.ones((3, 4, 5))) + "::/data"
+    told = {
+        "(0, 3)": invoke("run", fit, stack, "--axes", "0,3", code=1),
+        "time": invoke(*run, "--time-limit", "soon", code=1),
+        "memory": invoke(*run, "--memory", "1", code=1),
+        "target": invoke("run", fit, "3", code=1),
+        "input": invoke(*run, "--input", "back=nothing.h5::/back", code=1),
+        "twice": invoke(*run, "--shared", "a=1", "--shared", "a=2", code=2),
+        "address": invoke("tree", f"file://{scan.partition('::')[0]}", code=1),
+    }
+
+    assert "--axes 0,3 do not exist in " in told["(0, 3)"]
+    assert "--time-limit soon is not a duration; write" in told["time"]
+    assert re.search(r"give --memory '\S+ \w+' or more", told["memory"])
+    assert "lies in no folder; give --target, a folder" in told["target"]
+    assert "an energy axis, is given by --shared)" in told["input"]
+    assert "--shared a= is given twice, '1' and '2'; give it once" in told["twice"]
+    assert "is an address, which is not read: give the name of" in told["address"]
+    # Python's words for arguments end with the sign.
+    assert not re.search(r"(?<![-\w])[a-z_]{4,}=", "".join(told.values()))
+    with pytest.raises(rs.PlanError, match=r"time_limit='soon' is not"):
+        rs.map(np.sum, scan, options={"time_limit": "soon"})
+
+
+def test_a_program_words_advice_for_a_shell_until_it_ends(fit, scan, capsys):
+    """Then the process words it for Python again."""
+    cls = find_class(fit, rs.Process)
+    with pytest.raises(SystemExit):
+        rs.main(cls, [scan, "--engine", "serial", "--position-timeout", "2m"])
+    assert "does not have; use --engine local" in capsys.readouterr().err
+    with pytest.raises(rs.PlanError, match="use engine='local'"):
+        cls(scan).compute(engine="serial", position_timeout="2m")

@@ -138,6 +138,43 @@ def test_a_large_look_ahead_does_not_block(pool):
     assert list(pool.imap(lambda item: item, items, look_ahead=100)) == items
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda pool: pool.imap(3, []), "function must be a function, not 3"),
+        (lambda pool: pool.imap(abs, 3), "items must be an iterable, not 3"),
+        (lambda pool: pool.imap(abs, [], copy="no"), "copy must be True or False"),
+        (lambda pool: pool.imap(abs, [], look_ahead=1.5), "a whole number from 1"),
+        (lambda pool: pool.prefetch(None), "function must be a function, not None"),
+        (lambda pool: pool.prefetch(dict, "two"), "times must be a whole number"),
+        (lambda pool: pool.prefetch(dict, 1, "ab"), "args must be a list or a tuple"),
+        (lambda pool: pool.prefetch(dict, 1, seed="a"), "seed must be a whole number"),
+        (lambda pool: rs.Operators([3], pool), "objects with methods evaluate,"),
+        (lambda pool: rs.Operators([Twice()], pool.workers), "pool must be a Pool"),
+        (
+            lambda pool: rs.Operators([Twice()], pool, timeout="1 s"),
+            "timeout must be a positive time in s, not '1 s'",
+        ),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_an_error(workers, call, words):
+    with (
+        rs.Pool(workers) as pool,
+        pytest.raises((rs.PlanError, rs.DeclarationError), match=words),
+    ):
+        call(pool)
+
+
+class Twice:
+    """An operator."""
+
+    linear = True
+
+    def evaluate(self, x):
+        return 2 * x
+
+
 @pytest.mark.parametrize("look_ahead", [0, -1])
 def test_a_look_ahead_of_nothing_is_an_error(pool, look_ahead):
     with pytest.raises(ValueError, match=f"not {look_ahead}"):

@@ -386,8 +386,17 @@ def test_a_parameter_cannot_take_a_name_of_ours(name):
         ({"workers": 1.5}, "workers must be a whole number from 1"),
         ({"workers": True}, "workers must be a whole number from 1"),
         ({"checkpoint": 0}, "checkpoint must be a positive time"),
-        ({"time_limit": "soon"}, "'soon' is not a duration"),
-        ({"memory": "much"}, "'much' is not a size"),
+        ({"checkpoint": "10"}, "checkpoint must be a positive time in s, not '10'"),
+        ({"time_limit": "soon"}, "time_limit='soon' is not a duration"),
+        ({"position_timeout": [1]}, r"position_timeout=\[1\] is not a duration"),
+        ({"memory": "much"}, "memory='much' is not a size"),
+        ({"override": "no"}, "override must be True or False, not 'no'"),
+        ({"retry_failed": 1}, "retry_failed must be True or False, not 1"),
+        ({"rechunk": None}, "rechunk must be True or False, not None"),
+        ({"progress": "yes"}, "progress must be True or False, not 'yes'"),
+        ({"writer": np.arange(2)}, r"writer must be .* or 'driver', not array\("),
+        ({"on_error": np.arange(2)}, "on_error must be 'record' or 'raise', not"),
+        ({"engine": np.arange(2)}, "engine must be one of auto, serial,"),
         ({"memory": 1}, r"give memory='[\d.]+ \w+' or more"),
         ({"engine": "seriel"}, r"no engine 'seriel'; did you mean 'serial'\?"),
         ({"engine": 7}, "engine must be one of"),
@@ -404,6 +413,12 @@ def test_a_wrong_option_is_an_error_before_anything_is_made(
         Mean(scan).plan(**{"engine": "serial", **options})
 
     assert listing(tmp_path) == before
+
+
+def test_a_listener_that_cannot_be_called_is_an_error(scan):
+    for call in (Mean(scan).compute, Mean(scan).start):
+        with pytest.raises(rs.PlanError, match="listener must be a function, not 3"):
+            call(listener=3)
 
 
 def test_a_misspelt_engine_is_an_error_where_the_run_is_finished(scan):

@@ -192,7 +192,7 @@ def test_who_insists_has_all_failures_recorded(scan):
         return TypeError("always")
 
     process.raises = raises
-    with pytest.raises(rs.UnitFailed, match='on_error="record"'):
+    with pytest.raises(rs.UnitFailed, match="on_error='record'"):
         compute(process, positions=slice(20, 50))
     calls.clear()
     with pytest.warns(rs.ResumableWarning, match="60 of 60"):

@@ -106,6 +106,32 @@ def test_a_document_that_makes_no_sense_is_refused(document):
         decode(document, "the parameter 'x'")
 
 
+@pytest.mark.parametrize(
+    ("part", "wrong", "words"),
+    [
+        ("parameters", [1], r"'parameters' of a state must be a dict, not \[1\]"),
+        ("inputs", None, "'inputs' of a state must be a dict, not None"),
+        ("inputs", {"x": 1}, "input 'x' of a state must be a source and its axes"),
+        ("axes", 0, "'axes' of a state must be a list, not 0"),
+        ("source", {}, "source {} of this state is no output of a run"),
+    ],
+)
+def test_a_part_of_a_state_of_a_wrong_kind_is_named(scan, part, wrong, words):
+    with pytest.raises(rs.DeclarationError, match=words):
+        rs.load({**Fit(scan).state(), part: wrong}, Fit)
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"x", [1]], ids=str)
+def test_what_names_no_run_is_told(scan, wrong):
+    for call in (rs.open, rs.Results, rs.verify, Fit(scan).adopt):
+        with pytest.raises(rs.RunFileError, match="a run must be the name of a run fi"):
+            call(wrong)
+    with pytest.raises(rs.DeclarationError, match="a state must be what state"):
+        rs.load(wrong)
+    with pytest.raises(rs.DeclarationError, match="cls must be a subclass of Process"):
+        rs.load(Fit(scan).state(), wrong or 3)
+
+
 def test_a_state_that_could_not_be_read_back_is_refused_at_once(scan):
     """Of an array beyond 16 MB only a digest is written, unless it is the default."""
     assert again(Fit(scan), Fit).kernel is Fit.kernel

@@ -67,7 +67,7 @@ def test_a_wrong_output_everywhere_stops_the_run(scan, kind):
 
     assert "first 20 positions tried" in str(info.value)
     assert "position 0" in str(info.value)
-    assert 'on_error="record"' in str(info.value)
+    assert "on_error='record'" in str(info.value)
     assert len(set(calls)) == len(calls) == 20
     assert (process.results.status.done, process.results.status.failed) == (0, 0)
 

@@ -292,7 +292,10 @@ def test_what_is_too_large_to_be_kept_is_read_again_from_its_file(path, tmp_path
     assert rs.load(process.state(), First).results == results
     assert rs.verify(results.path, First).checks[-1].passed
     array = First(f"{path}::/data", shared={"axis": large})
-    with pytest.raises(rs.IdentityError, match=r"'axis' is an array .* 16 MB"):
+    with pytest.raises(
+        rs.IdentityError,
+        match=r"'axis' is an array .* 16 MB .*shared=.'axis': 'file.h5::/data",
+    ):
         array.state()
     other.unlink()
     with pytest.raises(

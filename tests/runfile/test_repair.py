@@ -122,7 +122,7 @@ def test_what_is_no_run_file_is_not_mended(scan, part, contents, words):
     assert mended.exit_code == 1
     assert "is not a run file, nor HDF5; there is nothing to mend" in mended.output
     assert str(refused.value).endswith(
-        f"is not a {words} it is left as it is; use override=True, or --override, to "
+        f"is not a {words} it is left as it is; use override=True to "
         "compute into a new file"
     )
 

@@ -147,6 +147,42 @@ def test_plan_and_explain_list_what_is_not_followed(module, scan):
     assert str(after).endswith(f"not followed: {note}")
 
 
+READS = """
+from pathlib import Path
+import param
+import resumable as rs
+
+
+class Fit(rs.Process):
+    outputs = {"mean": rs.Output()}
+    table = param.Filename("table.txt")
+    other = "table.txt"
+
+    def setup(self):
+        where = self.table
+        with open(where) as file:
+            self.k = float(file.read())
+        self.k += float(Path(self.table).read_text())
+
+    def unit_computation(self, spectrum):
+        return spectrum.mean() + self.k
+"""
+
+
+@pytest.mark.parametrize("also", [(), ("open(self.other)",)], ids=str)
+def test_a_file_that_is_a_parameter_is_followed(
+    module, scan, tmp_path, monkeypatch, also
+):
+    """Whatever name it has in the method that reads it; of another, it is said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.txt").write_text("3")
+    more = [f"\n    def finish(self, results):\n        {one}\n" for one in also]
+    text = "".join([READS, *more])
+    told = module(text=text).Fit(scan).explain().not_followed
+
+    assert told == tuple("reads files: open at m.py:22" for _ in also)
+
+
 def test_a_chain_names_the_stage_that_was_edited(module, scan):
     first = rs.Chain(module().Fit(scan))
     first.compute(engine="serial", progress=False)

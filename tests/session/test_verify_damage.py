@@ -246,10 +246,10 @@ def test_a_source_that_has_moved(run, scan, tmp_path):
     lost = rs.verify(path)
     assert lost.passed
     assert check(lost, "source").passed is None
-    assert "--source" in check(lost, "source").words
+    assert check(lost, "source").words.endswith("say where it is now: source=")
     asked = rs.verify(path, Unit)
     assert not asked.passed
-    assert "--source" in check(asked, "source").words
+    assert "source=" in check(asked, "source").words
     assert check(rs.verify(path, Unit, source=f"{moved}::/data"), "rows").passed
     assert check(rs.verify(path, Unit, source=str(moved)), "rows").passed
 

@@ -315,7 +315,7 @@ class EngineConformance:
 
     def test_a_blank_scan_is_finished_by_who_insists(self, source):
         process = Fits(source, blank=[])
-        with pytest.raises(rs.OutputError, match='on_error="record"'):
+        with pytest.raises(rs.OutputError, match="on_error='record'"):
             self.compute(process)
         with pytest.warns(rs.ResumableWarning, match="60 of 60 positions failed"):
             results = process.compute(**self.options(), on_error="record")
