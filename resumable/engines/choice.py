@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from resumable.engines.local import LocalEngine, SerialEngine
 from resumable.errors import PlanError, wrong
 from resumable.model import WORTH_STARTING_S
-from resumable.system import launcher, machine
+from resumable.system import forks, launcher, machine
 
 if TYPE_CHECKING:
     from resumable.engines.base import CollectiveEngine, Engine
@@ -53,7 +53,7 @@ def warm_up(engine: Any, workers: int | None, calls: int) -> None:
     if (engine == "local" and calls) or (engine == "auto" and pays):
         from resumable.worker import start_server
 
-        start_server("forkserver")
+        start_server(forks.start_method())
 
 
 def choose(

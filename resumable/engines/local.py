@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from resumable.model import WORTH_STARTING_S
+from resumable.system import forks
 from resumable.worker import IDLE, WHOLE_BLOCK, Loss, Worker
 
 if TYPE_CHECKING:
@@ -55,18 +56,19 @@ class SerialEngine:
 class LocalEngine:
     """Worker processes that read and write by themselves.
 
-    The `method` starts them: "forkserver" or "spawn". With `begin_here` this process
-    computes while they start, and does without them where the work is short.
+    The `method` starts them: "forkserver" or "spawn"; by default the one that works on
+    this system. With `begin_here` this process computes while they start, and does
+    without them where the work is short.
     """
 
     name = "local"
     own_processes = can_replace = True
 
     def __init__(
-        self, workers: int, method: str = "forkserver", *, begin_here: bool = False
+        self, workers: int, method: str | None = None, *, begin_here: bool = False
     ) -> None:
         self.workers = workers
-        self._start_method = method
+        self._start_method = method or forks.start_method()
         self._begin_here = begin_here
 
     def run(self, job: Job, driver: Driver, workers: int) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import threadpoolctl
 
+from resumable.system import machine
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -190,19 +192,12 @@ def environment_of(modules: Iterable[str]) -> dict[str, str]:
             known = " ".join(filter(None, [found.version or "unknown", found.digest]))
             distributions[found.name] = known
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return {"Python": python, "CPU": _cpu(), "BLAS": _blas(), **distributions}
-
-
-@functools.cache
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return {
+        "Python": python,
+        "CPU": machine.cpu_name(),
+        "BLAS": _blas(),
+        **distributions,
+    }
 
 
 @functools.cache

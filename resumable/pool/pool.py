@@ -27,9 +27,10 @@ class Pool(WorkerProcesses):
     workers : int, optional
         How many; by default as many as cores can be used. With 0 everything is
         computed in this process, one after the other, to find errors.
-    start_method : {"forkserver", "spawn"}
+    start_method : {"forkserver", "spawn"}, optional
         How they are started: forked from a clean process that has only imported this
-        library, or as new interpreters.
+        library, or as new interpreters, which takes longer. By default the first, and
+        the second on macOS, whose libraries do not work in forked processes.
 
     Raises
     ------

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from resumable.errors import RunBusy, RunFileError, option
 from resumable.model import ENTRY_DTYPE, divided_rows, divided_where
-from resumable.system import disk
+from resumable.system import disk, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,10 +66,7 @@ def _own_half() -> int:
     Some cluster file systems can be mounted so that only the processes of one kernel
     see a lock. So no ragged file is written by two kernels.
     """
-    kernel = platform.node()
-    with contextlib.suppress(OSError):
-        kernel += Path("/proc/sys/kernel/random/boot_id").read_text()
-    return int(hashlib.sha256(kernel.encode()).hexdigest()[:8], 16)
+    return int(hashlib.sha256(machine.kernel().encode()).hexdigest()[:8], 16)
 
 
 class RaggedFile(disk.OpenFile):

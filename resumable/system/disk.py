@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from resumable.errors import RunBusy, TargetError, option
 from resumable.system import forks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 fcntl: Any
 try:
@@ -37,8 +38,12 @@ except ImportError:  # pragma: no cover - Windows, experimental
 _expected_files = 0
 #: Files that a process opens for itself: libraries, pipes to workers, the run file.
 _OTHER_FILES = 128
-#: File systems on which a host may not see at once what another one has changed.
-_INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb", "virtiofs")
+#: File systems on which a host may not see at once what another one has changed. On
+#: macOS there are others, and NFS and SMB are called nfs and smbfs.
+_INCOHERENT_MACOS = ("afpfs", "macfuse", "webdav")
+_INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb", "virtiofs", *_INCOHERENT_MACOS)
+#: Most that one call reads or writes: more than 2 GB is an error on macOS.
+_MOST_BYTES = 1 << 30
 #: How a blank and the like are written in the list of mounts.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 # Windows has none of these.
@@ -69,7 +74,15 @@ def room_for_files(count: int) -> Iterator[None]:
                 )
                 raise OSError(msg)
             if soft != unlimited and wanted > soft:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                try:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                except (OSError, ValueError) as error:
+                    # macOS allows fewer than its hard limit says, which is infinite.
+                    msg = (
+                        f"{wanted:,} files would be open, this process may have "
+                        f"{soft:,} (ulimit -n), and the system allows no more ({error})"
+                    )
+                    raise OSError(msg) from error
         yield
     finally:
         _expected_files -= count
@@ -79,7 +92,7 @@ def write_at(fd: int, data: Any, offset: int) -> None:
     """Write all of `data`, bytes or a contiguous array, at `offset`."""
     view = memoryview(data).cast("B")
     while view.nbytes:
-        written = os.pwrite(fd, view, offset)
+        written = os.pwrite(fd, view[:_MOST_BYTES], offset)
         view = view[written:]
         offset += written
 
@@ -88,7 +101,7 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
     """Read `size` bytes at `offset`; fewer only at the end of the file."""
     parts = []
     while size > 0:
-        part = os.pread(fd, size, offset)
+        part = os.pread(fd, min(size, _MOST_BYTES), offset)
         if not part:
             break
         parts.append(part)
@@ -101,9 +114,9 @@ def read_into(fd: int, view: memoryview, offset: int) -> bool:
     """Fill a view of bytes with those at `offset`; False where the file ends."""
     while view.nbytes:
         if hasattr(os, "preadv"):
-            count = os.preadv(fd, [view], offset)
-        else:  # pragma: no cover - older macOS
-            part = os.pread(fd, view.nbytes, offset)
+            count = os.preadv(fd, [view[:_MOST_BYTES]], offset)
+        else:  # macOS before version 11
+            part = os.pread(fd, min(view.nbytes, _MOST_BYTES), offset)
             count = len(part)
             view[:count] = part
         if not count:
@@ -142,32 +155,66 @@ def data_spans(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(offset, end)
 
 
+#: Numbers of the errors for a call that a file system does not offer.
+_NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY, errno.EOPNOTSUPP)
+
 #: Numbers of the errors for a full disk and for a full quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync(fd: int) -> None:
     """Return when the data written to `fd` have reached the disk."""
-    if hasattr(os, "fdatasync"):
-        os.fdatasync(fd)
-    elif fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):  # pragma: no cover
-        # macOS: fsync alone leaves the data in the drive's own cache.
+    if not _flushed(fd):
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _flushed(fd: int) -> bool:
+    """Sync a file on macOS, where fsync leaves the data in the drive's own cache.
+
+    False on other systems, and on file systems that do not offer it.
+    """
+    if not hasattr(fcntl, "F_FULLFSYNC"):
+        return False
+    try:
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:  # pragma: no cover
-        os.fsync(fd)
+    except OSError as error:
+        if error.errno in _NOT_OFFERED:
+            return False
+        raise
+    return True
 
 
 def files_in(folder: Path, start: str, *ends: str) -> list[Path]:
     """Return the files of a folder whose names begin so, and end in one of these ways.
 
-    Of a folder that is missing or cannot be listed: none. Compiling the pattern of
-    `Path.glob` would take longer than listing the folder.
+    Of a folder that is missing or cannot be listed: none. Where the file system takes
+    a name in another case, or with accents composed otherwise, for the same name, it
+    is returned as it is asked for. Compiling the pattern of `Path.glob` would take
+    longer than listing the folder.
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names, no paths
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
-    return [folder / n for n in names if n.startswith(start) and n.endswith(ends)]
+    found = [n for n in names if n.startswith(start) and n.endswith(ends)]
+    begin = _folded(start)
+    for name in names:
+        folded = "" if name.startswith(start) else _folded(name)
+        if folded.startswith(begin) and folded.endswith(ends):
+            asked = start + folded[len(begin) :]
+            # It is another file where the file system tells the two apart.
+            if asked not in found and (folder / asked).exists():
+                found.append(asked)
+    return [folder / name for name in found]
+
+
+def _folded(name: str) -> str:
+    """Return what names have in common that differ in case or composition only."""
+    if not name.isascii():
+        import unicodedata
+
+        name = unicodedata.normalize("NFC", name)
+    return name.casefold()
 
 
 def time_of(path: Path) -> float:
@@ -182,7 +229,8 @@ def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable, so that a new file survives."""
     fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        if not _flushed(fd):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -210,7 +258,7 @@ def link_new(temporary: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+        if error.errno not in (errno.EPERM, errno.EMLINK, *_NOT_OFFERED):
             raise
         # No hard links here (exFAT, some network mounts). The caller holds the
         # lock on the name, so no process of ours can act between these two lines.
@@ -279,13 +327,16 @@ def refresh(fd: int, path: Path) -> None:
 def file_system(path: Path) -> str:
     """Return the type of the file system a path is on, for example ``"nfs4"``.
 
-    ``"unknown"`` where the system does not tell (elsewhere than on Linux).
+    ``"unknown"`` where the system does not tell.
     """
     try:
         table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     except OSError:
-        return "unknown"
-    return type_of_mount(table, path.resolve())
+        import psutil  # not on Linux; its import takes as long as a short run
+
+        mounts = [(m.mountpoint, m.fstype) for m in psutil.disk_partitions(all=True)]
+        return type_of_mount(mounts, path.resolve())
+    return type_of_mount(mounts_in(table), path.resolve())
 
 
 def incoherent(path: Path) -> str:
@@ -296,19 +347,27 @@ def incoherent(path: Path) -> str:
 
 @functools.lru_cache(256)
 def _incoherent_device(device: int, folder: Path) -> str:
-    # File systems on a device of their own are this host's.
-    return "" if os.major(device) else incoherent(folder)
+    # On Linux, file systems on a device of their own are this host's.
+    local = sys.platform == "linux" and os.major(device)
+    return "" if local else incoherent(folder)
 
 
-def type_of_mount(table: str, path: Path) -> str:
-    """Find the file system type of an absolute path in the text of a mountinfo."""
-    found, depth = "unknown", 0
+def mounts_in(table: str) -> Iterator[tuple[str, str]]:
+    """Yield place and file system type of the mounts in the text of a mountinfo."""
     for line in table.splitlines():
         mount, _, source = line.partition(" - ")
-        point = Path(_ESCAPED.sub(lambda m: chr(int(m[1], 8)), mount.split(" ")[4]))
+        point = _ESCAPED.sub(lambda m: chr(int(m[1], 8)), mount.split(" ")[4])
+        yield point, source.split(" ")[0]
+
+
+def type_of_mount(mounts: Iterable[tuple[str, str]], path: Path) -> str:
+    """Find the file system type of an absolute path, by the places of all mounts."""
+    found, depth = "unknown", 0
+    for point, kind in mounts:
+        parts = len(Path(point).parts)
         # Of several on one point the last one is seen.
-        if path.is_relative_to(point) and len(point.parts) >= depth:
-            found, depth = source.split(" ")[0], len(point.parts)
+        if path.is_relative_to(point) and parts >= depth:
+            found, depth = kind, parts
     return found
 
 
@@ -362,8 +421,9 @@ def opened_now(path: Path) -> Iterator[int]:
             refresh(fd, path)
         except OSError:
             # Not before a read has failed does the host look up the name anew.
-            with contextlib.suppress(OSError, AttributeError):
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.pread(fd, 1, 0)
             fd = stack.enter_context(opened(path, os.O_RDONLY))
         yield fd

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -14,6 +16,27 @@ _PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Version 1 says "no limit" with a number near 2^63.
 _UNLIMITED = 1 << 60
+
+
+def kernel() -> str:
+    """Return what tells the running system from others, and from itself before a boot.
+
+    On macOS the name of the host alone.
+    """
+    name = platform.node()
+    with contextlib.suppress(OSError):
+        name += Path("/proc/sys/kernel/random/boot_id").read_text()
+    return name
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Return the model of the processor; its kind where the system says no more."""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def elapsing_s() -> float:

@@ -98,8 +98,9 @@ class WorkerProcesses:
     """Worker processes that are kept, and the calls they have not answered yet."""
 
     def __init__(
-        self, workers: int | None = None, *, start_method: str = "forkserver"
+        self, workers: int | None = None, *, start_method: str | None = None
     ) -> None:
+        start_method = start_method or forks.start_method()
         count = usable_cores() if workers is None else workers
         check_whole(PlanError, "workers", count)
         check_choice(PlanError, "start_method", start_method, START_METHODS)

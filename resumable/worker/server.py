@@ -258,7 +258,7 @@ def _run_server(
 ) -> None:
     """Start workers on request until the owner closes the socket or ends."""
     if owner is not None:
-        _die_with(owner)
+        forks.die_with(owner)
     start: Callable[[list[int], socket.socket], int] = _spawn
     if start_method == "forkserver":
         for name in _PRELOADED:
@@ -318,7 +318,7 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
     """Serve as a worker, and end."""
     code = 1
     try:
-        _die_with(server)
+        forks.die_with(server)
         from resumable.worker.serving import serve
 
         mark_as_worker()
@@ -342,19 +342,3 @@ def _run_worker(server: int, fd: int, shared: int) -> None:
 
 def _ignore_signal(number: int, frame: object) -> None:
     """Ignore a signal that the driver obeys."""
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends.
-
-    It works also where a computation holds the GIL. Linux only; elsewhere a thread of
-    :func:`resumable.worker.serving.serve` notices that the pipe is closed.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:
-            # The parent ended before the call.
-            os._exit(1)

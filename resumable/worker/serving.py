@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import pickle
-import select
 import sys
 import threading
 import time
@@ -148,10 +147,7 @@ def _call(
 
 def _watch(connection: Connection) -> None:
     """End this process when the parent has closed the pipe, also during a call."""
-    poll = select.poll()
-    # Without flags poll reports only that the other end is closed, not messages.
-    poll.register(connection.fileno(), 0)
-    poll.poll()
+    forks.await_hangup(connection.fileno())
     # The parent may only be closing its pool.
     time.sleep(_GRACE_S)
     os._exit(1)

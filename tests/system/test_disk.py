@@ -157,7 +157,7 @@ MOUNTS = """\
     ],
 )
 def test_the_file_system_is_that_of_the_deepest_and_last_mount(path, kind):
-    assert disk.type_of_mount(MOUNTS, Path(path)) == kind
+    assert disk.type_of_mount(disk.mounts_in(MOUNTS), Path(path)) == kind
 
 
 def test_the_file_system_of_a_folder_is_found(tmp_path):
