@@ -65,6 +65,19 @@ class Stage(NamedTuple):
         """Whether it takes many positions at once."""
         return hasattr(self.request.process, "block_computation")
 
+    def as_part(self) -> Request:
+        """Return its request as one of a chain, with the older names that count there.
+
+        A later stage has random numbers of its own by its name.
+        """
+        drawn = any(
+            "rng" in reading.mentions
+            for _, reading in self.request.trace.codes.values()
+        )
+        if self.first or not drawn:
+            return self.request
+        return self.request._replace(aliases=(), named=None)
+
     def document(self) -> dict[str, Any]:
         """Everything of it that can change results, as plain JSON."""
         return {
@@ -171,8 +184,9 @@ class Link(Process):
             check=CheckOfStages(),
             changed=self._changed_in_stages,
             earlier=self._earlier,
-            aliases=(),
+            aliases=self._stages[-1].as_part().aliases,
             left_out=(),
+            stages=tuple(stage.as_part() for stage in self._stages),
             source_text="\n\n".join(s.request.source_text for s in self._stages),
             seconds_per_position=self._seconds_per_position,
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from resumable import identity
 from resumable.errors import RunFileError, in_python, lacking, option
 from resumable.model import EARLIER_SCHEMA, PositionSet, differences
 from resumable.results import Results
@@ -17,13 +18,17 @@ from resumable.runfile import RunLock, create_run_file, run_folder_of
 from resumable.source import coordinates_of, open_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resumable.runfile import RunFile
-    from resumable.session.computation import Computation
+    from resumable.session.computation import Computation, Request
 
 #: How it begins what :func:`way_in` says.
 NEARLY = "it would match but for "
 #: Parts of an identity document in which a value that both have must be the same.
 _VALUES = ("parameters", "attributes", "shared")
+#: Parts of that of a stage that must be the same, too.
+_OF_STAGES = ("outputs", "arguments", "first")
 #: In the document of a source, what does not tell its contents.
 _NAME = "dataset"
 
@@ -31,30 +36,42 @@ _NAME = "dataset"
 def way_in(computation: Computation, run: RunFile) -> str:
     """Say how a run would match that differs in names or lacks parameters; else empty.
 
-    The names are those of the class, and of the file and the dataset of the source.
+    The names are those of the class, and of the file and the dataset of the source; of
+    a chain those of its stages.
     """
     there, request = run.header.document, computation.request
     if not all(isinstance(there.get(key), dict) for key in ("parameters", "source")):
         return ""  # whatever program has written it
-    name, why = str(there.get("process")), []
-    wanted = {**computation.document, "process": name}
-    if name != request.name:
-        why.append(f"the name of the class, for which there is aliases = ({name!r},)")
-        wanted["version"] = there.get("version")  # see below
-    lacking = [key for key in request.parameters if key not in there["parameters"]]
-    if any(key in request.added for key in lacking):
-        return ""  # the run stands for another value than that of now
-    if lacking:
-        named = ", ".join(f"{key!r}: VALUE" for key in lacking)
-        why.append(
-            "parameters that it lacks, for which there is added_parameters = "
-            f"{{{named}}}"
-        )
-        wanted["parameters"] = {
-            key: value
-            for key, value in request.parameters.items()
-            if key not in lacking
-        }
+    name, wanted, why = str(there.get("process")), dict(computation.document), []
+    pairs = list(parts_of(there, wanted, request))
+    renamed, stages = False, []
+    for part, then, now in pairs:
+        was, of_it = str(then.get("process")), f" of the stage {part.name}"
+        lacking = [key for key in part.parameters if key not in then["parameters"]]
+        if any(key in part.added for key in lacking):
+            return ""  # the run stands for another value than that of now
+        changed = {**now, "process": was}
+        if was != part.name:
+            if part.named is None:
+                return ""
+            renamed, changed["version"] = True, then.get("version")  # see below
+            what = f"the name of the {'stage' if request.stages else 'class'}"
+            why.append(f"{what}, for which there is aliases = ({was!r},)")
+        if lacking:
+            named = ", ".join(f"{key!r}: VALUE" for key in lacking)
+            why.append(
+                f"parameters that it lacks{of_it if request.stages else ''}, for which "
+                f"there is added_parameters = {{{named}}}"
+            )
+            left = {k: v for k, v in now["parameters"].items() if k not in lacking}
+            changed["parameters"] = left
+        stages.append(changed)
+    if not pairs:
+        return ""
+    wanted = stages[0]
+    if request.stages:
+        parameters = {"stages": stages}
+        wanted = {**computation.document, "process": name, "parameters": parameters}
     datasets = [document["source"].get("dataset") for document in (wanted, there)]
     if None not in datasets and datasets[0] != datasets[1]:
         wanted["source"] = {**wanted["source"], "dataset": datasets[1]}
@@ -65,15 +82,19 @@ def way_in(computation: Computation, run: RunFile) -> str:
         why.append("the name of the source's file")
     if not why or differences(there, wanted):
         return ""
-    if name != request.name:
-        if request.named is None:
-            return ""
-        version, trace = request.named(name)
-        # Of code that is another it may be anything, also where versions are the same.
-        if (
-            run.header.source.get("trace") != trace.digest
-            or version != there["version"]
-        ):
+    if renamed:
+        traces = {}
+        for part, then, _ in pairs:
+            was = str(then["process"])
+            version, traces[was] = part.version, part.trace
+            if was != part.name:
+                version, traces[was] = part.named(was)
+            # Of code that is another it may be anything, also where versions are the
+            # same.
+            if version != then["version"]:
+                return ""
+        trace = identity.Trace.together(traces) if request.stages else traces[name]
+        if run.header.source.get("trace") != trace.digest:
             return ""
     if computation.changed_in(run):
         return ""
@@ -81,6 +102,26 @@ def way_in(computation: Computation, run: RunFile) -> str:
         f"{NEARLY}{' and '.join(why)}; or adopt it, with 'resumable adopt'"
         f"{in_python(' or process.adopt(path)')}"
     )
+
+
+def parts_of(
+    there: dict[str, Any], wanted: dict[str, Any], request: Request
+) -> Iterator[tuple[Request, dict[str, Any], dict[str, Any]]]:
+    """Yield what is computed, as a run has it and as it is wanted; of a chain stages.
+
+    Nothing where the run is of other stages.
+    """
+    if not request.stages:
+        yield request, there, wanted
+        return
+    theirs, ours = (one["parameters"].get("stages") for one in (there, wanted))
+    if not isinstance(theirs, list) or len(theirs) != len(ours):
+        return
+    if all(
+        isinstance(one, dict) and isinstance(one.get("parameters"), dict)
+        for one in theirs
+    ):
+        yield from zip(request.stages, theirs, ours, strict=True)
 
 
 def adopt_run(computation: Computation, run: RunFile, sample: int | str) -> Results:
@@ -184,13 +225,24 @@ def _checked(computation: Computation, run: RunFile) -> list[str]:
     shapes = run.header.map_shape, computation.geometry.map_shape
     if shapes[0] != shapes[1]:
         wrong.append(f"positions: a map of {shapes[0]} there, of {shapes[1]} here")
-    for key in _VALUES:
-        old, new = there.get(key) or {}, wanted.get(key) or {}
-        both = [name for name in old if name in new]
+    pairs = list(parts_of(there, wanted, computation.request))
+    if not pairs:
         wrong += differences(
-            {key: {name: old[name] for name in both}},
-            {key: {name: new[name] for name in both}},
+            {"parameters": there["parameters"]}, {"parameters": wanted["parameters"]}
         )
+    for part, old_part, new_part in pairs:
+        for key in _VALUES:
+            old, new = old_part.get(key) or {}, new_part.get(key) or {}
+            both = [name for name in old if name in new]
+            wrong += differences(
+                {key: {name: old[name] for name in both}},
+                {key: {name: new[name] for name in both}},
+            )
+        if computation.request.stages:
+            wrong += differences(
+                {part.name: {key: old_part.get(key) for key in _OF_STAGES}},
+                {part.name: {key: new_part[key] for key in _OF_STAGES}},
+            )
     if run.mixed:
         wrong.append("rows of two computations may be mixed in it")
     if wrong:

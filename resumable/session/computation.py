@@ -100,6 +100,9 @@ class Request(NamedTuple):
     latest first."""
     named: Any = None
     """Returns version and trace of the class under another name."""
+    stages: tuple[Request, ...] = ()
+    """Of a chain: what the stages ask for that are computed for this one, in the order
+    in which the parameters have them. What runs of then had is said by each of them."""
 
     def document(self, options: Options) -> dict[str, Any]:
         """Say what is asked for and how, as short JSON: all ranks must ask the same."""

@@ -18,7 +18,7 @@ from resumable.model import (
 )
 from resumable.results import trace_of
 from resumable.runfile import CLOSE, LEFT, REPAIR, RunFile, advice_anew, find_runs
-from resumable.session.adopt import way_in
+from resumable.session.adopt import parts_of, way_in
 from resumable.system import Limit, disk, launcher, least, machine
 
 if TYPE_CHECKING:
@@ -466,10 +466,16 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
 
 def _as_added(document: dict[str, Any], computation: Computation) -> dict[str, Any]:
     """Return a document with the values that it has of parameters added since."""
-    then, added = document.get("parameters"), computation.request.added
-    if not isinstance(then, dict) or not added:
+    request = computation.request
+    if not isinstance(document.get("parameters"), dict):
         return document
-    return {**document, "parameters": {**added, **then}}
+    filled = [
+        {**then, "parameters": {**part.added, **then["parameters"]}}
+        for part, then, _ in parts_of(document, computation.document, request)
+    ]
+    if not request.stages:
+        return filled[0]
+    return {**document, "parameters": {"stages": filled}} if filled else document
 
 
 def edited(computation: Computation, run: RunFile) -> str:

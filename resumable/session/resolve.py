@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import inspect
+import itertools
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ from resumable.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from resumable.identity import Trace
     from resumable.model import PositionSet
     from resumable.session.computation import Options, Request
     from resumable.source import Reader, SourceRef
@@ -218,30 +220,58 @@ def _known_as(
 
     As far as there are files with such names; no file is opened.
     """
-    for name in (request.name, *request.aliases):
-        if name == request.name and not request.left_out:
-            continue
+    for name in _names_of(request):
         prefix = _prefix(request.source, name)
         paths = disk.files_in(request.folder, f"{prefix}-", ".h5")
         if not paths:
             continue
-        version, trace = request.version, request.trace
-        if name != request.name:
-            version, trace = request.named(name)
-        parameters = dict(request.parameters)
-        for left_out in (None, *request.left_out):
-            if left_out is not None:
-                del parameters[left_out]
-            elif name == request.name:
+        now = {key: document[key] for key in ("process", "version", "parameters")}
+        for changes, trace in _editions(request, now, name):
+            if changes == now:
                 continue
-            then = {**document, "process": name, "version": version}
-            variants = [{**then, "parameters": dict(parameters)}]
+            variants = [{**document, **changes}]
             if _has_pieces(document):
                 variants.append({**variants[0], **sources(like={})})
             for one in variants:
                 folder = RunFolder(request.folder, prefix, document_digest(one))
                 if any(path.name.startswith(folder.stem) for path in paths):
                     yield KnownAs(folder, one, trace)
+
+
+def _editions(
+    request: Request, document: dict[str, Any], name: str
+) -> Iterator[tuple[dict[str, Any], Trace]]:
+    """Yield what a computation was under a name: parts of its document, and its trace.
+
+    With all parameters first. Of a chain every stage may have been any of its own.
+    """
+    if request.stages:
+        each = [
+            [one for was in _names_of(part) for one in _editions(part, stage, was)]
+            for part, stage in zip(
+                request.stages[:-1], document["parameters"]["stages"], strict=False
+            )
+        ]
+        last, stage = request.stages[-1], document["parameters"]["stages"][-1]
+        each.append(list(_editions(last, stage, name)))
+        for parts in itertools.product(*each):
+            stages = [written for written, _ in parts]
+            traces = {written["process"]: trace for written, trace in parts}
+            changes = {"process": name, "parameters": {"stages": stages}}
+            yield {**document, **changes}, identity.Trace.together(traces)
+        return
+    version, trace = request.version, request.trace
+    if name != request.name:
+        version, trace = request.named(name)
+    parameters = dict(request.parameters)
+    for left_out in (None, *request.left_out):
+        parameters.pop(str(left_out), None)
+        changes = {"process": name, "version": version, "parameters": dict(parameters)}
+        yield {**document, **changes}, trace
+
+
+def _names_of(request: Request) -> tuple[str, ...]:
+    return (request.name, *request.aliases)
 
 
 def document_before(
