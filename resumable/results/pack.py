@@ -38,9 +38,11 @@ from resumable.runfile import (
     RunFile,
     RunLock,
     SafeFile,
+    chunks_agree,
     copied_rows,
     create_contiguous,
     make_results_group,
+    packed_chunks,
     reading_group,
     remove_ragged_files,
     run_folder_of,
@@ -79,7 +81,7 @@ def pack_locked(run: RunFile, methods: Mapping[str, str | None]) -> None:
             f"{run.path} has the older format {run.header.format}, which is not packed"
         )
         raise RunFileError(msg)
-    if run.header.packed != dict(methods):
+    if run.header.packed != dict(methods) or not chunks_agree(run):
         _replace(run, dict(methods))
 
 
@@ -223,19 +225,7 @@ def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
     """Write down where the chunks lie, those that follow each other as one."""
     # Until then the last ones are in the cache and have no place.
     file.flush()
-    found: list[tuple[int, int]] = []
-    for name in _rows_of(header):
-        parts = [group[name]]
-        if name in header.ragged:
-            parts = [group[name][part] for part in ("values", "index", "count")]
-        for part in parts:
-            part.id.chunk_iter(lambda c: found.append((c.byte_offset, c.size)))
-    table = np.array(sorted(found), CHUNKS_DTYPE)
-    ends = table["offset"] + table["bytes"]
-    first = np.r_[True, table["offset"][1:] != ends[:-1]]
-    last = np.r_[first[1:], True]
-    table = table[first]
-    table["bytes"] = ends[last] - table["offset"]
+    table = packed_chunks(file, header)
     made = create_contiguous(group, CHUNKS, table.shape, CHUNKS_DTYPE)
     made[...] = table
     return header._replace(rows={**header.rows, CHUNKS: len(table)})

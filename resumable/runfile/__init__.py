@@ -30,6 +30,7 @@ from resumable.runfile.folder import (
 from resumable.runfile.hdf5 import (
     HDF5_VERSIONS,
     SafeFile,
+    chunk_table,
     find_own,
     new_hdf5,
     superblock_of,
@@ -69,8 +70,8 @@ from resumable.runfile.ragged import (
     ragged_files_of,
     remove_ragged_files,
 )
-from resumable.runfile.repair import open_elsewhere, repair_run_file
-from resumable.runfile.rows import names_fields, reading_group
+from resumable.runfile.repair import chunks_agree, open_elsewhere, repair_run_file
+from resumable.runfile.rows import names_fields, packed_chunks, reading_group
 from resumable.runfile.tables import Failure, LogLine, SessionRow, SessionTables
 from resumable.runfile.writer import RowBuffer, RowWriter, WriteTarget
 
@@ -109,6 +110,8 @@ __all__ = [
     "advice_anew",
     "arrays_kept",
     "as_npy",
+    "chunk_table",
+    "chunks_agree",
     "copied_rows",
     "create_contiguous",
     "create_run_file",
@@ -124,6 +127,7 @@ __all__ = [
     "new_hdf5",
     "of_npy",
     "open_elsewhere",
+    "packed_chunks",
     "ragged_files_of",
     "read_arrays",
     "reading_group",

@@ -12,6 +12,7 @@ are kept in memory, page by page, until :mod:`resumable.runfile.journal` has the
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import io
@@ -19,12 +20,15 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
+import numpy as np
 
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: More than any version needs up to its third address, of 8 bytes.
@@ -35,6 +39,8 @@ _OPEN_FOR_WRITING, _SWMR = 1, 4
 _PAGE = 4096
 #: Most bytes of changed old pages. Only metadata change there; they are far less.
 MOST_CHANGED_BYTES = 256 << 20
+#: Before this version HDF5 counts the places of chunks from the end of the user block.
+_PLACES_IN_THE_FILE = (1, 14, 4)
 #: The versions of h5py and of HDF5, for people.
 HDF5_VERSIONS = {
     "h5py_version": h5py.__version__,
@@ -185,6 +191,30 @@ def find_own(file: h5py.File, *names: str) -> h5py.Group | h5py.Dataset | None:
     if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
         return None
     return found
+
+
+def chunk_table(dataset: h5py.Dataset) -> Array:
+    """Return a row for every chunk that was written, in any order.
+
+    Its first element, the filters it was written without, its place in the file and its
+    size in bytes. One walk, where HDF5 offers it: to tell of one chunk it walks through
+    those before it, which takes seconds for 10,000 chunks.
+    """
+    found = array.array("q")
+
+    def note(chunk: Any) -> None:
+        found.extend(chunk.chunk_offset)
+        found.extend((chunk.filter_mask, chunk.byte_offset, chunk.size))
+
+    if hasattr(dataset.id, "chunk_iter"):  # from HDF5 1.12.3 on
+        dataset.id.chunk_iter(note)
+    else:
+        for number in range(dataset.id.get_num_chunks()):
+            note(dataset.id.get_chunk_info(number))
+    table = np.frombuffer(found, np.int64).reshape(-1, dataset.ndim + 3)
+    if h5py.version.hdf5_version_tuple < _PLACES_IN_THE_FILE:
+        table[:, -2] += dataset.file.userblock_size
+    return table
 
 
 class Superblock(NamedTuple):

@@ -35,10 +35,13 @@ from resumable.runfile.journal import (
     user_file_needs_mending,
     user_file_transaction,
 )
+from resumable.runfile.rows import packed_chunks
 from resumable.system import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from resumable.runfile.file import RunFile
 
 
 def read_header(fd: int, path: Path) -> Header:
@@ -191,28 +194,32 @@ def _as_found(fd: int, header: Header, path: Path) -> Header:
     except HDF5_ERRORS as error:
         if isinstance(error, RunFileError):
             raise
-        msg = f"{path} is damaged, HDF5 cannot read it ({error}): {advice_anew()}"
-        raise RunFileError(msg) from error
+        raise RunFileError(_unreadable(path, error)) from error
     return header._replace(offsets=offsets, user_block=user_block)
+
+
+def chunks_agree(run: RunFile) -> bool:
+    """Return whether the chunks of a packed run are where its table says, to HDF5.
+
+    RunFileError: HDF5 cannot read the file.
+    """
+    with run.opened() as (fd, header):
+        try:
+            with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+                return not _chunks_moved(fd, header, file)
+        except HDF5_ERRORS as error:
+            raise RunFileError(_unreadable(run.path, error)) from error
 
 
 def _chunks_moved(fd: int, header: Header, file: h5py.File) -> bool:
     """Return whether chunks of a packed file are not where its table says."""
     offset, length = header.extents()[CHUNKS]
     table = np.frombuffer(disk.read_at(fd, length, offset), CHUNKS_DTYPE)
-    found: list[tuple[int, int]] = []
-    for name in header.packed or {}:
-        item = file[header.group][name]
-        parts = item.values() if isinstance(item, h5py.Group) else [item]
-        for part in parts:
-            part.id.chunk_iter(lambda c: found.append((c.byte_offset, c.size)))
-    places = np.array(found, np.int64).reshape(-1, 2)
-    if places[:, 1].sum() != table["bytes"].sum():
-        return True
-    # The table is sorted, and joins chunks that lie side by side.
-    numbers = np.searchsorted(table["offset"], places[:, 0], "right") - 1
-    ends = (table["offset"] + table["bytes"])[numbers]
-    return bool(np.any((numbers < 0) | (places.sum(axis=1) > ends)))
+    return not np.array_equal(packed_chunks(file, header), table)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path} is damaged, HDF5 cannot read it ({error}): {advice_anew()}"
 
 
 def _offset_of(found: Any, name: str, header: Header, path: Path) -> int:

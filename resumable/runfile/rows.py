@@ -20,8 +20,8 @@ from resumable.model import (
     read_like_array,
     spans_of,
 )
-from resumable.runfile.hdf5 import find_own
-from resumable.runfile.header import advice_anew
+from resumable.runfile.hdf5 import chunk_table, find_own
+from resumable.runfile.header import CHUNKS_DTYPE, advice_anew
 from resumable.system import disk
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from resumable.runfile.file import RunFile
+    from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -226,6 +227,30 @@ def reading_group(run: RunFile) -> Iterator[h5py.Group]:
         methods = (header.packed or {}).values()
         with _unpacking(run.path, fd, methods) as file:
             yield file[header.group]
+
+
+def packed_chunks(file: h5py.File, header: Header) -> Array:
+    """Return where the chunks of a packed file are, adjacent ones as one.
+
+    By place, of the dtype `CHUNKS_DTYPE`. ValueError: an output is not in chunks.
+    """
+    found = []
+    for name in header.packed or {}:
+        parts = ["values", "index", "count"] if name in header.ragged else [""]
+        for part in parts:
+            own = find_own(file, header.group.strip("/"), name, *filter(None, [part]))
+            if not isinstance(own, h5py.Dataset) or own.chunks is None:
+                msg = f"{name} is not in chunks"
+                raise ValueError(msg)
+            found.append(chunk_table(own)[:, -2:])
+    places = np.concatenate(found)
+    places = places[np.argsort(places[:, 0])]
+    ends = places.sum(axis=1)
+    first = np.r_[True, places[1:, 0] != ends[:-1]]
+    table = np.empty(int(first.sum()), CHUNKS_DTYPE)
+    table["offset"] = places[first, 0]
+    table["bytes"] = ends[np.r_[first[1:], True]] - table["offset"]
+    return table
 
 
 def _bytes_of(array: Array) -> memoryview:

@@ -35,7 +35,7 @@ from resumable.model import (
     name_of_position,
 )
 from resumable.results import inputs_of_run, source_of_run
-from resumable.runfile import RaggedRows, RunFile, holder_of
+from resumable.runfile import RaggedRows, RunFile, chunks_agree, holder_of
 from resumable.session.computation import begins_with, recorded_of
 from resumable.session.decide import MIXED
 from resumable.session.events import ProgressBar
@@ -176,6 +176,12 @@ def _structure(run: RunFile) -> Check:
         return Check("structure", False, words)
     for name in header.ragged:
         RaggedRows(run, name).check()
+    if header.packed is not None and not chunks_agree(run):
+        words = (
+            "its rows are whole, but their checksums are not found by its table of "
+            "chunks; 'resumable pack' writes it anew"
+        )
+        return Check("structure", False, words)
     return Check("structure", True, f"{format_bytes(size)}, the digests agree")
 
 

@@ -7,12 +7,12 @@ digested unpacked, up to that end, and all before them as they lie.
 
 from __future__ import annotations
 
-import array
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resumable.runfile import chunk_table
 from resumable.source.fingerprint import (
     DIGEST_BYTES,
     SAMPLED_BYTES,
@@ -100,23 +100,7 @@ def _corners(dataset: h5py.Dataset, count: int) -> Iterator[tuple[int, ...]]:
 
 def _written(dataset: h5py.Dataset) -> list[tuple[int, ...]]:
     """Return the first elements of the chunks that were written."""
-    return list(map(tuple, _table(dataset)[:, : dataset.ndim].tolist()))
-
-
-def _table(dataset: h5py.Dataset) -> Array:
-    """Return a row for every chunk that was written, in any order.
-
-    Its first element, the filters it was written without, its place in the file and its
-    size in bytes. One walk: to ask HDF5 for one chunk takes as long as for all.
-    """
-    found = array.array("q")
-
-    def note(chunk: Any) -> None:
-        found.extend(chunk.chunk_offset)
-        found.extend((chunk.filter_mask, chunk.byte_offset, chunk.size))
-
-    dataset.id.chunk_iter(note)
-    return np.frombuffer(found, np.int64).reshape(-1, dataset.ndim + 3)
+    return list(map(tuple, chunk_table(dataset)[:, : dataset.ndim].tolist()))
 
 
 def is_large(dataset: h5py.Dataset) -> bool:
@@ -150,7 +134,7 @@ class StoredChunks:
     """The bytes of the chunks before a place on an axis, joined in C order."""
 
     def __init__(self, dataset: h5py.Dataset, axis: int, before: int) -> None:
-        table, ndim = _table(dataset), dataset.ndim
+        table, ndim = chunk_table(dataset), dataset.ndim
         table = table[table[:, axis] < before]
         table = table[np.lexsort(table[:, ndim - 1 :: -1].T)] if len(table) else table
         self._dataset, self._corners = dataset, table[:, :ndim]
@@ -160,9 +144,8 @@ class StoredChunks:
         self.size = int(self._sizes.sum())
         #: Which chunks these are; their place in the file does not count.
         self.description = np.delete(table, -2, axis=1).astype("<i8")
-        # Where HDF5 before 1.14 says that a chunk lies, a user block is left out.
         self._fd = -1
-        if dataset.file.driver == "sec2" and not dataset.file.userblock_size:
+        if dataset.file.driver == "sec2":
             fd = dataset.file.id.get_vfd_handle()
             self._fd = fd if disk.is_read_only(fd) else -1
 

@@ -10,6 +10,7 @@ import time
 import kill_pack
 import numpy as np
 import pytest
+from forged_files import restructured
 from helpers import compute
 from packed_runs import Large, packed, same
 
@@ -178,6 +179,26 @@ def test_a_table_of_chunks_that_lie_elsewhere_is_refused(large):
         large.path.write_bytes(forgery)
         with pytest.raises(rs.RunFileError, match=r"structure is not|cannot be read"):
             rs.open(large.path)
+
+
+def test_a_table_of_chunks_that_is_not_that_of_hdf5_is_told_and_packed_anew(large):
+    """As it was written with HDF5 below 1.14.4, which leaves out the user block."""
+    wanted = large["row"][...]
+    large.pack("gzip")
+    header, sound = RunFile(large.path).header, large.path.read_bytes()
+    offset, length = header.extents()[CHUNKS]
+    table = np.frombuffer(sound[offset : offset + length], CHUNKS_DTYPE).copy()
+    table["offset"] -= header.user_block // 2
+    large.path.write_bytes(sound[:offset] + table.tobytes() + sound[offset + length :])
+    restructured(large.path)
+
+    told = rs.verify(large.path)
+    large.pack("gzip")
+
+    assert not told.passed
+    assert "'resumable pack' writes it anew" in str(told)
+    assert rs.verify(large.path).passed
+    assert same(large["row"][...], wanted)
 
 
 def test_a_copy_that_reads_back_otherwise_is_not_put_in_place(large, monkeypatch):

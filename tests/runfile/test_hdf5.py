@@ -2,12 +2,18 @@
 
 import errno
 import resource
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, new_hdf5
+from resumable.runfile.hdf5 import (
+    MOST_CHANGED_BYTES,
+    SafeFile,
+    chunk_table,
+    new_hdf5,
+)
 
 
 @pytest.fixture
@@ -109,3 +115,34 @@ def test_a_safe_file_reads_what_was_written(tmp_path):
     for offset, before, after in changes:
         assert old[offset : offset + len(before)] == before
         assert mirror[offset : offset + len(after)] == after
+
+
+def without_a_walk(dataset):
+    """Stand in for a dataset on HDF5 1.10, which tells of one chunk at a time."""
+    asked = ("get_num_chunks", "get_chunk_info")
+    found = SimpleNamespace(**{name: getattr(dataset.id, name) for name in asked})
+    return SimpleNamespace(id=found, ndim=dataset.ndim, file=dataset.file)
+
+
+@pytest.mark.parametrize("user_block", [0, 1024])
+@pytest.mark.parametrize("see", [lambda dataset: dataset, without_a_walk])
+def test_chunks_are_where_their_bytes_are(tmp_path, user_block, see):
+    """Whatever HDF5 this is, and whatever it counts from."""
+    noise = np.random.default_rng(0).integers(0, 256, (7, 6), np.uint8)
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", userblock_size=user_block) as file:
+        made = file.create_dataset("data", (40, 6), "u1", chunks=(2, 6), fillvalue=3)
+        made[:7] = noise
+        made[-1] = 1
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        dataset = file["data"]
+        table = chunk_table(see(dataset))
+        stored = {
+            row: dataset.id.read_direct_chunk((row, 0)) for row in (0, 2, 4, 6, 38)
+        }
+
+    assert sorted(table[:, 0]) == sorted(stored)
+    for row, column, mask, place, size in table.tolist():
+        assert (column, mask) == (0, stored[row][0])
+        assert content[place : place + size] == stored[row][1]
