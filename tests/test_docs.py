@@ -195,7 +195,8 @@ def test_every_command_and_option_is_documented(name, command):
 
 def test_every_argument_of_compute_is_explained():
     arguments = set(inspect.signature(rs.Process.compute).parameters) - {"self"}
-    explained = re.findall(r"^ +(\w+) : ", rs.Process.compute.__doc__, re.MULTILINE)
+    text = inspect.getdoc(rs.Process.compute)
+    explained = re.findall(r"^(\w+) : ", text, re.MULTILINE)
 
     assert arguments <= set(explained)
 

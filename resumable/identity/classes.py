@@ -79,15 +79,23 @@ def doc_of(cls: type) -> str:
 
 
 def _annotations(cls: type) -> dict[str, str]:
+    found = vars(cls).get("__annotations__", {})
+    if sys.version_info >= (3, 14):  # they are evaluated when they are read
+        import annotationlib
+
+        form = annotationlib.Format.FORWARDREF
+        found = annotationlib.get_annotations(cls, format=form)
     return {
         name: annotation if isinstance(annotation, str) else short(annotation)
-        for name, annotation in vars(cls).get("__annotations__", {}).items()
+        for name, annotation in found.items()
     }
 
 
 def is_member(cls: type, name: str, value: Any) -> bool:
     """Return whether something of a class counts."""
     kind = type(value)
+    if name in _MADE:  # Python 3.14 has a function among them, for the annotations
+        return False
     if name.startswith("_param__") or kind.__module__.partition(".")[0] == "param":
         return False
     if isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType)):
@@ -103,7 +111,7 @@ def is_member(cls: type, name: str, value: Any) -> bool:
         named = f".{cls.__name__}.__" in f".{plain.__qualname__}"
         return not (generated and (named or name.startswith("_")))
     if name.startswith("__") and name.endswith("__"):
-        if name in _MADE or name.startswith(_MADE_BY):
+        if name.startswith(_MADE_BY):
             return False
         users = is_users(home_of(kind)) or kind in PLAIN
         kinds = (classmethod, staticmethod, property, functools.partialmethod)

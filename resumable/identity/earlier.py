@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Begins the version of a function that declared none.
 EARLIER_TEXT = "text "
 
+#: What ``super()`` uses, and from Python 3.14 on the annotations of a class.
+_CELLS_OF_PYTHON = ("__class__", "__classdict__", "__conditional_annotations__")
+
 _source_texts: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 
 
@@ -156,7 +159,7 @@ def closed_over(cls: type, stop: type) -> dict[str, Any]:
             for name, cell in _cells(value):
                 # A variable that is not set yet raises ValueError.
                 with contextlib.suppress(ValueError):
-                    if name != "__class__":  # used by super()
+                    if name not in _CELLS_OF_PYTHON:
                         where = f"{name!r}, used by {cls.__name__} from outside,"
                         encoded = encode(cell.cell_contents, where)
                         # Two methods may use different variables of one name.
