@@ -181,8 +181,8 @@ class Process(Declaration):
         on_error : {"record", "raise"}, optional
             Record a failing position and continue, or stop and raise. By default
             failures are recorded, but the run stops, and records nothing, where
-            nothing has succeeded and 20 positions spread over it fail alike:
-            ``"record"`` records these, too.
+            nothing has succeeded and 20 positions spread over it, or all where there
+            are fewer, fail alike: ``"record"`` records these, too.
         retry_failed : bool
             Compute only the failed positions again.
         position_timeout : float or str, optional

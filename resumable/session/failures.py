@@ -40,8 +40,12 @@ class FailurePolicy:
         self.held |= {failure.position: failure for failure in failures}
         kinds = {failure.exception for failure in self.held.values()}
         if len(kinds) == 1 and len(self.held) >= PROBES and not done:
-            raise _error_of_function(next(iter(self.held.values())), geometry)
+            raise self.error_of_function(geometry)
         return bool(done) or len(kinds) > 1
+
+    def error_of_function(self, geometry: Geometry) -> Exception:
+        """Return the error of a session in which all that was tried failed alike."""
+        return _error_of_function([*self.held.values()], geometry)
 
     def released(self, *, proven: bool) -> list[Failure]:
         """Return what was held back, once; nothing where it may be the function's."""
@@ -79,14 +83,17 @@ def _stopped_by_error() -> str:
     )
 
 
-def _error_of_function(first: Failure, geometry: Geometry) -> Exception:
-    """Return the error for which a session stops, where all probes failed alike."""
+def _error_of_function(failures: list[Failure], geometry: Geometry) -> Exception:
+    first = failures[0]
     where = name_of_position(first.position, geometry.map_shape)
     tried = f"the first {PROBES} positions tried, spread over the run, all"
+    if len(failures) < PROBES:
+        tried = f"all {len(failures)} positions that were computed"
+        tried = tried if len(failures) > 1 else f"position {where}, the only one,"
     tested = in_python(f" and try it with test({where})")
     advice = (
         f"Nothing was recorded. Correct the computation{tested}. If it is right that "
-        "they fail, as where nothing was measured, "
+        "it fails, as where nothing was measured, "
         f"{option('on_error', 'record', call='compute')} records them and goes on"
     )
     if first.exception == _OUTPUT_ERROR:

@@ -412,8 +412,11 @@ class Session:
             waiting=max(0.0, available - self.worked_s),
         )
 
-    def _work(self) -> None:
-        """Compute what is pending; on return it is committed."""
+    def _work(self, *, few_count: bool = False) -> None:
+        """Compute what is pending; on return it is committed.
+
+        `few_count`: failures of fewer positions than are tried count as the data's.
+        """
         if not self.schedule.remaining:
             return
         try:
@@ -431,11 +434,13 @@ class Session:
                 if (
                     self._policy.held
                     and self.assignment.options.on_error != "raise"
-                    and (proven or not self.schedule.remaining)
+                    and (proven or (few_count and not self.schedule.remaining))
                 ):
                     held = self._policy.released(proven=proven)
                     if held:
                         self._mark_failed(held)
+        if self._policy.held and not self.schedule.remaining:
+            raise self._policy.error_of_function(self.assignment.computation.geometry)
 
     def _follow(self, more: Callable[[Session], Assignment | None]) -> bool:
         """Compute what is there and what comes; return whether the end was reached."""
@@ -445,7 +450,8 @@ class Session:
             try:
                 if assignment is not self.assignment:
                     self._extend(assignment)
-                self._work()
+                # More are to come, which may succeed.
+                self._work(few_count=True)
             except SourceError as error:
                 # It may be half written: that is waited for.
                 self.trouble = error

@@ -75,6 +75,55 @@ def test_nothing_is_recorded_where_all_of_a_run_was_tried_in_vain(tmp_path):
     assert process.results.status.failed == 0
 
 
+class Mended(rs.Process):
+    """Fails everywhere, or in two ways, until it is mended."""
+
+    version = 1
+    outputs: ClassVar = {"x": rs.Output()}
+    fails: ClassVar = [TypeError]
+
+    def unit_computation(self, position):
+        if self.fails:
+            raise self.fails[position % len(self.fails)]("always")
+        return position
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        (None, "all 6 positions that were computed raised TypeError: always"),
+        ([2, 4], "all 2 positions that were computed raised TypeError"),
+        ([3], "position 3, the only one, raised TypeError: always"),
+    ],
+    ids=str,
+)
+def test_a_few_that_fail_alike_are_an_error_and_the_run_goes_on(
+    tmp_path, monkeypatch, positions, words
+):
+    """Mended under the same version it needs no further word."""
+    process, other = Mended(6, tmp_path), tmp_path / "other"
+    other.mkdir()
+    how = {"engine": "serial", "progress": False, "positions": positions}
+    with pytest.raises(rs.UnitFailed, match=words) as info:
+        process.compute(**how)
+    assert "on_error='record'" in str(info.value)
+    assert process.results.status.pending == 6
+    with pytest.warns(rs.ResumableWarning, match="of 6 positions failed"):
+        insisted = Mended(6, other).compute(**how, on_error="record")
+    assert insisted.status.failed == (6 if positions is None else len(positions))
+
+    monkeypatch.setattr(Mended, "fails", [])
+    again = process.compute(engine="serial", progress=False)
+    assert again.status.done == 6
+    assert len(again.sessions) == 2
+
+
+def test_a_few_that_fail_in_two_ways_are_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Mended, "fails", [TypeError, ValueError])
+    with pytest.warns(rs.ResumableWarning, match="6 of 6 positions failed"):
+        assert Mended(6, tmp_path).compute(engine="serial").status.finished
+
+
 def test_a_success_between_deaths_shows_that_the_machine_is_in_order():
     """Only so many in a row that have ended their worker stop a session."""
     blame = FailurePolicy()
