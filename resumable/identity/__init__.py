@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         earlier_version_of_class,
         earlier_version_of_function,
     )
-    from resumable.identity.objects import is_generator
+    from resumable.identity.objects import is_generator, shared_generators, state_of
     from resumable.identity.origin import environment_of
     from resumable.identity.record import Entry, Trace
     from resumable.identity.roots import (
@@ -43,6 +43,8 @@ __all__ = [
     "earlier_version_of_function",
     "environment_of",
     "is_generator",
+    "shared_generators",
+    "state_of",
     "trace_function",
     "trace_object",
     "write_value",
@@ -64,6 +66,8 @@ __getattr__ = lazily(
     earlier_version_of_function="earlier",
     environment_of="origin",
     is_generator="objects",
+    shared_generators="objects",
+    state_of="objects",
     trace_function="roots",
     trace_object="roots",
     write_value="roots",

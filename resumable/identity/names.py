@@ -89,6 +89,8 @@ def follow(
         # That of a parameter counts with it; "read" is of a file that is open, mostly.
         elif called != "read" and not tracer.is_file(function, named):
             tracer.note(f"reads files: {called} at {file}:{line}")
+    for line, called in reading.unseeded if function.__name__ != "setup" else ():
+        tracer.unseeded[f"{called}() at {file}:{line}"] = None
     for line, called in reading.finds:
         tracer.note(f"{_FOUND.get(called, called)} at {file}:{line}")
         if called in _FIND_GLOBALS:

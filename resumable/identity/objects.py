@@ -245,11 +245,18 @@ def _generator(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     return {"object": ["Generator", digest_of([repr(item) for item in given])]}
 
 
+def shared_generators() -> dict[str, Any]:
+    """Return the generators that all share who have none of their own, if loaded."""
+    found = {
+        "numpy.random": getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None),
+        "random": getattr(sys.modules.get("random"), "_inst", None),
+    }
+    return {name: one for name, one in found.items() if one is not None}
+
+
 def is_shared_generator(value: Any) -> bool:
     """Return whether all share this generator who have none of their own."""
-    numpys = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
-    pythons = getattr(sys.modules.get("random"), "_inst", None)
-    return value is not None and any(value is one for one in (numpys, pythons))
+    return any(value is one for one in shared_generators().values())
 
 
 def is_generator(value: Any) -> bool:
@@ -266,13 +273,17 @@ def _random_state(value: Any, where: str, tracer: Tracer, depth: int) -> Any:
     if is_shared_generator(value):
         # That of all who have none of their own, whose state is not the user's.
         return {"library": type(value).__module__.replace(".mtrand", "")}
-    state = value.get_state() if hasattr(value, "get_state") else value.getstate()
-    return {
-        "object": [
-            type(value).__name__,
-            digest_of(write(state, where, tracer, depth + 1)),
-        ]
-    }
+    state = write(state_of(value), where, tracer, depth + 1)
+    return {"object": [type(value).__name__, digest_of(state)]}
+
+
+def state_of(generator: Any) -> Any:
+    """Return what numbers a generator gives next are made of."""
+    if hasattr(generator, "get_state"):  # of numpy, the older kind
+        return generator.get_state()
+    if hasattr(generator, "bit_generator"):
+        return generator.bit_generator.state
+    return generator.getstate()
 
 
 def _memory(value: memoryview, where: str, tracer: Tracer, depth: int) -> Any:

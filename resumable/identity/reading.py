@@ -38,6 +38,8 @@ _READERS = frozenset(
         *("safe_load", "imread", "File", "loadmat", "read", "getline", "getlines"),
     )
 )
+#: Functions of numpy that make a generator of random numbers.
+_GENERATORS = ("default_rng", "RandomState")
 #: Functions that make a path of one.
 _MAKE_PATHS = ("Path", "PurePath", "str", "fspath")
 #: Functions that run a program.
@@ -82,6 +84,8 @@ class Reading(NamedTuple):
     attribute of its first argument that does, if it is one."""
     finds: tuple[tuple[int, str], ...]
     """Line and function where it finds what is not known before it runs."""
+    unseeded: tuple[tuple[int, str], ...]
+    """Line and function where it always makes a generator without a seed."""
     environment: frozenset[tuple[str, str]]
     """Environment variables that it reads, or the global names that have theirs."""
 
@@ -99,6 +103,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
             frozenset(),
             frozenset(),
             frozenset(),
+            (),
             (),
             (),
             frozenset(),
@@ -122,6 +127,7 @@ def reading_of(code: types.CodeType, nodes: tuple[ast.AST, ...] | None) -> Readi
         frozenset(look.changes_own),
         tuple(sorted(f for f in look.files if not look.handles.intersection(f[2]))),
         tuple(sorted(look.finds)),
+        tuple(sorted(look.unseeded)),
         frozenset(look.environment),
     )
 
@@ -191,6 +197,8 @@ class _Look:
         self._seen: set[int] = set()  # of uses of the environment
         self.finds: set[tuple[int, str]] = set()
         self.environment: set[tuple[str, str]] = set()
+        self.unseeded: set[tuple[int, str]] = set()
+        self._sometimes: set[int] = set()  # what a condition decides
 
     def count_assignments(self, parts: list[ast.AST]) -> None:
         """Note which names are assigned once: such a one can be another's name."""
@@ -205,6 +213,8 @@ class _Look:
         """Note what one node says; those around it come first."""
         if _ends(node, "environ") and id(node) not in self._seen:
             self.finds.add((getattr(node, "lineno", 0), "environ"))
+        if isinstance(node, (ast.If, ast.IfExp, ast.BoolOp)):
+            self._sometimes |= {id(n) for n in ast.walk(node) if _makes_generator(n)}
         if isinstance(node, ast.Name):
             if id(node) not in self._inner:
                 self.uses.setdefault(node.id, set()).add(())
@@ -270,6 +280,8 @@ class _Look:
             if isinstance(called, ast.Attribute)
             else ""
         )
+        if _makes_generator(node) and id(node) not in self._sometimes:
+            self.unseeded.add((node.lineno, name))
         first = next(iter([*node.args, *(k.value for k in node.keywords)]), None)
         if isinstance(called, ast.Attribute) and name in _CHANGES:
             self._changed(called.value, inside=True)
@@ -374,6 +386,15 @@ class _Look:
                 self.changes_closed.add((node.id, attribute))
             elif node.id in self._known:
                 self.changes.add((node.id, attribute))
+
+
+def _makes_generator(node: ast.AST) -> bool:
+    """Return whether this makes a generator of numpy without a seed."""
+    return (
+        isinstance(node, ast.Call)
+        and not (node.args or node.keywords)
+        and any(_ends(node.func, name) for name in _GENERATORS)
+    )
 
 
 def _ends(node: ast.AST, name: str) -> bool:

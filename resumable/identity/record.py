@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.errors import shown
@@ -53,6 +54,11 @@ class Trace:
     random: tuple[str, ...] = ()
     """What draws random numbers that are not those of a position, by its name; it is
     not written into run files."""
+    unseeded: tuple[str, ...] = ()
+    """Where generators are made without a seed, which draw others in each run; neither
+    this nor the next one is written into run files."""
+    seeds: tuple[str, ...] = ()
+    """Modules whose generator its code seeds while it computes."""
     codes: Mapping[str, tuple[str, Reading]] = dataclasses.field(default_factory=dict)
     """Digest of compiled code -> digest of its syntax tree, and what it reads: for
     processes that have no text."""
@@ -131,6 +137,11 @@ class Trace:
         """Return the traces of several computations as one."""
         modules = {module for trace in traces.values() for module in trace.modules}
         notes = [note for trace in traces.values() for note in trace.not_followed]
+        of_all = [(t.random, t.unseeded, t.seeds) for t in traces.values()]
+        random, unseeded, seeds = (
+            tuple(dict.fromkeys(itertools.chain(*parts)))
+            for parts in zip(*of_all, strict=True)
+        )
         return cls(
             digest_of([trace.digest for trace in traces.values()]),
             {
@@ -140,9 +151,9 @@ class Trace:
             },
             tuple(sorted(modules)),
             tuple(dict.fromkeys(notes)),
-            tuple(
-                dict.fromkeys(one for trace in traces.values() for one in trace.random)
-            ),
+            random,
+            unseeded,
+            seeds,
         )
 
 

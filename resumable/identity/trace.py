@@ -100,6 +100,7 @@ class Tracer:
         self.modules: dict[str, None] = {}
         self.notes: dict[str, None] = {}
         self.random: dict[str, None] = {}
+        self.unseeded: dict[str, None] = {}
         #: Modules whose generator code seeds when it computes, and not only in setup().
         self.seeded: set[str] = set()
         self.codes: dict[str, tuple[str, Reading]] = {}
@@ -131,6 +132,8 @@ class Tracer:
             tuple(
                 one for one in self.random if one.rpartition(".")[0] not in self.seeded
             ),
+            tuple(self.unseeded),
+            tuple(sorted(self.seeded)),
             self.codes,
         )
 

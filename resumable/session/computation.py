@@ -458,6 +458,8 @@ class Assignment(NamedTuple):
         if self.plan.rechunk:
             with computation.open_reader() as reader:
                 source = rechunked(reader, self.copy_path, self.plan.memory_bytes // 2)
+        trace = computation.request.trace
+        watched = {"numpy.random", "random"} - {*trace.seeds}
         return Job(
             computation.request.process,
             run.header.position_outputs,
@@ -471,6 +473,8 @@ class Assignment(NamedTuple):
             filters=warning_filters(),
             settings=settings_here(),
             may_ship=self.options.writer == "auto",
+            # Else it was told before the session.
+            watched=() if trace.random else tuple(sorted(watched)),
         )
 
     def target(self, run: RunFile) -> WriteTarget:

@@ -192,7 +192,14 @@ def warn_of_environment(
 
 def warn_of_random(computation: Computation) -> None:
     """Warn of random numbers that depend on how a run is computed."""
-    found = computation.request.trace.random
+    trace = computation.request.trace
+    if trace.unseeded:
+        warn_user(
+            f"{computation.request.name}: {', '.join(trace.unseeded[:5])} has no seed: "
+            "its random numbers are others in every run, and cannot be computed again. "
+            "Use self.rng of a Process, which is the same for a position in every run"
+        )
+    found = trace.random
     if found:
         verb = "draw" if len(found) > 1 else "draws"
         warn_user(

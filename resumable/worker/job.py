@@ -34,6 +34,7 @@ class Job(NamedTuple):
     position_timeout_s: float | None = None  # needs processes to end
     filters: tuple[Any, ...] = ()  # of warnings
     settings: Settings | None = None  # of the script; None: those there are
+    watched: tuple[str, ...] = ()  # modules whose generator nothing should draw from
 
 
 class Report(NamedTuple):

@@ -21,6 +21,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import threading
 import time
 import traceback
 import types
@@ -83,7 +84,7 @@ class Worker:
         #: Of the user's code.
         self._place = place_of(method_of(job.process))
         #: Those of the script, with what the computation has changed.
-        self._settings = job.settings
+        self._settings, self._watched = job.settings, job.watched
         if job.check is not None:
             with self._at_work():
                 job.check(job.process)
@@ -109,11 +110,14 @@ class Worker:
             raise
         #: Generators that setup() has made, and their states, until one is drawn from.
         self._generators = [
-            (name, one, _state_of(one))
+            (f"self.{name}, which setup() has made,", one, _state_of(one))
             for name, value in vars(self._computer.process).items()
             for one in _generators(value)
             if vars(job.process).get(name, job) is not value
         ]
+        #: Modules whose generator all code shares, and its state once it is loaded.
+        self._shared: dict[str, Any] = {}
+        self._drawn_from_shared()
         # Pages shared with other processes are not this worker's. In the driver's
         # process the memory it had before is not.
         resident = machine.resident_memory()
@@ -213,17 +217,35 @@ class Worker:
 
     def _warn_of_generators(self) -> None:
         """Warn once where positions have drawn from a generator of this worker."""
-        for name, value, before in self._generators:
-            if _state_of(value) != before:
-                warnings.warn(
-                    f"self.{name}, which setup() has made, draws random numbers in an "
-                    "order that depends on the run, and every worker has one of its "
-                    "own. Use self.rng, which is the same for a position in every run",
-                    ResumableWarning,
-                    stacklevel=2,
-                )
-                self._generators = []
-                return
+        drawn = [
+            what for what, one, state in self._generators if _state_of(one) != state
+        ]
+        drawn += [
+            f"a library that the computation calls, with the generator of {name},"
+            for name in self._drawn_from_shared()
+        ]
+        if not drawn:
+            return
+        warnings.warn(
+            f"{drawn[0]} draws random numbers in an order that depends on the run, and "
+            "every worker has one of its own. Use self.rng, which is the same for a "
+            "position in every run; many libraries take it as random_state= or rng=",
+            ResumableWarning,
+            stacklevel=2,
+        )
+        self._generators, self._watched = [], ()
+
+    def _drawn_from_shared(self) -> list[str]:
+        """Return which of the watched modules' generators have changed since."""
+        from resumable.identity import shared_generators  # when it is loaded anyway
+
+        # In other threads of the script something else may draw meanwhile.
+        if threading.current_thread() is not threading.main_thread():
+            return []
+        found = shared_generators()
+        now = {name: _state_of(found[name]) for name in self._watched if name in found}
+        before, self._shared = self._shared, now
+        return [name for name, state in now.items() if before.get(name, state) != state]
 
     def _do_block(
         self, batch: Batch, block: Span, following: Span | None, tally: _Tally
@@ -338,12 +360,20 @@ def _generators(value: Any, depth: int = 2) -> Iterator[Any]:
             yield from _generators(part, depth - 1)
 
 
-def _state_of(generator: Any) -> str:
-    """Return the state of a generator of random numbers, of numpy or Python."""
-    if hasattr(generator, "getstate"):  # of Python
-        return repr(generator.getstate())
-    bits = getattr(generator, "bit_generator", generator)
-    return repr(bits.state if hasattr(bits, "state") else bits.get_state(legacy=False))
+def _state_of(generator: Any) -> Any:
+    """Return a value that is not equal any more after a generator was drawn from."""
+    from resumable.identity import state_of  # as above
+
+    return _comparable(state_of(generator))
+
+
+def _comparable(state: Any) -> Any:
+    """Return the state of a generator with bytes in place of arrays."""
+    if isinstance(state, dict):
+        return {name: _comparable(part) for name, part in state.items()}
+    if isinstance(state, tuple):
+        return tuple(p.tobytes() if isinstance(p, np.ndarray) else p for p in state)
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def describe(position: int, error: BaseException) -> Failure:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import scipy.stats
 from user_scripts import finished
 
 import resumable as rs
@@ -110,9 +111,36 @@ class SeedsForPosition(Draws):
         return np.random.normal()
 
 
+class OfLibrary(Draws):
+    def unit_computation(self, spectrum):
+        return scipy.stats.norm.rvs()
+
+
+class WithoutSeed(Draws):
+    def unit_computation(self, spectrum):
+        return np.random.default_rng().normal()
+
+
+class OfLibraryForPosition(Draws):
+    def unit_computation(self, spectrum, draws=None):
+        draws = self.rng if draws is None else np.random.default_rng()
+        return scipy.stats.norm.rvs(random_state=draws)
+
+
+class SeedsForLibrary(Draws):
+    def unit_computation(self, spectrum):
+        np.random.seed(self.position)
+        return scipy.stats.norm.rvs()
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
+        (OfLibrary, "a library that .* with the generator of numpy.random, draws"),
+        (
+            WithoutSeed,
+            r"default_rng\(\) at test_random.py:\d+ has no seed",
+        ),
         (OfModule, "generator"),
         (OldOfModule, "old_generator"),
         (PythonsOfModule, "pythons_generator"),
@@ -136,7 +164,10 @@ def test_numbers_that_depend_on_the_run_are_told_once(source, kind, name):
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("kind", [OwnOfPosition, SeedsForPosition])
+@pytest.mark.parametrize(
+    "kind",
+    [OwnOfPosition, SeedsForPosition, OfLibraryForPosition, SeedsForLibrary],
+)
 def test_numbers_that_belong_to_a_position_are_not_told(source, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
