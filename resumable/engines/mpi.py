@@ -295,12 +295,13 @@ class MPIEngine:
 
 def _why_not(error: Exception) -> str:
     """Say why mpi4py cannot be imported, and what to do."""
-    where = f"by one of {launcher.ranks(ask_mpi=False)} ranks"
+    count = launcher.ranks(ask_mpi=False)
+    who = f"one of {count} ranks" if count > 1 else "this process"
     if importlib.util.find_spec("mpi4py") is None:
-        return f"is not installed for {where[3:]}; pip install 'resumable-hdf5[mpi]'"
+        return f"is not installed for {who}; pip install 'resumable-hdf5[mpi]'"
     why = str(error).splitlines()[0]
     return (
-        f"cannot be imported {where}: it is installed and finds no MPI library "
+        f"cannot be imported by {who}: it is installed and finds no MPI library "
         f"({why}). Load the MPI module of the cluster (module avail), or on a machine "
         "without one: pip install mpich"
     )
