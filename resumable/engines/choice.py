@@ -48,7 +48,7 @@ def warm_up(engine: Any, workers: int | None, calls: int) -> None:
     """
     alone = (workers or machine.usable_cores()) == 1
     pays = calls * _CALL_S > WORTH_STARTING_S and not alone
-    if not isinstance(engine, str):
+    if not forks.POSSIBLE or not isinstance(engine, str):
         return
     if (engine == "local" and calls) or (engine == "auto" and pays):
         from resumable.worker import start_server
@@ -81,7 +81,22 @@ def choose(
     begin_here = engine == "auto" and in_driver
     if engine == "serial" or (begin_here and workers == 1):
         return SerialEngine()
+    if not forks.POSSIBLE:
+        return _without_forks(engine, workers, begin_here)
     return LocalEngine(workers, begin_here=begin_here)
+
+
+def _without_forks(engine: str, workers: int, begin_here: bool) -> Engine:
+    if engine == "local":
+        msg = (
+            "engine='local' forks its workers, which this system cannot do: use "
+            "engine='auto', which computes in processes of a pool there, or give a "
+            "concurrent.futures.ProcessPoolExecutor"
+        )
+        raise PlanError(msg)
+    from resumable.engines.spawned import SpawnedEngine
+
+    return SpawnedEngine(workers, begin_here=begin_here)
 
 
 def _given(engine: Any, workers: int | None, may_grow: bool) -> Engine:

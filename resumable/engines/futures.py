@@ -24,7 +24,7 @@ from resumable.engines.remote_worker import (
     this_process,
 )
 from resumable.errors import WorkerDied, option
-from resumable.system import machine
+from resumable.system import forks, machine
 from resumable.worker import RemoteTraceback, log_here, lowest_level, packed
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ _PATIENCE_S = 0.2
 _LOCAL = ("concurrent", "joblib", "loky", "resumable")
 #: How long the closing round at the end waits for busy processes, in seconds.
 _CLOSING_S = 1.0
+
+
+def _finds_it() -> str:
+    local = option("engine", "local")
+    return f", or use {local}, which finds a position that ends its worker"
 
 
 class FuturesEngine:
@@ -97,8 +102,7 @@ class FuturesEngine:
             f"{self.name} has lost a worker at positions {batch.start} to "
             f"{batch.stop - 1}, or at those of another batch "
             f"({type(error).__name__}: {error}). What was committed stays: "
-            f"{self.after_loss}, or use {option('engine', 'local')}, which finds a "
-            "position that ends its worker"
+            f"{self.after_loss}{_finds_it() if forks.POSSIBLE else ''}"
         )
 
     def release(self, token: str) -> list[str]:

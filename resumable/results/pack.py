@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +112,7 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
             temporary.unlink(missing_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
             with disk.opened(temporary, flags) as fd:
-                os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
+                disk.copy_mode(path, fd)
                 header = _write(fd, path, run, methods)
                 disk.write_at(fd, header.to_bytes(), 0)
                 os.fsync(fd)
@@ -165,7 +164,7 @@ def _write(
             header = _write_ragged(old, group, run, header, name, path, safe.check)
         if methods is not None:
             header = _list_chunks(file, group, header)
-    with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+    with disk.stream_of(fd) as stream, h5py.File(stream, "r") as file:
         names = [*header.outputs, "completed_positions", "failed_positions"]
         names += [*header.tables, "finished"]
         if methods is not None:

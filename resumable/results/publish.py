@@ -68,7 +68,7 @@ def publish(
         if image.startswith(found):
             # New, empty, or all that was written before a kill.
             if existed:
-                undo.callback(os.ftruncate, fd, len(found))
+                undo.callback(disk.set_size, fd, len(found))
             else:
                 undo.callback(real.unlink, missing_ok=True)
             disk.write_at(fd, image, 0)

@@ -119,7 +119,7 @@ class SafeFile(io.RawIOBase):
         size = self._position if size is None else size
         if self._error is None:
             try:
-                os.ftruncate(self._fd, max(size, self._kept))
+                disk.set_size(self._fd, max(size, self._kept))
             except OSError as error:
                 self._error = error
         self.size = size

@@ -25,7 +25,6 @@ import io
 import json
 import logging
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,7 +32,7 @@ from resumable.errors import RunBusy, TargetError
 from resumable.model import canonical
 from resumable.runfile.hdf5 import MOST_CHANGED_BYTES, SafeFile, superblock_of
 from resumable.runfile.header import digest_of
-from resumable.system import disk, wait_until
+from resumable.system import disk, open_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,22 +110,20 @@ def user_file_locked(
     journal does not fit it, RunBusy where it is open elsewhere.
     """
     real = Path(os.path.realpath(path))
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if new else 0)
     try:
-        fd = os.open(real, flags, 0o666)
+        fd = open_alone(real, os.O_RDWR | (os.O_CREAT if new else 0), PATIENCE_S)
+    except TargetError:
+        raise
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); give another file"
         raise TargetError(msg) from error
+    if fd is None:
+        msg = (
+            f"{path} is open, in this program or in another one; close it there, "
+            "then try again"
+        )
+        raise RunBusy(msg)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            msg = f"{path} is not a regular file; give an HDF5 file"
-            raise TargetError(msg)
-        if not wait_until(lambda: disk.try_lock(fd, exclusive=True), PATIENCE_S):
-            msg = (
-                f"{path} is open, in this program or in another one; close it there, "
-                "then try again"
-            )
-            raise RunBusy(msg)
         named = False
         with contextlib.suppress(FileNotFoundError):
             named = os.path.samestat(os.fstat(fd), real.stat())
@@ -182,18 +179,15 @@ def _write(path: Path, journal: _Journal) -> None:
     """Write a journal in the place of an earlier one, whole or not at all."""
     new = path.with_name(path.name + _NEW_SUFFIX)
     new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with disk.opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) as fd:
         disk.write_at(fd, journal.to_bytes(), 0)
         disk.sync(fd)
-    finally:
-        os.close(fd)
     disk.replace(new, path.with_name(path.name + _SUFFIX))
 
 
 def _undo(path: Path, fd: int, journal: _Journal) -> None:
     if os.fstat(fd).st_size > journal.old_bytes:
-        os.ftruncate(fd, journal.old_bytes)
+        disk.set_size(fd, journal.old_bytes)
         disk.sync(fd)
     _remove(path)
 
@@ -202,7 +196,7 @@ def _apply(path: Path, fd: int, journal: _Journal) -> None:
     for offset, _, new in journal.changes:
         disk.write_at(fd, new, offset)
     if os.fstat(fd).st_size != journal.new_bytes:
-        os.ftruncate(fd, journal.new_bytes)
+        disk.set_size(fd, journal.new_bytes)
     disk.sync(fd)
     _remove(path)
 
@@ -269,16 +263,15 @@ def _mend(path: Path, fd: int) -> None:
 
 
 def _read(where: Path) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(where, flags)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+    if where.is_symlink():
+        msg = "it is a link, not a journal of ours"
+        raise ValueError(msg)
+    with disk.opened(where, os.O_RDONLY) as fd:
+        size = os.fstat(fd).st_size
+        if size > _MOST_BYTES:
             msg = "it is not a journal of ours"
             raise ValueError(msg)
-        return disk.read_at(fd, status.st_size, 0)
-    finally:
-        os.close(fd)
+        return disk.read_at(fd, size, 0)
 
 
 def _check_fits(path: Path, fd: int, journal: _Journal) -> None:

@@ -177,7 +177,7 @@ def _as_found(fd: int, header: Header, path: Path) -> Header:
     """Return the header with the places where HDF5 finds the rows and tables."""
     offsets = {}
     try:
-        with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+        with disk.stream_of(fd) as stream, h5py.File(stream, "r") as file:
             for name in header.offsets:
                 found = find_own(file, *header.group.strip("/").split("/"), name)
                 offsets[name] = _offset_of(found, name, header, path)

@@ -216,7 +216,7 @@ def _unpacking(
             msg = f"{path} cannot be read: {wrong}"
             raise lacking(RunFileError(msg), "hdf5plugin")
         load_filter(method)
-    with os.fdopen(os.dup(fd), "rb") as stream, h5py.File(stream, "r") as file:
+    with disk.stream_of(fd) as stream, h5py.File(stream, "r") as file:
         yield file
 
 

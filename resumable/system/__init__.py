@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from resumable.system import disk, forks, launcher, machine
 from resumable.system.batch import Limit, least
-from resumable.system.loading import WorkBegins, begin_work, loading
-from resumable.system.locks import LockFile, wait_until
+from resumable.system.loading import WorkBegins, begin_work, lazily, loading
+from resumable.system.locks import LockFile, open_alone, wait_until
 from resumable.system.machine import usable_cores
 from resumable.system.signals import (
     Uninterrupted,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         shared_array,
         unnamed_file,
     )
-from resumable.system.lazy import lazily
 
 __all__ = [
     "WORKER_VARIABLES",
@@ -49,6 +48,7 @@ __all__ = [
     "machine",
     "map_memory",
     "mark_as_worker",
+    "open_alone",
     "put_back_handlers",
     "shared_array",
     "stopped",

@@ -13,26 +13,27 @@ import os
 import re
 import stat
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from resumable.errors import RunBusy, TargetError, option
 from resumable.system import forks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 fcntl: Any
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows, experimental
-    fcntl = None
-
 resource: Any
 try:
+    import fcntl
     import resource
-except ImportError:  # pragma: no cover - Windows, experimental
-    resource = None
+except ImportError:  # pragma: no cover - Windows
+    fcntl = resource = None
+
+windows: Any = None
+if sys.platform == "win32":
+    from resumable.system import windows
 
 #: Files that are expected to be open at once, besides those that were before.
 _expected_files = 0
@@ -46,6 +47,12 @@ _INCOHERENT = ("9p", "cifs", "fuse", "nfs", "smb", "virtiofs", *_INCOHERENT_MACO
 _MOST_BYTES = 1 << 30
 #: How a blank and the like are written in the list of mounts.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
+#: A file that is open cannot be removed, where whoever opened it says so.
+NAMES_STAY = windows is not None
+#: How long a rename waits for a program that has just opened the file, in seconds: on
+#: Windows, scanners for viruses and indexers open what is new.
+_SCANNED_S = 2.0
+_PAUSE_S = 0.02
 # Windows has none of these.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -91,14 +98,19 @@ def room_for_files(count: int) -> Iterator[None]:
 def write_at(fd: int, data: Any, offset: int) -> None:
     """Write all of `data`, bytes or a contiguous array, at `offset`."""
     view = memoryview(data).cast("B")
+    write_some = os.pwrite if windows is None else windows.write_some
     while view.nbytes:
-        written = os.pwrite(fd, view[:_MOST_BYTES], offset)
+        written = write_some(fd, view[:_MOST_BYTES], offset)
         view = view[written:]
         offset += written
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
     """Read `size` bytes at `offset`; fewer only at the end of the file."""
+    if windows is not None:
+        buffer = bytearray(max(0, min(size, os.fstat(fd).st_size - offset)))
+        whole = read_into(fd, memoryview(buffer), offset)
+        return bytes(buffer) if whole else b""
     parts = []
     while size > 0:
         part = os.pread(fd, min(size, _MOST_BYTES), offset)
@@ -115,6 +127,8 @@ def read_into(fd: int, view: memoryview, offset: int) -> bool:
     while view.nbytes:
         if hasattr(os, "preadv"):
             count = os.preadv(fd, [view[:_MOST_BYTES]], offset)
+        elif windows is not None:
+            count = windows.read_some(fd, view[:_MOST_BYTES], offset)
         else:  # macOS before version 11
             part = os.pread(fd, min(view.nbytes, _MOST_BYTES), offset)
             count = len(part)
@@ -124,6 +138,20 @@ def read_into(fd: int, view: memoryview, offset: int) -> bool:
         view = view[count:]
         offset += count
     return True
+
+
+def stream_of(fd: int) -> IO[bytes]:
+    """Open the file of a descriptor as a stream, for HDF5 to read by."""
+    # On Windows every read moves the place of all duplicates of a descriptor.
+    return os.fdopen(os.dup(fd) if windows is None else windows.reopened(fd), "rb")
+
+
+def set_size(fd: int, size: int) -> None:
+    """Cut a file, or lengthen it by bytes that read as 0."""
+    if windows is None:
+        os.ftruncate(fd, size)
+    else:
+        windows.set_size(fd, size)
 
 
 #: Begin the types of file systems that tell the holes of files, also of files that were
@@ -226,7 +254,13 @@ def time_of(path: Path) -> float:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable, so that a new file survives."""
+    """Make the names in `folder` durable, so that a new file survives.
+
+    On Windows it is asked for, and whether it was done is not known.
+    """
+    if windows is not None:
+        windows.sync_folder(folder)
+        return
     fd = os.open(folder, os.O_RDONLY)
     try:
         if not _flushed(fd):
@@ -241,12 +275,16 @@ def reserve(fd: int, offset: int, size: int) -> None:
         return
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, offset, size)
-    # macOS has no call that reserves a range inside a file: there a full disk is an
+    # macOS and Windows cannot reserve a range inside a file: there a full disk is an
     # error of a later write, and the run can be continued when there is room.
 
 
 def free_bytes(folder: Path) -> int:
     """Bytes a user without privileges can still write in `folder`."""
+    if windows is not None:
+        import shutil  # its import takes as long as a short run
+
+        return shutil.disk_usage(folder).free
     system = os.statvfs(folder)
     return system.f_bavail * system.f_frsize
 
@@ -254,7 +292,10 @@ def free_bytes(folder: Path) -> int:
 def link_new(temporary: Path, path: Path) -> bool:
     """Give a finished temporary file its name; False where the name is taken."""
     try:
-        os.link(temporary, path)
+        if windows is None:
+            os.link(temporary, path)
+        else:
+            _renamed(os.rename, temporary, path)  # refuses where the name is taken
     except FileExistsError:
         return False
     except OSError as error:
@@ -270,22 +311,60 @@ def link_new(temporary: Path, path: Path) -> bool:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Rename a finished and synced temporary file over another file."""
+    """Rename a finished and synced temporary file over another file.
+
+    PermissionError: on Windows, another program has that file open.
+    """
     # Not by pathlib: the tests of kills tell it from a plain rename by its name.
-    os.replace(temporary, path)  # noqa: PTH105
+    if windows is None:
+        os.replace(temporary, path)  # noqa: PTH105
+    else:
+        _renamed(windows.replace, temporary, path)
     sync_folder(path.parent)
+
+
+def _renamed(rename: Callable[[Path, Path], None], old: Path, new: Path) -> None:
+    """Rename on Windows, where a program may have opened one of the files just now."""
+    deadline = time.monotonic() + _SCANNED_S
+    while True:
+        try:
+            rename(old, new)
+        except PermissionError as error:
+            if time.monotonic() >= deadline:
+                msg = (
+                    f"{new.name} cannot be put in its place: that file is open, in "
+                    "this program or in another one; close it there"
+                )
+                raise PermissionError(error.errno, msg) from error
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def copy_mode(path: Path, fd: int) -> None:
+    """Give an open file the permissions of another one; on Windows the folder does."""
+    if windows is None:
+        os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
 
 
 def try_lock(fd: int, *, exclusive: bool) -> bool:
     """Lock an open file with flock; False where another process holds a lock.
 
+    On Windows with LockFileEx, of which HDF5 does not know.
+
     TargetError: the file system offers no locks. OSError with ESTALE: the file was
     removed on another host; with ENOLCK: the server of the file system grants none.
     """
-    if fcntl is None:  # pragma: no cover - Windows, experimental
-        return True
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    if fcntl is None and windows is None:
+        msg = (
+            f"Python has no file locks on this system ({sys.platform}), and two "
+            "programs could compute the same run at once; use another system"
+        )
+        raise TargetError(msg)
     try:
+        if windows is not None:
+            return bool(windows.try_lock(fd, exclusive=exclusive))
+        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
@@ -329,6 +408,8 @@ def file_system(path: Path) -> str:
 
     ``"unknown"`` where the system does not tell.
     """
+    if windows is not None:
+        return "smb" if windows.is_on_network(path.absolute()) else "unknown"
     try:
         table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     except OSError:
@@ -371,16 +452,28 @@ def type_of_mount(mounts: Iterable[tuple[str, str]], path: Path) -> str:
     return found
 
 
-def open_regular(path: Path, flags: int) -> int:
+def open_regular(
+    path: Path,
+    flags: int,
+    mode: int = 0o666,
+    *,
+    alone: bool = False,
+    keeps_name: bool = False,
+) -> int:
     """Open a regular file, and nothing else: opening a pipe could wait for ever.
 
     For writing no symbolic link is followed: it could lead out of the target folder.
+    On Windows alone: PermissionError where a file that is to be open `alone` is open
+    elsewhere, and nobody can remove a file that `keeps_name`.
     """
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= _NO_LINK
     try:
-        # With O_NONBLOCK a pipe opens at once, and is refused below.
-        fd = os.open(path, flags | _NO_WAIT | os.O_CLOEXEC, 0o666)
+        if windows is not None:
+            fd: int = windows.open_file(path, flags, alone=alone, keeps_name=keeps_name)
+        else:
+            # With O_NONBLOCK a pipe opens at once, and is refused below.
+            fd = os.open(path, flags | _NO_WAIT | os.O_CLOEXEC, mode)
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink():
             where = path.readlink()
@@ -403,9 +496,9 @@ def _irregular(path: Path) -> OSError:
 
 
 @contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
+def opened(path: Path, flags: int, mode: int = 0o666) -> Iterator[int]:
     """Open a regular file, as :func:`open_regular`, for the time of a block."""
-    fd = open_regular(path, flags)
+    fd = open_regular(path, flags, mode)
     try:
         yield fd
     finally:
@@ -513,8 +606,11 @@ def is_same_file(fd: int, identity: tuple[int, int]) -> bool:
 
 
 def is_read_only(fd: int) -> bool:
-    """Return whether a descriptor is open for reading only; False on Windows."""
-    if fcntl is None:  # pragma: no cover - Windows
+    """Return whether a descriptor is open for reading only.
+
+    False on Windows: whoever reads by it there moves the place at which HDF5 reads.
+    """
+    if fcntl is None:
         return False
     flags: int = fcntl.fcntl(fd, fcntl.F_GETFL)
     return flags & os.O_ACCMODE == os.O_RDONLY

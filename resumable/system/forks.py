@@ -16,6 +16,9 @@ import threading
 import weakref
 from typing import Any
 
+#: Processes can be forked, and descriptors be sent to others: not on Windows.
+POSSIBLE = hasattr(os, "fork")
+
 #: Held while descriptors open or close, so that no other thread forks between `open`
 #: and registering the descriptor for closing in the child.
 lock = threading.RLock()

@@ -131,7 +131,8 @@ def abort_at_exit(error: BaseException) -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    if "mpi4py.MPI" not in sys.modules:
+    timed = hasattr(signal, "SIGALRM") and "mpi4py.MPI" not in sys.modules
+    if timed:
         # Importing MPI waits for all ranks. If one never does, SIGALRM ends this.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_BEFORE_MPI_S)
@@ -141,7 +142,8 @@ def abort_at_exit(error: BaseException) -> None:
     except (ImportError, RuntimeError):
         return  # no rank can start MPI, so none waits for this one in it
     finally:
-        signal.alarm(0)
+        if timed:
+            signal.alarm(0)
     aborting = True
     interrupted = isinstance(error, KeyboardInterrupt)
     set_abort_status(128 + signal.SIGINT if interrupted else 1)

@@ -71,6 +71,8 @@ class LockFile:
                 return wait_until(functools.partial(self._try, exclusive), patience)
             except OSError as error:
                 again = error.errno in (errno.ESTALE, errno.ENOLCK)
+                # On Windows, it is being removed at this moment.
+                again |= disk.NAMES_STAY and error.errno == errno.EACCES
                 if not again or time.monotonic() >= deadline:
                     raise
             time.sleep(_PAUSE_S)
@@ -79,7 +81,8 @@ class LockFile:
         with forks.lock:
             if self._fd is not None:
                 return disk.try_lock(self._fd, exclusive=exclusive)
-            fd = disk.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            flags = os.O_RDWR | os.O_CREAT
+            fd = disk.open_regular(self.path, flags, keeps_name=True)
             try:
                 names = os.fstat(fd).st_nlink
                 if names > 1:
@@ -111,7 +114,7 @@ class LockFile:
         if self._fd is None:
             msg = "the lock is not held"
             raise RuntimeError(msg)
-        os.ftruncate(self._fd, 0)
+        disk.set_size(self._fd, 0)
         disk.write_at(self._fd, text.encode(), 0)
         if self._stays:
             # Else other hosts would not see it before the file is closed.
@@ -142,9 +145,40 @@ class LockFile:
         if remove:
             with contextlib.suppress(OSError):
                 if self._stays:
-                    os.ftruncate(self._fd, 0)
-                else:
+                    disk.set_size(self._fd, 0)
+                elif not disk.NAMES_STAY:
                     self.path.unlink()
         with forks.lock:
             os.close(self._fd)
             self._fd = None
+        if remove and disk.NAMES_STAY and not self._stays:
+            # Refused where another process has it open by now, perhaps locked.
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def open_alone(path: Path, flags: int, patience: float) -> int | None:
+    """Open a file that no other program has open, as far as the system tells.
+
+    None: it stays open elsewhere for `patience` seconds. On Windows no program can open
+    it meanwhile; on other systems it is locked, which HDF5 heeds.
+    """
+    opened: list[int] = []
+
+    def taken() -> bool:
+        if not opened:
+            try:
+                opened.append(disk.open_regular(path, flags, alone=True))
+            except PermissionError:
+                if disk.NAMES_STAY and path.exists():
+                    return False
+                raise
+        return disk.try_lock(opened[0], exclusive=True)
+
+    is_taken = False
+    try:
+        is_taken = wait_until(taken, patience)
+    finally:
+        if opened and not is_taken:
+            os.close(opened[0])
+    return opened[0] if is_taken else None

@@ -88,7 +88,7 @@ def deferred_termination() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: Any) -> None:
         came.append(number)
 
-    ignored = dict.fromkeys(("SIGINT", "SIGUSR1"), signal.SIG_IGN)
+    ignored = dict.fromkeys(("SIGINT", "SIGUSR1", "SIGBREAK"), signal.SIG_IGN)
     try:
         with handling({**ignored, "SIGTERM": note}):
             yield lambda: bool(came)

@@ -64,7 +64,9 @@ class StopRequest:
 
     def watching(self) -> AbstractContextManager[None]:
         """Catch signals for the time of a block."""
-        return handling(dict.fromkeys(("SIGINT", "SIGTERM", "SIGUSR1"), self._handle))
+        # SIGBREAK, on Windows: Ctrl-Break, or the console is closed.
+        names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
+        return handling(dict.fromkeys(names, self._handle))
 
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()

@@ -111,6 +111,13 @@ class WorkerProcesses:
         self._setting = b""
         self._processes: list[_Process] = []
         self._end = weakref.finalize(self, _kill_all, self._processes)
+        if count and not forks.POSSIBLE:
+            msg = (
+                "worker processes are forked, which this system cannot do; with "
+                "workers=0 this process computes, or use the standard library's "
+                "concurrent.futures.ProcessPoolExecutor"
+            )
+            raise PlanError(msg)
         if count:
             start_server(start_method)
             # The server may have been started in another folder, with other variables.
