@@ -123,6 +123,9 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
                     "file is left as it was. Check this machine's disk and memory"
                 )
                 raise RunFileError(msg)
+            if disk.NAMES_STAY:
+                # It could not be replaced, where the file system is not NTFS.
+                writing.close()
             disk.replace(temporary, path)
             # Until here they are needed, or after a kill are removed by the next run.
             remove_spare_ragged_files(RunFile(path))

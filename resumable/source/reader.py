@@ -8,7 +8,6 @@ import errno
 import hashlib
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -410,9 +409,10 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
         return None
     # The file that HDF5 has open: its name may be that of another file by now.
     fd = dataset.file.id.get_vfd_handle()
-    if not disk.is_read_only(fd):
+    own = disk.duplicate_to_read(fd)
+    if own is None:
         return None
-    return Contiguous(os.dup(fd), disk.file_id(fd), dataset.id.get_offset())
+    return Contiguous(own, disk.file_id(fd), dataset.id.get_offset())
 
 
 class RaggedReader(Reader):

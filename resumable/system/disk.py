@@ -616,6 +616,13 @@ def is_read_only(fd: int) -> bool:
     return flags & os.O_ACCMODE == os.O_RDONLY
 
 
+def duplicate_to_read(fd: int) -> int | None:
+    """Return another descriptor of a file; None where it is open for writing."""
+    if windows is not None:
+        return windows.reopened(fd) if windows.is_read_only(fd) else None
+    return os.dup(fd) if is_read_only(fd) else None
+
+
 def close_if_same(fd: int, identity: tuple[int, int]) -> None:
     """Close a descriptor, unless it is of another file by now."""
     if is_same_file(fd, identity):

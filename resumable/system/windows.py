@@ -32,6 +32,7 @@ _REPLACE, _AS_POSIX = 1, 2
 _SET_SPARSE = 0x000900C4
 _REMOTE = 4
 #: Numbers of errors.
+_DENIED = 5
 _NO_FUNCTION, _NOT_SUPPORTED, _WRONG_PARAMETER = 1, 50, 87
 _LOCKED, _AT_END, _PENDING = 33, 38, 997
 #: Locks of Windows keep others from reading and writing: they are of a byte that no
@@ -147,6 +148,13 @@ def reopened(fd: int) -> int:
     if handle == _INVALID:
         raise _error()
     return _descriptor(handle, os.O_RDONLY)
+
+
+def is_read_only(fd: int) -> bool:
+    """Return whether a descriptor is open for reading only."""
+    # Asked for by what needs the right to write, and writes nothing of ours.
+    flushed = _FlushFileBuffers(msvcrt.get_osfhandle(fd))
+    return not flushed and ctypes.get_last_error() == _DENIED
 
 
 def write_some(fd: int, view: memoryview, offset: int) -> int:
