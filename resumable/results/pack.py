@@ -49,7 +49,7 @@ from resumable.runfile import (
     table_rows,
     target_errors,
 )
-from resumable.system import begin_work, disk
+from resumable.system import OpenFile, begin_work, disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +106,7 @@ def _replace(run: RunFile, methods: dict[str, str | None] | None) -> None:
     path = Path(os.path.realpath(run.path))
     temporary = path.with_name(f".{path.stem}.pack")
     # Refuses a file that another program has open for writing.
-    writing = disk.OpenFile(path)
+    writing = OpenFile(path)
     try:
         with target_errors(path.parent, run.header.rows_bytes):
             temporary.unlink(missing_ok=True)

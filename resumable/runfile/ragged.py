@@ -20,7 +20,7 @@ import numpy as np
 
 from resumable.errors import RunBusy, RunFileError, option
 from resumable.model import ENTRY_DTYPE, divided_rows, divided_where
-from resumable.system import disk, machine
+from resumable.system import OpenFile, disk, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ def _own_half() -> int:
     return int(hashlib.sha256(machine.kernel().encode()).hexdigest()[:8], 16)
 
 
-class RaggedFile(disk.OpenFile):
+class RaggedFile(OpenFile):
     """A ragged file to append to, which no other writer can open meanwhile."""
 
     def __init__(self, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resumable.system import disk, machine
+from resumable.system import OpenFile, disk, machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +112,7 @@ def fitted_rows(rows: Array, dtype: np.dtype[Any], most: int) -> Array:
     return made
 
 
-class SessionTables(disk.OpenFile):
+class SessionTables(OpenFile):
     """What only the driver writes, under the lock: tables and the byte ``finished``.
 
     RunBusy: another program has the file open for writing.

@@ -50,7 +50,7 @@ from resumable.runfile.ragged import (
     entries_without_rows,
     ragged_file_to_append,
 )
-from resumable.system import LockFile, disk
+from resumable.system import LockFile, OpenFile, disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,7 @@ class RowWriter:
             undo.callback(self._lock_file.release)
             if target.token not in LockFile(target.lock).read_text():
                 raise RunBusy(over)
-            self._file = disk.OpenFile(target.path)
+            self._file = OpenFile(target.path)
             undo.pop_all()
         # Opened when there are ragged rows to write.
         self._ragged: RaggedFile | None = None

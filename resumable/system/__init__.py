@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resumable.system import disk, forks, launcher, machine
 from resumable.system.batch import Limit, least
 from resumable.system.loading import WorkBegins, begin_work, lazily, loading
-from resumable.system.locks import LockFile, open_alone, wait_until
+from resumable.system.locks import LockFile, OpenFile, open_alone, wait_until
 from resumable.system.machine import usable_cores
 from resumable.system.signals import (
     Uninterrupted,
@@ -33,6 +33,7 @@ __all__ = [
     "LockFile",
     "Memory",
     "OneThread",
+    "OpenFile",
     "StopRequest",
     "Uninterrupted",
     "WorkBegins",

@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resumable.errors import RunBusy, TargetError, option
-from resumable.system import forks
+from resumable.errors import TargetError, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -520,70 +519,6 @@ def opened_now(path: Path) -> Iterator[int]:
                 os.pread(fd, 1, 0)
             fd = stack.enter_context(opened(path, os.O_RDONLY))
         yield fd
-
-
-class OpenFile:
-    """A file open for positioned writes.
-
-    It holds a shared lock, beside which HDF5 readers can open the file and HDF5 writers
-    cannot. A computation may have closed the descriptor, whose number another file may
-    have by now: before every write the device and inode of the descriptor are checked,
-    and OSError is raised where they differ. `exclusive`: no other process of ours can
-    open the file for writing. RunBusy: another program has it open for writing.
-    """
-
-    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
-        self._path = path
-        with forks.lock:
-            self._fd = open_regular(path, os.O_RDWR)
-            self._identity = file_id(self._fd)
-            forks.holders.add(self)
-        if not try_lock(self._fd, exclusive=exclusive):
-            self.close()
-            msg = f"{path} is open for writing in another program; close it there first"
-            raise RunBusy(msg)
-
-    def write_at(self, data: Any, offset: int) -> None:
-        """Write all of `data` at `offset`."""
-        fd = self.fileno()
-        try:
-            write_at(fd, data, offset)
-        except OSError as error:
-            raise self._with_advice(error) from error
-
-    def fileno(self) -> int:
-        """Return the descriptor; OSError where it is of another file by now."""
-        if not is_same_file(self._fd, self._identity):
-            msg = f"{DESCRIPTOR_CLOSED}; nothing more is written to {self._path}"
-            raise OSError(errno.EBADF, msg)
-        return self._fd
-
-    def size(self) -> int:
-        """Bytes of the file."""
-        return os.fstat(self._fd).st_size
-
-    def sync(self) -> None:
-        """Return when everything written has reached the disk."""
-        fd = self.fileno()
-        try:
-            sync(fd)
-        except OSError as error:
-            raise self._with_advice(error) from error
-
-    def _with_advice(self, error: OSError) -> OSError:
-        msg = (
-            f"{error.strerror}, at writing to {self._path}. What is committed stays; "
-            "when the disk is in order and has room, run the same again"
-        )
-        return OSError(error.errno, msg)
-
-    def close(self) -> None:
-        """Close the file; once. In a child process the parent keeps the lock."""
-        with forks.lock:
-            fd, self._fd = self._fd, -1
-            close_if_same(fd, self._identity)
-
-    close_in_child = close
 
 
 #: Message for a descriptor that is of another file than before.

@@ -1,4 +1,4 @@
-"""Lock files: which process may do something, until it ends."""
+"""Lock files, which say what a process may do until it ends, and files open locked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import errno
 import functools
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from resumable.errors import RunBusy
 from resumable.system import disk, forks
 
 if TYPE_CHECKING:
@@ -182,3 +183,67 @@ def open_alone(path: Path, flags: int, patience: float) -> int | None:
         if opened and not is_taken:
             os.close(opened[0])
     return opened[0] if is_taken else None
+
+
+class OpenFile:
+    """A file open for positioned writes.
+
+    It holds a shared lock, beside which HDF5 readers can open the file and HDF5 writers
+    cannot. A computation may have closed the descriptor, whose number another file may
+    have by now: before every write the device and inode of the descriptor are checked,
+    and OSError is raised where they differ. `exclusive`: no other process of ours can
+    open the file for writing. RunBusy: another program has it open for writing.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
+        self._path = path
+        with forks.lock:
+            self._fd = disk.open_regular(path, os.O_RDWR)
+            self._identity = disk.file_id(self._fd)
+            forks.holders.add(self)
+        if not disk.try_lock(self._fd, exclusive=exclusive):
+            self.close()
+            msg = f"{path} is open for writing in another program; close it there first"
+            raise RunBusy(msg)
+
+    def write_at(self, data: Any, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        fd = self.fileno()
+        try:
+            disk.write_at(fd, data, offset)
+        except OSError as error:
+            raise self._with_advice(error) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor; OSError where it is of another file by now."""
+        if not disk.is_same_file(self._fd, self._identity):
+            msg = f"{disk.DESCRIPTOR_CLOSED}; nothing more is written to {self._path}"
+            raise OSError(errno.EBADF, msg)
+        return self._fd
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._fd).st_size
+
+    def sync(self) -> None:
+        """Return when everything written has reached the disk."""
+        fd = self.fileno()
+        try:
+            disk.sync(fd)
+        except OSError as error:
+            raise self._with_advice(error) from error
+
+    def _with_advice(self, error: OSError) -> OSError:
+        msg = (
+            f"{error.strerror}, at writing to {self._path}. What is committed stays; "
+            "when the disk is in order and has room, run the same again"
+        )
+        return OSError(error.errno, msg)
+
+    def close(self) -> None:
+        """Close the file; once. In a child process the parent keeps the lock."""
+        with forks.lock:
+            fd, self._fd = self._fd, -1
+            disk.close_if_same(fd, self._identity)
+
+    close_in_child = close

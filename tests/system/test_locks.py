@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lock_storm import storm
 
-from resumable.system import LockFile, disk, locks
+from resumable.system import LockFile, OpenFile, disk, locks
 
 # Without our library, so that the locks are seen as any other program sees them.
 _HOLDER = """
@@ -197,7 +197,7 @@ def test_a_child_process_that_another_thread_forks_holds_nothing(
     def open_and_close():
         lock = LockFile(tmp_path / "writers")
         lock.acquire(exclusive=False)
-        disk.OpenFile(path).close()
+        OpenFile(path).close()
         lock.release()
 
     monkeypatch.setattr(disk, moment, slow)

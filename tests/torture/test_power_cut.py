@@ -17,7 +17,7 @@ from power_cut import Recording, long_form, table
 
 from resumable.runfile import create, ragged, tables, writer
 from resumable.source import rechunk
-from resumable.system import disk
+from resumable.system import OpenFile, disk
 
 pytestmark = pytest.mark.timeout(110, method="signal")
 
@@ -105,7 +105,7 @@ def _mark_first(self, marks, *, durable):
     self._file.sync()
 
 
-class _Unsynced(disk.OpenFile):
+class _Unsynced(OpenFile):
     """A run file whose syncs do nothing."""
 
     def sync(self):
@@ -113,7 +113,7 @@ class _Unsynced(disk.OpenFile):
 
 
 BROKEN = {
-    "rows": ("plain", disk, "OpenFile", _Unsynced, "marked wrongly"),
+    "rows": ("plain", writer, "OpenFile", _Unsynced, "marked wrongly"),
     "marks": ("plain", writer.RowWriter, "_commit", _mark_first, "marked wrongly"),
     "ragged": ("ragged", ragged.RaggedFile, "sync", lambda self: None, "unreadable"),
     "creation": ("plain", create, "os", _NoSync(os), "unreadable"),
