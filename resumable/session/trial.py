@@ -67,7 +67,7 @@ class Trial:
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            msg = "drawing needs matplotlib: pip install resumable-hdf5[plot]"
+            msg = "drawing needs matplotlib: pip install 'resumable-hdf5[plot]'"
             raise ImportError(msg) from error
         count = min(len(self.positions), 4)
         figure = Figure(figsize=(8, 2.6 * count), layout="constrained")

@@ -4,6 +4,7 @@ No machine with macOS has run these tests. What only macOS has (F_FULLFSYNC, kqu
 stood in for by the call of Linux that does the same.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from processes import Mean
 
 import resumable as rs
 from resumable.engines.local import LocalEngine
-from resumable.system import disk, forks, machine
+from resumable.system import disk, forks, machine, threads
 
 #: A Mac's: more than 2 GB at once are refused, also where the file is shorter.
 INT_MAX = (1 << 31) - 1
@@ -127,6 +129,22 @@ def test_more_files_than_the_system_allows_are_told(monkeypatch):
         disk.room_for_files(100_000),
     ):
         pass
+
+
+def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch):
+    """There is no CLOCK_BOOTTIME; CLOCK_MONOTONIC of macOS counts sleep, too."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    before = time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    assert before <= machine.elapsing_s() <= time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def test_libraries_are_counted_by_the_loader_of_macos(monkeypatch):
+    """So that those which are loaded late are held to one thread, too."""
+    loader = types.SimpleNamespace(_dyld_image_count=lambda: 321)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: loader)
+
+    assert threads._counter()() == 321
 
 
 @pytest.mark.usefixtures("_no_proc")
