@@ -20,7 +20,7 @@ from resumable.identity.objects import short, write
 from resumable.identity.origin import home_of, is_users
 from resumable.identity.record import AT_FIRST, CODE_KINDS, Entry, Trace, digest_of
 from resumable.identity.trace import Tracer
-from resumable.model import added_dtypes, canonical
+from resumable.model import added_dtypes, canonical, decode_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -448,6 +448,8 @@ class CodeCheck:
 _DEEPEST = 10
 #: Fields of a masked array that is written as a record.
 _MASKED = ("_data", "_mask", "_fill_value")
+#: The package whose dtypes are kept by their names: a record has a field of this name.
+_ADDED = "ml_dtypes"
 #: Those of the pairs as which versions before kept it.
 _PAIRS = ("_data", "_mask")
 
@@ -472,6 +474,10 @@ def _within(name: str, value: Any, depth: int) -> Iterator[tuple[str, Array]]:
             return
         if not (value.dtype.hasobject or added_dtypes(value.dtype)):
             yield name, value if plain else _as_record(value)
+        elif plain and value.dtype.type.__module__ == _ADDED:
+            # HDF5 and numpy's files lose its name.
+            field = f"{_ADDED}.{value.dtype.name}", f"u{value.dtype.itemsize}"
+            yield name, value.view([field])
     elif depth < _DEEPEST and isinstance(value, (list, tuple, dict)):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in pairs:
@@ -489,6 +495,10 @@ def by_document(arrays: Iterable[Array]) -> dict[str, Array]:
                 found.append(_of_record(one))
             elif one.dtype.names == _PAIRS:
                 found.append(of_pairs(one).copy())
+            elif len(one.dtype.names or ()) == 1:
+                package, _, name = one.dtype.names[0].partition(".")
+                if package == _ADDED:
+                    found.append(one.view(decode_dtype(name)))
     return {canonical(write_value(array)): array for array in found}
 
 

@@ -154,6 +154,8 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
 def decode_dtype(document: Any) -> np.dtype[Any]:
     """Read what :func:`encode_dtype` wrote; all else is a Type-, Value- or KeyError."""
     if isinstance(document, str):
+        if re.fullmatch(r"bfloat16|float[468]_\w{1,20}|u?int[1-7]", document):
+            return _of_ml_dtypes(document)
         # numpy would also take "O", a list with commas, or a repetition.
         if not re.fullmatch(r"[<>|][a-zA-NP-Z][0-9]{1,10}(\[\w{1,20}\])?", document):
             msg = f"{document!r} is not a dtype of numpy, of fixed size"
@@ -208,6 +210,20 @@ def leaves(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
 def added_dtypes(dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
     """Return the dtypes inside a dtype that are not numpy's own, such as bfloat16."""
     return [leaf for leaf in leaves(dtype) if leaf.type.__module__ != "numpy"]
+
+
+def _of_ml_dtypes(name: str) -> np.dtype[Any]:
+    """Return a dtype of ml_dtypes; ValueError: it is not installed, or has none."""
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        msg = f"the dtype {name!r} is one of the package ml_dtypes: install it"
+        raise ValueError(msg) from error
+    if not hasattr(ml_dtypes, name):
+        msg = f"{name!r} is no dtype of ml_dtypes {ml_dtypes.__version__}"
+        raise ValueError(msg)
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return found
 
 
 def _without_padding(dtype: np.dtype[Any]) -> np.dtype[Any]:

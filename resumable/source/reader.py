@@ -102,7 +102,7 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
                 dataset = stack.enter_context(
                     open_dataset(ref.path, ref.dataset, live=ref.live)
                 )
-                self.dataset, self.dtype = dataset, dataset.dtype
+                self.dataset, self.dtype = dataset, dtype_of_rows(dataset)
                 shape = dataset.shape
                 axes = normal_axes(ref, shape)
                 if axes != ref.position_axes:
@@ -261,7 +261,8 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
             return {"positions": self.ref.count}
         document: dict[str, Any] = {
             "dataset": self.ref.dataset,
-            "dtype": encode_dtype(self.dtype),
+            # As it was before float8 arrived as float32: so runs of then are found.
+            "dtype": encode_dtype(self.dataset.dtype),
             "shape": list(self.shape),
         }
         if self.ref.upstream:
@@ -413,6 +414,19 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
     if own is None:
         return None
     return Contiguous(own, disk.file_id(fd), dataset.id.get_offset())
+
+
+def dtype_of_rows(dataset: Any) -> np.dtype[Any]:
+    """Return the dtype in which data arrive: numbers of 8 bits as float32, not float16.
+
+    h5py takes the smallest type of numpy that holds them, in which sums and products
+    are as coarse.
+    """
+    dtype: np.dtype[Any] = dataset.dtype
+    plain = isinstance(dataset, h5py.Dataset)  # and no column of a table
+    if plain and dtype == np.float16 and dataset.id.get_type().get_size() == 1:
+        return np.dtype(np.float32)
+    return dtype
 
 
 class RaggedReader(Reader):

@@ -133,6 +133,25 @@ def test_dtypes_that_numpy_does_not_have_count_and_are_not_read_back(scan):
         assert [c.passed for c in found.checks] == [True, True, True, None, None]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
+def test_dtypes_of_ml_dtypes_are_read_back(scan, dtype):
+    """Arrays in either order, in lists, numbers and the dtype itself."""
+    kind = np.dtype(getattr(pytest.importorskip("ml_dtypes"), dtype))
+    array = np.arange(6).reshape(2, 3).astype(kind)
+    table = [array, np.asfortranarray(array), array[1, 2], kind]
+    process = Weighted(scan, weights=ONES, table=table)
+    results = process.compute(engine="serial")
+
+    for again in (rs.load(results, Weighted), rs.load(process.state(), Weighted)):
+        assert again.results == results
+        for before, after in zip(table[:3], again.table, strict=False):
+            assert after.dtype == kind
+            np.testing.assert_array_equal(before, after)
+        assert again.table[1].flags.f_contiguous
+        assert again.table[3] == kind
+    assert rs.verify(results.path, Weighted).checks[-1].passed
+
+
 class Summed(rs.Process):
     """Adds up numbers in the order in which they lie in memory."""
 
