@@ -30,7 +30,13 @@ from resumable.runfile import (
     target_errors,
 )
 from resumable.session.adopt import NEARLY
-from resumable.session.decide import EDITED, changed_code, explain, made_before
+from resumable.session.decide import (
+    EDITED,
+    changed_code,
+    changed_data,
+    explain,
+    made_before,
+)
 from resumable.source import coordinates_of, open_reader, rechunked
 from resumable.system import disk
 from resumable.worker import Job, settings_here, warning_filters
@@ -391,10 +397,10 @@ class Assignment(NamedTuple):
         nearly = [c for c in left if c.reasons and c.reasons[-1].startswith(NEARLY)]
         for candidate in left:
             reasons, name = candidate.reasons, shown(candidate.path.name)
-            if reasons and all(r.startswith(("source.", "inputs.")) for r in reasons):
+            if changed := changed_data(computation, reasons):
                 logger.warning(
-                    "the source has changed since %s was computed, so a new run begins "
-                    "(%s)",
+                    "%s since %s was computed, so a new run begins (%s)",
+                    changed,
                     name,
                     reasons[0],
                 )

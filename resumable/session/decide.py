@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resumable.engines import choose
@@ -434,7 +435,7 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
                 code = changed_code(run, computation) if lines else []
                 listed += [EDITED + words for words in code or ["edited"]]
             else:
-                listed.append(shown(reason))
+                listed.append(shown(_in_words(reason)))
         if len(told) > _TOLD:
             listed.append(f"and {len(told) - _TOLD} more")
         listed += filter(None, [way_in(computation, run)])
@@ -462,6 +463,33 @@ def explain(computation: Computation, *, lines: bool = True) -> Explanation:
         tuple(candidates),
         computation.request.trace.not_followed,
     )
+
+
+#: A difference of what all positions share, by the kind of it: contents or a number.
+_SHARED = re.compile(r"((?:.+\.)?shared\.\w+(\.array\.sha256)?)(?:\.numpy\[1\])?: (.*)")
+
+
+def _in_words(reason: str) -> str:
+    """Say which shared value is another one, and not in which form it is written."""
+    found = _SHARED.fullmatch(reason)
+    if found is None:
+        return reason
+    name, of_array, values = found.groups()
+    contents = "other contents, " if of_array else ""
+    return f"{name}: {contents}{values}"
+
+
+def changed_data(computation: Computation, reasons: tuple[str, ...]) -> str:
+    """Say which data have changed since a run; empty where anything else has."""
+    told: dict[str, None] = {}
+    for reason in reasons:
+        found = re.match(r"(source|inputs\.(\w+)|shared\.(\w+))\b", reason)
+        if found is None or (found[3] and found[3] not in computation.request.places):
+            return ""
+        words = f"the shared {found[3]!r}" if found[3] else "the source"
+        told[f"the input {found[2]!r}" if found[2] else words] = None
+    verb = "have" if len(told) > 1 else "has"
+    return f"{' and '.join(told)} {verb} changed" if told else ""
 
 
 def _as_added(document: dict[str, Any], computation: Computation) -> dict[str, Any]:

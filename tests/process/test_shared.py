@@ -139,6 +139,28 @@ def test_outputs_and_setup_know_what_is_shared(path):
     assert compute(process)["binned"].shape == (60, 3)
 
 
+def test_a_shared_dataset_that_has_changed_is_named(path, caplog):
+    """Not the source; a number that is given in Python is another one on purpose."""
+
+    def made(offset=1.0):
+        shared = {"axis": "::/entry/axis", "offset": offset}
+        return Centroid(f"{path}::/data", shared=shared)
+
+    before = compute(made())
+    compute(made(offset=2.0))
+    assert "changed" not in caplog.text
+    with h5py.File(path, "a") as file:
+        file["entry/axis"][...] += 1
+    told = {c.path: c.reasons for c in made().explain().candidates}
+    compute(made())
+
+    (reason,) = told[before.path]
+    assert reason.startswith("shared.axis.array.sha256: other contents, ")
+    other = next(reasons for run, reasons in told.items() if run != before.path)
+    assert "shared.offset: 2.0 there, 1.0 here" in other
+    assert f"the shared 'axis' has changed since {before.path.name}" in caplog.text
+
+
 def test_what_is_shared_stays_as_it_was_given(path):
     process = centroid(path)
 
