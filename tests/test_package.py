@@ -216,6 +216,7 @@ def test_the_command_of_the_readme_that_runs_the_tests_is_the_one_that_is_run(fi
     assert command in lines
 
 
+@pytest.mark.timeout(300)  # mypy reads all libraries where it has no cache
 def test_a_type_checker_knows_what_users_get():
     """Run in the project's folder, so that its cache serves the next run of mypy."""
     done = subprocess.run(
