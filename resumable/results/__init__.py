@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resumable.results.arrays import trace_of
+from resumable.results.maps import html_of_figure
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import (
     Results,
@@ -18,6 +19,7 @@ from resumable.results.results import (
 __all__ = [
     "Results",
     "Status",
+    "html_of_figure",
     "inputs_of_run",
     "open_results",
     "pack_locked",

@@ -11,7 +11,13 @@ import h5py
 import numpy as np
 
 from resumable import identity
-from resumable.errors import RunFileError, SourceError, hdf5_errors_as, shown
+from resumable.errors import (
+    RunFileError,
+    SourceError,
+    hdf5_errors_as,
+    near_miss,
+    shown,
+)
 from resumable.model import filter_problem, load_filter
 from resumable.runfile import RaggedRows, advice_anew, find_own, names_fields
 
@@ -44,6 +50,12 @@ class _StoredOutput:
         self.units = self._output.units
         self.labels = self._output.labels
 
+    def plot(self) -> Any:
+        """Draw its map as :meth:`Results.plot`; return a matplotlib Figure."""
+        from resumable.results.results import Results
+
+        return Results(self._run).plot(self.name)
+
     def as_source(self) -> tuple[str, str, str]:
         """Return file, dataset and what stands for it, for a Process that starts here.
 
@@ -64,8 +76,8 @@ class ResultArray(_StoredOutput, np.lib.mixins.NDArrayOperatorsMixin):
     """One output of a run: numpy-like, read from disk when indexed.
 
     Positions that are not done read as the output's fill value. Indexing returns
-    plain arrays; ``np.asarray``, operators and functions of numpy read all of it. The
-    shape is the map's, then the output's.
+    plain arrays, with a label the part that has it; ``np.asarray``, operators and
+    functions of numpy read all of it. The shape is the map's, then the output's.
     """
 
     def __init__(self, run: RunFile, name: str) -> None:
@@ -90,6 +102,13 @@ class ResultArray(_StoredOutput, np.lib.mixins.NDArrayOperatorsMixin):
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str) and self.labels:
+            if key not in self.labels:
+                hint = near_miss(key, self.labels)
+                labels = ", ".join(self.labels)
+                msg = f"{self.name} has no label {key!r}{hint} (it has {labels})"
+                raise KeyError(msg)
+            return self[..., self.labels.index(key)]
         # The status first: what is marked then is there when it is read after that.
         if names_fields(key):
             hidden = self._hidden(())

@@ -20,7 +20,13 @@ from resumable.errors import (
     option,
     shown,
 )
-from resumable.model import canonical, decode, format_bytes, positions_in_order
+from resumable.model import (
+    canonical,
+    decode,
+    format_bytes,
+    name_of_position,
+    positions_in_order,
+)
 from resumable.results.arrays import (
     RaggedArray,
     ResultArray,
@@ -30,6 +36,8 @@ from resumable.results.arrays import (
     text_in,
     trace_of,
 )
+from resumable.results.axes import Axis, position_axes
+from resumable.results.maps import draw_maps, html_of_figure
 from resumable.runfile import (
     KEPT_BYTES,
     MOST_ARRAYS,
@@ -46,10 +54,16 @@ from resumable.source import SharedValue, SourceRef
 
 if TYPE_CHECKING:
     import h5py
+    import pandas as pd
+    import xarray as xr
 
     from resumable.identity import Trace
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: In a notebook: rows of failures, panels, and positions along an axis.
+_FAILURES_SHOWN, _PANELS_SHOWN, _POSITIONS_SHOWN = 5, 3, 200
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -202,8 +216,98 @@ class Results(Mapping[str, Any]):
     @property
     def failed_mask(self) -> Array:
         """Which positions failed, bool, in the map's shape."""
-        failed: Array = self._run.array("failed_positions")[...] == 1
-        return failed.reshape(self._run.header.map_shape) & ~self.completed_mask
+        failed: Array = self._run.marks(failed=True)[...] == 1
+        return failed & ~self.completed_mask
+
+    @property
+    def coords(self) -> dict[str, Axis]:
+        """Axes of the map by name: ``values``, ``units``, further ``attributes``.
+
+        An axis of which the source has no coordinates counts from 0.
+        """
+        return {axis.name: axis for axis in position_axes(self._run)}
+
+    def plot(self, *names: str) -> Any:
+        """Draw maps of outputs: a panel for every output and label.
+
+        Parameters
+        ----------
+        *names : str
+            Outputs per position; default all.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Coordinates and units are on the axes. Failed and pending positions are
+            grey. A map of one axis is a line; of more than two, the last two are drawn
+            in the middle of the others. More than 1,000 positions on an axis are
+            reduced by strides. The title of a panel says both. Colours reach from the
+            1st to the 99th percentile. Of an output with axes of its own that have no
+            labels the mean over them is drawn, of a ragged one the number of rows, of
+            complex numbers the magnitude.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is missing.
+        KeyError
+            There is no such output.
+        """
+        return draw_maps(self, names or self)
+
+    def to_pandas(self, name: str | None = None) -> pd.DataFrame:
+        """Return a table with a line for every position.
+
+        Parameters
+        ----------
+        name : str, optional
+            A ragged output: the table has a line for each of its rows instead.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Its index is the flat position. Columns: coordinates of the axes of the map,
+            ``status`` (pending, done or failed), scalar outputs by name, outputs with
+            labels as ``output_label``, fields of compounds as ``output_field``, and the
+            number of rows of ragged outputs as ``output_count``. Others are left out:
+            :meth:`to_xarray` has them.
+
+        Raises
+        ------
+        ImportError
+            pandas is missing.
+        ParameterError
+            `name` is not ragged.
+        """
+        from resumable.results.tables import table_of
+
+        return table_of(self, name)
+
+    def to_xarray(self, chunks: Any = None) -> xr.Dataset:
+        """Return all outputs with coordinates and units.
+
+        Parameters
+        ----------
+        chunks : optional
+            As of :func:`dask.array.from_array`, for example ``"auto"``: rows are read
+            when they are needed. Default: they are read now.
+
+        Returns
+        -------
+        xarray.Dataset
+            A variable for each output, with fields of compounds as ``output_field``,
+            and ``status``: 0 pending, 1 done, 2 failed. Labels are coordinates. Ragged
+            outputs have all rows on the axis ``output_row`` with the coordinate
+            ``output_position``, and the variable ``output_count``.
+
+        Raises
+        ------
+        ImportError
+            xarray, or for `chunks` dask, is missing.
+        """
+        from resumable.results.tables import dataset_of
+
+        return dataset_of(self, chunks)
 
     def group(self) -> h5py.Group:
         """Open the results group with h5py, read-only; close its ``.file`` after use.
@@ -330,20 +434,31 @@ class Results(Mapping[str, Any]):
             f"<td>{as_html(array.units or '')}</td></tr>"
             for name, array in self.items()
         )
-        failures = "".join(
-            f"<tr><td>{f.position}</td><td>{as_html(f.exception)}</td>"
-            f"<td>{as_html(f.message)}</td></tr>"
-            for f in self.failures[:5]
-        )
-        if failures:
-            failures = (
-                "<table><tr><th>failed position</th><th>exception</th>"
-                f"<th>message</th></tr>{failures}</table>"
-            )
-        return (
+        text = (
             f"<div><b>{as_html(self.path.name)}</b><br>{as_html(self._state)}"
             "<table><tr><th>output</th><th>shape</th><th>dtype</th><th>units</th></tr>"
-            f"{rows}</table>{failures}</div>"
+            f"{rows}</table>{self._html_of_failures()}"
+        )
+        with contextlib.suppress(ImportError):
+            figure = draw_maps(self, self, _PANELS_SHOWN, _POSITIONS_SHOWN)
+            text += html_of_figure(figure, "maps of the outputs", dpi=60)
+        return f"{text}</div>"
+
+    def _html_of_failures(self) -> str:
+        """Return a table of the first failures; empty if there are none."""
+        failures, count = self.failures[:_FAILURES_SHOWN], self.status.failed
+        if not failures:
+            return ""
+        shape = self._run.header.map_shape
+        rows = "".join(
+            f"<tr><td>{name_of_position(f.position, shape)}</td>"
+            f"<td>{as_html(f.exception)}</td><td>{as_html(f.message)}</td></tr>"
+            for f in failures
+        )
+        more = f"and {count - len(failures):,} more" if count > len(failures) else ""
+        return (
+            "<table><tr><th>failed position</th><th>exception</th>"
+            f"<th>message</th></tr>{rows}</table>{more}"
         )
 
 

@@ -191,13 +191,16 @@ class RunFile:
             return self.header.identity
         return document_digest({"run": self.header.identity, **parts})
 
-    def marks(self, further: tuple[int, ...] = ()) -> UnpackedRows:
-        """Return which positions are done, in the map's shape.
+    def marks(
+        self, further: tuple[int, ...] = (), *, failed: bool = False
+    ) -> UnpackedRows:
+        """Return which positions are done, or have failed, in the map's shape.
 
         They are repeated along `further` axes, to be indexed like an output.
         """
+        name = "failed_positions" if failed else "completed_positions"
         with self._reading() as (fd, header):
-            place = header.offsets["completed_positions"]
+            place = header.offsets[name]
             return UnpackedRows(self.path, fd, place, _BYTE, header.map_shape, further)
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 
 from resumable.errors import PlanError, as_html
 from resumable.model import format_seconds
+from resumable.results import html_of_figure
 from resumable.session.computation import Options
 from resumable.session.decide import prospect
 from resumable.worker import Computer, UnitLoop, kept_filters, kept_settings
@@ -82,13 +83,7 @@ class Trial:
     def _repr_html_(self) -> str:
         text = f"<pre>{as_html(self, lines=True)}</pre>"
         with contextlib.suppress(ImportError):
-            import base64
-            import io
-
-            picture = io.BytesIO()
-            self.figure.savefig(picture, format="png")
-            code = base64.b64encode(picture.getvalue()).decode()
-            text += f'<img alt="tested positions" src="data:image/png;base64,{code}">'
+            text += html_of_figure(self.figure, "tested positions")
         return text
 
 
