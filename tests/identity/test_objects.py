@@ -1,6 +1,7 @@
 """Values of every kind: written alike for equal values, otherwise for others."""
 
 import collections
+import contextlib
 import dataclasses
 import datetime as dt
 import decimal
@@ -253,32 +254,62 @@ FOREIGN = {
     """,
 }
 SCRIPT = """
-import json, sys, warnings
+import json, sys, traceback, warnings
 warnings.simplefilter("ignore")
 from resumable.identity import write_value
-found = {}
-for kind, make in MADE.items():
-    one, other, again = (json.dumps(write_value(make(k))) for k in (0, 1, 0))
-    assert one == again, f"{kind}: another each time"
-    assert one != other, f"{kind}: not told apart"
-    found[kind] = one
-print(json.dumps(found))
+
+def look(text):
+    made, found = {"__name__": "__main__"}, {}
+    exec(text, made)
+    for kind, make in made["MADE"].items():
+        one, other, again = (json.dumps(write_value(make(k))) for k in (0, 1, 0))
+        assert one == again, f"{kind}: another each time"
+        assert one != other, f"{kind}: not told apart"
+        found[kind] = one
+    return found
+
+for library, text in json.load(sys.stdin).items():
+    try:
+        told = look(text)
+    except Exception:
+        told = traceback.format_exc()
+    print(json.dumps([library, told]))
 """
 
 
-@pytest.mark.parametrize("library", FOREIGN)
-def test_objects_of_other_libraries_are_told_apart_in_every_process(library):
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(FOREIGN[library]) + SCRIPT],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        )
-        for seed in ("1", "2")
-    ]
-    first, second = (child.communicate()[0] for child in children)
+@pytest.fixture(scope="module")
+def told_of_libraries():
+    """What two processes with other hash seeds tell of each library, or their error."""
+    texts = json.dumps({name: textwrap.dedent(text) for name, text in FOREIGN.items()})
+    with contextlib.ExitStack() as stack:
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", SCRIPT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                text=True,
+            )
+            for seed in ("1", "2")
+        ]
+        # Written to both first: each works while the other one is waited for.
+        for child in children:
+            stack.enter_context(child).stdin.write(texts)
+            child.stdin.close()
+        outputs = [child.stdout.read() for child in children]
     assert [child.returncode for child in children] == [0, 0]
-    assert json.loads(first) == json.loads(second)
+    return [dict(map(json.loads, output.splitlines())) for output in outputs]
+
+
+@pytest.mark.parametrize("library", FOREIGN)
+def test_objects_of_other_libraries_are_told_apart_in_every_process(
+    told_of_libraries, library
+):
+    first, second = (told[library] for told in told_of_libraries)
+
+    assert isinstance(first, dict), first
+    assert first
+    assert first == second
 
 
 READ_BACK = [

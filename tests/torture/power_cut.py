@@ -24,9 +24,11 @@ PACES = ((0.012, 0.003), (0.004, 0.004), (0.05, 0.001), (0.1, 0.002))
 
 
 class Recording:
-    def __init__(self, case, base, tally, seed=0, every=1):
+    def __init__(self, case, base, tally, seed=0, every=1, share=1.0):
         self.case, self.base = case, Path(base)
         self._chance = random.Random(seed)
+        #: Of all moments, the share that is examined.
+        self._share = share
         self._folders = 0
         self.folder = self._new()
         truth = case.prepare(self.folder)
@@ -92,6 +94,8 @@ class Recording:
             file = disk.take(event)
             if event.kind == "begin" or _is_temporary(file, disk):
                 # Nothing that counts has changed.
+                continue
+            if self._share < 1 and self._chance.random() >= self._share:
                 continue
             self.tally.gaps += 1
             written = file if event.kind == "write" else None

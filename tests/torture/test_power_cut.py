@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(110, method="signal")
 
 #: Cases that between them take every kind of step.
 QUICK = ("plain", "ragged, grown", "rechunk", "ragged, retry")
+#: The long form examines all moments.
+SHARE = 0.65
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
     while len(processes) < 3 and tally.recordings < 5:
         base = tmp_path / str(tally.recordings)
         base.mkdir()
-        run = Recording(scenarios.CASES[name], base, tally, every=5).record("local")
+        run = Recording(
+            scenarios.CASES[name], base, tally, every=5, share=SHARE
+        ).record("local")
         processes = {event.pid for event in run.events}
     run.replay(1)
 
@@ -57,7 +61,8 @@ def test_no_kill_and_no_power_cut_does_harm(tmp_path, tally, name):
 @pytest.mark.parametrize("name", ["plain", "rechunk"])
 def test_no_cut_in_a_session_that_goes_on_does_harm(tmp_path, tally, name):
     """A session after a kill finds what was never synced, and may trust none of it."""
-    run = Recording(scenarios.CASES[name], tmp_path, tally, every=2).record("serial")
+    run = Recording(scenarios.CASES[name], tmp_path, tally, every=2, share=SHARE)
+    run.record("serial")
     for part in (0.4, 0.7):
         run.go_on(run.killed_at(int(part * len(run.events))), 1)
 
@@ -74,9 +79,8 @@ def test_no_cut_does_harm_where_only_the_end_was_missing(tmp_path, tally):
 
 
 def test_a_session_after_a_power_cut_may_be_cut_again(tmp_path, tally):
-    run = Recording(scenarios.CASES["rechunk"], tmp_path, tally, every=2).record(
-        "serial"
-    )
+    case = scenarios.CASES["rechunk"]
+    run = Recording(case, tmp_path, tally, every=2, share=SHARE).record("serial")
     for part in (0.3, 0.5, 0.8):
         run.go_on(run.cut_at(int(part * len(run.events))), 1)
 
