@@ -222,12 +222,10 @@ class _SessionWorkers:
         self._workers: dict[int, tuple[Worker, TaskWriter]] = {}
         self._blas_limit, self._open = blas_limit, contextlib.ExitStack()
         self._open.enter_context(blas_limit.one_thread())
-        self._level: int | None = None
         #: Tasks at work, and when the last one ended.
         self.busy, self.last = 0, 0.0
         if task.driver != this_process():
-            self._level = logging.root.level
-            logging.root.setLevel(task.level)
+            self._open.enter_context(log_level.at_most(task.level))
 
     def do(self, task: Task, must_end: Callable[[], bool]) -> Report:
         """Do a batch but for what an earlier attempt at it has committed."""
@@ -281,8 +279,6 @@ class _SessionWorkers:
             _, (worker, _) = self._workers.popitem()
             changed += worker.close()
         self._open.close()
-        if self._level is not None:
-            logging.root.setLevel(self._level)
         return changed
 
 
@@ -451,6 +447,38 @@ class BlasLimit:
     def again(self) -> None:
         """Limit libraries that were loaded since, within such a block."""
         self._thread.submit(self._limit.again).result()
+
+
+class LogLevel:
+    """Has the root logger pass on what the drivers of all sessions here want.
+
+    A session may be closed long after the next one has begun: where its end is not told
+    in time, as it is on a busy host, it is closed when it was idle for `IDLE_S`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: list[int] = []
+        self._before = logging.NOTSET
+
+    @contextlib.contextmanager
+    def at_most(self, level: int) -> Iterator[None]:
+        """Pass records of this level on for the time of a block."""
+        with self._lock:
+            if not self._wanted:
+                self._before = logging.root.level
+            self._wanted.append(level)
+            logging.root.setLevel(min(self._wanted))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted.remove(level)
+                logging.root.setLevel(min(self._wanted, default=self._before))
+
+
+#: Of this process, as its loggers are.
+log_level = LogLevel()
 
 
 class TaskWriter(RowBuffer):

@@ -2,6 +2,7 @@
 
 import concurrent.futures as cf
 import contextlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -159,6 +160,19 @@ def test_a_worker_without_tasks_is_closed(scan, log, tmp_path, monkeypatch):
             time.sleep(0.02)
 
     assert held(os.getpid(), tmp_path) == []
+
+
+def test_a_session_that_is_closed_late_leaves_the_next_one_its_log_level():
+    before = logging.root.level
+    level = remote_worker.LogLevel()
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(level.at_most(logging.INFO))
+        second.enter_context(level.at_most(logging.INFO))
+        first.close()
+        meanwhile = logging.root.level
+
+    assert meanwhile == logging.INFO
+    assert logging.root.level == before != logging.INFO
 
 
 class Slows(Logged):
