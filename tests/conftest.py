@@ -15,9 +15,6 @@ from program_server import ProgramServer
 
 from resumable.worker import server
 
-# Doctest would import each conftest of a folder under the one name that all have.
-collect_ignore_glob = ["*conftest.py"]
-
 # The same examples each time: what a random one finds belongs into a test of its own.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
@@ -29,7 +26,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Workers import the module of their class, and with it what a test module imports: they
 # are forked with that, as they are with scipy.
 known = server._loaded_subpackages
-server._loaded_subpackages = lambda: [*known(), "pytest", "hypothesis"]
+imported = ["pytest", "hypothesis", "engine_processes", "deadly", "processes"]
+server._loaded_subpackages = lambda: [*known(), *imported]
 
 
 # The modules that take longest: last, one of them would run alone at the end.

@@ -16,7 +16,7 @@ from resumable.system.signals import (
     put_back_handlers,
 )
 from resumable.system.stop import StopRequest, stopped
-from resumable.system.threads import WORKER_VARIABLES, OneThread
+from resumable.system.threads import WORKER_VARIABLES, OneThread, find_libraries
 
 if TYPE_CHECKING:
     from resumable.system.shared_memory import (
@@ -40,6 +40,7 @@ __all__ = [
     "begin_work",
     "deferred_termination",
     "disk",
+    "find_libraries",
     "find_shared",
     "forks",
     "launcher",

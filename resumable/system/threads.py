@@ -138,6 +138,11 @@ def _controller(loaded: int) -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
+def find_libraries() -> None:
+    """Find the libraries that are loaded: processes forked from this one know them."""
+    _controller(libraries_loaded())
+
+
 def libraries_loaded() -> int:
     """Return a number that grows when this process loads a library."""
     return _count()

@@ -37,6 +37,7 @@ from resumable.errors import WorkerDied
 from resumable.system import (
     WORKER_VARIABLES,
     Uninterrupted,
+    find_libraries,
     forks,
     mark_as_worker,
 )
@@ -267,6 +268,7 @@ def _run_server(
             # Here a user's file of the same name may be found, and raise anything.
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+        find_libraries()
         start = _fork
     os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as control:

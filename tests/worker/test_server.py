@@ -17,6 +17,7 @@ from user_scripts import UNGUARDED, both_methods, finished
 
 import resumable as rs
 from resumable.pool.pool import Pool
+from resumable.system import threads
 from resumable.worker import server as launch
 from resumable.worker.call import Answer
 
@@ -169,10 +170,10 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
                 if told != dict(enumerate(pool.pids)):
                     wrong.append((told, pool.pids))
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
-    for thread in threads:
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in workers:
         thread.start()
-    for thread in threads:
+    for thread in workers:
         thread.join(8)
 
     ours = launch.WorkerServer.running["forkserver"]
@@ -180,8 +181,23 @@ def test_two_threads_may_start_pools_at_once(monkeypatch):
     ours.process.wait()
     ours.socket.close()
 
-    assert not any(thread.is_alive() for thread in threads)
+    assert not any(thread.is_alive() for thread in workers)
     assert wrong == []
+
+
+def test_a_forked_worker_knows_the_libraries_of_its_server():
+    """It need not look for them, which takes longer than the fork."""
+    with Pool(1) as pool:
+        pool.create(0, "it", lambda parent: threads)
+        pool.send(0, "it", "find_libraries")
+        pool.create(0, "cache", lambda parent: threads._controller)
+        pool.send(0, "cache", "cache_info")
+        answers = []
+        while len(answers) < 4:
+            answers += pool.wait(10)
+    (info,) = [a.value for a in answers if hasattr(a.value, "hits")]
+
+    assert (info.misses, info.hits) == (1, 1)
 
 
 NUMBER_OF_CHILDREN = """
