@@ -329,7 +329,7 @@ def shortened(text: object, most: int = 60) -> str:
     A quoted text keeps its closing quote.
 
     >>> shortened("'a long text in quotes'", 12)
-    "'a long...'"
+    "'a long ...'"
     """
     whole = str(text)
     if len(whole) <= most:

@@ -7,6 +7,7 @@ not compared.
 """
 
 import doctest
+import importlib
 import inspect
 import linecache
 import os
@@ -199,6 +200,20 @@ def test_every_argument_of_compute_is_explained():
     explained = re.findall(r"^(\w+) : ", text, re.MULTILINE)
 
     assert arguments <= set(explained)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted((ROOT / "resumable").rglob("*.py")) if ">>>" in p.read_text()],
+    ids=lambda path: f"{path.parent.name}.{path.stem}",
+)
+def test_the_examples_of_a_docstring_give_what_they_show(path):
+    """Here, since pytest's own search for them looks into every module of the tests."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    result = doctest.testmod(importlib.import_module(name))
+
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_the_example_of_the_readme_runs(user):

@@ -442,12 +442,11 @@ def mounts_in(table: str) -> Iterator[tuple[str, str]]:
 
 def type_of_mount(mounts: Iterable[tuple[str, str]], path: Path) -> str:
     """Find the file system type of an absolute path, by the places of all mounts."""
-    found, depth = "unknown", 0
+    found, depth, wanted = "unknown", 0, f"{path}/"
     for point, kind in mounts:
-        parts = len(Path(point).parts)
         # Of several on one point the last one is seen.
-        if path.is_relative_to(point) and parts >= depth:
-            found, depth = kind, parts
+        if wanted.startswith(f"{point.rstrip('/')}/") and len(point) >= depth:
+            found, depth = kind, len(point)
     return found
 
 

@@ -140,7 +140,7 @@ def make_source(folder, positions, width, dtype, **options):
 @pytest.mark.parametrize("kind", ["unit", "block"])
 def test_peak_stays_under_the_budget(tmp_path, start, kind):
     # Chunks of 32 MB: without a budget, blocks would be as large.
-    size = make_source(tmp_path, 400_000, 1024, "u1", chunks=(32_768, 1024))
+    size = make_source(tmp_path, 100_000, 4096, "u1", chunks=(8_192, 4096))
     budget = 200 * MB
     peak = peak_use(start(BUDGET, kind, str(budget), "local"))
     (path,) = tmp_path.glob("scan-*.h5")
