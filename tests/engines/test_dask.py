@@ -35,9 +35,11 @@ def cluster():
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     # A worker that happens to be away so long after one of its ends is not started
     # again; tests here end them all the time.
-    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
+    options = {"distributed.deploy.lost-worker-timeout": "1h"}
+    # Not each of them imports dask anew.
+    options["distributed.worker.multiprocessing-method"] = "forkserver"
     with (
-        patient,
+        dask.config.set(options),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
