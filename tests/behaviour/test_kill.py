@@ -25,13 +25,13 @@ CASES = kill_matrix.CASES
 
 @pytest.fixture(scope="module")
 def tallies(program_server, tmp_path_factory):
-    """Return the tally of every case, 15 kills each, two cases at a time."""
+    """Return the tally of every case, 10 kills each, two cases at a time."""
     # Here and not in the threads, which share the filters of warnings.
     kill_matrix.expected(kill_matrix.POSITIONS, "Transform")
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         waiting = {}
         for seed, case in enumerate(CASES):
-            given = (program_server, tmp_path_factory.mktemp("kill"), *case, 15)
+            given = (program_server, tmp_path_factory.mktemp("kill"), *case, 10)
             waiting[case] = threads.submit(kill_matrix.matrix, *given, seed=seed)
         return {case: future.result() for case, future in waiting.items()}
 
@@ -41,7 +41,7 @@ def test_nothing_is_lost_or_wrong_whoever_is_killed(tallies, case):
     tally = tallies[case]
 
     assert tally.faults == []
-    assert tally.kills == 15
+    assert tally.kills == 10
     assert tally.completed >= 1
     assert tally.rows_checked > 0
 

@@ -78,7 +78,7 @@ def start_two(folder):
     return pids
 
 
-@pytest.mark.parametrize("starts", [40, pytest.param(400, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("starts", [20, pytest.param(400, marks=pytest.mark.torture)])
 def test_of_two_starts_at_once_one_computes(tmp_path, starts):
     outcomes = []
     for first in range(0, starts, TOGETHER):
