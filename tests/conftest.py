@@ -30,9 +30,12 @@ imported = ["pytest", "hypothesis", "engine_processes", "deadly", "processes"]
 server._loaded_subpackages = lambda: [*known(), *imported]
 
 
-# The modules that take longest: last, one of them would run alone at the end.
-FIRST = ("mpi_failures", "choice", "dask", "power_cut", "kill", "mpi", "replacing")
-FIRST += ("notebooks", "docs", "live", "futures", "pool", "kill_chain", "commands")
+# The modules that take longest: last, one of them would run alone at the end. Of those
+# under mpiexec one runs at a time, so they are apart.
+FIRST = ("mpi_failures", "edits", "dask", "choice", "power_cut", "futures", "mpi")
+FIRST += ("kill", "shared_memory", "docs", "memory_errors", "replacing", "server")
+FIRST += ("live", "pool", "kill_chain", "server_ends", "ragged", "mpi_launch")
+FIRST += ("objects", "commands", "notebooks", "together", "pack_damage", "chain")
 
 
 def pytest_collection_modifyitems(items):
