@@ -259,10 +259,12 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         """
         if not self.has_data:
             return {"positions": self.ref.count}
+        # As it was before float8 arrived as float32: so runs of then are found. A
+        # ragged output is no single dataset.
+        dtype = self.dtype if self.dataset is None else self.dataset.dtype
         document: dict[str, Any] = {
             "dataset": self.ref.dataset,
-            # As it was before float8 arrived as float32: so runs of then are found.
-            "dtype": encode_dtype(self.dataset.dtype),
+            "dtype": encode_dtype(dtype),
             "shape": list(self.shape),
         }
         if self.ref.upstream:
