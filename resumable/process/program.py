@@ -255,14 +255,10 @@ def make_process(
     ):
         for text in texts:
             name, separator, where = text.partition("=")
-            if not separator:
-                msg = f"{option} takes NAME=SOURCE, not {text!r}"
-                raise click.UsageError(msg)
+            msg = f"{option} takes NAME=SOURCE, not {text!r}"
             if name in found:
-                msg = (
-                    f"{option} {name}= is given twice, {found[name]!r} and {where!r}; "
-                    "give it once"
-                )
+                msg = f"{option} {name}= is given twice, {found[name]!r} and {where!r}"
+            if not separator or name in found:
                 raise click.UsageError(msg)
             found[name] = where
     shared = {k: v if "::" in v else _literal(v) for k, v in shared.items()}
@@ -397,15 +393,14 @@ def main(
 
 
 def _run_command(
-    cls: type[Any],
+    cls: Any,
     options: Callable[..., list[click.Parameter]],
     keywords: Mapping[str, Any],
     callback: Callable[..., Any],
     argv: Sequence[str] | None,
 ) -> Any:
     """Parse a command line and call back; exit after help and wrong usage."""
-    given: Any = cls
-    if not (isinstance(given, type) and issubclass(given, Declaration)):
+    if not (isinstance(cls, type) and issubclass(cls, Declaration)):
         raise wrong(DeclarationError, "the class of a program", cls, "a Process class")
     texts: Any = sys.argv[1:] if argv is None else argv
     if not isinstance(texts, (list, tuple)) or set(map(type, texts)) - {str}:

@@ -142,7 +142,7 @@ def align_input(
             warn_user(
                 f"the input {name!r} has as many positions as the source on its axes "
                 f"{taken} and on its axes {other}; {taken} are taken, "
-                f"{_WHY[taken == axes]}. {_axes_given(name, taken)} to say so, or "
+                f"{_WHY[taken == axes]}. To say so, {_axes_given(name, taken)}, or "
                 f"(source, {other})"
             )
         return seen.ref

@@ -277,7 +277,7 @@ def test_advice_is_worded_for_a_shell(fit, scan, make_file):
     assert re.search(r"give --memory '\S+ \w+' or more", told["memory"])
     assert "lies in no folder; give --target, a folder" in told["target"]
     assert "an energy axis, is given by --shared)" in told["input"]
-    assert "--shared a= is given twice, '1' and '2'; give it once" in told["twice"]
+    assert "--shared a= is given twice, '1' and '2'" in told["twice"]
     assert "is an address, which is not read: give the name of" in told["address"]
     # Python's words for arguments end with the sign.
     assert not re.search(r"(?<![-\w])[a-z_]{4,}=", "".join(told.values()))
