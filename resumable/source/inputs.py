@@ -139,10 +139,11 @@ def align_input(
     found = seen.geometry.map_shape
     if found == map_shape:
         if fits_too:
+            advice = _axes_given(name, taken)
             warn_user(
                 f"the input {name!r} has as many positions as the source on its axes "
                 f"{taken} and on its axes {other}; {taken} are taken, "
-                f"{_WHY[taken == axes]}. To say so, {_axes_given(name, taken)}, or "
+                f"{_WHY[taken == axes]}. {advice[0].upper()}{advice[1:]} to say so, or "
                 f"(source, {other})"
             )
         return seen.ref
