@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 import resumable as rs
@@ -116,6 +117,21 @@ def test_a_few_that_fail_alike_are_an_error_and_the_run_goes_on(
     again = process.compute(engine="serial", progress=False)
     assert again.status.done == 6
     assert len(again.sessions) == 2
+
+
+def test_a_few_of_a_followed_source_are_recorded(make_file):
+    """More may come, which succeed."""
+
+    class Followed(rs.Process):
+        version = 1
+        outputs: ClassVar = {"x": rs.Output()}
+
+        def unit_computation(self, spectrum):
+            raise TypeError("always")
+
+    process = Followed(make_file(data=np.ones((6, 2))) + "::/data")
+    with pytest.warns(rs.ResumableWarning, match="6 of 6 positions failed"):
+        assert process.compute(engine="serial", follow=0.1).status.finished
 
 
 def test_a_few_that_fail_in_two_ways_are_recorded(tmp_path, monkeypatch):
