@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resumable.engines.local import LocalEngine, SerialEngine
-from resumable.errors import PlanError, wrong
+from resumable.errors import PlanError, in_python, option, wrong
 from resumable.model import WORTH_STARTING_S
 from resumable.system import forks, launcher, machine
 
@@ -89,9 +89,9 @@ def choose(
 def _without_forks(engine: str, workers: int, begin_here: bool) -> Engine:
     if engine == "local":
         msg = (
-            "engine='local' forks its workers, which this system cannot do: use "
-            "engine='auto', which computes in processes of a pool there, or give a "
-            "concurrent.futures.ProcessPoolExecutor"
+            f"{option('engine', 'local')} forks its workers, which this system cannot "
+            f"do: use {option('engine', 'auto')}, which computes in a pool of processes"
+            f"{in_python(', or give a concurrent.futures.ProcessPoolExecutor')}"
         )
         raise PlanError(msg)
     from resumable.engines.spawned import SpawnedEngine

@@ -514,8 +514,8 @@ class Follower:
         results = self._results()
         kept = f" ({results.status}, in {near(results.path)})" if results else ""
         message = (
-            f"{why}{kept}; run the same again to go on, with a longer follow= if need "
-            "be"
+            f"{why}{kept}; run the same again to go on, with a longer "
+            f"{option('follow')} if need be"
         )
         logger.warning("%s", message)
         raise NotFinished(message, results)

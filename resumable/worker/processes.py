@@ -100,7 +100,8 @@ class WorkerProcesses:
     def __init__(
         self, workers: int | None = None, *, start_method: str | None = None
     ) -> None:
-        start_method = start_method or forks.start_method()
+        if start_method is None:
+            start_method = forks.start_method()
         count = usable_cores() if workers is None else workers
         check_whole(PlanError, "workers", count)
         check_choice(PlanError, "start_method", start_method, START_METHODS)
