@@ -18,7 +18,6 @@ from resumable.model import (
 )
 from resumable.results import Status
 from resumable.runfile import (
-    TABLE_DTYPES,
     RunFile,
     find_runs,
     holder_of,
@@ -247,7 +246,7 @@ def show_text(run: RunFile) -> str:
         methods = [f"{name}: {how or 'none'}" for name, how in header.packed.items()]
         parts.insert(2, f"  compressed  {', '.join(methods)}")
     kinds = ["reading", "computing", "writing", "waiting"]
-    if kinds[0] in (TABLE_DTYPES[header.format]["sessions"].names or ()):
+    if kinds[0] in (header.tables["sessions"].names or ()):
         spent = [
             [_when(s.start), *(format_seconds(getattr(s, kind)) for kind in kinds)]
             for s in sessions

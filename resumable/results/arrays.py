@@ -246,14 +246,15 @@ def check_own(run: RunFile, name: str) -> None:
 
 
 def text_in(run: RunFile, name: str) -> str:
-    """Read a text of the results group of a run file; empty if there is none.
+    """Read a text that lies beside the tables of a run file; empty if there is none.
 
     RunFileError: there is a link in its place.
     """
     with _opened(run) as file:
-        if name not in file[run.header.group]:
+        aside = find_own(file, run.header.aside[1:])
+        if isinstance(aside, h5py.Group) and name not in aside:
             return ""
-        found = find_own(file, run.header.group, name)
+        found = find_own(file, run.header.aside[1:], name)
         if found is None:
             raise _not_ours(run, name)
         return bytes(found[()]).decode(errors="replace")

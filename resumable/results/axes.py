@@ -96,5 +96,8 @@ def _scale(dataset: h5py.Dataset, number: int) -> Axis | None:
             for key, text in scale.attrs.items()
             if key not in _OF_HDF5 and isinstance(text, (str, bytes))
         }
-        return Axis(str(scale.name).rsplit("/", 1)[-1], scale[...], texts)
+        name = str(scale.name).rsplit("/", 1)[-1]
+        # One without values says how long the axis is, and reads as zeros.
+        stored = scale.id.get_storage_size()
+        return Axis(name, scale[...] if stored else np.arange(len(scale)), texts)
     return None

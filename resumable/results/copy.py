@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from resumable.model import FILTERS, Output, boxes, chunk_shape, load_filter
-from resumable.runfile import CHUNKS
+from resumable.runfile import CHUNKS, put_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -38,7 +38,9 @@ def copy_group(
     check: Callable[[], None],
     skip: Collection[str] = (),
 ) -> None:
-    """Copy all that a results group holds: data, attributes, links, references.
+    """Copy all that a group of a run file holds: data, attributes, references.
+
+    Links are not copied.
 
     `make` makes the dataset of a name, to be filled with the rows of the old one, or
     returns None for one that is copied as it is. `check` is called between rows and
@@ -47,9 +49,7 @@ def copy_group(
     for name in old:
         if name == CHUNKS or name in skip:
             continue  # the chunks are places in that file
-        link = old.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            new[name] = link
+        if not isinstance(old.get(name, getlink=True), h5py.HardLink):
             continue
         made = make(name, old[name])
         if made is None:
@@ -154,9 +154,9 @@ def write_ragged(
     _fill(index, numbers, Output(dtype="i8"), check)
     count = create(group, "count", rows.map_shape, number, 0)
     count[...] = counts.reshape(rows.map_shape)
-    group.attrs["NX_class"] = np.bytes_("NXdata")
-    group.attrs["signal"] = np.bytes_("values")
-    group.attrs["axes"] = np.array([b"index", *[b"."] * len(output.shape)])
+    put_text(group, "NX_class", "NXdata")
+    put_text(group, "signal", "values")
+    group.attrs["axes"] = ["index", *["."] * len(output.shape)]
     check()
 
 
@@ -192,11 +192,14 @@ def datasets(group: h5py.Group) -> list[str]:
 def _copy_attributes(
     old: h5py.HLObject, new: h5py.HLObject, from_group: h5py.Group, to_group: h5py.Group
 ) -> None:
-    """Copy attributes byte for byte; references lead to the same names in the copy."""
+    """Copy attributes byte for byte; references lead to the same names in the copy.
+
+    Those that the copy has already stay as they are.
+    """
     for name in old.attrs:
         attribute = old.attrs.get_id(name)
         kind = h5py.check_ref_dtype(attribute.dtype)
-        if name in _OF_SCALES or kind is h5py.RegionReference:
+        if name in _OF_SCALES or name in new.attrs or kind is h5py.RegionReference:
             continue
         if kind is h5py.Reference:
             # Of what does not lie in the group there is no copy.

@@ -40,8 +40,10 @@ from resumable.runfile import (
     chunks_agree,
     copied_rows,
     create_contiguous,
-    make_results_group,
+    make_groups,
+    offsets_in,
     packed_chunks,
+    put_text,
     reading_group,
     remove_ragged_files,
     run_folder_of,
@@ -160,20 +162,25 @@ def _write(
         reading_group(run) as old,
         h5py.File(safe, "w", userblock_size=header.user_block, **options) as file,
     ):
-        group = make_results_group(file, header.group)
+        group, aside = make_groups(file, header)
         make = functools.partial(_make, group, header)
         copy_group(old, group, make, safe.check, skip=header.ragged)
+        if aside != group:
+            make = functools.partial(_make, aside, header)
+            copy_group(old.file[header.aside], aside, make, safe.check)
+        link = old.get("source", getlink=True)
+        if isinstance(link, h5py.ExternalLink):  # of a version before 4
+            group["source"] = link
         for name in header.ragged:
             header = _write_ragged(old, group, run, header, name, path, safe.check)
         if methods is not None:
-            header = _list_chunks(file, group, header)
+            header = _list_chunks(file, aside, header)
     with disk.stream_of(fd) as stream, h5py.File(stream, "r") as file:
         names = [*header.outputs, "completed_positions", "failed_positions"]
         names += [*header.tables, "finished"]
         if methods is not None:
             names = [CHUNKS, *(name for name in names if name not in methods)]
-        group = file[header.group]
-        offsets = {name: group[name].id.get_offset() for name in names}
+        offsets = offsets_in(file, header, names)
     header = header._replace(offsets=offsets, file_bytes=os.fstat(fd).st_size)
     return header._replace(structure=structure_digest(fd, header))
 
@@ -182,6 +189,8 @@ def _make(
     group: h5py.Group, header: Header, name: str, old: h5py.Dataset
 ) -> h5py.Dataset | None:
     """Make the datasets that are stored in another way than before."""
+    if header.group_of(name) != group.name:
+        return None
     if name in header.tables:
         return create_contiguous(group, name, (header.rows[name],), old.dtype)
     if name not in _rows_of(header):
@@ -216,19 +225,19 @@ def _write_ragged(
         scaled, units = made["count"], made["values"]
         header = header._replace(rows={**header.rows, name: len(units)})
     if output.units:
-        units.attrs["units"] = np.bytes_(output.units.encode())
+        put_text(units, "units", output.units)
     found = old[name] if run.header.packed is None else old[name]["count"]
     attach_scales(found, scaled, old, group)
     check()
     return header
 
 
-def _list_chunks(file: h5py.File, group: h5py.Group, header: Header) -> Header:
+def _list_chunks(file: h5py.File, aside: h5py.Group, header: Header) -> Header:
     """Write down where the chunks lie, those that follow each other as one."""
     # Until then the last ones are in the cache and have no place.
     file.flush()
     table = packed_chunks(file, header)
-    made = create_contiguous(group, CHUNKS, table.shape, CHUNKS_DTYPE)
+    made = create_contiguous(aside, CHUNKS, table.shape, CHUNKS_DTYPE)
     made[...] = table
     return header._replace(rows={**header.rows, CHUNKS: len(table)})
 
@@ -237,11 +246,16 @@ def _differing(old: RunFile, new: RunFile, path: Path) -> Iterator[str]:
     """Read the new file, which will be `path`; yield what is not as in the old one."""
     ragged = old.header.ragged
     with reading_group(old) as left, reading_group(new) as right:
-        for name in datasets(left):
+        groups = dict.fromkeys((old.header.group, old.header.aside))
+        for name in (
+            f"{group}/{name}" for group in groups for name in datasets(left.file[group])
+        ):
             # Single values are the texts it was made with; both are in the digest.
-            plain = name not in ragged and left[name].shape
-            if plain and not same_rows(left[name], right[name]):
-                yield name
+            # What takes no space is the length of an axis.
+            ours, plain = left.file[name], name.rpartition("/")[2] not in ragged
+            sized = ours.shape and ours.id.get_storage_size()
+            if plain and sized and not same_rows(ours, right.file[name]):
+                yield name.rpartition("/")[2]
     for name in ragged:
         rows, written = RaggedRows(old, name), RaggedRows(new, name, path)
         same = np.array_equal(rows.counts(), written.counts()) and all(

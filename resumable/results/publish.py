@@ -8,7 +8,7 @@ import functools
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 
@@ -32,6 +32,8 @@ from resumable.runfile import (
     RaggedRows,
     create_contiguous,
     free_name,
+    place_of_source,
+    put_text,
     reading_group,
     superblock_of,
     user_file_locked,
@@ -44,8 +46,12 @@ if TYPE_CHECKING:
 
     from resumable.runfile import RunFile, SafeFile
 
-#: What a group that was published holds; no other is ever replaced.
-_MARKS = ("completed_positions", "identity", "sessions")
+#: What a group that was published holds; no other is ever replaced. Versions before
+#: 4 have all of it in one group.
+_MARKS = (
+    ("completed_positions", "run/identity", "run/sessions"),
+    ("completed_positions", "identity", "sessions"),
+)
 
 
 def publish(
@@ -80,12 +86,15 @@ def publish(
                 # Found early; it would be found in any case.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with reading_group(run) as old, h5py.File(safe, "r+") as file:
+                new = not len(file)
                 parent = _parent(file, path, names, overwrite=overwrite)
+                if new and names[:-1]:
+                    _lead_viewers(file, names)
                 # All that is new comes first: what a deleted group leaves free lies
                 # in the middle of the file, where changes need memory.
                 made = parent.create_group(free_name(parent, f"{names[-1]}-new"))
                 _fill(made, old, run, compression, safe)
-                _relink(made, run.path, real)
+                _name_source(made, old, run.path, real)
                 if names[-1] in parent:
                     del parent[names[-1]]
                 parent.move(made.name, names[-1])
@@ -185,7 +194,7 @@ def _parent(
         )
         raise ParameterError(msg)
     _check_group(group, name, path)
-    if not all(mark in group[name] for mark in _MARKS):
+    if not any(all(mark in group[name] for mark in marks) for marks in _MARKS):
         msg = (
             f"{where} was not published by this library, and nothing else is "
             "replaced; give another name"
@@ -206,37 +215,69 @@ def _check_group(group: h5py.Group, name: str, path: Path) -> None:
         raise ParameterError(msg)
 
 
+def _lead_viewers(file: h5py.File, names: list[str]) -> None:
+    """Have viewers of NeXus find the results in a file that has nothing else.
+
+    They go by an entry: there is none where the group lies in the root.
+    """
+    group = file["/"]
+    group.attrs["NX_class"] = "NXroot"
+    for name in names[:-1]:
+        group.attrs["default"] = name
+        group = group[name]
+        group.attrs["NX_class"] = "NXentry"
+    group.attrs["default"] = names[-1]
+
+
 def _fill(
     made: h5py.Group, old: h5py.Group, run: RunFile, method: str | None, safe: SafeFile
 ) -> None:
-    def make(name: str, dataset: h5py.Dataset) -> h5py.Dataset | None:
-        if name in TABLES:
+    header = run.header
+
+    def make_in(
+        group: h5py.Group, name: str, dataset: h5py.Dataset
+    ) -> h5py.Dataset | None:
+        if header.group_of(name) == header.aside and name in TABLES:
             shape = (used_rows(name, dataset[...]),)
-            return create_contiguous(made, name, shape, dataset.dtype)
-        output = run.header.outputs.get(name)
-        if output is None or output.per == "run":
+            return create_contiguous(group, name, shape, dataset.dtype)
+        output = header.outputs.get(name)
+        if group != made or output is None or output.per == "run":
             return None
-        return create(made, name, dataset.shape, output.dtype, output.fill_value)
+        return create(group, name, dataset.shape, output.dtype, output.fill_value)
 
     create: Callable[..., h5py.Dataset] = create_contiguous
     if method is not None:
         create = functools.partial(create_chunked, method=method)
-    copy_group(old, made, make, safe.check, skip=run.header.ragged)
-    for name in run.header.ragged:
+    copy_group(
+        old, made, functools.partial(make_in, made), safe.check, skip=header.ragged
+    )
+    if header.aside != header.group:
+        aside = made.create_group(free_name(made, "run"))
+        # Here it is no entry of which the group is the default plot.
+        aside.attrs["NX_class"] = "NXcollection"
+        copy_group(
+            old.file[header.aside],
+            aside,
+            functools.partial(make_in, aside),
+            safe.check,
+        )
+        del aside.attrs["default"]
+    for name in header.ragged:
         inner = made.create_group(name)
         write_ragged(inner, RaggedRows(run, name), create, safe.check)
 
 
-def _relink(made: h5py.Group, run_path: Path, real: Path) -> None:
-    """Have the link to the source lead there from where the group is now."""
-    link = made.get("source", getlink=True)
-    if not isinstance(link, h5py.ExternalLink):
+def _name_source(made: h5py.Group, old: h5py.Group, run_path: Path, real: Path) -> None:
+    """Write down where the source is, seen from where the group is now."""
+    link = old.get("source", getlink=True)
+    if isinstance(link, h5py.ExternalLink):  # of a version before 4
+        place, dataset = link.filename, link.path
+    elif "source" in old.attrs:
+        # Bytes where the name of the file is no text.
+        place, _, dataset = os.fsdecode(old.attrs["source"]).rpartition("::")
+    else:
         return
-    source = Path(os.path.realpath(run_path.resolve().parent / link.filename))
-    del made["source"]
-    relinked: Any = h5py.SoftLink(link.path)
-    if source != real:
-        with contextlib.suppress(ValueError):
-            source = source.relative_to(real.parent)
-        relinked = h5py.ExternalLink(str(source), link.path)
-    made["source"] = relinked
+    source = os.path.realpath(run_path.resolve().parent / place)
+    if "source" in made.attrs:
+        del made.attrs["source"]
+    put_text(made, "source", place_of_source(source, dataset, real.parent))

@@ -313,7 +313,7 @@ class Results(Mapping[str, Any]):
         """Open the results group with h5py, read-only; close its ``.file`` after use.
 
         Rows of pending positions have any bytes there: see ``completed_positions``.
-        h5py follows links to other files; ``source`` is such a link.
+        Tables and texts are in the group ``run`` of its file.
 
         Raises
         ------

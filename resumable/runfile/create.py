@@ -22,19 +22,20 @@ from resumable.model import WINDOW, canonical, format_bytes, stretches
 from resumable.runfile.file import RunFile
 from resumable.runfile.hdf5 import new_hdf5
 from resumable.runfile.header import (
+    FORMAT,
     HEADER_LIMIT,
     Header,
-    format_for,
+    as_letters,
     structure_digest,
     table_rows,
 )
-from resumable.runfile.kept import arrays_kept, as_kept, name_of_arrays
+from resumable.runfile.kept import arrays_kept, as_kept
 from resumable.runfile.ragged import RaggedRows, copied_rows, remove_ragged_files
 from resumable.runfile.tables import fitted_rows
 from resumable.system import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from resumable.model import Output, PositionSet
 
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 USID_ANCILLARIES = ("Position_Indices", "Position_Values")
 USID_SPECTROSCOPIC = ("Spectroscopic_Indices", "Spectroscopic_Values")
+#: Outputs per position of every run, in bytes.
+STATUS = ("completed_positions", "failed_positions")
+#: netCDF-4 stores a dimension without a variable as a scale of this name.
+NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 #: Index coordinates are written for map axes up to this length.
 _LONGEST_INDEX = 1 << 20
 #: Rows begin at pages.
@@ -51,14 +56,14 @@ _RESERVE_STEP = 1 << 20
 
 
 class Scale(NamedTuple):
-    """Coordinates of one position axis."""
+    """Coordinates of one axis."""
 
     name: str = ""
     """Name of the axis; empty: it has none of its own."""
     values: Array | None = None
-    """A number for each position; None: the index."""
-    attributes: Mapping[str, str] = {}
-    """Units, calendar and other text for people and viewers."""
+    """A number for each element of the axis; None: the index."""
+    attributes: Mapping[str, Any] = {}
+    """Units, calendar and others, texts or numbers, for people and viewers."""
 
 
 class Coordinates(NamedTuple):
@@ -66,12 +71,16 @@ class Coordinates(NamedTuple):
 
     map_shape: tuple[int, ...]
     """Lengths of the position axes."""
+    spectrum_shape: tuple[int, ...]
+    """Shape of the data at one position."""
     name: str
     """Name of the source's dataset, without its groups."""
     link: tuple[str, str] | None
     """File and dataset of the source; None: it has no data."""
     scales: Mapping[int, Scale]
     """By number of the position axis, where they are known."""
+    spectrum_scales: Mapping[int, Scale]
+    """By number of the axis of the spectrum, where they are known."""
     usid: Mapping[str, h5py.Dataset]
     """The open ancillary datasets of a USID source, by name; else empty."""
 
@@ -257,15 +266,14 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         map_shape=shape,
         outputs=dict(spec.outputs),
         offsets={},
-        rows=table_rows(size, format_for(size)),
+        rows=table_rows(size, FORMAT),
         file_bytes=0,
         structure="0" * 64,
         user_block=0,
         source=spec.source,
-        format=format_for(size),
+        format=FORMAT,
     )
-    status = ("completed_positions", "failed_positions")
-    names = [*spec.outputs, *status, *header.tables, "finished"]
+    names = [*spec.outputs, *STATUS, *header.tables, "finished"]
     # Offsets of 20 digits stand for the real ones, which the file will have.
     widest = header._replace(
         offsets=dict.fromkeys(names, 10**19),
@@ -282,21 +290,25 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         raise DeclarationError(msg)
     user_block = max(4096, 1 << (header_bytes - 1).bit_length())
     with new_hdf5(path, userblock_size=user_block, **ALIGNMENT) as file:
-        group = make_results_group(file, header.group)
+        group, aside = make_groups(file, header)
+        made: dict[str, h5py.Dataset] = {}
         for name, output in spec.outputs.items():
             lead = shape if output.per == "position" else ()
             kind = output.stored
             place = (*lead, *kind.shape)
-            made = create_contiguous(group, name, place, kind.dtype, kind.fill_value)
+            made[name] = create_contiguous(
+                group, name, place, kind.dtype, kind.fill_value
+            )
             if output.units:
-                made.attrs["units"] = np.bytes_(output.units.encode())
-        for name in status:
-            create_contiguous(group, name, (size,), np.dtype("u1"))
+                put_text(made[name], "units", output.units)
+        for name in STATUS:
+            made[name] = create_contiguous(group, name, (size,), np.dtype("u1"))
         for name, dtype in header.tables.items():
-            create_contiguous(group, name, (header.rows[name],), dtype)
-        create_contiguous(group, "finished", (1,), np.dtype("u1"))
-        _describe(group, spec, coordinates, path.parent)
-        offsets = {name: group[name].id.get_offset() for name in names}
+            place = (header.rows[name],)
+            made[name] = create_contiguous(aside, name, place, as_letters(dtype))
+        made["finished"] = create_contiguous(aside, "finished", (1,), np.dtype("u1"))
+        _describe(group, aside, made, spec, coordinates, path.parent)
+        offsets = {name: made[name].id.get_offset() for name in names}
     with disk.opened(path, os.O_RDWR) as fd:
         header = header._replace(
             offsets=offsets, file_bytes=os.fstat(fd).st_size, user_block=user_block
@@ -304,13 +316,30 @@ def _build(path: Path, spec: RunFileSpec, coordinates: Coordinates) -> Header:
         return header._replace(structure=structure_digest(fd, header))
 
 
+def offsets_in(file: h5py.File, header: Header, names: Iterable[str]) -> dict[str, int]:
+    """Return where the bytes of datasets with a fixed place lie."""
+    return {
+        name: file[f"{header.group_of(name)}/{name}"].id.get_offset() for name in names
+    }
+
+
 def create_contiguous(
-    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, fill: Any = None
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    fill: Any = None,
+    *,
+    early: bool = True,
 ) -> h5py.Dataset:
-    """Make a contiguous dataset that gets its place in the file at once."""
+    """Make a contiguous dataset that gets its place in the file at once.
+
+    Or never, where it is not `early` and nobody writes to it: all its numbers are 0.
+    """
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    if early:
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     # The same results are the same bytes.
     properties.set_obj_track_times(False)
@@ -328,85 +357,193 @@ def create_contiguous(
     return h5py.Dataset(made)
 
 
-def _text(value: str) -> np.bytes_:
-    # Of fixed length: HDF5 writes variable length to its global heap. A file name may
-    # hold bytes that are no text; they are written as they are.
-    return np.bytes_(value.encode(errors="surrogateescape") or b" ")
+def _text(value: str) -> str | np.bytes_:
+    """Return a text as HDF5 can store it; one of variable length ends at a NUL."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # A file name may hold bytes that are no text; they are written as they are.
+        return np.bytes_(value.encode(errors="surrogateescape"))
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def make_results_group(file: h5py.File, name: str) -> h5py.Group:
-    """Make the group of the results, which viewers open by default."""
-    file.attrs["default"] = _text(name.removeprefix("/"))
-    return file.create_group(name)
+_TEXT_DTYPE = h5py.string_dtype()
+_TEXT_TYPE = h5py.h5t.py_create(_TEXT_DTYPE, logical=True)
+_SCALAR = h5py.h5s.create(h5py.h5s.SCALAR)
+
+
+def put_text(thing: h5py.HLObject, name: str, text: str) -> None:
+    """Give an object that does not have it an attribute, a text."""
+    stored = _text(text)
+    if isinstance(stored, bytes):
+        thing.attrs[name] = stored
+        return
+    # The low-level calls: h5py's own take three times as long, and there are many.
+    made = h5py.h5a.create(thing.id, name.encode(), _TEXT_TYPE, _SCALAR)
+    made.write(np.array(stored, _TEXT_DTYPE))
+
+
+def make_groups(file: h5py.File, header: Header) -> tuple[h5py.Group, h5py.Group]:
+    """Make the group of the results, which viewers plot, and that of the tables.
+
+    Viewers go by ``default`` from the root to an NXentry, and from there to NXdata. In
+    the older versions both groups are the same.
+    """
+    name = header.group.removeprefix("/")
+    group = file.create_group(header.group)
+    if header.aside == header.group:
+        file.attrs["default"] = np.bytes_(name.encode(errors="surrogateescape"))
+        return group, group
+    put_text(file, "NX_class", "NXroot")
+    put_text(file, "default", header.aside[1:])
+    aside = file.create_group(header.aside)
+    put_text(aside, "NX_class", "NXentry")
+    put_text(aside, "default", name)
+    aside[name] = h5py.SoftLink(header.group)
+    return group, aside
+
+
+def place_of_source(path: str, dataset: str, folder: Path) -> str:
+    """Write down a source as text, relative where it lies in the folder or below.
+
+    Not as a link: netCDF follows links, and reads no file in which one leads nowhere.
+    """
+    target = Path(path).resolve()
+    with contextlib.suppress(ValueError):
+        target = target.relative_to(folder.resolve())
+    return f"{target}::{dataset}"
 
 
 def _describe(
-    group: h5py.Group, spec: RunFileSpec, coordinates: Coordinates, folder: Path
+    group: h5py.Group,
+    aside: h5py.Group,
+    made: Mapping[str, h5py.Dataset],
+    spec: RunFileSpec,
+    coordinates: Coordinates,
+    folder: Path,
 ) -> None:
-    """Add what people and viewers read: texts, a link, dimension scales, NXdata."""
+    """Add what people and viewers read: texts, dimension scales, NXdata."""
     for name, text in spec.provenance.items():
-        group.attrs[name] = _text(text)
-    group.attrs["identity_sha256"] = _text(spec.identity)
-    group.create_dataset("identity", data=_text(canonical(spec.document)))
-    if spec.source_text:
-        group.create_dataset("source_text", data=_text(spec.source_text))
-    group.create_dataset("identity_code", data=_text(canonical(spec.trace)))
-    if spec.arrays:
-        _keep_arrays(group.create_group(name_of_arrays(spec.outputs)), spec.arrays)
+        put_text(group, name, text)
+    put_text(group, "identity_sha256", spec.identity)
     if coordinates.link is not None:
-        path, dataset = coordinates.link
-        target = Path(path).resolve()
-        # Relative where it lies in the same folder or below.
-        with contextlib.suppress(ValueError):
-            target = target.relative_to(folder.resolve())
-        group["source"] = h5py.ExternalLink(
-            str(target), dataset.encode(errors="surrogateescape")
-        )
-    map_shape, outputs = coordinates.map_shape, spec.outputs
-    axes: list[str] = []
-    for number, length in enumerate(map_shape):
-        name, values, attributes = coordinates.scales.get(number, Scale())
-        if values is None:
-            if length > _LONGEST_INDEX:
-                axes.append(".")
-                continue
-            values = np.arange(length)
-        if not name or name in group:
-            name = "position" if len(map_shape) == 1 else f"position_{number}"
-        name = free_name(group, name)
-        scale = group.create_dataset(name, data=values)
-        scale.make_scale(name)
-        for key, text in attributes.items():
-            scale.attrs[key] = _text(text)
-        axes.append(name)
-    maps = [name for name, output in outputs.items() if output.per == "position"]
-    for name in maps:
-        dataset, output = group[name], outputs[name]
-        for number, axis in enumerate(axes):
-            if axis != ".":
-                dataset.dims[number].attach_scale(group[axis])
-        if output.labels:
-            labels = np.array([text.encode() for text in output.labels])
-            group.create_dataset(free_name(group, f"{name}_labels"), data=labels)
-            if not output.ragged:
-                dataset.dims[dataset.ndim - 1].label = "labels"
-    plain = [name for name in maps if not outputs[name].ragged]
+        put_text(group, "source", place_of_source(*coordinates.link, folder))
+    for name, text in (
+        ("identity", canonical(spec.document)),
+        ("source_text", spec.source_text),
+        ("identity_code", canonical(spec.trace)),
+    ):
+        if text:
+            # Of fixed length: it may be long, and is read as it is.
+            encoded = text.encode(errors="surrogateescape")
+            aside.create_dataset(name, data=np.bytes_(encoded))
+    if spec.arrays:
+        _keep_arrays(aside.create_group("arrays"), spec.arrays)
+    axes = _add_scales(group, made, spec.outputs, coordinates)
+    maps = [name for name, output in spec.outputs.items() if output.per == "position"]
+    plain = [name for name in maps if not spec.outputs[name].ragged]
+    # Texts and compounds cannot be plotted.
+    shown = [name for name in plain if spec.outputs[name].dtype.kind in "biufc"]
     if plain:
-        group.attrs["NX_class"] = _text("NXdata")
-        group.attrs["signal"] = _text(plain[0])
+        signal = (shown or plain)[0]
+        put_text(group, "NX_class", "NXdata")
+        put_text(group, "signal", signal)
         # Viewers refuse a group with others of another shape.
-        shape = group[plain[0]].shape
-        others = [name.encode() for name in plain[1:] if group[name].shape == shape]
+        shape = spec.outputs[signal].shape
+        others = [n for n in shown if n != signal and spec.outputs[n].shape == shape]
         if others:
-            group.attrs["auxiliary_signals"] = np.array(others)
-        axes += ["."] * (group[plain[0]].ndim - len(axes))
-        group.attrs["axes"] = np.array([name.encode() for name in axes])
+            group.attrs["auxiliary_signals"] = others
+        group.attrs["axes"] = axes[signal]
     else:
         # Viewers can plot ragged rows when the file is packed.
-        group.attrs["NX_class"] = _text("NXentry")
-        group.attrs["default"] = _text(maps[0])
+        put_text(group, "NX_class", "NXentry")
+        put_text(group, "default", maps[0])
     if coordinates.usid:
-        _add_usid(group, outputs, coordinates.usid)
+        _add_usid(group, spec.outputs, coordinates.usid)
+
+
+def _add_scales(
+    group: h5py.Group,
+    datasets: Mapping[str, h5py.Dataset],
+    outputs: Mapping[str, Output],
+    coordinates: Coordinates,
+) -> dict[str, list[str]]:
+    """Give every axis of what there is per position a scale.
+
+    netCDF reads no file in which some axes of a dataset have one. Returns the names of
+    the axes of each output, and "." for an axis of which only the length is known.
+    """
+    map_shape, spectrum_shape = coordinates.map_shape, coordinates.spectrum_shape
+    lead = []
+    for number, length in enumerate(map_shape):
+        known = coordinates.scales.get(number, Scale())
+        if known.values is None and length <= _LONGEST_INDEX:
+            known = known._replace(values=np.arange(length))
+        plain = "position" if len(map_shape) == 1 else f"position_{number}"
+        lead.append(_add_scale(group, known, length, plain))
+    of_spectrum: list[h5py.Dataset] = []
+    names: dict[str, list[str]] = {}
+    for name, output in outputs.items():
+        if output.per == "run":
+            continue
+        own: list[h5py.Dataset] = []
+        if output.labels:
+            made = free_name(group, f"{name}_labels")
+            own.append(group.create_dataset(made, data=list(map(_text, output.labels))))
+            own[0].make_scale(made)
+        if output.ragged:
+            own = []
+        elif output.shape == spectrum_shape and not own:
+            if not of_spectrum:
+                for number, length in enumerate(spectrum_shape):
+                    known = coordinates.spectrum_scales.get(number, Scale())
+                    plain = f"spectrum_{number}"
+                    of_spectrum.append(_add_scale(group, known, length, plain))
+            own = of_spectrum
+        else:
+            own = [
+                _add_scale(group, Scale(), length, f"{name}_{number}")
+                for number, length in enumerate(output.shape[: -1 if own else None])
+            ] + own
+        dims = datasets[name].dims
+        for dimension, scale in zip(dims, (*lead, *own), strict=True):
+            dimension.attach_scale(scale)
+        names[name] = [_plotted(scale) for scale in (*lead, *own)]
+    status = lead[0]
+    if len(map_shape) > 1:
+        status = _add_scale(group, Scale(), math.prod(map_shape), "positions")
+    for name in STATUS:
+        datasets[name].dims[0].attach_scale(status)
+    return names
+
+
+def _add_scale(
+    group: h5py.Group, known: Scale, length: int, plain: str
+) -> h5py.Dataset:
+    """Make a dimension scale; without values it says how long an axis is, as netCDF's.
+
+    It takes the name `plain` where it has none, or one that is taken.
+    """
+    name = known.name if known.name and known.name not in group else plain
+    name = free_name(group, name)
+    if known.values is None:
+        scale = create_contiguous(group, name, (length,), ">f4", early=False)
+        scale.make_scale(f"{NO_VARIABLE}. {length:9d}")
+        return scale
+    scale = group.create_dataset(name, data=known.values)
+    scale.make_scale(name)
+    for key, value in known.attributes.items():
+        if isinstance(value, str):
+            put_text(scale, key, value)
+        else:
+            scale.attrs[key] = value
+    return scale
+
+
+def _plotted(scale: h5py.Dataset) -> str:
+    """Return the name of an axis for viewers of NeXus, which plot numbers alone."""
+    values = scale.dtype.kind in "iuf" and scale.id.get_storage_size()
+    return str(scale.name).rpartition("/")[2] if values else "."
 
 
 def _keep_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
@@ -440,16 +577,14 @@ def _add_usid(
         simple = output.stored.dtype.names is None and output.dtype.kind in "iufc"
         if output.per != "position" or len(output.shape) != 1 or not simple:
             continue
-        labels = np.array([name.encode()])
-        units = np.array([b"a.u."])
         main = group[name]
         for ancillary, dtype in zip(USID_SPECTROSCOPIC, ("u4", "f4"), strict=True):
             values = np.arange(output.shape[0], dtype=dtype).reshape(1, -1)
             made_name = free_name(group, f"{name}_{ancillary}")
             made = group.create_dataset(made_name, data=values)
-            made.attrs["labels"], made.attrs["units"] = labels, units
+            made.attrs["labels"], made.attrs["units"] = [name], ["a.u."]
             main.attrs[ancillary] = made.ref
         for ancillary in USID_ANCILLARIES:
             main.attrs[ancillary] = group[ancillary].ref
-        main.attrs["quantity"] = _text(name)
+        main.attrs["quantity"] = name
         main.attrs["units"] = _text(output.units or "a.u.")

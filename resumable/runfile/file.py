@@ -18,11 +18,7 @@ import numpy as np
 
 from resumable.errors import ResumableError, RunFileError
 from resumable.model import PositionSet, check_path, document_digest
-from resumable.runfile.header import (
-    MAGIC,
-    TABLE_DTYPES,
-    Header,
-)
+from resumable.runfile.header import MAGIC, Header
 from resumable.runfile.repair import check_structure, read_header
 from resumable.runfile.rows import PackedRows, UnpackedRows, gone
 from resumable.runfile.tables import Failure, LogLine, SessionRow, is_time, texts_of
@@ -160,7 +156,7 @@ class RunFile:
         with self._reading() as (fd, header):
             output = header.outputs.get(name)
             if output is None:
-                dtype = TABLE_DTYPES[header.format].get(name, _BYTE)
+                dtype = header.tables.get(name, _BYTE)
                 place, length = header.extents()[name]
                 length //= dtype.itemsize
                 return UnpackedRows(self.path, fd, place, dtype, (length,))
@@ -371,7 +367,7 @@ class RunFile:
                 if requested is not None:
                     members &= requested.window(first, first + len(done))
                 pending.set_window(first, members)
-        table = np.frombuffer(sessions, TABLE_DTYPES[header.format]["sessions"])
+        table = np.frombuffer(sessions, header.tables["sessions"])
         ends = table["end"][is_time(table["start"])]
         last_end = None
         if len(ends):

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Newest version of the format; this library reads it and all older ones.
-FORMAT = 3
-#: Positions of a run whose file is of the newest version, with small tables. More
-#: positions are written in version 2.
+FORMAT = 4
+#: Runs of at most so many positions have small tables.
 FEW_POSITIONS = 32
 #: First bytes of every run file.
 MAGIC = b"resumable run file\n"
@@ -44,6 +43,8 @@ _NO_HEADER = (TypeError, ValueError, LookupError, AttributeError, RecursionError
 #: Table of where the chunks of a packed file lie. No output can have its name.
 CHUNKS = "packed-chunks"
 CHUNKS_DTYPE = np.dtype([("offset", "<i8"), ("bytes", "<i8")])
+#: Group of the tables, from version 4 on: an NXentry, beside the results group.
+ASIDE = "/run"
 #: Rows of the table of failures; further failures are only counted.
 FAILURE_ROWS = 1000
 #: The same in formats 1 and 2.
@@ -97,33 +98,43 @@ def with_text(dtype: np.dtype[Any], name: str, size: int) -> np.dtype[Any]:
     return np.dtype([(n, f"S{size}" if n == name else kind) for n, kind in fields])
 
 
-#: Name and dtype of the tables that only the driver writes, by version of the format.
-#: Some files of version 2 have no environments.
-TABLE_DTYPES: dict[int, dict[str, np.dtype[Any]]] = {
-    1: {"failures": FAILURE_DTYPE, "sessions": np.dtype(_SESSION_FIELDS)},
-    2: {
-        "failures": FAILURE_DTYPE,
-        "sessions": SESSION_DTYPE,
-        "log_lines": LOG_DTYPE,
-        "environments": ENVIRONMENT_DTYPE,
-    },
-    3: {
-        "failures": with_text(FAILURE_DTYPE, "traceback", 500),
-        "sessions": SESSION_DTYPE,
-        "log_lines": LOG_DTYPE,
-        "environments": with_text(ENVIRONMENT_DTYPE, "text", 1500),
-    },
+#: Name and dtype of the tables that only the driver writes. Some files of version 2
+#: have no environments.
+_TABLES = {
+    "failures": FAILURE_DTYPE,
+    "sessions": SESSION_DTYPE,
+    "log_lines": LOG_DTYPE,
+    "environments": ENVIRONMENT_DTYPE,
 }
+#: The same of runs of few positions.
+_SMALL_TABLES = {
+    **_TABLES,
+    "failures": with_text(FAILURE_DTYPE, "traceback", 500),
+    "environments": with_text(ENVIRONMENT_DTYPE, "text", 1500),
+}
+#: The same of version 1.
+_FIRST_TABLES = {"failures": FAILURE_DTYPE, "sessions": np.dtype(_SESSION_FIELDS)}
 
 
-def format_for(size: int) -> int:
-    """Return the version of the format in which a run of so many positions is made."""
-    return FORMAT if size <= FEW_POSITIONS else 2
+def _has_small_tables(size: int, version: int) -> bool:
+    # Version 3 was version 2 with small tables.
+    return version == 3 or (version > 3 and size <= FEW_POSITIONS)
+
+
+def as_letters(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype with which HDF5 stores a table: its texts are arrays of letters.
+
+    The bytes are the same. Of a text within a compound, netCDF-C makes a pointer.
+    """
+    fields = [(name, dtype[name]) for name in dtype.names or ()]
+    return np.dtype(
+        [(n, "S1", (k.itemsize,)) if k.kind == "S" else (n, k) for n, k in fields]
+    )
 
 
 def table_rows(size: int, version: int) -> dict[str, int]:
     """Return how many rows the tables of a run of `size` positions start with."""
-    few = version >= 3
+    few = _has_small_tables(size, version)
     return {
         "failures": min(size, FAILURE_ROWS),
         "sessions": 32 if few else SESSION_ROWS,
@@ -182,8 +193,20 @@ class Header(NamedTuple):
     @property
     def tables(self) -> dict[str, np.dtype[Any]]:
         """Name and dtype of the tables that the file has."""
-        known = TABLE_DTYPES[self.format].items()
-        return {name: dtype for name, dtype in known if name in self.rows}
+        known = _FIRST_TABLES if self.format == 1 else _TABLES
+        if _has_small_tables(self.size, self.format):
+            known = _SMALL_TABLES
+        return {name: dtype for name, dtype in known.items() if name in self.rows}
+
+    @property
+    def aside(self) -> str:
+        """Name of the group of tables and texts that viewers do not plot."""
+        return ASIDE if self.format >= 4 else self.group
+
+    def group_of(self, name: str) -> str:
+        """Return the name of the group that has a dataset with a fixed place."""
+        beside = name in self.tables or name in ("finished", CHUNKS)
+        return self.aside if beside else self.group
 
     def extents(self) -> dict[str, tuple[int, int]]:
         """Offset and length in bytes of everything that has a fixed place.

@@ -1,6 +1,6 @@
 """Arrays that a computation was given, kept in its run file to be read back.
 
-They lie in the group ``arrays`` of the results group. Their names are for people: what
+They lie in the group ``arrays`` of the tables' group. Their names are for people: what
 an array is for is found by its digest, which the identity document has.
 """
 
@@ -17,9 +17,10 @@ from resumable.runfile.hdf5 import find_own
 from resumable.runfile.rows import reading_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from resumable.runfile.file import RunFile
+    from resumable.runfile.header import Header
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,12 +46,15 @@ def arrays_kept(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return kept
 
 
-def name_of_arrays(outputs: Iterable[str]) -> str:
-    """Return the name of the group of arrays, which is the name of no output."""
-    name, taken = "arrays", set(outputs)
+def _group_of_arrays(header: Header) -> tuple[str, str]:
+    """Return the names of the group of arrays and of the group that it lies in.
+
+    In older versions that has the outputs, too, and the name is that of none of them.
+    """
+    name, taken = "arrays", () if header.format >= 4 else set(header.outputs)
     while name in taken:
         name += "_"
-    return name
+    return header.aside[1:], name
 
 
 def as_npy(array: Array) -> bytes:
@@ -79,11 +83,21 @@ def as_kept(name: str, array: Array) -> tuple[str, Array]:
 
 
 def _has_type(dtype: np.dtype[Any]) -> bool:
-    """Return whether HDF5 gives a dtype back as it was written."""
+    """Return whether HDF5 gives a dtype back as it was written.
+
+    Texts are left out: HyperSpy and netCDF read no file that has arrays of them.
+    """
+    if _has_text(dtype):
+        return False
     try:
         return bool(h5py.h5t.py_create(dtype, logical=True).dtype == dtype)
     except (TypeError, ValueError):
         return False
+
+
+def _has_text(dtype: np.dtype[Any]) -> bool:
+    base = dtype.base
+    return base.kind == "S" or any(_has_text(base[n]) for n in base.names or ())
 
 
 def read_arrays(run: RunFile) -> list[Array]:
@@ -91,8 +105,7 @@ def read_arrays(run: RunFile) -> list[Array]:
     found: list[Array] = []
     try:
         with reading_group(run) as group:
-            place = (run.header.group[1:], name_of_arrays(run.header.outputs))
-            arrays = find_own(group.file, *place)
+            arrays = find_own(group.file, *_group_of_arrays(run.header))
             if isinstance(arrays, h5py.Group):
                 for name in arrays:
                     found += _read(find_own(arrays, name), name, found)

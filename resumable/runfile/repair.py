@@ -24,7 +24,6 @@ from resumable.runfile.header import (
     HEADER_LIMIT,
     MAGIC,
     REPAIR,
-    TABLE_DTYPES,
     Header,
     advice_anew,
     structure_digest,
@@ -179,7 +178,7 @@ def _as_found(fd: int, header: Header, path: Path) -> Header:
     try:
         with disk.stream_of(fd) as stream, h5py.File(stream, "r") as file:
             for name in header.offsets:
-                found = find_own(file, *header.group.strip("/").split("/"), name)
+                found = find_own(file, header.group_of(name)[1:], name)
                 offsets[name] = _offset_of(found, name, header, path)
             user_block = int(file.userblock_size)
             if header.packed is not None and _chunks_moved(
@@ -225,7 +224,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 def _offset_of(found: Any, name: str, header: Header, path: Path) -> int:
     """Return where a dataset lies, checked to be what the header declares."""
     output = header.outputs.get(name)
-    dtype = TABLE_DTYPES[header.format].get(name, np.dtype(np.uint8))
+    dtype = header.tables.get(name, np.dtype(np.uint8))
     if output is not None:
         dtype = output.stored.dtype
     elif name == CHUNKS:

@@ -13,6 +13,7 @@ import numpy as np
 
 from resumable.errors import HDF5_ERRORS, SourceError, hdf5_errors_as, shortened
 from resumable.runfile import (
+    NO_VARIABLE,
     USID_ANCILLARIES,
     USID_SPECTROSCOPIC,
     Coordinates,
@@ -42,8 +43,6 @@ _LARGEST_ANCILLARY = 1 << 30
 _MOST_SCALES = 100
 #: Texts that say what the numbers of a scale mean, and how long they may be.
 _TEXTS = ("units", "calendar", "long_name", "standard_name", "positive", "axis")
-#: netCDF-4 stores a dimension without a variable as a scale of this name, full of 0.
-_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 
 def coordinates_of(reader: Reader) -> Coordinates:
@@ -54,9 +53,11 @@ def coordinates_of(reader: Reader) -> Coordinates:
         name = name.removesuffix("/" + "/".join(reader.dataset.names))
     return Coordinates(
         map_shape=reader.geometry.map_shape,
+        spectrum_shape=reader.geometry.spectrum_shape,
         name=ref.name,
         link=(ref.path, name) if ref.path else None,
         scales=scales_of(reader),
+        spectrum_scales={},
         usid=_usid_positions(reader),
     )
 
@@ -85,7 +86,7 @@ def scales_of(reader: Reader) -> dict[int, Scale]:
                 ):
                     continue
                 name = str(scale.name or "").rsplit("/", 1)[-1]
-                if short_text_of(scale, "NAME").startswith(_NO_VARIABLE):
+                if short_text_of(scale, "NAME").startswith(NO_VARIABLE):
                     found[number] = Scale(name)
                     continue
                 check_storage(scale, scale.file.filename, str(scale.name))

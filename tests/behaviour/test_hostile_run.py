@@ -316,6 +316,7 @@ def relinked(path, name, link):
     group = plain_of(path)["group"]
     with h5py.File(path, "r+") as file:
         where = group if name == "" else f"{group}/{name}"
+        where = name if name.startswith("/") else where
         file.move(where, "/moved")
         file[where] = link
     size = path.stat().st_size
@@ -388,12 +389,12 @@ def test_results_are_a_source_only_where_hdf5_reads_the_same(run_path, decoy, ki
 def test_the_old_text_of_a_class_is_not_read_through_a_link(run_path, decoy, scan):
     """A warning of an edit would show the contents of another file."""
     assert "class Mean" in rs.open(run_path).source_text
-    relinked(
-        run_path, "source_text", h5py.ExternalLink("decoy.h5", "/group/source_text")
-    )
-
-    with pytest.raises(rs.RunFileError, match="source_text is not what it was"):
-        _ = rs.open(run_path).source_text
+    whole = run_path.read_bytes()
+    for name, where in (("/run/source_text", "/group/source_text"), ("/run", "/group")):
+        run_path.write_bytes(whole)
+        relinked(run_path, name, h5py.ExternalLink("decoy.h5", where))
+        with pytest.raises(rs.RunFileError, match="source_text is not what it was"):
+            _ = rs.open(run_path).source_text
 
 
 def test_a_run_moved_with_its_folder_is_read_as_it_is(run_path, tmp_path):

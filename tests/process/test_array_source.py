@@ -120,7 +120,7 @@ def test_a_run_is_verified_loaded_and_shown_without_the_array(tmp_path, home):
     text = invoke("verify", str(results.path), "--class", "totals.py:Total")
     assert "12 the same bit for bit" in text
     with h5py.File(results.path) as file:
-        arrays = file["data-Total_000/arrays"]
+        arrays = file["run/arrays"]
         np.testing.assert_array_equal(arrays["source"], DATA)
         np.testing.assert_array_equal(arrays["weight"], weight)
     np.testing.assert_allclose(

@@ -217,11 +217,11 @@ def test_the_arrays_of_a_run_are_datasets_for_everybody(scan):
     results.publish(scan.replace("::/data", "::/published"))
 
     for path, group in (
-        (results.path, "data-Weighted_000"),
-        (scan.partition("::")[0], "published"),
+        (results.path, "run"),
+        (scan.partition("::")[0], "published/run"),
     ):
         with h5py.File(path) as file:
-            kept = {k: v[...].tolist() for k, v in file[group]["arrays_"].items()}
+            kept = {k: v[...].tolist() for k, v in file[group]["arrays"].items()}
             assert kept == {
                 "table.a_b": [1, 2, 3, 4],
                 "table.low": [0, 1, 2, 3],
@@ -247,7 +247,7 @@ def test_an_array_that_is_too_large_is_said_to_be_and_the_run_is_sound(scan):
     assert process.verify().checks[-1].passed
     with h5py.File(results.path) as file:
         # The smallest first.
-        assert list(file["data-Weighted_000/arrays_"]) == ["window.0"]
+        assert list(file["run/arrays"]) == ["window.0"]
 
 
 def test_a_plain_function_finds_its_arrays_again(scan):

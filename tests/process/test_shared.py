@@ -248,7 +248,7 @@ def test_a_run_and_a_state_give_back_what_was_shared(path):
     found = rs.verify(results.path, Centroid)
     assert found.checks[-1].passed, found
     with h5py.File(results.path) as file:
-        np.testing.assert_array_equal(file["data-Centroid_000/arrays/axis"], AXIS)
+        np.testing.assert_array_equal(file["run/arrays/axis"], AXIS)
 
 
 def test_texts_and_compounds_are_given_back_and_not_read_as_names(path):

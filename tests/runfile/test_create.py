@@ -13,6 +13,7 @@ import param
 import pytest
 from helpers import compute
 from processes import process_of
+from run_files import named_source
 from sources import usid_source
 
 import resumable as rs
@@ -157,8 +158,8 @@ def test_provenance_is_written_as_attributes(scan):
 def test_identity_and_source_text_are_datasets(scan):
     results = compute(Fit(scan))
     with h5py.File(results.path) as file:
-        document = json.loads(file["data-Fit_000/identity"][()])
-        source = file["data-Fit_000/source_text"][()].decode()
+        document = json.loads(file["run/identity"][()])
+        source = file["run/source_text"][()].decode()
 
     assert document == results.document
     assert document["process"] == "Fit"
@@ -166,24 +167,26 @@ def test_identity_and_source_text_are_datasets(scan):
     assert "values[:3]" in source
 
 
-def test_the_link_leads_to_the_source(scan):
-    with h5py.File(compute(Fit(scan)).path) as file:
-        link = file["data-Fit_000"].get("source", getlink=True)
-        data = file["data-Fit_000/source"][...]
+def test_the_results_group_names_the_source(scan):
+    """As text: netCDF follows links, and reads no file with one that leads nowhere."""
+    path = compute(Fit(scan)).path
+    with h5py.File(path) as file:
+        group = file["data-Fit_000"]
+        kinds = {group.get(name, getlink=True).__class__ for name in group}
+        assert group.attrs["source"] == "scan.h5::/data"
 
-    assert isinstance(link, h5py.ExternalLink)
-    assert data.shape == (60, 32)
+    assert kinds == {h5py.HardLink}
+    assert named_source(path, "data-Fit_000").shape == (60, 32)
 
 
-def test_the_link_works_from_another_folder_and_survives_moving(scan, tmp_path):
+def test_the_named_source_is_there_from_another_folder_and_after_moving(scan, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     beside = compute(Fit(scan)).path.rename(other / "beside.h5")
     for path in (compute(Fit(scan, other)).path, beside):
         if path is beside:
             shutil.move(scan.partition("::")[0], other)
-        with h5py.File(path) as file:
-            assert file["data-Fit_000/source"].shape == (60, 32)
+        assert named_source(path, "data-Fit_000").shape == (60, 32)
 
 
 COMPOUND = np.dtype([("Amplitude [V]", "<f4"), ("n", ">i2"), ("name", "S4")])
@@ -384,7 +387,7 @@ def test_texts_beyond_an_attributes_limit_are_stored_whole(tmp_path):
     Wordy = process_of(lambda self, index: index, name="Wordy", words=param.List([]))
     results = compute(Wordy(5, tmp_path, words=words))
     with h5py.File(results.path) as file:
-        document = json.loads(file["positions-Wordy_000/identity"][()])
+        document = json.loads(file["run/identity"][()])
 
     assert document["parameters"]["words"] == words
     assert rs.open(results.path).status.finished

@@ -1,4 +1,4 @@
-"""Run files of few positions, which are small: version 3 of the format."""
+"""Run files of few positions, which are small."""
 
 import gzip
 
@@ -48,15 +48,14 @@ def test_a_run_of_20_numbers_is_small_and_says_all_of_20_failures(folder):
         assert failure.traceback.endswith(f"ValueError: {'no peak ' * 100}\n"[-400:])
     assert rs.verify(results.path, process).passed
     with h5py.File(results.path) as file:
-        (group,) = file.values()
-        assert sorted(group["failures"]["position"]) == list(range(20))
+        assert sorted(file["run/failures"]["position"]) == list(range(20))
 
 
 def test_a_few_more_positions_have_the_tables_of_before(folder):
     made = [process_of(lambda self, n: n * 2.0)(n, target=folder) for n in (32, 33)]
     few, more = [RunFile(compute(process).path).header for process in made]
 
-    assert (few.format, more.format) == (3, 2)
+    assert few.tables["failures"].itemsize < more.tables["failures"].itemsize
     assert few.size == FEW_POSITIONS
     assert more.rows["sessions"] == 1000
 
@@ -68,7 +67,6 @@ def test_a_small_file_is_packed_unpacked_and_computed_further(folder):
     plain = RunFile(results.path).header.rows
 
     results.pack()
-    assert RunFile(results.path).header.format == 3
     again = compute(process, retry_failed=True)
 
     assert RunFile(again.path).header.rows == plain
@@ -91,7 +89,7 @@ def test_the_failures_of_a_small_file_go_on_in_a_larger_one(folder):
     results = compute(process_of(odd_fails)("grows.h5::/data"))
 
     assert (before.status.positions, results.status.positions) == (20, 40)
-    assert RunFile(results.path).header.format == 2
+    assert RunFile(results.path).header.rows["sessions"] == 1000
     assert list(results.failures)[:10] == list(before.failures)
     assert [f.position for f in results.failures] == list(range(1, 40, 2))
 

@@ -178,8 +178,7 @@ def test_all_datasets_are_contiguous_and_allocated_early(scan):
     path = compute(Mean(scan)).path
     header = RunFile(path).header
     with h5py.File(path) as file:
-        group = file[header.group]
-        found = {name: group[name] for name in header.extents()}
+        found = {n: file[f"{header.group_of(n)}/{n}"] for n in header.extents()}
         layouts = {
             name: (
                 d.id.get_create_plist().get_layout(),

@@ -73,7 +73,7 @@ def check_packed(results, wanted):
     """Compare what HDF5 finds in a complete run with a plain loop."""
     with h5py.File(results.path) as file:
         group = next(iter(file.values()))["events"]
-        assert group.attrs["signal"] == b"values"
+        assert group.attrs["signal"] == "values"
         values, count, index = (group[n][...] for n in ("values", "count", "index"))
     numbers = [len(part) for part in wanted]
 

@@ -153,17 +153,17 @@ def repacked(path, **options):
     new = path.with_name("new.h5")
     with h5py.File(path) as old:
         size = old.userblock_size
-        group = next(iter(old.values()))
         with h5py.File(new, "w", userblock_size=size) as file:
-            made = file.create_group(group.name)
-            for name in reversed(sorted(group)):
-                if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-                    continue
-                dataset = group[name]
-                if dataset.shape and options:
-                    made.create_dataset(name, data=dataset[...], **options)
-                else:
-                    group.copy(name, made)
+            for group in old.values():
+                made = file.create_group(group.name)
+                for name in reversed(sorted(group)):
+                    if isinstance(group.get(name, getlink=True), h5py.SoftLink):
+                        continue
+                    dataset = group[name]
+                    if dataset.shape and options:
+                        made.create_dataset(name, data=dataset[...], **options)
+                    else:
+                        group.copy(name, made)
     with path.open("rb") as old, new.open("r+b") as file:
         file.write(old.read(size))
     shutil.move(new, path)

@@ -72,7 +72,7 @@ def test_hdf5_writers_are_kept_out_and_readers_let_in(place):
         with pytest.raises(OSError, match="lock"):
             h5py.File(place.run.path, "r+")
 
-    assert names == [place.run.header.group.strip("/")]
+    assert names == [place.run.header.group.strip("/"), "run"]
 
 
 def broken(fd):

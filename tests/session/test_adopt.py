@@ -446,7 +446,7 @@ def as_filled(results):
     failed = [failure.position for failure in results.failures]
     with h5py.File(results.path) as file:
         names = ("mean", "ends")
-        there = [file[file.attrs["default"].decode()][name][...] for name in names]
+        there = [file[RunFile(results.path).header.group][name][...] for name in names]
     return [rows[failed] for rows in (*there, results["mean"], results["ends"])]
 
 

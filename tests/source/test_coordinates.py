@@ -45,9 +45,9 @@ def coordinates(results):
             attributes = dict(group[name].attrs)
             for key in ("CLASS", "NAME", "REFERENCE_LIST"):
                 attributes.pop(key, None)
-            found[name.decode()] = (
+            found[name] = (
                 group[name][...].tolist(),
-                {key: text.decode() for key, text in attributes.items()},
+                attributes,
             )
     return found
 
@@ -124,10 +124,11 @@ def test_viewers_find_the_results_and_outputs_of_the_shape_of_the_first(scan, tm
     results = compute(process_of(unit, outputs)(scan))
     for _ in range(2):
         with h5py.File(results.path) as file:
-            group = file[file.attrs["default"].decode()]
-            assert group.name == "/data-Unit_000"
-            assert group.attrs["NX_class"] == b"NXdata"
-            assert group.attrs["signal"] == b"a"
-            assert group.attrs["auxiliary_signals"].tolist() == [b"b"]
+            group = file["run"][file["run"].attrs["default"]]
+            assert file.attrs["default"] == "run"
+            assert group == file["data-Unit_000"]
+            assert group.attrs["NX_class"] == "NXdata"
+            assert group.attrs["signal"] == "a"
+            assert group.attrs["auxiliary_signals"].tolist() == ["b"]
             assert len(group.attrs["axes"]) == group["a"].ndim
         results.pack()

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import h5py
 import param
 
 import resumable as rs
@@ -18,6 +19,14 @@ class Mean(rs.Process):
 
     def unit_computation(self, spectrum):
         return spectrum.mean()
+
+
+def named_source(path, group):
+    """Read the source that a results group names, seen from the file that it is in."""
+    with h5py.File(path, "r") as file:
+        name, _, dataset = file[group].attrs["source"].rpartition("::")
+    with h5py.File(Path(path).parent / name, "r") as source:
+        return source[dataset][...]
 
 
 def digest(path):

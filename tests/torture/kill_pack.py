@@ -169,7 +169,7 @@ class Publish:
         with h5py.File("scan.h5", "r") as file:
             if not np.array_equal(file["data"][...], data()):
                 faults.append("other data")
-            if GROUP in file and not file[GROUP]["finished"][0]:
+            if GROUP in file and not file[GROUP]["run/finished"][0]:
                 faults.append("half a group")
         left = [p.name for p in Path().iterdir() if "journal" in p.name]
         if left:
