@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from resumable.cli import report
+from resumable.cli.page import write_page
 from resumable.errors import (
     EXIT_CANNOT_CHECK,
     PlainFormatter,
@@ -190,6 +191,24 @@ def status(runs: tuple[str, ...]) -> None:
 def show(run_file: str) -> None:
     """Show a run: identity, outputs, sessions, failures."""
     click.echo(report.show_text(RunFile(Path(run_file))))
+
+
+@main.command("report")
+@_run_file
+@click.option(
+    "-o",
+    "place",
+    type=click.Path(dir_okay=False),
+    help="File to write; default beside the run, with the ending .html.",
+)
+def report_command(run_file: str, place: str | None) -> None:
+    """Write a run as a page of HTML, to be sent or kept.
+
+    Maps, histograms, failures and provenance; the page has its pictures inside and
+    needs no scripts.
+    """
+    written = write_page(RunFile(Path(run_file)), Path(place) if place else None)
+    click.echo(f"{shown(near(written))} ({format_bytes(written.stat().st_size)})")
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resumable.results.arrays import trace_of
-from resumable.results.maps import html_of_figure
+from resumable.results.maps import draw_histograms, draw_maps, html_of_figure
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import (
     Results,
@@ -19,6 +19,8 @@ from resumable.results.results import (
 __all__ = [
     "Results",
     "Status",
+    "draw_histograms",
+    "draw_maps",
     "html_of_figure",
     "inputs_of_run",
     "open_results",

@@ -12,7 +12,7 @@ from resumable.results.arrays import RaggedArray
 from resumable.results.axes import Axis, position_axes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from resumable.results.results import Results
 
@@ -24,6 +24,8 @@ _MOST_DRAWN, _LINE = 1000, 10
 _MOST_BYTES = 64 << 20
 _MOST_PANELS = 24
 _COLUMNS = 3
+#: Bars of a histogram.
+_BINS = 60
 #: States of positions without a value, their greys and what they are called.
 _WITHOUT = ((1, "0.85", "pending"), (2, "0.45", "failed"))
 #: Percentiles that colours reach from and to: one wild fit must not hide the others.
@@ -75,6 +77,22 @@ def draw_maps(
     most_drawn: int = _MOST_DRAWN,
 ) -> Any:
     """Draw outputs as :meth:`Results.plot` says; return the figure."""
+    return _figure(results, names, draw_panel, most_panels, most_drawn)
+
+
+def draw_histograms(results: Results, names: Iterable[str]) -> Any:
+    """Draw how often which values come, of the positions that maps have."""
+    return _figure(results, names, _draw_histogram, _MOST_PANELS, _MOST_DRAWN)
+
+
+def _figure(
+    results: Results,
+    names: Iterable[str],
+    draw: Callable[[Any, Panel, View, Array], None],
+    most_panels: int,
+    most_drawn: int,
+) -> Any:
+    """Draw the panels of outputs; return the figure."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
@@ -87,12 +105,17 @@ def draw_maps(
     drawn = panels[:most_panels]
     columns = min(_COLUMNS, len(drawn)) or 1
     rows = math.ceil(len(drawn) / columns) or 1
-    height = 2.2 if len(view.axes) == 1 else 3.2
-    size = (4.2 * columns, height * rows + 0.5)
+    low = draw is _draw_histogram or len(view.axes) == 1
+    size = (4.2 * columns, (2.2 if low else 3.2) * rows + 0.5)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axes, panel in zip(grid, drawn, strict=False):
-        draw_panel(axes, panel, view, hidden)
+        axes.set_title(shown(panel.title), fontsize="medium")
+        if panel.values is None:
+            _say(axes, "not drawable: neither numbers nor booleans")
+            axes.set_axis_off()
+        else:
+            draw(axes, panel, view, hidden)
     for axes in grid[len(drawn) :]:
         axes.set_axis_off()
     title = [f"{results.path.name}: {results.status}", view.words]
@@ -101,7 +124,7 @@ def draw_maps(
     patches = [
         Patch(color=colour, label=words)
         for state, colour, words in _WITHOUT
-        if (hidden == state).any()
+        if draw is draw_panel and (hidden == state).any()
     ]
     if patches:
         figure.legend(handles=patches, fontsize="small", loc="outside lower right")
@@ -186,19 +209,46 @@ def _numbers(values: Array) -> Iterator[tuple[str, Array | None]]:
 
 def draw_panel(axes: Any, panel: Panel, view: View, hidden: Array) -> None:
     """Draw a map, or a line where it has one axis."""
-    axes.set_title(shown(panel.title), fontsize="medium")
-    if panel.values is None:
-        _say(axes, "not drawable: neither numbers nor booleans")
-        axes.set_axis_off()
-        return
-    values = np.ma.masked_where(hidden > 0, panel.values.astype(float))
-    values = np.ma.masked_invalid(values)
+    values = _masked(panel, hidden)
     if len(view.axes) == 1:
         _draw_line(axes, values, panel, view.axes[0], hidden)
     else:
         _draw_image(axes, values, panel, view.axes, hidden)
     if values.mask.all():
         _say(axes, "no finite values")
+
+
+def _draw_histogram(axes: Any, panel: Panel, view: View, hidden: Array) -> None:
+    finite = _masked(panel, hidden).compressed()
+    if not len(finite):
+        _say(axes, "no finite values")
+        return
+    low, high = np.percentile(finite, _ENDS)
+    beyond = int(np.count_nonzero((finite < low) | (finite > high)))
+    if low == high:
+        low, high, beyond = finite.min(), finite.max(), 0
+    bins: Any = _BINS
+    if (finite == np.round(finite)).all():
+        # As many numbers in every bin.
+        step = math.ceil((high - low + 1) / _BINS)
+        bins = np.arange(math.floor(low), high + step + 1, step) - 0.5
+    axes.hist(finite, bins=bins, range=(low, high), color="#3b528b")
+    axes.set_xlabel(shown(panel.units))
+    axes.set_ylabel("positions")
+    if beyond:
+        axes.text(
+            *(0.98, 0.95, f"{beyond:,} beyond"),
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize="x-small",
+        )
+
+
+def _masked(panel: Panel, hidden: Array) -> Any:
+    """Return the values of a panel, masked where there are none."""
+    values = np.asarray(panel.values, float)
+    return np.ma.masked_invalid(np.ma.masked_where(hidden > 0, values))
 
 
 def _say(axes: Any, text: str) -> None:

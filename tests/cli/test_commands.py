@@ -8,12 +8,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import data_of
+from helpers import compute, data_of
 from processes import process_of
 from programs import ROOT, invoke
 
@@ -58,6 +59,38 @@ def fit(tmp_path, monkeypatch):
     yield "fit.py:Scale"
     # The command registers it, and other tests have a fit.py, too.
     sys.modules.pop("fit", None)
+
+
+def test_a_report_is_one_page_with_its_pictures_inside(tmp_path, monkeypatch):
+    class Marked(rs.Process):
+        version = 1
+        outputs: ClassVar = {"x": rs.Output(units="<b>V</b>"), "n": rs.Output()}
+
+        def unit_computation(self, index):
+            if index == 1:
+                raise ValueError("<script>alert(1)</script>")
+            return {"x": index, "n": np.nan}
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(rs.ResumableWarning, match="failed"):
+        results = compute(Marked(300, tmp_path))
+    printed = invoke("report", results.path.name)
+    page = results.path.with_suffix(".html")
+    assert printed.startswith(page.name)
+    text = page.read_text()
+    assert text.count('<img alt="') == text.count('src="data:image/png;base64,') == 2
+    assert not re.search(r"<script|<b>|https?://|<link", text)
+    assert "299 of 300 positions done, 1 failed" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;</summary>" in text
+    assert results.identity in text
+    # A page of ours is written anew, a file of the user is kept.
+    invoke("report", results.path.name)
+    page.write_text("mine")
+    refused = invoke("report", results.path.name, code=1)
+    assert "is no report; give another name by -o" in refused
+    assert page.read_text() == "mine"
+    invoke("report", results.path.name, "-o", "other.html")
+    assert (tmp_path / "other.html").read_text() == text
 
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
