@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LOCKS = (None, False, True)
 #: Without a lock, which would stop the program that writes.
 LIVE_LOCKS = (False, None, True)
+#: What h5py calls the ordinary driver of HDF5, the second on Windows.
+ORDINARY_DRIVERS = ("sec2", "windows")
 #: Variables of the environment with folders where HDF5 looks first.
 FOLDERS_OF_LINKS = "HDF5_EXT_PREFIX"
 FOLDERS_OF_PARTS = "HDF5_VDS_PREFIX"

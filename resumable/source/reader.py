@@ -25,6 +25,7 @@ from resumable.errors import (
 )
 from resumable.model import Geometry, PositionSet, encode_dtype, gathered_rows, spans_of
 from resumable.runfile import RaggedRows, RunFile
+from resumable.source.files import ORDINARY_DRIVERS
 from resumable.source.fingerprint import (
     DIGEST_BYTES,
     PART_BYTES,
@@ -402,7 +403,7 @@ def contiguous(dataset: h5py.Dataset) -> Contiguous | None:
     plain = (
         properties.get_layout() == h5py.h5d.CONTIGUOUS
         and not properties.get_external_count()
-        and dataset.file.driver == "sec2"
+        and dataset.file.driver in ORDINARY_DRIVERS
         and not dataset.dtype.hasobject
         and is_stored_as_read(dataset)
         # It is 0 where nothing was written.

@@ -18,6 +18,7 @@ from resumable import identity
 from resumable.errors import SourceError, hdf5_errors_as, no_such_file, option, wrong
 from resumable.model import added_dtypes, canonical
 from resumable.runfile import RunFile, is_run_file
+from resumable.source.files import ORDINARY_DRIVERS
 from resumable.source.listing import list_source
 from resumable.source.opening import open_dataset
 from resumable.system import shared_array
@@ -292,7 +293,7 @@ def _name_in_file(dataset: h5py.Dataset) -> str | None:
 
 def _is_open_file(dataset: h5py.Dataset, path: Path) -> bool:
     """Return whether a path leads to the file of an open dataset."""
-    if dataset.file.driver != "sec2":
+    if dataset.file.driver not in ORDINARY_DRIVERS:
         return path.exists()
     fd = dataset.file.id.get_vfd_handle()
     return path.exists() and os.path.samestat(os.fstat(fd), path.stat())

@@ -145,7 +145,8 @@ def _bytes_in(path: Path, name: str, unit: int = 1024) -> int | None:
 
 def resident_memory() -> int:
     """Resident bytes of this process, shared pages counted whole."""
-    with contextlib.suppress(OSError):
+    # Not on Windows. The folder /proc of wine is that of Linux.
+    with contextlib.suppress(OSError, AttributeError):
         pages = int((_PROC / "statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     import psutil
