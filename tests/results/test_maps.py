@@ -137,6 +137,21 @@ def test_maps_of_one_and_four_axes(tmp_path, shape, words, values):
     assert figure.get_suptitle().partition("\n")[2] == words
 
 
+def test_a_long_map_without_coordinates_counts_from_0(tmp_path):
+    class Number(rs.Process):
+        version = 1
+        outputs: ClassVar = {"n": rs.Output(dtype="i4")}
+
+        def block_computation(self, numbers):
+            return numbers
+
+    results = compute(Number((1 << 20) + 1, tmp_path))
+    [axis] = results.coords.values()
+    np.testing.assert_array_equal(axis.values, np.arange((1 << 20) + 1))
+    [line] = panels(results.plot())[0].lines
+    np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
+
+
 def test_long_axes_of_an_output_are_read_in_part(source, monkeypatch):
     results = compute(Kinds(source, position_axes=(0, 1)))
     monkeypatch.setattr("resumable.results.maps._MOST_BYTES", 8 * 5 * 8 * 4)
