@@ -102,6 +102,7 @@ def _imported(ctx: click.Context, argument: click.Parameter, text: str) -> Any:
 
 
 _CLASS = click.Argument(["cls"], metavar="FILE.py:CLASS", callback=_imported)
+_json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 _run_file = click.argument("run_file", type=click.Path(exists=True, dir_okay=False))
 
 
@@ -157,40 +158,57 @@ def _sample(text: str) -> int | str:
 
 @main.command("list")
 @click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
-def list_command(folder: str) -> None:
+@_json
+def list_command(folder: str, *, as_json: bool) -> None:
     """List the runs in a folder."""
-    click.echo(report.list_runs(Path(folder)))
+    if as_json:
+        found = find_runs(Path(folder).glob("*.h5"))
+        click.echo(report.as_json(report.records(found)))
+    else:
+        click.echo(report.list_runs(Path(folder)))
 
 
 @main.command()
 @click.argument("runs", nargs=-1, type=click.Path(exists=True))
-def status(runs: tuple[str, ...]) -> None:
+@_json
+def status(runs: tuple[str, ...], *, as_json: bool) -> None:
     """Show how many positions of runs are done.
 
     RUNS are run files or folders of them; default this folder.
     """
-    found: list[Path | RunFile | RunFileError] = []
+    found: list[RunFile | RunFileError] = []
     for path in map(Path, runs or (".",)):
-        found += find_runs(path.glob("*.h5")) if path.is_dir() else [path]
+        found += find_runs(path.glob("*.h5")) if path.is_dir() else [_opened(path)]
+    if as_json:
+        click.echo(report.as_json(report.records(found)))
+        return
     if not found:
         click.echo("no runs here")
     for run in found:
         try:
             if isinstance(run, RunFileError):
                 raise run
-            click.echo(
-                report.status_text(run if isinstance(run, RunFile) else RunFile(run))
-            )
+            click.echo(report.status_text(run))
         except ResumableError as error:
             # The status of the other runs is still shown.
             click.echo(f"{error}", err=True)
 
 
+def _opened(path: Path) -> RunFile | RunFileError:
+    try:
+        return RunFile(path)
+    except RunFileError as error:
+        return error
+
+
 @main.command()
 @_run_file
-def show(run_file: str) -> None:
+@_json
+def show(run_file: str, *, as_json: bool) -> None:
     """Show a run: identity, outputs, sessions, failures."""
-    click.echo(report.show_text(RunFile(Path(run_file))))
+    run = RunFile(Path(run_file))
+    described = report.as_json(report.record(run, whole=True)) if as_json else None
+    click.echo(described or report.show_text(run))
 
 
 @main.command("report")

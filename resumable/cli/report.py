@@ -25,7 +25,7 @@ from resumable.runfile import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from resumable.runfile import Header
@@ -60,6 +60,64 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     with console.capture() as capture:
         console.print(drawn)
     return capture.get().rstrip("\n")
+
+
+def record(run: RunFile, *, whole: bool = False) -> dict[str, Any]:
+    """Describe a run for programs; `whole` with sessions, failures and log."""
+    header, state = run.header, Status.now(run)
+    document = header.document
+    found: dict[str, Any] = {
+        "path": str(run.path.absolute()),
+        "process": document.get("process"),
+        "version": document.get("version"),
+        "parameters": document.get("parameters", {}),
+        "source": header.source.get("source"),
+        "identity": header.identity,
+        "state": _state(run),
+        "positions": state.positions,
+        "done": state.done,
+        "failed": state.failed,
+        "pending": state.pending,
+        "written": run.path.stat().st_mtime,
+    }
+    if whole:
+        found["map_shape"] = list(header.map_shape)
+        found["outputs"] = {
+            name: {
+                "shape": list(output.shape),
+                "dtype": str(output.dtype),
+                "units": output.units,
+                "labels": output.labels and list(output.labels),
+                "per": output.per,
+                "ragged": output.ragged,
+            }
+            for name, output in header.outputs.items()
+        }
+        found["sessions"] = [
+            {**row._asdict(), "environment": dict(row.environment)}
+            for row in run.sessions()
+        ]
+        found["failures"] = [failure._asdict() for failure in run.failures()]
+        found["log"] = [line._asdict() for line in run.log()]
+    return found
+
+
+def records(found: Iterable[RunFile | RunFileError]) -> list[dict[str, Any]]:
+    """Describe runs for programs; of one that cannot be read the error."""
+    records = []
+    for run in found:
+        try:
+            if isinstance(run, RunFileError):
+                raise run
+            records.append(record(run))
+        except RunFileError as error:
+            records.append({"error": str(error)})
+    return records
+
+
+def as_json(value: object) -> str:
+    """Write what programs read; times are seconds since 1970."""
+    return json.dumps(value, indent=2, default=str)
 
 
 def list_runs(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """The command, as a user types it."""
 
+import json
 import os
 import re
 import signal
@@ -91,6 +92,24 @@ def test_a_report_is_one_page_with_its_pictures_inside(tmp_path, monkeypatch):
     assert page.read_text() == "mine"
     invoke("report", results.path.name, "-o", "other.html")
     assert (tmp_path / "other.html").read_text() == text
+
+
+@pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
+def test_programs_read_runs_as_json(fit, scan, tmp_path):
+    invoke("run", fit, scan, "--engine", "serial", "--positions", "0:5")
+    (tmp_path / "broken.h5").write_bytes(b"resumable run file\n")
+    listed = json.loads(invoke("list", "--json"))
+    [run] = [each for each in listed if "path" in each]
+    [broken] = [each for each in listed if "path" not in each]
+    assert "broken.h5" in broken["error"]
+    counts = {name: run[name] for name in ("state", "done", "failed", "pending")}
+    assert counts == {"state": "stopped", "done": 4, "failed": 1, "pending": 55}
+    assert run["parameters"]["factor"] == 2.0
+    assert json.loads(invoke("status", "--json", run["path"])) == [run]
+    shown = json.loads(invoke("show", "--json", run["path"]))
+    assert shown["outputs"]["value"]["units"] == "V"
+    assert [failure["position"] for failure in shown["failures"]] == [3]
+    assert shown["sessions"][0]["computed"] == 4
 
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")
