@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resumable.results.arrays import trace_of
+from resumable.results.axes import Axis
 from resumable.results.maps import draw_histograms, draw_maps, html_of_figure
 from resumable.results.pack import pack_locked, remove_spare_ragged_files, unpack_locked
 from resumable.results.results import (
@@ -17,6 +18,7 @@ from resumable.results.results import (
 )
 
 __all__ = [
+    "Axis",
     "Results",
     "Status",
     "draw_histograms",

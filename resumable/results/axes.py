@@ -30,13 +30,13 @@ class Axis(NamedTuple):
     name: str
     values: Array
     """1-D. Numbers from 0 where the source has no coordinates; labels are texts."""
-    attributes: Mapping[str, str]
-    """Texts that the source has beside them, such as ``units`` and ``long_name``."""
+    attributes: Mapping[str, Any]
+    """What the source has beside them, such as ``units`` and ``long_name``."""
 
     @property
     def units(self) -> str:
         """Units of the values, or an empty text."""
-        return self.attributes.get("units", "")
+        return str(self.attributes.get("units", ""))
 
     @property
     def title(self) -> str:
@@ -98,7 +98,7 @@ def _scale(dataset: h5py.Dataset, number: int) -> Axis | None:
         texts = {
             key: text.decode(errors="replace") if isinstance(text, bytes) else text
             for key, text in scale.attrs.items()
-            if key not in _OF_HDF5 and isinstance(text, (str, bytes))
+            if key not in _OF_HDF5 and not isinstance(text, h5py.Empty)
         }
         name = str(scale.name).rsplit("/", 1)[-1]
         # One without values says how long the axis is, and reads as zeros.

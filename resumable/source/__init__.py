@@ -5,7 +5,11 @@ But for one that a killed ``publish`` has left half changed: that is mended firs
 
 from __future__ import annotations
 
-from resumable.source.coordinates import coordinates_of, note_on_numbers
+from resumable.source.coordinates import (
+    axes_of_source,
+    coordinates_of,
+    note_on_numbers,
+)
 from resumable.source.inputs import (
     SharedValue,
     align_input,
@@ -28,6 +32,7 @@ __all__ = [
     "SourceRef",
     "SourceWriter",
     "align_input",
+    "axes_of_source",
     "coordinates_of",
     "file_state",
     "is_of_pieces",

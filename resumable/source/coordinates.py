@@ -31,6 +31,8 @@ from resumable.source.listing import (
 from resumable.source.places import Column, Place, check_storage, lead
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resumable.source.reader import Reader
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,8 +43,18 @@ LARGEST_SCALE_BYTES = 64 << 20
 #: Larger ancillary datasets of a USID source are not copied.
 _LARGEST_ANCILLARY = 1 << 30
 _MOST_SCALES = 100
-#: Texts that say what the numbers of a scale mean, and how long they may be.
+_MOST_ATTRIBUTES = 100
+_MOST_DIMENSIONS = 100
+#: Attributes of a scale that are texts, or nothing.
 _TEXTS = ("units", "calendar", "long_name", "standard_name", "positive", "axis")
+#: Those that say how it is stored, and nothing of the numbers that it stands for.
+_OF_STORAGE = frozenset(
+    (
+        *("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "_Netcdf4Dimid"),
+        *("_Netcdf4Coordinates", "scale_factor", "add_offset", "_Unsigned"),
+        *("_FillValue", "missing_value", "valid_min", "valid_max", "valid_range"),
+    )
+)
 
 
 def coordinates_of(reader: Reader) -> Coordinates:
@@ -51,51 +63,206 @@ def coordinates_of(reader: Reader) -> Coordinates:
     if isinstance(reader.dataset, Column):
         # A link leads to a table, and not to its column.
         name = name.removesuffix("/" + "/".join(reader.dataset.names))
+    found, axes = _scales_by_axis(reader), reader.ref.position_axes
+    inner = [axis for axis in range(len(reader.shape)) if axis not in axes]
     return Coordinates(
         map_shape=reader.geometry.map_shape,
         spectrum_shape=reader.geometry.spectrum_shape,
         name=ref.name,
         link=(ref.path, name) if ref.path else None,
-        scales=scales_of(reader),
-        spectrum_scales={},
+        scales={n: found[a] for n, a in enumerate(axes) if a in found},
+        spectrum_scales={n: found[a] for n, a in enumerate(inner) if a in found},
         usid=_usid_positions(reader),
     )
 
 
 def scales_of(reader: Reader) -> dict[int, Scale]:
-    """Return what dimension scales say of the position axes, by number of the axis.
+    """Return what is known of the position axes, by number of the position axis."""
+    found = _scales_by_axis(reader)
+    axes = enumerate(reader.ref.position_axes)
+    return {number: found[axis] for number, axis in axes if axis in found}
 
-    Those that cannot be read, or are larger than 64 MB, are left out: results do not
-    depend on them.
+
+def axes_of_source(reader: Reader) -> list[tuple[Scale, int]]:
+    """Return coordinates of a source and their axes: of the map, then of a spectrum.
+
+    Of a USID source, whose positions lie on one axis, there is one for each dimension
+    of the map. An axis of which nothing is known counts from 0.
+    """
+    found, position_axes = _scales_by_axis(reader), reader.ref.position_axes
+    inner = [a for a in range(len(reader.shape)) if a not in position_axes]
+    known: list[tuple[Scale, int]] = []
+    for axes, word in ((position_axes, "position"), (inner, "spectrum")):
+        for number, axis in enumerate(axes):
+            plain = word if len(axes) == 1 else f"{word}_{number}"
+            scales = _usid_dimensions(reader, axis) or [found.get(axis, Scale())]
+            for scale in scales:
+                index = np.arange(reader.shape[axis])
+                values = index if scale.values is None else scale.values
+                named = scale._replace(name=scale.name or plain, values=values)
+                known.append((named, axis))
+    return known
+
+
+def _scales_by_axis(reader: Reader) -> dict[int, Scale]:
+    """Return what a file says of the axes of a source, by their numbers.
+
+    By its dimension scales, NXdata or, where it has one dimension there, USID. What
+    cannot be read, or is larger than 64 MB, is left out: results do not depend on it.
     """
     found: dict[int, Scale] = {}
-    if reader.dataset is None:
+    dataset = reader.dataset
+    if dataset is None:
         return found
-    for number, axis in enumerate(reader.ref.position_axes):
-        with (
-            contextlib.suppress(SourceError),
-            hdf5_errors_as(SourceError, f"{reader.ref} cannot be read"),
-        ):
-            scales = reader.dataset.dims[axis].values()
+    for axis in range(len(dataset.dims)):
+        with _what_can_be_read(reader):
+            scales = dataset.dims[axis].values()
             for scale in itertools.islice(scales, _MOST_SCALES):
                 # The first one that has a number for each position.
-                if (
-                    scale.shape != (reader.dataset.shape[axis],)
-                    or scale.dtype.kind not in "iuf"
-                    or scale.nbytes > LARGEST_SCALE_BYTES
-                ):
+                if not _fits(scale, dataset.shape[axis]):
                     continue
-                name = str(scale.name or "").rsplit("/", 1)[-1]
                 if short_text_of(scale, "NAME").startswith(NO_VARIABLE):
-                    found[number] = Scale(name)
+                    found[axis] = Scale(_name_of(scale))
                     continue
-                check_storage(scale, scale.file.filename, str(scale.name))
-                values = _unpacked(scale, scale[: reader.shape[axis]])
-                texts = {key: short_text_of(scale, key) for key in _TEXTS}
-                found[number] = Scale(
-                    name, values, {k: v for k, v in texts.items() if v}
-                )
+                found[axis] = _scale(scale, reader.shape[axis])
                 break
+    if len(found) < dataset.ndim:
+        with _what_can_be_read(reader):
+            found = _by_nexus(reader) | found
+    for axis in range(dataset.ndim):
+        if axis not in found:
+            dimensions = _usid_dimensions(reader, axis)
+            if len(dimensions) == 1:
+                found[axis] = dimensions[0]
+    return found
+
+
+@contextlib.contextmanager
+def _what_can_be_read(reader: Reader) -> Iterator[None]:
+    """Leave out in a block what cannot be read."""
+    with (
+        contextlib.suppress(SourceError),
+        hdf5_errors_as(SourceError, f"{reader.ref} cannot be read"),
+    ):
+        yield
+
+
+def _fits(scale: Any, length: int) -> bool:
+    """Return whether a dataset has a number for each element of an axis."""
+    return (
+        isinstance(scale, h5py.Dataset)
+        and scale.shape == (length,)
+        and scale.dtype.kind in "iuf"
+        and scale.nbytes <= LARGEST_SCALE_BYTES
+    )
+
+
+def _name_of(scale: h5py.Dataset) -> str:
+    return str(scale.name or "").rsplit("/", 1)[-1]
+
+
+def _scale(scale: h5py.Dataset, length: int) -> Scale:
+    """Read the coordinates of an axis, and the attributes that say what they mean."""
+    check_storage(scale, scale.file.filename, str(scale.name))
+    values = _unpacked(scale, scale[:length])
+    return Scale(_name_of(scale), values, _meaning_of(scale))
+
+
+def _meaning_of(scale: h5py.Dataset) -> dict[str, Any]:
+    """Return the attributes of a scale that are short texts or numbers.
+
+    But for those that say how HDF5 or netCDF stores it: the numbers are unpacked.
+    """
+    found: dict[str, Any] = {}
+    for name in itertools.islice(scale.attrs, _MOST_ATTRIBUTES):
+        if name in _OF_STORAGE:
+            continue
+        text = short_text_of(scale, name)
+        if text:
+            found[name] = text
+            continue
+        attribute = scale.attrs.get_id(name)
+        numbers = attribute.shape is not None and attribute.dtype.kind in "iuf"
+        if numbers and name not in _TEXTS and attribute.get_storage_size() <= 1000:
+            found[name] = scale.attrs[name]
+    return found
+
+
+def _by_nexus(reader: Reader) -> dict[int, Scale]:
+    """Return the coordinates that the NXdata group has of which this is a signal."""
+    found: dict[int, Scale] = {}
+    dataset, length = reader.dataset, len(reader.shape)
+    group, _, name = reader.ref.dataset.rpartition("/")
+    with contextlib.ExitStack() as stack:
+        top = Place(dataset.file["/"], reader.ref.path, "")
+        place = lead(stack, top, group, LIVE_LOCKS) if group else top
+        if not _names_of_axes(place.item, name, length):
+            # Named in the detector, say: the default plot may link to it.
+            place, name = _plot_of(stack, top, dataset)
+        for number, axis_name in enumerate(_names_of_axes(place.item, name, length)):
+            axis = _index_of(place.item, axis_name, number)
+            if axis_name in ("", ".") or not 0 <= axis < length or axis in found:
+                continue
+            with _what_can_be_read(reader):
+                scale = lead(stack, place, axis_name, LIVE_LOCKS).item
+                if _fits(scale, dataset.shape[axis]):
+                    found[axis] = _scale(scale, reader.shape[axis])
+    return found
+
+
+def _plot_of(
+    stack: contextlib.ExitStack, top: Place, dataset: Any
+) -> tuple[Place, str]:
+    """Return the group of the default plot, and what it calls a dataset, if it does."""
+    plot = default_plot(stack, top) or top
+    for _, key, signal in signals_of(stack, plot):
+        if key == key_of(dataset):
+            return plot, signal
+    return plot, ""
+
+
+def _index_of(group: h5py.Group, name: str, number: int) -> int:
+    """Return which axis of the signal has a coordinate: -1 where there are several."""
+    stated = f"{name}_indices"
+    if stated not in group.attrs:
+        return number
+    index = _number_of(group, stated)
+    return -1 if index is None else int(index)
+
+
+def _usid_dimensions(reader: Reader, axis: int) -> list[Scale]:
+    """Return the coordinates of a USID source along an axis, one per dimension."""
+    source = reader.dataset
+    if source is None or source.ndim != 2 or USID_ANCILLARIES[1] not in source.attrs:
+        return []
+    found: list[Scale] = []
+    name = (USID_ANCILLARIES, USID_SPECTROSCOPIC)[axis][1]
+    with _what_can_be_read(reader):
+        if name not in source.attrs:
+            return []
+        kind = source.attrs.get_id(name).dtype
+        if h5py.check_ref_dtype(kind) is not h5py.Reference:
+            return []
+        values = source.file[source.attrs[name]]
+        if (
+            not isinstance(values, h5py.Dataset)
+            or values.ndim != 2
+            or values.shape[axis] != source.shape[axis]
+            or values.shape[1 - axis] > _MOST_DIMENSIONS
+            or values.dtype.kind not in "iuf"
+            or values.nbytes > LARGEST_SCALE_BYTES
+        ):
+            return []
+        check_storage(values, values.file.filename, name)
+        numbers = values[...] if axis else values[...].T
+        labels, units = texts_of(values, "labels"), texts_of(values, "units")
+        if len(labels) != len(numbers):
+            return []
+        units += [""] * len(labels)
+        found += [
+            Scale(label, row[: reader.shape[axis]], {"units": unit} if unit else {})
+            for label, unit, row in zip(labels, units, numbers, strict=False)
+        ]
     return found
 
 
@@ -228,11 +395,11 @@ def known_axes(ref: SourceRef, dataset: Any) -> KnownAxes | None:
             names = _names_of_axes(place.item, name, dataset.ndim)
             if not names:
                 # Named in the detector, say: the default plot may link to it.
-                plot = default_plot(stack, top) or top
-                for _, key, signal in signals_of(stack, plot):
-                    if key == key_of(dataset):
-                        group = plot.name
-                        names = _names_of_axes(plot.item, signal, dataset.ndim)
+                plot, signal = _plot_of(stack, top, dataset)
+                group, names = (
+                    plot.name,
+                    _names_of_axes(plot.item, signal, dataset.ndim),
+                )
         count = _leading(names)
         if count:
             called = ", ".join(shortened(repr(each)) for each in names[:count])

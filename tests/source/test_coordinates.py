@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import compute
 from processes import Mean, process_of
+from sources import usid_source
 
 import resumable as rs
 
@@ -132,3 +133,106 @@ def test_viewers_find_the_results_and_outputs_of_the_shape_of_the_first(scan, tm
             assert group.attrs["auxiliary_signals"].tolist() == ["b"]
             assert len(group.attrs["axes"]) == group["a"].ndim
         results.pack()
+
+
+def stated(axes):
+    return {
+        name: (axis.values.tolist(), dict(axis.attributes))
+        for name, axis in axes.items()
+    }
+
+
+def nexus_map(path, **of_group):
+    """Write a map as NXdata: the names of its axes say nothing of their order."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("entry/map")
+        group.attrs["NX_class"], group.attrs["signal"] = "NXdata", "counts"
+        group.attrs["axes"] = ["x", "y", "energy"]
+        for name, value in ({"y_indices": 0, "x_indices": [1]} | of_group).items():
+            group.attrs[name] = value
+        group["counts"] = np.arange(24.0).reshape(2, 3, 4)
+        for name, count, units in (("y", 2, "mm"), ("x", 3, "um"), ("energy", 4, "eV")):
+            group[name] = np.arange(count) / 2
+            group[name].attrs["units"] = units
+        group["energy"].attrs["offset"] = 1.5
+    return f"{path}::/entry/map/counts"
+
+
+NEXUS = {
+    "y": ([0.0, 0.5], {"units": "mm"}),
+    "x": ([0.0, 0.5, 1.0], {"units": "um"}),
+    "energy": ([0.0, 0.5, 1.0, 1.5], {"units": "eV", "offset": 1.5}),
+}
+
+
+def test_coordinates_of_nexus_are_in_the_process_the_results_and_the_file(tmp_path):
+    """And those of a spectrum belong to an output of its shape."""
+    source = nexus_map(tmp_path / "map.h5")
+
+    def half(self, spectrum):
+        return {"mean": spectrum.mean(), "half": spectrum / 2}
+
+    outputs = {"mean": rs.Output(), "half": rs.Output(4)}
+    process = process_of(half, outputs)(source, position_axes=(0, 1))
+    results = compute(process)
+
+    assert stated(process.coords) == NEXUS
+    assert stated(results.coords) == {name: NEXUS[name] for name in ("y", "x")}
+    with h5py.File(results.path) as file:
+        half = file["counts-Unit_000/half"]
+        assert [half.dims[n].keys()[0] for n in range(3)] == ["y", "x", "energy"]
+        assert half.dims[2][0].attrs["units"] == "eV"
+        assert file["counts-Unit_000"].attrs["axes"].tolist() == ["y", "x"]
+
+
+def test_a_detector_has_the_coordinates_of_the_plot_that_links_to_it(tmp_path):
+    nexus_map(tmp_path / "map.h5")
+    with h5py.File(tmp_path / "map.h5", "r+") as file:
+        file.attrs["default"], file["entry"].attrs["default"] = "entry", "map"
+        file["entry/detector/data"] = file["entry/map/counts"]
+    process = Mean(f"{tmp_path}/map.h5::/entry/detector/data", position_axes=(0, 1))
+
+    assert stated(process.coords) == NEXUS
+
+
+@pytest.mark.parametrize("bad", ["missing", "length", "texts", "axis", "link"])
+def test_an_axis_of_nexus_that_cannot_be_taken_counts_from_0(tmp_path, bad):
+    path = tmp_path / "map.h5"
+    source = nexus_map(path, **({"x_indices": [1, 2]} if bad == "axis" else {}))
+    with h5py.File(path, "r+") as file:
+        group = file["entry/map"]
+        if bad != "axis":
+            del group["x"]
+        if bad == "length":
+            group["x"] = np.zeros(7)
+        elif bad == "texts":
+            group["x"] = ["a", "b", "c"]
+        elif bad == "link":
+            group["x"] = h5py.ExternalLink("none.h5", "/x")
+    process = Mean(source, position_axes=(0, 1))
+
+    assert list(process.coords) == ["y", "position_1", "energy"]
+    assert process.coords["position_1"].values.tolist() == [0, 1, 2]
+    assert list(compute(process).coords) == ["y", "position_1"]
+
+
+def test_coordinates_of_usid_are_those_of_its_ancillaries(tmp_path):
+    """Of positions, which lie on one axis, one for each dimension of the map."""
+    process = Mean(usid_source(tmp_path / "usid.h5"))
+
+    found = stated(process.coords)
+
+    assert list(found) == ["X", "Y", "Bias"]
+    assert found["X"][0][:5] == [0.0, 5.0, 10.0, 15.0, 0.0]
+    assert found["Y"] == ([0.0] * 4 + [5.0] * 4 + [10.0] * 4, {"units": "nm"})
+    assert found["Bias"] == ([n / 8 for n in range(8)], {"units": "V"})
+
+
+def test_axes_of_netcdf_are_known_before_a_run(netcdf):
+    """A dimension without a variable is an index; so is an axis without a scale."""
+    coords = Mean(f"{netcdf}::/v", position_axes=(0, 1, 2, 3)).coords
+
+    assert list(coords) == ["row", "x", "time", "depth", "spectrum"]
+    assert coords["row"].values.tolist() == [0, 1, 2]
+    assert coords["x"].units == "rad"
+    assert coords["spectrum"].values.tolist() == list(range(6))
