@@ -54,6 +54,10 @@ def is_users(module: Any, file: str | None = None) -> bool:
     top = module.partition(".")[0]
     if top in _LIBRARIES:
         return False
+    if file and top in sys.stdlib_module_names and not os.path.isabs(file):  # noqa: PTH117
+        # The embeddable Python of Windows has its library compiled, in a zip, with
+        # relative names of files.
+        file = file if file.startswith("<") else None
     if file is None or file == SENT:
         if module == "__main__":
             # Its file can be that of a tool which runs the user's script.
@@ -94,7 +98,9 @@ def _is_users_file(file: str, top: str) -> bool:
 def _folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the folders of the standard library and those of installed packages."""
     # sysconfig, which knows them too, takes milliseconds to import.
-    standard = {str(Path(os.__file__).parent)}
+    # `os` is frozen, and tells another folder than a library in a zip.
+    files = filter(None, (os.__file__, functools.__file__))
+    standard = {str(Path(file).parent) for file in files}
     installed = set(site.getsitepackages())
     if site.ENABLE_USER_SITE:
         installed.add(site.getusersitepackages())
