@@ -101,19 +101,29 @@ def _is_single_dispatch(thing: Any) -> bool:
     )
 
 
+def _reduce_dispatching_method(
+    method: functools.singledispatchmethod[Any],
+) -> tuple[Any, ...]:
+    registry = dict(method.dispatcher.registry)
+    how = functools.singledispatchmethod, (registry.pop(object),), registry
+    return (*how, None, None, _register)
+
+
 def _register(function: Any, registry: dict[type, Any]) -> None:
     for kind, implementation in registry.items():
         function.register(kind, implementation)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    # Before Python 3.12 a cached_property has a lock, which cannot be pickled, and a
-    # class of __main__ is sent with all its attributes. Functions with a cache are
-    # pickled by name, which a worker does not find in its __main__. cloudpickle leaves
-    # out the file of code, which warnings and tracebacks tell.
+    # Before Python 3.12 a cached_property has a lock, in 3.13 a singledispatchmethod
+    # weak references, which cannot be pickled, and a class of __main__ is sent with
+    # all its attributes. Functions with a cache are pickled by name, which a worker
+    # does not find in its __main__. cloudpickle leaves out the file of code, which
+    # warnings and tracebacks tell.
     dispatch_table: ClassVar[Any] = collections.ChainMap(
         {
             functools.cached_property: _reduce_cached,
+            functools.singledispatchmethod: _reduce_dispatching_method,
             functools._lru_cache_wrapper: _reduce_lru_cache,
             types.CodeType: _reduce_code,
         },

@@ -17,6 +17,7 @@ from resumable.cli import commands
 from resumable.model.indexing import read_like_array
 from resumable.results.copy import TABLES
 from resumable.results.pack import unpack_locked
+from resumable.runfile import chunk_table
 from resumable.runfile.file import RunFile
 from resumable.runfile.folder import RunLock, run_folder_of
 from resumable.runfile.header import (
@@ -166,9 +167,9 @@ def test_indexing_is_that_of_numpy(tmp_path):
             for key in keys:
                 try:
                     wanted = values[key]
-                except IndexError:
+                except (IndexError, DeprecationWarning) as error:  # numpy 2.0 warns
                     refused += 1
-                    with pytest.raises(IndexError):
+                    with pytest.raises(type(error)):
                         read_like_array(dataset, key)
                     continue
                 found = read_like_array(dataset, key)
@@ -182,14 +183,12 @@ def test_indexing_is_that_of_numpy(tmp_path):
 
 def test_reading_a_part_reads_only_its_chunks(large):
     large.pack("gzip")
-    chunks = []
     with h5py.File(large.path) as file:
-        rows = next(iter(file.values()))["row"]
-        rows.id.chunk_iter(chunks.append)
+        chunks = chunk_table(next(iter(file.values()))["row"])
     with large.path.open("r+b") as file:
-        for chunk in chunks:
-            if chunk.chunk_offset != (58, 0):
-                file.seek(chunk.byte_offset + 10)
+        for first, _, _, place, _ in chunks.tolist():
+            if first != 58:
+                file.seek(place + 10)
                 file.write(b"\xff\x00\xff")
     results = rs.open(large.path)
 

@@ -15,6 +15,7 @@ from processes import process_of
 
 import resumable as rs
 from resumable.results.copy import same_values
+from resumable.runfile import chunk_table
 from resumable.runfile.ragged import ragged_files_of
 
 pytestmark = pytest.mark.timeout(110, method="signal")
@@ -332,7 +333,7 @@ def test_verify_compares_ragged_rows(scan, packed):
     if packed:
         with h5py.File(results.path) as file:
             values = next(iter(file.values()))["events/values"]
-            place = values.id.get_chunk_info(0).byte_offset
+            place = int(chunk_table(values)[0, -2])
         # The checksum of the chunk notices before any comparison.
         path, told = results.path, "cannot be unpacked"
     else:
