@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
 import sys
@@ -18,6 +20,7 @@ from resumable import identity
 from resumable.errors import (
     DeclarationError,
     ParameterError,
+    ResumableError,
     ResumableWarning,
     SourceError,
     near_miss,
@@ -41,9 +44,16 @@ from resumable.process.parameters import (
     fix_defaults,
     given_by_name,
 )
+from resumable.results import Axis
 from resumable.runfile import target_folder
 from resumable.session import Request
-from resumable.source import align_input, measure_source, shared_value
+from resumable.source import (
+    align_input,
+    axes_of_source,
+    measure_source,
+    open_reader,
+    shared_value,
+)
 from resumable.system import launcher
 from resumable.worker import Positioned, uncached
 
@@ -318,6 +328,9 @@ class Declaration(Positioned, param.Parameterized):
     ) -> None:
         """Draw one tested position; override it for another picture.
 
+        The data are drawn over their axis, with outputs of their shape over them;
+        outputs of a few numbers are a table with labels and units.
+
         Parameters
         ----------
         axes : tuple of two matplotlib.axes.Axes
@@ -331,9 +344,38 @@ class Declaration(Positioned, param.Parameterized):
         """
         from resumable.session import draw_default
 
-        draw_default(axes, position, spectrum, outputs)
+        coords: list[Axis] = []
+        if np.ndim(spectrum):
+            with contextlib.suppress(ResumableError):  # it has moved meanwhile, say
+                coords = list(self.coords.values())[-np.ndim(spectrum) :]
+        draw_default(axes, position, spectrum, outputs, self._outputs(), coords)
 
     # What the user's methods may use.
+
+    @property
+    def coords(self) -> dict[str, Axis]:
+        """Axes of the source by name: of the map, then of a spectrum; read now.
+
+        Each has ``values``, ``units`` and further ``attributes``. They come from
+        dimension scales, from the NXdata group of which the source is a signal, or from
+        USID, where the positions have one for each dimension of the map. An axis of
+        which the file says nothing counts from 0. Results have those of the map, and
+        outputs of a spectrum's shape those of the spectrum.
+
+        Raises
+        ------
+        SourceError
+            The source cannot be opened.
+        """
+        found: dict[str, Axis] = {}
+        ref = dataclasses.replace(self._source, live=bool(self._source.path))
+        with open_reader(ref) as reader:
+            for scale, number in axes_of_source(reader):
+                name = scale.name
+                if name in found:
+                    name = f"{name}_{number}"
+                found[name] = Axis(name, np.asarray(scale.values), scale.attributes)
+        return found
 
     @property
     def spectrum_dtype(self) -> np.dtype[Any]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
 
 from resumable.engines import collective, warm_up
 from resumable.errors import DeclarationError, PlanError, RunFileError
 from resumable.model import check_called, names_one, parse_seconds, positions_in_order
 from resumable.process.declaration import ARGUMENTS, Declaration
 from resumable.process.parameters import check_names, frozen, override_parameters
-from resumable.results import Axis, Results
+from resumable.results import Results
 from resumable.runfile import RunFile, run_path
 from resumable.session import (
     Explanation,
@@ -27,7 +24,7 @@ from resumable.session import (
     prospect,
     resolve,
 )
-from resumable.source import axes_of_source, open_reader, open_sources
+from resumable.source import open_sources
 from resumable.system import StopRequest, begin_work, launcher
 
 if TYPE_CHECKING:
@@ -375,31 +372,6 @@ class Process(Declaration):
         Reads up to 64 MB of the source.
         """
         return self._computation().run_folder.identity
-
-    @property
-    def coords(self) -> dict[str, Axis]:
-        """Axes of the source by name: of the map, then of a spectrum; read now.
-
-        Each has ``values``, ``units`` and further ``attributes``. They come from
-        dimension scales, from the NXdata group of which the source is a signal, or from
-        USID, where the positions have one for each dimension of the map. An axis of
-        which the file says nothing counts from 0. Results have those of the map, and
-        outputs of a spectrum's shape those of the spectrum.
-
-        Raises
-        ------
-        SourceError
-            The source cannot be opened.
-        """
-        found: dict[str, Axis] = {}
-        ref = dataclasses.replace(self._source, live=bool(self._source.path))
-        with open_reader(ref) as reader:
-            for scale, number in axes_of_source(reader):
-                name = scale.name
-                if name in found:
-                    name = f"{name}_{number}"
-                found[name] = Axis(name, np.asarray(scale.values), scale.attributes)
-        return found
 
     @property
     def duplicates(self) -> list[Results]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resumable.errors import PlanError, as_html
+from resumable.errors import PlanError, as_html, shown
 from resumable.model import format_seconds
 from resumable.results import html_of_figure
 from resumable.session.computation import Options
@@ -18,9 +18,10 @@ from resumable.session.decide import prospect
 from resumable.worker import Computer, UnitLoop, kept_filters, kept_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from resumable.model import Plan
+    from resumable.model import Output, Plan
+    from resumable.results import Axis
     from resumable.session.computation import Computation
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: The computation is repeated on the tested positions until so many seconds are
 #: measured.
 _MEASURED_S = 0.1
+#: Most numbers of an output that are drawn as a table.
+_IN_TABLE = 12
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -184,24 +187,84 @@ def _once(
 
 
 def draw_default(
-    axes: Any, position: Any, spectrum: Array, outputs: dict[str, Any]
+    axes: Any,
+    position: Any,
+    spectrum: Array,
+    values: dict[str, Any],
+    outputs: Mapping[str, Output],
+    coords: Sequence[Axis],
 ) -> None:
-    """Draw the data and the first output, each as a line, an image or text."""
+    """Draw the data with outputs of its shape over it, and the other outputs.
+
+    `coords` are the axes of the spectrum. Outputs of a few numbers are a table with
+    labels and units; else the first is drawn as a line or an image.
+    """
     left, right = axes
-    _draw_array(left, np.asarray(spectrum))
+    data = np.asarray(spectrum)
+    over = {
+        name: np.asarray(value)
+        for name, value in values.items()
+        if data.ndim == 1
+        and outputs[name].shape == data.shape
+        and not outputs[name].ragged
+        and np.asarray(value).dtype.kind in "biufc"
+    }
+    _draw_array(left, data, coords)
+    for name, value in over.items():
+        left.plot(_places(value, coords), _drawable(value), label=name)
+    if over:
+        left.legend(fontsize="small")
     left.set_title(f"position {position}", fontsize="medium")
-    name, value = next(iter(outputs.items()))
-    _draw_array(right, np.asarray(value))
-    right.set_title(name, fontsize="medium")
+    others = {name: value for name, value in values.items() if name not in over}
+    large = next((n for n, v in others.items() if np.size(v) > _IN_TABLE), None)
+    if large is not None:
+        _draw_array(right, np.asarray(others[large]), ())
+        right.set_title(large, fontsize="medium")
+        return
+    right.set_axis_off()
+    rows = [row for name in others for row in _rows(name, others[name], outputs[name])]
+    if rows:
+        table = right.table(rows, loc="center", cellLoc="left", edges="horizontal")
+        table.auto_set_font_size(value=False)
+        table.set_fontsize("small")
 
 
-def _draw_array(axes: Any, array: Array) -> None:
-    array = np.abs(array) if array.dtype.kind == "c" else array
+def _rows(name: str, value: Any, output: Output) -> Iterator[list[str]]:
+    """Yield name, value and units of every number of an output."""
+    flat = np.asarray(value).reshape(-1)
+    for number, each in enumerate(flat):
+        label = name
+        if output.labels:
+            label = f"{name}: {output.labels[number % len(output.labels)]}"
+        elif len(flat) > 1:
+            label = f"{name}: {number}"
+        text = np.array2string(np.asarray(each), precision=6)
+        yield [shown(label), shown(text), shown(output.units or "")]
+
+
+def _places(values: Array, coords: Sequence[Axis]) -> Array:
+    """Return where the numbers of a line are drawn."""
+    known = len(coords) == 1 and coords[0].values.shape == values.shape
+    known = known and coords[0].values.dtype.kind in "iuf"
+    return coords[0].values if known else np.arange(len(values))
+
+
+def _drawable(array: Array) -> Array:
+    return np.abs(array) if array.dtype.kind == "c" else array
+
+
+def _draw_array(axes: Any, array: Array, coords: Sequence[Axis]) -> None:
+    array = _drawable(array)
     if array.ndim == 0 or array.dtype.kind not in "biuf":
         text = np.array2string(array, precision=6, threshold=8)
         axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
         axes.set_axis_off()
     elif array.ndim == 1:
-        axes.plot(array, "." if len(array) < 10 else "-")
+        axes.plot(_places(array, coords), array, "." if len(array) < 10 else "-")
+        if coords:
+            axes.set_xlabel(shown(coords[-1].title))
     else:
         axes.imshow(array.reshape(-1, *array.shape[-2:])[0], aspect="auto")
+        if coords:
+            axes.set_xlabel(shown(coords[-1].title))
+            axes.set_ylabel(shown(coords[-2].title))

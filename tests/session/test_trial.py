@@ -5,6 +5,7 @@ import time
 import warnings
 from typing import ClassVar
 
+import h5py
 import numpy as np
 import param
 import pytest
@@ -304,6 +305,39 @@ def test_any_kind_of_data_and_result_can_be_drawn(make_file, dtype, shape):
     source = make_file(data=np.zeros(shape, dtype)) + "::/data"
 
     assert len(Same(source).test([0, 1]).figure.axes) == 4
+
+
+def test_a_picture_has_axes_units_fits_over_the_data_and_labels(tmp_path):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["counts"] = np.arange(40.0).reshape(5, 8)
+        file["energy"] = np.linspace(1, 2, 8)
+        file["energy"].attrs["units"] = "eV"
+        file["energy"].make_scale("energy")
+        file["counts"].dims[1].attach_scale(file["energy"])
+
+    class Fit(rs.Process):
+        version = 1
+        outputs: ClassVar = {
+            "curve": rs.Output(8),
+            "fit": rs.Output(2, units="eV", labels=("centre", "width")),
+        }
+
+        def unit_computation(self, spectrum):
+            return {"curve": spectrum + 1, "fit": (spectrum[0], 2)}
+
+    left, right = Fit(f"{tmp_path}/s.h5::/counts").test(3).figure.axes
+    data, curve = left.lines
+    np.testing.assert_array_equal(data.get_xdata(), np.linspace(1, 2, 8))
+    np.testing.assert_array_equal(curve.get_xdata(), np.linspace(1, 2, 8))
+    np.testing.assert_array_equal(curve.get_ydata(), np.arange(24.0, 32) + 1)
+    assert left.get_xlabel() == "energy [eV]"
+    assert left.get_legend().get_texts()[0].get_text() == "curve"
+    [table] = right.tables
+    cells = {
+        place: cell.get_text().get_text() for place, cell in table.get_celld().items()
+    }
+    assert [cells[0, column] for column in range(3)] == ["fit: centre", "24.", "eV"]
+    assert [cells[1, column] for column in range(3)] == ["fit: width", "2.", "eV"]
 
 
 def test_a_subclass_can_draw_in_its_own_way(scan):
