@@ -14,6 +14,7 @@ import numpy as np
 from resumable import identity
 from resumable.errors import (
     IdentityError,
+    RunFileError,
     SourceError,
     as_html,
     near_miss,
@@ -439,7 +440,8 @@ class Results(Mapping[str, Any]):
             "<table><tr><th>output</th><th>shape</th><th>dtype</th><th>units</th></tr>"
             f"{rows}</table>{self._html_of_failures()}"
         )
-        with contextlib.suppress(ImportError):
+        # Without matplotlib, or where the file is damaged, the table alone is shown.
+        with contextlib.suppress(ImportError, RunFileError):
             figure = draw_maps(self, self, _PANELS_SHOWN, _POSITIONS_SHOWN)
             text += html_of_figure(figure, "maps of the outputs", dpi=60)
         return f"{text}</div>"

@@ -276,7 +276,7 @@ def test_the_command_publishes_and_repairs(killed, source, results):
         f"{source}: nothing to mend; it is not a run file\n",
     )
     assert again.exit_code == 1
-    assert "overwrite=True" in again.output
+    assert "or --overwrite to replace it" in again.output
     assert (anew.exit_code, anew.output) == (
         0,
         f"{results.path}: published as {source}::/deep/fit\n",

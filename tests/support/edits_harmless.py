@@ -256,7 +256,10 @@ IN_TEXT = {
         22,
     ),
     "draw": edit(
-        unit("s.sum()", members="def draw(self, axes, results): return 1\n"),
+        unit(
+            "s.sum()",
+            members="def draw(self, axes, position, spectrum, outputs): return 1\n",
+        ),
         "return 1",
         "return 2",
         22,
