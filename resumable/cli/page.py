@@ -33,10 +33,10 @@ img { max-width: 100%; background: #fff }
 def write_page(run: RunFile, place: Path | None) -> Path:
     """Write the page of a run, by default beside it; return where it is.
 
-    ParameterError: without a `place`, the file is there and is no page of ours.
+    ParameterError: the file is there and is no page of ours, but a run file, say.
     """
     path = place or run.path.with_suffix(".html")
-    if place is None and path.exists():
+    if path.is_file():
         with path.open("rb") as file:
             if file.read(len(_BEGINS)) != _BEGINS.encode():
                 msg = f"{near(path)} exists and is no report; give another name by -o"

@@ -1,4 +1,4 @@
-"""What was computed: read, packed, published."""
+"""What was computed: read, drawn, packed, published."""
 
 from __future__ import annotations
 

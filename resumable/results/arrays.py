@@ -214,6 +214,18 @@ class RaggedArray(_StoredOutput):
         return tuple(range(len(self._run.header.map_shape)))
 
 
+#: What the numbers of :func:`states_of` mean, from 0 on.
+STATES = ("pending", "done", "failed")
+
+
+def states_of(run: RunFile, key: Any = ...) -> Array:
+    """Return the state of the indexed positions of the map: 0, 1 or 2 of `STATES`."""
+    # Where both are set, done counts.
+    done = run.marks()[key] == 1
+    failed = run.marks(failed=True)[key] == 1
+    return np.where(done, 1, np.where(failed, 2, 0)).astype(np.int8)
+
+
 def shape_text(shape: tuple[int | None, ...]) -> str:
     """Write a shape as Python does, any number of rows as ``any``."""
     lengths = ["any" if n is None else str(n) for n in shape]

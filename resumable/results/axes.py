@@ -11,7 +11,7 @@ import numpy as np
 
 from resumable.errors import RunFileError, hdf5_errors_as
 from resumable.results.arrays import open_group
-from resumable.runfile import NO_VARIABLE, advice_anew, find_own
+from resumable.runfile import advice_anew, find_own
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,10 +91,6 @@ def axes_of(run: RunFile, name: str) -> tuple[Axis, ...]:
 def _scale(dataset: h5py.Dataset, number: int) -> Axis | None:
     """Return what the first scale of an axis says."""
     for scale in dataset.dims[number].values():
-        name = str(scale.name).rsplit("/", 1)[-1]
-        if bytes(scale.attrs["NAME"]).startswith(NO_VARIABLE.encode()):
-            # It says how long the axis is, and its numbers are all 0.
-            return Axis(name, np.arange(len(scale)), {})
         texts = {
             key: text.decode(errors="replace") if isinstance(text, bytes) else text
             for key, text in scale.attrs.items()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from resumable.errors import as_html, shown
-from resumable.results.arrays import RaggedArray
+from resumable.results.arrays import RaggedArray, states_of
 from resumable.results.axes import Axis, position_axes
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def _figure(
         raise ImportError(msg) from error
     view = View.of(position_axes(results._run), most_drawn)
     hidden = _states(results, view)
-    panels = [panel for name in names for panel in panels_of(results, name, view)]
-    drawn = panels[:most_panels]
+    panels = (panel for name in names for panel in panels_of(results, name, view))
+    drawn = list(itertools.islice(panels, most_panels))
     columns = min(_COLUMNS, len(drawn)) or 1
     rows = math.ceil(len(drawn) / columns) or 1
     low = draw is _draw_histogram or len(view.axes) == 1
@@ -119,8 +120,8 @@ def _figure(
     for axes in grid[len(drawn) :]:
         axes.set_axis_off()
     title = [f"{results.path.name}: {results.status}", view.words]
-    if len(panels) > len(drawn):
-        title.append(f"{len(panels) - len(drawn)} more: plot() with names draws them")
+    if next(panels, None) is not None:
+        title.append("there are more: plot() with names draws them")
     patches = [
         Patch(color=colour, label=words)
         for state, colour, words in _WITHOUT
@@ -145,9 +146,7 @@ def html_of_figure(figure: Any, words: str, dpi: int = 100) -> str:
 
 def _states(results: Results, view: View) -> Array:
     """Return which drawn positions have no value: 0 has one, 1 pending, 2 failed."""
-    done = results._run.marks()[view.key] == 1
-    failed = results._run.marks(failed=True)[view.key] == 1
-    return np.where(done, 0, np.where(failed, 2, 1))
+    return np.array([1, 0, 2])[states_of(results._run, view.key)]
 
 
 def panels_of(results: Results, name: str, view: View) -> Iterator[Panel]:
@@ -196,11 +195,8 @@ def _mean(values: Array, axes: int) -> Array:
 def _numbers(values: Array) -> Iterator[tuple[str, Array | None]]:
     """Yield fields that are numbers, after what to add to the name; None for others."""
     if values.dtype.names is None:
-        kind = values.dtype.kind
-        yield (
-            "",
-            values if kind in "iufc" else values.astype("u1") if kind == "b" else None,
-        )
+        values = values.astype("u1") if values.dtype.kind == "b" else values
+        yield "", values if values.dtype.kind in "iufc" else None
         return
     for name in values.dtype.names:
         for field, part in _numbers(values[name]):

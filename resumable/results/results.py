@@ -29,11 +29,13 @@ from resumable.model import (
     positions_in_order,
 )
 from resumable.results.arrays import (
+    STATES,
     RaggedArray,
     ResultArray,
     check_own,
     open_group,
     shape_text,
+    states_of,
     text_in,
     trace_of,
 )
@@ -217,8 +219,8 @@ class Results(Mapping[str, Any]):
     @property
     def failed_mask(self) -> Array:
         """Which positions failed, bool, in the map's shape."""
-        failed: Array = self._run.marks(failed=True)[...] == 1
-        return failed & ~self.completed_mask
+        failed: Array = states_of(self._run) == STATES.index("failed")
+        return failed
 
     @property
     def coords(self) -> dict[str, Axis]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resumable.errors import ParameterError
-from resumable.results.arrays import RaggedArray
+from resumable.results.arrays import STATES, RaggedArray, states_of
 from resumable.results.axes import Axis, axes_of, position_axes
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-#: What the numbers of the variable ``status`` mean, from 0 on.
-STATES = ("pending", "done", "failed")
-
 
 def table_of(results: Results, name: str | None) -> pd.DataFrame:
     """Make a table of the values of every position, or of the rows of one output."""
@@ -34,7 +31,7 @@ def table_of(results: Results, name: str | None) -> pd.DataFrame:
         raise ImportError(msg) from error
     if name is not None:
         return _table_of_rows(results, name)
-    status = states_of(results).reshape(-1)
+    status = states_of(results._run).reshape(-1)
     columns = dict(_coordinate_columns(results, np.arange(len(status))))
     columns["status"] = pd.Categorical.from_codes(status, categories=STATES)
     for each, output in results._run.header.outputs.items():
@@ -104,14 +101,6 @@ def _fields(values: Any) -> Iterator[tuple[str, Any]]:
             yield f"_{name}{ending}", part
 
 
-def states_of(results: Results) -> Array:
-    """Return the status of every position: 0 pending, 1 done, 2 failed; int8."""
-    states = np.zeros(results.completed_mask.shape, np.int8)
-    states[results.failed_mask] = STATES.index("failed")
-    states[results.completed_mask] = STATES.index("done")
-    return states
-
-
 def dataset_of(results: Results, chunks: Any) -> xr.Dataset:
     """Make an xarray Dataset; with `chunks` its variables are read when needed."""
     try:
@@ -124,7 +113,7 @@ def dataset_of(results: Results, chunks: Any) -> xr.Dataset:
     coords = _Coordinates({"status", *outputs})
     dims = tuple(map(coords.add, position_axes(run)))
     flags = {"flag_values": list(range(len(STATES))), "flag_meanings": " ".join(STATES)}
-    variables: dict[str, Any] = {"status": (dims, states_of(results), flags)}
+    variables: dict[str, Any] = {"status": (dims, states_of(run), flags)}
     for name, output in outputs.items():
         attributes = {"units": output.units} if output.units else {}
         lead, array = dims if output.per == "position" else (), results[name]

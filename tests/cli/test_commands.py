@@ -92,6 +92,9 @@ def test_a_report_is_one_page_with_its_pictures_inside(tmp_path, monkeypatch):
     assert page.read_text() == "mine"
     invoke("report", results.path.name, "-o", "other.html")
     assert (tmp_path / "other.html").read_text() == text
+    before = results.path.read_bytes()
+    invoke("report", results.path.name, "-o", results.path.name, code=1)
+    assert results.path.read_bytes() == before
 
 
 @pytest.mark.filterwarnings("ignore::resumable.ResumableWarning")

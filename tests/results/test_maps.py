@@ -148,6 +148,8 @@ def test_a_long_map_without_coordinates_counts_from_0(tmp_path):
     results = compute(Number((1 << 20) + 1, tmp_path))
     [axis] = results.coords.values()
     np.testing.assert_array_equal(axis.values, np.arange((1 << 20) + 1))
+    results.pack()
+    np.testing.assert_array_equal(results.coords[axis.name].values, axis.values)
     [line] = panels(results.plot())[0].lines
     np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
 
